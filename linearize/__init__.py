@@ -1,0 +1,1 @@
+"""Fine-tune pretrained models in their tangent space."""
