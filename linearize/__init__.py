@@ -1,1 +1,8 @@
 """Fine-tune pretrained models in their tangent space."""
+
+from linearize.task_vector import TaskVector as TaskVector
+from linearize.taylor import affine_terms as affine_terms
+from linearize.taylor import displaced as displaced
+from linearize.taylor import linearize as linearize
+from linearize.taylor import tangent as tangent
+from linearize.taylor import taylor_expand as taylor_expand

@@ -7,6 +7,7 @@ mappings and task vectors all answer to :func:`flatten`, so one set of functions
 import difflib
 import hashlib
 import re
+import weakref
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -18,7 +19,7 @@ from linearize.types import Array, Flat, Params, PyTree
 Pattern = str | Sequence[str] | None
 
 
-class StructureMismatch(ValueError):
+class StructureMismatch(ValueError):  # noqa: N818
     """Two trees that should have the same names and shapes have not."""
 
 
@@ -86,20 +87,25 @@ def update(tree: Params, flat: Flat) -> Params:
 
 
 def add(tree: Params, flat: PyTree, scale: float | Array = 1.0) -> Params:
-    """``tree + scale * flat`` on the named leaves; the sum is taken in at least float32.
+    """``tree + scale * flat`` on the named trainable leaves, summed in at least float32.
 
-    Each result keeps its leaf's dtype. Names and shapes are checked.
+    Each result keeps its leaf's dtype; integers, keys and flags stay as they are.
+
+    Raises:
+        StructureMismatch: ``flat`` names or shapes a leaf that ``tree`` has not.
     """
     flat = flatten(flat)
     check_subset(tree, flat, what="displacement")
     base = flatten(tree)
-    return update(tree, {n: _add(base[n], d, scale) for n, d in flat.items()})
+    moved = {n: _add(base[n], d, scale) for n, d in flat.items() if is_trainable(base[n])}
+    return update(tree, moved)
 
 
 def _add(leaf: Array, delta: Array, scale: float | Array) -> Array:
-    wide = jnp.promote_types(jnp.result_type(leaf), jnp.float32)
-    moved = jnp.asarray(leaf, wide) + jnp.asarray(scale, wide) * jnp.asarray(delta, wide)
-    return moved.astype(jnp.result_type(leaf))
+    leaf, wide = jnp.asarray(leaf), _wide(leaf)
+    return (wide + jnp.asarray(scale, wide.dtype) * jnp.asarray(delta, wide.dtype)).astype(
+        leaf.dtype
+    )
 
 
 def subtract(tree: Params, base: Params, pattern: Pattern = None) -> dict[str, Array]:
@@ -110,8 +116,8 @@ def subtract(tree: Params, base: Params, pattern: Pattern = None) -> dict[str, A
 
 
 def _subtract(left: Array, right: Array) -> Array:
-    wide = jnp.promote_types(jnp.result_type(right), jnp.float32)
-    return jnp.asarray(left, wide) - jnp.asarray(right, wide)
+    wide = _wide(right)
+    return jnp.asarray(left, wide.dtype) - wide
 
 
 def zeros(tree: Params, pattern: Pattern = None) -> dict[str, Array]:
@@ -124,14 +130,50 @@ def zeros(tree: Params, pattern: Pattern = None) -> dict[str, Array]:
 
 
 def dot(a: PyTree, b: PyTree) -> Array:
-    """Inner product over all leaves, summed in float32 or wider."""
+    """Inner product over all leaves, a scalar summed in float32 or wider.
+
+    Raises:
+        StructureMismatch: the names or shapes differ.
+    """
+    check_match(a, b, what="second factor")
     left, right = flatten(a), flatten(b)
-    return sum((jnp.vdot(left[n], right[n]) for n in left), start=jnp.zeros(()))
+    return sum((jnp.vdot(_wide(left[n]), _wide(right[n])) for n in left), start=jnp.zeros(()))
 
 
 def norm(tree: PyTree) -> Array:
-    """Euclidean norm over all leaves."""
-    return jnp.sqrt(dot(tree, tree))
+    """Euclidean norm over all leaves, in float32 or wider; its gradient at 0 is 0, not NaN."""
+    squares = dot(tree, tree).real
+    positive = squares > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+
+
+def _wide(leaf: Array) -> Array:
+    return jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
+
+
+def differences(expected: PyTree, got: PyTree, *, subset: bool = False) -> list[str]:
+    """Every missing, extra and mis-shaped name, a line each; empty when the two agree.
+
+    Args:
+        expected: the tree whose names and shapes are wanted.
+        got: the tree to compare.
+        subset: names may be absent from ``got``.
+
+    >>> import numpy as np
+    >>> differences({"kernel": np.zeros(2), "bias": np.zeros(2)}, {"kernal": np.zeros(2)})
+    ['extra: kernal (did you mean kernel?)', 'missing: bias', 'missing: kernel']
+    """
+    wanted, given = flatten(expected), flatten(got)
+    lines = [
+        f"mis-shaped: {n} is {jnp.shape(given[n])}, expected {jnp.shape(leaf)}"
+        for n, leaf in wanted.items()
+        if n in given and jnp.shape(given[n]) != jnp.shape(leaf)
+    ]
+    for n in given:
+        if n not in wanted:
+            near = difflib.get_close_matches(n, wanted, n=1)
+            lines.append(f"extra: {n}" + (f" (did you mean {near[0]}?)" if near else ""))
+    return lines if subset else lines + [f"missing: {n}" for n in wanted if n not in given]
 
 
 def check_match(expected: PyTree, got: PyTree, what: str = "tree") -> None:
@@ -140,30 +182,21 @@ def check_match(expected: PyTree, got: PyTree, what: str = "tree") -> None:
     Raises:
         StructureMismatch: with each missing, extra and mis-shaped name.
     """
-    _raise_differences(flatten(expected), flatten(got), what, allow_missing=False)
+    raise_if(differences(expected, got), f"{what} has other names or shapes than expected")
 
 
 def check_subset(expected: PyTree, got: PyTree, what: str = "tree") -> None:
     """As :func:`check_match`, but names may be absent from ``got``."""
-    _raise_differences(flatten(expected), flatten(got), what, allow_missing=True)
+    lines = differences(expected, got, subset=True)
+    raise_if(lines, f"{what} names or shapes leaves that the tree has not")
 
 
-def _raise_differences(expected: Flat, got: Flat, what: str, allow_missing: bool) -> None:
-    problems = [
-        f"mis-shaped: {n} is {jnp.shape(got[n])}, expected {jnp.shape(expected[n])}"
-        for n in expected
-        if n in got and jnp.shape(got[n]) != jnp.shape(expected[n])
-    ]
-    for n in got:
-        if n not in expected:
-            near = difflib.get_close_matches(n, expected, n=1)
-            problems.append(f"extra: {n}" + (f" (did you mean {near[0]}?)" if near else ""))
-    if not allow_missing:
-        problems += [f"missing: {n}" for n in expected if n not in got]
+def raise_if(problems: list[str], summary: str) -> None:
+    """Raise one :class:`StructureMismatch` that lists all problems, if there are any."""
     if problems:
+        listed = "\n  ".join(problems)
         raise StructureMismatch(
-            f"{what} does not fit its {len(expected)} named leaves; {len(problems)} problem(s), "
-            "nothing was changed:\n  " + "\n  ".join(problems)
+            f"{summary}; {len(problems)} problem(s), nothing was changed:\n  {listed}"
         )
 
 
@@ -176,9 +209,9 @@ def check_finite(tree: PyTree, what: str = "tree") -> None:
     bad = []
     for name, leaf in flatten(tree).items():
         if is_trainable(leaf):
-            count = int(np.size(leaf) - np.isfinite(np.asarray(leaf, np.float64)).sum())
-            if count:
-                bad.append(f"{name}: {count} of {np.size(leaf)}")
+            finite = np.isfinite(np.asarray(leaf))
+            if not finite.all():
+                bad.append(f"{name}: {finite.size - np.count_nonzero(finite)} of {finite.size}")
     if bad:
         raise NonFiniteError(f"{what} holds NaN or infinity:\n  " + "\n  ".join(bad))
 
@@ -186,14 +219,42 @@ def check_finite(tree: PyTree, what: str = "tree") -> None:
 def fingerprint(tree: PyTree, only: Iterable[str] | None = None) -> str:
     """SHA-256 over names, dtypes, shapes and bytes: the same tree on any machine, or not.
 
+    JAX arrays do not change, so each is read once and its digest remembered while it lives.
+
     Args:
         tree: a parameter tree of concrete arrays.
         only: names to count in; all by default.
+
+    Raises:
+        TypeError: a leaf is a tracer: fingerprints are taken outside ``jit``.
     """
-    digest = hashlib.sha256()
     flat = flatten(tree)
+    digest = hashlib.sha256()
     for name in sorted(flat if only is None else only):
-        leaf = np.ascontiguousarray(np.asarray(flat[name]))
-        digest.update(f"{name}\0{leaf.dtype}\0{leaf.shape}\0".encode())
-        digest.update(leaf.tobytes())
+        digest.update(f"{name}\0{_leaf_digest(name, flat[name])}\0".encode())
     return digest.hexdigest()
+
+
+_DIGESTS: dict[int, str] = {}
+
+
+def _leaf_digest(name: str, leaf: Array) -> str:
+    if isinstance(leaf, jax.core.Tracer):
+        raise TypeError(f"{name} is traced: a fingerprint needs values; take it outside jit")
+    if id(leaf) in _DIGESTS:
+        return _DIGESTS[id(leaf)]
+    values = to_numpy(leaf)
+    header = f"{jnp.result_type(leaf)}\0{values.shape}\0".encode()
+    digest = hashlib.sha256(header)
+    digest.update(values.reshape(-1).view(np.uint8).data)
+    if isinstance(leaf, jax.Array):
+        _DIGESTS[id(leaf)] = digest.hexdigest()
+        weakref.finalize(leaf, _DIGESTS.pop, id(leaf), None)
+    return digest.hexdigest()
+
+
+def to_numpy(leaf: Array) -> np.ndarray:
+    """The leaf's values in C order; those of a PRNG key are its words."""
+    if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf, order="C")
