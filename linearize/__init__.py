@@ -1,5 +1,8 @@
 """Fine-tune pretrained models in their tangent space."""
 
+from linearize.functional import from_linen as from_linen
+from linearize.functional import from_nnx as from_nnx
+from linearize.functional import update_nnx as update_nnx
 from linearize.task_vector import TaskVector as TaskVector
 from linearize.taylor import affine_terms as affine_terms
 from linearize.taylor import displaced as displaced
