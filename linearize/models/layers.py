@@ -1,0 +1,82 @@
+"""Layers stacked for a scan, and back: ``block_0/...``, ``block_1/...`` <-> ``blocks/...``."""
+
+import re
+from typing import Any
+
+import jax.numpy as jnp
+
+from linearize import tree
+from linearize.types import Params, PyTree
+
+_BLOCK = re.compile(r"^block_(\d+)/(.+)$")
+_STACKED = re.compile(r"^blocks/(.+)$")
+
+
+def stack(params: PyTree) -> Params:
+    """Parameters of a layer-scanned model from those of its unrolled twin.
+
+    Args:
+        params: a nested tree, or a flat mapping such as a task vector's, with leaves
+            ``block_i/...`` for i = 0, 1, ..., k - 1. Other leaves are kept.
+
+    Returns:
+        The same kind of mapping, with leaves ``blocks/...`` of one more leading axis, k.
+
+    Raises:
+        StructureMismatch: a block lacks a leaf that another has.
+    """
+    rest, layers = {}, {}
+    for name, leaf in tree.flatten(params).items():
+        match = _BLOCK.match(name)
+        if match:
+            layers.setdefault(match[2], {})[int(match[1])] = leaf
+        else:
+            rest[name] = leaf
+    depth = 1 + max((i for found in layers.values() for i in found), default=-1)
+    missing = [
+        f"missing: block_{i}/{inner}"
+        for inner, found in layers.items()
+        for i in range(depth)
+        if i not in found
+    ]
+    if missing:
+        raise tree.StructureMismatch(
+            f"stacking wants the same leaves in all {depth} blocks; {len(missing)} problem(s):\n  "
+            + "\n  ".join(missing)
+        )
+    for inner, found in layers.items():
+        rest[f"blocks/{inner}"] = jnp.stack([found[i] for i in range(depth)])
+    return rest if is_flat(params) else nest(rest)
+
+
+def unstack(params: PyTree) -> Params:
+    """The inverse of :func:`stack`."""
+    out = {}
+    for name, leaf in tree.flatten(params).items():
+        match = _STACKED.match(name)
+        if match:
+            out.update({f"block_{i}/{match[1]}": leaf[i] for i in range(leaf.shape[0])})
+        else:
+            out[name] = leaf
+    return out if is_flat(params) else nest(out)
+
+
+def is_flat(params: PyTree) -> bool:
+    """Whether a mapping is keyed by whole names."""
+    return all(not isinstance(value, dict) for value in params.values())
+
+
+def nest(flat: dict[str, Any]) -> dict[str, Any]:
+    """A nested tree from leaves keyed by name.
+
+    >>> nest({"a/b": 1, "a/c": 2, "d": 3})
+    {'a': {'b': 1, 'c': 2}, 'd': 3}
+    """
+    out: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *path, last = name.split("/")
+        inner = out
+        for key in path:
+            inner = inner.setdefault(key, {})
+        inner[last] = leaf
+    return out
