@@ -30,9 +30,7 @@ def check(images: Array) -> None:
         )
 
 
-def prepare(
-    images: Array, size: int, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Array:
+def prepare(images: Array, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
     """Square images of the wanted side, ``(pixel - mean) / std`` per channel, float32.
 
     Args:

@@ -13,12 +13,12 @@ Rule = tuple[str, str | None, Transform | None]
 
 
 def rename(tensors: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
-    """Tensors under our names, by the first rule that fits each.
+    r"""Tensors under our names, by the first rule that fits each.
 
     Raises:
         WeightsError: names that no rule fits, or two tensors under one name; all are listed.
 
-    >>> rename({"fc.weight": np.zeros((2, 3))}, [(r"fc\\.weight", "head/kernel", np.transpose)])[
+    >>> rename({"fc.weight": np.zeros((2, 3))}, [(r"fc\.weight", "head/kernel", np.transpose)])[
     ...     "head/kernel"
     ... ].shape
     (3, 2)

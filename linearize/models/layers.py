@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from linearize import tree
-from linearize.types import Params, PyTree
+from linearize.types import Array, Params, PyTree
 
 _BLOCK = re.compile(r"^block_(\d+)/(.+)$")
 _STACKED = re.compile(r"^blocks/(.+)$")
@@ -25,7 +25,8 @@ def stack(params: PyTree) -> Params:
     Raises:
         StructureMismatch: a block lacks a leaf that another has.
     """
-    rest, layers = {}, {}
+    rest: dict[str, Any] = {}
+    layers: dict[str, dict[int, Array]] = {}
     for name, leaf in tree.flatten(params).items():
         match = _BLOCK.match(name)
         if match:

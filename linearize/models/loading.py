@@ -12,10 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from linearize import assets, io, tree
-from linearize.models import efficientnet, layers, onnx_tensors, small, torch_archive, vit, vit_focus
+from linearize import assets, functional, io, tree
+from linearize.models import (
+    efficientnet,
+    layers,
+    onnx_tensors,
+    small,
+    torch_archive,
+    vit,
+    vit_focus,
+)
 from linearize.models.backbone import Backbone
-from linearize.types import Apply, Array, Params
+from linearize.types import Params
 
 Convert = Callable[[Path], Mapping[str, np.ndarray]]
 
@@ -134,7 +142,8 @@ def load(
     stats = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if _is_statistic(n)})
     if scan:
         params = layers.stack(params)
-    f = _close(module, {"batch_stats": stats} if stats else {})
+    fixed = {"batch_stats": stats} if stats else {}
+    f, params = functional.from_linen(module, {"params": params, **fixed})
     out = jax.eval_shape(f, params, _example(module))
     return Backbone(
         name=name,
@@ -145,13 +154,6 @@ def load(
         blocks=("blocks",) if scan else tuple(f"block_{i}" for i in range(module.depth)),
         batch_stats=stats or None,
     )
-
-
-def _close(module: nn.Module, fixed: Mapping[str, Params]) -> Apply:
-    def f(params: Params, images: Array) -> Array:
-        return module.apply({"params": params, **fixed}, images)
-
-    return f
 
 
 def _row(name: str) -> Family:

@@ -43,7 +43,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         if name.startswith("onnx::"):
             found = users.get(name, [])
             if len(found) != 1:
-                raise WeightsError(f"{path}: nameless tensor {name} is used by {found or 'no node'}")
+                raise WeightsError(
+                    f"{path}: nameless tensor {name} is used by {found or 'no node'}"
+                )
             name = found[0].removeprefix("/").replace("/", ".")
         out[name] = numpy_helper.to_array(tensor)
     if not out:

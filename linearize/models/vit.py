@@ -105,8 +105,10 @@ class ViT(nn.Module):
             patches(x, self.patch).astype(self.dtype)
         )
         x = self._add_positions(x)
-        block = Block if REMAT[self.remat] is None else nn.remat(
-            Block, policy=REMAT[self.remat], prevent_cse=not self.scan
+        block = (
+            Block
+            if REMAT[self.remat] is None
+            else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=not self.scan)
         )
         if self.scan:
             x, _ = nn.scan(
