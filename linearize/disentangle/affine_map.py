@@ -1,0 +1,96 @@
+"""Maps of affine outputs: every prediction is a fixed combination of cached arrays."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linearize.disentangle.distances import Compare, Distance
+from linearize.disentangle.grid import Grid
+from linearize.evaluate import AffineOutputs, Readout, as_readout
+from linearize.evaluate.grid import chunk
+from linearize.types import Array
+
+
+def affine_errors(
+    terms: Sequence[AffineOutputs], grid: Grid, readouts: Sequence[Readout], distance: Distance
+) -> np.ndarray:
+    """(T, G_1, ..., G_T) mean distances, from each task's cached outputs along all T vectors."""
+    errors = []
+    for t, (affine, readout) in enumerate(zip(terms, readouts, strict=True)):
+        scores = affine.scores(readout) if distance.ranks_only else None
+        affine, readout = (affine, readout) if scores is None else (scores, None)
+        encode = encoder(readout, distance)
+        singles = _encode_at(encode, affine, grid.single(t), chunk(affine))
+        which = grid.index[:, t]
+        sums = combined_distances(readout, distance, affine, grid.points, singles, which)
+        errors.append((sums / len(affine.f0)).reshape(grid.shape))
+    return np.stack(errors)
+
+
+def combined_distances(
+    readout: Readout,
+    distance: Distance,
+    affine: AffineOutputs,
+    weights: np.ndarray,
+    singles: Array | np.ndarray,
+    which: np.ndarray,
+) -> np.ndarray:
+    """Summed distance of the predictions at combinations of cached arrays to ``singles[which]``.
+
+    Args:
+        readout: features to logits.
+        distance: what to measure.
+        affine: cached arrays of N examples.
+        weights: (P, T) coefficients.
+        singles: (G, N, ...) encoded predictions.
+        which: (P,) rows of ``singles``.
+
+    Returns:
+        (P,), float64.
+    """
+    size = chunk(affine, singles[0].size // len(affine.f0))
+    encode = encoder(readout, distance)
+    sums = _distances(encode, affine, weights, singles, which, distance.compare, size)
+    return np.asarray(sums, np.float64)
+
+
+def encoder(readout: Readout, distance: Distance) -> jax.tree_util.Partial:
+    """Features to what the distance compares; a pytree, so that head arrays are arguments."""
+    code = jax.tree_util.Partial(distance.encode)
+    return jax.tree_util.Partial(_read_then_encode, code, as_readout(readout))
+
+
+def _read_then_encode(
+    code: jax.tree_util.Partial, readout: jax.tree_util.Partial, features: Array
+) -> Array:
+    return code(readout(features))
+
+
+@partial(jax.jit, static_argnames="size")
+def _encode_at(
+    encode: jax.tree_util.Partial, affine: AffineOutputs, weights: Array, size: int
+) -> Array:
+    """Encoded predictions (G, N, ...) at combinations (G, T)."""
+    return jax.lax.map(lambda w: encode(affine.at(w)), weights, batch_size=size)
+
+
+@partial(jax.jit, static_argnames=("compare", "size"))
+def _distances(
+    encode: jax.tree_util.Partial,
+    affine: AffineOutputs,
+    weights: Array,
+    singles: Array,
+    which: Array,
+    compare: Compare,
+    size: int,
+) -> Array:
+    """(P,): summed distance of the predictions at ``weights`` (P, T) to ``singles[which]``."""
+
+    def at(point: tuple[Array, Array]) -> Array:
+        w, i = point
+        return jnp.sum(compare(singles[i], encode(affine.at(w))))
+
+    return jax.lax.map(at, (weights, which), batch_size=size)

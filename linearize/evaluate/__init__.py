@@ -1,0 +1,16 @@
+"""Whole data sets through a model, once; everything affine afterwards is algebra."""
+
+from linearize.evaluate.affine import AffineOutputs as AffineOutputs
+from linearize.evaluate.affine import affine_outputs as affine_outputs
+from linearize.evaluate.batches import examples as examples
+from linearize.evaluate.batches import outputs as outputs
+from linearize.evaluate.displace import displaced_accuracy as displaced_accuracy
+from linearize.evaluate.grid import grid_accuracy as grid_accuracy
+from linearize.evaluate.grid import grid_logits as grid_logits
+from linearize.evaluate.metrics import Interval as Interval
+from linearize.evaluate.metrics import accuracy as accuracy
+from linearize.evaluate.metrics import binomial_interval as binomial_interval
+from linearize.evaluate.metrics import seed_interval as seed_interval
+from linearize.evaluate.readout import Readout as Readout
+from linearize.evaluate.readout import as_readout as as_readout
+from linearize.evaluate.readout import class_scores as class_scores

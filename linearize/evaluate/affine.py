@@ -1,0 +1,172 @@
+"""The linear regime of a data set, cached: ``f_lin(θ0 + Σ α_t τ_t) = f0 + Σ α_t Jτ_t``.
+
+One pass gives all that any α will ever need (*Task Arithmetic in the Tangent Space*, eq. 4); the
+readout that follows is applied at each α.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from linearize import taylor, tree
+from linearize.evaluate.batches import gather, split_batches
+from linearize.evaluate.readout import Readout, class_scores
+from linearize.types import Apply, Array, Params, PyTree
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["f0", "jvps"], meta_fields=[])
+@dataclass(frozen=True)
+class AffineOutputs:
+    """The outputs of N examples at θ0, and their derivatives along T task vectors."""
+
+    f0: Array | np.ndarray
+    """(N, ...), float32."""
+    jvps: Array | np.ndarray
+    """(T, N, ...), float32."""
+
+    def at(self, alphas: ArrayLike) -> Array:
+        """Outputs at ``θ0 + Σ α_t τ_t``, shape (N, ...), for coefficients of shape (T,).
+
+        Raises:
+            ValueError: another number of coefficients than task vectors.
+        """
+        alphas = jnp.asarray(alphas, jnp.result_type(self.jvps))
+        if alphas.shape != self.jvps.shape[:1]:
+            raise ValueError(
+                f"alphas has shape {alphas.shape}; expected ({len(self.jvps)},), one coefficient "
+                "per task vector"
+            )
+        moved = jnp.tensordot(alphas, self.jvps, 1, precision=jax.lax.Precision.HIGHEST)
+        return jnp.asarray(self.f0) + moved
+
+    def tasks(self, index: int | Sequence[int]) -> "AffineOutputs":
+        """The same examples along some of the task vectors, in the order given."""
+        return AffineOutputs(self.f0, self.jvps[np.atleast_1d(np.asarray(index))])
+
+    def take(self, rows: ArrayLike) -> "AffineOutputs":
+        """Some of the examples: integer rows or a slice's worth of them, in the order given."""
+        rows = np.asarray(rows)
+        return AffineOutputs(self.f0[rows], self.jvps[:, rows])
+
+    def scores(self, readout: Readout) -> "AffineOutputs | None":
+        """Class scores (N, C) with the readout's argmax at every α, where the readout permits.
+
+        For a head that normalises: ``(f0 - center) @ kernel`` and ``Jτ_t @ kernel``. Without
+        normalisation: the logits. ``None`` for other readouts (:func:`class_scores`).
+        """
+        if readout is None:
+            return self
+        affine_map = class_scores(readout)
+        if affine_map is None:
+            return None
+        return AffineOutputs(*_project(jax.tree_util.Partial(affine_map), self))
+
+
+@jax.jit
+def _project(affine_map: jax.tree_util.Partial, affine: AffineOutputs) -> tuple[Array, Array]:
+    push = jax.vmap(lambda dz: jax.jvp(affine_map, (affine.f0,), (dz,)), out_axes=(None, 0))
+    f0, jvps = push(affine.jvps)
+    return f0, jvps
+
+
+def affine_outputs(
+    f: Apply,
+    params0: Params,
+    taus: Sequence[PyTree],
+    inputs: PyTree,
+    batch_size: int = 256,
+    *,
+    method: taylor.Method = "auto",
+    progress: bool = False,
+) -> AffineOutputs:
+    """Outputs at θ0 and along every task vector, for a whole data set: 1 + 2T forward passes' work.
+
+    Args:
+        f: ``f(params, *inputs) -> (B, ...)``, one array. Compiled once per shapes; give the same
+            function object to have the compilation reused.
+        params0: the expansion point θ0.
+        taus: T ≥ 1 task vectors; a leaf that one lacks counts as zero there.
+        inputs: arrays with N examples on axis 0; a tuple for a model of several arguments.
+        batch_size: examples per pass; T tangents of that many are held at once.
+        method: as :func:`linearize.taylor.linearize`.
+        progress: draw a progress bar.
+
+    Returns:
+        NumPy arrays in float32 or wider: f0 (N, ...), jvps (T, N, ...).
+
+    Raises:
+        ValueError: no task vector, no example, or an output without examples on axis 0.
+        StructureMismatch: a task vector names or shapes a leaf that θ0 has not, or stems from
+            another base.
+
+    >>> f = lambda params, x: params["w"] ** 2 * x
+    >>> affine = affine_outputs(f, {"w": 3.0}, [{"w": 1.0}, {"w": 2.0}], np.arange(3.0))
+    >>> affine.at([1.0, 1.0]).tolist()  # (9 + 6 + 12) x
+    [0.0, 27.0, 54.0]
+    """
+    stacked = stack(params0, taus)
+    batches = split_batches(inputs, batch_size)
+    step = partial(_affine_step, f, method, params0, stacked)
+    f0, jvps = gather(step, batches, axes=(0, 1), progress=progress)
+    if not isinstance(f0, np.ndarray):
+        raise ValueError(
+            f"f returns a {type(f0).__name__}; an affine pass needs one array with examples on "
+            "axis 0. Wrap f to pick it"
+        )
+    return AffineOutputs(f0, jvps)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _affine_step(
+    f: Apply,
+    method: taylor.Method,
+    params0: Params,
+    stacked: dict[str, Array],
+    args: tuple[PyTree, ...],
+) -> tuple[PyTree, PyTree]:
+    def along(tau: dict[str, Array]) -> tuple[PyTree, PyTree]:
+        f0, jvps = taylor.affine_terms(f, params0, [tau], *args, method=method)
+        return f0, jax.tree.map(lambda y: y[0], jvps)
+
+    return jax.vmap(along, out_axes=(None, 0))(stacked)
+
+
+def stack(params0: Params, taus: Sequence[PyTree]) -> dict[str, Array]:
+    """Task vectors stacked on axis 0, by name; a leaf that one of them lacks is zero there.
+
+    Raises:
+        ValueError: no task vector.
+        StructureMismatch: one does not fit ``params0``, or stems from another base.
+    """
+    check_taus(params0, taus)
+    flats = [tree.flatten(tau) for tau in taus]
+    union = {n: leaf for flat in flats for n, leaf in flat.items()}
+    return {
+        n: jnp.stack([jnp.asarray(flat.get(n, jnp.zeros_like(like))) for flat in flats])
+        for n, like in union.items()
+    }
+
+
+def check_taus(params0: Params, taus: Sequence[PyTree]) -> None:
+    """Every task vector fits ``params0`` and, where it knows its base, stems from it.
+
+    Raises:
+        ValueError: ``taus`` is empty.
+        StructureMismatch: with every difference by name.
+    """
+    if not len(taus):
+        raise ValueError("taus is empty; give at least one task vector")
+    bases = {tau.base for tau in taus if getattr(tau, "base", "")}
+    expected = tree.fingerprint(params0) if bases else ""
+    for t, tau in enumerate(taus):
+        problems = tree.differences(params0, tau, subset=True)
+        base = getattr(tau, "base", "")
+        if base and base != expected:
+            seen = f"fingerprint {base[:16]}..., expected {expected[:16]}..."
+            problems = [f"another base model: {seen}", *problems]
+        tree.raise_if(problems, f"taus[{t}] does not belong to these parameters")

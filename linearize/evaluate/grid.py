@@ -1,0 +1,132 @@
+"""Grids of coefficients by algebra on cached affine outputs: no model call.
+
+Memory is bounded by working through the grid in chunks; one compilation per shapes.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from linearize.evaluate.affine import AffineOutputs
+from linearize.evaluate.readout import Readout, as_readout
+from linearize.types import Array
+
+CHUNK_FLOATS = 2**22
+"""Numbers that a chunk of grid points may hold at once: 16 MiB in float32."""
+
+
+def grid_logits(affine: AffineOutputs, alphas: ArrayLike, readout: Readout = None) -> np.ndarray:
+    """Logits at each grid point.
+
+    Args:
+        affine: cached outputs of N examples along T task vectors.
+        alphas: (G, T) coefficients.
+        readout: features to logits, applied at each point.
+
+    Returns:
+        (G, N, C), float32. For large grids prefer :func:`grid_accuracy`, which holds no logits.
+
+    Raises:
+        ValueError: ``alphas`` is not (G, T) or not finite.
+    """
+    points = check_points(alphas, len(affine.jvps))
+    return np.asarray(_logits(as_readout(readout), affine, points, chunk(affine)))
+
+
+@partial(jax.jit, static_argnames="size")
+def _logits(
+    readout: jax.tree_util.Partial, affine: AffineOutputs, points: Array, size: int
+) -> Array:
+    return jax.lax.map(lambda alpha: readout(affine.at(alpha)), points, batch_size=size)
+
+
+def grid_accuracy(
+    affine: AffineOutputs,
+    alphas: ArrayLike,
+    readout: Readout,
+    labels: ArrayLike,
+) -> np.ndarray:
+    """Top-1 accuracy at each grid point.
+
+    Where the readout's argmax is that of scores affine in the features (a head without bias or
+    without normalisation), these are computed once, and a grid point costs N·C·T operations.
+
+    Args:
+        affine: cached outputs of N examples along T task vectors.
+        alphas: (G, T) coefficients.
+        readout: features to logits, applied at each point.
+        labels: (N,) integers in [0, C).
+
+    Returns:
+        (G,), float64 in [0, 1].
+
+    Raises:
+        ValueError: ``alphas`` is not (G, T) or not finite, or labels are out of range.
+    """
+    points = check_points(alphas, len(affine.jvps))
+    scores = affine.scores(readout)
+    if scores is not None:
+        affine, readout = scores, None
+    read = as_readout(readout)
+    n = len(affine.f0)
+    classes = jax.eval_shape(read, jax.ShapeDtypeStruct(affine.f0.shape, affine.f0.dtype)).shape[-1]
+    labels = check_labels(labels, n, classes)
+    hits = _hits(read, affine, points, labels, chunk(affine, classes))
+    return np.asarray(hits, np.float64) / n
+
+
+@partial(jax.jit, static_argnames="size")
+def _hits(
+    readout: jax.tree_util.Partial,
+    affine: AffineOutputs,
+    points: Array,
+    labels: Array,
+    size: int,
+) -> Array:
+    def at(alpha: Array) -> Array:
+        return jnp.sum(jnp.argmax(readout(affine.at(alpha)), -1) == labels)
+
+    return jax.lax.map(at, points, batch_size=size)
+
+
+def chunk(affine: AffineOutputs, classes: int = 1) -> int:
+    """Grid points to hold at once."""
+    per_point = max(affine.f0.size, len(affine.f0) * classes, 1)
+    return max(1, CHUNK_FLOATS // per_point)
+
+
+def check_points(alphas: ArrayLike, n_taus: int) -> np.ndarray:
+    """Coefficients as (G, T) float32.
+
+    Raises:
+        ValueError: another shape, no point, or a number that is not finite.
+    """
+    points = np.asarray(alphas, np.float32)
+    if points.ndim != 2 or points.shape[1] != n_taus or not len(points):
+        raise ValueError(
+            f"alphas has shape {points.shape}; expected (G, {n_taus}): one row per grid point, "
+            "one coefficient per task vector"
+        )
+    if not np.isfinite(points).all():
+        raise ValueError(f"alphas={alphas}; expected finite numbers")
+    return points
+
+
+def check_labels(labels: ArrayLike, n: int, classes: int) -> np.ndarray:
+    """Labels as (N,) int32.
+
+    Raises:
+        ValueError: another number than examples, no integers, or outside [0, classes).
+    """
+    y = np.asarray(labels)
+    if y.shape != (n,) or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"labels are {y.dtype}{y.shape}; expected ({n},) integers")
+    if n and (y.min() < 0 or y.max() >= classes):
+        raise ValueError(
+            f"labels run from {y.min()} to {y.max()}; this readout has the classes 0 to "
+            f"{classes - 1}"
+        )
+    return y.astype(np.int32)

@@ -1,0 +1,58 @@
+"""What turns features into logits: any function, or a head whose algebra can be used."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from linearize.models.heads import Head, apply_head
+from linearize.types import Array
+
+Readout = Callable[[Array], Array] | Head | None
+"""``features (N, D) -> logits (N, C)``, a head, or ``None``: the model's outputs are logits."""
+
+
+def as_readout(readout: Readout) -> jax.tree_util.Partial:
+    """The readout as a function that is a pytree: its arrays are arguments of a jitted caller.
+
+    Raises:
+        TypeError: neither a head, a function, nor ``None``.
+    """
+    if readout is None:
+        return jax.tree_util.Partial(_identity)
+    if isinstance(readout, jax.tree_util.Partial):
+        return readout
+    if isinstance(readout, Head):
+        return jax.tree_util.Partial(apply_head, readout)
+    if callable(readout):
+        return jax.tree_util.Partial(readout)
+    raise TypeError(
+        f"readout is a {type(readout).__name__}; expected a function of features, a Head, or None"
+    )
+
+
+def class_scores(readout: Readout) -> Callable[[Array], Array] | None:
+    """A map from features to scores with the readout's argmax, *affine* in the features, if any.
+
+    A head without normalisation is affine itself. Normalisation divides all classes by one norm,
+    so without a bias it changes no argmax: ``(z - center) @ kernel`` ranks the classes alike.
+
+    Returns:
+        A function ``(..., D) -> (..., C)``, or ``None`` where no such map is known. For a
+        normalised head the scores are the explorer's; otherwise they are the logits.
+    """
+    if readout is None:
+        return _identity
+    if not isinstance(readout, Head) or (readout.normalize and readout.bias is not None):
+        return None
+    return jax.tree_util.Partial(_numerators if readout.normalize else apply_head, readout)
+
+
+def _identity(features: Array) -> Array:
+    return features
+
+
+def _numerators(head: Head, features: Array) -> Array:
+    centred = features - head.center[None]
+    precise = jax.lax.Precision.HIGHEST
+    return jnp.sign(head.scale) * jnp.matmul(centred, head.kernel, precision=precise)
