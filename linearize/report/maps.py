@@ -1,0 +1,167 @@
+"""Figures of matrices: disentanglement error maps and cosines between task vectors."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from linearize.report.plots import Plot, figure
+from linearize.report.results import Floats, PairMap, Results
+from linearize.report.style import ERROR_MAP, INK, MUTED, label, ordered, shorten
+from linearize.report.tables import fixed
+
+BOX = "#c8102e"
+
+
+def edges(centres: Floats) -> Floats:
+    """Borders of cells around rising centres: shape (G,) to (G + 1,).
+
+    >>> edges(np.array([0.0, 1.0, 2.0])).tolist()
+    [-0.5, 0.5, 1.5, 2.5]
+    """
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+
+
+def upper_limit(pair: PairMap) -> float:
+    """The colour scale's top, shared by the pair's regimes: their largest mean, rounded up."""
+    largest = max(float(np.nanmax(total.mean(0))) for total in pair.total.values())
+    return max(0.1, float(np.ceil(largest * 10 - 1e-9)) / 10)
+
+
+def error_label(pair: PairMap) -> str:
+    """What the colour bar shows, with its range where the distance has one."""
+    both = "sum" if pair.reduction == "sum" else "mean"
+    limits = ""
+    if pair.distance == "argmax disagreement":
+        limits = ", range 0–2" if both == "sum" else ", range 0–1"
+    return f"disentanglement error ξ ({both} over both tasks{limits})"
+
+
+def _draw_map(ax: Axes, pair: PairMap, total: Floats, upper: float) -> object:
+    borders = edges(pair.alphas)
+    mesh = ax.pcolormesh(
+        borders, borders, total.mean(0).T, cmap=ERROR_MAP, vmin=0, vmax=upper, rasterized=True
+    )
+    if pair.search_box is not None:
+        low, high = pair.search_box
+        for line, width in (("#fffffe", 3.2), (BOX, 1.6)):
+            ax.add_patch(
+                Rectangle(
+                    (low, low), high - low, high - low, fill=False, ec=line, lw=width, zorder=3
+                )
+            )
+    ax.plot(0, 0, "+", color=INK, ms=6, mew=1.2, zorder=4)
+    ax.set_aspect("equal")
+    ax.spines[:].set_visible(False)
+    return mesh
+
+
+def error_map(results: Results, index: int) -> Plot:
+    """One pair's error maps, a panel a regime, on one colour scale, the search box on top."""
+    pair = results.maps[index]
+    a, b = pair.tasks
+    regimes = ordered(dict(pair.total))
+    upper = upper_limit(pair)
+
+    def draw(narrow: bool) -> Figure:
+        down, across = (len(regimes), 1) if narrow else (1, len(regimes))
+        fig = figure(narrow, 3.0 * down + 0.7 if narrow else 3.3)
+        axes = fig.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+        mesh = None
+        for i, (ax, regime) in enumerate(zip(axes.flat, regimes, strict=True)):
+            mesh = _draw_map(ax, pair, pair.total[regime], upper)
+            ax.set_title(label(regime))
+            if not narrow or i == len(regimes) - 1:
+                ax.set_xlabel(f"α of {shorten(a)}")
+            if narrow or i == 0:
+                ax.set_ylabel(f"α of {shorten(b)}")
+        bar = fig.colorbar(
+            mesh,
+            ax=axes,
+            location="bottom" if narrow else "right",
+            shrink=0.95 if narrow else 0.9,
+            aspect=30 if narrow else 22,
+            pad=0.03,
+        )
+        text = error_label(pair)
+        bar.set_label(text.replace(" (", "\n(", 1), fontsize=8)
+        bar.outline.set_visible(False)
+        return fig
+
+    box = ""
+    if pair.search_box is not None:
+        box = f" Red box: the search space of α, [{pair.search_box[0]:g}, {pair.search_box[1]:g}]²."
+    n = "" if pair.n_eval is None else f" n = {pair.n_eval:,} examples a task."
+    many = len(results.seeds)
+    mean = "" if many == 1 else f"Mean over {many} seeds. "
+    return Plot(
+        f"error_map_{_slug(a)}_{_slug(b)}",
+        f"Disentanglement error: {a} and {b}",
+        f"{mean}{pair.distance[:1].upper()}{pair.distance[1:]}, {pair.reduction} over both tasks; "
+        f"light is disentangled. Cross: the pre-trained model.{box}{n}",
+        f"{len(regimes)} heat maps over the coefficients of {a} and {b}, one a regime.",
+        draw,
+    )
+
+
+def cosine(results: Results) -> Plot:
+    """Cosine matrices between the task vectors, one a regime."""
+    regimes = ordered(dict(results.cosine))
+    T = len(results.tasks)
+    means = {r: results.cosine[r].mean(0) for r in regimes}
+    off = ~np.eye(T, dtype=bool)
+    largest = max((float(np.nanmax(np.abs(m[off]))) for m in means.values() if T > 1), default=0.1)
+    upper = max(0.05, float(np.ceil(largest * 20)) / 20)
+    names = [shorten(t, 15) for t in results.tasks]
+
+    def draw(narrow: bool) -> Figure:
+        down, across = (len(regimes), 1) if narrow else (1, len(regimes))
+        fig = figure(narrow, 3.7 * down if narrow else 4.3)
+        axes = fig.subplots(down, across, squeeze=False)
+        image = None
+        for ax, regime in zip(axes.flat, regimes, strict=True):
+            shown = np.where(off, means[regime], np.nan)
+            image = ax.imshow(shown, cmap="RdBu_r", vmin=-upper, vmax=upper)
+            for i in range(T):
+                ax.text(i, i, "1", ha="center", va="center", fontsize=7, color=MUTED)
+                for j in range(T):
+                    if off[i, j] and np.isfinite(shown[i, j]):
+                        dark = abs(shown[i, j]) > 0.6 * upper
+                        ax.text(
+                            j, i, fixed(shown[i, j], 2), ha="center", va="center",
+                            fontsize=7.5 if T <= 6 else (5.5 if narrow else 6.5),
+                            color="#fffffe" if dark else "#1c2129",
+                        )  # fmt: skip
+            ax.set_xticks(range(T), names, rotation=40, ha="right", rotation_mode="anchor")
+            ax.set_yticks(range(T), names)
+            ax.tick_params(length=0, labelsize=7.5)
+            ax.spines[:].set_visible(False)
+            ax.set_title(label(regime))
+        bar = fig.colorbar(
+            image,
+            ax=axes,
+            location="bottom" if narrow else "right",
+            shrink=0.8,
+            aspect=30 if narrow else 22,
+            pad=0.02,
+            ticks=MaxNLocator(4, symmetric=True),
+        )
+        bar.set_label("cosine similarity", fontsize=8)
+        bar.outline.set_visible(False)
+        return fig
+
+    mean = "" if len(results.seeds) == 1 else f" Mean over {len(results.seeds)} seeds."
+    return Plot(
+        "cosine",
+        "Cosines between task vectors",
+        "Cosine of the angle between the task vectors of two tasks; the diagonal, 1, is left out "
+        f"so that the scale shows the rest.{mean}",
+        "Matrices of cosine similarities between the tasks' vectors, one a regime.",
+        draw,
+    )
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)

@@ -1,0 +1,356 @@
+"""Result files of an experiment, read and checked; nothing here needs a model."""
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+SCHEMA = 1
+
+
+class ResultsError(ValueError):
+    """A result file is missing, damaged, or not what its schema says."""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """θ0 + α Σ τ_t: S seeds, T tasks, A coefficients; accuracies are test fractions in [0, 1]."""
+
+    accuracy: Floats  # (S, T)
+    normalized: Floats | None  # (S, T)
+    alpha: Floats | None  # (S,)
+    sweep_validation: Floats | None  # (S, A, T)
+    sweep_test: Floats | None  # (S, A, T)
+
+
+@dataclass(frozen=True)
+class Negation:
+    """θ0 − α τ_t, a task at a time: accuracy on that task (target) and on its control task."""
+
+    target: Floats  # (S, T)
+    control: Floats  # (S, T)
+    alpha: Floats | None  # (S, T)
+
+
+@dataclass(frozen=True)
+class PairMap:
+    """Disentanglement error ξ(α_a, α_b) of a pair; axis order (S, α of a, α of b)."""
+
+    tasks: tuple[str, str]
+    alphas: Floats  # (G,)
+    total: Mapping[str, Floats]  # regime -> (S, G, G)
+    n_eval: int | None
+    search_box: tuple[float, float] | None
+    distance: str
+    reduction: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the papers, whether it held here (None: not decided), and the evidence."""
+
+    text: str
+    held: bool | None
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """``results.json``, parsed; mappings are keyed by regime or baseline."""
+
+    preset: str
+    experiment: str
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    seconds: float | None
+    model: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    config: Mapping[str, Any]
+    classes: Mapping[str, tuple[str, ...]]
+    counts: Mapping[str, Mapping[str, int]]
+    alphas: Floats  # (A,)
+    pretrained: Floats  # (S, T)
+    random_init: Floats | None  # (S, T)
+    single: Mapping[str, Floats]  # (S, T)
+    addition: Mapping[str, Addition]
+    negation: Mapping[str, Negation]
+    control_tasks: tuple[str, ...] | None  # one a task
+    control_pretrained: Floats | None  # (S, T)
+    control_share: float
+    cosine: Mapping[str, Floats]  # (S, T, T)
+    maps: tuple[PairMap, ...]
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class TaskLogits:
+    """A task's cached linear-regime logits: logits(α) = logits0 + Σ_k α_k dlogits[k]."""
+
+    name: str
+    logits0: NDArray[np.float32]  # (E, C)
+    dlogits: NDArray[np.float32]  # (T, E, C)
+    labels: NDArray[np.int32]  # (E,)
+
+
+def load(run_dir: Path | str) -> Results:
+    """Reads ``results.json`` of a run directory.
+
+    Raises:
+        ResultsError: the file is missing, is no JSON, or does not fit the schema; the message
+            names the file and the key.
+    """
+    path = Path(run_dir) / "results.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ResultsError(
+            f"no results.json in {str(run_dir)!r}; give the directory of a finished run"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ResultsError(
+            f"{path} is damaged or unfinished ({error}); run the experiment again"
+        ) from None
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error}") from None
+    try:
+        return parse(raw)
+    except ResultsError as error:
+        raise ResultsError(f"{path}: {error}") from None
+
+
+def parse(raw: Any) -> Results:
+    """Checks a decoded ``results.json`` and turns its lists into float64 arrays.
+
+    Raises:
+        ResultsError: a key is missing, or its value has another shape, type or range.
+    """
+    top = _Node(raw, "")
+    schema = top.get("schema")
+    if schema != SCHEMA:
+        raise ResultsError(
+            f"schema is {schema!r}, this version reads {SCHEMA}; use the version of linearize "
+            "that wrote the run, or run the experiment again"
+        )
+    tasks = top.names("tasks")
+    seeds = tuple(int(s) for s in top.numbers("seeds", (None,)))
+    S, T = len(seeds), len(tasks)
+    if not S or not T:
+        raise ResultsError(f"seeds={list(seeds)}, tasks={list(tasks)}; each needs at least one")
+    alphas = top.numbers("alphas", (None,)) if top.has("alphas") else np.zeros(0)
+    A = len(alphas)
+
+    def addition(node: "_Node") -> Addition:
+        return Addition(
+            accuracy=node.numbers("accuracy", (S, T), upper=1),
+            normalized=node.optional("normalized", (S, T)),
+            alpha=node.optional("alpha", (S,)),
+            sweep_validation=node.optional("sweep_validation", (S, A, T), upper=1),
+            sweep_test=node.optional("sweep_test", (S, A, T), upper=1),
+        )
+
+    def negation(node: "_Node") -> Negation:
+        return Negation(
+            target=node.numbers("target", (S, T), upper=1),
+            control=node.numbers("control", (S, T), upper=1),
+            alpha=node.optional("alpha", (S, T)),
+        )
+
+    control = top.get("control_task", default=None)
+    if isinstance(control, str):
+        control = [control] * T
+    if control is not None and len(control) != T:
+        raise ResultsError(f"control_task has {len(control)} entries; expected a name or {T} names")
+    seconds = top.get("seconds", default=None)
+    return Results(
+        preset=str(top.get("preset")),
+        experiment=str(top.get("experiment", default="compare")),
+        tasks=tasks,
+        seeds=seeds,
+        seconds=None if seconds is None else float(seconds),
+        model=top.mapping("model"),
+        versions=top.mapping("versions"),
+        config=top.mapping("config"),
+        classes={str(t): tuple(map(str, c)) for t, c in top.mapping("classes").items()},
+        counts=top.mapping("counts"),
+        alphas=alphas,
+        pretrained=top.numbers("pretrained", (S, T), upper=1),
+        random_init=top.optional("random_init", (S, T), upper=1),
+        single={m: top.numbers(f"single/{m}", (S, T), upper=1) for m in top.mapping("single")},
+        addition={m: addition(top.child(f"addition/{m}")) for m in top.mapping("addition")},
+        negation={m: negation(top.child(f"negation/{m}")) for m in top.mapping("negation")},
+        control_tasks=None if control is None else tuple(map(str, control)),
+        control_pretrained=top.optional("control_pretrained", (S, T), upper=1),
+        control_share=float(top.get("control_share", default=0.95)),
+        cosine={m: top.numbers(f"cosine/{m}", (S, T, T)) for m in top.mapping("cosine")},
+        maps=tuple(
+            _pair_map(_Node(m, f"maps/{i}"), S, tasks)
+            for i, m in enumerate(top.get("maps", default=[]))
+        ),
+        claims=tuple(
+            _claim(_Node(c, f"claims/{i}")) for i, c in enumerate(top.get("claims", default=[]))
+        ),
+    )
+
+
+def _pair_map(node: "_Node", S: int, tasks: Sequence[str]) -> PairMap:
+    pair = node.names("tasks")
+    if len(pair) != 2 or any(t not in tasks for t in pair):
+        raise ResultsError(f"{node.path}/tasks is {list(pair)}; expected two of {list(tasks)}")
+    alphas = node.numbers("alphas", (None,))
+    G = len(alphas)
+    if G < 2 or np.any(np.diff(alphas) <= 0):
+        raise ResultsError(f"{node.path}/alphas must be two or more rising numbers, got {alphas}")
+    box = node.optional("search_box", (2,))
+    n_eval = node.get("n_eval", default=None)
+    return PairMap(
+        tasks=(pair[0], pair[1]),
+        alphas=alphas,
+        total={m: node.numbers(f"total/{m}", (S, G, G)) for m in node.mapping("total")},
+        n_eval=None if n_eval is None else int(n_eval),
+        search_box=None if box is None else (float(box[0]), float(box[1])),
+        distance=str(node.get("distance", default="argmax disagreement")),
+        reduction=str(node.get("reduction", default="sum")),
+    )
+
+
+def _claim(node: "_Node") -> Claim:
+    held = node.get("held", default=None)
+    if held is not None and not isinstance(held, bool):
+        raise ResultsError(f"{node.path}/held is {held!r}; expected true, false or null")
+    return Claim(str(node.get("claim")), held, str(node.get("evidence", default="")))
+
+
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class _Node:
+    """An object of the file and its key path, so that every error can name the key."""
+
+    value: Any
+    path: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, Mapping):
+            raise ResultsError(
+                f"{self.path or 'the file'} is a {type(self.value).__name__}; expected an object"
+            )
+
+    def _name(self, key: str) -> str:
+        return f"{self.path}/{key}" if self.path else key
+
+    def has(self, key: str) -> bool:
+        return self.get(key, default=_MISSING) is not _MISSING
+
+    def get(self, key: str, default: Any = ...) -> Any:
+        value = self.value
+        for part in key.split("/"):
+            if not isinstance(value, Mapping) or part not in value:
+                if default is ...:
+                    raise ResultsError(f"key {self._name(key)!r} is missing")
+                return default
+            value = value[part]
+        return value
+
+    def child(self, key: str) -> "_Node":
+        return _Node(self.get(key), self._name(key))
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        value = self.get(key, default=None)
+        if value is None:
+            return {}
+        return _Node(value, self._name(key)).value
+
+    def names(self, key: str) -> tuple[str, ...]:
+        value = self.get(key)
+        if not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
+            raise ResultsError(f"{self._name(key)} is {value!r}; expected a list of names")
+        if isinstance(value, str) or len(set(value)) != len(value):
+            raise ResultsError(f"{self._name(key)} is {value!r}; expected distinct names")
+        return tuple(value)
+
+    def numbers(
+        self, key: str, shape: tuple[int | None, ...], upper: float | None = None
+    ) -> Floats:
+        value = self.get(key)
+        try:
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError):
+            raise ResultsError(f"{self._name(key)} is not a regular list of numbers") from None
+        fits = len(array.shape) == len(shape) and all(
+            want is None or got == want for got, want in zip(array.shape, shape, strict=True)
+        )
+        if not fits:
+            wanted = tuple("any" if n is None else n for n in shape)
+            raise ResultsError(f"{self._name(key)} has shape {array.shape}; expected {wanted}")
+        if upper is not None and (np.nanmin(array, initial=0) < 0 or np.nanmax(array, initial=0) > upper):
+            raise ResultsError(
+                f"{self._name(key)} reaches from {np.nanmin(array):g} to {np.nanmax(array):g}; "
+                f"expected fractions in [0, {upper:g}]"
+            )
+        return array
+
+    def optional(
+        self, key: str, shape: tuple[int | None, ...], upper: float | None = None
+    ) -> Floats | None:
+        if self.get(key, default=None) is None:
+            return None
+        return self.numbers(key, shape, upper)
+
+
+def load_explorer(run_dir: Path | str, results: Results) -> tuple[TaskLogits, ...] | None:
+    """Reads ``explorer.npz``: the first seed's linear-regime logits of each task's examples.
+
+    Returns:
+        One entry a task, in the results' order; None where the file does not exist.
+
+    Raises:
+        ResultsError: the file is damaged or does not fit the results.
+    """
+    path = Path(run_dir) / "explorer.npz"
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ResultsError(
+            f"{path} is damaged ({error}); delete it for a page without the live explorer, "
+            "or run the experiment again"
+        ) from None
+    return tuple(_task_logits(path, arrays, task, results) for task in results.tasks)
+
+
+def _task_logits(
+    path: Path, arrays: Mapping[str, NDArray[Any]], task: str, results: Results
+) -> TaskLogits:
+    missing = [k for k in (f"{task}/{n}" for n in ("logits0", "dlogits", "labels")) if k not in arrays]
+    if missing:
+        raise ResultsError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
+    logits0 = arrays[f"{task}/logits0"].astype(np.float32)
+    dlogits = arrays[f"{task}/dlogits"].astype(np.float32)
+    labels = arrays[f"{task}/labels"]
+    if logits0.ndim != 2 or not logits0.size or dlogits.shape != (len(results.tasks), *logits0.shape):
+        raise ResultsError(
+            f"{path}: {task}/logits0 {logits0.shape} and {task}/dlogits {dlogits.shape} do not fit "
+            f"(E, C) and ({len(results.tasks)}, E, C)"
+        )
+    if not (np.isfinite(logits0).all() and np.isfinite(dlogits).all()):
+        raise ResultsError(f"{path}: the logits of {task} hold NaN or infinity")
+    classes = logits0.shape[1]
+    if labels.shape != logits0.shape[:1] or labels.min() < 0 or labels.max() >= classes:
+        raise ResultsError(
+            f"{path}: {task}/labels {labels.shape} must be {logits0.shape[0]} class numbers below "
+            f"{classes}"
+        )
+    named = results.classes.get(task)
+    if named is not None and len(named) != classes:
+        raise ResultsError(f"{path}: {task} has {classes} logits, results.json {len(named)} classes")
+    return TaskLogits(task, logits0, dlogits, labels.astype(np.int32))

@@ -1,0 +1,36 @@
+"""Means over seeds with Student's t interval."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+LEVEL = 0.95
+
+
+class Summary(NamedTuple):
+    """Mean over axis 0 and half the width of its 95 % interval, NaN where there is one seed."""
+
+    mean: NDArray[np.float64]
+    half: NDArray[np.float64]
+
+
+def over_seeds(values: ArrayLike) -> Summary:
+    """Mean over axis 0 (seeds) and the half width t(0.975, S − 1) · s / √S.
+
+    Args:
+        values: shape (S, ...), S ≥ 1; a NaN in any seed makes that entry NaN.
+
+    >>> over_seeds([0.4, 0.6]).mean.item(), round(over_seeds([0.4, 0.6]).half.item(), 4)
+    (0.5, 1.2706)
+    >>> over_seeds([0.4]).half.item()
+    nan
+    """
+    array = np.asarray(values, np.float64)
+    count = array.shape[0]
+    mean = array.mean(axis=0)
+    if count < 2:
+        return Summary(mean, np.full_like(mean, np.nan))
+    quantile = stdtrit(count - 1, (1 + LEVEL) / 2)
+    return Summary(mean, quantile * array.std(axis=0, ddof=1) / np.sqrt(count))

@@ -1,0 +1,124 @@
+"""Names, colours and marks of the methods: one look for every figure, table and page."""
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+
+REGIMES = ("nonlinear", "posthoc", "linear")
+
+LABELS = {
+    "pretrained": "Pre-trained",
+    "random_init": "Random initialization",
+    "random": "Random vector",
+    "gradient_ascent": "Gradient ascent",
+    "nonlinear": "Non-linear",
+    "posthoc": "Post-hoc linearized",
+    "linear": "Linear",
+    "joint": "Joint training",
+}
+"""Methods in the order in which rows and columns are shown."""
+
+INK, MUTED, GRID, PAPER = "#1c2128", "#656d76", "#d8dee4", "#ffffff"
+
+COLOURS = {  # Okabe and Ito's palette, which survives every common colour blindness
+    "pretrained": "#8a929b",
+    "random_init": "#b7bdc4",
+    "random": "#cc79a7",
+    "gradient_ascent": "#d55e00",
+    "nonlinear": "#0072b2",
+    "posthoc": "#e69f00",
+    "linear": "#009e73",
+    "joint": "#4d535a",
+}
+
+MARKERS = {
+    "pretrained": "d",
+    "random_init": "p",
+    "random": "v",
+    "gradient_ascent": "X",
+    "nonlinear": "o",
+    "posthoc": "^",
+    "linear": "s",
+    "joint": "D",
+}
+
+TASK_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+
+ERROR_MAP = "viridis_r"
+"""Light where the error is low, as in the papers; perceptually uniform."""
+
+PLAIN = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8.5,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "savefig.dpi": 200,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "linearize",
+}
+"""matplotlib settings of every figure."""
+
+CSS_NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
+    colour: f"c-{method.replace('_', '-')}" for method, colour in COLOURS.items()
+}
+"""Colours that the page replaces by its own variables, so that figures follow its theme."""
+
+
+def label(method: str) -> str:
+    """A method's name as printed; unknown ones are shown as they are."""
+    return LABELS.get(method, method.replace("_", " ").capitalize())
+
+
+def colour(method: str) -> str:
+    """A method's colour, as lower-case ``#rrggbb``."""
+    return COLOURS.get(method, COLOURS["joint"])
+
+
+def ordered(methods: set[str] | dict[str, object]) -> list[str]:
+    """Methods in the order of :data:`LABELS`, unknown ones last.
+
+    >>> ordered({"linear", "mine", "random"})
+    ['random', 'linear', 'mine']
+    """
+    known = [m for m in LABELS if m in methods]
+    return known + sorted(m for m in methods if m not in LABELS)
+
+
+def shorten(name: str, width: int = 18) -> str:
+    """A name cut in its middle to at most ``width`` characters.
+
+    >>> shorten("traffic-sign-recognition", 12)
+    'traffi…ition'
+    """
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    return name[: width - 1 - tail] + "…" + name[len(name) - tail :]
+
+
+def error_colours(values: NDArray[np.float64], upper: float) -> NDArray[np.uint8]:
+    """RGB bytes, shape (..., 3), of errors between 0 and ``upper``."""
+    scaled = np.clip(values / upper, 0, 1)
+    return colormaps[ERROR_MAP](scaled, bytes=True)[..., :3]

@@ -1,0 +1,531 @@
+"""Tables of the results: one list of rows, written as Markdown, CSV, HTML and to the terminal."""
+
+import csv
+import html
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from linearize.report.results import Floats, Results
+from linearize.report.stats import over_seeds
+from linearize.report.style import REGIMES, label, ordered
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is printed, and the number behind it where there is one."""
+
+    text: str
+    value: float | None = None
+    half: float | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; ``name`` is its file's name, column 0 names the row."""
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def markdown(self) -> str:
+        """GitHub Markdown, title and caption included; the best regime is bold."""
+        numeric = self._numeric()
+        head = "| " + " | ".join(_escape(c) for c in self.columns) + " |"
+        rule = "|" + "|".join("---:" if n else "---" for n in numeric) + "|"
+        body = [
+            "| "
+            + " | ".join(f"**{_escape(c.text)}**" if c.best else _escape(c.text) for c in row)
+            + " |"
+            for row in self.rows
+        ]
+        return "\n".join([f"### {self.title}", "", head, rule, *body, "", self.caption, ""])
+
+    def csv(self) -> str:
+        """Comma-separated values: numbers in full precision, intervals in columns of their own."""
+        numeric = self._numeric()
+        interval = [
+            any(row[j].half is not None for row in self.rows) for j in range(len(self.columns))
+        ]
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        head: list[str] = []
+        for name, wide in zip(self.columns, interval, strict=True):
+            head += [name, f"{name} ± (95 %)"] if wide else [name]
+        writer.writerow(head)
+        for row in self.rows:
+            line: list[str] = []
+            for cell, wide, number in zip(row, interval, numeric, strict=True):
+                line.append(_full(cell.value) if number else cell.text)
+                if wide:
+                    line.append(_full(cell.half))
+            writer.writerow(line)
+        return out.getvalue()
+
+    def html(self) -> str:
+        """A ``<table>`` with row and column headers, inside a region that may scroll."""
+        numeric = self._numeric()
+        head = "".join(
+            f'<th scope="col"{_class(n)}>{html.escape(c)}</th>'
+            for c, n in zip(self.columns, numeric, strict=True)
+        )
+        body = []
+        for row in self.rows:
+            cells = [f'<th scope="row">{html.escape(row[0].text)}</th>']
+            for cell, number in zip(row[1:], numeric[1:], strict=True):
+                text = _html_number(cell.text) if number else html.escape(cell.text)
+                text = f"<strong>{text}</strong>" if cell.best else text
+                cells.append(f"<td{_class(number)}>{text}</td>")
+            body.append(f"<tr>{''.join(cells)}</tr>")
+        return (
+            f'<div class="scroll" role="region" tabindex="0" aria-label="{html.escape(self.title)}">'
+            f'<table id="table-{self.name}"><caption>{html.escape(self.title)}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+            f'<p class="caption">{html.escape(self.caption)}</p>'
+        )
+
+    def rich(self) -> RichTable:
+        """The table for a terminal."""
+        table = RichTable(title=self.title, caption=self.caption, title_justify="left")
+        table.caption_justify = "left"
+        for name, number in zip(self.columns, self._numeric(), strict=True):
+            table.add_column(name, justify="right" if number else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*(f"[bold]{_plain(c.text)}[/]" if c.best else _plain(c.text) for c in row))
+        return table
+
+    def _numeric(self) -> list[bool]:
+        return [
+            any(row[j].value is not None for row in self.rows)
+            or (bool(self.rows) and all(row[j].text == NONE for row in self.rows))
+            for j in range(len(self.columns))
+        ]
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _full(value: float | None) -> str:
+    return "" if value is None or not np.isfinite(value) else repr(float(value))
+
+
+def _class(number: bool) -> str:
+    return ' class="number"' if number else ""
+
+
+def _html_number(text: str) -> str:
+    mean, plus, half = text.partition(" ± ")
+    tail = f' <span class="half">± {html.escape(half)}</span>' if plus else ""
+    return html.escape(mean) + tail
+
+
+def percent(values: Floats) -> Cell:
+    """A cell of fractions over seeds, shape (S,): percent with one decimal, ± the half width."""
+    mean, half = (100 * float(x) for x in over_seeds(values))
+    return _cell(mean, half, 1)
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with a fixed count of decimals, a true minus, and no negative zero.
+
+    >>> fixed(-0.25, 1), fixed(-0.001, 2)
+    ('−0.2', '0.00')
+    """
+    return f"{value:z.{digits}f}".replace("-", "−")
+
+
+def _cell(mean: float, half: float, digits: int) -> Cell:
+    if not np.isfinite(mean):
+        return Cell(NONE)
+    text = fixed(mean, digits)
+    if not np.isfinite(half):
+        return Cell(text, mean)
+    return Cell(f"{text} ± {half:.{digits}f}", mean, half)
+
+
+def _number(values: Floats, digits: int) -> Cell:
+    mean, half = (float(x) for x in over_seeds(values))
+    return _cell(mean, half, digits)
+
+
+def _alpha(values: Floats | None) -> Cell:
+    if values is None or not np.isfinite(values).all():
+        return Cell(NONE)
+    low, high, mean = float(values.min()), float(values.max()), float(values.mean())
+    return Cell(f"{low:.2f}" if low == high else f"{low:.2f}–{high:.2f}", mean)
+
+
+def _highlight(rows: list[list[Cell]], methods: list[str], column: int, low: bool = False) -> None:
+    """Marks the best of the three regimes in a column, where two or more are there."""
+    found = [
+        (cell.value, i)
+        for i, (row, m) in enumerate(zip(rows, methods, strict=True))
+        if m in REGIMES and (cell := row[column]).value is not None
+    ]
+    if len(found) < 2:
+        return
+    best = (min if low else max)(value for value, _ in found)
+    for value, i in found:
+        if value == best:
+            old = rows[i][column]
+            rows[i][column] = Cell(old.text, old.value, old.half, best=True)
+
+
+def _highlight_row(row: list[Cell], methods: list[str], low: bool = False) -> list[Cell]:
+    cells = [[c] for c in row[1:]]
+    _highlight(cells, methods, 0, low)
+    return [row[0], *(c[0] for c in cells)]
+
+
+def _freeze(rows: Iterable[Iterable[Cell]]) -> tuple[tuple[Cell, ...], ...]:
+    return tuple(tuple(row) for row in rows)
+
+
+def seeds_phrase(results: Results) -> str:
+    """How the numbers came about: seeds and interval, for captions."""
+    n = len(results.seeds)
+    if n == 1:
+        return f"One seed ({results.seeds[0]}): no interval."
+    return f"Mean ± 95 % t interval over {n} seeds."
+
+
+def examples_phrase(results: Results) -> str:
+    """Test examples a task, for captions; empty where the counts are not known."""
+    tests = [c["test"] for c in results.counts.values() if isinstance(c, Mapping) and "test" in c]
+    if not tests:
+        return ""
+    span = f"{min(tests):,}" if min(tests) == max(tests) else f"{min(tests):,}–{max(tests):,}"
+    return f"n = {span} test examples a task."
+
+
+def summary(results: Results) -> Table:
+    """The headline: each method's single-task, addition and negation means over the tasks."""
+    methods = ordered({*results.single, *results.addition, *results.negation})
+    rows = [
+        [
+            Cell(label("pretrained")),
+            percent(results.pretrained.mean(-1)),
+            percent(results.pretrained.mean(-1)),
+            Cell(NONE),
+            percent(results.pretrained.mean(-1)) if results.negation else Cell(NONE),
+            Cell(NONE)
+            if results.control_pretrained is None
+            else percent(results.control_pretrained.mean(-1)),
+        ]
+    ]
+    for m in methods:
+        added, negated = results.addition.get(m), results.negation.get(m)
+        normalized = None if added is None else added.normalized
+        rows.append(
+            [
+                Cell(label(m)),
+                percent(results.single[m].mean(-1)) if m in results.single else Cell(NONE),
+                Cell(NONE) if added is None else percent(added.accuracy.mean(-1)),
+                Cell(NONE) if normalized is None else percent(normalized.mean(-1)),
+                Cell(NONE) if negated is None else percent(negated.target.mean(-1)),
+                Cell(NONE) if negated is None else percent(negated.control.mean(-1)),
+            ]
+        )
+    for column, low in ((1, False), (2, False), (3, False), (4, True)):
+        _highlight(rows, ["pretrained", *methods], column, low)
+    return Table(
+        "summary",
+        "Summary",
+        f"Accuracy in %, mean over {len(results.tasks)} tasks. {seeds_phrase(results)} "
+        "Addition: all task vectors at one α chosen on validation data. Negation: lower target "
+        "is better, control should stay. Bold: best of the regimes.",
+        ("Method", "Single task", "Addition", "normalized", "Negation: target ↓", "control"),
+        _freeze(rows),
+    )
+
+
+def _by_task(
+    results: Results, name: str, title: str, caption: str, columns: Mapping[str, Floats], low: bool
+) -> Table:
+    methods = list(columns)
+    rows = []
+    for t, task in enumerate(results.tasks):
+        row = [Cell(task), *(percent(columns[m][:, t]) for m in methods)]
+        rows.append(_highlight_row(row, methods, low))
+    mean = [Cell("Mean"), *(percent(columns[m].mean(-1)) for m in methods)]
+    rows.append(_highlight_row(mean, methods, low))
+    return Table(name, title, caption, ("Task", *(label(m) for m in methods)), _freeze(rows))
+
+
+def _with_pretrained(results: Results, more: Mapping[str, Floats]) -> dict[str, Floats]:
+    columns = {"pretrained": results.pretrained}
+    if results.random_init is not None:
+        columns["random_init"] = results.random_init
+    return columns | {m: more[m] for m in ordered(dict(more))}
+
+
+def single(results: Results) -> Table:
+    """Single-task test accuracy of each regime."""
+    return _by_task(
+        results,
+        "single",
+        "Single-task accuracy",
+        f"Test accuracy in % after fine-tuning on the task alone. {seeds_phrase(results)} "
+        f"{examples_phrase(results)}".strip(),
+        _with_pretrained(results, results.single),
+        low=False,
+    )
+
+
+def addition(results: Results) -> Table:
+    """Addition of all task vectors: α, absolute and normalized accuracy of each method."""
+    methods = ordered(dict(results.addition))
+    rows = [
+        [Cell(label("pretrained")), Cell(NONE), percent(results.pretrained.mean(-1)), Cell(NONE)]
+    ]
+    for m in methods:
+        added = results.addition[m]
+        rows.append(
+            [
+                Cell(label(m)),
+                _alpha(added.alpha),
+                percent(added.accuracy.mean(-1)),
+                Cell(NONE) if added.normalized is None else percent(added.normalized.mean(-1)),
+            ]
+        )
+    for column in (2, 3):
+        _highlight(rows, ["pretrained", *methods], column)
+    return Table(
+        "addition",
+        f"Addition of {len(results.tasks)} task vectors",
+        "Test accuracy in %, mean over the tasks; normalized: divided by the single-task accuracy "
+        f"of the same regime. α chosen on validation data. {seeds_phrase(results)}",
+        ("Method", "α", "Absolute", "Normalized"),
+        _freeze(rows),
+    )
+
+
+def addition_by_task(results: Results) -> Table:
+    """Each task's accuracy after the addition of all vectors."""
+    return _by_task(
+        results,
+        "addition_by_task",
+        "Addition, per task: absolute accuracy",
+        f"Test accuracy in % of the model with all vectors added. {seeds_phrase(results)}",
+        _with_pretrained(results, {m: a.accuracy for m, a in results.addition.items()}),
+        low=False,
+    )
+
+
+def addition_by_task_normalized(results: Results) -> Table:
+    """Each task's accuracy after addition, divided by its single-task accuracy."""
+    columns = {
+        m: normalized
+        for m in ordered(dict(results.addition))
+        if (normalized := results.addition[m].normalized) is not None
+    }
+    return _by_task(
+        results,
+        "addition_by_task_normalized",
+        "Addition, per task: normalized accuracy",
+        "Test accuracy after addition divided by the single-task accuracy of the same regime, "
+        f"in %. {seeds_phrase(results)}",
+        columns,
+        low=False,
+    )
+
+
+def control_phrase(results: Results) -> str:
+    """Which control task was kept, for captions."""
+    if results.control_tasks is None:
+        return ""
+    if len(set(results.control_tasks)) == 1:
+        return f"Control task: {results.control_tasks[0]}."
+    pairs = zip(results.tasks, results.control_tasks, strict=True)
+    return "Control tasks: " + ", ".join(f"{c} for {t}" for t, c in pairs) + "."
+
+
+def negation(results: Results) -> Table:
+    """Negation of each task vector: α, target and control accuracy of each method."""
+    methods = ordered(dict(results.negation))
+    kept = results.control_pretrained
+    rows = [
+        [
+            Cell(label("pretrained")),
+            Cell(NONE),
+            percent(results.pretrained.mean(-1)),
+            Cell(NONE) if kept is None else percent(kept.mean(-1)),
+        ]
+    ]
+    for m in methods:
+        negated = results.negation[m]
+        rows.append(
+            [
+                Cell(label(m)),
+                _alpha(negated.alpha),
+                percent(negated.target.mean(-1)),
+                percent(negated.control.mean(-1)),
+            ]
+        )
+    _highlight(rows, ["pretrained", *methods], 2, low=True)
+    return Table(
+        "negation",
+        "Negation",
+        "Test accuracy in %, mean over the tasks, each task's vector subtracted alone. α minimises "
+        f"the target's validation accuracy while the control keeps {results.control_share:.0%} of "
+        f"its pre-trained accuracy. {control_phrase(results)} {seeds_phrase(results)}",
+        ("Method", "α", "Target ↓", "Control"),
+        _freeze(rows),
+    )
+
+
+def negation_by_task(results: Results, part: str) -> Table:
+    """Each task's target or control accuracy after its vector was subtracted.
+
+    Args:
+        results: the run's results.
+        part: ``"target"`` or ``"control"``.
+    """
+    before = results.pretrained if part == "target" else results.control_pretrained
+    columns = {} if before is None else {"pretrained": before}
+    columns |= {m: getattr(results.negation[m], part) for m in ordered(dict(results.negation))}
+    what = "on the task itself (lower is better)" if part == "target" else "on the control task"
+    return _by_task(
+        results,
+        f"negation_{part}_by_task",
+        f"Negation, per task: {part} accuracy",
+        f"Test accuracy in % {what} after subtracting the task's vector. {control_phrase(results)} "
+        f"{seeds_phrase(results)}",
+        columns,
+        low=part == "target",
+    )
+
+
+def cosine(results: Results, regime: str) -> Table:
+    """Cosines between the task vectors of one regime."""
+    values = results.cosine[regime]
+    rows = [
+        [Cell(a), *(_number(values[:, i, j], 3) for j in range(len(results.tasks)))]
+        for i, a in enumerate(results.tasks)
+    ]
+    return Table(
+        f"cosine_{regime}",
+        f"Cosines between task vectors: {label(regime).lower()}",
+        f"{seeds_phrase(results)}",
+        ("Task", *results.tasks),
+        _freeze(rows),
+    )
+
+
+def error_maps(results: Results) -> Table:
+    """Disentanglement error of each pair and regime: inside the search box and on the whole map."""
+    rows = []
+    for m in results.maps:
+        a = m.alphas
+        low, high = m.search_box or (a[0], a[-1])
+        inside = (a >= low - 1e-9) & (a <= high + 1e-9)
+        regimes = ordered(dict(m.total))
+        block = []
+        for regime in regimes:
+            total = m.total[regime]
+            box = total[:, inside][:, :, inside]
+            block.append(
+                [
+                    Cell(" + ".join(m.tasks)),
+                    Cell(label(regime)),
+                    _number(box.mean((1, 2)), 3),
+                    _number(box.max((1, 2)), 3),
+                    _number(total.mean((1, 2)), 3),
+                ]
+            )
+        for column in (2, 3, 4):
+            _highlight(block, regimes, column, low=True)
+        rows += block
+    first = results.maps[0]
+    tasks = "sum over both tasks" if first.reduction == "sum" else "mean over both tasks"
+    return Table(
+        "error_maps",
+        "Disentanglement error ξ",
+        f"{first.distance[:1].upper()}{first.distance[1:]}, {tasks}; mean and maximum inside the "
+        f"search box, mean over the whole map; lower is better. {seeds_phrase(results)}",
+        ("Pair", "Regime", "Mean in box ↓", "Maximum in box ↓", "Mean of map ↓"),
+        _freeze(rows),
+    )
+
+
+def claims(results: Results) -> Table:
+    """The papers' claims that the run touches, and whether they held."""
+    verdict = {True: "held", False: "did not hold", None: "not decided"}
+    return Table(
+        "claims",
+        "Claims of the papers",
+        "Decided by the numbers of this run alone.",
+        ("Claim", "Held?", "Evidence"),
+        _freeze([Cell(c.text), Cell(verdict[c.held]), Cell(c.evidence)] for c in results.claims),
+    )
+
+
+def tasks(results: Results) -> Table:
+    """The tasks: classes, split sizes and chance level."""
+    rows = []
+    for task in results.tasks:
+        count = results.counts.get(task, {})
+        n = len(results.classes.get(task, ()))
+        sizes = [count.get(split) for split in ("train", "validation", "test")]
+        rows.append(
+            [
+                Cell(task),
+                Cell(str(n), n) if n else Cell(NONE),
+                *(Cell(NONE) if s is None else Cell(f"{s:,}", float(s)) for s in sizes),
+                Cell(f"{100 / n:.1f}", 100 / n) if n else Cell(NONE),
+            ]
+        )
+    return Table(
+        "tasks",
+        "Tasks",
+        "Examples a split; chance: 100 % divided by the number of classes.",
+        ("Task", "Classes", "Train", "Validation", "Test", "Chance"),
+        _freeze(rows),
+    )
+
+
+def all_tables(results: Results) -> list[Table]:
+    """Every table that the results can fill, in reading order."""
+    tables = [summary(results), tasks(results)]
+    if results.single:
+        tables.append(single(results))
+    if results.addition:
+        tables += [addition(results), addition_by_task(results)]
+        if any(a.normalized is not None for a in results.addition.values()):
+            tables.append(addition_by_task_normalized(results))
+    if results.negation:
+        tables += [
+            negation(results),
+            negation_by_task(results, "target"),
+            negation_by_task(results, "control"),
+        ]
+    if results.maps:
+        tables.append(error_maps(results))
+    tables += [cosine(results, regime) for regime in ordered(dict(results.cosine))]
+    if results.claims:
+        tables.append(claims(results))
+    return tables
+
+
+def print_tables(results: Results, console: Console | None = None) -> None:
+    """Prints the main tables to a terminal (per-task tables are in the files and on the page)."""
+    console = console or Console()
+    shown = ("summary", "single", "addition", "negation", "error_maps", "claims")
+    for table in all_tables(results):
+        if table.name in shown:
+            console.print(table.rich())
+            console.print()
