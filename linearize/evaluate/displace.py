@@ -82,9 +82,14 @@ def in_turn(work: Callable[[_Point], PyTree], points: Iterable[_Point]) -> Itera
 @jax.jit
 def displace(params0: Params, stacked: dict[str, Array], alphas: Array) -> Params:
     """``θ0 + Σ α_t τ_t`` for task vectors stacked on axis 0 and coefficients (T,)."""
+    return tree.add(params0, combine(stacked, alphas))
+
+
+@jax.jit
+def combine(stacked: dict[str, Array], alphas: Array) -> dict[str, Array]:
+    """``Σ α_t τ_t`` for task vectors stacked on axis 0 and coefficients (T,)."""
     precise = jax.lax.Precision.HIGHEST
-    delta = {n: jnp.tensordot(alphas, d, 1, precision=precise) for n, d in stacked.items()}
-    return tree.add(params0, delta)
+    return {n: jnp.tensordot(alphas, d, 1, precision=precise) for n, d in stacked.items()}
 
 
 def pad_rows(rows: np.ndarray, batches: Batches, fill: int = -1) -> np.ndarray:

@@ -1,0 +1,76 @@
+"""Joint multi-task training, the upper baseline of addition: one model, each task its own head."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from linearize.evaluate import Readout, as_readout, examples
+from linearize.types import Array, Batch
+
+
+def joint_examples(splits: Sequence[Any]) -> dict[str, np.ndarray]:
+    """All tasks' examples in one data set: ``inputs``, ``labels`` and ``task``, the task's number.
+
+    Args:
+        splits: each task's examples (:func:`linearize.evaluate.examples`), of one shape and dtype.
+
+    Raises:
+        ValueError: no task, or inputs of different shapes or dtypes.
+    """
+    pairs = [examples(split) for split in splits]
+    kinds = {(np.shape(x)[1:], str(np.asarray(x).dtype)) for x, _ in pairs}
+    if len(kinds) != 1:
+        raise ValueError(f"inputs have the shapes and dtypes {sorted(kinds)}; expected one kind")
+    return {
+        "inputs": np.concatenate([np.asarray(x) for x, _ in pairs]),
+        "labels": np.concatenate([y for _, y in pairs]).astype(np.int32),
+        "task": np.repeat(np.arange(len(pairs), dtype=np.int32), [len(y) for _, y in pairs]),
+    }
+
+
+def joint_loss(
+    heads: Sequence[Readout], *, smoothing: float = 0.0
+) -> Callable[[Array, Batch], Array]:
+    """The loss of each example under its own task's head: ``loss(features, batch) -> (B,)``.
+
+    ``batch`` holds ``labels`` (B,) within each task's classes and ``task`` (B,), the number of the
+    task in ``heads``. Equal to each task's own cross-entropy: heads may have any numbers of
+    classes, and smoothing is over the task's own.
+
+    Args:
+        heads: T readouts, features (B, D) to logits (B, C_t).
+        smoothing: share of the uniform distribution in the target, in [0, 1).
+
+    Raises:
+        ValueError: no head, or ``smoothing`` outside [0, 1).
+    """
+    reads = [as_readout(head) for head in heads]
+    if not reads:
+        raise ValueError("heads is empty; give one per task")
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing={smoothing}; expected a share in [0, 1)")
+
+    def loss(features: Array, batch: Batch) -> Array:
+        labels, task = batch["labels"], batch["task"]
+        total = jnp.zeros(labels.shape, jnp.float32)
+        for t, read in enumerate(reads):
+            own = _cross_entropy(read(features), labels, smoothing)
+            total = jnp.where(task == t, own, total)
+        return total
+
+    return loss
+
+
+def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
+    logits = logits.astype(jnp.float32)
+    classes = logits.shape[-1]
+    # labels of other tasks may be beyond this head; where() discards their rows
+    labels = jnp.minimum(labels, classes - 1)
+    true = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if not smoothing:
+        return true
+    uniform = optax.softmax_cross_entropy(logits, jnp.full_like(logits, 1 / classes))
+    return (1 - smoothing) * true + smoothing * uniform

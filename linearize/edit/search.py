@@ -1,0 +1,207 @@
+"""How far to go along a direction: coefficients chosen on validation accuracy.
+
+Evaluation arrives as an argument, so that every regime and every cache can answer it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jax.typing import ArrayLike
+
+ALPHAS = np.linspace(0.0, 1.0, 21)
+"""The papers' search grid."""
+
+_TIE = 1e-12
+
+Sweep = Callable[[float], ArrayLike] | ArrayLike
+"""``alpha -> accuracies (T,)``, or the table (A, T) of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleSearch:
+    """One coefficient for all tasks, and what it was chosen from."""
+
+    alpha: float
+    index: int
+    """Row of the chosen coefficient."""
+    alphas: np.ndarray
+    """(A,), float64."""
+    accuracy: np.ndarray
+    """(A, T), float64."""
+    normalized: np.ndarray
+    """(A, T): accuracy ÷ single-task accuracy."""
+
+
+@dataclass(frozen=True, eq=False)
+class NegationSearch:
+    """A coefficient for each task, and what it was chosen from."""
+
+    alpha: np.ndarray
+    """(T,), float64: how far to go along −τ_t; 0, the unedited model, where none qualifies."""
+    index: np.ndarray
+    """(T,): row of the chosen coefficient; −1 where none qualifies."""
+    qualified: np.ndarray
+    """(T,) bool: some coefficient kept the wanted share of the control accuracy."""
+    target: np.ndarray
+    """(T,): target accuracy at the chosen coefficient; NaN where none qualifies."""
+    control: np.ndarray
+    """(T,): control accuracy at the chosen coefficient; NaN where none qualifies."""
+    alphas: np.ndarray
+    """(A,), float64."""
+    sweep_target: np.ndarray
+    """(A, T), float64."""
+    sweep_control: np.ndarray
+    """(A, T), float64."""
+
+
+def normalized_accuracy(merged: ArrayLike, single: ArrayLike) -> np.ndarray:
+    """Merged top-1 ÷ single-task top-1 of the same regime and split; tasks on the last axis.
+
+    The papers' figure is its mean over the tasks.
+
+    Args:
+        merged: (..., T) accuracies of the edited model.
+        single: (T,) accuracies of each task's own fine-tuned model.
+
+    Returns:
+        (..., T), float64; may exceed 1.
+
+    Raises:
+        ValueError: shapes that do not fit, values outside [0, 1], or a single-task accuracy of 0.
+
+    >>> normalized_accuracy([[0.4, 0.9]], [0.8, 0.9]).tolist()
+    [[0.5, 1.0]]
+    """
+    top, bottom = _accuracies("merged", merged), _accuracies("single", single)
+    if bottom.ndim != 1 or top.ndim == 0 or top.shape[-1] != len(bottom):
+        raise ValueError(
+            f"merged has shape {top.shape} and single {bottom.shape}; expected (..., T) and (T,)"
+        )
+    if (bottom == 0).any():
+        raise ValueError(
+            f"single-task accuracy of task {int(np.argmin(bottom))} is 0: nothing can be divided "
+            "by it; check its labels and head"
+        )
+    return top / bottom
+
+
+def search_scale(evaluate: Sweep, single: ArrayLike, alphas: ArrayLike = ALPHAS) -> ScaleSearch:
+    """The α shared by all tasks that maximises mean normalised accuracy on validation data.
+
+    Args:
+        evaluate: ``alpha -> accuracies (T,)`` of θ0 + α Σ τ_t, or the table (A, T) of them.
+        single: (T,) single-task accuracies of the same regime and split.
+        alphas: (A,) candidates; by default 21 points on [0, 1].
+
+    Returns:
+        The choice; equal means go to the coefficient nearest 0.
+
+    Raises:
+        ValueError: candidates that are not 1-D and finite, a table of another shape, accuracies
+            outside [0, 1] or not finite, a single-task accuracy of 0.
+
+    >>> search_scale(lambda alpha: [0.9 - (alpha - 0.25) ** 2, 0.8], [0.9, 0.8]).alpha
+    0.25
+    """
+    grid = _alphas(alphas)
+    accuracy = _table("evaluate", evaluate, grid, np.size(single))
+    normalized = normalized_accuracy(accuracy, single)
+    score = normalized.mean(1)
+    best = _nearest_zero(grid, score >= score.max() - _TIE)
+    return ScaleSearch(float(grid[best]), best, grid, accuracy, normalized)
+
+
+def search_negation(
+    evaluate: Callable[[float], tuple[ArrayLike, ArrayLike]] | tuple[ArrayLike, ArrayLike],
+    control_pretrained: ArrayLike,
+    alphas: ArrayLike = ALPHAS,
+    *,
+    retain: float = 0.95,
+) -> NegationSearch:
+    """Each task's α that forgets most along −τ_t while the control task is retained.
+
+    Minimises target accuracy subject to control accuracy ≥ ``retain`` × that of the pre-trained
+    model (both papers' protocol, on validation data). α = 0 always qualifies.
+
+    Args:
+        evaluate: ``alpha -> (target (T,), control (T,))`` accuracies of θ0 − α τ_t, task by task,
+            or the two tables (A, T).
+        control_pretrained: (T,) control accuracy of θ0 on the same split, or one for all tasks.
+        alphas: (A,) candidates; by default 21 points on [0, 1].
+        retain: share of the control accuracy to keep, in [0, 1].
+
+    Returns:
+        The choices; equal accuracies go to the coefficient nearest 0. Where no candidate
+        qualifies (0 was not among them), ``qualified`` is False and α is 0.
+
+    Raises:
+        ValueError: as :func:`search_scale`, or ``retain`` outside [0, 1].
+
+    >>> found = search_negation(lambda a: ([0.9 - a], [0.8 - 0.1 * a]), 0.8, retain=0.95)
+    >>> found.alpha.round(6).tolist()  # 0.8 - 0.1 * 0.4 = 0.95 * 0.8
+    [0.4]
+    """
+    if not 0 <= retain <= 1:
+        raise ValueError(f"retain={retain}; expected a share between 0 and 1, such as 0.95")
+    grid = _alphas(alphas)
+    pairs = [evaluate(float(a)) for a in grid] if callable(evaluate) else None
+    first, second = zip(*pairs, strict=True) if pairs is not None else evaluate  # type: ignore[misc]
+    target = _table("target", first, grid)
+    control = _table("control", second, grid, target.shape[1])
+    reference = _accuracies("control_pretrained", control_pretrained)
+    if reference.shape not in ((), target.shape[1:]):
+        raise ValueError(
+            f"control_pretrained has shape {reference.shape}; expected ({target.shape[1]},), one "
+            "per task, or a scalar"
+        )
+    allowed = control >= retain * reference - _TIE
+    index = np.array([_forget(grid, t, ok) for t, ok in zip(target.T, allowed.T, strict=True)])
+    qualified, row = index >= 0, np.maximum(index, 0)
+    tasks = np.arange(target.shape[1])
+    return NegationSearch(
+        alpha=np.where(qualified, grid[row], 0.0),
+        index=index,
+        qualified=qualified,
+        target=np.where(qualified, target[row, tasks], np.nan),
+        control=np.where(qualified, control[row, tasks], np.nan),
+        alphas=grid,
+        sweep_target=target,
+        sweep_control=control,
+    )
+
+
+def _forget(grid: np.ndarray, target: np.ndarray, allowed: np.ndarray) -> int:
+    if not allowed.any():
+        return -1
+    return _nearest_zero(grid, allowed & (target <= target[allowed].min() + _TIE))
+
+
+def _nearest_zero(grid: np.ndarray, candidates: np.ndarray) -> int:
+    rows = np.flatnonzero(candidates)
+    return int(rows[np.argmin(np.abs(grid[rows]))])
+
+
+def _alphas(alphas: ArrayLike) -> np.ndarray:
+    grid = np.asarray(alphas, np.float64)
+    if grid.ndim != 1 or not len(grid) or not np.isfinite(grid).all():
+        raise ValueError(f"alphas={alphas}; expected finite numbers on one axis, at least one")
+    return grid
+
+
+def _table(name: str, values: object, grid: np.ndarray, tasks: int | None = None) -> np.ndarray:
+    rows = [values(float(a)) for a in grid] if callable(values) else values
+    table = _accuracies(name, rows)
+    if table.ndim != 2 or len(table) != len(grid) or tasks not in (None, table.shape[1]):
+        raise ValueError(
+            f"{name} gives a table of shape {table.shape}; expected ({len(grid)}, "
+            f"{'T' if tasks is None else tasks}): one row per alpha, one column per task"
+        )
+    return table
+
+
+def _accuracies(name: str, values: object) -> np.ndarray:
+    array = np.asarray(values, np.float64)
+    if not np.isfinite(array).all() or (array < 0).any() or (array > 1).any():
+        raise ValueError(f"{name} holds {array.tolist()}; accuracies lie between 0 and 1")
+    return array

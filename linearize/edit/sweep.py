@@ -1,0 +1,115 @@
+"""Accuracy along a direction in weight space, in any regime: what the searches ask for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from linearize.evaluate import (
+    AffineOutputs,
+    Readout,
+    affine_outputs,
+    displaced_accuracy,
+    examples,
+    grid_accuracy,
+)
+from linearize.evaluate.affine import check_taus, stack
+from linearize.evaluate.choices import one_of
+from linearize.evaluate.displace import combine
+from linearize.types import Apply, Params, PyTree
+
+
+def regime_accuracies(
+    f: Apply | None,
+    params0: Params,
+    taus: PyTree | Sequence[PyTree],
+    splits: Sequence[Any],
+    readouts: Readout | Sequence[Readout],
+    alphas: ArrayLike,
+    regime: str,
+    *,
+    direction: ArrayLike | None = None,
+    batch_size: int = 256,
+    cached: Sequence[AffineOutputs] | None = None,
+) -> np.ndarray:
+    """Top-1 accuracy on S data sets at θ0 + α Σ d_t τ_t, for each α.
+
+    Addition takes ``direction=None`` (all ones); a single task ``direction`` one-hot and
+    ``alphas=[1.0]``; negation ``direction`` minus one-hot, with the target's and the control
+    task's data as ``splits``.
+
+    Args:
+        f: ``f(params, *inputs) -> features (B, D)``.
+        params0: the base model θ0.
+        taus: T task vectors, or one.
+        splits: S data sets (:func:`linearize.evaluate.examples`).
+        readouts: each data set's features to logits, or one for all.
+        alphas: (A,) coefficients.
+        regime: ``"nonlinear"``: a displaced pass per coefficient; ``"posthoc"`` and ``"linear"``:
+            one tangent per data set, then algebra.
+        direction: (T,) weights d of the vectors.
+        batch_size: examples per pass.
+        cached: in the affine regimes, each data set's outputs along the T vectors, which then
+            serve in place of ``f``, ``params0`` and ``taus`` (to be given as ``None``, or not
+            looked at); one cache serves every direction.
+
+    Returns:
+        (A, S), float64 in [0, 1].
+
+    Raises:
+        ValueError: unknown regime, numbers that differ, bad coefficients, labels out of range, no
+            example.
+        StructureMismatch: a task vector does not fit ``params0`` or stems from another base.
+
+    >>> f = lambda params, x: x @ params["w"]
+    >>> data = (np.array([[1.0, 2.0], [3.0, 1.0]]), np.array([0, 0]))
+    >>> tau = {"w": np.diag([2.0, 0.0])}
+    >>> regime_accuracies(f, {"w": np.eye(2)}, tau, [data], None, [0.0, 1.0], "linear").tolist()
+    [[0.5], [1.0]]
+    """
+    one_of("regime", regime, ("nonlinear", "posthoc", "linear"))
+    if cached is not None and regime == "nonlinear":
+        raise ValueError("cached holds affine outputs, which regime='nonlinear' cannot use")
+    if cached is not None and len(cached) != len(splits):
+        raise ValueError(f"cached has {len(cached)} entries for {len(splits)} splits")
+    if isinstance(readouts, Sequence) and len(readouts) != len(splits):
+        raise ValueError(f"readouts has {len(readouts)} entries for {len(splits)} splits")
+    reads = list(readouts) if isinstance(readouts, Sequence) else [readouts] * len(splits)
+    steps = np.asarray(alphas, np.float64)
+    if steps.ndim != 1:
+        raise ValueError(f"alphas has shape {steps.shape}; expected (A,)")
+    data = [examples(split) for split in splits]
+    if cached is not None:
+        points = [np.outer(steps, _direction(direction, len(a.jvps))) for a in cached]
+        rows = [
+            grid_accuracy(affine, p, read, labels)
+            for affine, p, read, (_, labels) in zip(cached, points, reads, data, strict=True)
+        ]
+        return np.stack(rows, 1)
+    if f is None:
+        raise ValueError("f is needed where no cached outputs are given")
+    several = list(taus) if isinstance(taus, list | tuple) else [taus]
+    check_taus(params0, several)
+    total = combine(stack(params0, several), _direction(direction, len(several)))
+    line = steps[:, None]
+    if regime == "nonlinear":
+        rows = [
+            displaced_accuracy(f, params0, [total], x, line, read, y, batch_size)
+            for (x, y), read in zip(data, reads, strict=True)
+        ]
+    else:
+        rows = [
+            grid_accuracy(affine_outputs(f, params0, [total], x, batch_size), line, read, y)
+            for (x, y), read in zip(data, reads, strict=True)
+        ]
+    return np.stack(rows, 1)
+
+
+def _direction(direction: ArrayLike | None, n_taus: int) -> np.ndarray:
+    d = np.ones(n_taus) if direction is None else np.asarray(direction, np.float64)
+    if d.shape != (n_taus,) or not np.isfinite(d).all():
+        raise ValueError(
+            f"direction={direction}; expected ({n_taus},) finite numbers, one per task vector"
+        )
+    return d
