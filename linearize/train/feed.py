@@ -1,0 +1,125 @@
+"""The order of examples, and the way of batches to the device.
+
+The examples form one endless stream: a permutation of the data set, then another, and so on. Step
+``s`` (from 0) takes positions ``s B`` to ``(s + 1) B``, so the order is a function of the seed and
+the step alone, nothing is dropped at the end of an epoch, and resuming needs no iterator's state.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from linearize import tree
+from linearize.train.mesh import Placement
+from linearize.types import Array, PyTree
+
+_WINDOW_BYTES = 4 << 20
+
+
+@lru_cache(maxsize=4)
+def permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch: int32, shape (examples,)."""
+    order = np.random.default_rng([seed, epoch]).permutation(examples).astype(np.int32)
+    order.setflags(write=False)
+    return order
+
+
+def rows(examples: int, batch_size: int, seed: int, first: int, count: int) -> np.ndarray:
+    """Indices of the batches of steps ``first`` to ``first + count``: int32, (count, batch_size).
+
+    >>> order = rows(examples=6, batch_size=4, seed=0, first=0, count=3)
+    >>> sorted(order.reshape(-1)[:6].tolist()), sorted(order.reshape(-1)[6:].tolist())
+    ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5])
+    """
+    start, stop = first * batch_size, (first + count) * batch_size
+    parts = []
+    for epoch in range(start // examples, -(-stop // examples)):
+        offset = epoch * examples
+        parts.append(
+            permutation(examples, seed, epoch)[max(start - offset, 0) : max(stop - offset, 0)]
+        )
+    return np.concatenate(parts).reshape(count, batch_size)
+
+
+def size(data: Mapping[str, PyTree]) -> int:
+    """Bytes of a data set."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(data))
+
+
+def check(data: Mapping[str, PyTree]) -> int:
+    """The number of examples.
+
+    Raises:
+        ValueError: no entries, no examples, or entries that disagree in their number.
+    """
+    lengths = {n: np.shape(a)[0] if np.ndim(a) else None for n, a in tree.flatten(data).items()}
+    if not lengths:
+        raise ValueError("data has no entries; expected arrays such as 'inputs' and 'labels'")
+    if len(set(lengths.values())) > 1 or None in lengths.values():
+        listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise ValueError(f"data: entries differ in their number of examples ({listed})")
+    count = next(iter(lengths.values()))
+    if not count:
+        raise ValueError("data holds no examples; is the training split empty?")
+    return int(count)
+
+
+class Resident:
+    """Data on the device; the order of many steps is uploaded at once."""
+
+    def __init__(
+        self, data: Mapping[str, PyTree], batch_size: int, seed: int, total: int, place: Placement
+    ) -> None:
+        self.examples = check(data)
+        self.batch_size, self.seed = batch_size, seed
+        self.length = min(total, max(1, _WINDOW_BYTES // (4 * batch_size)))
+        self.data = jax.device_put(dict(data), place.replicated)
+        self._place = place
+        self._first: int | None = None
+        self._window: tuple[Array, Array] | None = None
+
+    def window(self, step: int) -> tuple[Array, Array]:
+        """``(order (W, B) int32, first)``: the batches of steps ``first`` to ``first + W``."""
+        first = step - step % self.length
+        if first != self._first or self._window is None:
+            order = rows(self.examples, self.batch_size, self.seed, first, self.length)
+            placed = jax.device_put((order, np.int32(first)), self._place.replicated)
+            self._first, self._window = first, placed
+        return self._window
+
+    def until_window_ends(self, step: int) -> int:
+        """How many steps from ``step`` on the present window still covers."""
+        return self.length - step % self.length
+
+
+class Streamed:
+    """Data on the host; the next batch is gathered and sent while the device works."""
+
+    def __init__(
+        self, data: Mapping[str, PyTree], batch_size: int, seed: int, place: Placement
+    ) -> None:
+        self.examples = check(data)
+        self.data, self.batch_size, self.seed, self._place = data, batch_size, seed, place
+        self._next: tuple[int, Any] | None = None
+
+    def batch(self, step: int) -> PyTree:
+        """The batch of a step, on the device."""
+        if self._next is not None and self._next[0] == step:
+            return self._next[1]
+        (index,) = rows(self.examples, self.batch_size, self.seed, step, 1)
+        return jax.device_put(
+            jax.tree.map(lambda leaf: np.asarray(leaf)[index], dict(self.data)), self._place.batch
+        )
+
+    def prepare(self, step: int) -> None:
+        """Gather and send a batch ahead of its step."""
+        self._next = (step, self.batch(step))
+
+
+def gather(data: PyTree, order: Array, first: Array, step: Array, place: Placement) -> PyTree:
+    """The batch of ``step`` out of resident data, split over the batch axes."""
+    index = place.split_batch(order[step - first])
+    return place.split_batch(jax.tree.map(lambda leaf: leaf[index], data))

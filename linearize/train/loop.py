@@ -1,0 +1,589 @@
+"""Fine-tuning, one loop for both regimes: τ is trained, θ0 stays."""
+
+import difflib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linearize import io, tree
+from linearize.task_vector import TaskVector
+from linearize.train import feed
+from linearize.train.checkpoint import Checkpoints
+from linearize.train.config import TrainConfig
+from linearize.train.errors import CheckpointError, NonFiniteLossError
+from linearize.train.interrupt import Request, deferred
+from linearize.train.lock import guarded
+from linearize.train.losses import Loss
+from linearize.train.mesh import MeshConfig, Placement
+from linearize.train.record import Recorder, Row, progress_bar, read_rows
+from linearize.train.rundir import RunDirectory, data_fingerprint, open_run
+from linearize.train.step import REGIMES, Metrics, Programs, Recipe, Split, State, programs
+from linearize.types import Apply, Array, Params, PyTree
+
+Validation = Callable[[Params, dict[str, Array]], Iterable[tuple[str, float]]]
+"""``validation(params0, tau) -> (name, value), ...``"""
+
+log = logging.getLogger(__name__)
+
+_KEPT = ("tau", "opt", "step")
+"""The entries of the state that a checkpoint keeps."""
+
+_AHEAD = 4
+"""Calls that may be under way on the device before the host waits for the oldest."""
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What a run came to."""
+
+    tau: TaskVector
+    """τ on the trained leaves, in float32, on the default device."""
+    history: Sequence[Row]
+    """Rows of metrics, by ``step``: loss, accuracy, lr, grad_norm, tau_norm, validation's names."""
+    steps: int
+    """Optimizer steps of the whole run."""
+    finished: bool = True
+    """Whether all of them were taken."""
+    resumed_from: int = 0
+    """The step of the checkpoint that this call began at; 0 for none."""
+    reused: bool = False
+    """Whether the run was finished already and nothing was trained."""
+    seconds: float = 0.0
+    """Wall time of the run, compilation included."""
+    vectors: Mapping[int, TaskVector] = field(default_factory=dict)
+    """The task vectors after the steps of ``save_vectors_at``."""
+    run_dir: Path | None = None
+
+
+def fine_tune(
+    f: Apply,
+    params0: Params,
+    data: Mapping[str, PyTree],
+    *,
+    regime: str,
+    loss: Loss | None = None,
+    readout: Callable[[PyTree], Array] | None = None,
+    config: TrainConfig | None = None,
+    run_dir: str | Path | None = None,
+    trainable: tree.Pattern = None,
+    mesh: MeshConfig | None = None,
+    validation: Validation | None = None,
+    meta: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    inputs: Sequence[str] = ("inputs",),
+    augment: Callable[[Array, PyTree], PyTree] | None = None,
+) -> FineTuned:
+    """Train τ from 0 by gradient steps on ``loss(f(x; θ0 + τ))`` or on its linearization.
+
+    A callable whose arrays are to be arguments of the compiled step, and not constants in it, is
+    a ``jax.tree_util.Partial``: ``readout=Partial(apply_head, head)`` lets all tasks whose heads
+    have one shape share one compilation, and makes the head part of what identifies a run.
+
+    Args:
+        f: ``f(params, *inputs) -> outputs``.
+        params0: θ0, never changed; frozen leaves cost no tangent.
+        data: arrays that share axis 0, by role: ``inputs``, ``labels`` (int), and what the loss
+            may want.
+        regime: ``"nonlinear"`` trains f(x; θ0 + τ), ``"linear"`` trains f(x; θ0) + Jτ.
+        loss: ``loss(outputs, batch) -> (B,)``, averaged over the batch; cross-entropy of
+            ``readout(outputs)`` against ``batch["labels"]`` by default.
+        readout: the frozen head, ``outputs -> logits (B, C)``; identity by default.
+        config: the recipe; ``TrainConfig.paper()`` is the papers'.
+        run_dir: where the run is kept. The same call resumes a run that was stopped, bitwise as if
+            it had not been, and returns the result of one that is finished.
+        trainable: pattern of the leaves to train (:func:`linearize.tree.select`).
+        mesh: as ``config.mesh``, which it replaces.
+        validation: called with θ0 and τ every ``config.validate_every`` steps and at the end.
+        meta: what else the task vector is to remember, such as ``{"task": "mnist"}``.
+        progress: whether to show a bar where standard error is a terminal.
+        inputs: names of the batch's entries that ``f`` is called with.
+        augment: ``augment(key, batch) -> batch``, on the device; the key is a function of the seed
+            and the step. It may add entries, such as a key for dropout.
+
+    Raises:
+        ValueError: a regime, data, labels, loss or mesh that does not fit; the message says which.
+        NonFiniteError: θ0 holds NaN or infinity.
+        NonFiniteLossError: training diverged; the last finite state is kept as a checkpoint.
+        RunLockedError: another process works in ``run_dir``.
+        RunMismatchError: ``run_dir`` holds a run of another config, base model, data or head.
+        RunDirectoryError: ``run_dir`` cannot be written.
+        KeyboardInterrupt: after Ctrl-C, with a checkpoint saved.
+
+    >>> f = lambda params, x: x @ params["w"]
+    >>> data = {"inputs": np.eye(2, dtype=np.float32), "labels": np.array([0, 1])}
+    >>> config = TrainConfig(steps=5, batch_size=2)
+    >>> result = fine_tune(f, {"w": np.zeros((2, 2))}, data, regime="linear", config=config)
+    >>> result.tau.delta["w"].shape, result.history[-1]["step"]
+    ((2, 2), 5)
+    """
+    config = config or TrainConfig()
+    config = replace(config, mesh=mesh) if mesh is not None else config
+    setting = _Setting.make(
+        f, params0, data, regime, loss, readout, config, trainable, inputs, augment
+    )
+    if run_dir is None:
+        return _Run(setting, config, None, validation, dict(meta or {}), progress).go()
+    path = Path(run_dir)
+    record = {
+        "config": io.to_json(asdict(config)),
+        "seed": config.seed,
+        "meta": io.to_json(dict(meta or {})),
+        "versions": io.versions(),
+    }
+    with open_run(path, setting.identity(config), record, setting.disk_bytes(config)) as run:
+        done = run.finished()
+        if done is not None and not config.repeat:
+            return _reuse(run, config, *done)
+        if done is not None:
+            run.clear()
+        return _Run(setting, config, run, validation, dict(meta or {}), progress).go()
+
+
+def _reuse(
+    run: RunDirectory, config: TrainConfig, vector: TaskVector, record: Mapping[str, Any]
+) -> FineTuned:
+    return FineTuned(
+        tau=vector,
+        history=read_rows(run.path / "metrics.jsonl"),
+        steps=record["steps"],
+        resumed_from=record["steps"],
+        reused=True,
+        seconds=record["seconds"],
+        vectors={s: TaskVector.load(run.vector_at(s)) for s in config.save_vectors_at},
+        run_dir=run.path,
+    )
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A run's inputs, checked and placed."""
+
+    recipe: Recipe
+    place: Placement
+    arrays: list[Array]
+    params0: Params
+    data: Mapping[str, PyTree]
+    trainable: tuple[str, ...]
+    base: str
+    total: int
+    examples: int
+
+    @classmethod
+    def make(
+        cls,
+        f: Apply,
+        params0: Params,
+        data: Mapping[str, PyTree],
+        regime: str,
+        loss: Loss | None,
+        readout: Callable | None,
+        config: TrainConfig,
+        trainable: tree.Pattern,
+        inputs: Sequence[str],
+        augment: Callable | None,
+    ) -> "_Setting":
+        if regime not in REGIMES:
+            near = difflib.get_close_matches(str(regime), REGIMES, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            also = " ('posthoc' evaluates a 'nonlinear' vector)" if regime == "posthoc" else ""
+            raise ValueError(f"regime={regime!r}; expected {' or '.join(REGIMES)}{also}{hint}")
+        examples = feed.check(data)
+        wanted = [*inputs, *(() if loss is not None or augment is not None else ("labels",))]
+        missing = [name for name in wanted if name not in data] if augment is None else []
+        if missing:
+            raise ValueError(
+                f"data has no entry {', '.join(map(repr, missing))}; it has "
+                f"{', '.join(map(repr, data))}"
+            )
+        if loss is not None and readout is not None:
+            raise ValueError(
+                "readout belongs to the default loss; call it inside the loss that was given"
+            )
+        tree.check_finite(params0, what="params0")
+        place = Placement.make(config.mesh)
+        micro = config.batch_size // config.accumulate
+        if micro % place.ways:
+            raise ValueError(
+                f"mesh splits batches over {place.ways} devices, which do not divide "
+                f"batch_size / accumulate = {micro}"
+            )
+        split, arrays = Split.of({"f": f, "loss": loss, "readout": readout, "augment": augment})
+        recipe = Recipe(
+            functions=split,
+            regime=regime,
+            inputs=tuple(inputs),
+            optim=config.optim,
+            accumulate=config.accumulate,
+            label_smoothing=config.label_smoothing,
+            ascend=config.direction == "ascend",
+            own_loss=loss is not None,
+        )
+        _check_loss(recipe, params0, data, arrays, micro, augment)
+        base = tree.fingerprint(params0)
+        shardings = place.of(params0)
+        where: dict[str, Any] = dict(shardings)
+        placed = jax.device_put(params0, tree.update(params0, where))
+        return cls(
+            recipe=recipe,
+            place=place,
+            arrays=jax.device_put(arrays, place.replicated),
+            params0=placed,
+            data=data,
+            trainable=tree.select(params0, trainable),
+            base=base,
+            total=config.total_steps(examples),
+            examples=examples,
+        )
+
+    def identity(self, config: TrainConfig) -> dict[str, Any]:
+        """What decides the result; a run directory belongs to one."""
+        deciding = config.deciding()
+        deciding.pop("epochs")
+        return {
+            "config": io.to_json({**deciding, "steps": self.total}),
+            "regime": self.recipe.regime,
+            "base": self.base,
+            "data": data_fingerprint(self.data),
+            "trainable": tree.fingerprint({n: np.zeros(0) for n in self.trainable})[:16]
+            + f", {len(self.trainable)} leaves",
+            "inputs": list(self.recipe.inputs),
+            "loss": "own" if self.recipe.own_loss else "cross_entropy",
+            "arrays": tree.fingerprint(self.arrays),
+        }
+
+    def disk_bytes(self, config: TrainConfig) -> int:
+        """What the run may want on the disk at most, roughly."""
+        flat = tree.flatten(self.params0)
+        tau = sum(4 * flat[n].size for n in self.trainable)
+        checkpoints = 3 * tau * (config.keep + 1) if config.checkpoint_every else 0
+        return tau * (1 + len(config.save_vectors_at)) + checkpoints
+
+
+def _check_loss(
+    recipe: Recipe,
+    params0: Params,
+    data: Mapping[str, PyTree],
+    arrays: list[Array],
+    batch_size: int,
+    augment: Callable | None,
+) -> None:
+    """One abstract forward pass: the loss has one value an example, and labels are classes."""
+    functions: dict[str, Any] = recipe.functions.join(arrays)
+
+    def measures(params0: Params, batch: PyTree, key: Array) -> tuple[PyTree, PyTree]:
+        batch = batch if augment is None else functions["augment"](key, batch)
+        outputs = functions["f"](params0, *(batch[name] for name in recipe.inputs))
+        logits = outputs if functions["readout"] is None else functions["readout"](outputs)
+        return recipe.examples(functions, outputs, batch), logits
+
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (batch_size, *np.shape(leaf)[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
+        ),
+        dict(data),
+    )
+    if not recipe.own_loss and "labels" in batch:
+        labels = data["labels"]
+        if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.ndim != 1:
+            raise ValueError(
+                f"data['labels'] is {labels.dtype}{list(labels.shape)}; expected one integer an "
+                "example (or give a loss of your own)"
+            )
+    got, logits = jax.eval_shape(measures, params0, batch, jax.random.key(0))
+    if got["loss"].shape != (batch_size,):
+        raise ValueError(
+            f"loss gives shape {got['loss'].shape} for a batch of {batch_size}; expected one value "
+            f"an example, ({batch_size},), which is averaged here"
+        )
+    if not recipe.own_loss and "labels" in data:
+        low, high, classes = (
+            int(np.min(data["labels"])),
+            int(np.max(data["labels"])),
+            logits.shape[-1],
+        )
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"data['labels'] lie in {low}..{high}, but the logits have {classes} classes "
+                f"(0..{classes - 1})"
+            )
+
+
+class _Run:
+    """The loop itself."""
+
+    def __init__(
+        self,
+        setting: _Setting,
+        config: TrainConfig,
+        directory: RunDirectory | None,
+        validation: Validation | None,
+        meta: dict[str, Any],
+        progress: bool,
+    ) -> None:
+        self.setting, self.config, self.directory = setting, config, directory
+        self.validation, self.progress = validation, progress
+        self.meta = {
+            "regime": setting.recipe.regime,
+            "config": io.to_json(config.deciding()),
+            **meta,
+        }
+        self.total = setting.total
+        self.vectors: dict[int, TaskVector] = {}
+        self.pending: deque[tuple[int, Metrics]] = deque()
+        self.checkpoints = (
+            None if directory is None else Checkpoints(directory.checkpoints, config.keep)
+        )
+
+    def go(self) -> FineTuned:
+        with ExitStack() as stack:
+            if self.checkpoints is not None:
+                stack.callback(self.checkpoints.close)
+            self._prepare()
+            start = self._restore()
+            path = None if self.directory is None else self.directory.path
+            self.recorder = Recorder(path, start, self.config.tensorboard)
+            stack.callback(self.recorder.close)
+            title = str(self.meta.get("task", "")) or "training"
+            self.bar = stack.enter_context(
+                progress_bar(
+                    self.progress, self.total, start, f"{title} ({self.setting.recipe.regime})"
+                )
+            )
+            request = stack.enter_context(deferred())
+            self._train(start, request)
+            return self._finish(start)
+
+    def _prepare(self) -> None:
+        """Programs, and the arrays that every step is given."""
+        setting, config, place = self.setting, self.config, self.setting.place
+        whole = place.replicated
+        self.fixed = {
+            "params0": setting.params0,
+            "arrays": setting.arrays,
+            "total": jax.device_put(np.int32(self.total), whole),
+            "key": jax.device_put(jax.random.key(config.seed), whole),
+        }
+        self.like = jax.eval_shape(
+            lambda: setting.recipe.init(setting.params0, self.total, setting.trainable)
+        )
+        layout = place.of_state(self.like, place.of(setting.params0))
+        leaves, treedef = jax.tree.flatten(layout)
+        self.layout = layout
+        self.programs: Programs = programs(
+            setting.recipe, place, (treedef, tuple(leaves)), config.steps_per_call
+        )
+        self.feed: feed.Resident | feed.Streamed
+        if feed.size(setting.data) <= config.device_bytes:
+            self.feed = feed.Resident(
+                setting.data, config.batch_size, config.seed, self.total, place
+            )
+        else:
+            self.feed = feed.Streamed(setting.data, config.batch_size, config.seed, place)
+        self.counts: dict[int, Array] = {}
+
+    def _restore(self) -> int:
+        self.state: State = self.programs.init(
+            self.setting.params0, self.fixed["total"], self.setting.trainable
+        )
+        if self.checkpoints is None or self.directory is None:
+            return 0
+        kept = {name: self.like[name] for name in _KEPT}
+        where = {name: self.layout[name] for name in kept}
+        like = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            kept,
+            where,
+        )
+        restored = self.checkpoints.restore(like)
+        if restored is None:
+            return 0
+        step, state = restored
+        self.state |= state
+        self.vectors = {
+            s: TaskVector.load(self.directory.vector_at(s))
+            for s in self.config.save_vectors_at
+            if s <= step
+        }
+        return step
+
+    def _train(self, start: int, request: Request) -> None:
+        step = self.settled = start
+        while step < self.total:
+            if request.made:
+                self._interrupt(step)
+            count = self._advance(step)
+            step += count
+            while len(self.pending) > _AHEAD:
+                self._settle()
+            self._events(step)
+
+    def _advance(self, step: int) -> int:
+        """Dispatch the next call; how many steps it takes."""
+        count = 1
+        if isinstance(self.feed, feed.Streamed):
+            batch = self.feed.batch(step)
+            self.state, metrics = self.programs.step(self.state, self.fixed, batch)
+            if step + 1 < self.total:
+                self.feed.prepare(step + 1)
+        else:
+            order, first = self.feed.window(step)
+            if self.config.steps_per_call == 1:
+                batch = self.programs.gather(self.feed.data, order, first, self.state["step"])
+                self.state, metrics = self.programs.step(self.state, self.fixed, batch)
+            else:
+                count = min(
+                    self.config.steps_per_call,
+                    self._until_event(step),
+                    self.feed.until_window_ends(step),
+                )
+                self.state, metrics = self.programs.steps(
+                    self.state, self.fixed, self.feed.data, order, first, self._count(count)
+                )
+        if self._logged(step, count):
+            metrics["values"].copy_to_host_async()
+        self.pending.append((count, metrics))
+        return count
+
+    def _count(self, count: int) -> Array:
+        if count not in self.counts:
+            self.counts[count] = jax.device_put(np.int32(count), self.setting.place.replicated)
+        return self.counts[count]
+
+    def _logged(self, step: int, count: int) -> bool:
+        """Whether a step that is to be logged lies in ``step + 1 .. step + count``."""
+        every = self.config.log_every
+        return step // every != (step + count) // every or step + count == self.total
+
+    def _settle(self) -> None:
+        """Wait for the oldest call; write its rows, or stop if it was not finite."""
+        count, metrics = self.pending.popleft()
+        jax.block_until_ready(metrics["bad"])
+        step = self.settled
+        self.settled += count
+        self.bar.at(self.settled)
+        # what is not logged is not fetched, but for the last call before the host acts on τ
+        if not self._logged(step, count) and self.pending:
+            return
+        values, bad = np.asarray(metrics["values"]), int(metrics["bad"])
+        names = self.setting.recipe.metrics
+        for here in range(step + 1, (min(bad, self.settled + 1) if bad else self.settled + 1)):
+            if here % self.config.log_every == 0 or here == self.total:
+                row = dict(zip(names, values[here - step - 1].tolist(), strict=True))
+                epoch = here * self.config.batch_size / self.setting.examples
+                self.recorder.write(here, {"epoch": round(epoch, 4), **row})
+                self.bar.loss(row["loss"])
+        if bad:
+            self._diverged(bad)
+
+    def _drain(self) -> None:
+        """Wait for all that was dispatched, so that τ is known to be finite."""
+        while self.pending:
+            self._settle()
+
+    def _until_event(self, step: int) -> int:
+        """Steps until the host has something to do between two calls."""
+        stops = [s for s in self.config.save_vectors_at if s > step] + [self.total]
+        for every in (self.config.checkpoint_every, self.config.validate_every):
+            stops += [step - step % every + every] if every else []
+        return min(stops) - step
+
+    def _events(self, step: int) -> None:
+        """What is due after a step; the checkpoint last, so that it speaks for all before it."""
+        config, last = self.config, step == self.total
+        due = _due(step, config.validate_every) or last
+        if self.validation is not None and due:
+            self._drain()
+            tau = jax.tree.map(jnp.copy, self.state["tau"])
+            found = {f"validation/{n}": v for n, v in self.validation(self.setting.params0, tau)}
+            self.recorder.write(step, found)
+        if step in config.save_vectors_at:
+            self._drain()
+            self.vectors[step] = self._vector(step)
+            if self.directory is not None:
+                with guarded(self.directory.path):
+                    self.vectors[step].save(self.directory.vector_at(step))
+        if self.checkpoints is not None and _due(step, config.checkpoint_every) and not last:
+            self._drain()
+            self._save(step)
+
+    def _save(self, step: int) -> None:
+        if self.checkpoints is not None:
+            try:
+                self.checkpoints.save(step, {n: self.state[n] for n in _KEPT})
+            except CheckpointError as error:
+                error.vector = self._vector(step)
+                raise
+
+    def _interrupt(self, step: int) -> None:
+        self._drain()
+        if self.checkpoints is None or not step:
+            raise KeyboardInterrupt(f"interrupted at step {step} of {self.total}")
+        self._save(step)
+        self.checkpoints.wait()
+        raise KeyboardInterrupt(
+            f"interrupted at step {step} of {self.total}; a checkpoint is saved, and the same call "
+            "resumes from it"
+        )
+
+    def _diverged(self, bad: int) -> None:
+        values = np.asarray(self.state["bad_metrics"]).tolist()
+        metrics = dict(zip(self.setting.recipe.metrics, values, strict=True))
+        # the state has been frozen since, so it is the one before the bad step
+        kept = "No run_dir was given; the last finite tau is this error's."
+        if self.checkpoints is not None:
+            if bad > 1:
+                self._save(bad - 1)
+                self.checkpoints.wait()
+            steps = self.checkpoints.steps()
+            kept = (
+                f"The last good checkpoint is {self.checkpoints.directory / str(steps[-1])}."
+                if steps
+                else "It was the first step, so there is no checkpoint."
+            )
+        raise NonFiniteLossError(
+            bad,
+            metrics["loss"],
+            metrics["lr"],
+            metrics["grad_norm"],
+            self._vector(bad - 1),
+            kept,
+        )
+
+    def _vector(self, step: int) -> TaskVector:
+        delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self.state["tau"].items()}
+        return TaskVector(delta, self.setting.base, {**self.meta, "steps": step})
+
+    def _finish(self, start: int) -> FineTuned:
+        self._drain()
+        vector = self._vector(self.total)
+        seconds = round(self.recorder.seconds, 3)
+        if self.directory is not None and self.checkpoints is not None:
+            try:
+                self.checkpoints.wait()
+            except CheckpointError as error:
+                log.warning("%s (training is over, so nothing is lost)", error)
+            record = {"steps": self.total, "seconds": seconds, "resumed_from": start}
+            self.directory.finish(vector, record)
+            if not self.config.keep_when_done:
+                self.checkpoints.clear()
+        return FineTuned(
+            tau=vector,
+            history=self.recorder.rows,
+            steps=self.total,
+            resumed_from=start,
+            seconds=seconds,
+            vectors=self.vectors,
+            run_dir=None if self.directory is None else self.directory.path,
+        )
+
+
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0

@@ -1,0 +1,197 @@
+"""Several devices: a mesh of named axes, and ordered rules from a leaf's name to its split."""
+
+import re
+from dataclasses import dataclass
+from math import prod
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
+
+from linearize import tree
+from linearize.types import PyTree
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Axes of the mesh and how leaves of θ0, τ and the optimizer are split over them.
+
+    A rule is ``(regular expression, split)``; the first that is found in a leaf's name decides. A
+    split is
+
+    - ``"replicated"``: every device holds the whole leaf;
+    - ``"fsdp"``: the largest dimension that the number of ``batch_axes`` devices divides is split
+      over them; a leaf without such a dimension is replicated;
+    - axes by dimension, such as ``"-,model"``: ``-`` leaves a dimension whole. A leaf with fewer
+      dimensions, or one that the axis does not divide, is an error.
+
+    Leaves that no rule finds are replicated.
+
+    >>> MeshConfig.fsdp()
+    MeshConfig(axes=(('data', -1),), batch_axes=('data',), rules=(('.*', 'fsdp'),))
+    """
+
+    axes: tuple[tuple[str, int], ...] = (("data", -1),)
+    """Names and sizes; one size may be -1 for all devices that remain."""
+    batch_axes: tuple[str, ...] = ("data",)
+    """The axes that batches are split over."""
+    rules: tuple[tuple[str, str], ...] = ()
+    """Ordered rules, regular expression and split."""
+
+    def __post_init__(self) -> None:
+        known = [name for name, _ in self.axes]
+        if not known or len(set(known)) != len(known):
+            raise ValueError(f"mesh.axes={self.axes}; expected one axis or more, each named once")
+        if sum(size == -1 for _, size in self.axes) > 1 or any(
+            size < 1 and size != -1 for _, size in self.axes
+        ):
+            raise ValueError(f"mesh.axes={self.axes}; sizes are positive, and one may be -1")
+        unknown = [a for a in self.batch_axes if a not in known]
+        for pattern, split in self.rules:
+            re.compile(pattern)
+            if split not in ("replicated", "fsdp"):
+                unknown += [a for a in split.split(",") if a != "-" and a not in known]
+        if unknown:
+            raise ValueError(
+                f"mesh: {', '.join(map(repr, unknown))} is no axis; mesh.axes has "
+                f"{', '.join(known)} (a split is 'replicated', 'fsdp', or axes by dimension "
+                "such as '-,model')"
+            )
+
+    @classmethod
+    def data_parallel(cls) -> "MeshConfig":
+        """Every device holds the whole model and a share of each batch."""
+        return cls()
+
+    @classmethod
+    def fsdp(cls) -> "MeshConfig":
+        """Every device holds a share of each leaf and of each batch."""
+        return cls(rules=((".*", "fsdp"),))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where arrays live: on one device (``mesh`` is None), or split over a mesh."""
+
+    config: MeshConfig
+    mesh: Mesh | None
+
+    @classmethod
+    def make(cls, config: MeshConfig | None) -> "Placement":
+        """Lay the devices out.
+
+        Raises:
+            ValueError: the axes want more devices than there are, or do not divide them.
+        """
+        if config is None:
+            return cls(MeshConfig(), None)
+        devices = jax.devices()
+        sizes = [size for _, size in config.axes]
+        fixed = prod(size for size in sizes if size != -1)
+        if fixed > len(devices) or (-1 in sizes and len(devices) % fixed):
+            raise ValueError(
+                f"mesh.axes={config.axes} does not fit {len(devices)} device(s); give sizes whose "
+                "product is at most that, or divides it where one size is -1"
+            )
+        sizes = [len(devices) // fixed if size == -1 else size for size in sizes]
+        names = tuple(name for name, _ in config.axes)
+        # make_mesh would otherwise choose Explicit axes, which matrix products of sharded
+        # kernels refuse
+        mesh = jax.make_mesh(
+            tuple(sizes),
+            names,
+            axis_types=(AxisType.Auto,) * len(names),
+            devices=devices[: prod(sizes)],
+        )
+        return cls(config, mesh)
+
+    @property
+    def ways(self) -> int:
+        """Into how many parts a batch is split."""
+        return 1 if self.mesh is None else prod(self.mesh.shape[a] for a in self.config.batch_axes)
+
+    @property
+    def replicated(self) -> Sharding:
+        """Whole on every device."""
+        return self._sharding(PartitionSpec())
+
+    @property
+    def batch(self) -> Sharding:
+        """Axis 0 split over the batch axes."""
+        axes = self.config.batch_axes
+        return self._sharding(PartitionSpec(axes) if axes else PartitionSpec())
+
+    def split_batch(self, arrays: PyTree) -> PyTree:
+        """Inside ``jit``: keep axis 0 split over the batch axes."""
+        if self.mesh is None:
+            return arrays
+        return jax.lax.with_sharding_constraint(arrays, self.batch)
+
+    def of(self, params: PyTree) -> dict[str, Sharding]:
+        """The sharding of each leaf, by name, as the rules say.
+
+        Raises:
+            ValueError: with every leaf that its rule does not fit.
+        """
+        specs, problems = {}, []
+        for name, leaf in tree.flatten(params).items():
+            spec, problem = self._spec(name, tuple(leaf.shape))
+            specs[name] = self._sharding(spec)
+            problems += [problem] if problem else []
+        if problems:
+            raise ValueError(
+                f"mesh.rules do not fit {len(problems)} leaf or leaves; change the rule, or put "
+                "one for these names before it:\n  " + "\n  ".join(problems)
+            )
+        return specs
+
+    def of_state(self, state: PyTree, leaves: dict[str, Sharding]) -> PyTree:
+        """Shardings of a training state: what has a leaf's name and shape lies as the leaf does."""
+        tau = state["tau"]
+
+        def sharding(path: tuple, leaf: jax.ShapeDtypeStruct) -> Sharding:
+            key = str(getattr(path[-1], "key", ""))
+            same = key in tau and tuple(tau[key].shape) == tuple(leaf.shape)
+            return leaves[key] if same else self.replicated
+
+        return jax.tree_util.tree_map_with_path(sharding, state)
+
+    def _sharding(self, spec: PartitionSpec) -> Sharding:
+        if self.mesh is None:
+            return SingleDeviceSharding(_default_device())
+        return NamedSharding(self.mesh, spec)
+
+    def _spec(self, name: str, shape: tuple[int, ...]) -> tuple[PartitionSpec, str]:
+        rule = next((r for r in self.config.rules if re.search(r[0], name)), ("", "replicated"))
+        split = rule[1]
+        if self.mesh is None or split == "replicated":
+            return PartitionSpec(), ""
+        if split == "fsdp":
+            fitting = [d for d, size in enumerate(shape) if size and size % self.ways == 0]
+            if not fitting or self.ways == 1:
+                return PartitionSpec(), ""
+            widest = max(fitting, key=lambda d: shape[d])
+            spec: list = [None] * len(shape)
+            spec[widest] = self.config.batch_axes
+            return PartitionSpec(*spec), ""
+        axes = [None if a == "-" else a for a in split.split(",")]
+        if len(axes) > len(shape):
+            return PartitionSpec(), f"{name} {shape}: rule {rule} has more dimensions"
+        for size, axis in zip(shape, axes, strict=False):
+            if axis is not None and size % self.mesh.shape[axis]:
+                return PartitionSpec(), (
+                    f"{name} {shape}: rule {rule} splits {size} over axis {axis!r} of "
+                    f"{self.mesh.shape[axis]}"
+                )
+        return PartitionSpec(*axes), ""
+
+
+def _default_device() -> jax.Device:
+    return next(iter(jnp.zeros(()).devices()))

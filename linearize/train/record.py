@@ -1,0 +1,138 @@
+"""Metrics of a run: in memory, as JSON lines, for TensorBoard, and as a progress bar."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from linearize import io
+from linearize.train.lock import guarded
+
+Row = dict[str, Any]
+
+
+class Recorder:
+    """Rows of metrics, each with its ``step``, appended to a file of JSON lines.
+
+    Args:
+        directory: of ``metrics.jsonl`` and ``tensorboard/``; None keeps rows in memory only.
+        resumed_at: rows of later steps, which will be written again, are dropped.
+        tensorboard: whether to write TensorBoard files as well.
+    """
+
+    def __init__(self, directory: Path | None, resumed_at: int, tensorboard: bool) -> None:
+        self.rows: list[Row] = []
+        self._file, self._board, self._directory = None, None, directory
+        self._start = time.perf_counter()
+        if directory is None:
+            return
+        with guarded(directory):
+            path = directory / "metrics.jsonl"
+            self.rows = [row for row in read_rows(path) if row["step"] <= resumed_at]
+            io.atomic_write(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+            self._file = path.open("a", encoding="utf-8")
+        if self.rows:
+            self._start -= self.rows[-1].get("seconds", 0.0)
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            with guarded(directory):
+                self._board = SummaryWriter(
+                    str(directory / "tensorboard"),
+                    purge_step=resumed_at + 1 if resumed_at else None,
+                )
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, without the time between an interruption and its resumption."""
+        return time.perf_counter() - self._start
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Add a row."""
+        row = {"step": step, **io.to_json(values), "seconds": round(self.seconds, 3)}
+        self.rows.append(row)
+        if self._file is not None and self._directory is not None:
+            with guarded(self._directory):
+                self._file.write(json.dumps(row) + "\n")
+                self._file.flush()
+        if self._board is not None:
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file of JSON lines, up to the first that is not whole."""
+    rows: list[Row] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+                rows += [row] if isinstance(row["step"], int) else []
+            except (ValueError, KeyError, TypeError):
+                break
+    return rows
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} steps/s" if task.speed else "compiling")
+
+
+class Bar:
+    """Where training stands."""
+
+    def __init__(self, progress: Progress | None, total: int, done: int, title: str) -> None:
+        self._progress = progress
+        if progress is not None:
+            self._task = progress.add_task(title, total=total, completed=done, loss="")
+
+    def at(self, step: int) -> None:
+        """So many steps are done."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step)
+
+    def loss(self, value: float) -> None:
+        """The loss to show."""
+        if self._progress is not None:
+            self._progress.update(self._task, loss=f"loss {value:.4f}")
+
+
+@contextlib.contextmanager
+def progress_bar(show: bool, total: int, done: int, title: str) -> Iterator[Bar]:
+    """A bar with rate and remaining time on a terminal; nothing elsewhere."""
+    console = Console(stderr=True)
+    if not (show and console.is_terminal):
+        yield Bar(None, total, done, title)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bar(progress, total, done, title)

@@ -1,0 +1,254 @@
+"""One optimizer step on τ, and the compiled programs made of it.
+
+θ0, the data and every array inside the callables are arguments of the compiled functions, and the
+state is donated. A program is compiled once and serves every run of the same model, regime,
+optimizer and shapes: another task's head or data set is only another argument.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from linearize import taylor, tree
+from linearize.train import feed
+from linearize.train.losses import Loss, correct, cross_entropy
+from linearize.train.mesh import Placement
+from linearize.train.optim import OptimConfig, learning_rate, optimizer
+from linearize.types import Apply, Array, Params, PyTree
+
+REGIMES: dict[str, Callable[[Apply], Apply]] = {
+    "nonlinear": taylor.displaced,
+    "linear": taylor.tangent,
+}
+"""How τ enters the model: ``regime(f)(params0, tau, *inputs)``."""
+
+State = dict[str, Any]
+"""``tau``, ``opt`` and ``step`` (steps taken, int32), which checkpoints keep; ``bad``, the step
+(from 1, 0 for none) that was not finite; ``bad_metrics``, its metrics."""
+
+Metrics = dict[str, Array]
+"""``step`` (n,) int32, ``bad`` () int32 and ``values`` (n, M) float32 in the order of
+:attr:`Recipe.metrics`."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A callable's arrays apart from the rest, so that they can be arguments of a program."""
+
+    treedef: Any
+    static: tuple[Hashable, ...]
+
+    @classmethod
+    def of(cls, functions: Mapping[str, Callable | None]) -> tuple["Split", list[Array]]:
+        """Take apart ``jax.tree_util.Partial`` and other pytrees that can be called."""
+        leaves, treedef = jax.tree.flatten(dict(functions))
+        is_array = [hasattr(leaf, "dtype") and hasattr(leaf, "shape") for leaf in leaves]
+        static = tuple(None if a else leaf for a, leaf in zip(is_array, leaves, strict=True))
+        return cls(treedef, static), [x for a, x in zip(is_array, leaves, strict=True) if a]
+
+    def join(self, arrays: list[Array]) -> dict[str, Callable | None]:
+        """The inverse of :meth:`of`."""
+        rest = iter(arrays)
+        leaves = [next(rest) if leaf is None else leaf for leaf in self.static]
+        return jax.tree.unflatten(self.treedef, leaves)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a step is compiled from, but for arrays; equal recipes share one program."""
+
+    functions: Split
+    regime: str
+    inputs: tuple[str, ...]
+    optim: OptimConfig
+    accumulate: int
+    label_smoothing: float
+    ascend: bool
+    own_loss: bool
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what a step measures."""
+        return ("loss", *(() if self.own_loss else ("accuracy",)), "lr", "grad_norm", "tau_norm")
+
+    def examples(self, functions: Mapping[str, Any], outputs: PyTree, batch: PyTree) -> PyTree:
+        """Per-example measures, each (B,); ``loss`` is what is optimised."""
+        if self.own_loss:
+            loss: Loss = functions["loss"]
+            return {"loss": loss(outputs, batch)}
+        readout = functions["readout"]
+        logits = outputs if readout is None else readout(outputs)
+        return {
+            "loss": cross_entropy(logits, batch["labels"], self.label_smoothing),
+            "accuracy": correct(logits, batch["labels"]),
+        }
+
+    def init(self, params0: Params, total: int | Array, trainable: tuple[str, ...]) -> State:
+        """The state before the first step: τ = 0."""
+        base = tree.flatten(params0)
+        tau = tree.zeros({n: base[n] for n in trainable})
+        return {
+            "tau": tau,
+            "opt": optimizer(self.optim, total).init(self._seen(params0, tau)),
+            "step": jnp.zeros((), jnp.int32),
+            "bad": jnp.zeros((), jnp.int32),
+            "bad_metrics": jnp.zeros((len(self.metrics),), jnp.float32),
+        }
+
+    def step(
+        self, state: State, fixed: Mapping[str, Any], batch: PyTree, place: Placement
+    ) -> tuple[State, Metrics]:
+        """One optimizer step. After a step that is not finite, nothing changes any more.
+
+        Args:
+            state: as :meth:`init` makes it.
+            fixed: ``params0``; ``arrays`` of the callables; ``total`` steps (int32); ``key``, the
+                run's PRNG key.
+            batch: arrays that share axis 0, (B, ...).
+            place: where batches are split to.
+        """
+        functions = self.functions.join(fixed["arrays"])
+        key = jax.random.fold_in(fixed["key"], state["step"])
+        grads, means = self._gradient(functions, fixed["params0"], state["tau"], batch, key, place)
+        transform = optimizer(self.optim, fixed["total"])
+        seen = self._seen(fixed["params0"], state["tau"])
+        updates, opt = transform.update(grads, state["opt"], seen)
+        tau = optax.apply_updates(state["tau"], updates)
+        means["lr"] = learning_rate(self.optim, fixed["total"])(state["step"])
+        means["grad_norm"] = tree.norm(grads)
+        means["tau_norm"] = tree.norm(tau)
+        values = jnp.stack([means[name].astype(jnp.float32) for name in self.metrics])
+        here = state["step"] + 1
+        finite = jnp.isfinite(values).all()
+        good = finite & (state["bad"] == 0)
+        first_bad = ~finite & (state["bad"] == 0)
+        bad = jnp.where(first_bad, here, state["bad"])
+        bad_metrics = jnp.where(first_bad, values, state["bad_metrics"])
+        moved = {"tau": tau, "opt": opt, "step": here}
+        kept = {name: state[name] for name in moved}
+        state = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, kept)
+        state |= {"bad": bad, "bad_metrics": bad_metrics}
+        return state, {"step": here[None], "bad": bad, "values": values[None]}
+
+    def _seen(self, params0: Params, tau: Mapping[str, Array]) -> Mapping[str, Array]:
+        """What the optimizer takes for the parameters: τ, or θ = θ0 + τ."""
+        if self.optim.decay == "tau":
+            return tau
+        base = tree.flatten(params0)
+        return {n: base[n].astype(d.dtype) + d for n, d in tau.items()}
+
+    def _gradient(
+        self,
+        functions: Mapping[str, Any],
+        params0: Params,
+        tau: Mapping[str, Array],
+        batch: PyTree,
+        key: Array,
+        place: Placement,
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        model = REGIMES[self.regime](functions["f"])
+        sign = -1.0 if self.ascend else 1.0
+
+        def objective(tau: Mapping[str, Array], micro: PyTree, key: Array) -> tuple:
+            if functions["augment"] is not None:
+                micro = functions["augment"](key, micro)
+            outputs = model(params0, tau, *(micro[name] for name in self.inputs))
+            measures = self.examples(functions, outputs, micro)
+            means = {name: jnp.mean(m.astype(jnp.float32)) for name, m in measures.items()}
+            return sign * means["loss"], means
+
+        gradient = jax.grad(objective, has_aux=True)
+        if self.accumulate == 1:
+            return gradient(tau, batch, key)
+
+        def micro_batches(leaf: Array) -> Array:
+            # every micro-batch takes from all over the batch, so that each device keeps its share
+            apart = leaf.reshape(leaf.shape[0] // self.accumulate, self.accumulate, *leaf.shape[1:])
+            return jnp.moveaxis(apart, 1, 0)
+
+        def add(sums: PyTree, x: tuple[PyTree, Array]) -> tuple[PyTree, None]:
+            micro, index = x
+            new = gradient(tau, place.split_batch(micro), jax.random.fold_in(key, index))
+            return jax.tree.map(jnp.add, sums, new), None
+
+        micro = jax.tree.map(micro_batches, batch)
+        first = jax.tree.map(lambda leaf: leaf[0], micro)
+        like = jax.eval_shape(gradient, tau, first, key)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        sums, _ = jax.lax.scan(add, zeros, (micro, jnp.arange(self.accumulate)))
+        return jax.tree.map(lambda total: total / self.accumulate, sums)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The compiled functions of a run.
+
+    ``step(state, fixed, batch)`` takes one step; ``steps(state, fixed, data, order, first, count)``
+    takes ``count`` steps, at most ``steps_per_call``, and stops at one that is not finite; both
+    donate the state. ``gather(data, order, first, step)`` makes a batch.
+    """
+
+    init: Callable[..., State]
+    step: Callable[..., tuple[State, Metrics]]
+    steps: Callable[..., tuple[State, Metrics]]
+    gather: Callable[..., PyTree]
+
+
+@lru_cache(maxsize=16)
+def programs(
+    recipe: Recipe, place: Placement, sharding: tuple[Any, tuple], steps_per_call: int
+) -> Programs:
+    """Programs that are compiled on first use and shared by equal recipes.
+
+    Args:
+        recipe: what a step does.
+        place: the devices.
+        sharding: tree definition and leaves of the state's shardings.
+        steps_per_call: rows of the metrics of ``steps``.
+    """
+    layout = jax.tree.unflatten(*sharding)
+
+    def step(state: State, fixed: Mapping[str, Any], batch: PyTree) -> tuple[State, Metrics]:
+        return recipe.step(state, fixed, batch, place)
+
+    def take(data: PyTree, order: Array, first: Array, step: Array) -> PyTree:
+        return feed.gather(data, order, first, step, place)
+
+    def steps(
+        state: State, fixed: Mapping[str, Any], data: PyTree, order: Array, first: Array, count: Any
+    ) -> tuple[State, Metrics]:
+        def going(carry: tuple) -> Array:
+            done, state, _ = carry
+            return (done < count) & (state["bad"] == 0)
+
+        def body(carry: tuple) -> tuple:
+            done, state, metrics = carry
+            state, new = recipe.step(state, fixed, take(data, order, first, state["step"]), place)
+            metrics = {
+                "step": metrics["step"].at[done].set(new["step"][0]),
+                "bad": new["bad"],
+                "values": metrics["values"].at[done].set(new["values"][0]),
+            }
+            return done + 1, state, metrics
+
+        empty = {
+            "step": jnp.zeros((steps_per_call,), jnp.int32),
+            "bad": jnp.zeros((), jnp.int32),
+            "values": jnp.zeros((steps_per_call, len(recipe.metrics)), jnp.float32),
+        }
+        _, state, metrics = jax.lax.while_loop(
+            going, body, (jnp.zeros((), jnp.int32), state, empty)
+        )
+        return state, metrics
+
+    return Programs(
+        init=jax.jit(recipe.init, static_argnums=2, out_shardings=layout),
+        step=jax.jit(step, donate_argnums=0, out_shardings=(layout, None)),
+        steps=jax.jit(steps, donate_argnums=0, out_shardings=(layout, None)),
+        gather=jax.jit(take),
+    )
