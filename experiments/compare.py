@@ -1,0 +1,239 @@
+"""The main job: three regimes of task arithmetic side by side, from a preset to a report.
+
+    python -m experiments.compare demo
+    python -m experiments.compare packaged8 --seeds 0 1 2
+
+For each seed: frozen heads, every task fine-tuned non-linearly and in the tangent space,
+single-task accuracy, addition, negation, baselines, error maps. Choices are made on validation
+data; test data make the report. What a run directory already holds is not computed again.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import linearize as lz
+from configs import COMPARE
+from experiments import claims, protocol
+from experiments.protocol import TRAINED, Evaluator, Setting
+from linearize import cli, edit, io, report, train
+from linearize import config as configuration
+from linearize.config import CompareConfig
+from linearize.data import Task
+from linearize.task_vector import TaskVector
+
+Record = dict[str, Any]
+Taus = Mapping[str, TaskVector]
+
+
+def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
+    """Everything from weights to ``report.html``, whose path is returned."""
+    cli.claim(run_dir, config)
+    with train.lock(run_dir):
+        tasks = protocol.load_tasks(config)
+        records = [measure(config, tasks, seed, run_dir / f"seed_{seed}") for seed in config.seeds]
+        results = describe(config, tasks, preset) | assemble(config, records)
+        if config.random_init:
+            results["random_init"] = run_random(config, tasks, run_dir / "random_init")
+        results["claims"] = claims.judge(results)
+        io.write_json(run_dir / "results.json", results)
+        if config.seeds:
+            protocol.copy(run_dir / f"seed_{config.seeds[0]}" / "explorer.npz", run_dir)
+        return report.write_all(run_dir)
+
+
+def run_random(config: CompareConfig, tasks: Mapping[str, Task], run_dir: Path) -> Record:
+    """The same measurements from random weights: what of all this is due to pre-training?"""
+    random = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, pretrained=False), baselines=()
+    )
+    records = [measure(random, tasks, s, run_dir / f"seed_{s}") for s in config.seeds]
+    return assemble(config, records)
+
+
+def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path) -> Record:
+    """One seed's measurements, in the shape that ``results.json`` stacks over seeds."""
+    done = run_dir / "record.json"
+    if done.exists():
+        return io.read_json(done)
+    started = time.perf_counter()
+    setting = protocol.prepare(config, tasks, seed)
+    vectors = {r: protocol.task_vectors(setting, r, run_dir) for r in ("nonlinear", "linear")}
+    evaluators = {r: Evaluator(setting, r, vectors[t]) for r, t in TRAINED.items()}
+    linear = evaluators["linear"]
+    control = linear.at({}, config.data.control, "test")
+    record: Record = {
+        "pretrained": [linear.at({}, task, "test") for task in setting.names],
+        "control_pretrained": [control] * len(setting.names),
+        "single": {r: singles(e, "test") for r, e in evaluators.items()},
+        "addition": {r: addition(e) for r, e in evaluators.items()},
+        "negation": {r: negation(e) for r, e in evaluators.items()},
+        "cosine": {r: cosines(taus) for r, taus in vectors.items()},
+        "maps": [error_maps(evaluators, pair) for pair in config.map.pairs],
+    }
+    for name in config.baselines:
+        for table, row in BASELINES[name](setting, vectors["nonlinear"], record, run_dir).items():
+            record[table][name] = row
+    protocol.write_explorer(linear, run_dir / "explorer.npz")
+    record["seconds"] = time.perf_counter() - started
+    io.write_json(done, record)
+    return record
+
+
+def singles(evaluator: Evaluator, split: str) -> list[float]:
+    """Each task's accuracy with its own task vector, α = 1."""
+    return [evaluator.at({task: 1.0}, task, split) for task in evaluator.setting.names]
+
+
+def addition(evaluator: Evaluator) -> Record:
+    """All task vectors added with one α, which validation data choose."""
+    names = evaluator.setting.names
+    alphas = protocol.alphas(evaluator.setting.config)
+    sweep = {
+        split: np.stack([evaluator(dict.fromkeys(names, alphas), t, split) for t in names], -1)
+        for split in ("validation", "test")
+    }
+    choice = edit.search_scale(sweep["validation"], singles(evaluator, "validation"), alphas)
+    accuracy = sweep["test"][choice.index]
+    return {
+        "alpha": choice.alpha,
+        "accuracy": accuracy.tolist(),
+        "normalized": (accuracy / singles(evaluator, "test")).tolist(),
+        "sweep_validation": sweep["validation"].tolist(),
+        "sweep_test": sweep["test"].tolist(),
+    }
+
+
+def negation(evaluator: Evaluator) -> Record:
+    """Each task vector subtracted, with the α that validation data choose under control."""
+    config = evaluator.setting.config
+    alphas, control = protocol.alphas(config), config.data.control
+    rows = []
+    for task in evaluator.setting.names:
+        target, kept = (evaluator({task: -alphas}, t, "validation") for t in (task, control))
+        choice = edit.search_negation(target, kept, alphas, retained=config.edit.retained)
+        after = {task: -choice.alpha}
+        rows.append(
+            {
+                "alpha": choice.alpha,
+                "target": evaluator.at(after, task, "test"),
+                "control": evaluator.at(after, control, "test"),
+            }
+        )
+    return stack(rows)
+
+
+def cosines(taus: Taus) -> list[list[float]]:
+    """Cosine similarity of every two task vectors."""
+    return [[float(a.cosine(b)) for b in taus.values()] for a in taus.values()]
+
+
+def error_maps(evaluators: Mapping[str, Evaluator], pair: tuple[str, str]) -> Record:
+    """Disentanglement error of one pair of tasks in all regimes, on one grid."""
+    maps = {regime: evaluator.error_map(pair) for regime, evaluator in evaluators.items()}
+    return {
+        "per_task": {regime: np.asarray(m.per_task).tolist() for regime, m in maps.items()},
+        "total": {regime: np.asarray(m.total).tolist() for regime, m in maps.items()},
+    }
+
+
+def random_vectors(setting: Setting, taus: Taus, record: Record, run_dir: Path) -> Record:
+    """Random vectors with each tensor's norm matched, added and negated non-linearly."""
+    drawn = {
+        task: edit.random_like(tau, seed=1000 * setting.seed + i)
+        for i, (task, tau) in enumerate(taus.items())
+    }
+    evaluator = Evaluator(setting, "nonlinear", drawn)
+    return {"addition": addition(evaluator), "negation": negation(evaluator)}
+
+
+def gradient_ascent(setting: Setting, taus: Taus, record: Record, run_dir: Path) -> Record:
+    """Fine-tuning that climbs the loss instead of descending it, in place of negation."""
+    climbed = {
+        task: protocol.fine_tune(
+            setting, "nonlinear", task, run_dir / "gradient_ascent" / task, direction="ascend"
+        )
+        for task in taus
+    }
+    evaluator = Evaluator(setting, "nonlinear", climbed)
+    control = setting.config.data.control
+    return {
+        "negation": {
+            "target": singles(evaluator, "test"),
+            "control": [evaluator.at({task: 1.0}, control, "test") for task in taus],
+        }
+    }
+
+
+def joint(setting: Setting, taus: Taus, record: Record, run_dir: Path) -> Record:
+    """One fine-tuning on all tasks together, for as many steps as they took apart."""
+    evaluator = Evaluator(
+        setting, "nonlinear", {"joint": protocol.fine_tune_jointly(setting, run_dir / "joint")}
+    )
+    accuracy = [evaluator.at({"joint": 1.0}, task, "test") for task in setting.names]
+    normalized = np.divide(accuracy, record["single"]["nonlinear"])
+    return {"addition": {"accuracy": accuracy, "normalized": normalized.tolist()}}
+
+
+BASELINES = {"random": random_vectors, "gradient_ascent": gradient_ascent, "joint": joint}
+
+
+def describe(config: CompareConfig, tasks: Mapping[str, Task], preset: str) -> Record:
+    """What was run, on what, by which versions."""
+    names = config.data.tasks
+    splits = ("train", "validation", "test")
+    return {
+        "schema": 1,
+        "experiment": "compare",
+        "preset": preset,
+        "versions": configuration.versions(),
+        "config": configuration.to_dict(config),
+        "model": protocol.describe_model(config),
+        "tasks": list(names),
+        "classes": {name: list(tasks[name].classes) for name in names},
+        "counts": {n: {s: len(getattr(t, s).labels) for s in splits} for n, t in tasks.items()},
+        "seeds": list(config.seeds),
+        "alphas": protocol.alphas(config).tolist(),
+        "control_task": config.data.control,
+    }
+
+
+def assemble(config: CompareConfig, records: list[Record]) -> Record:
+    """Seeds' records as one, every measurement a list over seeds."""
+    maps = config.map
+    facts = {
+        "n_eval": maps.n_eval,
+        "search_box": list(maps.search_box),
+        "alphas": np.linspace(maps.low, maps.high, maps.points).tolist(),
+        "distance": "argmax disagreement",
+        "reduction": "sum",
+    }
+    by_pair = zip(*(record["maps"] for record in records), strict=True)
+    drawn = [
+        {"tasks": list(pair), **facts, **stack(list(seeds))}
+        for pair, seeds in zip(maps.pairs, by_pair, strict=True)
+    ]
+    return stack(records) | {"maps": drawn, "seconds": sum(r["seconds"] for r in records)}
+
+
+def stack(records: list[Record]) -> Record:
+    """A list of records to one record of lists, through nested mappings."""
+    stacked: Record = {}
+    for key, value in records[0].items():
+        column = [record[key] for record in records]
+        stacked[key] = stack(column) if isinstance(value, dict) else column
+    return stacked
+
+
+def main() -> None:
+    """Parse, run, say where the report is."""
+    command = cli.parse("compare", COMPARE)
+    print(f"report: {run(command.config, command.run_dir, command.preset)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The steps that the experiments share: tasks, heads, task vectors, and accuracy at any α.
+
+One record, :class:`Setting`, holds what a seed fixes; one class, :class:`Evaluator`, answers in
+every regime the only question that editing asks: how accurate is θ0 + Σ α_t τ_t on this data?
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from linearize import config as configuration
+from linearize import data, edit, evaluate, io, models, train, tree
+from linearize.config import CompareConfig
+from linearize.data import Split, Task
+from linearize.disentangle import ErrorMap, disentanglement_error
+from linearize.models.heads import Head, apply_head, linear_probe, prototype_head
+from linearize.task_vector import TaskVector
+from linearize.types import Apply, Array, Params
+
+Regime = str
+TRAINED: Mapping[Regime, Regime] = {
+    "nonlinear": "nonlinear",
+    "posthoc": "nonlinear",
+    "linear": "linear",
+}
+"""Each regime's evaluation, and the regime in which its task vectors were trained."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One seed's fixed things: the model at θ0, the tasks, and a frozen head for each."""
+
+    config: CompareConfig
+    seed: int
+    f: Apply
+    params0: Params
+    tasks: Mapping[str, Task]
+    heads: Mapping[str, Head]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tasks that are trained, in the table's order."""
+        return self.config.data.tasks
+
+    def split(self, task: str, split: str) -> Split:
+        """A task's ``train``, ``validation`` or ``test`` examples."""
+        return getattr(self.tasks[task], split)
+
+
+def load_tasks(config: CompareConfig) -> dict[str, Task]:
+    """The configuration's tasks and its control task, with splits cut to size."""
+    return {
+        name: data.load_task(
+            name,
+            image_size=config.data.image_size,
+            limit=data.Limits(config.data.train, config.data.validation, config.data.test),
+            seed=config.data.seed,
+        )
+        for name in (*config.data.tasks, config.data.control)
+    }
+
+
+def prepare(config: CompareConfig, tasks: Mapping[str, Task], seed: int) -> Setting:
+    """The model at θ0 and a head per task, made from training features at θ0."""
+    backbone = models.load(
+        config.model.name,
+        pretrained=config.model.pretrained,
+        seed=config.model.seed + seed,
+        image_size=config.model.image_size,
+        blocks=config.model.blocks,
+    )
+    heads = {}
+    for name, task in tasks.items():
+        features = evaluate.outputs(
+            backbone.f, backbone.params, task.train.images, batch_size=config.batch_size
+        )
+        heads[name] = make_head(config, features, task, seed)
+    return Setting(config, seed, backbone.f, backbone.params, tasks, heads)
+
+
+def make_head(config: CompareConfig, features: Array, task: Task, seed: int) -> Head:
+    """The frozen head of one task (few-shot prototypes, or a linear probe)."""
+    if config.head.kind == "probe":
+        return linear_probe(features, task.train.labels, len(task.classes))
+    return prototype_head(
+        features,
+        task.train.labels,
+        len(task.classes),
+        shots=config.head.shots,
+        temperature=config.head.temperature,
+        seed=seed,
+    )
+
+
+def task_vectors(setting: Setting, regime: Regime, run_dir: Path) -> dict[str, TaskVector]:
+    """Fine-tune every task in one regime; vectors that a finished run left are reused."""
+    return {
+        name: fine_tune(setting, regime, name, run_dir / regime / name) for name in setting.names
+    }
+
+
+def fine_tune(
+    setting: Setting, regime: Regime, task: str, run_dir: Path, direction: str = "descend"
+) -> TaskVector:
+    """One task's vector in one regime; ``direction="ascend"`` is the gradient-ascent baseline."""
+    split = setting.split(task, "train")
+    head = setting.heads[task]
+    recipe = getattr(setting.config, regime)
+    return train.fine_tune(
+        setting.f,
+        setting.params0,
+        {"inputs": split.images, "labels": split.labels},
+        regime=regime,
+        readout=lambda features: apply_head(head, features),
+        config=replace(recipe, seed=setting.seed, direction=direction),
+        trainable=setting.config.trainable,
+        run_dir=run_dir,
+        meta={"task": task, "config": configuration.to_dict(setting.config)},
+    ).tau
+
+
+def fine_tune_jointly(setting: Setting, run_dir: Path) -> TaskVector:
+    """One non-linear fine-tuning on all tasks' examples together, each with its own head."""
+    splits = [setting.split(name, "train") for name in setting.names]
+    joint = {
+        "inputs": np.concatenate([s.images for s in splits]),
+        "labels": np.concatenate([s.labels for s in splits]),
+        "task": np.repeat(np.arange(len(splits), dtype=np.int32), [len(s.labels) for s in splits]),
+    }
+    recipe = setting.config.nonlinear
+    return train.fine_tune(
+        setting.f,
+        setting.params0,
+        joint,
+        regime="nonlinear",
+        loss=edit.joint_loss([setting.heads[name] for name in setting.names]),
+        config=replace(recipe, seed=setting.seed, steps=recipe.steps * len(splits)),
+        trainable=setting.config.trainable,
+        run_dir=run_dir,
+        meta={"task": "joint", "config": configuration.to_dict(setting.config)},
+    ).tau
+
+
+class Evaluator:
+    """Accuracy at θ0 + Σ α_t τ_t in one regime: affine algebra where exact, passes elsewhere.
+
+    Args:
+        setting: the model, tasks and heads.
+        regime: ``"nonlinear"``, ``"posthoc"`` or ``"linear"``.
+        taus: task vectors by name; a coefficient is given by the same name.
+    """
+
+    def __init__(self, setting: Setting, regime: Regime, taus: Mapping[str, TaskVector]) -> None:
+        self.setting = setting
+        self.regime = regime
+        self.taus = dict(taus)
+        self._terms: dict[tuple[str, str], evaluate.AffineOutputs] = {}
+
+    def __call__(self, alphas: Mapping[str, Any], task: str, split: str) -> np.ndarray:
+        """Accuracy (A,) on one split of one task; each named coefficient is a number or (A,)."""
+        columns = np.broadcast_arrays(*(np.atleast_1d(alphas.get(n, 0.0)) for n in self.taus))
+        grid = np.stack(columns, axis=-1)
+        examples, head = self.setting.split(task, split), self.setting.heads[task]
+        if self.regime != "nonlinear":
+            return evaluate.grid_accuracy(self.terms(task, split), grid, head, examples.labels)
+        return np.asarray([self._pass(row, head, examples) for row in grid])
+
+    def at(self, alphas: Mapping[str, float], task: str, split: str) -> float:
+        """Accuracy at one point."""
+        return float(self(alphas, task, split)[0])
+
+    def terms(self, task: str, split: str) -> evaluate.AffineOutputs:
+        """f0 and Jτ of every task vector on one split, computed once."""
+        if (task, split) not in self._terms:
+            self._terms[task, split] = evaluate.affine_outputs(
+                self.setting.f,
+                self.setting.params0,
+                list(self.taus.values()),
+                self.setting.split(task, split).images,
+                batch_size=self.setting.config.batch_size,
+            )
+        return self._terms[task, split]
+
+    def error_map(self, pair: tuple[str, str]) -> ErrorMap:
+        """Disentanglement error of two tasks over the configured grid, on test examples."""
+        config = self.setting.config
+        return disentanglement_error(
+            self.setting.f,
+            self.setting.params0,
+            [self.taus[task] for task in pair],
+            [self.setting.split(task, "test").images for task in pair],
+            alphas=np.linspace(config.map.low, config.map.high, config.map.points),
+            regime=self.regime,
+            readouts=[self.setting.heads[task] for task in pair],
+            n_eval=config.map.n_eval,
+            seed=self.setting.seed,
+            batch_size=config.batch_size,
+        )
+
+    def _pass(self, row: np.ndarray, head: Head, examples: Split) -> float:
+        config = self.setting.config
+        params = _combine(self.setting.params0, list(self.taus.values()), row)
+        features = evaluate.outputs(
+            self.setting.f, params, examples.images, batch_size=config.batch_size
+        )
+        return float(evaluate.accuracy(apply_head(head, features), examples.labels))
+
+
+@jax.jit
+def _combine(params0: Params, taus: list[TaskVector], alphas: Array) -> Params:
+    flats = [tree.flatten(tau) for tau in taus]
+    total = {n: sum(a * f[n] for a, f in zip(alphas, flats, strict=True)) for n in flats[0]}
+    return tree.add(params0, total)
+
+
+def alphas(config: CompareConfig) -> np.ndarray:
+    """The grid that the scaling coefficient is searched on."""
+    return np.linspace(config.edit.low, config.edit.high, config.edit.points)
+
+
+def write_explorer(evaluator: Evaluator, path: Path) -> None:
+    """What the report's sliders need: class scores at θ0 and along each τ, which are affine in α."""
+    arrays: dict[str, np.ndarray] = {}
+    for task in evaluator.setting.names:
+        scores = evaluator.terms(task, "test").scores(evaluator.setting.heads[task])
+        if scores is None:
+            return
+        arrays[f"{task}/logits0"] = np.asarray(scores.f0, np.float32)
+        arrays[f"{task}/dlogits"] = np.asarray(scores.jvps, np.float32)
+        arrays[f"{task}/labels"] = evaluator.setting.split(task, "test").labels
+    buffer = BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    io.atomic_write(path, buffer.getvalue())
