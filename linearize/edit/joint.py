@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -38,7 +39,8 @@ def joint_loss(
 
     ``batch`` holds ``labels`` (B,) within each task's classes and ``task`` (B,), the number of the
     task in ``heads``. Equal to each task's own cross-entropy: heads may have any numbers of
-    classes, and smoothing is over the task's own.
+    classes, and smoothing is over the task's own. An example whose label or task is out of range
+    has the loss NaN, which stops training. The result is a pytree that holds the heads.
 
     Args:
         heads: T readouts, features (B, D) to logits (B, C_t).
@@ -52,25 +54,23 @@ def joint_loss(
         raise ValueError("heads is empty; give one per task")
     if not 0 <= smoothing < 1:
         raise ValueError(f"smoothing={smoothing}; expected a share in [0, 1)")
-
-    def loss(features: Array, batch: Batch) -> Array:
-        labels, task = batch["labels"], batch["task"]
-        total = jnp.zeros(labels.shape, jnp.float32)
-        for t, read in enumerate(reads):
-            own = _cross_entropy(read(features), labels, smoothing)
-            total = jnp.where(task == t, own, total)
-        return total
-
-    return loss
+    return jax.tree_util.Partial(_joint, tuple(reads), smoothing)
 
 
-def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
+def _joint(
+    reads: Sequence[jax.tree_util.Partial], smoothing: Array, features: Array, batch: Batch
+) -> Array:
+    total = jnp.full(batch["labels"].shape, jnp.nan, jnp.float32)
+    for t, read in enumerate(reads):
+        own = _cross_entropy(read(features), batch["labels"], smoothing)
+        total = jnp.where(batch["task"] == t, own, total)
+    return total
+
+
+def _cross_entropy(logits: Array, labels: Array, smoothing: Array) -> Array:
     logits = logits.astype(jnp.float32)
     classes = logits.shape[-1]
-    # labels of other tasks may be beyond this head; where() discards their rows
-    labels = jnp.minimum(labels, classes - 1)
-    true = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    if not smoothing:
-        return true
+    known = (labels >= 0) & (labels < classes)  # another task's head may have fewer classes
+    true = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, labels, 0))
     uniform = optax.softmax_cross_entropy(logits, jnp.full_like(logits, 1 / classes))
-    return (1 - smoothing) * true + smoothing * uniform
+    return jnp.where(known, (1 - smoothing) * true + smoothing * uniform, jnp.nan)

@@ -35,7 +35,7 @@ class ScaleSearch:
 
 @dataclass(frozen=True, eq=False)
 class NegationSearch:
-    """A coefficient for each task, and what it was chosen from."""
+    """A coefficient for each task, and what it was chosen from; scalars where one task was given."""
 
     alpha: np.ndarray
     """(T,), float64: how far to go along −τ_t; 0, the unedited model, where none qualifies."""
@@ -105,7 +105,7 @@ def search_scale(evaluate: Sweep, single: ArrayLike, alphas: ArrayLike = ALPHAS)
     0.25
     """
     grid = _alphas(alphas)
-    accuracy = _table("evaluate", evaluate, grid, np.size(single))
+    accuracy = _table("evaluate", evaluate, grid)
     normalized = normalized_accuracy(accuracy, single)
     score = normalized.mean(1)
     best = _nearest_zero(grid, score >= score.max() - _TIE)
@@ -113,61 +113,75 @@ def search_scale(evaluate: Sweep, single: ArrayLike, alphas: ArrayLike = ALPHAS)
 
 
 def search_negation(
-    evaluate: Callable[[float], tuple[ArrayLike, ArrayLike]] | tuple[ArrayLike, ArrayLike],
-    control_pretrained: ArrayLike,
+    target: Sweep,
+    control: Sweep,
     alphas: ArrayLike = ALPHAS,
     *,
-    retain: float = 0.95,
+    retained: float = 0.95,
+    control_pretrained: ArrayLike | None = None,
 ) -> NegationSearch:
     """Each task's α that forgets most along −τ_t while the control task is retained.
 
-    Minimises target accuracy subject to control accuracy ≥ ``retain`` × that of the pre-trained
+    Minimises target accuracy subject to control accuracy ≥ ``retained`` × that of the pre-trained
     model (both papers' protocol, on validation data). α = 0 always qualifies.
 
     Args:
-        evaluate: ``alpha -> (target (T,), control (T,))`` accuracies of θ0 − α τ_t, task by task,
-            or the two tables (A, T).
-        control_pretrained: (T,) control accuracy of θ0 on the same split, or one for all tasks.
+        target: ``alpha -> accuracies (T,)`` of θ0 − α τ_t on task t's own data, or the table (A, T);
+            for one task numbers in place of (T,), and (A,).
+        control: the same models on the control task's data.
         alphas: (A,) candidates; by default 21 points on [0, 1].
-        retain: share of the control accuracy to keep, in [0, 1].
+        retained: share of the control accuracy to keep, in [0, 1].
+        control_pretrained: (T,) control accuracy of θ0 on the same split, or one for all tasks; by
+            default that of the candidate α = 0.
 
     Returns:
         The choices; equal accuracies go to the coefficient nearest 0. Where no candidate
         qualifies (0 was not among them), ``qualified`` is False and α is 0.
 
     Raises:
-        ValueError: as :func:`search_scale`, or ``retain`` outside [0, 1].
+        ValueError: as :func:`search_scale`; ``retained`` outside [0, 1]; no ``control_pretrained``
+            and no candidate 0.
 
-    >>> found = search_negation(lambda a: ([0.9 - a], [0.8 - 0.1 * a]), 0.8, retain=0.95)
-    >>> found.alpha.round(6).tolist()  # 0.8 - 0.1 * 0.4 = 0.95 * 0.8
-    [0.4]
+    >>> alphas = [0.0, 0.2, 0.4, 0.6]
+    >>> found = search_negation([0.9, 0.5, 0.3, 0.1], [0.8, 0.79, 0.77, 0.6], alphas)
+    >>> float(found.alpha)  # 0.6 would keep 75 % of the control accuracy
+    0.4
     """
-    if not 0 <= retain <= 1:
-        raise ValueError(f"retain={retain}; expected a share between 0 and 1, such as 0.95")
+    if not 0 <= retained <= 1:
+        raise ValueError(f"retained={retained}; expected a share between 0 and 1, such as 0.95")
     grid = _alphas(alphas)
-    pairs = [evaluate(float(a)) for a in grid] if callable(evaluate) else None
-    first, second = zip(*pairs, strict=True) if pairs is not None else evaluate  # type: ignore[misc]
-    target = _table("target", first, grid)
-    control = _table("control", second, grid, target.shape[1])
-    reference = _accuracies("control_pretrained", control_pretrained)
-    if reference.shape not in ((), target.shape[1:]):
+    targets, controls = (_table(n, v, grid) for n, v in (("target", target), ("control", control)))
+    if targets.shape != controls.shape:
+        raise ValueError(f"target has shape {targets.shape} and control {controls.shape}; one each")
+    shape = targets.shape[1:]
+    if control_pretrained is not None:
+        reference = _accuracies("control_pretrained", control_pretrained)
+    elif (grid == 0).any():
+        reference = controls[int(np.argmin(np.abs(grid)))]
+    else:
+        raise ValueError("alphas lacks 0, the pre-trained model; add it or give control_pretrained")
+    if reference.shape not in ((), shape):
         raise ValueError(
-            f"control_pretrained has shape {reference.shape}; expected ({target.shape[1]},), one "
-            "per task, or a scalar"
+            f"control_pretrained has shape {reference.shape}; expected {shape}, one per task, or "
+            "a scalar"
         )
-    allowed = control >= retain * reference - _TIE
-    index = np.array([_forget(grid, t, ok) for t, ok in zip(target.T, allowed.T, strict=True)])
+    allowed = controls >= retained * np.broadcast_to(reference, shape) - _TIE
+    columns = zip(targets.reshape(len(grid), -1).T, allowed.reshape(len(grid), -1).T, strict=True)
+    index = np.array([_forget(grid, *column) for column in columns]).reshape(shape)
     qualified, row = index >= 0, np.maximum(index, 0)
-    tasks = np.arange(target.shape[1])
+
+    def chosen(table: np.ndarray) -> np.ndarray:
+        return np.where(qualified, np.take_along_axis(table, row[None], 0)[0], np.nan)
+
     return NegationSearch(
         alpha=np.where(qualified, grid[row], 0.0),
         index=index,
         qualified=qualified,
-        target=np.where(qualified, target[row, tasks], np.nan),
-        control=np.where(qualified, control[row, tasks], np.nan),
+        target=chosen(targets),
+        control=chosen(controls),
         alphas=grid,
-        sweep_target=target,
-        sweep_control=control,
+        sweep_target=targets,
+        sweep_control=controls,
     )
 
 
@@ -189,13 +203,13 @@ def _alphas(alphas: ArrayLike) -> np.ndarray:
     return grid
 
 
-def _table(name: str, values: object, grid: np.ndarray, tasks: int | None = None) -> np.ndarray:
+def _table(name: str, values: Sweep, grid: np.ndarray) -> np.ndarray:
     rows = [values(float(a)) for a in grid] if callable(values) else values
     table = _accuracies(name, rows)
-    if table.ndim != 2 or len(table) != len(grid) or tasks not in (None, table.shape[1]):
+    if table.ndim not in (1, 2) or len(table) != len(grid):
         raise ValueError(
-            f"{name} gives a table of shape {table.shape}; expected ({len(grid)}, "
-            f"{'T' if tasks is None else tasks}): one row per alpha, one column per task"
+            f"{name} gives a table of shape {table.shape}; expected ({len(grid)}, T): one row per "
+            "alpha, one column per task"
         )
     return table
 
