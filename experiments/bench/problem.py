@@ -1,0 +1,160 @@
+"""What is measured: a packaged ViT, a frozen head, one batch, and the library's training step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linearize import models, tree
+from linearize.models import heads
+from linearize.train import step as training
+from linearize.train.mesh import Placement
+from linearize.train.optim import OptimConfig
+from linearize.types import Apply, Array
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large, and how often.
+
+    Attributes:
+        image_size: of the ViT, in pixels.
+        blocks: the ViT's first so many.
+        batch: examples a step.
+        pretrained: the packaged weights, or random ones of the same shapes.
+        repeats: timed pairs.
+        n_eval: examples a task in the maps.
+        grid: points a side of the maps.
+        naive_points: grid points of which the pass-per-point side is timed, in either turn.
+        large_image_size: of the step whose memory is compared between scanned and plain blocks.
+    """
+
+    image_size: int = 28
+    blocks: int = 6
+    batch: int = 64
+    pretrained: bool = True
+    repeats: int = 9
+    n_eval: int = 128
+    grid: int = 21
+    naive_points: int = 6
+    large_image_size: int = 98
+
+
+FULL = Size()
+TINY = Size(
+    image_size=14,
+    blocks=1,
+    batch=4,
+    pretrained=False,
+    repeats=2,
+    n_eval=6,
+    grid=3,
+    naive_points=2,
+    large_image_size=28,
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A backbone with a frozen head, and a batch on the device."""
+
+    backbone: models.Backbone
+    head: heads.Head
+    images: Array
+    labels: Array
+
+
+def problem(size: Size, **options: Any) -> Problem:
+    """Random images and labels, and class prototypes of them as the head.
+
+    Args:
+        size: which model and batch.
+        options: further arguments of :func:`linearize.models.load`, such as ``remat``.
+    """
+    rng = np.random.default_rng(0)
+    chosen = {"image_size": size.image_size, "blocks": size.blocks} | options
+    backbone = models.load("vit_s_focus", pretrained=size.pretrained, **chosen)
+    shape = (size.batch, backbone.image_size, backbone.image_size, 3)
+    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    labels = rng.integers(0, CLASSES, size.batch, dtype=np.int32)
+    kernel = rng.normal(size=(backbone.feature_dim, CLASSES)).astype(np.float32)
+    head = heads.Head(
+        center=jnp.zeros(backbone.feature_dim),
+        kernel=jnp.asarray(kernel / np.linalg.norm(kernel, axis=0)),
+        bias=None,
+        scale=jnp.asarray(20.0),
+        normalize=True,
+    )
+    return Problem(backbone, head, jax.device_put(images), jax.device_put(labels))
+
+
+OPTIM = OptimConfig(lr=1e-5, schedule="constant", warmup=0, weight_decay=0.0, clip=1.0)
+
+
+@dataclass
+class Step:
+    """The library's training step in one regime, with its state."""
+
+    recipe: training.Recipe
+    run: Callable[..., Any]
+    fixed: dict[str, Any]
+    batch: dict[str, Array]
+    initial: Callable[[], training.State]
+    state: training.State = field(default_factory=dict)
+
+    def __call__(self) -> Array:
+        """One step, in place; the measured values, still on the device."""
+        self.state, metrics = self.run(self.state, self.fixed, self.batch)
+        return metrics["values"]
+
+    def temporaries(self) -> int:
+        """Bytes that the compiled step needs beyond its arguments and results."""
+        compiled = self.run.lower(self.state, self.fixed, self.batch).compile()  # type: ignore[attr-defined]
+        return int(compiled.memory_analysis().temp_size_in_bytes)
+
+
+def train_step(problem: Problem, regime: str) -> Step:
+    """:mod:`linearize.train.step` as :func:`linearize.train.fine_tune` uses it: AdamW on τ."""
+    functions, arrays = training.Split.of(
+        {
+            "f": problem.backbone.f,
+            "loss": None,
+            "readout": jax.tree_util.Partial(heads.apply_head, problem.head),
+            "augment": None,
+        }
+    )
+    recipe = training.Recipe(
+        functions=functions,
+        regime=regime,
+        inputs=("inputs",),
+        optim=OPTIM,
+        accumulate=1,
+        label_smoothing=0.0,
+        ascend=False,
+        own_loss=False,
+    )
+    place = Placement.make(None)
+    params0 = problem.backbone.params
+    total = jnp.asarray(1_000_000, jnp.int32)
+    trainable = tree.select(params0)
+    shapes = jax.eval_shape(lambda p, t: recipe.init(p, t, trainable), params0, total)
+    layout = place.of_state(shapes, place.of(params0))
+    leaves, treedef = jax.tree.flatten(layout)
+    programs = training.programs(recipe, place, (treedef, tuple(leaves)), 1)
+    fixed = {"params0": params0, "arrays": arrays, "total": total, "key": jax.random.key(0)}
+    batch = {"inputs": problem.images, "labels": problem.labels}
+
+    def initial() -> training.State:
+        return programs.init(params0, total, trainable)
+
+    return Step(recipe, programs.step, fixed, batch, initial, initial())
+
+
+def forward(problem: Problem) -> tuple[Apply, tuple[Any, ...]]:
+    """The model's forward pass and its arguments: what the unit F counts."""
+    return problem.backbone.f, (problem.backbone.params, problem.images)

@@ -1,0 +1,188 @@
+"""The linearized training step in torch: ``functional_call`` + ``torch.func.jvp``, the same ViT.
+
+It knows no JAX, so that ``python -m experiments.bench.torch_step`` can be watched for its memory.
+Gradients flow to τ alone; the parameters at θ0 are plain tensors.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call, jvp
+
+from experiments.bench import memory
+
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention written out: fused kernels have no forward-mode derivative."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        scores = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)
+        y = scores.softmax(-1) @ value
+        return self.out(y.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class Block(nn.Module):
+    """``x + s1 * attention(norm(x))``, then ``x + s2 * mlp(norm(x))``."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(width, eps=1e-6)
+        self.attention = Attention(width, heads)
+        self.scale_1 = nn.Parameter(torch.ones(width))
+        self.norm_2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp_in = nn.Linear(width, hidden)
+        self.mlp_out = nn.Linear(hidden, width)
+        self.scale_2 = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.scale_1 * self.attention(self.norm_1(x))
+        y = nn.functional.gelu(self.mlp_in(self.norm_2(x)))
+        return x + self.scale_2 * self.mlp_out(y)
+
+
+class ViT(nn.Module):
+    """uint8 images (B, S, S, 3) to features (B, 2 width): class token and mean of patch tokens.
+
+    ``positions`` are already those of the image's grid of patches.
+    """
+
+    def __init__(
+        self, image_size: int, blocks: int, width: int, heads: int, hidden: int, patch: int
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        self.patch_embedding = nn.Linear(3 * patch * patch, width)
+        self.class_token = nn.Parameter(torch.zeros(width))
+        self.class_position = nn.Parameter(torch.zeros(width))
+        side = image_size // patch
+        self.positions = nn.Parameter(torch.zeros(side * side, width))
+        self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
+        self.register_buffer("std", torch.tensor(STD), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = (images.float() - self.mean) / self.std
+        batch, height, width, channels = pixels.shape
+        p = self.patch
+        rows = pixels.view(batch, height // p, p, width // p, p, channels).permute(0, 1, 3, 2, 4, 5)
+        x = self.patch_embedding(rows.reshape(batch, -1, p * p * channels)) + self.positions
+        first = (self.class_token + self.class_position).expand(batch, 1, -1)
+        x = torch.cat([first, x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        return torch.cat([x[:, 0], x[:, 1:].mean(dim=1)], dim=-1)
+
+
+def linearized(model: nn.Module) -> Callable[[Tensors, Tensors, torch.Tensor], torch.Tensor]:
+    """``f_lin(params0, tau, images) = f0 + J tau``."""
+
+    def f_lin(params0: Tensors, tau: Tensors, images: torch.Tensor) -> torch.Tensor:
+        def f(params: Tensors) -> torch.Tensor:
+            return functional_call(model, params, (images,))
+
+        out, moved = jvp(f, (params0,), (tau,))
+        return out + moved
+
+    return f_lin
+
+
+class Step:
+    """One linearized step: cross-entropy under a frozen head, clipping, AdamW on τ.
+
+    Args:
+        weights: θ0 by torch's names, and the head's ``head/center`` and ``head/kernel``.
+        shape: arguments of :class:`ViT`.
+        temperature: factor of the head's cosine logits.
+        learning_rate: of AdamW, without decay.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, np.ndarray],
+        shape: Mapping[str, int],
+        temperature: float,
+        learning_rate: float,
+    ) -> None:
+        tensors = {n: torch.from_numpy(np.array(x)) for n, x in weights.items()}
+        self.center = tensors.pop("head/center")
+        self.kernel = tensors.pop("head/kernel")
+        self.temperature = temperature
+        with torch.device("meta"):
+            model = ViT(**shape)
+        model.mean, model.std = torch.tensor(MEAN), torch.tensor(STD)
+        wanted = {n: tuple(p.shape) for n, p in model.named_parameters()}
+        if wanted != {n: tuple(p.shape) for n, p in tensors.items()}:
+            raise ValueError("weights do not have the names and shapes of the torch model")
+        self.params0 = tensors
+        self.f_lin = linearized(model)
+        self.learning_rate = learning_rate
+
+    def begin(self, tau: Mapping[str, np.ndarray] | None = None) -> None:
+        """τ and the optimizer's state; τ starts at zero by default."""
+        self.tau = {
+            n: torch.zeros_like(p) if tau is None else torch.from_numpy(np.array(tau[n]))
+            for n, p in self.params0.items()
+        }
+        for leaf in self.tau.values():
+            leaf.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(
+            self.tau.values(), lr=self.learning_rate, weight_decay=0.0, fused=True
+        )
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """f_lin at the present τ."""
+        with torch.no_grad():
+            return self.f_lin(self.params0, self.tau, torch.from_numpy(images)).numpy()
+
+    def __call__(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """One step on a batch; the loss before it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        z = self.f_lin(self.params0, self.tau, torch.from_numpy(images)) - self.center
+        z = z / z.norm(dim=-1, keepdim=True)
+        logits = self.temperature * z @ self.kernel
+        loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels).long())
+        loss.backward()
+        nn.utils.clip_grad_norm_(list(self.tau.values()), 1.0)
+        self.optimizer.step()
+        return float(loss)
+
+
+def main(request: dict[str, Any]) -> dict[str, float]:
+    """Steady-state memory of the step, as :func:`experiments.bench.memory.steady_peak` has it."""
+    torch.set_num_threads(request["threads"])
+    weights = dict(np.load(request["weights"], allow_pickle=False))
+    images, labels = weights.pop("images"), weights.pop("labels")
+    step = Step(weights, request["shape"], request["temperature"], request["learning_rate"])
+    del weights
+
+    def begin() -> Callable[[], object]:
+        step.begin()
+        return lambda: step(images, labels)
+
+    return memory.steady_peak(begin, request["steps"])
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.load(sys.stdin))))
