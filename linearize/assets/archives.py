@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
-from linearize.assets.types import AssetError, ClientMissingError
+from linearize.assets.asset import AssetError, ClientMissingError
 
 
 def copy_member(archive: Path, member: str, destination: IO[bytes]) -> None:

