@@ -24,8 +24,8 @@ class Passes:
     params0: Params
     stacked: dict[str, Array]
     batches: Sequence[Batches]
-    masks: Sequence[np.ndarray]
-    """1 for an example, 0 for padding: (batches, size) a task."""
+    masks: Sequence[list[Array]]
+    """1 for an example, 0 for padding: (size,) a batch, a list a task."""
     readouts: Sequence[jax.tree_util.Partial]
     distance: Distance
 

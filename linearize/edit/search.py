@@ -35,7 +35,7 @@ class ScaleSearch:
 
 @dataclass(frozen=True, eq=False)
 class NegationSearch:
-    """A coefficient for each task, and what it was chosen from; scalars where one task was given."""
+    """A coefficient for each task, and what it was chosen from; scalars if one task was given."""
 
     alpha: np.ndarray
     """(T,), float64: how far to go along −τ_t; 0, the unedited model, where none qualifies."""
@@ -126,8 +126,8 @@ def search_negation(
     model (both papers' protocol, on validation data). α = 0 always qualifies.
 
     Args:
-        target: ``alpha -> accuracies (T,)`` of θ0 − α τ_t on task t's own data, or the table (A, T);
-            for one task numbers in place of (T,), and (A,).
+        target: ``alpha -> accuracies (T,)`` of θ0 − α τ_t on task t's own data, or the table
+            (A, T); for one task a number, or the column (A,).
         control: the same models on the control task's data.
         alphas: (A,) candidates; by default 21 points on [0, 1].
         retained: share of the control accuracy to keep, in [0, 1].

@@ -92,12 +92,12 @@ def combine(stacked: dict[str, Array], alphas: Array) -> dict[str, Array]:
     return {n: jnp.tensordot(alphas, d, 1, precision=precise) for n, d in stacked.items()}
 
 
-def pad_rows(rows: np.ndarray, batches: Batches, fill: int = -1) -> np.ndarray:
-    """(N,) per-example numbers as (batches, size), ``fill`` where a batch is padded."""
+def pad_rows(rows: np.ndarray, batches: Batches, fill: int = -1) -> list[Array]:
+    """(N,) per-example numbers as (size,) a batch, on the device; ``fill`` where it is padded."""
     size = len(jax.tree.leaves(batches.items[0])[0])
     padded = np.full(len(batches.items) * size, fill, rows.dtype)
     padded[: len(rows)] = rows
-    return padded.reshape(-1, size)
+    return [jax.device_put(row) for row in padded.reshape(-1, size)]
 
 
 def _read(f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree) -> Array:
