@@ -1,8 +1,8 @@
 """Tables, figures and the page of a run, made from its result files alone.
 
-    from linearize import report
-    report.write_all(run_dir)                     # -> run_dir/report.html
-    report.print_tables(report.load(run_dir))
+from linearize import report
+report.write_all(run_dir)                     # -> run_dir/report.html
+report.print_tables(report.load(run_dir))
 """
 
 from linearize.report.results import Results as Results

@@ -99,7 +99,7 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
             "search space. Click or drag on a map to move two sliders.</p></div>"
         )
     return f"""
-<div id="explorer" hidden>
+<div id="explorer" style="--zero: {-low / (high - low):.4f}" hidden>
 <div class="totals">
 <div><b id="explorer-mean"></b><span>mean accuracy</span></div>
 <div><b id="explorer-gain"></b><span>points over pre-trained</span></div>
@@ -173,8 +173,8 @@ def _map(index: int, pair: PairMap) -> str:
     whole = range(int(np.ceil(low)), int(np.floor(high)) + 1)
     ticks = [v for v in whole if len(whole) <= 7 or v % 2 == 0]
     marks = "".join(
-        f'<text x="{at(v)}" y="{size + 13}" text-anchor="middle">{_minus(v)}</text>'
-        f'<text x="-5" y="{size - at(v) + 3.5}" text-anchor="end">{_minus(v)}</text>'
+        f'<text x="{at(v)}" y="{size + 15}" text-anchor="middle">{_minus(v)}</text>'
+        f'<text x="-5" y="{size - at(v) + 4.5}" text-anchor="end">{_minus(v)}</text>'
         for v in ticks
     )
     box = ""
@@ -186,12 +186,13 @@ def _map(index: int, pair: PairMap) -> str:
         )
         box = f'<rect class="box halo" {place}/><rect class="box" {place}/>'
     return (
-        f'<figure data-map-index="{index}"><svg viewBox="-36 -4 {size + 42} {size + 36}" role="img" '
+        f'<figure data-map-index="{index}">'
+        f'<svg viewBox="-42 -6 {size + 50} {size + 44}" role="img" '
         f'aria-label="Error map of {a} and {b} with the present point">'
         f'<image class="field" width="{size}" height="{size}" preserveAspectRatio="none" '
         f'href="{_map_image(total, borders, upper)}"/>{box}{marks}'
-        f'<text x="{size / 2}" y="{size + 27}" text-anchor="middle">α of {a}</text>'
-        f'<text transform="translate(-26 {size / 2}) rotate(-90)" text-anchor="middle">α of {b}'
+        f'<text x="{size / 2}" y="{size + 33}" text-anchor="middle">α of {a}</text>'
+        f'<text transform="translate(-30 {size / 2}) rotate(-90)" text-anchor="middle">α of {b}'
         '</text><g class="cross"><path class="halo" d="M-9 0H9M0 -9V9"/><path d="M-9 0H9M0 -9V9"/>'
         '<circle r="4.5"/></g></svg>'
         f'<figcaption>ξ ≈ <b class="error"></b>{_most(pair)}</figcaption></figure>'

@@ -92,12 +92,13 @@ def error_map(results: Results, index: int) -> Plot:
 
     box = ""
     if pair.search_box is not None:
-        box = f" Red box: the search space of α, [{pair.search_box[0]:g}, {pair.search_box[1]:g}]²."
+        low, high = (f"{x:g}".replace("-", "−") for x in pair.search_box)
+        box = f" Red box: the search space of α, [{low}, {high}]²."
     n = "" if pair.n_eval is None else f" n = {pair.n_eval:,} examples a task."
     many = len(results.seeds)
     mean = "" if many == 1 else f"Mean over {many} seeds. "
     return Plot(
-        f"error_map_{_slug(a)}_{_slug(b)}",
+        f"error_map_{index + 1}_{_slug(a)}_{_slug(b)}",
         f"Disentanglement error: {a} and {b}",
         f"{mean}{pair.distance[:1].upper()}{pair.distance[1:]}, {pair.reduction} over both tasks; "
         f"light is disentangled. Cross: the pre-trained model.{box}{n}",

@@ -33,33 +33,37 @@ def render(
     """
     figures = {p.name: _figure(p, *svgs[p.name]) for p in plots}
     shown = {t.name: t.html() for t in tables.all_tables(results)}
+    both = {name: [figures.get(name, ""), shown.get(name, "")] for name in ("addition", "negation")}
     sections = [
         ("summary", "In short", [_sentence(results), shown["summary"]]),
         ("explore", "Live explorer", [_explorer(results, task_logits)]),
-        ("maps", "Error maps", [*_pick(figures, "error_map"), *_pick(shown, "error_maps")]),
-        ("addition", "Addition", [*_pick(figures, "addition", exact=True), *_pick(shown, "addition", exact=True)]),
-        ("sweeps", "Accuracy along α", _pick(figures, "alpha_sweeps")),
-        ("negation", "Negation", [*_pick(figures, "negation", exact=True), *_pick(shown, "negation", exact=True)]),
-        ("scatter", "Linearized against non-linear", _pick(figures, "single_task_scatter")),
+        ("maps", "Error maps", _starting(figures, "error_map") + _starting(shown, "error_maps")),
+        ("addition", "Addition", both["addition"]),
+        ("sweeps", "Accuracy along α", _starting(figures, "alpha_sweeps")),
+        ("negation", "Negation", both["negation"]),
+        ("scatter", "Linearized against non-linear", _starting(figures, "single_task_scatter")),
         (
             "tasks",
             "Task by task",
             [
                 shown["tasks"],
-                *_pick(figures, "single_task", exact=True),
-                *_pick(shown, "single"),
-                *_pick(figures, "addition_by_task"),
-                *_pick(shown, "addition_by_task"),
-                *_pick(figures, "negation_by_task"),
-                *_pick(shown, "negation_target"),
-                *_pick(shown, "negation_control"),
+                figures.get("single_task", ""),
+                shown.get("single", ""),
+                figures.get("addition_by_task", ""),
+                *_starting(shown, "addition_by_task"),
+                figures.get("negation_by_task", ""),
+                *_starting(shown, "negation_"),
             ],
         ),
-        ("claims", "Claims of the papers", _pick(shown, "claims")),
-        ("cosine", "Angles between task vectors", [*_pick(figures, "cosine"), *_pick(shown, "cosine_")]),
+        ("claims", "Claims of the papers", _starting(shown, "claims")),
+        (
+            "cosine",
+            "Angles between task vectors",
+            _starting(figures, "cosine") + _starting(shown, "cosine_"),
+        ),
         ("configuration", "Configuration and versions", [_configuration(results)]),
-    ]  # fmt: skip
-    kept = [(key, title, parts) for key, title, parts in sections if parts]
+    ]
+    kept = [(key, title, parts) for key, title, parts in sections if any(parts)]
     links = "".join(f'<li><a href="#{key}">{html.escape(title)}</a></li>' for key, title, _ in kept)
     body = "".join(
         f'<section aria-labelledby="{key}"><h2 id="{key}">{html.escape(title)}</h2>'
@@ -68,10 +72,14 @@ def render(
     )
     script = ""
     if task_logits is not None:
-        code = "".join((HERE / name).read_text("utf-8") for name in ("arithmetic.js", "explorer.js"))
+        code = "".join(
+            (HERE / name).read_text("utf-8") for name in ("arithmetic.js", "explorer.js")
+        )
         script = f"<script>{code}</script>"
     title = f"Task arithmetic in three regimes: {html.escape(results.preset)}"
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -100,8 +108,8 @@ this page as PNG, SVG, Markdown and CSV.</footer>
 """
 
 
-def _pick(parts: dict[str, str], prefix: str, exact: bool = False) -> list[str]:
-    return [p for name, p in parts.items() if (name == prefix if exact else name.startswith(prefix))]
+def _starting(parts: dict[str, str], prefix: str) -> list[str]:
+    return [part for name, part in parts.items() if name.startswith(prefix)]
 
 
 def _figure(plot: Plot, wide: str, narrow: str) -> str:
@@ -198,7 +206,8 @@ def _sentence(results: Results) -> str:
 
 def _percent(values: np.ndarray) -> str:
     mean, half = (100 * float(x) for x in over_seeds(values.mean(-1)))
-    return f"{mean:.1f} %" if not np.isfinite(half) else f"{mean:.1f} ± {half:.1f} %"
+    text = f"{mean:.1f} %" if not np.isfinite(half) else f"{mean:.1f} ± {half:.1f} %"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _join(parts: Iterable[str]) -> str:

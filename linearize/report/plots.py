@@ -161,7 +161,9 @@ def negation_tasks(results: Results) -> Plot:
     """Target and control accuracy of each task's negation."""
     methods = ordered(dict(results.negation))
     target = {"pretrained": results.pretrained}
-    control = {} if results.control_pretrained is None else {"pretrained": results.control_pretrained}
+    control = (
+        {} if results.control_pretrained is None else {"pretrained": results.control_pretrained}
+    )
     target |= {m: results.negation[m].target for m in methods}
     control |= {m: results.negation[m].control for m in methods}
     return Plot(
@@ -259,8 +261,8 @@ def negation(results: Results) -> Plot:
         "negation",
         "Negation of each task vector",
         f"Mean test accuracy over {len(results.tasks)} negated tasks, on the task and on its "
-        f"control. Dashed: the control's floor, {results.control_share:.0%} of its pre-trained "
-        f"accuracy, which α respects on validation data. {control_phrase(results)} "
+        f"control. Dashed: the control's floor, {100 * results.control_share:g} % of its "
+        f"pre-trained accuracy, which α respects on validation data. {control_phrase(results)} "
         f"{seeds_phrase(results)} {examples_phrase(results)}",
         "Horizontal bars: target and control accuracy, one a method.",
         draw,
@@ -356,7 +358,12 @@ def sweeps(results: Results) -> Plot:
             for m in found
         ]
         if "joint" in results.addition:
-            ax.axhline(100 * results.addition["joint"].accuracy.mean(), color=colour("joint"), lw=1.2, ls=":")
+            ax.axhline(
+                100 * results.addition["joint"].accuracy.mean(),
+                color=colour("joint"),
+                lw=1.2,
+                ls=":",
+            )
             handles.append(Line2D([], [], color=colour("joint"), ls=":", label=label("joint")))
         ax.set_xlabel("Scaling coefficient α (one for all tasks)")
         ax.set_ylabel("Mean test accuracy [%]")
@@ -386,7 +393,9 @@ def sweeps_by_task(results: Results) -> Plot:
         fig = figure(narrow, (1.75 if narrow else 2.0) * down + 0.6)
         axes = fig.subplots(down, across, squeeze=False, sharex=True, sharey=True)
         for t, (ax, name) in enumerate(zip(axes.flat, results.tasks, strict=False)):
-            ax.axhline(100 * results.pretrained[:, t].mean(), color=colour("pretrained"), lw=1, ls="--")
+            ax.axhline(
+                100 * results.pretrained[:, t].mean(), color=colour("pretrained"), lw=1, ls="--"
+            )
             for m, sweep in found.items():
                 _curve(ax, results.alphas, sweep[..., t], m)
             ax.set_title(shorten(name, 16 if narrow else 24), fontsize=8.5, fontweight="normal")

@@ -290,7 +290,9 @@ class _Node:
         if not fits:
             wanted = tuple("any" if n is None else n for n in shape)
             raise ResultsError(f"{self._name(key)} has shape {array.shape}; expected {wanted}")
-        if upper is not None and (np.nanmin(array, initial=0) < 0 or np.nanmax(array, initial=0) > upper):
+        if upper is not None and (
+            np.nanmin(array, initial=0) < 0 or np.nanmax(array, initial=0) > upper
+        ):
             raise ResultsError(
                 f"{self._name(key)} reaches from {np.nanmin(array):g} to {np.nanmax(array):g}; "
                 f"expected fractions in [0, {upper:g}]"
@@ -331,13 +333,19 @@ def load_explorer(run_dir: Path | str, results: Results) -> tuple[TaskLogits, ..
 def _task_logits(
     path: Path, arrays: Mapping[str, NDArray[Any]], task: str, results: Results
 ) -> TaskLogits:
-    missing = [k for k in (f"{task}/{n}" for n in ("logits0", "dlogits", "labels")) if k not in arrays]
+    missing = [
+        k for k in (f"{task}/{n}" for n in ("logits0", "dlogits", "labels")) if k not in arrays
+    ]
     if missing:
         raise ResultsError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
     logits0 = arrays[f"{task}/logits0"].astype(np.float32)
     dlogits = arrays[f"{task}/dlogits"].astype(np.float32)
     labels = arrays[f"{task}/labels"]
-    if logits0.ndim != 2 or not logits0.size or dlogits.shape != (len(results.tasks), *logits0.shape):
+    if (
+        logits0.ndim != 2
+        or not logits0.size
+        or dlogits.shape != (len(results.tasks), *logits0.shape)
+    ):
         raise ResultsError(
             f"{path}: {task}/logits0 {logits0.shape} and {task}/dlogits {dlogits.shape} do not fit "
             f"(E, C) and ({len(results.tasks)}, E, C)"
@@ -352,5 +360,7 @@ def _task_logits(
         )
     named = results.classes.get(task)
     if named is not None and len(named) != classes:
-        raise ResultsError(f"{path}: {task} has {classes} logits, results.json {len(named)} classes")
+        raise ResultsError(
+            f"{path}: {task} has {classes} logits, results.json {len(named)} classes"
+        )
     return TaskLogits(task, logits0, dlogits, labels.astype(np.int32))

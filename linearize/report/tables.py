@@ -15,6 +15,7 @@ from linearize.report.stats import over_seeds
 from linearize.report.style import REGIMES, label, ordered
 
 NONE = "–"
+MEAN = "Mean"
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,12 @@ class Table:
                 text = _html_number(cell.text) if number else html.escape(cell.text)
                 text = f"<strong>{text}</strong>" if cell.best else text
                 cells.append(f"<td{_class(number)}>{text}</td>")
-            body.append(f"<tr>{''.join(cells)}</tr>")
+            kind = ' class="mean"' if row[0].text == MEAN else ""
+            body.append(f"<tr{kind}>{''.join(cells)}</tr>")
+        title = html.escape(self.title)
         return (
-            f'<div class="scroll" role="region" tabindex="0" aria-label="{html.escape(self.title)}">'
-            f'<table id="table-{self.name}"><caption>{html.escape(self.title)}</caption>'
+            f'<div class="scroll" role="region" tabindex="0" aria-label="{title}">'
+            f'<table id="table-{self.name}"><caption>{title}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
             f'<p class="caption">{html.escape(self.caption)}</p>'
         )
@@ -97,10 +100,18 @@ class Table:
         """The table for a terminal."""
         table = RichTable(title=self.title, caption=self.caption, title_justify="left")
         table.caption_justify = "left"
-        for name, number in zip(self.columns, self._numeric(), strict=True):
-            table.add_column(name, justify="right" if number else "left", overflow="fold")
+        for j, (name, number) in enumerate(zip(self.columns, self._numeric(), strict=True)):
+            width = max((len(row[j].text) for row in self.rows), default=0)
+            table.add_column(
+                name,
+                justify="right" if number else "left",
+                overflow="fold",
+                min_width=width if width <= 20 else None,
+            )
         for row in self.rows:
-            table.add_row(*(f"[bold]{_plain(c.text)}[/]" if c.best else _plain(c.text) for c in row))
+            table.add_row(
+                *(f"[bold]{_plain(c.text)}[/]" if c.best else _plain(c.text) for c in row)
+            )
         return table
 
     def _numeric(self) -> list[bool]:
@@ -248,7 +259,14 @@ def summary(results: Results) -> Table:
         f"Accuracy in %, mean over {len(results.tasks)} tasks. {seeds_phrase(results)} "
         "Addition: all task vectors at one α chosen on validation data. Negation: lower target "
         "is better, control should stay. Bold: best of the regimes.",
-        ("Method", "Single task", "Addition", "normalized", "Negation: target ↓", "control"),
+        (
+            "Method",
+            "Single task",
+            "Addition",
+            "Addition, normalized",
+            "Negation: target ↓",
+            "Negation: control",
+        ),
         _freeze(rows),
     )
 
@@ -261,7 +279,7 @@ def _by_task(
     for t, task in enumerate(results.tasks):
         row = [Cell(task), *(percent(columns[m][:, t]) for m in methods)]
         rows.append(_highlight_row(row, methods, low))
-    mean = [Cell("Mean"), *(percent(columns[m].mean(-1)) for m in methods)]
+    mean = [Cell(MEAN), *(percent(columns[m].mean(-1)) for m in methods)]
     rows.append(_highlight_row(mean, methods, low))
     return Table(name, title, caption, ("Task", *(label(m) for m in methods)), _freeze(rows))
 
@@ -381,8 +399,8 @@ def negation(results: Results) -> Table:
         "negation",
         "Negation",
         "Test accuracy in %, mean over the tasks, each task's vector subtracted alone. α minimises "
-        f"the target's validation accuracy while the control keeps {results.control_share:.0%} of "
-        f"its pre-trained accuracy. {control_phrase(results)} {seeds_phrase(results)}",
+        f"the target's validation accuracy while the control keeps {100 * results.control_share:g} % "
+        f"of its pre-trained accuracy. {control_phrase(results)} {seeds_phrase(results)}",
         ("Method", "α", "Target ↓", "Control"),
         _freeze(rows),
     )

@@ -35,13 +35,9 @@ def write_all(run_dir: Path | str) -> Path:
     with rc_context(PLAIN):
         for plot in drawings:
             wide = plot.draw(False)
-            files[run_dir / "figures" / f"{plot.name}.png"] = _save(wide, "png", PAPER)
-            files[run_dir / "figures" / f"{plot.name}.svg"] = _save(wide, "svg", PAPER)
-            narrow = plot.draw(True)
-            svgs[plot.name] = (
-                _save(wide, "svg", "none").decode(),
-                _save(narrow, "svg", "none").decode(),
-            )
+            svg = files[run_dir / "figures" / f"{plot.name}.svg"] = _save(wide, "svg")
+            files[run_dir / "figures" / f"{plot.name}.png"] = _save(wide, "png")
+            svgs[plot.name] = (svg.decode(), _save(plot.draw(True), "svg").decode())
     for table in tables.all_tables(results):
         files[run_dir / "tables" / f"{table.name}.md"] = table.markdown()
         files[run_dir / "tables" / f"{table.name}.csv"] = table.csv()
@@ -72,8 +68,9 @@ def all_plots(results: Results) -> list[plots.Plot]:
     return drawings
 
 
-def _save(figure: Figure, kind: str, background: str) -> bytes:
+def _save(figure: Figure, kind: str) -> bytes:
     out = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    figure.savefig(out, format=kind, facecolor=background, metadata=metadata)
+    figure.savefig(out, format=kind, facecolor=PAPER, metadata=metadata)
+    figure.set_layout_engine("none")  # placed once: a second format need not solve it again
     return out.getvalue()

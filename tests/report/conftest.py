@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 NAMES = (
-    "mnist", "fashion", "traffic-signs", "letters", "animals", "landsat", "digits", "emoji", "clip-art"
+    "mnist", "fashion", "traffic-signs", "letters", "animals", "landsat", "digits", "emoji",
+    "clip-art",
 )  # fmt: skip
 
 
@@ -144,9 +145,7 @@ def make_results(
     return json.loads(json.dumps(results, default=lambda a: np.asarray(a).tolist()))
 
 
-def make_explorer(
-    results: dict[str, Any], E: int = 80, seed: int = 1
-) -> dict[str, np.ndarray]:
+def make_explorer(results: dict[str, Any], E: int = 80, seed: int = 1) -> dict[str, np.ndarray]:
     """The arrays of ``explorer.npz``: each task's vector helps itself and disturbs the others."""
     rng = np.random.default_rng(seed)
     T = len(results["tasks"])
