@@ -1,0 +1,168 @@
+"""Names, arithmetic, and errors that name the key path."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from linearize import tree
+from linearize.task_vector import TaskVector
+
+
+@pytest.fixture
+def params():
+    return {
+        "blocks": [{"kernel": jnp.arange(6.0).reshape(2, 3)}, {"kernel": jnp.ones((3, 2))}],
+        "norm": (jnp.ones(2, jnp.bfloat16),),
+        "step": jnp.array(3),
+        "rng": jax.random.key(0),
+    }
+
+
+class TestNames:
+    def test_nested_flat_and_vector_agree(self, params):
+        names = ("blocks/0/kernel", "blocks/1/kernel", "norm/0", "rng", "step")
+        assert tree.names(params) == names
+        assert tree.names(tree.flatten(params)) == names
+        assert tree.names(TaskVector(tree.flatten(params))) == names
+
+    def test_registered_dataclasses_are_named_by_field(self):
+        @jax.tree_util.register_dataclass
+        @__import__("dataclasses").dataclass
+        class Head:
+            kernel: jax.Array
+
+        assert tree.names({"head": Head(jnp.ones(2))}) == ("head/kernel",)
+
+    def test_select(self, params):
+        assert tree.select(params) == ("blocks/0/kernel", "blocks/1/kernel", "norm/0")
+        assert tree.select(params, r"blocks/1") == ("blocks/1/kernel",)
+        assert tree.select(params, ["^norm", "0/kernel"]) == ("blocks/0/kernel", "norm/0")
+
+    @pytest.mark.parametrize("pattern", ["attention", "step", ["rng", "x"]])
+    def test_select_of_nothing_shows_names(self, params, pattern):
+        with pytest.raises(ValueError, match=r"picks no trainable leaf.*blocks/0/kernel"):
+            tree.select(params, pattern)
+
+    def test_update_keeps_structure_and_other_leaves(self, params):
+        new = tree.update(params, {"norm/0": jnp.zeros(2)})
+        assert jax.tree.structure(new) == jax.tree.structure(params)
+        assert new["blocks"][0]["kernel"] is params["blocks"][0]["kernel"]
+        np.testing.assert_array_equal(new["norm"][0], np.zeros(2))
+
+
+class TestArithmetic:
+    def test_add_then_subtract(self, params):
+        delta = {"blocks/0/kernel": jnp.full((2, 3), 0.5), "norm/0": jnp.full(2, 0.25)}
+        moved = tree.add(params, delta, scale=2.0)
+        assert moved["norm"][0].dtype == jnp.bfloat16
+        back = tree.subtract(moved, params)
+        assert all(d.dtype == jnp.float32 for d in back.values())
+        np.testing.assert_array_equal(back["blocks/0/kernel"], np.ones((2, 3)))
+        np.testing.assert_array_equal(back["norm/0"], np.full(2, 0.5))
+        np.testing.assert_array_equal(back["blocks/1/kernel"], np.zeros((3, 2)))
+        assert set(back) == set(tree.select(params))
+
+    def test_sum_is_taken_in_float32(self):
+        """1 + 2^-8 · 3 rounds up in bfloat16; a scale taken in bfloat16 first would not."""
+        leaf, delta = jnp.ones(1, jnp.bfloat16), jnp.array([1.001])
+        out = tree.add({"w": leaf}, {"w": delta}, scale=0.01171)
+        expected = jnp.asarray(np.float32(1) + np.float32(0.01171) * np.float32(1.001))
+        assert out["w"][0] == expected.astype(jnp.bfloat16)
+
+    def test_norm_and_dot(self):
+        a, b = {"x": jnp.array([3.0, 0.0])}, {"x": jnp.array([1.0, 2.0])}
+        assert tree.dot(a, b) == 3
+        assert tree.norm({"x": jnp.array([3.0]), "y": jnp.array([[4.0]])}) == 5
+        assert tree.norm({"z": jnp.array([3 + 4j])}) == 5
+
+    def test_dot_of_bfloat16_is_summed_in_float32(self):
+        ones = {"w": jnp.ones(1000, jnp.bfloat16)}
+        assert tree.dot(ones, ones) == 1000
+        assert tree.dot(ones, ones).dtype == jnp.float32
+
+    def test_norm_has_a_gradient_at_zero(self):
+        gradient = jax.grad(lambda x: tree.norm({"x": x}))
+        np.testing.assert_array_equal(gradient(jnp.zeros(3)), np.zeros(3))
+        np.testing.assert_allclose(gradient(jnp.array([3.0, 4.0])), [0.6, 0.8])
+
+    def test_dot_of_other_names(self):
+        with pytest.raises(tree.StructureMismatch, match="missing: x"):
+            tree.dot({"x": jnp.ones(2)}, {"y": jnp.ones(2)})
+
+
+class TestErrors:
+    def test_one_error_lists_everything(self, params):
+        flat = tree.flatten(params)
+        wrong = {**flat, "blocks/0/kernel": jnp.ones((3, 3)), "nrm/0": flat["norm/0"]}
+        del wrong["norm/0"], wrong["step"]
+        with pytest.raises(tree.StructureMismatch) as caught:
+            tree.check_match(params, wrong, what="checkpoint")
+        message = str(caught.value)
+        for part in (
+            "checkpoint",
+            "4 problem(s)",
+            "mis-shaped: blocks/0/kernel is (3, 3), expected (2, 3)",
+            "extra: nrm/0 (did you mean norm/0?)",
+            "missing: norm/0",
+            "missing: step",
+        ):
+            assert part in message
+        assert tree.differences(params, {}, subset=True) == []
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, jnp.bfloat16])
+    def test_non_finite_leaves_are_named(self, params, dtype):
+        tree.check_finite(params)
+        bad = np.ones((2, 2)).astype(dtype)
+        bad[0, 1] = np.nan
+        bad[1, 1] = -np.inf
+        with pytest.raises(tree.NonFiniteError, match=r"weights.*\n  bad/w: 2 of 4$"):
+            tree.check_finite({**params, "bad": {"w": bad}}, what="weights")
+
+
+class TestFingerprint:
+    def test_depends_on_values_names_dtypes_and_shapes(self):
+        base = {"a": np.zeros((2, 3), np.float32)}
+        variants = [
+            base,
+            {"b": base["a"]},
+            {"a": base["a"].reshape(3, 2)},
+            {"a": base["a"].astype(jnp.bfloat16)},
+            {"a": base["a"].astype(np.int32)},
+            {"a": np.nextafter(base["a"], 1)},
+            {"a": -base["a"]},
+            {"a": base["a"], "b": base["a"]},
+        ]
+        assert len({tree.fingerprint(v) for v in variants}) == len(variants)
+
+    def test_same_for_numpy_jax_nested_and_flat(self, params):
+        expected = tree.fingerprint(params)
+        assert tree.fingerprint(tree.flatten(params)) == expected
+        plain = {n: np.asarray(v) for n, v in tree.flatten(params).items() if n != "rng"}
+        assert tree.fingerprint({**plain, "rng": params["rng"]}) == expected
+        assert tree.fingerprint(jax.tree.map(lambda a: a.copy(), params)) == expected
+
+    def test_scalars_and_vectors_of_one_differ(self):
+        assert tree.fingerprint({"a": jnp.ones(())}) != tree.fingerprint({"a": jnp.ones(1)})
+
+    def test_changed_numpy_array_is_read_again(self):
+        leaf = np.zeros(3)
+        before = tree.fingerprint({"a": leaf})
+        leaf[0] = 1
+        assert tree.fingerprint({"a": leaf}) != before
+
+    def test_forgets_arrays_that_died(self):
+        gc.collect()
+        before = len(tree._DIGESTS)
+        leaves = [jnp.full(3, i) for i in range(50)]
+        digests = {tree.fingerprint({"a": leaf}) for leaf in leaves}
+        assert len(digests) == 50
+        del leaves
+        gc.collect()
+        assert len(tree._DIGESTS) == before
+
+    def test_not_under_jit(self):
+        with pytest.raises(TypeError, match="a is traced"):
+            jax.jit(lambda a: tree.fingerprint({"a": a}))(jnp.ones(2))
