@@ -169,7 +169,7 @@ def linear_probe(
     normalize_features: bool = False,
     standardize: bool = True,
     max_iterations: int = 500,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-6,
 ) -> Head:
     """Multinomial logistic regression on frozen features, by L-BFGS.
 

@@ -233,7 +233,7 @@ def _packaged(name: str, family: Family) -> Mapping[str, np.ndarray]:
     assert family.convert is not None
     digest = assets.REGISTRY[name].sha256
     path = assets.cache_dir() / "converted" / f"{name}-{digest[:12]}-{_CONVERSION}.safetensors"
-    with contextlib.suppress(FileNotFoundError, io.CorruptFileError):
+    with contextlib.suppress(OSError, io.CorruptFileError):
         return io.load_tree(path)[0]
     leaves = family.convert(assets.fetch(name))
     tree.check_finite(leaves, what=f"weights of {name}")

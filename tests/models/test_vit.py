@@ -8,7 +8,7 @@ import pytest
 from linearize import assets, models, taylor, tree
 from linearize.models import vit
 
-SMALL = dict(image_size=28, depth=3, width=32, heads=2, hidden=64, grid=5)
+SMALL = {"image_size": 28, "depth": 3, "width": 32, "heads": 2, "hidden": 64, "grid": 5}
 
 
 def unit(z):
@@ -134,9 +134,7 @@ def test_scan_and_remat_change_nothing(small, scan, remat):
     if scan:
         params, tau = models.stack(params), models.stack(tau)
         plain = plain[0], models.stack(plain[1])
-    out, gradient = loss_and_gradient(
-        vit.ViT(**SMALL, scan=scan, remat=remat), params, tau, images
-    )
+    out, gradient = loss_and_gradient(vit.ViT(**SMALL, scan=scan, remat=remat), params, tau, images)
     np.testing.assert_allclose(out, plain[0], rtol=1e-4, atol=1e-5)
     assert gradient.keys() == plain[1].keys()
     for name, value in gradient.items():
