@@ -135,14 +135,14 @@ class TaskVector:
         return self + (-other) if isinstance(other, TaskVector) else NotImplemented
 
     def __mul__(self, scale: float | Array) -> "TaskVector":
-        if isinstance(scale, TaskVector | str) or jnp.ndim(scale) != 0:
+        if not _is_scalar(scale):
             return NotImplemented
         return replace(self, delta={n: d * scale for n, d in self.delta.items()})
 
     __rmul__ = __mul__
 
     def __truediv__(self, scale: float | Array) -> "TaskVector":
-        if isinstance(scale, TaskVector | str) or jnp.ndim(scale) != 0:
+        if not _is_scalar(scale):
             return NotImplemented
         return replace(self, delta={n: d / scale for n, d in self.delta.items()})
 
@@ -210,6 +210,10 @@ class TaskVector:
 
 def _traced(params: Params) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params))
+
+
+def _is_scalar(value: Any) -> bool:
+    return bool(getattr(value, "shape", None) == () or isinstance(value, int | float))
 
 
 def _is_zero(value: Any) -> bool:
