@@ -491,8 +491,9 @@ class _Run:
     def _until_event(self, step: int) -> int:
         """Steps until the host has something to do between two calls."""
         stops = [s for s in self.config.save_vectors_at if s > step] + [self.total]
-        for every in (self.config.checkpoint_every, self.config.validate_every):
-            stops += [step - step % every + every] if every else []
+        checkpoint = self.config.checkpoint_every if self.checkpoints is not None else 0
+        validate = self.config.validate_every if self.validation is not None else 0
+        stops += [step - step % every + every for every in (checkpoint, validate) if every]
         return min(stops) - step
 
     def _events(self, step: int) -> None:

@@ -17,15 +17,17 @@ from linearize.types import Array
 Decay = Literal["tau", "theta"]
 Schedule = Literal["cosine", "linear", "constant"]
 
-# need more than gradients and parameters: a value, a function, or per-example gradients
-_UNFIT = {"lbfgs", "noisy_sgd", "contrib.dpsgd", "contrib.momo", "contrib.momo_adam"} | {
-    "contrib.sophia"
+# These need more than gradients and parameters (a value, a function, per-example gradients), or a
+# rate that does not change.
+_UNFIT = {
+    *("lbfgs", "noisy_sgd", "contrib.dpsgd", "contrib.momo", "contrib.momo_adam"),
+    *("contrib.sophia", "optimistic_adam", "rprop", "sm3"),
 }
 
 
 @functools.cache
 def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """Every optimizer of optax that is made from a learning rate, by name.
+    """Every optimizer of optax that is made from a learning-rate schedule, by name.
 
     Those of ``optax.contrib`` are called ``contrib.NAME``.
 
