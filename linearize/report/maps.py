@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -26,7 +27,8 @@ def edges(centres: Floats) -> Floats:
 
 def upper_limit(pair: PairMap) -> float:
     """The colour scale's top, shared by the pair's regimes: their largest mean, rounded up."""
-    largest = max(float(np.nanmax(total.mean(0))) for total in pair.total.values())
+    means = np.concatenate([total.mean(0).ravel() for total in pair.total.values()])
+    largest = float(means[np.isfinite(means)].max(initial=0.0))
     return max(0.1, float(np.ceil(largest * 10 - 1e-9)) / 10)
 
 
@@ -39,7 +41,7 @@ def error_label(pair: PairMap) -> str:
     return f"disentanglement error ξ ({both} over both tasks{limits})"
 
 
-def _draw_map(ax: Axes, pair: PairMap, total: Floats, upper: float) -> object:
+def _draw_map(ax: Axes, pair: PairMap, total: Floats, upper: float) -> QuadMesh:
     borders = edges(pair.alphas)
     mesh = ax.pcolormesh(
         borders, borders, total.mean(0).T, cmap=ERROR_MAP, vmin=0, vmax=upper, rasterized=True
@@ -69,16 +71,16 @@ def error_map(results: Results, index: int) -> Plot:
         down, across = (len(regimes), 1) if narrow else (1, len(regimes))
         fig = figure(narrow, 3.0 * down + 0.7 if narrow else 3.3)
         axes = fig.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-        mesh = None
+        meshes = []
         for i, (ax, regime) in enumerate(zip(axes.flat, regimes, strict=True)):
-            mesh = _draw_map(ax, pair, pair.total[regime], upper)
+            meshes.append(_draw_map(ax, pair, pair.total[regime], upper))
             ax.set_title(label(regime))
             if not narrow or i == len(regimes) - 1:
                 ax.set_xlabel(f"α of {shorten(a)}")
             if narrow or i == 0:
                 ax.set_ylabel(f"α of {shorten(b)}")
         bar = fig.colorbar(
-            mesh,
+            meshes[0],
             ax=axes,
             location="bottom" if narrow else "right",
             shrink=0.95 if narrow else 0.9,
@@ -113,7 +115,8 @@ def cosine(results: Results) -> Plot:
     T = len(results.tasks)
     means = {r: results.cosine[r].mean(0) for r in regimes}
     off = ~np.eye(T, dtype=bool)
-    largest = max((float(np.nanmax(np.abs(m[off]))) for m in means.values() if T > 1), default=0.1)
+    rest = np.abs(np.concatenate([m[off] for m in means.values()]))
+    largest = float(rest[np.isfinite(rest)].max(initial=0.0))
     upper = max(0.05, float(np.ceil(largest * 20)) / 20)
     names = [shorten(t, 15) for t in results.tasks]
 
@@ -121,10 +124,10 @@ def cosine(results: Results) -> Plot:
         down, across = (len(regimes), 1) if narrow else (1, len(regimes))
         fig = figure(narrow, 3.7 * down if narrow else 4.3)
         axes = fig.subplots(down, across, squeeze=False)
-        image = None
+        images = []
         for ax, regime in zip(axes.flat, regimes, strict=True):
             shown = np.where(off, means[regime], np.nan)
-            image = ax.imshow(shown, cmap="RdBu_r", vmin=-upper, vmax=upper)
+            images.append(ax.imshow(shown, cmap="RdBu_r", vmin=-upper, vmax=upper))
             for i in range(T):
                 ax.text(i, i, "1", ha="center", va="center", fontsize=7, color=MUTED)
                 for j in range(T):
@@ -141,7 +144,7 @@ def cosine(results: Results) -> Plot:
             ax.spines[:].set_visible(False)
             ax.set_title(label(regime))
         bar = fig.colorbar(
-            image,
+            images[0],
             ax=axes,
             location="bottom" if narrow else "right",
             shrink=0.8,

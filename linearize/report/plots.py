@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,7 +16,6 @@ from linearize.report.style import (
     MARKERS,
     MUTED,
     PAPER,
-    PLAIN,
     REGIMES,
     TASK_MARKERS,
     colour,
@@ -33,7 +31,10 @@ WIDE, NARROW = 9.0, 3.7
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure to draw: ``draw(narrow)`` gives the desktop's or the phone's layout."""
+    """A figure to draw: ``draw(narrow)`` gives the desktop's or the phone's layout.
+
+    Call it inside ``matplotlib.rc_context(style.PLAIN)``.
+    """
 
     name: str
     title: str
@@ -45,12 +46,6 @@ class Plot:
 def figure(narrow: bool, height: float) -> Figure:
     """An empty figure of the right width; height in inches."""
     return Figure(figsize=(NARROW if narrow else WIDE, height), layout="constrained")
-
-
-def drawn(draw: Callable[[bool], Figure], narrow: bool) -> Figure:
-    """The figure, drawn with the house's settings."""
-    with rc_context(PLAIN):
-        return draw(narrow)
 
 
 def _legend(fig: Figure, handles: Sequence[Line2D], narrow: bool, ncols: int = 8) -> None:
@@ -183,6 +178,8 @@ def _bars(ax: Axes, series: Mapping[str, Floats]) -> None:
     """Horizontal bars of task means, shape (S,): mean, interval, and a dot a seed."""
     for i, (m, values) in enumerate(series.items()):
         mean, half = (float(x) for x in over_seeds(100 * values))
+        if not np.isfinite(mean):
+            continue
         ax.barh(i, mean, color=colour(m), height=0.66)
         if len(values) > 1:
             spread = np.linspace(-0.16, 0.16, len(values))

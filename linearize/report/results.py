@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,9 +166,12 @@ def parse(raw: Any) -> Results:
     control = top.get("control_task", default=None)
     if isinstance(control, str):
         control = [control] * T
-    if control is not None and len(control) != T:
-        raise ResultsError(f"control_task has {len(control)} entries; expected a name or {T} names")
-    seconds = top.get("seconds", default=None)
+    if control is not None and (not isinstance(control, Sequence) or len(control) != T):
+        raise ResultsError(f"control_task is {control!r}; expected a name or {T} names")
+    classes = _Node(top.mapping("classes"), "classes")
+    counts = _Node(top.mapping("counts"), "counts")
+    seconds = top.optional("seconds", ())
+    share = top.optional("control_share", ())
     return Results(
         preset=str(top.get("preset")),
         experiment=str(top.get("experiment", default="compare")),
@@ -177,8 +181,8 @@ def parse(raw: Any) -> Results:
         model=top.mapping("model"),
         versions=top.mapping("versions"),
         config=top.mapping("config"),
-        classes={str(t): tuple(map(str, c)) for t, c in top.mapping("classes").items()},
-        counts=top.mapping("counts"),
+        classes={t: tuple(map(str, classes.list(t))) for t in classes.value},
+        counts={t: counts.mapping(t) for t in counts.value},
         alphas=alphas,
         pretrained=top.numbers("pretrained", (S, T), upper=1),
         random_init=top.optional("random_init", (S, T), upper=1),
@@ -187,15 +191,10 @@ def parse(raw: Any) -> Results:
         negation={m: negation(top.child(f"negation/{m}")) for m in top.mapping("negation")},
         control_tasks=None if control is None else tuple(map(str, control)),
         control_pretrained=top.optional("control_pretrained", (S, T), upper=1),
-        control_share=float(top.get("control_share", default=0.95)),
+        control_share=0.95 if share is None else float(share),
         cosine={m: top.numbers(f"cosine/{m}", (S, T, T)) for m in top.mapping("cosine")},
-        maps=tuple(
-            _pair_map(_Node(m, f"maps/{i}"), S, tasks)
-            for i, m in enumerate(top.get("maps", default=[]))
-        ),
-        claims=tuple(
-            _claim(_Node(c, f"claims/{i}")) for i, c in enumerate(top.get("claims", default=[]))
-        ),
+        maps=tuple(_pair_map(node, S, tasks) for node in top.children("maps")),
+        claims=tuple(_claim(node) for node in top.children("claims")),
     )
 
 
@@ -208,7 +207,7 @@ def _pair_map(node: "_Node", S: int, tasks: Sequence[str]) -> PairMap:
     if G < 2 or np.any(np.diff(alphas) <= 0):
         raise ResultsError(f"{node.path}/alphas must be two or more rising numbers, got {alphas}")
     box = node.optional("search_box", (2,))
-    n_eval = node.get("n_eval", default=None)
+    n_eval = node.optional("n_eval", ())
     return PairMap(
         tasks=(pair[0], pair[1]),
         alphas=alphas,
@@ -251,13 +250,24 @@ class _Node:
 
     def get(self, key: str, default: Any = ...) -> Any:
         value = self.value
-        for part in key.split("/"):
+        for part in [key] if key in value else key.split("/"):  # a task's name may hold a slash
             if not isinstance(value, Mapping) or part not in value:
                 if default is ...:
                     raise ResultsError(f"key {self._name(key)!r} is missing")
                 return default
             value = value[part]
         return value
+
+    def list(self, key: str) -> Sequence[Any]:
+        value = self.get(key, default=None)
+        if value is None:
+            return ()
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise ResultsError(f"{self._name(key)} is {value!r}; expected a list")
+        return value
+
+    def children(self, key: str) -> "tuple[_Node, ...]":
+        return tuple(_Node(v, self._name(f"{key}/{i}")) for i, v in enumerate(self.list(key)))
 
     def child(self, key: str) -> "_Node":
         return _Node(self.get(key), self._name(key))
@@ -320,9 +330,9 @@ def load_explorer(run_dir: Path | str, results: Results) -> tuple[TaskLogits, ..
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, zlib.error, zipfile.BadZipFile) as error:
         raise ResultsError(
             f"{path} is damaged ({error}); delete it for a page without the live explorer, "
             "or run the experiment again"

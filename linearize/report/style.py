@@ -1,5 +1,7 @@
 """Names, colours and marks of the methods: one look for every figure, table and page."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
@@ -47,7 +49,7 @@ TASK_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 ERROR_MAP = "viridis_r"
 """Light where the error is low, as in the papers; perceptually uniform."""
 
-PLAIN = {
+PLAIN: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "axes.titlesize": 9.5,

@@ -376,6 +376,7 @@ def negation(results: Results) -> Table:
     """Negation of each task vector: α, target and control accuracy of each method."""
     methods = ordered(dict(results.negation))
     kept = results.control_pretrained
+    share = f"{100 * results.control_share:g} %"
     rows = [
         [
             Cell(label("pretrained")),
@@ -399,8 +400,8 @@ def negation(results: Results) -> Table:
         "negation",
         "Negation",
         "Test accuracy in %, mean over the tasks, each task's vector subtracted alone. α minimises "
-        f"the target's validation accuracy while the control keeps {100 * results.control_share:g} % "
-        f"of its pre-trained accuracy. {control_phrase(results)} {seeds_phrase(results)}",
+        f"the target's validation accuracy while the control keeps {share} of its "
+        f"pre-trained accuracy. {control_phrase(results)} {seeds_phrase(results)}",
         ("Method", "α", "Target ↓", "Control"),
         _freeze(rows),
     )
