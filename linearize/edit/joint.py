@@ -21,6 +21,8 @@ def joint_examples(splits: Sequence[Any]) -> dict[str, np.ndarray]:
     Raises:
         ValueError: no task, or inputs of different shapes or dtypes.
     """
+    if not len(splits):
+        raise ValueError("splits is empty; give at least one task's examples")
     pairs = [examples(split) for split in splits]
     kinds = {(np.shape(x)[1:], str(np.asarray(x).dtype)) for x, _ in pairs}
     if len(kinds) != 1:

@@ -69,6 +69,8 @@ def regime_accuracies(
     [[0.5], [1.0]]
     """
     one_of("regime", regime, ("nonlinear", "posthoc", "linear"))
+    if not len(splits):
+        raise ValueError("splits is empty; give at least one data set")
     if cached is not None and regime == "nonlinear":
         raise ValueError("cached holds affine outputs, which regime='nonlinear' cannot use")
     if cached is not None and len(cached) != len(splits):
