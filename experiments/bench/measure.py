@@ -13,6 +13,11 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+ABOUT = (
+    "Speed and memory of linearize. Every speed is a ratio of two programs timed in turns in one "
+    "run; operations and compiled memory are exact."
+)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -59,6 +64,7 @@ class Times(NamedTuple):
 
     @property
     def ratios(self) -> list[float]:
+        """First over second, pair by pair."""
         return [a / b for a, b in zip(self.first, self.second, strict=True)]
 
     @property
@@ -116,7 +122,9 @@ def facts() -> dict[str, Any]:
         "versions": versions,
         "system": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory_bytes": _memory(),
         "devices": [str(d) for d in jax.devices()],
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,

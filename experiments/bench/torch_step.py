@@ -154,19 +154,19 @@ class Step:
     def features(self, images: np.ndarray) -> np.ndarray:
         """f_lin at the present τ."""
         with torch.no_grad():
-            return self.f_lin(self.params0, self.tau, torch.from_numpy(images)).numpy()
+            return self.f_lin(self.params0, self.tau, torch.tensor(images)).numpy()
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> float:
         """One step on a batch; the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
-        z = self.f_lin(self.params0, self.tau, torch.from_numpy(images)) - self.center
+        z = self.f_lin(self.params0, self.tau, torch.tensor(images)) - self.center
         z = z / z.norm(dim=-1, keepdim=True)
         logits = self.temperature * z @ self.kernel
-        loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels).long())
+        loss = nn.functional.cross_entropy(logits, torch.tensor(labels, dtype=torch.long))
         loss.backward()
         nn.utils.clip_grad_norm_(list(self.tau.values()), 1.0)
         self.optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
 
 def main(request: dict[str, Any]) -> dict[str, float]:

@@ -1,0 +1,60 @@
+"""``python -m experiments.bench [--case NAME ...] [--out FILE] [--tiny]``."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.bench import against_torch, maps, measure, steady, step
+from experiments.bench.measure import Row
+from experiments.bench.problem import FULL, TINY, Size
+from linearize import io
+
+CASES: dict[str, Callable[[Size], list[Row]]] = {
+    step.CASE: step.rows,
+    step.REMAT_CASE: step.remat_rows,
+    maps.CASE: maps.rows,
+    steady.CASE: steady.rows,
+    against_torch.CASE: against_torch.rows,
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the cases, print the table, write the JSON; 1 if a goal was missed."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench", description=measure.ABOUT)
+    parser.add_argument("--case", action="append", choices=CASES, help="one case; may be repeated")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/bench.json"))
+    parser.add_argument(
+        "--tiny", action="store_true", help="sizes for a test: no number means much"
+    )
+    chosen = parser.parse_args(args)
+    size = TINY if chosen.tiny else FULL
+    console = Console(stderr=True)
+    rows: list[Row] = []
+    seconds = {}
+    facts = measure.facts()
+    for name in chosen.case or CASES:
+        start = time.perf_counter()
+        with console.status(f"case {name}"):
+            rows += CASES[name](size)
+        seconds[name] = time.perf_counter() - start
+    measure.show(rows)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "schema": 1,
+        "experiment": "bench",
+        "size": vars(size),
+        "facts": facts,
+        "seconds": seconds,
+        "rows": [row.record() for row in rows],
+    }
+    io.write_json(chosen.out, record)
+    console.print(f"written to {chosen.out}")
+    return int(any(row.holds is False for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
