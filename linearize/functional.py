@@ -94,7 +94,8 @@ def from_nnx(
     """An nnx model as ``(f, params)``; the model itself is never changed.
 
     Everything but :class:`flax.nnx.Param` (batch statistics, dropout's keys and counts) is copied
-    now and read afresh in each call, so ``f`` has no state. A tied parameter is one leaf.
+    now and read afresh in each call, so ``f`` has no state. A tied parameter is one leaf, named by
+    the first of its places in the order of attribute names.
 
     Args:
         model: any nnx module.
@@ -179,5 +180,5 @@ def _mode_arguments(
     return {
         a.name: (place, _EVALUATION[a.name] != train)
         for place, a in enumerate(arguments)
-        if a.name in _EVALUATION and getattr(module, a.name, None) is None
+        if a.name in _EVALUATION and not isinstance(getattr(module, a.name, None), bool)
     }
