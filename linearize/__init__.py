@@ -1,5 +1,11 @@
 """Fine-tune pretrained models in their tangent space."""
 
+from linearize import edit as edit
+from linearize import evaluate as evaluate
+from linearize import io as io
+from linearize import tree as tree
+from linearize.disentangle import ErrorMap as ErrorMap
+from linearize.disentangle import disentanglement_error as disentanglement_error
 from linearize.functional import from_linen as from_linen
 from linearize.functional import from_nnx as from_nnx
 from linearize.functional import update_nnx as update_nnx
