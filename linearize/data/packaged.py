@@ -1,0 +1,234 @@
+"""The packaged tasks: a table of readers, and the loader that caches what they give."""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linearize import assets
+from linearize.assets.cache import atomic
+from linearize.data import glyphs, sources
+from linearize.data.prepare import Prepared, build, prepare
+from linearize.data.records import DataError, Limits, Task
+from linearize.data.sources import Paths, Source
+from linearize.data.split import FRACTIONS
+from linearize.data.tfds import from_tfds
+
+VERSION = 1
+"""Raised whenever a reader or the preparation changes what it gives."""
+
+DRAWN_SIDE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class PackagedTask:
+    """A row of ``TASKS``.
+
+    Attributes:
+        read: its reader; ``None`` for data sets of TFDS.
+        assets: names in ``linearize.assets.REGISTRY``.
+        classes: how many.
+        drawn: whether the reader renders at a size of our choice.
+        tfds: the data set's name in TensorFlow Datasets.
+        about: one line.
+    """
+
+    read: Callable[[Paths, int], Source] | None
+    assets: tuple[str, ...]
+    classes: int
+    about: str
+    drawn: bool = False
+    tfds: str = ""
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Who serves it: ``pypi`` alone means that pip alone can fetch it."""
+        return tuple(sorted({assets.REGISTRY[a].provider for a in self.assets})) or ("tfds",)
+
+    @property
+    def licence(self) -> str:
+        """The licences of its assets."""
+        return "; ".join(dict.fromkeys(assets.REGISTRY[a].licence for a in self.assets))
+
+    @property
+    def provenance(self) -> str:
+        """Where its assets come from."""
+        found = list(dict.fromkeys(assets.REGISTRY[a].provenance for a in self.assets))
+        if len(found) > 4:
+            return f"{len(found)} font families, such as {found[0]}"
+        return "; ".join(found)
+
+
+def _fonts(families: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"font/{family}" for family in sorted(set(families)))
+
+
+_SCRIPT_FAMILIES = [family for group in glyphs.SCRIPT_FAMILIES.values() for family in group]
+
+TASKS: dict[str, PackagedTask] = {
+    "mnist": PackagedTask(
+        sources.read_mnist, ("mnist_5k",), 10, "handwritten digits, 5,000 of MNIST"
+    ),
+    "animals": PackagedTask(
+        sources.read_animals, ("animals_images", "animals_labels"), 10, "silhouettes of animals"
+    ),
+    "digits": PackagedTask(
+        sources.read_digits, ("optdigits",), 10, "handwritten digits at 8 × 8, other writers"
+    ),
+    "landsat": PackagedTask(
+        sources.read_landsat, ("satimage",), 6, "ground cover in 3 × 3 pixels of a satellite scene"
+    ),
+    "letters": PackagedTask(
+        glyphs.read_letters,
+        _fonts(glyphs.LETTER_FAMILIES),
+        26,
+        "capital letters in unseen font families",
+        drawn=True,
+    ),
+    "scripts": PackagedTask(
+        glyphs.read_scripts,
+        _fonts(_SCRIPT_FAMILIES),
+        len(glyphs.SCRIPTS),
+        "the writing system of a letter, in unseen font families",
+        drawn=True,
+    ),
+    "emoji": PackagedTask(
+        sources.read_openmoji,
+        ("openmoji", "emoji_names"),
+        len(sources.EMOJI),
+        "category of an emoji, OpenMoji's drawings",
+        drawn=True,
+    ),
+    "emoji_google": PackagedTask(
+        functools.partial(sources.read_emoji, vendor="google"),
+        ("emoji_google", "emoji_names"),
+        len(sources.EMOJI),
+        "the same emoji in Google's drawings",
+    ),
+    "emoji_twitter": PackagedTask(
+        functools.partial(sources.read_emoji, vendor="twitter"),
+        ("emoji_twitter", "emoji_names"),
+        len(sources.EMOJI),
+        "the same emoji in Twitter's drawings",
+    ),
+    "signs": PackagedTask(sources.read_signs, ("signs",), 4, "kind of a traffic sign", drawn=True),
+    "fashion_mnist": PackagedTask(
+        sources.read_fashion_mnist,
+        tuple(
+            f"fashion_mnist_{part}-{kind}"
+            for part in ("train", "t10k")
+            for kind in ("images-idx3", "labels-idx1")
+        ),
+        10,
+        "articles of clothing; the source's own test set",
+    ),
+    **{
+        name: PackagedTask(None, (), classes, about, tfds=builder)
+        for name, builder, classes, about in (
+            ("cars", "cars196", 196, "models of cars, through TFDS"),
+            ("dtd", "dtd", 47, "describable textures, through TFDS"),
+            ("eurosat", "eurosat/rgb", 10, "land use from Sentinel-2, through TFDS"),
+            ("gtsrb", "visual_domain_decathlon/gtsrb", 43, "German traffic signs, through TFDS"),
+            ("mnist_full", "mnist", 10, "all of MNIST, through TFDS"),
+            ("resisc45", "resisc45", 45, "remote sensing scenes, through TFDS"),
+            ("sun397", "sun397", 397, "scenes, through TFDS"),
+            ("svhn", "svhn_cropped", 10, "house numbers, through TFDS"),
+            ("imagenet", "imagenet2012", 1000, "ImageNet, through TFDS (manual download)"),
+        )
+    },
+}
+"""The tasks that :func:`load_task` knows, by name."""
+
+
+def load_task(
+    name: str,
+    *,
+    image_size: int | None = 28,
+    limit: Limits | int | None = None,
+    seed: int = 0,
+    fractions: Sequence[float] = FRACTIONS,
+) -> Task:
+    """A packaged task, fetched on first use and read from the cache afterwards.
+
+    Rows that are equal or nearly so, and rows of one group (a font family, a region of a scene, an
+    emoji's variants), never lie in two splits. A smaller limit keeps a subset of what a larger one
+    keeps, with the classes in proportion.
+
+    Args:
+        name: a key of ``TASKS``.
+        image_size: side in pixels; ``None`` keeps the source's own.
+        limit: at most so many training examples, or :class:`Limits` for each split.
+        seed: of the split and of what a limit keeps.
+        fractions: shares of train, validation and test; where the source has a test set of its
+            own, the other two share the rest in proportion.
+
+    Raises:
+        DataError: an unknown name (the nearest is suggested), or arguments that leave a split
+            without a class.
+        AssetError: the data are not cached and could not be fetched.
+    """
+    if name not in TASKS:
+        near = difflib.get_close_matches(str(name), TASKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(TASKS))}"
+        raise DataError(f"no task is named {name!r}; {hint}")
+    if image_size is not None and not 1 <= image_size <= 1024:
+        raise DataError(f"image_size={image_size} must lie in 1..1024, or be None")
+    task = TASKS[name]
+    if task.read is None:
+        return from_tfds(
+            task.tfds,
+            name=name,
+            image_size=image_size,
+            limit=limit,
+            seed=seed,
+            fractions=fractions,
+        )
+    prepared, classes = _cached(name, task, image_size)
+    return build(
+        prepared,
+        name,
+        classes,
+        limit=limit,
+        seed=seed,
+        fractions=fractions,
+        licence=task.licence,
+        provenance=task.provenance,
+    )
+
+
+def _cached(
+    name: str, task: PackagedTask, image_size: int | None
+) -> tuple[Prepared, tuple[str, ...]]:
+    """Arrays on disk, keyed by everything that decides them."""
+    decided_by = [VERSION, image_size, *(assets.REGISTRY[a].sha256 for a in task.assets)]
+    digest = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()[:16]
+    path = assets.cache_dir() / "tasks" / f"{name}-{image_size or 'own'}-{digest}.npz"
+    if path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                fields = {f.name: arrays[f.name] for f in dataclasses.fields(Prepared)}
+                return Prepared(**fields), tuple(str(c) for c in arrays["classes"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            path.unlink(missing_ok=True)  # damaged: prepared anew below
+    assert task.read is not None
+    paths = assets.fetch_all(task.assets)
+    source = task.read(paths, DRAWN_SIDE)
+    larger = None
+    if task.drawn and image_size is not None and image_size > DRAWN_SIDE:
+        larger = task.read(paths, image_size).images
+    prepared = prepare(source, image_size, larger)
+
+    def write(target: Path) -> None:
+        arrays: dict[str, Any] = {"classes": np.array(source.classes), **prepared.arrays()}
+        with target.open("wb") as file:
+            np.savez(file, **arrays)
+
+    atomic(path, write)
+    return prepared, source.classes

@@ -1,0 +1,218 @@
+"""Train, validation and test by content: what looks alike stays together.
+
+A row's place depends on a hash of its content (or of its group's name) and the seed, never on its
+position in a file, so a data set that is re-ordered or extended splits alike.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from linearize.data.records import SPLITS, DataError
+
+FRACTIONS = (0.7, 0.1, 0.2)
+"""Default shares of train, validation and test."""
+
+FREE, DROPPED = -1, -2
+
+
+def name_keys(names: Sequence[str]) -> np.ndarray:
+    """(N,) uint64: a hash of each string."""
+    return _keys([name.encode() for name in names])
+
+
+def content_keys(images: Sequence[np.ndarray]) -> np.ndarray:
+    """(N,) uint64: a hash of each image's shape and bytes; equal images have equal keys."""
+    return _keys([str(np.shape(x)).encode() + np.ascontiguousarray(x).tobytes() for x in images])
+
+
+def _keys(contents: Sequence[bytes]) -> np.ndarray:
+    digests = b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in contents)
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
+
+
+def mix(keys: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) uint64: keys scattered anew by each seed (splitmix64's finaliser)."""
+    golden = (0x9E3779B97F4A7C15 * (seed + 1)) % 2**64
+    z = keys.astype(np.uint64) + np.uint64(golden)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def twins(thumbnails: np.ndarray, keys: np.ndarray, threshold: float) -> np.ndarray:
+    """Near-duplicate components: images linked by chains of small differences.
+
+    Two images are linked when their keys are equal, or when the root mean square difference of
+    their thumbnails, as they are or one of them mirrored, is below the threshold.
+
+    Args:
+        thumbnails: (N, h, w, ...) uint8, small.
+        keys: (N,) content keys.
+        threshold: as a share of the full range 0..255; 0 links equal keys alone.
+
+    Returns:
+        (N,) int32 component numbers.
+    """
+    n = len(keys)
+    first = np.unique(keys, return_index=True, return_inverse=True)
+    pairs = [np.stack([np.arange(n), first[1][first[2]]])]
+    if threshold > 0 and n > 1:
+        flat = (thumbnails.astype(np.float32) / 255).reshape(n, -1)
+        mirrored = (thumbnails[:, :, ::-1].astype(np.float32) / 255).reshape(n, -1)
+        pairs += _close_pairs(flat, flat, threshold)
+        pairs += _close_pairs(mirrored, flat, threshold)
+    i, j = np.concatenate(pairs, axis=1)
+    graph = coo_matrix((np.ones(len(i), bool), (i, j)), (n, n))
+    return connected_components(graph, directed=False)[1].astype(np.int32)
+
+
+def _close_pairs(
+    left: np.ndarray, right: np.ndarray, threshold: float, chunk: int = 1024
+) -> list[np.ndarray]:
+    """Pairs (2, P) of rows whose RMS difference is below the threshold.
+
+    Means differ by less than the RMS does, so sorted by mean only a band needs comparing.
+    """
+    dims = left.shape[1]
+    mean_left, mean_right = left.mean(1), right.mean(1)
+    order_left, order_right = np.argsort(mean_left), np.argsort(mean_right)
+    sorted_right, sorted_means = right[order_right], mean_right[order_right]
+    square = np.sum(sorted_right**2, 1)
+    found = []
+    for start in range(0, len(left), chunk):
+        rows = order_left[start : start + chunk]
+        lo = np.searchsorted(sorted_means, mean_left[rows[0]] - threshold)
+        hi = np.searchsorted(sorted_means, mean_left[rows[-1]] + threshold)
+        here = left[rows]
+        distance = np.sum(here**2, 1)[:, None] + square[None, lo:hi]
+        distance -= 2 * here @ sorted_right[lo:hi].T
+        i, j = np.nonzero(distance < dims * threshold**2)
+        found.append(np.stack([rows[i], order_right[lo + j]]))
+    return found
+
+
+def assign(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    twin: np.ndarray,
+    given: np.ndarray,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+) -> np.ndarray:
+    """The split of each row: 0 train, 1 validation, 2 test, or -2 where it is dropped.
+
+    Whole groups are assigned, within strata of the rarest class that a group holds, in the order
+    of their mixed keys. A near-duplicate component that still lies in several splits (across
+    named groups, or across splits that the source gives) keeps only its rows in the last of
+    them, so nothing in validation or test has a twin before it.
+
+    Args:
+        labels: (N,) integers.
+        groups: (N,) uint64 keys; rows of one group are never parted.
+        twin: (N,) component numbers of :func:`twins`.
+        given: (N,) 0, 1 or 2 where the source fixes the split, -1 elsewhere.
+        fractions: shares of train, validation and test among the rows not given. Where the
+            source gives some splits, the others share in proportion.
+        seed: of the assignment.
+
+    Raises:
+        DataError: fractions that are not three shares of 1.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise DataError(
+            f"fractions={tuple(fractions)} must be three shares of train, validation and test "
+            "that add up to 1"
+        )
+    split = np.array(given, np.int8)
+    free = split == FREE
+    if free.any():
+        open_splits = [0] + [s for s in (1, 2) if not (given == s).any() and fractions[s] > 0]
+        shares = np.array([fractions[s] if s in open_splits else 0.0 for s in range(3)])
+        shares = shares / shares.sum() if shares.sum() else np.array([1.0, 0.0, 0.0])
+        split[free] = _by_group(labels[free], groups[free], shares, seed)
+    last = np.full(twin.max(initial=-1) + 1, -1, np.int8)
+    np.maximum.at(last, twin, split)
+    split[split < last[twin]] = DROPPED
+    return split
+
+
+def _by_group(labels: np.ndarray, groups: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
+    names, group = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(group)
+    stratum = _rarest_class(labels, group)
+    mixed = mix(names, seed)
+    place = np.zeros(len(names), np.int8)
+    for value in np.unique(stratum):
+        members = np.flatnonzero(stratum == value)
+        members = members[np.argsort(mixed[members])]
+        place[members] = _cut(sizes[members], shares)
+    return place[group]
+
+
+def _rarest_class(labels: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """For each group, the class in it that the fewest groups hold."""
+    pairs = np.unique(np.stack([group, labels]), axis=1)
+    spread = np.bincount(pairs[1])
+    order = np.lexsort((pairs[1], spread[pairs[1]], pairs[0]))
+    _, first = np.unique(pairs[0][order], return_index=True)
+    return pairs[1][order][first]
+
+
+def _cut(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Test, then validation, then train, along the cumulated sizes; none empty if avoidable."""
+    middle = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
+    place = np.where(middle < shares[2], 2, np.where(middle < shares[2] + shares[1], 1, 0))
+    wanted = [s for s in (0, 1, 2) if shares[s] > 0]
+    if len(sizes) >= len(wanted):
+        small = list(np.argsort(sizes, kind="stable"))
+        for s in wanted:
+            if not (place == s).any():
+                counts = np.bincount(place, minlength=3)
+                donor = next(g for g in small if counts[place[g]] > 1)
+                place[donor] = s
+    return place.astype(np.int8)
+
+
+def stratified_order(labels: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) row numbers such that every prefix has the classes in proportion.
+
+    The first example of every class comes first, so a prefix as long as the number of classes
+    holds them all; a shorter prefix is contained in a longer one.
+    """
+    mixed = mix(keys, seed + 0x5EED)
+    by_class = np.lexsort((mixed, labels))
+    counts = np.bincount(labels)
+    starts = np.cumsum(counts) - counts
+    rank = np.empty(len(labels), np.int64)
+    rank[by_class] = np.arange(len(labels)) - starts[labels[by_class]]
+    position = np.where(rank == 0, -1.0, (rank + 0.5) / counts[labels])
+    return np.lexsort((mixed, position))
+
+
+def limited(
+    labels: np.ndarray, keys: np.ndarray, seed: int, limit: int | None, what: str
+) -> np.ndarray:
+    """The rows of :func:`stratified_order`, at most ``limit`` of them.
+
+    Raises:
+        DataError: a limit below the number of classes.
+    """
+    order = stratified_order(labels, keys, seed)
+    if limit is None:
+        return order
+    classes = len(np.unique(labels))
+    if limit < classes:
+        raise DataError(
+            f"limit of {what} is {limit}, below the {classes} classes; raise it to {classes} or "
+            "more so that each class is there"
+        )
+    return order[:limit]
+
+
+def split_name(code: int) -> str:
+    """``train``, ``validation`` or ``test``."""
+    return SPLITS[code]
