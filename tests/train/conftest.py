@@ -44,8 +44,21 @@ def network(params: dict[str, Any], x: jax.Array) -> jax.Array:
     return hidden @ params["second"]["kernel"]
 
 
+LONG = {"steps": 480, "steps_per_call": 4, "checkpoint_every": 4, "log_every": 8}
+"""A run of a few seconds, most of them spent on its many checkpoints."""
+
+
+@pytest.fixture(scope="session")
+def long() -> dict[str, int]:
+    return dict(LONG)
+
+
 @pytest.fixture(scope="session")
 def problem() -> Problem:
+    return toy_problem()
+
+
+def toy_problem() -> Problem:
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(50, 8)).astype(np.float32)
     labels = (inputs @ rng.normal(size=(8, 4))).argmax(axis=1).astype(np.int32)
