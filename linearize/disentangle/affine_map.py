@@ -51,7 +51,7 @@ def combined_distances(
     Returns:
         (P,), float64.
     """
-    size = chunk(affine, singles[0].size // len(affine.f0))
+    size = chunk(affine, int(np.prod(singles.shape[2:])))
     encode = encoder(readout, distance)
     sums = _distances(encode, affine, weights, singles, which, distance.compare, size)
     return np.asarray(sums, np.float64)

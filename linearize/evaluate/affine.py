@@ -64,7 +64,7 @@ class AffineOutputs:
         affine_map = class_scores(readout)
         if affine_map is None:
             return None
-        return AffineOutputs(*_project(jax.tree_util.Partial(affine_map), self))
+        return AffineOutputs(*_project(affine_map, self))
 
 
 @jax.jit

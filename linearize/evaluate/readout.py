@@ -31,18 +31,18 @@ def as_readout(readout: Readout) -> jax.tree_util.Partial:
     )
 
 
-def class_scores(readout: Readout) -> Callable[[Array], Array] | None:
+def class_scores(readout: Readout) -> jax.tree_util.Partial | None:
     """A map from features to scores with the readout's argmax, *affine* in the features, if any.
 
     A head without normalisation is affine itself. Normalisation divides all classes by one norm,
     so without a bias it changes no argmax: ``(z - center) @ kernel`` ranks the classes alike.
 
     Returns:
-        A function ``(..., D) -> (..., C)``, or ``None`` where no such map is known. For a
+        A function ``(N, D) -> (N, C)``, a pytree, or ``None`` where no such map is known. For a
         normalised head the scores are the explorer's; otherwise they are the logits.
     """
     if readout is None:
-        return _identity
+        return as_readout(None)
     if not isinstance(readout, Head) or (readout.normalize and readout.bias is not None):
         return None
     return jax.tree_util.Partial(_numerators if readout.normalize else apply_head, readout)
