@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from linearize.data.sources import Paths, Source
+from linearize.data.sources import Paths, Source, Tint
 
 WEIGHTS = (300, 400, 700, 900)
 STYLES = re.compile(r"(-(Light|Regular|Bold|Black|Italic|BoldItalic)|\])\.ttf$")
@@ -29,7 +29,9 @@ LETTER_FAMILIES = _words(
     zilla-slab
     """
 )
-LETTERS = {letter: letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+BLACK_ON_WHITE: Tint = ((255, 255, 255), (0, 0, 0))
+WHITE_ON_BLUE: Tint = ((20, 40, 110), (255, 255, 255))
 
 # Letters that another of these scripts draws alike (A, O, Greek and Cyrillic gamma, ...) are out.
 SCRIPTS = {
@@ -54,7 +56,7 @@ SCRIPT_FAMILIES: dict[str, tuple[str, ...]] = {
         pt-serif russo-one unbounded
         """
     ),
-    "Devanagari": _words("baloo-2 hind kalam mukta noto-sans noto-sans-devanagari poppins"),
+    "Devanagari": _words("baloo-2 hind kalam mukta noto-sans-devanagari poppins"),
     "Greek": _words(
         """
         alegreya-sans comfortaa eb-garamond ibm-plex-sans jetbrains-mono literata noto-serif
@@ -74,38 +76,33 @@ SCRIPT_FAMILIES: dict[str, tuple[str, ...]] = {
 
 def read_letters(paths: Paths, side: int) -> Source:
     """Capital letters A to Z, black on white; the class is the letter."""
-    return _read({"letters": (LETTERS, LETTER_FAMILIES)}, paths, side)
+    alphabet = {letter: letter for letter in LETTERS}
+    return _read(dict.fromkeys(LETTER_FAMILIES, alphabet), paths, side, BLACK_ON_WHITE)
 
 
 def read_scripts(paths: Paths, side: int) -> Source:
     """Letters of seven scripts, white on blue; the class is the script."""
-    chosen = {
-        script: (dict.fromkeys(letters, script), SCRIPT_FAMILIES[script])
-        for script, letters in SCRIPTS.items()
-    }
-    return _read(chosen, paths, side, ink=(255, 255, 255), paper=(20, 40, 110))
-
-
-def _read(
-    chosen: Mapping[str, tuple[Mapping[str, str], Sequence[str]]],
-    paths: Paths,
-    side: int,
-    ink: tuple[int, int, int] = (0, 0, 0),
-    paper: tuple[int, int, int] = (255, 255, 255),
-) -> Source:
-    images, labels, groups, names = [], [], [], []
-    for letters, families in chosen.values():
+    chosen: dict[str, dict[str, str]] = {}
+    for script, families in SCRIPT_FAMILIES.items():
         for family in families:
-            for face, (font, covered) in enumerate(faces(paths[f"font/{family}"], side)):
-                for letter, label in letters.items():
-                    if ord(letter) in covered:
-                        images.append(draw_letter(letter, font, side, ink, paper))
-                        labels.append(label)
-                        groups.append(family)
-                        names.append(f"{family}/{face}/{letter}")
+            chosen.setdefault(family, {}).update(dict.fromkeys(SCRIPTS[script], script))
+    return _read(chosen, paths, side, WHITE_ON_BLUE)
+
+
+def _read(chosen: Mapping[str, Mapping[str, str]], paths: Paths, side: int, tint: Tint) -> Source:
+    """Each family's letters, in each of its faces; ``chosen`` maps family to letter to class."""
+    images, labels, groups, names = [], [], [], []
+    for family, letters in chosen.items():
+        for face, (font, covered) in enumerate(faces(paths[f"font/{family}"], side)):
+            for letter, label in letters.items():
+                if ord(letter) in covered:
+                    images.append(draw_letter(letter, font, side))
+                    labels.append(label)
+                    groups.append(family)
+                    names.append(f"{family}/{face}/{letter}")
     classes = tuple(sorted(set(labels)))
     numbers = np.array([classes.index(label) for label in labels], np.int32)
-    return Source(images, numbers, classes, groups=groups, names=names)
+    return Source(images, numbers, classes, groups=groups, names=names, tint=tint)
 
 
 def faces(wheel: Path, side: int) -> Iterator[tuple[ImageFont.FreeTypeFont, set[int]]]:
@@ -147,22 +144,14 @@ def _at_weight(axes: Sequence[Mapping], weight: int) -> list[float]:
     return [weight if _is_weight(a) else float(a["default"] or 0) for a in axes]
 
 
-def draw_letter(
-    letter: str,
-    font: ImageFont.FreeTypeFont,
-    side: int,
-    ink: tuple[int, int, int] = (0, 0, 0),
-    paper: tuple[int, int, int] = (255, 255, 255),
-) -> np.ndarray:
-    """(side, side, 3) uint8: the glyph, centred, shrunk where it would not fit."""
+def draw_letter(letter: str, font: ImageFont.FreeTypeFont, side: int) -> np.ndarray:
+    """(side, side) uint8, 255 where there is ink: the glyph, centred, shrunk if too large."""
     left, top, right, bottom = font.getbbox(letter)
     extent = max(right - left, bottom - top)
     if extent > 0.94 * side:
-        wide = round(extent * 1.06) + 1
-        large = draw_letter(letter, font, wide, ink, paper)
-        shrunk = Image.fromarray(large).resize((side, side), Image.Resampling.BOX)
-        return np.asarray(shrunk)
-    image = Image.new("RGB", (side, side), paper)
+        large = draw_letter(letter, font, round(extent * 1.06) + 1)
+        return np.asarray(Image.fromarray(large).resize((side, side), Image.Resampling.BOX))
+    image = Image.new("L", (side, side))
     place = (side - (right + left)) / 2, (side - (bottom + top)) / 2
-    ImageDraw.Draw(image).text(place, letter, font=font, fill=ink)
+    ImageDraw.Draw(image).text(place, letter, font=font, fill=255)
     return np.asarray(image)

@@ -59,6 +59,12 @@ def colour(images: np.ndarray) -> np.ndarray:
     return images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1)
 
 
+def tinted(images: np.ndarray, black: Colour, white: Colour) -> np.ndarray:
+    """(N, H, W, 3) colours between those given for 0 and for 255, from grey (N, H, W)."""
+    table = np.linspace(black, white, 256).round().astype(np.uint8)
+    return table[images]
+
+
 def decode(content: bytes, background: Colour = (255, 255, 255)) -> np.ndarray:
     """(H, W, 3) uint8 from the bytes of a PNG, JPEG or other file that Pillow reads."""
     with Image.open(io.BytesIO(content)) as image:

@@ -21,7 +21,7 @@ from linearize.data.sources import Paths, Source
 from linearize.data.split import FRACTIONS
 from linearize.data.tfds import from_tfds
 
-VERSION = 1
+VERSION = 3
 """Raised whenever a reader or the preparation changes what it gives."""
 
 DRAWN_SIDE = 64

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from linearize.data import split as splitting
-from linearize.data.images import colour, resize_all, thumbnails
+from linearize.data.images import colour, resize_all, thumbnails, tinted
 from linearize.data.records import SPLITS, DataError, Limits, Split, Task, check_labels
 from linearize.data.sources import Source
 
@@ -20,7 +20,7 @@ class Prepared:
         labels: (N,) int32.
         keys: (N,) uint64 hashes of each image before resizing.
         groups: (N,) uint64; rows of one group are never parted.
-        twins: (N,) int32 near-duplicate components.
+        links: (P, 2) int32 near-duplicate pairs.
         given: (N,) int8, 0, 1 or 2 where the source fixes the split, else -1.
     """
 
@@ -28,7 +28,7 @@ class Prepared:
     labels: np.ndarray
     keys: np.ndarray
     groups: np.ndarray
-    twins: np.ndarray
+    links: np.ndarray
     given: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -51,22 +51,26 @@ def prepare(
     else:
         keys = splitting.name_keys(source.names)
     small = thumbnails(source.images) if source.threshold > 0 else np.zeros((len(keys), 1, 1))
-    twins = splitting.twins(small, keys, source.threshold)
+    links = splitting.near_duplicates(small, keys, source.threshold)
     if source.groups is None:
-        groups = np.full(twins.max(initial=-1) + 1, np.iinfo(np.uint64).max, np.uint64)
-        np.minimum.at(groups, twins, keys)
-        groups = groups[twins]
+        joined = splitting.components(links, len(keys))
+        groups = np.full(joined.max(initial=-1) + 1, np.iinfo(np.uint64).max, np.uint64)
+        np.minimum.at(groups, joined, keys)
+        groups = groups[joined]
     else:
         groups = splitting.name_keys(source.groups)
     given = np.full(len(keys), splitting.FREE, np.int8)
     if source.test is not None:
         given[source.test] = 2
+    images = resize_all(source.images if larger is None else larger, image_size)
+    if source.tint is not None:
+        images = tinted(images, *source.tint)
     return Prepared(
-        resize_all(source.images if larger is None else larger, image_size),
+        images,
         np.asarray(source.labels, np.int32),
         keys,
         groups,
-        twins,
+        links,
         given,
     )
 
@@ -88,7 +92,7 @@ def build(
     """
     check_labels(name, prepared.labels, len(prepared.labels), len(classes))
     place = splitting.assign(
-        prepared.labels, prepared.groups, prepared.twins, prepared.given, fractions, seed
+        prepared.labels, prepared.groups, prepared.links, prepared.given, fractions, seed
     )
     limits = Limits.of(limit)
     parts = {}

@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from linearize.data.images import Colour, decode, to_rgb
 from linearize.data.records import DataError
 
 Paths = Mapping[str, Path]
+Tint = tuple[Colour, Colour]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +41,7 @@ class Source:
         threshold: near-duplicate distance, as a share of the range; 0 is equality.
         names: N names that stand for the images' content where they are drawn here, so that the
             order of examples does not hang on a renderer's version.
+        tint: colours that 0 and 255 of grey images stand for.
     """
 
     images: Sequence[np.ndarray]
@@ -48,6 +51,7 @@ class Source:
     test: np.ndarray | None = None
     threshold: float = 0.05
     names: Sequence[str] | None = None
+    tint: Tint | None = None
 
 
 DIGITS = tuple("0123456789")
@@ -319,4 +323,5 @@ def render_svgs(
         with Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(**options)))) as image:
             return to_rgb(image, background)
 
-    return [None if text is None else draw(text) for text in texts]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda text: None if text is None else draw(text), texts))

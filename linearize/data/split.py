@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from linearize.data.records import SPLITS, DataError
+from linearize.data.records import DataError
 
 FRACTIONS = (0.7, 0.1, 0.2)
 """Default shares of train, validation and test."""
@@ -43,8 +43,8 @@ def mix(keys: np.ndarray, seed: int) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def twins(thumbnails: np.ndarray, keys: np.ndarray, threshold: float) -> np.ndarray:
-    """Near-duplicate components: images linked by chains of small differences.
+def near_duplicates(thumbnails: np.ndarray, keys: np.ndarray, threshold: float) -> np.ndarray:
+    """Pairs of images that are equal or nearly so.
 
     Two images are linked when their keys are equal, or when the root mean square difference of
     their thumbnails, as they are or one of them mirrored, is below the threshold.
@@ -55,18 +55,25 @@ def twins(thumbnails: np.ndarray, keys: np.ndarray, threshold: float) -> np.ndar
         threshold: as a share of the full range 0..255; 0 links equal keys alone.
 
     Returns:
-        (N,) int32 component numbers.
+        (P, 2) int32 row numbers, the smaller first; images with equal keys are linked through the
+        first of them.
     """
-    n = len(keys)
-    first = np.unique(keys, return_index=True, return_inverse=True)
-    pairs = [np.stack([np.arange(n), first[1][first[2]]])]
-    if threshold > 0 and n > 1:
-        flat = (thumbnails.astype(np.float32) / 255).reshape(n, -1)
-        mirrored = (thumbnails[:, :, ::-1].astype(np.float32) / 255).reshape(n, -1)
+    rows = np.arange(len(keys))
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    pairs = [np.stack([first[inverse], rows])]
+    if threshold > 0 and len(keys) > 1:
+        scaled = thumbnails.astype(np.float32) / 255
+        flat = scaled.reshape(len(keys), -1)
         pairs += _close_pairs(flat, flat, threshold)
-        pairs += _close_pairs(mirrored, flat, threshold)
-    i, j = np.concatenate(pairs, axis=1)
-    graph = coo_matrix((np.ones(len(i), bool), (i, j)), (n, n))
+        pairs += _close_pairs(scaled[:, :, ::-1].reshape(len(keys), -1), flat, threshold)
+    low, high = np.sort(np.concatenate(pairs, axis=1), axis=0).astype(np.int64)
+    codes = np.unique((low * len(keys) + high)[low < high])
+    return np.stack([codes // len(keys), codes % len(keys)], 1).astype(np.int32)
+
+
+def components(links: np.ndarray, n: int) -> np.ndarray:
+    """(n,) int32 numbers of the components that the links (P, 2) join."""
+    graph = coo_matrix((np.ones(len(links), bool), (links[:, 0], links[:, 1])), (n, n))
     return connected_components(graph, directed=False)[1].astype(np.int32)
 
 
@@ -98,7 +105,7 @@ def _close_pairs(
 def assign(
     labels: np.ndarray,
     groups: np.ndarray,
-    twin: np.ndarray,
+    links: np.ndarray,
     given: np.ndarray,
     fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
@@ -106,14 +113,13 @@ def assign(
     """The split of each row: 0 train, 1 validation, 2 test, or -2 where it is dropped.
 
     Whole groups are assigned, within strata of the rarest class that a group holds, in the order
-    of their mixed keys. A near-duplicate component that still lies in several splits (across
-    named groups, or across splits that the source gives) keeps only its rows in the last of
-    them, so nothing in validation or test has a twin before it.
+    of their mixed keys. Where near-duplicates still lie in two splits (across named groups, or
+    across splits that the source gives), the row in the earlier split is dropped.
 
     Args:
         labels: (N,) integers.
         groups: (N,) uint64 keys; rows of one group are never parted.
-        twin: (N,) component numbers of :func:`twins`.
+        links: (P, 2) near-duplicate pairs.
         given: (N,) 0, 1 or 2 where the source fixes the split, -1 elsewhere.
         fractions: shares of train, validation and test among the rows not given. Where the
             source gives some splits, the others share in proportion.
@@ -134,9 +140,10 @@ def assign(
         shares = np.array([fractions[s] if s in open_splits else 0.0 for s in range(3)])
         shares = shares / shares.sum() if shares.sum() else np.array([1.0, 0.0, 0.0])
         split[free] = _by_group(labels[free], groups[free], shares, seed)
-    last = np.full(twin.max(initial=-1) + 1, -1, np.int8)
-    np.maximum.at(last, twin, split)
-    split[split < last[twin]] = DROPPED
+    last = split.copy()
+    np.maximum.at(last, links[:, 0], split[links[:, 1]])
+    np.maximum.at(last, links[:, 1], split[links[:, 0]])
+    split[split < last] = DROPPED
     return split
 
 
@@ -155,11 +162,12 @@ def _by_group(labels: np.ndarray, groups: np.ndarray, shares: np.ndarray, seed: 
 
 def _rarest_class(labels: np.ndarray, group: np.ndarray) -> np.ndarray:
     """For each group, the class in it that the fewest groups hold."""
-    pairs = np.unique(np.stack([group, labels]), axis=1)
-    spread = np.bincount(pairs[1])
-    order = np.lexsort((pairs[1], spread[pairs[1]], pairs[0]))
-    _, first = np.unique(pairs[0][order], return_index=True)
-    return pairs[1][order][first]
+    classes = int(labels.max()) + 1
+    group_of, label_of = np.divmod(np.unique(group * classes + labels), classes)
+    spread = np.bincount(label_of)
+    order = np.lexsort((label_of, spread[label_of], group_of))
+    _, first = np.unique(group_of[order], return_index=True)
+    return label_of[order][first]
 
 
 def _cut(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -211,8 +219,3 @@ def limited(
             "more so that each class is there"
         )
     return order[:limit]
-
-
-def split_name(code: int) -> str:
-    """``train``, ``validation`` or ``test``."""
-    return SPLITS[code]

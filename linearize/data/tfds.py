@@ -11,7 +11,7 @@ from linearize.assets import AssetError, ClientMissingError, RegistryError, cach
 from linearize.data.images import resize, square, to_rgb
 from linearize.data.prepare import Prepared, build
 from linearize.data.records import SPLITS, DataError, Limits, Task
-from linearize.data.split import FRACTIONS, FREE, content_keys, twins
+from linearize.data.split import FRACTIONS, FREE, content_keys, near_duplicates
 
 
 def from_tfds(
@@ -76,8 +76,8 @@ def from_tfds(
     if len(splits) < 3:
         place[place == 0] = FREE
     keys = content_keys(images)
-    twin = twins(np.zeros((len(keys), 1, 1)), keys, 0.0)
-    prepared = Prepared(np.stack(images), np.array(labels, np.int32), keys, keys, twin, place)
+    links = near_duplicates(np.zeros((len(keys), 1, 1)), keys, 0.0)
+    prepared = Prepared(np.stack(images), np.array(labels, np.int32), keys, keys, links, place)
     info = builder.info
     return build(
         prepared,
