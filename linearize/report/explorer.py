@@ -205,13 +205,23 @@ def _most(pair: PairMap) -> str:
     return f" <span>of at most {2 if pair.reduction == 'sum' else 1}</span>"
 
 
-def _map_image(total: Floats, borders: Floats, upper: float) -> str:
-    """A PNG data address: α of a to the right, α of b upwards; cells sized by their borders."""
+def map_pixels(total: Floats, borders: Floats, upper: float) -> NDArray[np.uint8]:
+    """RGB rows of a map: α of a to the right, α of b upwards, cells sized by their borders.
+
+    Args:
+        total: errors of shape (G, G), axes (α of a, α of b).
+        borders: of the cells, shape (G + 1,).
+        upper: the colour scale's top.
+    """
     points = np.linspace(borders[0], borders[-1], 2 * MAP_SIZE + 1)
     cell = np.searchsorted(borders, (points[1:] + points[:-1]) / 2, side="right") - 1
-    pixels = error_colours(total[np.ix_(cell, cell)].T[::-1], upper)
+    return np.ascontiguousarray(error_colours(total[np.ix_(cell, cell)].T[::-1], upper))
+
+
+def _map_image(total: Floats, borders: Floats, upper: float) -> str:
+    """The map as a PNG in a data address."""
     out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG", optimize=True)
+    Image.fromarray(map_pixels(total, borders, upper)).save(out, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from linearize import report
+
 NAMES = (
     "mnist", "fashion", "traffic-signs", "letters", "animals", "landsat", "digits", "emoji",
     "clip-art",
@@ -186,3 +188,12 @@ def make_explorer_fixture() -> Callable[..., dict[str, np.ndarray]]:
 @pytest.fixture(name="write_run")
 def write_run_fixture() -> Callable[..., Path]:
     return write_run
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A finished run of four tasks and three seeds with its report, and its results."""
+    raw = make_results(4, 3)
+    run = write_run(tmp_path_factory.mktemp("whole"), raw, make_explorer(raw))
+    report.write_all(run)
+    return run, raw

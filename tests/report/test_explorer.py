@@ -1,0 +1,251 @@
+"""The explorer's arithmetic in JavaScript equals Python's, to the last bit."""
+
+import base64
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+
+from linearize import report
+from linearize.report import explorer, page
+
+SCRIPT = Path(explorer.__file__).with_name("arithmetic.js")
+CHROMIUM = next(
+    (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
+)
+
+
+def reference(arrays, task, alpha):
+    """Accuracy from the file's float32 numbers, in float64, the sum in the same order."""
+    total = arrays[f"{task}/logits0"].astype(np.float64)
+    for a, d in zip(alpha, arrays[f"{task}/dlogits"], strict=True):
+        total = total + a * d.astype(np.float64)
+    return int((total.argmax(-1) == arrays[f"{task}/labels"]).sum()) / len(total)
+
+
+def mean(values):
+    total = 0.0  # not sum(), which compensates from Python 3.12 on
+    for value in values:
+        total += value
+    return total / len(values)
+
+
+@pytest.fixture(params=["node", "mini_racer"])
+def javascript(request):
+    """``javascript(expression)``: its JSON value in an engine that has read arithmetic.js."""
+    code = SCRIPT.read_text("utf-8")
+    if request.param == "node":
+        node = shutil.which("node")
+        if node is None:
+            pytest.skip("no node on PATH")
+
+        def run(expression):
+            program = f"{code}\nprocess.stdout.write(JSON.stringify({expression}));"
+            done = subprocess.run(
+                [node, "-"], input=program, capture_output=True, text=True, check=True
+            )
+            return json.loads(done.stdout)
+
+        yield run
+        return
+    racer = pytest.importorskip("py_mini_racer", reason="no py_mini_racer: pip install mini-racer")
+    engine = racer.MiniRacer()
+    engine.eval(code)
+    yield lambda expression: json.loads(engine.eval(f"JSON.stringify({expression})"))
+    engine.close()
+
+
+def settings(T, count=12):
+    """Coefficient vectors: corners, ties with θ0, and numbers with no short decimal form."""
+    rng = np.random.default_rng(7)
+    fixed = [[0.0] * T, [1.0] * T, [0.45] * T, [-1.0] + [0.0] * (T - 1)]
+    return fixed + rng.uniform(-2, 2, (count, T)).tolist()
+
+
+@pytest.mark.parametrize("T", [2, 4, 9])
+def test_an_engine_agrees_with_python_exactly(
+    make_results, make_explorer, write_run, tmp_path, javascript, T
+):
+    raw = make_results(T, 1)
+    arrays = make_explorer(raw, E=37)
+    results = report.load(write_run(tmp_path, raw, arrays))
+    data = explorer.payload(results, report.load_explorer(tmp_path, results))
+    alphas = settings(T)
+    got = javascript(
+        f"{json.dumps(data['tasks'])}.map(Explorer.unpack).map("
+        f"task => {json.dumps(alphas)}.map(alpha => Explorer.accuracy(task, alpha)))"
+    )
+    assert got == [[reference(arrays, task, a) for a in alphas] for task in raw["tasks"]]
+    assert len({value for row in got for value in row}) > 10
+
+
+def test_ties_go_to_the_first_class_and_order_of_summation_is_kept(javascript):
+    # 1e8 + 0.1 * 1 - 1e8 differs from any other order of the same sum in doubles
+    logits0 = np.array([[1e8, 0.1], [2.0, 2.0], [1.0, 2.0]], np.float32)
+    dlogits = np.array([[[1, 0]] * 3, [[-1e8, 0]] + [[0, 0]] * 2], np.float32)
+    labels = np.array([0, 0, 1], np.int32)
+    arrays = {"t/logits0": logits0, "t/dlogits": dlogits, "t/labels": labels}
+    task = {
+        "name": "t", "examples": 3, "classes": 2,
+        "logits0": base64.b64encode(logits0.astype("<f4").tobytes()).decode(),
+        "dlogits": base64.b64encode(dlogits.astype("<f4").tobytes()).decode(),
+        "labels": base64.b64encode(labels.astype("<u2").tobytes()).decode(),
+    }  # fmt: skip
+    for alpha in ([0.1, 1.0], [0.0, 0.0], [0.3, -0.7]):
+        got = javascript(f"Explorer.accuracy(Explorer.unpack({json.dumps(task)}), {alpha})")
+        assert got == reference(arrays, "t", alpha)
+
+
+@pytest.mark.parametrize("size", range(8))
+def test_base64_round_trips(javascript, size):
+    content = bytes(range(250, 250 + min(size, 6))) + bytes(max(0, size - 6))
+    text = base64.b64encode(content).decode()
+    assert javascript(f"Array.from(Explorer.bytes({json.dumps(text)}))") == list(content)
+
+
+@pytest.mark.parametrize(
+    ("hash_", "alpha", "refused"),
+    [
+        ("#alpha=mnist:0.4,letters:0.3", [0.4, 0.0, 0.3], []),
+        ("#alpha=", [0, 0, 0], []),
+        ("#alpha=a%3A%2Cb:-0.25", [0, -0.25, 0], []),
+        ("#alpha=mnist:99,letters:-99", [2, 0, -1], []),
+        ("#alpha=mnist:x,cats:1,letters:", [0, 0, 0], ["mnist:x", "cats:1", "letters:"]),
+        ("#alpha=letters", [0, 0, 0], ["letters"]),
+        ("#alpha=%E0%A4%A:1", [0, 0, 0], ["%E0%A4%A:1"]),
+        ("#alpha=mnist:NaN,letters:Infinity", [0, 0, 0], ["mnist:NaN", "letters:Infinity"]),
+    ],
+)  # fmt: skip
+def test_the_address_is_read(javascript, hash_, alpha, refused):
+    names = ["mnist", "a:,b", "letters"]
+    got = javascript(f"Explorer.parseHash({json.dumps(hash_)}, {json.dumps(names)}, -1, 2)")
+    assert got == {"alpha": alpha, "refused": refused}
+
+
+def test_the_address_is_written_so_that_it_can_be_read(javascript):
+    names = ["mnist", "a:,b", "été & co", "x/y"]
+    alpha = [0.35, -0.15, 1, 0]
+    written = f"Explorer.formatHash({json.dumps(alpha)}, {json.dumps(names)})"
+    got = javascript(f"Explorer.parseHash({written}, {json.dumps(names)}, -1, 2)")
+    assert got == {"alpha": alpha, "refused": []}
+    assert javascript("Explorer.parseHash('#maps', ['maps'], -1, 2)") is None
+
+
+def test_normalized_accuracy(javascript):
+    assert (
+        javascript("Explorer.normalized([0.5, 0.6], [0.8, 0.75])") == (0.5 / 0.8 + 0.6 / 0.75) / 2
+    )
+    assert javascript("Explorer.normalized([0.5, 0.6], [0, 0.75])") is None
+
+
+def page_without_figures(path, results, arrays):
+    """The page as the browser tests need it, without minutes of drawing."""
+    path.mkdir()
+    np.savez(path / "explorer.npz", **arrays)
+    parsed = report.parse(results)
+    text = page.render(parsed, [], {}, report.load_explorer(path, parsed))
+    (path / "report.html").write_text(text, "utf-8")
+    return path / "report.html"
+
+
+def browse(tmp_path, path, hash_="", width=1280):
+    """The page's document after its scripts ran in a headless browser."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", "--dump-dom", "--virtual-time-budget=3000",
+            f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}",
+            path.as_uri() + hash_,
+        ],
+        capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def attribute(document, name):
+    return [html.unescape(v) for v in re.findall(f'{name}="([^"]*)"', document)]
+
+
+@pytest.mark.parametrize(
+    ("T", "alpha"),
+    [(4, {"mnist": 0.4, "letters": 0.3}), (4, None), (2, {"mnist": -1.25, "fashion": 0.123456789})],
+)
+def test_a_browser_agrees_with_python_exactly(make_results, make_explorer, tmp_path, T, alpha):
+    raw = make_results(T, 1, n_maps=2)
+    arrays = make_explorer(raw, E=64)
+    path = page_without_figures(tmp_path / "run", raw, arrays)
+    tasks = raw["tasks"]
+    if alpha is None:
+        hash_, values = "", [raw["addition"]["linear"]["alpha"][0]] * T
+    else:
+        hash_ = "#alpha=" + ",".join(f"{quote(t)}:{a}" for t, a in alpha.items())
+        values = [alpha.get(t, 0.0) for t in tasks]
+    document = browse(tmp_path, path, hash_)
+    now = [reference(arrays, task, values) for task in tasks]
+    single = [reference(arrays, task, np.eye(T)[t].tolist()) for t, task in enumerate(tasks)]
+    assert list(map(float, attribute(document, "data-accuracy"))) == now
+    assert list(map(float, attribute(document, "data-single"))) == single
+    assert list(map(float, attribute(document, "data-pretrained"))) == [
+        reference(arrays, task, [0.0] * T) for task in tasks
+    ]
+    assert float(attribute(document, "data-mean")[0]) == mean(now)
+    ratios = [a / s for a, s in zip(now, single, strict=True)]
+    assert float(attribute(document, "data-normalized")[0]) == mean(ratios)
+    points = [tuple(map(float, p.split(","))) for p in attribute(document, "data-at")]
+    assert points == [
+        (values[tasks.index(a)], values[tasks.index(b)])
+        for a, b in (m["tasks"] for m in raw["maps"])
+    ]
+
+
+def test_the_cross_hair_lies_where_the_map_is(make_results, make_explorer, tmp_path):
+    raw = make_results(3, 1, n_maps=1)
+    path = page_without_figures(tmp_path / "run", raw, make_explorer(raw))
+    document = browse(tmp_path, path, "#alpha=mnist:-2,fashion:1")
+    # 21 cells of 0.2 from -2.1 to 2.1 across 200 units, the second axis upwards
+    x, y = re.search(r'class="cross" transform="translate\(([\d.]+) ([\d.]+)\)"', document).groups()
+    assert (float(x), float(y)) == pytest.approx((200 * 0.1 / 4.2, 200 - 200 * 3.1 / 4.2))
+    error = raw["maps"][0]["total"]["linear"][0][0][15]
+    assert re.search(r'class="error">([^<]*)<', document)[1] == f"{error:.2f}"
+
+
+def test_no_page_is_wider_than_its_screen(make_results, make_explorer, whole, tmp_path):
+    names = (
+        "a-task-with-a-long-name-that-goes-on",
+        "traffic_sign_recognition_benchmark",
+        *"cdefghi",
+    )
+    raw = make_results(9, 3, n_maps=4, names=names)
+    paths = [
+        page_without_figures(tmp_path / "run", raw, make_explorer(raw)),
+        whole[0] / "report.html",
+    ]
+    # a headless window has a least width, a frame has not
+    frames = [
+        f'<iframe style="width:{width}px;height:800px;border:0" '
+        f'srcdoc="{html.escape(path.read_text("utf-8"))}"></iframe>'
+        for path in paths
+        for width in (360, 390, 768, 1280)
+    ]
+    host = tmp_path / "frames.html"
+    host.write_text(
+        "".join(frames) + "<script>onload = () => setTimeout(() => {"
+        "for (const f of document.querySelectorAll('iframe')) {"
+        "const e = f.contentDocument.documentElement;"
+        "f.dataset.widths = e.clientWidth + ' ' + e.scrollWidth; } }, 200);</script>",
+        "utf-8",
+    )
+    widths = [w.split() for w in attribute(browse(tmp_path, host), "data-widths")]
+    widths = [(int(inner), int(content)) for inner, content in widths]
+    for (inner, content), width in zip(widths, [360, 390, 768, 1280] * 2, strict=True):
+        assert width - 20 <= inner <= width  # less a scroll bar
+        assert content == inner

@@ -1,0 +1,215 @@
+"""Figures and page are whole, self-contained, and fit what the run has."""
+
+import html.parser
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from linearize import report
+from linearize.report import explorer, maps
+from linearize.report.style import error_colours
+
+VOID = {"meta", "link", "input", "br", "img"}
+NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+class Document(html.parser.HTMLParser):
+    """Collects what the tests ask for; fails where tags do not nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.found = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_figures_are_written_and_valid(whole):
+    run, _ = whole
+    names = {
+        "single_task", "addition", "addition_by_task", "alpha_sweeps", "alpha_sweeps_by_task",
+        "negation", "negation_by_task", "single_task_scatter", "error_map_1_mnist_fashion",
+        "error_map_2_fashion_traffic-signs", "cosine",
+    }  # fmt: skip
+    assert {p.stem for p in (run / "figures").iterdir()} == names
+    for name in names:
+        with Image.open(run / "figures" / f"{name}.png") as image:
+            image.load()
+            assert image.width == 1800
+            assert np.asarray(image.convert("L")).std() > 5
+        root = ElementTree.parse(run / "figures" / f"{name}.svg").getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_tables_are_written_twice(whole):
+    run, raw = whole
+    tables = report.all_tables(report.load(run))
+    assert {p.name for p in (run / "tables").iterdir()} == {
+        f"{t.name}.{kind}" for t in tables for kind in ("md", "csv")
+    }
+    accuracy = 100 * np.mean(raw["addition"]["linear"]["accuracy"])
+    assert f"{accuracy:.1f} ±" in (run / "tables" / "addition.md").read_text("utf-8")
+
+
+def test_the_page_needs_no_network(whole):
+    text = (whole[0] / "report.html").read_text("utf-8")
+    assert set(re.findall(r"https?://[^\s\"'<>)]+", text)) <= NAMESPACES
+    page = Document(text)
+    for tag, attributes in page.found:
+        for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("#", "data:")), (tag, name, value[:60])
+    assert "@import" not in text
+    assert all(u.startswith(("#", "data:")) for u in re.findall(r"url\(['\"]?([^)]*)\)", text))
+    assert "default-src 'none'" in text
+
+
+def test_ids_are_unique_and_references_resolve(whole):
+    text = (whole[0] / "report.html").read_text("utf-8")
+    page = Document(text)
+    assert len(page.ids) == len(set(page.ids))
+    wanted = {
+        a[n][1:] for _, a in page.found for n in ("href", "xlink:href") if a.get(n, "")[:1] == "#"
+    }
+    wanted |= set(re.findall(r"url\(#([^)]*)\)", text))
+    wanted |= {a["for"] for _, a in page.found if "for" in a}
+    wanted |= {a["aria-labelledby"] for _, a in page.found if "aria-labelledby" in a}
+    assert wanted <= set(page.ids)
+
+
+def test_the_page_is_accessible(whole):
+    page = Document((whole[0] / "report.html").read_text("utf-8"))
+    labelled = {a["for"] for a in page.all("label")}
+    assert all(a["id"] in labelled for a in page.all("input"))
+    assert all(a.get("aria-label") for a in page.all("svg"))
+    assert all(a.get("scope") for a in page.all("th"))
+    assert page.all("html")[0]["lang"] == "en"
+    assert page.all("meta")[1]["content"].startswith("width=device-width")
+
+
+def test_inline_figures_follow_the_page_theme(whole):
+    text = (whole[0] / "report.html").read_text("utf-8")
+    figures = "".join(re.findall(r'<svg class="plot.*?</svg>', text, re.DOTALL))
+    assert "var(--c-linear)" in figures
+    assert "var(--ink)" in figures
+    assert "#009e73" not in figures
+    declared = set(re.findall(r"(--[\w-]+):", text))
+    assert set(re.findall(r"var\((--[\w-]+)", text)) <= declared
+
+
+@pytest.mark.parametrize(("T", "S", "n_maps", "optional"), [(2, 1, 0, False), (9, 5, 4, True)])
+def test_every_size_of_run_has_a_page(
+    make_results, make_explorer, write_run, tmp_path, T, S, n_maps, optional
+):
+    raw = make_results(T, S, n_maps=n_maps, optional=optional)
+    raw["model"]["name"] = "<script>alert(1)</script>"
+    text = report.write_all(write_run(tmp_path, raw, make_explorer(raw))).read_text("utf-8")
+    page = Document(text)
+    assert "<script>alert" not in text
+    assert len([a for _, a in page.found if "data-task-index" in a]) == T
+    assert len([a for _, a in page.found if "data-map-index" in a]) == n_maps
+    assert ("One seed (0): no interval." in text) == (S == 1)
+    assert ("maps" in page.ids) == bool(n_maps)
+    assert ("claims" in page.ids) == optional
+
+
+def test_a_minimal_run_has_a_page(make_results, write_run, tmp_path):
+    full = make_results(2, 1)
+    raw = {k: full[k] for k in ("schema", "preset", "tasks", "seeds", "pretrained")}
+    raw["single"] = {"linear": full["single"]["linear"]}
+    text = report.write_all(write_run(tmp_path, raw, None)).read_text("utf-8")
+    Document(text)
+    assert "no explorer.npz" in text
+    assert 'id="explorer"' not in text
+    assert "<script>" not in text
+
+
+def test_undefined_numbers_do_not_stop_the_page(make_results, write_run, tmp_path):
+    raw = make_results(3, 2, n_maps=1)
+    raw["addition"]["nonlinear"]["normalized"] = [[None] * 3] * 2
+    raw["addition"]["random"]["alpha"] = [None, 0.1]
+    raw["maps"][0]["total"]["linear"][0][3][4] = None
+    raw["cosine"]["linear"][1][0][1] = None
+    Document(report.write_all(write_run(tmp_path, raw, None)).read_text("utf-8"))
+
+
+def test_a_damaged_explorer_leaves_everything_as_it_was(make_results, write_run, tmp_path):
+    run = write_run(tmp_path, make_results(2, 1), None)
+    (run / "report.html").write_text("old")
+    (run / "explorer.npz").write_bytes(b"damaged")
+    with pytest.raises(report.ResultsError, match=r"explorer\.npz is damaged"):
+        report.write_all(run)
+    assert (run / "report.html").read_text() == "old"
+    assert sorted(p.name for p in run.iterdir()) == ["explorer.npz", "report.html", "results.json"]
+
+
+def test_a_second_run_writes_the_same_bytes(make_results, make_explorer, write_run, tmp_path):
+    raw = make_results(2, 1, n_maps=1)
+    raw = {k: raw[k] for k in ("schema", "preset", "tasks", "seeds", "pretrained", "maps")}
+    run = write_run(tmp_path, raw, None)
+    report.write_all(run)
+    first = {p: p.read_bytes() for p in run.rglob("*.*")}
+    report.write_all(run)
+    assert {p: p.read_bytes() for p in run.rglob("*.*")} == first
+    assert len(first) > 5
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_directory_is_an_error(make_results, write_run, tmp_path):
+    run = write_run(tmp_path, make_results(2, 1), None)
+    run.chmod(0o500)
+    try:
+        with pytest.raises(OSError, match="Permission"):
+            report.write_all(run)
+    finally:
+        run.chmod(0o700)
+
+
+def test_map_pixels_are_the_maps_cells(make_results):
+    raw = make_results(2, 1, n_maps=1)
+    grid = raw["maps"][0]["alphas"] = [-1.0, 0.0, 2.0]
+    raw["maps"][0]["total"] = {"linear": [[[0.0, 0.2, 0.4], [0.6, 0.8, 1.0], [1.2, 1.4, 1.6]]]}
+    pair = report.parse(raw).maps[0]
+    np.testing.assert_allclose(maps.edges(np.array(grid)), [-1.5, -0.5, 1.0, 3.0])
+    pixels = explorer.map_pixels(pair.total["linear"][0], maps.edges(pair.alphas), 2.0)
+    side = len(pixels)
+
+    def at(alpha_a, alpha_b):
+        column = int(side * (alpha_a + 1.5) / 4.5)
+        return pixels[side - 1 - int(side * (alpha_b + 1.5) / 4.5), column]
+
+    for i, a in enumerate(grid):
+        for j, b in enumerate(grid):
+            want = error_colours(pair.total["linear"][0][i : i + 1, j], 2.0)
+            np.testing.assert_array_equal(at(a, b), want[0])
+
+
+def test_the_colour_scale_spans_the_regimes(make_results):
+    raw = make_results(2, 1, n_maps=1)
+    pair = report.parse(raw).maps[0]
+    largest = max(np.max(total) for total in raw["maps"][0]["total"].values())
+    assert largest <= maps.upper_limit(pair) < largest + 0.1
+    assert maps.error_label(pair) == ("disentanglement error ξ (sum over both tasks, range 0–2)")
+    raw["maps"][0]["reduction"] = "mean"
+    assert "(mean over both tasks, range 0–1)" in maps.error_label(report.parse(raw).maps[0])
