@@ -207,6 +207,67 @@ def test_a_browser_agrees_with_python_exactly(make_results, make_explorer, tmp_p
     ]
 
 
+ACTIONS = """
+const shown = () => [...document.querySelectorAll("[data-accuracy]")].map(b => b.dataset.accuracy);
+const frame = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+const press = (label) => document.querySelector(`button[aria-label^="${label}"]`).click();
+const named = (text) => [...document.querySelectorAll("#explorer button")]
+  .find(b => b.textContent.startsWith(text)).click();
+const slide = (id, value) => {
+  const slider = document.getElementById(id);
+  slider.value = value;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+};
+const point = (x, y) => {
+  const svg = document.querySelector("[data-map-index] svg");
+  svg.setPointerCapture = () => {};
+  const box = svg.querySelector(".field").getBoundingClientRect();
+  svg.dispatchEvent(new PointerEvent("pointerdown", { buttons: 1,
+    clientX: box.left + x * box.width, clientY: box.top + y * box.height }));
+};
+(async () => {
+  const seen = [];
+  for (const act of [
+    () => press("negate fashion"), () => press("only mnist"), () => named("Pre-trained"),
+    () => named("α = 1"), () => slide("alpha-all", 0.7), () => slide("alpha-2", -0.35),
+    () => point(0.5 + 1 / 4.2, 0.5 + 0.5 / 4.2), () => { location.hash = "#alpha=fashion:1.5"; },
+    () => named("Best"),
+  ]) { act(); await frame(); await frame(); seen.push(shown().join(" ")); }
+  await new Promise(done => setTimeout(done, 400));
+  document.body.dataset.seen = seen.join(";");
+  document.body.dataset.hash = location.hash;
+})();
+"""
+
+
+def test_every_control_sets_its_coefficients(make_results, make_explorer, tmp_path):
+    raw = make_results(3, 1, n_maps=1)
+    raw["addition"]["linear"]["alpha"] = [0.45]
+    raw["negation"]["linear"]["alpha"] = [[0.5, 0.85, 0.6]]
+    arrays = make_explorer(raw, E=64)
+    path = page_without_figures(tmp_path / "run", raw, arrays)
+    # under virtual time a headless browser paints almost no frames
+    frames = "<script>window.requestAnimationFrame = (f) => setTimeout(f, 16);</script>"
+    text = path.read_text("utf-8").replace("<body>", f"<body>{frames}")
+    text = text.replace("</body>", f"<script>{ACTIONS}</script></body>")
+    path.write_text(text, "utf-8")
+    document = browse(tmp_path, path)
+    got = [list(map(float, s.split())) for s in attribute(document, "data-seen")[0].split(";")]
+    states = [
+        [0.0, -0.85, 0.0],  # negate fashion, by the α chosen for it
+        [1.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0],
+        [1.0, 1.0, 1.0],
+        [0.7, 0.7, 0.7],
+        [0.7, 0.7, -0.35],
+        [1.0, -0.5, -0.35],  # the map's own two tasks, its second axis upwards
+        [0.0, 1.5, 0.0],
+        [0.45, 0.45, 0.45],
+    ]
+    assert got == [[reference(arrays, task, a) for task in raw["tasks"]] for a in states]
+    assert attribute(document, "data-hash") == ["#alpha=mnist:0.45,fashion:0.45,traffic-signs:0.45"]
+
+
 def test_the_cross_hair_lies_where_the_map_is(make_results, make_explorer, tmp_path):
     raw = make_results(3, 1, n_maps=1)
     path = page_without_figures(tmp_path / "run", raw, make_explorer(raw))

@@ -151,6 +151,7 @@ def test_undefined_numbers_do_not_stop_the_page(make_results, write_run, tmp_pat
     raw["addition"]["random"]["alpha"] = [None, 0.1]
     raw["maps"][0]["total"]["linear"][0][3][4] = None
     raw["cosine"]["linear"][1][0][1] = None
+    raw["single"] = raw["negation"] = {}
     Document(report.write_all(write_run(tmp_path, raw, None)).read_text("utf-8"))
 
 
