@@ -25,11 +25,9 @@ CASES: dict[str, Callable[[Size], list[Row]]] = {
 def main(args: Sequence[str] | None = None) -> int:
     """Run the cases, print the table, write the JSON; 1 if a goal was missed."""
     parser = argparse.ArgumentParser(prog="python -m experiments.bench", description=measure.ABOUT)
-    parser.add_argument("--case", action="append", choices=CASES, help="one case; may be repeated")
+    parser.add_argument("--case", action="append", choices=CASES, help="may be repeated")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/bench.json"))
-    parser.add_argument(
-        "--tiny", action="store_true", help="sizes for a test: no number means much"
-    )
+    parser.add_argument("--tiny", action="store_true", help="for tests: the numbers mean nothing")
     chosen = parser.parse_args(args)
     size = TINY if chosen.tiny else FULL
     console = Console(stderr=True)

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import measure, memory
 from experiments.bench.measure import Row
-from experiments.bench.problem import OPTIM, Problem, Size, problem, train_step
+from experiments.bench.problem import OPTIM, Problem, Size, displacement, problem, train_step
 from linearize import taylor, tree
 from linearize.models import unstack, vit
 
@@ -58,11 +57,7 @@ def rows(size: Size) -> list[Row]:
 
 def _parity(ours: Problem, theirs: Any, images: np.ndarray, size: Size) -> Row:
     params0 = ours.backbone.params
-    keys = jax.random.split(jax.random.key(1), len(tree.names(params0)))
-    tau = {
-        n: 0.05 * jnp.std(x) * jax.random.normal(k, x.shape)
-        for k, (n, x) in zip(keys, tree.flatten(params0).items(), strict=True)
-    }
+    tau = displacement(params0, seed=0)
     theirs.begin(torch_weights(tau, size))
     expected = theirs.features(images)
     got = jax.jit(taylor.tangent(ours.backbone.f))(params0, tau, ours.images)
@@ -84,7 +79,8 @@ def _memory(ours: Problem, size: Size) -> list[Row]:
         path = Path(folder, "torch.npz")
         batch = {"images": np.asarray(ours.images), "labels": np.asarray(ours.labels)}
         weights = torch_weights(ours.backbone.params, size)
-        np.savez(path, **weights, **head_arrays(ours), **batch)
+        arrays: dict[str, Any] = weights | head_arrays(ours) | batch
+        np.savez(path, **arrays)
         request = {
             "weights": str(path),
             "shape": shape(size),

@@ -8,14 +8,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench.measure import Row
-from experiments.bench.problem import Problem, Size, problem
-from linearize import taylor, tree
+from experiments.bench.problem import Problem, Size, displacement, problem
+from linearize import taylor
 from linearize.disentangle import ErrorMap, disentanglement_error
 from linearize.models import heads
 from linearize.types import Array
@@ -39,14 +40,7 @@ def pair(size: Size) -> Pair:
     rng = np.random.default_rng(1)
     shape = (size.n_eval, size.image_size, size.image_size, 3)
     inputs = [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(2)]
-    flat = tree.flatten(made.backbone.params)
-    taus = [
-        {
-            n: jnp.asarray(0.05 * float(jnp.std(x)) * rng.normal(size=x.shape), jnp.float32)
-            for n, x in flat.items()
-        }
-        for _ in range(2)
-    ]
+    taus = [displacement(made.backbone.params, seed) for seed in range(2)]
     return Pair(made, taus, inputs)
 
 
@@ -58,17 +52,16 @@ def rows(size: Size) -> list[Row]:
     out = []
     for regime in ("linear", "posthoc", "nonlinear"):
         naive = _naive(two, regime)
-        found = [naive(alphas[i], alphas[j]) for i, j in points]
-        if size.grid**2 > 4:
-            _map(two, alphas if regime != "nonlinear" else alphas[:2], regime, size)
-        before = [_seconds(lambda i=i, j=j: naive(alphas[i], alphas[j])) for i, j in points]  # type: ignore[misc]
+        found = [naive(alphas[[i, j]]) for i, j in points]
+        _map(two, alphas if regime != "nonlinear" else alphas[:2], regime, size)  # compiles
+        before = [_seconds(partial(naive, alphas[[i, j]])) for i, j in points]
         repeats = 1 if regime == "nonlinear" else size.repeats
         maps, seconds = [], []
         for _ in range(repeats):
             start = time.perf_counter()
             maps.append(_map(two, alphas, regime, size))
             seconds.append(time.perf_counter() - start)
-        after = [_seconds(lambda i=i, j=j: naive(alphas[i], alphas[j])) for i, j in points]  # type: ignore[misc]
+        after = [_seconds(partial(naive, alphas[[i, j]])) for i, j in points]
         out += _rows(regime, size, maps[-1], points, found, before + after, seconds)
     return out
 
@@ -144,8 +137,8 @@ def _map(two: Pair, alphas: np.ndarray, regime: str, size: Size) -> ErrorMap:
     )
 
 
-def _naive(two: Pair, regime: str) -> Callable[[float, float], np.ndarray]:
-    """``error(alpha_1, alpha_2) -> (2,)``, the tasks' errors, by the definition alone."""
+def _naive(two: Pair, regime: str) -> Callable[[np.ndarray], np.ndarray]:
+    """``error(alphas (2,)) -> (2,)``, the tasks' errors, by the definition alone."""
     enter = taylor.displaced if regime == "nonlinear" else taylor.tangent
     model = enter(two.problem.backbone.f)
 
@@ -160,8 +153,8 @@ def _naive(two: Pair, regime: str) -> Callable[[float, float], np.ndarray]:
     data = [jax.device_put(x) for x in two.inputs]
     fixed = (two.problem.backbone.params, two.problem.head)
 
-    def error(alpha_1: float, alpha_2: float) -> np.ndarray:
-        alphas = np.array([alpha_1, alpha_2], np.float32)
+    def error(point: np.ndarray) -> np.ndarray:
+        alphas = point.astype(np.float32)
         both = combine(alphas, two.taus)
         out = []
         for t, images in enumerate(data):

@@ -19,6 +19,9 @@ ABOUT = (
 )
 
 
+Goal = tuple[Literal["<=", ">=", "=="], float]
+
+
 @dataclass(frozen=True)
 class Row:
     """A measured quantity and, if it has one, its goal.
@@ -37,7 +40,7 @@ class Row:
     quantity: str
     value: float
     unit: str = ""
-    goal: tuple[Literal["<=", ">=", "=="], float] | None = None
+    goal: Goal | None = None
     spread: tuple[float, float] | None = None
     note: str = ""
 
@@ -111,7 +114,7 @@ def in_turns(
 def facts() -> dict[str, Any]:
     """Versions and machine."""
     packages = ("linearize", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
@@ -122,9 +125,7 @@ def facts() -> dict[str, Any]:
         "versions": versions,
         "system": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": os.cpu_count(),
         "memory_bytes": _memory(),
         "devices": [str(d) for d in jax.devices()],
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
@@ -167,4 +168,7 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
             row.case if row.case != last else "", row.quantity, measured, goal, verdict, row.note
         )
         last = row.case
-    (console or Console()).print(table)
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = 150
+    console.print(table)

@@ -25,7 +25,8 @@ def steady_peak(begin: Callable[[], Callable[[], object]], steps: int) -> dict[s
     the allocator's caches stays resident.
 
     Returns:
-        ``baseline``, ``resting`` (between steps) and ``peak``, in bytes; ``extra`` = peak - baseline.
+        ``baseline``, ``resting`` (between steps) and ``peak``, in bytes; ``extra`` is ``peak -
+        baseline``, ``extra_step`` is ``peak - resting``.
     """
     _release()
     baseline = _status("VmRSS")

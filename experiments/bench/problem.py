@@ -1,7 +1,7 @@
 """What is measured: a packaged ViT, a frozen head, one batch, and the library's training step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from linearize.models import heads
 from linearize.train import step as training
 from linearize.train.mesh import Placement
 from linearize.train.optim import OptimConfig
-from linearize.types import Apply, Array
+from linearize.types import Apply, Array, Params
 
 CLASSES = 10
 
@@ -93,6 +93,15 @@ def problem(size: Size, **options: Any) -> Problem:
     return Problem(backbone, head, jax.device_put(images), jax.device_put(labels))
 
 
+def displacement(params0: Params, seed: int) -> dict[str, Array]:
+    """A random τ: each tensor normal, with a twentieth of the tensor's own spread."""
+    rng = np.random.default_rng([7, seed])
+    return {
+        n: jnp.asarray(0.05 * float(jnp.std(x)) * rng.normal(size=x.shape), jnp.float32)
+        for n, x in tree.flatten(params0).items()
+    }
+
+
 OPTIM = OptimConfig(lr=1e-5, schedule="constant", warmup=0, weight_decay=0.0, clip=1.0)
 
 
@@ -105,16 +114,23 @@ class Step:
     fixed: dict[str, Any]
     batch: dict[str, Array]
     initial: Callable[[], training.State]
-    state: training.State = field(default_factory=dict)
+    state: training.State | None = None
 
     def __call__(self) -> Array:
         """One step, in place; the measured values, still on the device."""
+        if self.state is None:
+            self.state = self.initial()
         self.state, metrics = self.run(self.state, self.fixed, self.batch)
         return metrics["values"]
 
+    def arguments(self) -> tuple[Any, dict[str, Any], dict[str, Array]]:
+        """State, as shapes alone, and the fixed arrays and batch."""
+        return jax.eval_shape(self.initial), self.fixed, self.batch
+
     def temporaries(self) -> int:
         """Bytes that the compiled step needs beyond its arguments and results."""
-        compiled = self.run.lower(self.state, self.fixed, self.batch).compile()  # type: ignore[attr-defined]
+        program: Any = self.run
+        compiled = program.lower(*self.arguments()).compile()
         return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
@@ -152,7 +168,7 @@ def train_step(problem: Problem, regime: str) -> Step:
     def initial() -> training.State:
         return programs.init(params0, total, trainable)
 
-    return Step(recipe, programs.step, fixed, batch, initial, initial())
+    return Step(recipe, programs.step, fixed, batch, initial)
 
 
 def forward(problem: Problem) -> tuple[Apply, tuple[Any, ...]]:

@@ -78,8 +78,7 @@ class ViT(nn.Module):
         self.positions = nn.Parameter(torch.zeros(side * side, width))
         self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(blocks))
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
-        self.register_buffer("std", torch.tensor(STD), persistent=False)
+        self.mean, self.std = torch.tensor(MEAN), torch.tensor(STD)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         pixels = (images.float() - self.mean) / self.std
@@ -102,7 +101,7 @@ def linearized(model: nn.Module) -> Callable[[Tensors, Tensors, torch.Tensor], t
         def f(params: Tensors) -> torch.Tensor:
             return functional_call(model, params, (images,))
 
-        out, moved = jvp(f, (params0,), (tau,))
+        out, moved = jvp(f, (params0,), (tau,))  # type: ignore[misc]
         return out + moved
 
     return f_lin
@@ -131,7 +130,7 @@ class Step:
         self.temperature = temperature
         with torch.device("meta"):
             model = ViT(**shape)
-        model.mean, model.std = torch.tensor(MEAN), torch.tensor(STD)
+        model.mean, model.std = torch.tensor(MEAN), torch.tensor(STD)  # not parameters
         wanted = {n: tuple(p.shape) for n, p in model.named_parameters()}
         if wanted != {n: tuple(p.shape) for n, p in tensors.items()}:
             raise ValueError("weights do not have the names and shapes of the torch model")
