@@ -188,6 +188,31 @@ def test_task_vectors_and_flat_mappings_agree_and_bases_are_checked():
         evaluate.affine_outputs(lambda p, x: (mlp(p, x),), params, [flat], x)
 
 
+def test_numbers_that_are_not_finite_are_named():
+    params, taus, x = make(5, tasks=2)
+    bad = [taus[0], {**taus[1], "second": taus[1]["second"].at[0, 0].set(jnp.nan)}]
+    with pytest.raises(tree.NonFiniteError, match=r"taus\[1\].*\n.*second: 1 of 54"):
+        evaluate.affine_outputs(mlp, params, bad, x)
+    base = {**params, "bias": params["bias"].at[2].set(jnp.inf)}
+    with pytest.raises(tree.NonFiniteError, match=r"params0.*\n.*bias: 1 of 6"):
+        evaluate.displaced_accuracy(mlp, base, taus, x, [[0, 0]], None, np.zeros(13, int))
+
+
+def test_leaves_that_do_not_train_are_welcome():
+    _, _, x = make(5)
+    params = {"w": jnp.ones((5, 3), jnp.bfloat16), "step": jnp.array(3), "key": jax.random.key(0)}
+    tau = {"w": jnp.full((5, 3), 0.5)}
+
+    def f(params, x):
+        return x.astype(params["w"].dtype) @ params["w"]
+
+    affine = evaluate.affine_outputs(f, params, [tau], x)
+    assert affine.jvps.dtype == np.float32
+    np.testing.assert_allclose(affine.jvps[0, :, 0], 0.5 * x.sum(1), atol=0.05)
+    got = evaluate.displaced_accuracy(f, params, [tau], x, [[1.0]], None, np.zeros(13, int))
+    np.testing.assert_array_equal(got, [1.0])
+
+
 def test_a_custom_vjp_is_no_obstacle():
     @jax.custom_vjp
     def square(x):

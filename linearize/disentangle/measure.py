@@ -84,6 +84,7 @@ def disentanglement_error(
         ValueError: unknown regime, distance or reduction; numbers of tasks that differ; fewer than
             two; axes that are not 1-D and finite; an empty data set; ``n_eval`` below 1.
         StructureMismatch: a task vector does not fit ``params0`` or stems from another base.
+        NonFiniteError: NaN or infinity in ``params0`` or a task vector.
 
     >>> import jax.numpy as jnp
     >>> f = lambda params, x: x @ params["w"]

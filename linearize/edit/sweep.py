@@ -14,7 +14,7 @@ from linearize.evaluate import (
     examples,
     grid_accuracy,
 )
-from linearize.evaluate.affine import check_taus, stack
+from linearize.evaluate.affine import stack
 from linearize.evaluate.choices import one_of
 from linearize.evaluate.displace import combine
 from linearize.types import Apply, Params, PyTree
@@ -61,6 +61,7 @@ def regime_accuracies(
         ValueError: unknown regime, numbers that differ, bad coefficients, labels out of range, no
             example.
         StructureMismatch: a task vector does not fit ``params0`` or stems from another base.
+        NonFiniteError: NaN or infinity in ``params0`` or a task vector.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> data = (np.array([[1.0, 2.0], [3.0, 1.0]]), np.array([0, 0]))
@@ -92,7 +93,6 @@ def regime_accuracies(
     if f is None:
         raise ValueError("f is needed where no cached outputs are given")
     several = list(taus) if isinstance(taus, list | tuple) else [taus]
-    check_taus(params0, several)
     total = combine(stack(params0, several), _direction(direction, len(several)))
     line = steps[:, None]
     if regime == "nonlinear":

@@ -103,6 +103,7 @@ def affine_outputs(
         ValueError: no task vector, no example, or an output without examples on axis 0.
         StructureMismatch: a task vector names or shapes a leaf that θ0 has not, or stems from
             another base.
+        NonFiniteError: NaN or infinity in ``params0`` or a task vector.
 
     >>> f = lambda params, x: params["w"] ** 2 * x
     >>> affine = affine_outputs(f, {"w": 3.0}, [{"w": 1.0}, {"w": 2.0}], np.arange(3.0))
@@ -142,14 +143,26 @@ def stack(params0: Params, taus: Sequence[PyTree]) -> dict[str, Array]:
     Raises:
         ValueError: no task vector.
         StructureMismatch: one does not fit ``params0``, or stems from another base.
+        NonFiniteError: NaN or infinity, with the names that hold it.
     """
     check_taus(params0, taus)
     flats = [tree.flatten(tau) for tau in taus]
     union = {n: leaf for flat in flats for n, leaf in flat.items()}
-    return {
+    stacked = {
         n: jnp.stack([jnp.asarray(flat.get(n, jnp.zeros_like(like))) for flat in flats])
         for n, like in union.items()
     }
+    base = {n: leaf for n, leaf in tree.flatten(params0).items() if tree.is_trainable(leaf)}
+    if not _finite((base, stacked)):
+        tree.check_finite(params0, what="params0")
+        for t, flat in enumerate(flats):
+            tree.check_finite(flat, what=f"taus[{t}]")
+    return stacked
+
+
+@jax.jit
+def _finite(leaves: PyTree) -> Array:
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(leaves)]))
 
 
 def check_taus(params0: Params, taus: Sequence[PyTree]) -> None:

@@ -49,6 +49,7 @@ def displaced_accuracy(
     Raises:
         ValueError: bad ``alphas``, labels out of range, no example, no task vector.
         StructureMismatch: a task vector does not fit ``params0``.
+        NonFiniteError: NaN or infinity in ``params0`` or a task vector.
     """
     points = check_points(alphas, len(taus))
     stacked = stack(params0, taus)
