@@ -212,7 +212,7 @@ def _cached(
     path = assets.cache_dir() / "tasks" / f"{name}-{image_size or 'own'}-{digest}.npz"
     if path.is_file():
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 fields = {f.name: arrays[f.name] for f in dataclasses.fields(Prepared)}
                 return Prepared(**fields), tuple(str(c) for c in arrays["classes"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

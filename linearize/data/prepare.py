@@ -99,10 +99,12 @@ def build(
     for code, split in enumerate(SPLITS):
         rows = np.flatnonzero(place == code)
         if not len(rows):
+            left_out = int((place == splitting.DROPPED).sum())
             raise DataError(
-                f"split {name + '/' + split!r} is empty: of {len(place)} examples with distinct "
-                f"groups {len(np.unique(prepared.groups))}, fractions={tuple(fractions)} leave it "
-                "none; give more examples or a larger fraction"
+                f"split {name + '/' + split!r} is empty: of {len(place)} examples {left_out} were "
+                f"left out as duplicates of validation or test, and fractions={tuple(fractions)} "
+                f"leave it none of {len(np.unique(prepared.groups))} groups; give more examples "
+                "or a larger fraction"
             )
         order = splitting.limited(
             prepared.labels[rows],

@@ -188,8 +188,9 @@ def _unique_matches(left: Sequence[bytes], right: Sequence[bytes]) -> Iterator[t
     for i, value in enumerate(left):
         lefts[value].append(i)
     for value, rows in lefts.items():
-        if len(rows) == 1 and len(rights.get(value, ())) == 1:
-            yield rows[0], rights[value][0]
+        others = rights.get(value, [])
+        if len(rows) == len(others) == 1 and rows != others:
+            yield rows[0], others[0]
 
 
 # fmt: off

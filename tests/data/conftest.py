@@ -1,0 +1,16 @@
+"""Small made-up data sets."""
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def make_images():
+    """Distinct noise images (n, side, side, 3) and labels that run through the classes."""
+
+    def make(n, classes=3, side=8, seed=0):
+        generator = np.random.default_rng(seed)
+        images = generator.integers(0, 256, (n, side, side, 3), np.uint8)
+        return images, np.arange(n) % classes
+
+    return make
