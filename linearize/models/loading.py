@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,8 +225,12 @@ def _draw(module: Any, seed: int) -> dict[str, Any]:
     if isinstance(module, vit.ViT):
         module = module.clone(scan=True)
     images = jnp.zeros(_example(module).shape, jnp.uint8)
-    drawn = _merge(jax.jit(module.init)(jax.random.key(seed), images))
-    return dict(layers.unstack(drawn))
+    return dict(layers.unstack(_merge(_initialiser(module)(jax.random.key(seed), images))))
+
+
+@functools.cache
+def _initialiser(module: nn.Module) -> Callable[..., Any]:
+    return jax.jit(module.init)
 
 
 def _packaged(name: str, family: Family) -> Mapping[str, np.ndarray]:
