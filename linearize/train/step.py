@@ -120,8 +120,8 @@ class Recipe:
         updates, opt = transform.update(grads, state["opt"], seen)
         tau = optax.apply_updates(state["tau"], updates)
         means["lr"] = learning_rate(self.optim, fixed["total"])(state["step"])
-        means["grad_norm"] = tree.norm(grads)
-        means["tau_norm"] = tree.norm(tau)
+        means["grad_norm"] = optax.tree.norm(grads)
+        means["tau_norm"] = optax.tree.norm(tau)
         values = jnp.stack([means[name].astype(jnp.float32) for name in self.metrics])
         here = state["step"] + 1
         finite = jnp.isfinite(values).all()
