@@ -122,12 +122,12 @@ CLAIMS: tuple[tuple[str, Callable[[Results], np.ndarray], str], ...] = (
     ),
     (
         "Disentanglement comes from pre-training, non-linear (TAT, sec. 5)",
-        lambda r: _xi(r["random_init"], "nonlinear") - _xi(r, "nonlinear"),
+        lambda r: _xi(r["random"], "nonlinear") - _xi(r, "nonlinear"),
         "mean ξ in the search box, random initialization minus pre-trained",
     ),
     (
         "Disentanglement comes from pre-training, linear (TAT, sec. 5)",
-        lambda r: _xi(r["random_init"], "linear") - _xi(r, "linear"),
+        lambda r: _xi(r["random"], "linear") - _xi(r, "linear"),
         "mean ξ in the search box, random initialization minus pre-trained",
     ),
     (

@@ -9,6 +9,7 @@ data; test data make the report. What a run directory already holds is not compu
 """
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-import linearize as lz
 from configs import COMPARE
 from experiments import claims, protocol
 from experiments.protocol import TRAINED, Evaluator, Setting
-from linearize import cli, edit, io, report, train
+from linearize import cli, edit, io, report
 from linearize import config as configuration
 from linearize.config import CompareConfig
 from linearize.data import Task
 from linearize.task_vector import TaskVector
+from linearize.train.lock import exclusive
 
 Record = dict[str, Any]
 Taus = Mapping[str, TaskVector]
@@ -33,16 +34,18 @@ Taus = Mapping[str, TaskVector]
 def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     cli.claim(run_dir, config)
-    with train.lock(run_dir):
+    with exclusive(run_dir):
         tasks = protocol.load_tasks(config)
         records = [measure(config, tasks, seed, run_dir / f"seed_{seed}") for seed in config.seeds]
         results = describe(config, tasks, preset) | assemble(config, records)
         if config.random_init:
-            results["random_init"] = run_random(config, tasks, run_dir / "random_init")
+            results["random"] = run_random(config, tasks, run_dir / "random_init")
+            results["random_init"] = results["random"]["pretrained"]
         results["claims"] = claims.judge(results)
         io.write_json(run_dir / "results.json", results)
-        if config.seeds:
-            protocol.copy(run_dir / f"seed_{config.seeds[0]}" / "explorer.npz", run_dir)
+        shown = run_dir / f"seed_{config.seeds[0]}" / "explorer.npz"
+        if shown.exists():
+            io.atomic_write(run_dir / "explorer.npz", shown.read_bytes())
         return report.write_all(run_dir)
 
 
@@ -59,7 +62,7 @@ def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir
     """One seed's measurements, in the shape that ``results.json`` stacks over seeds."""
     done = run_dir / "record.json"
     if done.exists():
-        return io.read_json(done)
+        return json.loads(done.read_text())
     started = time.perf_counter()
     setting = protocol.prepare(config, tasks, seed)
     vectors = {r: protocol.task_vectors(setting, r, run_dir) for r in ("nonlinear", "linear")}
@@ -116,10 +119,10 @@ def negation(evaluator: Evaluator) -> Record:
     for task in evaluator.setting.names:
         target, kept = (evaluator({task: -alphas}, t, "validation") for t in (task, control))
         choice = edit.search_negation(target, kept, alphas, retained=config.edit.retained)
-        after = {task: -choice.alpha}
+        after = {task: -float(choice.alpha)}
         rows.append(
             {
-                "alpha": choice.alpha,
+                "alpha": float(choice.alpha),
                 "target": evaluator.at(after, task, "test"),
                 "control": evaluator.at(after, control, "test"),
             }
@@ -190,7 +193,7 @@ def describe(config: CompareConfig, tasks: Mapping[str, Task], preset: str) -> R
         "schema": 1,
         "experiment": "compare",
         "preset": preset,
-        "versions": configuration.versions(),
+        "versions": io.versions(),
         "config": configuration.to_dict(config),
         "model": protocol.describe_model(config),
         "tasks": list(names),
@@ -199,6 +202,7 @@ def describe(config: CompareConfig, tasks: Mapping[str, Task], preset: str) -> R
         "seeds": list(config.seeds),
         "alphas": protocol.alphas(config).tolist(),
         "control_task": config.data.control,
+        "control_share": config.edit.retained,
     }
 
 
@@ -232,7 +236,9 @@ def stack(records: list[Record]) -> Record:
 def main() -> None:
     """Parse, run, say where the report is."""
     command = cli.parse("compare", COMPARE)
-    print(f"report: {run(command.config, command.run_dir, command.preset)}")
+    page = run(command.config, command.run_dir, command.preset)
+    report.print_tables(report.load(command.run_dir))
+    print(f"report: {page}")
 
 
 if __name__ == "__main__":

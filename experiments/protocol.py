@@ -6,23 +6,24 @@ every regime the only question that editing asks: how accurate is θ0 + Σ α_t 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from linearize import config as configuration
 from linearize import data, edit, evaluate, io, models, train, tree
-from linearize.config import CompareConfig
+from linearize.config import CompareConfig, ModelConfig
 from linearize.data import Split, Task
 from linearize.disentangle import ErrorMap, disentanglement_error
 from linearize.models.heads import Head, apply_head, linear_probe, prototype_head
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Array, Params
 
-Regime = str
+Regime = Literal["nonlinear", "posthoc", "linear"]
 TRAINED: Mapping[Regime, Regime] = {
     "nonlinear": "nonlinear",
     "posthoc": "nonlinear",
@@ -65,22 +66,30 @@ def load_tasks(config: CompareConfig) -> dict[str, Task]:
     }
 
 
+@cache
+def _backbone(config: ModelConfig, seed: int) -> models.Backbone:
+    return models.load(
+        config.name,
+        pretrained=config.pretrained,
+        seed=seed,
+        image_size=config.image_size,
+        blocks=config.blocks,
+    )
+
+
+def backbone(config: ModelConfig, seed: int) -> models.Backbone:
+    """The model at θ0. Pretrained weights do not depend on the seed, random ones do."""
+    return _backbone(config, 0 if config.pretrained else config.seed + seed)
+
+
 def prepare(config: CompareConfig, tasks: Mapping[str, Task], seed: int) -> Setting:
     """The model at θ0 and a head per task, made from training features at θ0."""
-    backbone = models.load(
-        config.model.name,
-        pretrained=config.model.pretrained,
-        seed=config.model.seed + seed,
-        image_size=config.model.image_size,
-        blocks=config.model.blocks,
-    )
+    model = backbone(config.model, seed)
     heads = {}
     for name, task in tasks.items():
-        features = evaluate.outputs(
-            backbone.f, backbone.params, task.train.images, batch_size=config.batch_size
-        )
+        features = evaluate.outputs(model.f, model.params, task.train.images, config.batch_size)
         heads[name] = make_head(config, features, task, seed)
-    return Setting(config, seed, backbone.f, backbone.params, tasks, heads)
+    return Setting(config, seed, model.f, model.params, tasks, heads)
 
 
 def make_head(config: CompareConfig, features: Array, task: Task, seed: int) -> Head:
@@ -105,18 +114,21 @@ def task_vectors(setting: Setting, regime: Regime, run_dir: Path) -> dict[str, T
 
 
 def fine_tune(
-    setting: Setting, regime: Regime, task: str, run_dir: Path, direction: str = "descend"
+    setting: Setting,
+    regime: Regime,
+    task: str,
+    run_dir: Path,
+    direction: Literal["descend", "ascend"] = "descend",
 ) -> TaskVector:
     """One task's vector in one regime; ``direction="ascend"`` is the gradient-ascent baseline."""
     split = setting.split(task, "train")
-    head = setting.heads[task]
     recipe = getattr(setting.config, regime)
     return train.fine_tune(
         setting.f,
         setting.params0,
         {"inputs": split.images, "labels": split.labels},
         regime=regime,
-        readout=lambda features: apply_head(head, features),
+        readout=Partial(apply_head, setting.heads[task]),
         config=replace(recipe, seed=setting.seed, direction=direction),
         trainable=setting.config.trainable,
         run_dir=run_dir,
@@ -126,20 +138,14 @@ def fine_tune(
 
 def fine_tune_jointly(setting: Setting, run_dir: Path) -> TaskVector:
     """One non-linear fine-tuning on all tasks' examples together, each with its own head."""
-    splits = [setting.split(name, "train") for name in setting.names]
-    joint = {
-        "inputs": np.concatenate([s.images for s in splits]),
-        "labels": np.concatenate([s.labels for s in splits]),
-        "task": np.repeat(np.arange(len(splits), dtype=np.int32), [len(s.labels) for s in splits]),
-    }
     recipe = setting.config.nonlinear
     return train.fine_tune(
         setting.f,
         setting.params0,
-        joint,
+        edit.joint_examples([setting.split(name, "train") for name in setting.names]),
         regime="nonlinear",
         loss=edit.joint_loss([setting.heads[name] for name in setting.names]),
-        config=replace(recipe, seed=setting.seed, steps=recipe.steps * len(splits)),
+        config=replace(recipe, seed=setting.seed, steps=recipe.steps * len(setting.names)),
         trainable=setting.config.trainable,
         run_dir=run_dir,
         meta={"task": "joint", "config": configuration.to_dict(setting.config)},
@@ -164,11 +170,20 @@ class Evaluator:
     def __call__(self, alphas: Mapping[str, Any], task: str, split: str) -> np.ndarray:
         """Accuracy (A,) on one split of one task; each named coefficient is a number or (A,)."""
         columns = np.broadcast_arrays(*(np.atleast_1d(alphas.get(n, 0.0)) for n in self.taus))
-        grid = np.stack(columns, axis=-1)
-        examples, head = self.setting.split(task, split), self.setting.heads[task]
+        grid, setting = np.stack(columns, axis=-1), self.setting
+        examples, head = setting.split(task, split), setting.heads[task]
         if self.regime != "nonlinear":
             return evaluate.grid_accuracy(self.terms(task, split), grid, head, examples.labels)
-        return np.asarray([self._pass(row, head, examples) for row in grid])
+        return evaluate.displaced_accuracy(
+            setting.f,
+            setting.params0,
+            list(self.taus.values()),
+            examples.images,
+            grid,
+            head,
+            examples.labels,
+            setting.config.batch_size,
+        )
 
     def at(self, alphas: Mapping[str, float], task: str, split: str) -> float:
         """Accuracy at one point."""
@@ -188,34 +203,22 @@ class Evaluator:
 
     def error_map(self, pair: tuple[str, str]) -> ErrorMap:
         """Disentanglement error of two tasks over the configured grid, on test examples."""
-        config = self.setting.config
+        setting, config = self.setting, self.setting.config
+        affine = self.regime != "nonlinear"
+        columns = [list(self.taus).index(task) for task in pair]
         return disentanglement_error(
-            self.setting.f,
-            self.setting.params0,
+            setting.f,
+            setting.params0,
             [self.taus[task] for task in pair],
-            [self.setting.split(task, "test").images for task in pair],
+            [setting.split(task, "test").images for task in pair],
             alphas=np.linspace(config.map.low, config.map.high, config.map.points),
             regime=self.regime,
-            readouts=[self.setting.heads[task] for task in pair],
+            readouts=[setting.heads[task] for task in pair],
             n_eval=config.map.n_eval,
-            seed=self.setting.seed,
+            seed=setting.seed,
             batch_size=config.batch_size,
+            cached=[self.terms(t, "test").tasks(columns) for t in pair] if affine else None,
         )
-
-    def _pass(self, row: np.ndarray, head: Head, examples: Split) -> float:
-        config = self.setting.config
-        params = _combine(self.setting.params0, list(self.taus.values()), row)
-        features = evaluate.outputs(
-            self.setting.f, params, examples.images, batch_size=config.batch_size
-        )
-        return float(evaluate.accuracy(apply_head(head, features), examples.labels))
-
-
-@jax.jit
-def _combine(params0: Params, taus: list[TaskVector], alphas: Array) -> Params:
-    flats = [tree.flatten(tau) for tau in taus]
-    total = {n: sum(a * f[n] for a, f in zip(alphas, flats, strict=True)) for n in flats[0]}
-    return tree.add(params0, total)
 
 
 def alphas(config: CompareConfig) -> np.ndarray:
@@ -236,3 +239,14 @@ def write_explorer(evaluator: Evaluator, path: Path) -> None:
     buffer = BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     io.atomic_write(path, buffer.getvalue())
+
+
+def describe_model(config: CompareConfig) -> dict[str, Any]:
+    """Name, input size and number of parameters."""
+    model = backbone(config.model, config.seeds[0])
+    return {
+        "name": model.name,
+        "image_size": model.image_size,
+        "blocks": len(model.blocks),
+        "parameters": sum(np.size(leaf) for leaf in tree.flatten(model.params).values()),
+    }

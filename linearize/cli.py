@@ -114,7 +114,7 @@ def claim(run_dir: Path, config: object) -> None:
                 )
         else:
             io.write_json(path, ours)
-        io.write_json(run_dir / "versions.json", configuration.versions())
+        io.write_json(run_dir / "versions.json", io.versions())
     except (OSError, json.JSONDecodeError) as error:
         raise configuration.ConfigError(
             f"cannot write to run directory {run_dir}: {error}; choose another --run-dir"

@@ -6,9 +6,7 @@ the way of a whole configuration to JSON and back.
 
 import dataclasses
 import difflib
-import importlib.metadata
 import json
-import platform
 import types
 import typing
 from collections.abc import Mapping
@@ -160,9 +158,7 @@ class CompareConfig:
             for task in pair:
                 near = difflib.get_close_matches(task, self.data.tasks, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
-                _require(
-                    task in self.data.tasks, "map.pairs", task, f"not one of data.tasks{hint}"
-                )
+                _require(task in self.data.tasks, "map.pairs", task, f"not one of data.tasks{hint}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -209,18 +205,6 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
             lines += differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)
         return lines
     return [] if a == b else [f"{where}: {a!r} -> {b!r}"]
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computed a result, to stand beside it."""
-    packages = ("linearize", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def load_config(kind: type[C], path: str | Path) -> C:

@@ -1,0 +1,96 @@
+"""Presets of ``experiments.compare``, the three regimes side by side."""
+
+from linearize.config import (
+    CompareConfig,
+    DataConfig,
+    EditConfig,
+    HeadConfig,
+    MapConfig,
+    ModelConfig,
+)
+from linearize.train import OptimConfig, TrainConfig
+
+
+def recipe(lr: float, steps: int, batch_size: int, warmup: int = 10) -> TrainConfig:
+    """AdamW with warm-up, cosine to 0 and clipping, without decay."""
+    return TrainConfig(
+        optim=OptimConfig(lr=lr, warmup=warmup, clip=1.0, weight_decay=0.0),
+        steps=steps,
+        batch_size=batch_size,
+        checkpoint_every=0,
+        tensorboard=False,
+    )
+
+
+def debug() -> CompareConfig:
+    """Seconds: a small random network and two tasks, every part of the job once.
+
+    python -m experiments.compare debug
+    """
+    return CompareConfig(
+        model=ModelConfig(name="mlp", blocks=None, image_size=14, pretrained=False),
+        data=DataConfig(
+            tasks=("mnist", "digits"), control="landsat", train=300, validation=60, test=80
+        ),
+        head=HeadConfig(shots=5),
+        nonlinear=recipe(1e-3, steps=20, batch_size=32, warmup=2),
+        linear=recipe(1e-3, steps=20, batch_size=32, warmup=2),
+        edit=EditConfig(points=5),
+        map=MapConfig(pairs=(("mnist", "digits"),), points=7, n_eval=40),
+        seeds=(0, 1),
+        random_init=True,
+    )
+
+
+def demo() -> CompareConfig:
+    """Five minutes on two cores: a pretrained ViT, four tasks, two maps, one seed.
+
+    python -m experiments.compare demo
+    """
+    return CompareConfig(
+        data=DataConfig(
+            tasks=("mnist", "animals", "letters", "scripts"),
+            control="landsat",
+            train=2000,
+            validation=300,
+            test=500,
+        ),
+        nonlinear=recipe(1e-5, steps=100, batch_size=32),
+        linear=recipe(5e-5, steps=100, batch_size=32),
+        map=MapConfig(pairs=(("mnist", "letters"), ("animals", "scripts")), points=13, n_eval=200),
+        baselines=("random",),
+    )
+
+
+def packaged8() -> CompareConfig:
+    """Eight packaged tasks, three seeds, all baselines, random initialization beside.
+
+    python -m experiments.compare packaged8
+    """
+    return CompareConfig(
+        data=DataConfig(
+            tasks=(
+                "mnist",
+                "fashion_mnist",
+                "animals",
+                "letters",
+                "landsat",
+                "signs",
+                "digits",
+                "scripts",
+            ),
+            control="emoji",
+            train=2000,
+            validation=300,
+            test=500,
+        ),
+        nonlinear=recipe(5e-6, steps=100, batch_size=64),
+        linear=recipe(2e-5, steps=100, batch_size=64),
+        map=MapConfig(
+            pairs=(("mnist", "letters"), ("animals", "landsat"), ("fashion_mnist", "signs")),
+            points=13,
+            n_eval=200,
+        ),
+        seeds=(0, 1, 2),
+        random_init=True,
+    )
