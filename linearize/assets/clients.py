@@ -1,5 +1,6 @@
 """Brings a package's archive into a folder, with the registry's ordinary client."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -160,12 +161,12 @@ def _watch(process: subprocess.Popen[bytes], assets: Sequence[Asset], folder: Pa
 
 
 def _bytes_under(folder: Path) -> int:
+    """Size of all files; what the client removes meanwhile is passed over."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except OSError:
-            continue
+    for place, _, files in os.walk(folder):
+        for file in files:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(place, file)).st_size
     return total
 
 

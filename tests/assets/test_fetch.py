@@ -254,6 +254,26 @@ def test_a_hub_that_fails_says_what_to_do(monkeypatch):
         assets.fetch("x", {"x": asset("hub", package="owner/model")})
 
 
+def test_the_progress_bar_survives_folders_that_vanish(tmp_path):
+    """As pip's own scratch folders do."""
+    done = threading.Event()
+
+    def churn():
+        while not done.is_set():
+            (tmp_path / "a" / "b").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "a" / "b" / "c").write_bytes(b"1234")
+            clients.shutil.rmtree(tmp_path / "a")
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        sizes = {clients._bytes_under(tmp_path) for _ in range(2000)}
+    finally:
+        done.set()
+        thread.join()
+    assert sizes <= {0, 4}
+
+
 @pytest.mark.parametrize(
     ("name", "compress"),
     [("data.tar", lambda b: b), ("data.tar.gz", gzip.compress), ("data.tar.xz", lzma.compress)],
