@@ -1,4 +1,4 @@
-"""Presets by experiment: functions that return a configuration, whose docstrings are its notebook."""
+"""Presets by experiment: functions that return a configuration; docstrings are the notebook."""
 
 from configs import compare
 

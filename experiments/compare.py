@@ -19,7 +19,7 @@ import numpy as np
 
 from configs import COMPARE
 from experiments import claims, protocol
-from experiments.protocol import TRAINED, Evaluator, Setting
+from experiments.protocol import TRAINED, Evaluator, Regime, Setting
 from linearize import cli, edit, io, report
 from linearize import config as configuration
 from linearize.config import CompareConfig
@@ -50,7 +50,7 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
 
 
 def run_random(config: CompareConfig, tasks: Mapping[str, Task], run_dir: Path) -> Record:
-    """The same measurements from random weights: what of all this is due to pre-training?"""
+    """The same measurements from random weights: what does pre-training do."""
     random = dataclasses.replace(
         config, model=dataclasses.replace(config.model, pretrained=False), baselines=()
     )
@@ -100,7 +100,8 @@ def addition(evaluator: Evaluator) -> Record:
         split: np.stack([evaluator(dict.fromkeys(names, alphas), t, split) for t in names], -1)
         for split in ("validation", "test")
     }
-    choice = edit.search_scale(sweep["validation"], singles(evaluator, "validation"), alphas)
+    single = np.asarray(singles(evaluator, "validation"))
+    choice = edit.search_scale(sweep["validation"], single, alphas)
     accuracy = sweep["test"][choice.index]
     return {
         "alpha": choice.alpha,
@@ -135,7 +136,7 @@ def cosines(taus: Taus) -> list[list[float]]:
     return [[float(a.cosine(b)) for b in taus.values()] for a in taus.values()]
 
 
-def error_maps(evaluators: Mapping[str, Evaluator], pair: tuple[str, str]) -> Record:
+def error_maps(evaluators: Mapping[Regime, Evaluator], pair: tuple[str, str]) -> Record:
     """Disentanglement error of one pair of tasks in all regimes, on one grid."""
     maps = {regime: evaluator.error_map(pair) for regime, evaluator in evaluators.items()}
     return {

@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
@@ -19,9 +20,15 @@ from linearize import data, edit, evaluate, io, models, train, tree
 from linearize.config import CompareConfig, ModelConfig
 from linearize.data import Split, Task
 from linearize.disentangle import ErrorMap, disentanglement_error
-from linearize.models.heads import Head, apply_head, linear_probe, prototype_head
+from linearize.models.heads import (
+    Head,
+    apply_head,
+    few_shot,
+    linear_probe,
+    prototype_head,
+)
 from linearize.task_vector import TaskVector
-from linearize.types import Apply, Array, Params
+from linearize.types import Apply, Params
 
 Regime = Literal["nonlinear", "posthoc", "linear"]
 TRAINED: Mapping[Regime, Regime] = {
@@ -85,24 +92,26 @@ def backbone(config: ModelConfig, seed: int) -> models.Backbone:
 def prepare(config: CompareConfig, tasks: Mapping[str, Task], seed: int) -> Setting:
     """The model at θ0 and a head per task, made from training features at θ0."""
     model = backbone(config.model, seed)
-    heads = {}
-    for name, task in tasks.items():
-        features = evaluate.outputs(model.f, model.params, task.train.images, config.batch_size)
-        heads[name] = make_head(config, features, task, seed)
+    heads = {name: make_head(config, model, task, seed) for name, task in tasks.items()}
     return Setting(config, seed, model.f, model.params, tasks, heads)
 
 
-def make_head(config: CompareConfig, features: Array, task: Task, seed: int) -> Head:
-    """The frozen head of one task (few-shot prototypes, or a linear probe)."""
-    if config.head.kind == "probe":
-        return linear_probe(features, task.train.labels, len(task.classes))
+def make_head(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
+    """The frozen head of one task: few-shot prototypes, or a linear probe of all examples."""
+    images, labels, classes = task.train.images, task.train.labels, len(task.classes)
+    few = config.head.kind == "prototype"
+    if few:
+        drawn = few_shot(jnp.asarray(labels), classes, shots=config.head.shots, seed=seed)
+        images, labels = images[drawn], labels[drawn]
+    features = evaluate.outputs(model.f, model.params, images, config.batch_size)
+    if not few:
+        return linear_probe(jnp.asarray(features), jnp.asarray(labels), classes)
     return prototype_head(
-        features,
-        task.train.labels,
-        len(task.classes),
-        shots=config.head.shots,
+        jnp.asarray(features),
+        jnp.asarray(labels),
+        classes,
+        shots=None,
         temperature=config.head.temperature,
-        seed=seed,
     )
 
 
@@ -227,7 +236,7 @@ def alphas(config: CompareConfig) -> np.ndarray:
 
 
 def write_explorer(evaluator: Evaluator, path: Path) -> None:
-    """What the report's sliders need: class scores at θ0 and along each τ, which are affine in α."""
+    """What the report's sliders need: class scores at θ0 and along each τ, affine in α."""
     arrays: dict[str, np.ndarray] = {}
     for task in evaluator.setting.names:
         scores = evaluator.terms(task, "test").scores(evaluator.setting.heads[task])
