@@ -84,20 +84,20 @@ def _close_pairs(
 
     Means differ by less than the RMS does, so sorted by mean only a band needs comparing.
     """
-    dims = left.shape[1]
     mean_left, mean_right = left.mean(1), right.mean(1)
     order_left, order_right = np.argsort(mean_left), np.argsort(mean_right)
-    sorted_right, sorted_means = right[order_right], mean_right[order_right]
-    square = np.sum(sorted_right**2, 1)
+    sorted_means = mean_right[order_right]
+    one = np.ones((len(left), 1), np.float32)
+    # One product gives |x|² - 2xy + |y|², so that no pass over all pairs is spent on sums.
+    queries = np.hstack([-2 * left, np.sum(left**2, 1, keepdims=True), one])[order_left]
+    stored = np.hstack([right, one, np.sum(right**2, 1, keepdims=True)])[order_right]
+    bound = left.shape[1] * threshold**2
     found = []
     for start in range(0, len(left), chunk):
         rows = order_left[start : start + chunk]
         lo = np.searchsorted(sorted_means, mean_left[rows[0]] - threshold)
         hi = np.searchsorted(sorted_means, mean_left[rows[-1]] + threshold)
-        here = left[rows]
-        distance = np.sum(here**2, 1)[:, None] + square[None, lo:hi]
-        distance -= 2 * here @ sorted_right[lo:hi].T
-        i, j = np.nonzero(distance < dims * threshold**2)
+        i, j = np.nonzero(queries[start : start + chunk] @ stored[lo:hi].T < bound)
         found.append(np.stack([rows[i], order_right[lo + j]]))
     return found
 
