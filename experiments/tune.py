@@ -1,0 +1,100 @@
+"""Learning rates of a ``compare`` preset, chosen on validation data alone.
+
+    python -m experiments.tune demo --run-dir runs/tune/demo
+
+For each regime and each candidate: every task fine-tuned, then single-task accuracy and the best
+addition over the α grid, all on validation examples; test examples are never looked at. Writes
+``results.json`` and ``table.md``, best candidate first.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from configs import COMPARE
+from experiments import compare, protocol
+from experiments.protocol import Evaluator
+from linearize import cli, edit, io
+from linearize.config import CompareConfig
+
+CANDIDATES: dict[Literal["nonlinear", "linear"], tuple[float, ...]] = {
+    "nonlinear": (2e-6, 5e-6, 1e-5, 2e-5),
+    "linear": (1e-5, 2e-5, 5e-5, 1e-4),
+}
+
+
+def run(config: CompareConfig, run_dir: Path) -> list[dict[str, Any]]:
+    """One row a candidate, sorted by regime and by accuracy after addition."""
+    tasks = protocol.load_tasks(config)
+    rows = [
+        measure(with_rate(config, regime, lr), tasks, regime, lr, run_dir)
+        for regime, rates in CANDIDATES.items()
+        for lr in rates
+    ]
+    rows.sort(key=lambda row: (row["regime"], -row["addition"]))
+    io.write_json(run_dir / "results.json", {"rows": rows, "versions": io.versions()})
+    columns = ("regime", "lr", "pretrained", "single", "alpha", "addition", "normalized")
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in rows]
+    io.atomic_write(run_dir / "table.md", "\n".join(lines) + "\n")
+    table = Table(*columns, title="Validation accuracy, mean over tasks and seeds")
+    for row in rows:
+        table.add_row(*(_cell(row[c]) for c in columns))
+    Console().print(table)
+    return rows
+
+
+def with_rate(
+    config: CompareConfig, regime: Literal["nonlinear", "linear"], lr: float
+) -> CompareConfig:
+    """The configuration with another learning rate in one regime."""
+    recipe = getattr(config, regime)
+    recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, lr=lr))
+    return dataclasses.replace(config, **{regime: recipe})
+
+
+def measure(
+    config: CompareConfig, tasks: dict[str, Any], regime: Any, lr: float, run_dir: Path
+) -> dict[str, Any]:
+    """Validation accuracies of one candidate, averaged over tasks and seeds."""
+    found = []
+    for seed in config.seeds:
+        setting = protocol.prepare(config, tasks, seed)
+        taus = protocol.task_vectors(setting, regime, run_dir / f"{lr:g}" / f"seed_{seed}")
+        evaluator = Evaluator(setting, regime, taus)
+        single = np.asarray(compare.singles(evaluator, "validation"))
+        alphas = protocol.alphas(config)
+        sweep = np.stack(
+            [evaluator(dict.fromkeys(taus, alphas), t, "validation") for t in setting.names], -1
+        )
+        choice = edit.search_scale(sweep, single, alphas)
+        found.append(
+            {
+                "pretrained": sweep[np.argmin(np.abs(alphas))].mean(),
+                "single": single.mean(),
+                "alpha": choice.alpha,
+                "addition": sweep[choice.index].mean(),
+                "normalized": choice.normalized[choice.index].mean(),
+            }
+        )
+    means = {key: float(np.mean([row[key] for row in found])) for key in found[0]}
+    return {"regime": regime, "lr": lr, **means}
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Parse and run."""
+    command = cli.parse("tune", COMPARE)
+    cli.claim(command.run_dir, command.config)
+    run(command.config, command.run_dir)
+
+
+if __name__ == "__main__":
+    main()
