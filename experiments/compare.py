@@ -9,9 +9,10 @@ data; test data make the report. What a run directory already holds is not compu
 """
 
 import dataclasses
+import functools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from linearize.train.lock import exclusive
 
 Record = dict[str, Any]
 Taus = Mapping[str, TaskVector]
+Measure = Callable[[CompareConfig, Mapping[str, Task], int, Path], Record]
 
 
 def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
@@ -40,7 +42,6 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
         results = describe(config, tasks, preset) | assemble(config, records)
         if config.random_init:
             results["random"] = run_random(config, tasks, run_dir / "random_init")
-            results["random_init"] = results["random"]["pretrained"]
         results["claims"] = claims.judge(results)
         io.write_json(run_dir / "results.json", results)
         shown = run_dir / f"seed_{config.seeds[0]}" / "explorer.npz"
@@ -50,23 +51,40 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
 
 
 def run_random(config: CompareConfig, tasks: Mapping[str, Task], run_dir: Path) -> Record:
-    """The same measurements from random weights: what does pre-training do."""
-    random = dataclasses.replace(
-        config, model=dataclasses.replace(config.model, pretrained=False), baselines=()
+    """The maps once more from random weights, for the same pairs and seeds."""
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, pretrained=False),
+        data=dataclasses.replace(
+            config.data,
+            tasks=tuple(t for t in config.data.tasks if any(t in p for p in config.map.pairs)),
+        ),
     )
-    records = [measure(random, tasks, s, run_dir / f"seed_{s}") for s in config.seeds]
-    return assemble(config, records)
+    records = [measure_maps(config, tasks, s, run_dir / f"seed_{s}") for s in config.seeds]
+    return {"tasks": list(config.data.tasks)} | assemble(config, records)
 
 
+def recorded(measure: Measure) -> Measure:
+    """Measure once a run directory: the record is a file, and its presence the proof."""
+
+    @functools.wraps(measure)
+    def once(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path) -> Record:
+        done = run_dir / "record.json"
+        if done.exists():
+            return json.loads(done.read_text())
+        started = time.perf_counter()
+        record = measure(config, tasks, seed, run_dir)
+        record["seconds"] = time.perf_counter() - started
+        io.write_json(done, record)
+        return record
+
+    return once
+
+
+@recorded
 def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path) -> Record:
     """One seed's measurements, in the shape that ``results.json`` stacks over seeds."""
-    done = run_dir / "record.json"
-    if done.exists():
-        return json.loads(done.read_text())
-    started = time.perf_counter()
-    setting = protocol.prepare(config, tasks, seed)
-    vectors = {r: protocol.task_vectors(setting, r, run_dir) for r in ("nonlinear", "linear")}
-    evaluators = {r: Evaluator(setting, r, vectors[t]) for r, t in TRAINED.items()}
+    setting, vectors, evaluators = trained(config, tasks, seed, run_dir)
     linear = evaluators["linear"]
     control = linear.at({}, config.data.control, "test")
     record: Record = {
@@ -82,9 +100,32 @@ def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir
         for table, row in BASELINES[name](setting, vectors["nonlinear"], record, run_dir).items():
             record[table][name] = row
     protocol.write_explorer(linear, run_dir / "explorer.npz")
-    record["seconds"] = time.perf_counter() - started
-    io.write_json(done, record)
     return record
+
+
+@recorded
+def measure_maps(
+    config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path
+) -> Record:
+    """One seed's accuracies before and after fine-tuning, and its error maps."""
+    setting, _, evaluators = trained(config, tasks, seed, run_dir)
+    return {
+        "pretrained": [evaluators["linear"].at({}, task, "test") for task in setting.names],
+        "single": {r: singles(e, "test") for r, e in evaluators.items()},
+        "maps": [error_maps(evaluators, pair) for pair in config.map.pairs],
+    }
+
+
+def trained(
+    config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path
+) -> tuple[Setting, dict[Regime, Taus], dict[Regime, Evaluator]]:
+    """A seed's setting, its task vectors by training regime, and an evaluator of each regime."""
+    setting = protocol.prepare(config, tasks, seed)
+    vectors: dict[Regime, Taus] = {
+        "nonlinear": protocol.task_vectors(setting, "nonlinear", run_dir),
+        "linear": protocol.task_vectors(setting, "linear", run_dir),
+    }
+    return setting, vectors, {r: Evaluator(setting, r, vectors[t]) for r, t in TRAINED.items()}
 
 
 def singles(evaluator: Evaluator, split: str) -> list[float]:
