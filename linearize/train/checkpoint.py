@@ -7,6 +7,7 @@ overwritten. Orbax loads a flipped byte silently, so the hashes are checked befo
 """
 
 import concurrent.futures
+import functools
 import hashlib
 import json
 import logging
@@ -58,9 +59,7 @@ class Checkpoints:
         self.wait()
         if step in self.steps():
             return
-        # imported late: 0.7 s that runs without checkpoints need not spend
-        from orbax.checkpoint import v1 as ocp
-
+        ocp = _orbax()
         part = self.directory / f"{step}.writing"
         try:
             shutil.rmtree(part, ignore_errors=True)
@@ -169,6 +168,16 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@functools.cache
+def _orbax() -> Any:
+    # imported late: 0.7 s that runs without checkpoints need not spend
+    from orbax.checkpoint import v1
+
+    # each of Orbax's threads logs the traceback of an error that is raised here once
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    return v1
+
+
 def _snapshot(state: Mapping[str, PyTree]) -> dict[str, jax.Array]:
     """The leaves by name. On CPU, where host and device share memory, they are copied first."""
     flat = tree.flatten(state)
@@ -178,7 +187,5 @@ def _snapshot(state: Mapping[str, PyTree]) -> dict[str, jax.Array]:
 
 
 def _load(path: Path, like: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    from orbax.checkpoint import v1 as ocp
-
-    flat = ocp.load(path, tree.flatten(like))
+    flat = _orbax().load(path, tree.flatten(like))
     return jax.tree.unflatten(jax.tree.structure(like), [flat[name] for name in tree.names(like)])

@@ -6,7 +6,7 @@ from linearize.task_vector import TaskVector
 class RunDirectoryError(RuntimeError):
     """A run directory cannot be read or written: read-only, full, or not a directory.
 
-    ``vector`` holds the trained task vector where training was over and only its file failed.
+    ``vector`` is the task vector so far, where training had begun.
     """
 
     def __init__(self, message: str, vector: TaskVector | None = None) -> None:

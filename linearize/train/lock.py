@@ -19,11 +19,9 @@ def exclusive(directory: Path) -> Iterator[None]:
         RunLockedError: another process, or another run of this one, holds it.
         RunDirectoryError: the directory cannot be made or written.
     """
-    try:
+    with guarded(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise unusable(directory, error) from error
+        handle, writable = _open(directory / "lock")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -36,12 +34,23 @@ def exclusive(directory: Path) -> Iterator[None]:
             ) from error
         raise unusable(directory, error) from error
     try:
-        with guarded(directory):
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        if writable:
+            with guarded(directory):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
         os.close(handle)
+
+
+def _open(path: Path) -> tuple[int, bool]:
+    """A handle, and whether it can be written; a finished run may lie on a read-only disk."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), True
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES) or not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from linearize.task_vector import TaskVector
 from linearize.train import feed
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
-from linearize.train.errors import CheckpointError, NonFiniteLossError
+from linearize.train.errors import CheckpointError, NonFiniteLossError, RunDirectoryError
 from linearize.train.interrupt import Request, deferred
 from linearize.train.lock import guarded
 from linearize.train.losses import Loss
@@ -358,8 +358,12 @@ class _Run:
                 )
             )
             request = stack.enter_context(deferred())
-            self._train(start, request)
-            return self._finish(start)
+            try:
+                self._train(start, request)
+                return self._finish(start)
+            except RunDirectoryError as error:
+                error.vector = error.vector or self._vector(int(self.state["step"]))
+                raise
 
     def _prepare(self) -> None:
         """Programs, and the arrays that every step is given."""
@@ -517,11 +521,7 @@ class _Run:
 
     def _save(self, step: int) -> None:
         if self.checkpoints is not None:
-            try:
-                self.checkpoints.save(step, {n: self.state[n] for n in _KEPT})
-            except CheckpointError as error:
-                error.vector = self._vector(step)
-                raise
+            self.checkpoints.save(step, {n: self.state[n] for n in _KEPT})
 
     def _interrupt(self, step: int) -> None:
         self._drain()

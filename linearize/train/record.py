@@ -36,7 +36,9 @@ class Recorder:
 
     def __init__(self, directory: Path | None, resumed_at: int, tensorboard: bool) -> None:
         self.rows: list[Row] = []
-        self._file, self._board, self._directory = None, None, directory
+        self._file: Any = None
+        self._board: Any = None
+        self._directory = directory
         self._start = time.perf_counter()
         if directory is None:
             return
@@ -75,11 +77,11 @@ class Recorder:
                     self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Write out what is buffered."""
-        if self._file is not None:
-            self._file.close()
-        if self._board is not None:
-            self._board.close()
+        """Write out what is buffered. A full disk has been reported by :meth:`write`."""
+        for file in (self._file, self._board):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
 
 
 def read_rows(path: Path) -> list[Row]:

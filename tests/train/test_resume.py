@@ -442,6 +442,20 @@ def test_read_only_directory(problem, run_dir, monkeypatch):
         problem.run(run_dir=run_dir)
 
 
+def test_a_finished_run_on_a_read_only_disk_is_still_read(problem, run_dir, monkeypatch):
+    first, opened = problem.run(run_dir=run_dir), os.open
+
+    def refused(path, flags, *args, **kwargs):
+        if flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(30, "Read-only file system", str(path))
+        return opened(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refused)
+    again = problem.run(run_dir=run_dir)
+    assert again.reused
+    assert_same(again.tau, first.tau)
+
+
 def test_a_file_in_the_directory_s_place(problem, run_dir):
     run_dir.write_text("precious")
     with pytest.raises(RunDirectoryError, match="cannot be used: File exists"):
