@@ -58,7 +58,7 @@ def demo() -> CompareConfig:
         nonlinear=recipe(1e-5, steps=100, batch_size=32),
         linear=recipe(2e-5, steps=100, batch_size=32),
         map=MapConfig(pairs=(("mnist", "letters"), ("animals", "scripts")), points=13, n_eval=100),
-        baselines=("random",),
+        baselines=(),
     )
 
 
@@ -81,13 +81,13 @@ def packaged8() -> CompareConfig:
             ),
             control="emoji",
             train=2000,
-            validation=200,
-            test=400,
+            validation=150,
+            test=300,
         ),
         nonlinear=recipe(1e-5, steps=100, batch_size=32),
         linear=recipe(2e-5, steps=100, batch_size=32),
         map=MapConfig(
-            pairs=(("mnist", "letters"), ("animals", "fashion_mnist")), points=13, n_eval=150
+            pairs=(("mnist", "letters"), ("animals", "fashion_mnist")), points=13, n_eval=100
         ),
         seeds=(0, 1, 2),
         random_init=True,
