@@ -275,13 +275,12 @@ def stack(records: list[Record]) -> Record:
     return stacked
 
 
-def main() -> None:
-    """Parse, run, say where the report is."""
-    command = cli.parse("compare", COMPARE)
+def present(command: cli.Command[CompareConfig]) -> None:
+    """Run, print the tables, say where the report is."""
     page = run(command.config, command.run_dir, command.preset)
     report.print_tables(report.load(command.run_dir))
     print(f"report: {page}")
 
 
 if __name__ == "__main__":
-    main()
+    cli.launch("compare", COMPARE, present)

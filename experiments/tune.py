@@ -89,12 +89,11 @@ def _cell(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def main() -> None:
-    """Parse and run."""
-    command = cli.parse("tune", COMPARE)
+def present(command: cli.Command[CompareConfig]) -> None:
+    """Run in a directory of this configuration."""
     cli.claim(command.run_dir, command.config)
     run(command.config, command.run_dir)
 
 
 if __name__ == "__main__":
-    main()
+    cli.launch("tune", COMPARE, present)

@@ -12,8 +12,38 @@ import tyro
 
 from linearize import config as configuration
 from linearize import io
+from linearize.assets import AssetError
+from linearize.data import DataError
+from linearize.io import CorruptFileError
+from linearize.models import WeightsError
+from linearize.report import ResultsError
+from linearize.train import (
+    CheckpointError,
+    NonFiniteLossError,
+    RunDirectoryError,
+    RunLockedError,
+    RunMismatchError,
+)
+from linearize.tree import NonFiniteError, StructureMismatch
 
 C = TypeVar("C")
+
+FORESEEN = (
+    AssetError,
+    CheckpointError,
+    CorruptFileError,
+    DataError,
+    NonFiniteError,
+    NonFiniteLossError,
+    ResultsError,
+    RunDirectoryError,
+    RunLockedError,
+    RunMismatchError,
+    StructureMismatch,
+    WeightsError,
+    configuration.ConfigError,
+)
+"""Errors whose message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +86,29 @@ def parse(
     except configuration.ConfigError as error:
         _stop(str(error))
     return Command(Path(name).stem, config, run_dir)
+
+
+def launch(
+    experiment: str,
+    presets: Mapping[str, Callable[[], C]],
+    run: Callable[[Command[C]], None],
+) -> None:
+    """Parse the command line and run; foreseen errors and Ctrl-C end in one line, not a traceback.
+
+    Raises:
+        SystemExit: status 2 for a command line that cannot be run, 1 for an error that the library
+            foresees, 130 for Ctrl-C.
+    """
+    command = parse(experiment, presets)
+    try:
+        run(command)
+    except KeyboardInterrupt as stop:
+        print(f"\nstopped: {stop or 'nothing is lost'}", file=sys.stderr)
+        print("the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    except FORESEEN as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def _preset(name: str, presets: Mapping[str, Callable[[], C]], usage: str) -> C:
