@@ -1,0 +1,92 @@
+"""A finished run's tables and chosen figures as one page under ``docs/results``.
+
+    python -m experiments.publish runs/compare/packaged8 packaged8 --figures alpha_sweeps error_map_1
+
+Every number on the page is copied from the run's own files; nothing is computed here.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from linearize import io
+
+TABLES = ("summary", "single", "addition", "negation", "error_map", "claims", "cosine")
+RESULTS = Path("docs/results")
+
+
+@dataclass(frozen=True)
+class Publish:
+    """What to copy, and to where."""
+
+    run_dir: tyro.conf.Positional[Path]
+    name: tyro.conf.Positional[str]
+    figures: tuple[str, ...] = ("alpha_sweeps", "error_map_1")
+    """Beginnings of the names of the figures to show."""
+    into: Annotated[Path, tyro.conf.arg(name="into")] = RESULTS
+
+
+def publish(job: Publish) -> Path:
+    """Write the page and copy its figures; the page's path is returned.
+
+    Raises:
+        FileNotFoundError: the run is not finished, or has no such figure.
+    """
+    results = json.loads((job.run_dir / "results.json").read_text())
+    figures = [_one(job.run_dir / "figures", start) for start in job.figures]
+    lines = [
+        f"# {job.name}",
+        "",
+        f"`python -m experiments.{results['experiment']} {results['preset']}`, seeds "
+        f"{', '.join(map(str, results['seeds']))}, {results['seconds'] / 60:.0f} minutes "
+        "of measuring on 2 cores. Versions: "
+        + ", ".join(f"{k} {v}" for k, v in results["versions"].items())
+        + f". Configuration: [{job.name}.json]({job.name}.json).",
+        "",
+    ]
+    for figure in figures:
+        lines += [f"![{figure.stem}]({job.name}_{figure.name})", ""]
+    for table in _tables(job.run_dir / "tables"):
+        lines += [table.read_text().strip(), ""]
+    job.into.mkdir(parents=True, exist_ok=True)
+    for figure in figures:
+        shutil.copyfile(figure, job.into / f"{job.name}_{figure.name}")
+    shutil.copyfile(job.run_dir / "config.json", job.into / f"{job.name}.json")
+    return io.atomic_write(job.into / f"{job.name}.md", "\n".join(lines))
+
+
+def _tables(folder: Path) -> list[Path]:
+    order = {start: i for i, start in enumerate(TABLES)}
+    found = sorted(folder.glob("*.md"))
+    return sorted(
+        found,
+        key=lambda p: min(
+            (i for s, i in order.items() if p.stem.startswith(s)), default=len(order)
+        ),
+    )
+
+
+def _one(folder: Path, start: str) -> Path:
+    found = sorted(folder.glob(f"{start}*.png"))
+    if not found:
+        known = ", ".join(p.stem for p in sorted(folder.glob("*.png")))
+        raise FileNotFoundError(f"no figure {start}*.png in {folder}; there are: {known}")
+    return found[0]
+
+
+def main() -> None:
+    """Parse, copy, say where."""
+    try:
+        print(publish(tyro.cli(Publish, prog="python -m experiments.publish")))
+    except FileNotFoundError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
