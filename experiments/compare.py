@@ -11,6 +11,7 @@ data; test data make the report. What a run directory already holds is not compu
 import dataclasses
 import functools
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ from linearize.config import CompareConfig
 from linearize.data import Task
 from linearize.task_vector import TaskVector
 from linearize.train.lock import exclusive
+
+log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 Taus = Mapping[str, TaskVector]
@@ -71,11 +74,13 @@ def recorded(measure: Measure) -> Measure:
     def once(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path) -> Record:
         done = run_dir / "record.json"
         if done.exists():
+            log.info("%s: measured before", run_dir.name)
             return json.loads(done.read_text())
         started = time.perf_counter()
         record = measure(config, tasks, seed, run_dir)
         record["seconds"] = time.perf_counter() - started
         io.write_json(done, record)
+        log.info("%s: measured in %.0f s", run_dir.name, record["seconds"])
         return record
 
     return once
@@ -85,6 +90,7 @@ def recorded(measure: Measure) -> Measure:
 def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path) -> Record:
     """One seed's measurements, in the shape that ``results.json`` stacks over seeds."""
     setting, vectors, evaluators = trained(config, tasks, seed, run_dir)
+    log.info("seed %d: accuracies, addition, negation, maps", seed)
     linear = evaluators["linear"]
     control = linear.at({}, config.data.control, "test")
     record: Record = {
@@ -97,6 +103,7 @@ def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir
         "maps": [error_maps(evaluators, pair) for pair in config.map.pairs],
     }
     for name in config.baselines:
+        log.info("seed %d: baseline %s", seed, name)
         for table, row in BASELINES[name](setting, vectors["nonlinear"], record, run_dir).items():
             record[table][name] = row
     protocol.write_explorer(linear, run_dir / "explorer.npz")

@@ -4,6 +4,8 @@ One record, :class:`Setting`, holds what a seed fixes; one class, :class:`Evalua
 every regime the only question that editing asks: how accurate is θ0 + Σ α_t τ_t on this data?
 """
 
+import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,6 +31,8 @@ from linearize.models.heads import (
 )
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Params
+
+log = logging.getLogger(__name__)
 
 Regime = Literal["nonlinear", "posthoc", "linear"]
 TRAINED: Mapping[Regime, Regime] = {
@@ -117,9 +121,11 @@ def make_head(config: CompareConfig, model: models.Backbone, task: Task, seed: i
 
 def task_vectors(setting: Setting, regime: Regime, run_dir: Path) -> dict[str, TaskVector]:
     """Fine-tune every task in one regime; vectors that a finished run left are reused."""
-    return {
-        name: fine_tune(setting, regime, name, run_dir / regime / name) for name in setting.names
-    }
+    vectors = {}
+    for name in setting.names:
+        log.info("seed %d: %s fine-tuning on %s", setting.seed, regime, name)
+        vectors[name] = fine_tune(setting, regime, name, run_dir / regime / name)
+    return vectors
 
 
 def fine_tune(
@@ -226,6 +232,7 @@ class Evaluator:
             n_eval=config.map.n_eval,
             seed=setting.seed,
             batch_size=config.batch_size,
+            progress=not affine and sys.stderr.isatty(),
             cached=[self.terms(t, "test").tasks(columns) for t in pair] if affine else None,
         )
 

@@ -1,6 +1,6 @@
 """A finished run's tables and chosen figures as one page under ``docs/results``.
 
-    python -m experiments.publish runs/compare/packaged8 packaged8 --figures alpha_sweeps error_map_1
+    python -m experiments.publish runs/compare/demo demo --figures error_map_1 alpha_sweeps
 
 Every number on the page is copied from the run's own files; nothing is computed here.
 """

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -100,6 +101,9 @@ def launch(
             foresees, 130 for Ctrl-C.
     """
     command = parse(experiment, presets)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for name in ("linearize", "experiments", "__main__"):
+        logging.getLogger(name).setLevel(logging.INFO)
     try:
         run(command)
     except KeyboardInterrupt as stop:
