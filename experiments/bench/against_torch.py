@@ -16,6 +16,7 @@ import numpy as np
 from experiments.bench import measure, memory
 from experiments.bench.measure import Row
 from experiments.bench.problem import OPTIM, Problem, Size, displacement, problem, train_step
+from experiments.bench.step import operations
 from linearize import taylor, tree
 from linearize.models import unstack, vit
 
@@ -27,7 +28,16 @@ MEMORY_STEPS = 3
 
 
 def rows(size: Size) -> list[Row]:
-    """Parity, ratio of times, ratio of memories."""
+    """Parity, ratio of times, ratio of memories; at both image sizes."""
+    sizes = {size.image_size: size.repeats, size.large_image_size: max(2, size.repeats // 3)}
+    return [
+        row
+        for image_size, repeats in sizes.items()
+        for row in _rows(dataclasses.replace(size, image_size=image_size, repeats=repeats))
+    ]
+
+
+def _rows(size: Size) -> list[Row]:
     from experiments.bench import torch_step
 
     ours = problem(size, **OURS)
@@ -40,19 +50,31 @@ def rows(size: Size) -> list[Row]:
     theirs.begin()
     step = train_step(ours, "linear")
     times = measure.in_turns(step, lambda: theirs(images, labels), size.repeats)
-    out.append(
+    rate = torch_step.matmul_rate()
+    least = operations(step) / rate
+    tokens = (size.image_size // 14) ** 2 + 1
+    out += [
         Row(
             CASE,
-            "time of a step, ours / torch",
+            f"time of a step, ours / torch, {size.image_size} px",
             times.ratio,
             "x",
             ("<=", 0.6),
             times.spread,
-            f"{times.medians[0]:.3f} s / {times.medians[1]:.3f} s; functional_call + "
-            "torch.func.jvp, AdamW(fused), clipping, all cores; one process, in turns",
-        )
-    )
-    return out + _memory(ours, size) if memory.available() else out
+            f"{times.medians[0]:.3f} s / {times.medians[1]:.3f} s; {tokens} tokens, batch "
+            f"{size.batch}; functional_call + torch.func.jvp, AdamW(fused), clipping, all cores; "
+            "one process, in turns",
+        ),
+        Row(
+            CASE,
+            f"least that this ratio can be, {size.image_size} px",
+            least / times.medians[1],
+            "x",
+            note=f"the step's matrix products at torch's own best rate, {rate / 1e9:.0f} GFLOP/s, "
+            "and nothing else",
+        ),
+    ]
+    return out + (_memory(ours, size) if memory.available() else [])
 
 
 def _parity(ours: Problem, theirs: Any, images: np.ndarray, size: Size) -> Row:
@@ -64,12 +86,12 @@ def _parity(ours: Problem, theirs: Any, images: np.ndarray, size: Size) -> Row:
     error = float(np.abs(np.asarray(got) - expected).max() / np.abs(expected).max())
     return Row(
         CASE,
-        "largest difference of f_lin to torch's, relative",
+        f"largest difference of f_lin to torch's, {size.image_size} px",
         error,
         "",
         ("<=", 1e-4),
         None,
-        "f0 + J tau at a random tau; the same weights and images",
+        "f0 + J tau at a random tau, relative to the largest feature; the same weights and images",
     )
 
 
@@ -97,7 +119,7 @@ def _memory(ours: Problem, size: Size) -> list[Row]:
     return [
         Row(
             CASE,
-            "memory of a step, ours / torch",
+            f"memory of a step, ours / torch, {size.image_size} px",
             jax_side["extra"] / torch_side["extra"],
             "x",
             ("<=", 0.6),
@@ -108,7 +130,7 @@ def _memory(ours: Problem, size: Size) -> list[Row]:
         ),
         Row(
             CASE,
-            "whole resident peak, ours / torch",
+            f"whole resident peak, ours / torch, {size.image_size} px",
             jax_side["peak"] / torch_side["peak"],
             "x",
             note=f"{jax_side['peak'] / mega:.0f} MB / {torch_side['peak'] / mega:.0f} MB, "

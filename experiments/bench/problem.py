@@ -31,7 +31,8 @@ class Size:
         n_eval: examples a task in the maps.
         grid: points a side of the maps.
         naive_points: grid points of which the pass-per-point side is timed, in either turn.
-        large_image_size: of the step whose memory is compared between scanned and plain blocks.
+        large_image_size: where activations outweigh parameters (50 tokens, as in CLIP's B/32):
+            of the second row wherever memory is measured.
     """
 
     image_size: int = 28

@@ -59,7 +59,7 @@ def remat_rows(size: Size) -> list[Row]:
     """
     goals: dict[str, Goal | None] = {"none": None, "dots": ("<=", 1.1), "full": ("<=", 1.1)}
     out = []
-    for image_size in (size.image_size, size.large_image_size):
+    for image_size in dict.fromkeys((size.image_size, size.large_image_size)):
         here = dataclasses.replace(size, image_size=image_size)
         ordinary = min(
             train_step(problem(here, scan=scan), "nonlinear").temporaries()

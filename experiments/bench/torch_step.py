@@ -7,6 +7,7 @@ Gradients flow to τ alone; the parameters at θ0 are plain tensors.
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -105,6 +106,17 @@ def linearized(model: nn.Module) -> Callable[[Tensors, Tensors, torch.Tensor], t
         return out + moved
 
     return f_lin
+
+
+def matmul_rate(side: int = 1536, repeats: int = 5) -> float:
+    """The best of several products of square matrices, in operations a second."""
+    a = torch.ones(side, side)
+    best = math.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
 
 
 class Step:
