@@ -181,6 +181,7 @@ class Evaluator:
         self.regime = regime
         self.taus = dict(taus)
         self._terms: dict[tuple[str, str], evaluate.AffineOutputs] = {}
+        self._sums: dict[tuple[str, ...], TaskVector] = {}
 
     def __call__(self, alphas: Mapping[str, Any], task: str, split: str) -> np.ndarray:
         """Accuracy (A,) on one split of one task; each named coefficient is a number or (A,)."""
@@ -189,12 +190,13 @@ class Evaluator:
         examples, head = setting.split(task, split), setting.heads[task]
         if self.regime != "nonlinear":
             return evaluate.grid_accuracy(self.terms(task, split), grid, head, examples.labels)
+        directions, points = self._directions(grid)
         return evaluate.displaced_accuracy(
             setting.f,
             setting.params0,
-            list(self.taus.values()),
+            directions,
             examples.images,
-            grid,
+            points,
             head,
             examples.labels,
             setting.config.batch_size,
@@ -215,6 +217,19 @@ class Evaluator:
                 batch_size=self.setting.config.batch_size,
             )
         return self._terms[task, split]
+
+    def _directions(self, grid: np.ndarray) -> tuple[list[TaskVector], np.ndarray]:
+        """The same points with fewer vectors: those that move alike are summed once and kept."""
+        alike: dict[bytes, list[str]] = {}
+        for name, column in zip(self.taus, grid.T, strict=True):
+            if column.any():
+                alike.setdefault(column.tobytes(), []).append(name)
+        groups = [tuple(names) for names in alike.values()] or [(next(iter(self.taus)),)]
+        for group in groups:
+            if group not in self._sums:
+                self._sums[group] = edit.add([self.taus[name] for name in group])
+        columns = [list(self.taus).index(group[0]) for group in groups]
+        return [self._sums[group] for group in groups], grid[:, columns]
 
     def error_map(self, pair: tuple[str, str]) -> ErrorMap:
         """Disentanglement error of two tasks over the configured grid, on test examples."""
