@@ -143,8 +143,8 @@ def dot(a: PyTree, b: PyTree) -> Array:
 def norm(tree: PyTree) -> Array:
     """Euclidean norm over all leaves, in float32 or wider; its gradient at 0 is 0, not NaN."""
     squares = dot(tree, tree).real
-    positive = squares > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+    zero = squares == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
 
 
 def _wide(leaf: Array) -> Array:

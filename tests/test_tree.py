@@ -166,3 +166,9 @@ class TestFingerprint:
     def test_not_under_jit(self):
         with pytest.raises(TypeError, match="a is traced"):
             jax.jit(lambda a: tree.fingerprint({"a": a}))(jnp.ones(2))
+
+
+def test_norm_of_nan_is_nan_and_of_zero_is_zero():
+    assert np.isnan(tree.norm({"w": jnp.array([1.0, jnp.nan])}))
+    assert np.isinf(tree.norm({"w": jnp.array([jnp.inf])}))
+    assert tree.norm({"w": jnp.zeros(3)}) == 0
