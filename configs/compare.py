@@ -55,8 +55,8 @@ def demo() -> CompareConfig:
             validation=200,
             test=300,
         ),
-        nonlinear=recipe(1e-5, steps=100, batch_size=32),
-        linear=recipe(2e-5, steps=100, batch_size=32),
+        nonlinear=recipe(1e-5, steps=50, batch_size=32),
+        linear=recipe(2e-5, steps=50, batch_size=32),
         map=MapConfig(pairs=(("mnist", "letters"), ("animals", "scripts")), points=13, n_eval=100),
         baselines=(),
     )
