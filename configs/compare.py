@@ -43,7 +43,7 @@ def debug() -> CompareConfig:
 
 
 def demo() -> CompareConfig:
-    """Five minutes on two cores: a pretrained ViT, four tasks, two maps, one seed.
+    """Ten minutes on two cores: a pretrained ViT, four tasks, two maps, one seed.
 
     python -m experiments.compare demo
     """
