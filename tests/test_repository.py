@@ -38,7 +38,9 @@ def repository_files() -> list[Path]:
     if (ROOT / ".git").exists() and listed.returncode == 0:
         paths = [ROOT / name for name in listed.stdout.split("\0") if name]
     else:  # an unpacked archive
-        skip = re.compile(r"\.venv|__pycache__|_cache$|\.egg-info$|^\.hypothesis$|^runs$|^build$|^dist$")
+        skip = re.compile(
+            r"\.venv|__pycache__|_cache$|\.egg-info$|^\.hypothesis$|^runs$|^build$|^dist$"
+        )
         paths = []
         for folder, folders, names in os.walk(ROOT):
             folders[:] = [d for d in folders if not skip.search(d)]
