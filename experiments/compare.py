@@ -93,11 +93,12 @@ def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir
     log.info("seed %d: accuracies, addition, negation, maps", seed)
     linear = evaluators["linear"]
     control = linear.at({}, config.data.control, "test")
+    single = {r: singles(e, "test") for r, e in evaluators.items()}
     record: Record = {
         "pretrained": [linear.at({}, task, "test") for task in setting.names],
         "control_pretrained": [control] * len(setting.names),
-        "single": {r: singles(e, "test") for r, e in evaluators.items()},
-        "addition": {r: addition(e) for r, e in evaluators.items()},
+        "single": single,
+        "addition": {r: addition(e, single[r]) for r, e in evaluators.items()},
         "negation": {r: negation(e) for r, e in evaluators.items()},
         "cosine": {r: cosines(taus) for r, taus in vectors.items()},
         "maps": [error_maps(evaluators, pair) for pair in config.map.pairs],
@@ -140,21 +141,21 @@ def singles(evaluator: Evaluator, split: str) -> list[float]:
     return [evaluator.at({task: 1.0}, task, split) for task in evaluator.setting.names]
 
 
-def addition(evaluator: Evaluator) -> Record:
-    """All task vectors added with one α, which validation data choose."""
+def addition(evaluator: Evaluator, single: list[float]) -> Record:
+    """All task vectors added with one α, which validation data choose; ``single`` is on test."""
     names = evaluator.setting.names
     alphas = protocol.alphas(evaluator.setting.config)
     sweep = {
         split: np.stack([evaluator(dict.fromkeys(names, alphas), t, split) for t in names], -1)
         for split in ("validation", "test")
     }
-    single = np.asarray(singles(evaluator, "validation"))
-    choice = edit.search_scale(sweep["validation"], single, alphas)
+    alone = np.asarray(singles(evaluator, "validation"))
+    choice = edit.search_scale(sweep["validation"], alone, alphas)
     accuracy = sweep["test"][choice.index]
     return {
         "alpha": choice.alpha,
         "accuracy": accuracy.tolist(),
-        "normalized": (accuracy / singles(evaluator, "test")).tolist(),
+        "normalized": (accuracy / np.asarray(single)).tolist(),
         "sweep_validation": sweep["validation"].tolist(),
         "sweep_test": sweep["test"].tolist(),
     }
@@ -200,7 +201,10 @@ def random_vectors(setting: Setting, taus: Taus, record: Record, run_dir: Path) 
         for i, (task, tau) in enumerate(taus.items())
     }
     evaluator = Evaluator(setting, "nonlinear", drawn)
-    return {"addition": addition(evaluator), "negation": negation(evaluator)}
+    return {
+        "addition": addition(evaluator, singles(evaluator, "test")),
+        "negation": negation(evaluator),
+    }
 
 
 def gradient_ascent(setting: Setting, taus: Taus, record: Record, run_dir: Path) -> Record:
