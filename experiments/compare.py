@@ -14,8 +14,9 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 Record = dict[str, Any]
 Taus = Mapping[str, TaskVector]
 Measure = Callable[[CompareConfig, Mapping[str, Task], int, Path], Record]
+T = TypeVar("T")
 
 
 def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
@@ -68,46 +70,64 @@ def run_random(config: CompareConfig, tasks: Mapping[str, Task], run_dir: Path) 
 
 
 def recorded(measure: Measure) -> Measure:
-    """Measure once a run directory: the record is a file, and its presence the proof."""
+    """Measure once a run directory, and say how long it took, if it was done in one go."""
 
     @functools.wraps(measure)
     def once(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path) -> Record:
-        done = run_dir / "record.json"
-        if done.exists():
-            log.info("%s: measured before", run_dir.name)
-            return json.loads(done.read_text())
-        started = time.perf_counter()
-        record = measure(config, tasks, seed, run_dir)
-        record["seconds"] = time.perf_counter() - started
-        io.write_json(done, record)
-        log.info("%s: measured in %.0f s", run_dir.name, record["seconds"])
-        return record
+        def timed() -> Record:
+            resumed, started = run_dir.exists(), time.perf_counter()
+            record = measure(config, tasks, seed, run_dir)
+            seconds = time.perf_counter() - started
+            log.info("%s: measured in %.0f s", run_dir.name, seconds)
+            return record | {"seconds": None if resumed else seconds}
+
+        return kept(run_dir / "record.json", timed)
 
     return once
 
 
+def kept(path: Path, compute: Callable[[], T]) -> T:
+    """What a file of JSON holds, or else what is computed and then written to it."""
+    if path.exists():
+        log.info("%s: measured before", path)
+        return json.loads(path.read_text())
+    value = compute()
+    io.write_json(path, value)
+    return value
+
+
 @recorded
 def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path) -> Record:
-    """One seed's measurements, in the shape that ``results.json`` stacks over seeds."""
+    """One seed's measurements, in the shape that ``results.json`` stacks over seeds.
+
+    Each part is a file as soon as it is measured, so that a run that is killed goes on from there.
+    """
     setting, vectors, evaluators = trained(config, tasks, seed, run_dir)
-    log.info("seed %d: accuracies, addition, negation, maps", seed)
-    linear = evaluators["linear"]
-    control = linear.at({}, config.data.control, "test")
-    single = {r: singles(e, "test") for r, e in evaluators.items()}
+
+    def part(name: str, compute: Callable[[], T]) -> T:
+        log.info("seed %d: %s", seed, name)
+        return kept(run_dir / "parts" / f"{name}.json", compute)
+
+    def each(name: str, of: Callable[[Evaluator], T]) -> dict[str, T]:
+        return {r: part(f"{name}_{r}", partial(of, e)) for r, e in evaluators.items()}
+
+    single = each("single", singles)
     record: Record = {
-        "pretrained": [linear.at({}, task, "test") for task in setting.names],
-        "control_pretrained": [control] * len(setting.names),
+        **part("pretrained", partial(pretrained, evaluators["linear"])),
         "single": single,
-        "addition": {r: addition(e, single[r]) for r, e in evaluators.items()},
-        "negation": {r: negation(e) for r, e in evaluators.items()},
+        "addition": each("addition", lambda e: addition(e, single[e.regime])),
+        "negation": each("negation", negation),
         "cosine": {r: cosines(taus) for r, taus in vectors.items()},
-        "maps": [error_maps(evaluators, pair) for pair in config.map.pairs],
+        "maps": [
+            part("map_" + "_".join(pair), partial(error_maps, evaluators, pair))
+            for pair in config.map.pairs
+        ],
     }
     for name in config.baselines:
-        log.info("seed %d: baseline %s", seed, name)
-        for table, row in BASELINES[name](setting, vectors["nonlinear"], record, run_dir).items():
+        baseline = partial(BASELINES[name], setting, vectors["nonlinear"], record, run_dir)
+        for table, row in part(name, baseline).items():
             record[table][name] = row
-    protocol.write_explorer(linear, run_dir / "explorer.npz")
+    protocol.write_explorer(evaluators["linear"], run_dir / "explorer.npz")
     return record
 
 
@@ -119,7 +139,7 @@ def measure_maps(
     setting, _, evaluators = trained(config, tasks, seed, run_dir)
     return {
         "pretrained": [evaluators["linear"].at({}, task, "test") for task in setting.names],
-        "single": {r: singles(e, "test") for r, e in evaluators.items()},
+        "single": {r: singles(e) for r, e in evaluators.items()},
         "maps": [error_maps(evaluators, pair) for pair in config.map.pairs],
     }
 
@@ -136,7 +156,16 @@ def trained(
     return setting, vectors, {r: Evaluator(setting, r, vectors[t]) for r, t in TRAINED.items()}
 
 
-def singles(evaluator: Evaluator, split: str) -> list[float]:
+def pretrained(evaluator: Evaluator) -> Record:
+    """Accuracy at θ0, of each task and, once a task, of the control task."""
+    names, control = evaluator.setting.names, evaluator.setting.config.data.control
+    return {
+        "pretrained": [evaluator.at({}, task, "test") for task in names],
+        "control_pretrained": [evaluator.at({}, control, "test")] * len(names),
+    }
+
+
+def singles(evaluator: Evaluator, split: str = "test") -> list[float]:
     """Each task's accuracy with its own task vector, α = 1."""
     return [evaluator.at({task: 1.0}, task, split) for task in evaluator.setting.names]
 
@@ -202,7 +231,7 @@ def random_vectors(setting: Setting, taus: Taus, record: Record, run_dir: Path) 
     }
     evaluator = Evaluator(setting, "nonlinear", drawn)
     return {
-        "addition": addition(evaluator, singles(evaluator, "test")),
+        "addition": addition(evaluator, singles(evaluator)),
         "negation": negation(evaluator),
     }
 
@@ -219,7 +248,7 @@ def gradient_ascent(setting: Setting, taus: Taus, record: Record, run_dir: Path)
     control = setting.config.data.control
     return {
         "negation": {
-            "target": singles(evaluator, "test"),
+            "target": singles(evaluator),
             "control": [evaluator.at({task: 1.0}, control, "test") for task in taus],
         }
     }
@@ -274,7 +303,9 @@ def assemble(config: CompareConfig, records: list[Record]) -> Record:
         {"tasks": list(pair), **facts, **stack(list(seeds))}
         for pair, seeds in zip(maps.pairs, by_pair, strict=True)
     ]
-    return stack(records) | {"maps": drawn, "seconds": sum(r["seconds"] for r in records)}
+    seconds = [record["seconds"] for record in records]
+    total = None if None in seconds else sum(seconds)
+    return stack(records) | {"maps": drawn, "seconds": total}
 
 
 def stack(records: list[Record]) -> Record:

@@ -39,12 +39,13 @@ def publish(job: Publish) -> Path:
     """
     results = json.loads((job.run_dir / "results.json").read_text())
     figures = [_one(job.run_dir / "figures", start) for start in job.figures]
+    seconds = results["seconds"]
+    time = "" if seconds is None else f", {seconds / 60:.0f} minutes of measuring on 2 cores"
     lines = [
         f"# {job.name}",
         "",
         f"`python -m experiments.{results['experiment']} {results['preset']}`, seeds "
-        f"{', '.join(map(str, results['seeds']))}, {results['seconds'] / 60:.0f} minutes "
-        "of measuring on 2 cores. Versions: "
+        f"{', '.join(map(str, results['seeds']))}{time}. Versions: "
         + ", ".join(f"{k} {v}" for k, v in results["versions"].items())
         + f". Configuration: [{job.name}.json]({job.name}.json).",
         "",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,28 @@ def test_a_finished_run_is_not_repeated(finished, monkeypatch):
     monkeypatch.setattr("linearize.train.fine_tune", None)
     compare.run(COMPARE["debug"](), run_dir, "debug")
     assert (run_dir / "results.json").read_text() == before
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_part(finished, tmp_path, monkeypatch):
+    whole, _ = finished
+    run_dir = tmp_path / "debug"
+    shutil.copytree(whole, run_dir)
+    for lost in ("results.json", "seed_1/record.json", "seed_1/parts/addition_linear.json"):
+        (run_dir / lost).unlink()
+    lost_part = json.loads((whole / "seed_1/parts/addition_linear.json").read_text())
+
+    def repeated(*_):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(compare, "negation", repeated)
+    monkeypatch.setattr(compare, "error_maps", repeated)
+    monkeypatch.setattr(compare, "BASELINES", dict.fromkeys(compare.BASELINES, repeated))
+    compare.run(COMPARE["debug"](), run_dir, "debug")
+    assert json.loads((run_dir / "seed_1/parts/addition_linear.json").read_text()) == lost_part
+    before, after = (json.loads((d / "results.json").read_text()) for d in (whole, run_dir))
+    assert after.pop("seconds") is None
+    assert before.pop("seconds") > 0
+    assert after == before
 
 
 def test_a_directory_of_another_configuration_is_refused(finished):

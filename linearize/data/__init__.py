@@ -1,6 +1,5 @@
 """Image classification tasks: packaged ones, a user's folder or arrays, and TFDS."""
 
-from linearize.data.batches import epoch_order as epoch_order
 from linearize.data.packaged import TASKS as TASKS
 from linearize.data.packaged import PackagedTask as PackagedTask
 from linearize.data.packaged import load_task as load_task

@@ -36,8 +36,9 @@ log = logging.getLogger(__name__)
 _KEPT = ("tau", "opt", "step")
 """The entries of the state that a checkpoint keeps."""
 
-_AHEAD = 4
-"""Calls that may be under way on the device before the host waits for the oldest."""
+_AHEAD, _AHEAD_ON_CPU = 4, 1
+"""Calls that may be under way on the device before the host waits for the oldest; on CPU, where the
+state is not donated, each holds a state of its own."""
 
 
 @dataclass(frozen=True)
@@ -420,12 +421,13 @@ class _Run:
 
     def _train(self, start: int, request: Request) -> None:
         step = self.settled = start
+        ahead = _AHEAD_ON_CPU if self.setting.place.on_cpu else _AHEAD
         while step < self.total:
             if request.made:
                 self._interrupt(step)
             count = self._advance(step)
             step += count
-            while len(self.pending) > _AHEAD:
+            while len(self.pending) > ahead:
                 self._settle()
             self._events(step)
 

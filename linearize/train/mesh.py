@@ -118,6 +118,11 @@ class Placement:
         return 1 if self.mesh is None else prod(self.mesh.shape[a] for a in self.config.batch_axes)
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the host itself is the device."""
+        return all(device.platform == "cpu" for device in self.replicated.device_set)
+
+    @property
     def replicated(self) -> Sharding:
         """Whole on every device."""
         return self._sharding(PartitionSpec())

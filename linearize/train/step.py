@@ -1,8 +1,8 @@
 """One optimizer step on τ, and the compiled programs made of it.
 
-θ0, the data and every array inside the callables are arguments of the compiled functions, and the
-state is donated. A program is compiled once and serves every run of the same model, regime,
-optimizer and shapes: another task's head or data set is only another argument.
+θ0, the data and every array inside the callables are arguments of the compiled functions. A program
+is compiled once and serves every run of the same model, regime, optimizer and shapes: another
+task's head or data set is only another argument. Accelerators overwrite the state in place.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -190,7 +190,7 @@ class Programs:
 
     ``step(state, fixed, batch)`` takes one step; ``steps(state, fixed, data, order, first, count)``
     takes ``count`` steps, at most ``steps_per_call``, and stops at one that is not finite; both
-    donate the state. ``gather(data, order, first, step)`` makes a batch.
+    donate the state, but for CPU. ``gather(data, order, first, step)`` makes a batch.
     """
 
     init: Callable[..., State]
@@ -246,9 +246,12 @@ def programs(
         )
         return state, metrics
 
+    # A donated state makes XLA:CPU keep new and old in one temporary of the state's size, which is
+    # mapped anew, page by page, in every step: 1.4 to 1.7 times the time, at the same peak.
+    donated = () if place.on_cpu else (0,)
     return Programs(
         init=jax.jit(recipe.init, static_argnums=2, out_shardings=layout),
-        step=jax.jit(step, donate_argnums=0, out_shardings=(layout, None)),
-        steps=jax.jit(steps, donate_argnums=0, out_shardings=(layout, None)),
+        step=jax.jit(step, donate_argnums=donated, out_shardings=(layout, None)),
+        steps=jax.jit(steps, donate_argnums=donated, out_shardings=(layout, None)),
         gather=jax.jit(take),
     )

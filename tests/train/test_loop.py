@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jax.tree_util import Partial
 
 from linearize import taylor, tree
@@ -220,6 +222,14 @@ def test_every_epoch_has_its_own_order_and_each_example_once():
     assert all(sorted(epoch) == [0, 1, 2] for epoch in small)
 
 
+@given(st.integers(1, 300), st.integers(0, 2**40), st.integers(0, 1000))
+def test_an_epochs_order_is_a_permutation_and_repeatable(examples, seed, epoch):
+    order = feed.permutation.__wrapped__(examples, seed, epoch)
+    assert order.dtype == np.int32
+    np.testing.assert_array_equal(np.sort(order), np.arange(examples))
+    np.testing.assert_array_equal(order, feed.permutation.__wrapped__(examples, seed, epoch))
+
+
 def test_the_seed_decides_everything(problem):
     first, again, other = problem.run(), problem.run(), problem.run(seed=1)
     assert distance(first.tau, again.tau) == 0
@@ -308,7 +318,8 @@ def test_operations_of_a_step(regime, limit, accumulate):
     assert (limit - 1) * forward < cost <= limit * forward
 
 
-def test_the_state_is_donated(problem):
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_the_state_is_donated_but_on_cpu(problem, on_cpu):
     step.programs.cache_clear()
     from linearize.train import loop
 
@@ -321,9 +332,10 @@ def test_the_state_is_donated(problem):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop._Run, "_advance", keep)
+        patch.setattr(Placement, "on_cpu", on_cpu)
         problem.run(steps=5)
-    assert len(kept) == 5
-    assert all(old.is_deleted() for old in kept)
+    step.programs.cache_clear()
+    assert [old.is_deleted() for old in kept] == [not on_cpu] * 5
 
 
 def test_bfloat16_base_with_float32_tau(problem):
