@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from linearize.models.heads import (
     apply_head,
     few_shot,
     linear_probe,
+    pad_head,
     prototype_head,
 )
 from linearize.task_vector import TaskVector
@@ -58,6 +59,12 @@ class Setting:
     def names(self) -> tuple[str, ...]:
         """The tasks that are trained, in the table's order."""
         return self.config.data.tasks
+
+    @cached_property
+    def padded(self) -> dict[str, Head]:
+        """The heads in one shape, so that all tasks share what is compiled for one."""
+        most = max(head.kernel.shape[1] for head in self.heads.values())
+        return {name: pad_head(head, most) for name, head in self.heads.items()}
 
     def split(self, task: str, split: str) -> Split:
         """A task's ``train``, ``validation`` or ``test`` examples."""
@@ -138,12 +145,13 @@ def fine_tune(
     """One task's vector in one regime; ``direction="ascend"`` is the gradient-ascent baseline."""
     split = setting.split(task, "train")
     recipe = getattr(setting.config, regime)
+    heads = setting.heads if recipe.label_smoothing else setting.padded
     return train.fine_tune(
         setting.f,
         setting.params0,
         {"inputs": split.images, "labels": split.labels},
         regime=regime,
-        readout=Partial(apply_head, setting.heads[task]),
+        readout=Partial(apply_head, heads[task]),
         config=replace(recipe, seed=setting.seed, direction=direction),
         trainable=setting.config.trainable,
         run_dir=run_dir,
@@ -187,9 +195,11 @@ class Evaluator:
         """Accuracy (A,) on one split of one task; each named coefficient is a number or (A,)."""
         columns = np.broadcast_arrays(*(np.atleast_1d(alphas.get(n, 0.0)) for n in self.taus))
         grid, setting = np.stack(columns, axis=-1), self.setting
-        examples, head = setting.split(task, split), setting.heads[task]
+        examples = setting.split(task, split)
         if self.regime != "nonlinear":
-            return evaluate.grid_accuracy(self.terms(task, split), grid, head, examples.labels)
+            return evaluate.grid_accuracy(
+                self.terms(task, split), grid, setting.heads[task], examples.labels
+            )
         directions, points = self._directions(grid)
         return evaluate.displaced_accuracy(
             setting.f,
@@ -197,7 +207,7 @@ class Evaluator:
             directions,
             examples.images,
             points,
-            head,
+            setting.padded[task],
             examples.labels,
             setting.config.batch_size,
         )
@@ -235,6 +245,7 @@ class Evaluator:
         """Disentanglement error of two tasks over the configured grid, on test examples."""
         setting, config = self.setting, self.setting.config
         affine = self.regime != "nonlinear"
+        heads = setting.heads if affine else setting.padded
         columns = [list(self.taus).index(task) for task in pair]
         return disentanglement_error(
             setting.f,
@@ -243,7 +254,7 @@ class Evaluator:
             [setting.split(task, "test").images for task in pair],
             alphas=np.linspace(config.map.low, config.map.high, config.map.points),
             regime=self.regime,
-            readouts=[setting.heads[task] for task in pair],
+            readouts=[heads[task] for task in pair],
             n_eval=config.map.n_eval,
             seed=setting.seed,
             batch_size=config.batch_size,

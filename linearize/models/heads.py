@@ -4,7 +4,7 @@ A head never trains with the backbone, so that all of a task lies in its task ve
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import optax
 from linearize.types import Array
 
 _TINY = 1e-12
+_NEVER = -1e9
 
 
 @jax.tree_util.register_dataclass
@@ -63,6 +64,30 @@ def normalize(z: Array) -> Array:
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     return z * jax.lax.rsqrt(jnp.sum(z * z, axis=-1, keepdims=True) + _TINY)
+
+
+def pad_head(head: Head, n_classes: int) -> Head:
+    """The same head with further classes, up to ``n_classes``, that have no probability.
+
+    Heads of one shape share their users' compilation. Predictions, cross-entropy and gradients are
+    the head's own; label smoothing would not be, as it gives all classes a share.
+
+    Raises:
+        ValueError: ``n_classes`` is below the head's own number.
+
+    >>> head = prototype_head(jnp.eye(3), jnp.arange(3), 3, shots=1)
+    >>> jax.nn.softmax(apply_head(pad_head(head, 5), jnp.eye(3)))[:, 3:].max().item()
+    0.0
+    """
+    more = n_classes - head.kernel.shape[1]
+    if more < 0:
+        raise ValueError(f"n_classes={n_classes}; the head has {head.kernel.shape[1]} already")
+    bias = jnp.zeros(head.kernel.shape[1]) if head.bias is None else head.bias
+    return replace(
+        head,
+        kernel=jnp.pad(head.kernel, ((0, 0), (0, more))),
+        bias=jnp.pad(bias, (0, more), constant_values=_NEVER),
+    )
 
 
 def few_shot(labels: Array, n_classes: int, *, shots: int, seed: int) -> np.ndarray:

@@ -151,3 +151,28 @@ def test_other_arguments_are_checked(data):
     head = heads.prototype_head(features, labels, CLASSES)
     with pytest.raises(ValueError, match=r"expects \(B, 6\)"):
         heads.apply_head(head, jnp.zeros((2, 5)))
+
+
+@pytest.mark.parametrize("fit", [heads.prototype_head, heads.linear_probe])
+def test_padding_adds_classes_without_probability(data, fit):
+    features, labels = data
+    head = fit(features, labels, CLASSES)
+    padded = heads.pad_head(head, CLASSES + 3)
+
+    def loss(z, head):
+        logits = heads.apply_head(head, z)
+        return -jax.nn.log_softmax(logits)[jnp.arange(len(z)), labels].mean()
+
+    (plain, grad), (wide, wide_grad) = (
+        jax.value_and_grad(loss)(jnp.asarray(features), h) for h in (head, padded)
+    )
+    np.testing.assert_allclose(wide, plain, rtol=1e-6)
+    np.testing.assert_allclose(wide_grad, grad, rtol=1e-5, atol=1e-8)
+    logits = heads.apply_head(padded, features)
+    np.testing.assert_array_equal(logits[:, :CLASSES], heads.apply_head(head, features))
+    np.testing.assert_array_equal(jax.nn.softmax(logits)[:, CLASSES:], 0)
+
+
+def test_a_head_is_not_padded_to_fewer_classes(data):
+    with pytest.raises(ValueError, match="n_classes=3"):
+        heads.pad_head(heads.prototype_head(*data, CLASSES), CLASSES - 1)
