@@ -120,7 +120,8 @@ class Placement:
     @property
     def on_cpu(self) -> bool:
         """Whether the host itself is the device."""
-        return all(device.platform == "cpu" for device in self.replicated.device_set)
+        device = _default_device() if self.mesh is None else self.mesh.devices.flat[0]
+        return device.platform == "cpu"
 
     @property
     def replicated(self) -> Sharding:
