@@ -107,7 +107,7 @@ def launch(
     try:
         run(command)
     except KeyboardInterrupt as stop:
-        print(f"\nstopped: {stop or 'nothing is lost'}", file=sys.stderr)
+        print(f"\nstopped: {str(stop) or 'nothing is lost'}", file=sys.stderr)
         print("the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
     except FORESEEN as error:

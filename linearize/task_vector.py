@@ -63,8 +63,12 @@ class TaskVector:
 
         Raises:
             StructureMismatch: the two differ in names or shapes.
+            NonFiniteError: NaN or infinity in either; not checked inside ``jit``.
         """
         delta = tree.subtract(params, params0, trainable)
+        for what, given in (("params0", params0), ("params", params)):
+            if not _traced(given):
+                tree.check_finite(given, what=what)
         return cls(delta, "" if _traced(params0) else tree.fingerprint(params0), dict(meta or {}))
 
     def apply_to(

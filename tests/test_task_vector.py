@@ -58,6 +58,14 @@ class TestBetween:
         with pytest.raises(tree.StructureMismatch, match="missing: step"):
             TaskVector.between(BASE, {k: v for k, v in theta(1).items() if k != "step"})
 
+    def test_not_a_number_is_named(self):
+        broken = theta(1)
+        broken["attn"]["kernel"] = broken["attn"]["kernel"].at[0, 0].set(jnp.nan)
+        with pytest.raises(tree.NonFiniteError, match=r"params holds .*\n *attn/kernel: 1 of 6"):
+            TaskVector.between(BASE, broken)
+        with pytest.raises(tree.NonFiniteError, match="params0 holds"):
+            TaskVector.between(broken, theta(1))
+
     def test_apply_is_the_inverse(self, a):
         edited = a.apply_to(BASE)
         for n, leaf in tree.flatten(edited).items():

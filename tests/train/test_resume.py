@@ -68,6 +68,15 @@ def stop_before(monkeypatch, step):
     monkeypatch.setattr(loop._Run, "_advance", dying)
 
 
+def test_a_relative_run_directory_keeps_checkpoints(problem, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        stop_before(patch, 13)
+        with pytest.raises(Stopped):
+            problem.run(run_dir="cut")
+    assert problem.run(run_dir="cut").resumed_from == 10
+
+
 @pytest.mark.parametrize("regime", ["nonlinear", "linear"])
 @pytest.mark.parametrize("overrides", [{}, {"steps_per_call": 3, "augment": noise}])
 def test_resume_is_bitwise_equal(problem, tmp_path, monkeypatch, regime, overrides):
