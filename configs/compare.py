@@ -56,12 +56,13 @@ def demo() -> CompareConfig:
             tasks=("mnist", "animals", "letters", "scripts"),
             control="landsat",
             train=2000,
-            validation=200,
-            test=300,
+            validation=128,
+            test=256,
         ),
-        nonlinear=recipe(1e-5, steps=50, batch_size=32),
-        linear=recipe(2e-5, steps=50, batch_size=32),
-        map=MapConfig(pairs=(("mnist", "letters"), ("animals", "scripts")), points=13, n_eval=100),
+        nonlinear=recipe(1e-5, steps=60, batch_size=32),
+        linear=recipe(2e-5, steps=60, batch_size=32),
+        edit=EditConfig(points=11, sweep_test=False),
+        map=MapConfig(pairs=(("mnist", "letters"), ("animals", "scripts")), points=11, n_eval=40),
         baselines=(),
     )
 

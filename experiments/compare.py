@@ -174,19 +174,23 @@ def addition(evaluator: Evaluator, single: list[float]) -> Record:
     """All task vectors added with one α, which validation data choose; ``single`` is on test."""
     names = evaluator.setting.names
     alphas = protocol.alphas(evaluator.setting.config)
+    splits = ("validation", "test") if evaluator.setting.config.edit.sweep_test else ("validation",)
     sweep = {
         split: np.stack([evaluator(dict.fromkeys(names, alphas), t, split) for t in names], -1)
-        for split in ("validation", "test")
+        for split in splits
     }
     alone = np.asarray(singles(evaluator, "validation"))
     choice = edit.search_scale(sweep["validation"], alone, alphas)
-    accuracy = sweep["test"][choice.index]
+    if "test" in sweep:
+        accuracy = sweep["test"][choice.index]
+    else:
+        chosen = dict.fromkeys(names, choice.alpha)
+        accuracy = np.array([evaluator.at(chosen, t, "test") for t in names])
     return {
         "alpha": choice.alpha,
         "accuracy": accuracy.tolist(),
         "normalized": (accuracy / np.asarray(single)).tolist(),
-        "sweep_validation": sweep["validation"].tolist(),
-        "sweep_test": sweep["test"].tolist(),
+        **{f"sweep_{split}": values.tolist() for split, values in sweep.items()},
     }
 
 

@@ -73,6 +73,8 @@ class Setting:
 
 def load_tasks(config: CompareConfig) -> dict[str, Task]:
     """The configuration's tasks and its control task, with splits cut to size."""
+    names = (*config.data.tasks, config.data.control)
+    data.prefetch(names, config.data.image_size)
     return {
         name: data.load_task(
             name,
@@ -80,7 +82,7 @@ def load_tasks(config: CompareConfig) -> dict[str, Task]:
             limit=data.Limits(config.data.train, config.data.validation, config.data.test),
             seed=config.data.seed,
         )
-        for name in (*config.data.tasks, config.data.control)
+        for name in names
     }
 
 

@@ -100,6 +100,8 @@ class EditConfig:
     points: int = 21
     retained: float = 0.95
     """Share of the control task's pre-trained accuracy that negation must keep."""
+    sweep_test: bool = True
+    """Measure test accuracy along all of α for the figure, not at the chosen α alone."""
 
     def __post_init__(self) -> None:
         _require(self.points >= 2, "edit.points", self.points, "a search needs two points or more")

@@ -3,6 +3,7 @@
 from linearize.data.packaged import TASKS as TASKS
 from linearize.data.packaged import PackagedTask as PackagedTask
 from linearize.data.packaged import load_task as load_task
+from linearize.data.packaged import prefetch as prefetch
 from linearize.data.records import DataError as DataError
 from linearize.data.records import Limits as Limits
 from linearize.data.records import Split as Split

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -203,13 +203,36 @@ def load_task(
     )
 
 
+def prefetch(names: Iterable[str], image_size: int | None = 28) -> None:
+    """Bring what several packaged tasks need in one go, which is faster than one by one.
+
+    Unknown names and what is cached are passed over: :func:`load_task` has the last word.
+
+    Raises:
+        AssetError: the data are not cached and could not be fetched.
+    """
+    wanted = [
+        asset
+        for name in names
+        if name in TASKS and TASKS[name].read and not _path(name, TASKS[name], image_size).is_file()
+        for asset in TASKS[name].assets
+    ]
+    if wanted:
+        assets.fetch_all(dict.fromkeys(wanted))
+
+
+def _path(name: str, task: PackagedTask, image_size: int | None) -> Path:
+    """Where a task's arrays are kept; the name says everything that decides them."""
+    decided_by = [VERSION, image_size, *(assets.REGISTRY[a].sha256 for a in task.assets)]
+    digest = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()[:16]
+    return assets.cache_dir() / "tasks" / f"{name}-{image_size or 'own'}-{digest}.npz"
+
+
 def _cached(
     name: str, task: PackagedTask, image_size: int | None
 ) -> tuple[Prepared, tuple[str, ...]]:
-    """Arrays on disk, keyed by everything that decides them."""
-    decided_by = [VERSION, image_size, *(assets.REGISTRY[a].sha256 for a in task.assets)]
-    digest = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()[:16]
-    path = assets.cache_dir() / "tasks" / f"{name}-{image_size or 'own'}-{digest}.npz"
+    """Arrays on disk, prepared if they are not there or damaged."""
+    path = _path(name, task, image_size)
     if path.is_file():
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

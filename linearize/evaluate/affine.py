@@ -153,7 +153,7 @@ def stack(params0: Params, taus: Sequence[PyTree]) -> dict[str, Array]:
         for n, like in union.items()
     }
     base = {n: leaf for n, leaf in tree.flatten(params0).items() if tree.is_trainable(leaf)}
-    if not _finite((base, stacked)):
+    if not all(_finite(leaf) for leaf in jax.tree.leaves((base, stacked))):
         tree.check_finite(params0, what="params0")
         for t, flat in enumerate(flats):
             tree.check_finite(flat, what=f"taus[{t}]")
@@ -161,8 +161,8 @@ def stack(params0: Params, taus: Sequence[PyTree]) -> dict[str, Array]:
 
 
 @jax.jit
-def _finite(leaves: PyTree) -> Array:
-    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(leaves)]))
+def _finite(leaf: Array) -> Array:
+    return jnp.isfinite(leaf).all()
 
 
 def check_taus(params0: Params, taus: Sequence[PyTree]) -> None:

@@ -55,7 +55,7 @@ def displaced_accuracy(
     stacked = stack(params0, taus)
     batches = split_batches(inputs, batch_size, balanced=True)
     read = as_readout(readout)
-    shapes = jax.eval_shape(partial(_read, f), read, params0, batches.items[0])
+    shapes = _read.eval_shape(f, read, params0, batches.items[0])
     y = pad_rows(check_labels(labels, batches.n, shapes.shape[-1]), batches)
 
     def hits(point: np.ndarray) -> list[Array]:
@@ -101,6 +101,7 @@ def pad_rows(rows: np.ndarray, batches: Batches, fill: int = -1) -> list[Array]:
     return [jax.device_put(row) for row in padded.reshape(-1, size)]
 
 
+@partial(jax.jit, static_argnums=0)
 def _read(f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree) -> Array:
     return readout(f(params, *args))
 

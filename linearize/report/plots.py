@@ -329,22 +329,37 @@ def _mark(ax: Axes, alphas: Floats, values: Floats, chosen: Floats | None, metho
             )  # fmt: skip
 
 
-def _swept(results: Results) -> dict[str, Floats]:
-    return {
-        m: sweep
-        for m in ordered(dict(results.addition))
-        if (sweep := results.addition[m].sweep_test) is not None
-    }
+def swept(results: Results) -> tuple[str, dict[str, Floats]]:
+    """Accuracies along α (S, A, T) by method, and their split: test, or validation without it."""
+    found: dict[str, dict[str, Floats]] = {"test": {}, "validation": {}}
+    for m in ordered(dict(results.addition)):
+        addition = results.addition[m]
+        for split, sweep in (
+            ("test", addition.sweep_test),
+            ("validation", addition.sweep_validation),
+        ):
+            if sweep is not None:
+                found[split][m] = sweep
+    split = "test" if found["test"] else "validation"
+    return split, found[split]
+
+
+def _level(results: Results, found: dict[str, Floats], split: str) -> Floats:
+    """The pre-trained accuracy of each task, on the curves' split."""
+    if split == "test":
+        return results.pretrained.mean(0)
+    start = int(np.abs(results.alphas).argmin())
+    return next(iter(found.values()))[:, start].mean(0)
 
 
 def sweeps(results: Results) -> Plot:
-    """Mean test accuracy against α, with the pre-trained level and the chosen α."""
-    found = _swept(results)
+    """Mean accuracy against α, with the pre-trained level and the chosen α."""
+    split, found = swept(results)
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 3.6)
         ax = fig.subplots()
-        level = 100 * float(results.pretrained.mean())
+        level = 100 * _level(results, found, split).mean()
         ax.axhline(level, color=colour("pretrained"), lw=1.2, ls="--")
         for m, sweep in found.items():
             _curve(ax, results.alphas, sweep.mean(-1), m)
@@ -354,7 +369,7 @@ def sweeps(results: Results) -> Plot:
             Line2D([], [], color=colour(m), marker=MARKERS.get(m, "o"), mec=PAPER, label=label(m))
             for m in found
         ]
-        if "joint" in results.addition:
+        if "joint" in results.addition and split == "test":
             ax.axhline(
                 100 * results.addition["joint"].accuracy.mean(),
                 color=colour("joint"),
@@ -363,7 +378,7 @@ def sweeps(results: Results) -> Plot:
             )
             handles.append(Line2D([], [], color=colour("joint"), ls=":", label=label("joint")))
         ax.set_xlabel("Scaling coefficient α (one for all tasks)")
-        ax.set_ylabel("Mean test accuracy [%]")
+        ax.set_ylabel(f"Mean {split} accuracy [%]")
         ax.margins(x=0.01)
         ax.grid()
         _legend(fig, handles, narrow)
@@ -372,17 +387,18 @@ def sweeps(results: Results) -> Plot:
     return Plot(
         "alpha_sweeps",
         "Accuracy along α",
-        f"Mean test accuracy over {len(results.tasks)} tasks of θ0 + α Σ τ. Marks: the α chosen on "
-        "validation data, one a seed, on that seed's test curve; bands: 95 % t interval. "
+        f"Mean {split} accuracy over {len(results.tasks)} tasks of θ0 + α Σ τ. Marks: the α chosen "
+        "on validation data, one a seed, on that seed's curve; bands: 95 % t interval. "
         f"{seeds_phrase(results)} {examples_phrase(results)}",
-        "Line plot: mean test accuracy against alpha, a curve a regime.",
+        f"Line plot: mean {split} accuracy against alpha, a curve a regime.",
         draw,
     )
 
 
 def sweeps_by_task(results: Results) -> Plot:
-    """Each task's test accuracy against α."""
-    found = {m: s for m, s in _swept(results).items() if m in REGIMES}
+    """Each task's accuracy against α."""
+    split, every = swept(results)
+    found = {m: s for m, s in every.items() if m in REGIMES}
 
     def draw(narrow: bool) -> Figure:
         across = min(2 if narrow else 4, len(results.tasks))
@@ -390,9 +406,8 @@ def sweeps_by_task(results: Results) -> Plot:
         fig = figure(narrow, (1.75 if narrow else 2.0) * down + 0.6)
         axes = fig.subplots(down, across, squeeze=False, sharex=True, sharey=True)
         for t, (ax, name) in enumerate(zip(axes.flat, results.tasks, strict=False)):
-            ax.axhline(
-                100 * results.pretrained[:, t].mean(), color=colour("pretrained"), lw=1, ls="--"
-            )
+            level = 100 * _level(results, found, split)[t]
+            ax.axhline(level, color=colour("pretrained"), lw=1, ls="--")
             for m, sweep in found.items():
                 _curve(ax, results.alphas, sweep[..., t], m)
             ax.set_title(shorten(name, 16 if narrow else 24), fontsize=8.5, fontweight="normal")
@@ -401,7 +416,7 @@ def sweeps_by_task(results: Results) -> Plot:
             ax.set_visible(False)
             axes.flat[i - across].tick_params(labelbottom=True)
         fig.supxlabel("Scaling coefficient α", fontsize=8.5)
-        fig.supylabel("Test accuracy [%]", fontsize=8.5)
+        fig.supylabel(f"{split.capitalize()} accuracy [%]", fontsize=8.5)
         handles = [Line2D([], [], color=colour("pretrained"), ls="--", label=label("pretrained"))]
         handles += [Line2D([], [], color=colour(m), label=label(m)) for m in found]
         _legend(fig, handles, narrow)
@@ -410,8 +425,8 @@ def sweeps_by_task(results: Results) -> Plot:
     return Plot(
         "alpha_sweeps_by_task",
         "Accuracy along α, task by task",
-        "Test accuracy of each task under θ0 + α Σ τ, all tasks' vectors added with one α. Dashed: "
-        f"pre-trained. {seeds_phrase(results)} {examples_phrase(results)}",
-        "Small line plots: test accuracy of each task against alpha, a curve a regime.",
+        f"{split.capitalize()} accuracy of each task under θ0 + α Σ τ, all tasks' vectors added "
+        f"with one α. Dashed: pre-trained. {seeds_phrase(results)} {examples_phrase(results)}",
+        f"Small line plots: {split} accuracy of each task against alpha, a curve a regime.",
         draw,
     )

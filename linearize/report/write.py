@@ -56,7 +56,7 @@ def all_plots(results: Results) -> list[plots.Plot]:
         drawings.append(plots.single_task(results))
     if results.addition:
         drawings += [plots.addition(results), plots.addition_tasks(results)]
-    if any(a.sweep_test is not None for a in results.addition.values()):
+    if plots.swept(results)[1]:
         drawings += [plots.sweeps(results), plots.sweeps_by_task(results)]
     if results.negation:
         drawings += [plots.negation(results), plots.negation_tasks(results)]
