@@ -43,13 +43,13 @@ def debug() -> CompareConfig:
 
 
 def demo() -> CompareConfig:
-    """Nine minutes on two cores: a pretrained ViT, four tasks, two maps, one seed.
+    """Five minutes on two cores: a pretrained ViT, four tasks, two maps, one seed.
 
     python -m experiments.compare demo
 
-    Seed 0, test accuracy in %, mean over tasks: pre-trained 51.1; single task 78.9 (non-linear),
-    78.5 (linear); all four added 57.9 (non-linear), 54.3 (post-hoc), 60.4 (linear); target after
-    negation 20.6, 26.5, 16.8.
+    Seed 0, test accuracy in %, mean over tasks: pre-trained 51.6; single task 80.2 (non-linear),
+    79.9 (linear); all four added 58.3 (non-linear), 55.4 (post-hoc), 61.8 (linear); target after
+    negation 21.6, 23.4, 16.0. Measured from an empty cache: 4 min 55 s.
     """
     return CompareConfig(
         data=DataConfig(
@@ -59,10 +59,10 @@ def demo() -> CompareConfig:
             validation=128,
             test=256,
         ),
-        nonlinear=recipe(1e-5, steps=60, batch_size=32),
-        linear=recipe(2e-5, steps=60, batch_size=32),
+        nonlinear=recipe(1e-5, steps=56, batch_size=32),
+        linear=recipe(2e-5, steps=56, batch_size=32),
         edit=EditConfig(points=11, sweep_test=False),
-        map=MapConfig(pairs=(("mnist", "letters"), ("animals", "scripts")), points=11, n_eval=40),
+        map=MapConfig(pairs=(("mnist", "letters"), ("animals", "scripts")), points=11, n_eval=32),
         baselines=(),
     )
 
@@ -71,6 +71,11 @@ def packaged8() -> CompareConfig:
     """Eight packaged tasks, three seeds, all baselines, maps from random weights beside.
 
     python -m experiments.compare packaged8
+
+    Test accuracy in %, mean over tasks ± 95 % t interval over three seeds: pre-trained 61.3 ± 2.2;
+    single task 86.7 ± 1.3 (non-linear), 86.0 ± 0.9 (linear); all eight added 64.4 ± 5.7
+    (non-linear), 63.3 ± 3.9 (post-hoc), 66.8 ± 4.2 (linear); target after negation 37.7 ± 2.9,
+    35.6 ± 5.2, 28.1 ± 9.4. An hour and a quarter on two cores.
     """
     return CompareConfig(
         data=DataConfig(
