@@ -3,6 +3,7 @@
 from linearize import edit as edit
 from linearize import evaluate as evaluate
 from linearize import io as io
+from linearize import ntk as ntk
 from linearize import tree as tree
 from linearize.disentangle import ErrorMap as ErrorMap
 from linearize.disentangle import disentanglement_error as disentanglement_error

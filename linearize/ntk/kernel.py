@@ -1,0 +1,273 @@
+"""The empirical neural tangent kernel of any model, ``K(x, x') = J_θ f(x) J_θ f(x')ᵀ``."""
+
+import itertools
+import logging
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from rich.progress import track
+
+from linearize import tree
+from linearize.evaluate.batches import count
+from linearize.evaluate.choices import one_of
+from linearize.ntk import contract
+from linearize.ntk.contract import LAYOUTS, Output
+from linearize.ntk.jacobian import RULES
+from linearize.ntk.plan import (
+    BUDGET,
+    IMPLEMENTATIONS,
+    Implementation,
+    Plan,
+    Task,
+    available_bytes,
+    choose,
+)
+from linearize.ntk.pointwise import Inputs, as_inputs, pointwise, specification
+from linearize.ntk.store import Disk, Memory, Store
+from linearize.types import Apply, Array, Params, PyTree
+
+log = logging.getLogger(__name__)
+
+Optimizer = Literal["sgd", "signgd", "asymmetric_signgd"]
+
+
+def kernel(
+    f: Apply,
+    params: Params,
+    x1: PyTree,
+    x2: PyTree | None = None,
+    *,
+    implementation: Implementation = "auto",
+    output: Output = "full",
+    params_filter: tree.Pattern = None,
+    optimizer: Optimizer = "sgd",
+    batch_size: int | None = None,
+    dtype: Any = None,
+    memory: int = BUDGET,
+    out: str | Path | None = None,
+    mesh: Mesh | None = None,
+    progress: bool = False,
+) -> Any:
+    """The empirical NTK between two sets of examples, exactly.
+
+    All implementations give the same numbers, up to rounding, on every model; they differ in what
+    they cost. Blocks of examples are computed one after another, so that beside the result memory
+    does not grow with the number of examples; where both sides are the same, each pair of blocks
+    once.
+
+    Args:
+        f: ``f(params, *inputs) -> outputs``: one floating array or a pytree of them, examples on
+            axis 0. Outputs are raveled and joined in the order of ``jax.tree.leaves``, cross terms
+            included: C is the number of all of them for an example.
+        params: the point θ: the pretrained model, or any other (the "after kernel").
+        x1: N1 examples: an array, or a tuple of arrays for a model of several arguments.
+        x2: N2 examples; by default ``x1``.
+        implementation: ``"jacobian"`` contracts Jacobians, some leaves at a time; ``"structured"``
+            takes those of dense layers, convolutions and embeddings from their two factors;
+            ``"products"`` goes column by column and holds no Jacobian; ``"auto"`` takes the one
+            with the fewest counted operations that stays within ``memory``.
+        output: ``"full"`` (N1, N2, C, C): every output with every output; ``"diagonal"`` (N1, N2,
+            C): each with itself; ``"trace"`` (N1, N2): the sum of these over outputs. Nothing is
+            divided by C or by N.
+        params_filter: which leaves derivatives are taken in (:func:`linearize.tree.select`); the
+            last layer's alone give the NNGP-like kernel of features.
+        optimizer: ``"sgd"`` for the NTK; ``"signgd"`` ⟨sign ∇f, sign ∇f'⟩ and
+            ``"asymmetric_signgd"`` ⟨∇f, sign ∇f'⟩ for the first steps of Adam (*A Kernel-Based
+            View of Language Model Fine-Tuning*, Definition 3.1).
+        batch_size: examples per side of a block; from ``memory`` by default. Any N will do.
+        dtype: of sums and result: float32 by default, float64 where θ or f is.
+        memory: bytes of derivatives to hold at a time.
+        out: a folder for the result, written block by block as a zarr array; a run that was killed
+            goes on from there. Host memory by default.
+        mesh: devices to spread the first side's examples over, all axes together.
+        progress: draw a progress bar.
+
+    Returns:
+        A NumPy array; with ``out``, the array on disk (:func:`open_kernel`).
+
+    Raises:
+        ValueError: an unknown option; sides whose examples differ in shape; outputs that are not
+            floating, empty, or depend on other examples; NaN or infinity in a Jacobian, with the
+            leaf's name.
+        MemoryError: result or blocks do not fit, with what does; nothing was computed.
+        FileExistsError: ``out`` holds another kernel.
+
+    >>> f = lambda params, x: x @ params["w"]
+    >>> x = np.array([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]], np.float32)
+    >>> kernel(f, {"w": jnp.ones((2, 4))}, x, output="trace").tolist()  # 4 x xᵀ
+    [[4.0, 4.0, 0.0], [4.0, 20.0, 8.0], [0.0, 8.0, 4.0]]
+    """
+    one_of("implementation", implementation, ("auto", *IMPLEMENTATIONS))
+    one_of("output", output, LAYOUTS)
+    rule = RULES[one_of("optimizer", optimizer, RULES)]
+    if not rule.plain and implementation not in ("auto", "jacobian"):
+        raise ValueError(
+            f"implementation={implementation!r} never forms the Jacobian whose signs "
+            f"optimizer={optimizer!r} needs; use 'jacobian' or 'auto'"
+        )
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; expected 1 or more")
+    left = as_inputs(x1)
+    right = left if x2 is None else as_inputs(x2)
+    point = pointwise(f, params, left, params_filter)
+    if specification(right) != specification(left):
+        raise ValueError(
+            f"x2 has examples {specification(right)}; expected those of x1: {specification(left)}"
+        )
+    task = Task(
+        point=point,
+        output=output,
+        rule=rule,
+        dtype=jnp.dtype(dtype or point.dtype),
+        n1=count(left),
+        n2=count(right),
+        symmetric=x2 is None,
+        budget=memory,
+    )
+    plan = choose(task, implementation, batch_size)
+    _check_memory(task, plan, on_disk=out is not None)
+    store = _open(task, plan, out, left, right, params, optimizer, params_filter)
+    log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
+    _fill(store, task, plan, params, left, right, mesh, progress)
+    return store.result()
+
+
+def _fill(
+    store: Store,
+    task: Task,
+    plan: Plan,
+    params: Params,
+    left: Inputs,
+    right: Inputs,
+    mesh: Mesh | None,
+    progress: bool,
+) -> None:
+    compute = [_compile(part, mesh) for part in plan.parts]
+    mirrored = task.symmetric and task.rule.symmetric
+    starts = [
+        (i, j)
+        for i, j in itertools.product(
+            range(0, task.n1, plan.rows), range(0, task.n2, plan.rows)
+        )
+        if (i <= j or not mirrored) and not store.holds((i, j))
+    ]
+    split = 1 if mesh is None else mesh.size
+    for i, j in _track(starts, progress):
+        rows1, rows2 = min(plan.rows, task.n1 - i), min(plan.rows, task.n2 - j)
+        x1 = _window(left, i, plan.rows, task.n1, split)
+        same = task.symmetric and i == j and mesh is None
+        x2 = None if same else _window(right, j, plan.rows, task.n2, 1)
+        block = np.asarray(sum(part(params, x1, x2) for part in compute))[:rows1, :rows2]
+        if not np.isfinite(block).all():
+            raise ValueError(_blame(task, params, left, i, rows1, right, j, rows2))
+        if mirrored and i != j:
+            store.put((j, i), np.asarray(contract.mirror(block, task.output)))
+        store.put((i, j), block)
+
+
+def _compile(part: Any, mesh: Mesh | None) -> Any:
+    if mesh is None:
+        return jax.jit(part)
+    split, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
+    return jax.jit(
+        jax.shard_map(
+            part, mesh=mesh, in_specs=(whole, split, whole), out_specs=split, check_vma=False
+        )
+    )
+
+
+def _window(inputs: Inputs, start: int, rows: int, n: int, split: int) -> Inputs:
+    """Rows from ``start`` on, the last one repeated up to a multiple of ``split``.
+
+    A last block that is not whole keeps the shape of the others, and so their compilation.
+    """
+    rows = min(rows, n)
+    rows = -(-rows // split) * split
+    chosen = np.minimum(np.arange(start, start + rows), n - 1)
+    return jax.tree.map(lambda x: jnp.asarray(x[chosen]), inputs)
+
+
+def _track(items: list[tuple[int, int]], progress: bool) -> Iterable[tuple[int, int]]:
+    return track(items, "kernel blocks", transient=True) if progress else items
+
+
+def _open(
+    task: Task,
+    plan: Plan,
+    out: str | Path | None,
+    left: Inputs,
+    right: Inputs,
+    params: Params,
+    optimizer: str,
+    params_filter: tree.Pattern,
+) -> Store:
+    shape = contract.shape(task.output, task.n1, task.n2, task.point.outputs)
+    if out is None:
+        return Memory(shape, task.dtype)
+    description = {
+        "output": task.output,
+        "optimizer": optimizer,
+        "params_filter": params_filter,
+        "params": tree.fingerprint(params),
+        "x1": tree.fingerprint(left),
+        "x2": tree.fingerprint(right),
+    }
+    return Disk(out, shape, task.dtype, plan.rows, description)
+
+
+def _check_memory(task: Task, plan: Plan, *, on_disk: bool) -> None:
+    """Before anything is computed: does it fit?"""
+    free = available_bytes(jax.local_devices()[0])
+    result = task.result_bytes()
+    host = available_bytes(jax.local_devices(backend="cpu")[0])
+    if not on_disk and host is not None and result > host:
+        raise MemoryError(
+            f"the kernel takes {_gb(result)} and {_gb(host)} are free; pass out=FOLDER to write it "
+            "to disk, or output='trace'"
+        )
+    if free is not None and plan.bytes > free:
+        fits = max(1, math.floor(plan.rows * free / plan.bytes / 2))
+        raise MemoryError(
+            f"blocks of {plan.rows} examples hold {_gb(plan.bytes)} of derivatives and "
+            f"{_gb(free)} are free; batch_size={fits} fits"
+        )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"
+
+
+def _blame(
+    task: Task,
+    params: Params,
+    left: Inputs,
+    i: int,
+    rows1: int,
+    right: Inputs,
+    j: int,
+    rows2: int,
+) -> str:
+    """Which leaf and example is not finite; found only once something is wrong."""
+
+    @jax.jit
+    def one(params: Params, example: Inputs) -> dict[str, Array]:
+        named = task.point.pick(params)
+        return jax.jacrev(lambda named: task.point(params, named, example))(named)
+
+    for side, inputs, start, rows in (("x1", left, i, rows1), ("x2", right, j, rows2)):
+        for k in range(start, start + rows):
+            found = one(params, jax.tree.map(lambda x, k=k: jnp.asarray(x[k]), inputs))
+            bad = [n for n, leaf in found.items() if not np.isfinite(np.asarray(leaf)).all()]
+            if bad:
+                return (
+                    f"the Jacobian of example {k} of {side} holds NaN or infinity in "
+                    f"{len(bad)} of {len(found)} leaves, first in {', '.join(bad[:5])}; check "
+                    "params and this example"
+                )
+    return "the kernel overflows though every Jacobian is finite; pass a wider dtype"

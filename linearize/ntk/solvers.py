@@ -1,0 +1,231 @@
+"""Kernel classifiers by name: the recipe of *A kernel-based view of language model fine-tuning*.
+
+(Malladi et al. 2023, §5 and the solvers of their code: least squares and support vector regression
+on one-hot targets less f0, one kernel per output; support vector and logistic classification.) A
+row of :data:`SOLVERS` takes a kernel, labels and f0, and gives a :class:`Dual`, whose
+:func:`linearize.ntk.regression.predict` are logits (M, C): the largest wins; of one, its sign.
+
+Which kernel a row is sound for:
+
+    least_squares, logistic   any: shared (N, N), diagonal (N, N, C), full (N, N, C, C), whose
+                              outputs interact
+    svm, svr                  shared or diagonal: one machine per output, no interaction
+
+Two departures from their code. The f0 scale here multiplies f0, theirs divides it. And their
+logistic row takes the kernel's rows for features and penalises their weights; this one is the
+kernel method, softmax over all outputs with the penalty ‖τ‖², to its certified optimum.
+"""
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from linearize.ntk import checks
+from linearize.ntk.dual import cross_entropy
+from linearize.ntk.layout import to_blocks
+from linearize.ntk.regression import Dual, regression
+
+Solver = Callable[..., Dual]
+"""``solver(kernel, f0 (N, C), labels (N,), f0_scale=..., **options) -> Dual``."""
+
+
+def fit(
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    solver: str = "least_squares",
+    f0: ArrayLike | None = None,
+    f0_scale: float = 1.0,
+    **options: Any,
+) -> Dual:
+    """Fit a classifier on a kernel by a named method.
+
+    Args:
+        kernel: K(X, X); which layouts are sound depends on the row, see above.
+        labels: (N,) integers in 0, ..., C − 1; 0 or 1 where C = 1.
+        solver: a row of :data:`SOLVERS`.
+        f0: outputs at θ0 on X, (N, C); ``None`` for none, and prediction wants none either.
+        f0_scale: s, the scale with which f0 is added.
+        **options: the row's own: ``ridge`` (least_squares); ``l2``, ``tolerance``,
+            ``max_iterations`` (logistic); ``C``, ``tol``, ``max_iter`` (svm), ``epsilon`` too
+            (svr), which are scikit-learn's.
+
+    Returns:
+        The solution. C is that of f0, else of the kernel, else the largest label + 1.
+
+    Raises:
+        ValueError: an unknown solver; what the row refuses.
+        ImportError: scikit-learn is absent, and the row needs it.
+
+    >>> from linearize.ntk.regression import predict
+    >>> found = fit(np.eye(3), labels=[0, 1, 1])
+    >>> predict(found, np.eye(3)).argmax(1)
+    array([0, 1, 1])
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"solver={solver!r} is not one of {', '.join(map(repr, SOLVERS))}")
+    square = checks.square_kernel(kernel)
+    if f0 is None:
+        known = np.asarray(labels)
+        classes = square.shape[-1] if square.ndim > 2 else int(known.max(initial=0)) + 1
+        f0, f0_scale = np.zeros((len(square), classes)), 0.0
+    return SOLVERS[solver](square, f0, labels, f0_scale=f0_scale, **options)
+
+
+def least_squares(
+    kernel: ArrayLike,
+    f0: ArrayLike,
+    labels: ArrayLike,
+    f0_scale: float = 1.0,
+    ridge: float = 0.0,
+) -> Dual:
+    """Kernel regression on one-hot targets; on −1 and 1 where there is one output.
+
+    Args:
+        kernel: K(X, X) of any layout.
+        f0: (N, C).
+        labels: (N,).
+        f0_scale: s.
+        ridge: as in :func:`linearize.ntk.regression.regression`.
+    """
+    return regression(kernel, f0, _targets(f0, labels), ridge, f0_scale)
+
+
+def logistic(
+    kernel: ArrayLike,
+    f0: ArrayLike,
+    labels: ArrayLike,
+    f0_scale: float = 1.0,
+    l2: float = 1e-4,
+    **options: Any,
+) -> Dual:
+    """:func:`linearize.ntk.dual.cross_entropy`, with its options."""
+    return cross_entropy(kernel, f0, labels, l2, f0_scale, **options)
+
+
+def svm(
+    kernel: ArrayLike,
+    f0: ArrayLike,
+    labels: ArrayLike,
+    f0_scale: float = 1.0,
+    C: float = 1.0,
+    **options: Any,
+) -> Dual:
+    """Support vector classification, each class against the rest (``sklearn.svm.SVC``).
+
+    The hinge loss has no place for an offset f0: it must be left out.
+
+    Args:
+        kernel: K(X, X), shared or diagonal.
+        f0: (N, C), of which the shape counts.
+        labels: (N,), with at least one example in and one outside each class.
+        f0_scale: 0.
+        C: of the loss, a sum over examples, against ½ ‖τ_c‖².
+        **options: ``tol``, ``max_iter``.
+
+    Raises:
+        ValueError: f0 is to be added; a full kernel; a class with all or none of the examples.
+    """
+    if f0_scale != 0:
+        raise ValueError(
+            f"f0_scale={f0_scale} with solver='svm': the hinge loss has no offset; leave f0 out, "
+            "or take solver='svr'"
+        )
+    targets = _targets(f0, labels)
+    counts = (targets > 0).sum(0)
+    bad = np.flatnonzero((counts == 0) | (counts == len(targets)))
+    if len(bad):
+        raise ValueError(
+            f"labels gives output {int(bad[0])} {int(counts[bad[0]])} of {len(targets)} examples; "
+            "solver='svm' separates each class from the rest: drop the class, or take another "
+            "solver"
+        )
+    svc = _sklearn_svm().SVC
+    return _machines(kernel, targets > 0, 0.0, lambda: svc(kernel="precomputed", C=C, **options))
+
+
+def svr(
+    kernel: ArrayLike,
+    f0: ArrayLike,
+    labels: ArrayLike,
+    f0_scale: float = 1.0,
+    C: float = 1.0,
+    epsilon: float = 0.1,
+    **options: Any,
+) -> Dual:
+    """Support vector regression of one-hot targets − s f0, output by output (``sklearn.svm.SVR``).
+
+    Args:
+        kernel: K(X, X), shared or diagonal.
+        f0: (N, C).
+        labels: (N,).
+        f0_scale: s.
+        C: of the loss, a sum over examples, against ½ ‖τ_c‖².
+        epsilon: errors up to this are free.
+        **options: ``tol``, ``max_iter``.
+
+    Raises:
+        ValueError: a full kernel.
+    """
+    machine = _sklearn_svm().SVR
+    targets = _targets(f0, labels) - f0_scale * np.asarray(f0, np.float64)
+    return _machines(
+        kernel,
+        targets,
+        f0_scale,
+        lambda: machine(kernel="precomputed", C=C, epsilon=epsilon, **options),
+    )
+
+
+SOLVERS: Mapping[str, Solver] = {
+    "least_squares": least_squares,
+    "logistic": logistic,
+    "svm": svm,
+    "svr": svr,
+}
+"""Rows: name -> method."""
+
+
+def _targets(f0: ArrayLike, labels: ArrayLike) -> np.ndarray:
+    initial = checks.widen("f0", f0)
+    examples, outputs = checks.outputs_like("f0", initial, len(initial), None).shape
+    known = checks.class_labels(labels, examples, max(outputs, 2))
+    return np.eye(outputs)[known] if outputs > 1 else 2.0 * known[:, None] - 1
+
+
+def _machines(
+    kernel: ArrayLike, targets: np.ndarray, f0_scale: float, make: Callable[[], Any]
+) -> Dual:
+    """One machine per output; c = −(dual coefficients of the support vectors)."""
+    square = checks.square_kernel(kernel, targets.shape[1])
+    if square.ndim == 4:
+        raise ValueError(
+            f"kernel has shape {square.shape}: support vector machines have one kernel per "
+            "output; give the diagonal (N, N, C) or a shared kernel (N, N)"
+        )
+    if len(targets) != len(square):
+        raise ValueError(
+            f"labels has {len(targets)} examples but kernel has shape {square.shape}; give one "
+            "label for each of its rows"
+        )
+    checks.check_semidefinite(square)
+    blocks = to_blocks(square)
+    c, intercept = np.zeros(targets.shape), np.zeros(targets.shape[1])
+    for k in range(targets.shape[1]):
+        machine = make().fit(blocks[k % len(blocks)], targets[:, k])
+        c[machine.support_, k] = -machine.dual_coef_[0]
+        intercept[k] = machine.intercept_[0]
+    nothing = np.array(np.nan)
+    return Dual(c, f0_scale, nothing, nothing, intercept)
+
+
+def _sklearn_svm() -> ModuleType:
+    try:
+        import sklearn.svm
+    except ImportError as error:
+        raise ImportError(
+            'this solver needs scikit-learn: pip install "linearize[kernel]"'
+        ) from error
+    return sklearn.svm

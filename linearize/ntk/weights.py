@@ -1,0 +1,78 @@
+"""From a solution in function space back to weights."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from linearize import tree
+from linearize.evaluate.batches import count
+from linearize.ntk.pointwise import as_inputs, pointwise
+from linearize.ntk.products import pull
+from linearize.ntk.regression import Dual
+from linearize.task_vector import TaskVector
+from linearize.types import Apply, Params, PyTree
+
+
+def to_task_vector(
+    f: Apply,
+    params0: Params,
+    x: PyTree,
+    coefficients: ArrayLike | Dual,
+    *,
+    params_filter: tree.Pattern = None,
+    batch_size: int = 64,
+    meta: Mapping[str, Any] | None = None,
+) -> TaskVector:
+    """The task vector of a dual solution: ``τ = −J(X)ᵀ c``, in one reverse pass over the data.
+
+    The linear regime at θ0 + τ then gives what the dual predicts, ``f0(x) − K(x, X) c``, for every
+    x: a solution of kernel regression is a linearized fine-tuning, reached without steps.
+
+    Args:
+        f: the model, ``f(params, *inputs) -> outputs``.
+        params0: θ0, the point of the kernel.
+        x: the N training examples of the kernel, in its order.
+        coefficients: a solution from :func:`linearize.ntk.regression`, ``cross_entropy`` or
+            ``fit``; or its c (N, C).
+        params_filter: the one the kernel was taken with.
+        batch_size: examples per pass.
+        meta: what else to remember of the vector's making.
+
+    Returns:
+        A task vector of regime ``"linear"``, in float32 or wider.
+
+    Raises:
+        ValueError: ``coefficients`` are not (N, C), or not finite; a solution with an intercept or
+            another scale of f0 than 1, which no displacement of weights gives.
+
+    >>> f = lambda params, x: x @ params["w"]
+    >>> params, x = {"w": jnp.zeros((2, 1))}, jnp.array([[1.0, 0.0], [0.0, 2.0]])
+    >>> to_task_vector(f, params, x, [[-3.0], [1.0]])["w"].ravel().tolist()
+    [3.0, -2.0]
+    """
+    if isinstance(coefficients, Dual):
+        if coefficients.intercept is not None or coefficients.f0_scale != 1:
+            raise ValueError(
+                f"the solution has intercept={coefficients.intercept} and f0_scale="
+                f"{coefficients.f0_scale}, which no task vector can carry: f0 + Jτ has neither; "
+                "solve by regression or cross_entropy with f0_scale=1"
+            )
+        coefficients = coefficients.coefficients
+    inputs = as_inputs(x)
+    point = pointwise(f, params0, inputs, params_filter)
+    c = jnp.asarray(coefficients, point.dtype)
+    if c.shape != (count(inputs), point.outputs):
+        raise ValueError(
+            f"coefficients have shape {c.shape}; expected ({count(inputs)}, {point.outputs}): a "
+            "row per training example and a column per output"
+        )
+    if not bool(jnp.isfinite(c).all()):
+        raise ValueError("coefficients hold NaN or infinity; solve again, with a ridge")
+    moved = jax.jit(partial(pull, point), static_argnames="at_once")(
+        params0, jax.tree.map(jnp.asarray, inputs), -c, at_once=batch_size
+    )
+    return TaskVector(moved, tree.fingerprint(params0), {"regime": "linear", **(meta or {})})

@@ -1,0 +1,431 @@
+"""Every way to a kernel against the dense product of whole-batch Jacobians, on many models."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+import linearize as lz
+from linearize import ntk, tree
+from linearize.ntk.approximate import sketch_features
+from linearize.ntk.jacobian import RULES
+from linearize.ntk.plan import BUDGET, Task, choose
+from linearize.ntk.pointwise import pointwise
+from linearize.ntk.store import Disk
+
+EXACT = ("jacobian", "structured", "products")
+
+
+def draw(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def as_layout(full, output):
+    if output == "full":
+        return full
+    own = np.einsum("nmcc->nmc", full)
+    return own if output == "diagonal" else own.sum(-1)
+
+
+def dense(f, params, x1, x2, pattern=None):
+    """J Jᵀ from two whole-batch Jacobians, forward mode, no batching tricks."""
+    x1, x2 = (x if isinstance(x, tuple) else (x,) for x in (x1, x2))
+    named = {n: tree.flatten(params)[n] for n in tree.select(params, pattern)}
+
+    def jacobian(x):
+        def outputs(named):
+            out = jax.tree.leaves(f(tree.update(params, named), *x))
+            return jnp.concatenate([y.reshape(len(y), -1) for y in out], axis=1)
+
+        rows = jax.jit(jax.jacfwd(outputs))(named)
+        return np.concatenate(
+            [np.asarray(r, np.float64).reshape(*r.shape[:2], -1) for r in rows.values()], axis=2
+        )
+
+    return np.einsum("ncp,mdp->nmcd", jacobian(x1), jacobian(x2))
+
+
+class BatchNormCNN(linen.Module):
+    @linen.compact
+    def __call__(self, x, train=False):
+        x = linen.Conv(5, (3, 3), strides=(2, 2))(x)
+        x = linen.BatchNorm(use_running_average=not train)(x)
+        x = linen.relu(x)
+        x = linen.Conv(6, (3, 3), feature_group_count=1, padding="VALID")(x)
+        x = linen.Conv(6, (2, 2), feature_group_count=6)(x)  # depthwise
+        return linen.Dense(3)(linen.gelu(x).mean((1, 2)))
+
+
+class Block(linen.Module):
+    @linen.compact
+    def __call__(self, x, _=None):
+        y = linen.LayerNorm()(x)
+        x = x + linen.MultiHeadDotProductAttention(num_heads=2)(y)
+        return x + linen.Dense(x.shape[-1])(linen.gelu(linen.Dense(12)(x))), None
+
+
+class Scanned(linen.Module):
+    remat: bool = False
+
+    @linen.compact
+    def __call__(self, x):
+        block = linen.remat(Block, prevent_cse=False) if self.remat else Block
+        x = linen.Dense(8)(x)
+        x, _ = linen.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)()(
+            x, None
+        )
+        return linen.Dense(2)(x.mean(1))
+
+
+class Remat(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.Dense(8)(x)
+        x, _ = linen.remat(Block)()(x)
+        return linen.Dense(2)(x[:, 0])
+
+
+class Words(linen.Module):
+    """A look-up, a tied read-out, and two kinds of output."""
+
+    @linen.compact
+    def __call__(self, ids, scale):
+        embed = linen.Embed(11, 6)
+        table = linen.Embed(4, 6, name="tied")
+        h = embed(ids).sum(1) * scale[:, None] + table(ids[:, 0] % 4)
+        return {"logits": table.attend(h), "value": linen.Dense(1)(jnp.tanh(h))}
+
+
+def linen_case(module, *x, **kwargs):
+    variables = module.init(jax.random.key(0), *x)
+    variables = jax.tree.map(lambda v: v + 0.1 * jnp.sin(jnp.arange(v.size).reshape(v.shape)), variables)
+    return lz.from_linen(module, variables, **kwargs)
+
+
+class NnxMLP(nnx.Module):
+    def __init__(self, rngs):
+        self.a = nnx.Linear(5, 7, rngs=rngs)
+        self.norm = nnx.LayerNorm(7, rngs=rngs)
+        self.b = nnx.Linear(7, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.b(nnx.relu(self.norm(self.a(x))))
+
+
+def cases():
+    image, tokens = draw((7, 8, 8, 2)), draw((7, 4, 5))
+    ids = np.random.default_rng(3).integers(0, 11, (7, 5))
+    return {
+        "linen mlp": lambda: (
+            *linen_case(linen.Sequential([linen.Dense(6), jnp.tanh, linen.Dense(3)]), image[:, 0, 0]),
+            (image[:, 0, 0],),
+        ),
+        "nnx mlp": lambda: (*lz.from_nnx(NnxMLP(nnx.Rngs(0))), (tokens[:, 0],)),
+        "cnn": lambda: (*linen_case(BatchNormCNN(), image), (image,)),
+        "scan": lambda: (*linen_case(Scanned(), tokens), (tokens,)),
+        "scan remat": lambda: (*linen_case(Scanned(remat=True), tokens), (tokens,)),
+        "remat": lambda: (*linen_case(Remat(), tokens), (tokens,)),
+        "words": lambda: (*linen_case(Words(), ids, tokens[:, 0, 0]), (ids, tokens[:, 0, 0])),
+    }
+
+
+NAMES = ("linen mlp", "nnx mlp", "cnn", "scan", "scan remat", "remat", "words")
+
+
+@functools.cache
+def case(name):
+    """A model in float64, seven inputs, and its dense kernel."""
+    with jax.enable_x64(True):
+        f, params, inputs = cases()[name]()
+        params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
+        inputs = tuple(jnp.asarray(x) for x in inputs)
+        return f, params, inputs, dense(f, params, inputs, inputs)
+
+
+@pytest.mark.parametrize("implementation", EXACT)
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [(name, "full") for name in NAMES]
+    + [(name, output) for name in ("linen mlp", "words") for output in ("trace", "diagonal")],
+)
+def test_every_implementation_equals_the_dense_product(name, output, implementation):
+    f, params, inputs, reference = case(name)
+    options = {"implementation": implementation, "output": output}
+    with jax.enable_x64(True):
+        found = ntk.kernel(f, params, inputs, **options)
+    scale = np.abs(reference).max()
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, as_layout(reference, output), rtol=0, atol=1e-10 * scale)
+
+
+@pytest.mark.parametrize("implementation", EXACT)
+def test_two_different_sides(implementation):
+    f, params, inputs, reference = case("words")
+    with jax.enable_x64(True):
+        few = tuple(x[:4] for x in inputs)
+        found = ntk.kernel(f, params, few, inputs, batch_size=3, implementation=implementation)
+    np.testing.assert_allclose(found, reference[:4], rtol=0, atol=1e-10 * np.abs(reference).max())
+
+
+def small(n=7, outputs=3, dtype=jnp.float32):
+    """A two-layer network in NumPy-sized pieces, and inputs."""
+    params = {
+        "in": {"kernel": jnp.asarray(draw((4, 6), 1), dtype), "bias": jnp.asarray(draw(6, 2), dtype)},
+        "out": {"kernel": jnp.asarray(draw((6, outputs), 3), dtype)},
+    }
+
+    def f(params, x):
+        hidden = jnp.tanh(x @ params["in"]["kernel"] + params["in"]["bias"][None])
+        return hidden @ params["out"]["kernel"]
+
+    return f, params, draw((n, 4), 4).astype(np.float32)
+
+
+def test_float32_implementations_agree_to_1e_5():
+    f, params, x = small(n=20)
+    found = [ntk.kernel(f, params, x, implementation=i) for i in (*EXACT, "auto")]
+    scale = np.abs(found[0]).max()
+    for other in found[1:]:
+        assert other.dtype == np.float32
+        np.testing.assert_allclose(other, found[0], rtol=0, atol=1e-5 * scale)
+    np.testing.assert_allclose(found[0], dense(f, params, x, x), rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("output", ["full", "trace", "diagonal"])
+def test_blocks_of_any_size_give_the_same_kernel(batch_size, output):
+    f, params, x = small()
+    whole = ntk.kernel(f, params, x, output=output)
+    blocks = ntk.kernel(f, params, x, output=output, batch_size=batch_size)
+    np.testing.assert_allclose(blocks, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_a_small_memory_splits_leaves_and_examples_but_changes_no_number():
+    f, params, x = small(n=30)
+    whole = ntk.kernel(f, params, x, implementation="jacobian")
+    for memory in (1, 2000, 10_000):
+        tight = ntk.kernel(f, params, x, implementation="jacobian", memory=memory)
+        np.testing.assert_allclose(tight, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_the_filter_leaves_other_leaves_out():
+    f, params, x = small()
+    last = ntk.kernel(f, params, x, params_filter="out", output="full")
+    hidden = np.tanh(x @ params["in"]["kernel"] + params["in"]["bias"][None])
+    expected = np.einsum("nm,cd->nmcd", hidden @ hidden.T, np.eye(3))  # NNGP-like: h·h' ⊗ I
+    np.testing.assert_allclose(last, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_symmetric_kernel_computes_each_pair_of_blocks_once(monkeypatch):
+    f, params, x = small(n=8)
+    calls = []
+    compiled = ntk.kernel.__globals__["_compile"]
+
+    def counting(part, mesh):
+        inner = compiled(part, mesh)
+        return lambda *args: calls.append(1) or inner(*args)
+
+    monkeypatch.setitem(ntk.kernel.__globals__, "_compile", counting)
+    ntk.kernel(f, params, x, batch_size=2, implementation="products")
+    assert len(calls) == 4 * 5 // 2
+    calls.clear()
+    ntk.kernel(f, params, x, x, batch_size=2, implementation="products")
+    assert len(calls) == 16
+
+
+def test_sign_kernels_by_hand():
+    f, params, x = small()
+
+    def gradients(x):
+        rows = jax.jacrev(lambda p: f(p, x))(params)
+        return np.concatenate([np.asarray(r).reshape(7, 3, -1) for r in tree.flatten(rows).values()], 2)
+
+    J = gradients(x)
+    signed = ntk.kernel(f, params, x, optimizer="signgd")
+    np.testing.assert_allclose(signed, np.einsum("ncp,mdp->nmcd", np.sign(J), np.sign(J)), atol=1e-4)
+    mixed = ntk.kernel(f, params, x, optimizer="asymmetric_signgd", batch_size=3)
+    np.testing.assert_allclose(mixed, np.einsum("ncp,mdp->nmcd", J, np.sign(J)), rtol=1e-4, atol=1e-4)
+
+
+def test_low_precision_weights_are_summed_in_float32():
+    f, params, x = small(dtype=jnp.bfloat16)
+    found = ntk.kernel(f, params, jnp.asarray(x, jnp.bfloat16))
+    assert found.dtype == np.float32
+    wide = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+    reference = dense(f, wide, jnp.asarray(x, jnp.bfloat16).astype(jnp.float32), jnp.asarray(x, jnp.bfloat16).astype(jnp.float32))
+    assert np.abs(found - reference).max() < 0.03 * np.abs(reference).max()
+
+
+def test_on_disk_and_resumed_after_a_kill(tmp_path, monkeypatch):
+    f, params, x = small()
+    whole = ntk.kernel(f, params, x, batch_size=2)
+    put, written = Disk.put, []
+
+    def dies(self, start, block):
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        written.append(start)
+        put(self, start, block)
+
+    monkeypatch.setattr(Disk, "put", dies)
+    with pytest.raises(KeyboardInterrupt):
+        ntk.kernel(f, params, x, batch_size=2, out=tmp_path / "k")
+    monkeypatch.setattr(Disk, "put", lambda self, start, block: written.append(start) or put(self, start, block))
+    stored = ntk.kernel(f, params, x, batch_size=2, out=tmp_path / "k")
+    assert len(written) == 16  # none written twice, none left out
+    assert len(set(written)) == 16
+    np.testing.assert_array_equal(np.asarray(stored), whole)
+    np.testing.assert_array_equal(np.asarray(ntk.open_kernel(tmp_path / "k")[:3].read().result()), whole[:3])
+    with pytest.raises(FileExistsError, match="another kernel.*params"):
+        ntk.kernel(f, jax.tree.map(lambda p: 2 * p, params), x, batch_size=2, out=tmp_path / "k")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(FileExistsError, match="other files"):
+        ntk.kernel(f, params, x, out=tmp_path / "mine")
+    with pytest.raises(FileNotFoundError, match="holds no kernel"):
+        ntk.open_kernel(tmp_path / "mine")
+
+
+def test_spread_over_eight_devices():
+    f, params, x = small(n=11)
+    mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    for implementation in EXACT:
+        one = ntk.kernel(f, params, x, implementation=implementation)
+        many = ntk.kernel(f, params, x, implementation=implementation, mesh=mesh, batch_size=5)
+        np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-5)
+
+
+def test_structured_multiplies_factors_apart_where_that_is_cheaper():
+    wide = linen.Sequential([linen.Dense(64), linen.relu, linen.Dense(64), linen.relu, linen.Dense(4)])
+    x = draw((8, 16)).astype(np.float32)
+    f, params = linen_case(wide, x)
+
+    def flops(implementation):
+        point = pointwise(f, params, (x,))
+        task = Task(point, "full", RULES["sgd"], jnp.dtype("float32"), 8, 8, True, BUDGET)
+        plan = choose(task, implementation, None)
+        return plan.implementation, plan.flops(task)
+
+    assert flops("structured")[1] < flops("jacobian")[1] / 4
+    assert flops("auto")[0] == "structured"
+
+
+def test_vector_product_is_the_kernel_times_a_vector():
+    f, params, x = small()
+    K = ntk.kernel(f, params, x, x[:4])
+    v = draw((4, 3), 9).astype(np.float32)
+    expected = np.einsum("nmcd,md->nc", K, v)
+    for batch_size in (None, 1, 3, 4):
+        product = ntk.vector_product(f, params, x, x[:4], batch_size=batch_size)
+        np.testing.assert_allclose(product(v), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"v has shape \(4,\); expected \(4, 3\)"):
+        product(v[:, 0])
+
+
+def test_a_custom_vjp_has_a_kernel_too():
+    @jax.custom_vjp
+    def double(x):
+        return 2 * x
+
+    double.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+    f, params, x = small()
+    for implementation in EXACT:
+        K = ntk.kernel(lambda p, x: double(f(p, x)), params, x, implementation=implementation)
+        np.testing.assert_allclose(K, 4 * ntk.kernel(f, params, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"implementation": "structural"}, "did you mean 'structured'"),
+        ({"output": "sum"}, "output='sum' is not one of"),
+        ({"optimizer": "sign"}, "did you mean 'signgd'"),
+        ({"optimizer": "signgd", "implementation": "products"}, "never forms the Jacobian"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"params_filter": "attn"}, "picks no trainable leaf"),
+        ({"x2": np.ones((3, 5), np.float32)}, "expected those of x1"),
+        ({"x1": np.ones((0, 4), np.float32)}, "hold no example"),
+        ({"f": lambda p, x: (x @ p["in"]["kernel"]).argmax(-1)}, "the output of f is int32"),
+        ({"f": lambda p, x: {"y": x @ p["in"]["kernel"], "n": 1}}, "a kernel needs"),
+        ({"f": lambda p, x: ()}, "f has no output"),
+        ({"f": lambda p, x: x @ p["in"]["kernel"] - (x @ p["in"]["kernel"]).mean(0, keepdims=True)}, "another output alone"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    f, params, x = small()
+    given = {"f": f, "params": params, "x1": x} | change
+    with pytest.raises(ValueError, match=message):
+        ntk.kernel(given.pop("f"), given.pop("params"), given.pop("x1"), **given)
+
+
+def test_nan_in_a_jacobian_names_leaf_and_example():
+    f, params, x = small()
+
+    def square_root(p, x):  # infinite slope at 0
+        return f({"in": {**p["in"], "bias": jnp.sqrt(p["in"]["bias"])}, "out": p["out"]}, x)
+
+    zero = {"in": {**params["in"], "bias": jnp.zeros(6)}, "out": params["out"]}
+    with pytest.raises(ValueError, match="example 0 of x1 .* 1 of 3 leaves, first in in/bias"):
+        ntk.kernel(square_root, zero, x)
+
+
+def test_too_little_memory_is_said_before_starting(monkeypatch):
+    f, params, x = small()
+    monkeypatch.setitem(ntk.kernel.__globals__, "available_bytes", lambda device: 100)
+    with pytest.raises(MemoryError, match="out=FOLDER"):
+        ntk.kernel(f, params, x)
+    with pytest.raises(MemoryError, match="batch_size=1 fits"):
+        ntk.kernel(f, params, x, batch_size=7, out="/nowhere", implementation="jacobian")
+
+
+def test_a_dual_solution_becomes_weights():
+    f, params, x = small()
+    c = draw((7, 3), 8).astype(np.float32)
+    tau = ntk.to_task_vector(f, params, x, c, batch_size=3, meta={"task": "toy"})
+    tests = draw((5, 4), 11).astype(np.float32)
+    moved = lz.affine_terms(f, params, [tau], tests)[1][0]
+    expected = -np.einsum("nmcd,md->nc", ntk.kernel(f, params, tests, x), c)
+    np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-4)
+    assert tau.meta["regime"] == "linear"
+    tau.apply_to(params)  # knows its base
+    with pytest.raises(ValueError, match="a column per output"):
+        ntk.to_task_vector(f, params, x, c[:, :2])
+
+
+@pytest.mark.parametrize("method", ["pntk", "sketch"])
+def test_an_approximation_states_its_error(method):
+    f, params, x = small(n=12)
+    exact = ntk.kernel(f, params, x, output="trace")
+    found = ntk.approximate_kernel(f, params, x, method=method, size=4096, checked=12)
+    error = np.linalg.norm(found.kernel - exact) / np.linalg.norm(exact)
+    assert found.error == pytest.approx(error, rel=1e-3)
+    assert 0 < error < (0.1 if method == "sketch" else 1.0)
+    other = ntk.approximate_kernel(f, params, x, method=method, size=4096, checked=12, seed=1)
+    assert (other.error == found.error) == (method == "pntk")  # which draws nothing
+
+
+def test_pntk_is_the_kernel_of_the_summed_outputs():
+    f, params, x = small()
+    full = ntk.kernel(f, params, x)
+    found = ntk.approximate_kernel(f, params, x, method="pntk").kernel
+    np.testing.assert_allclose(found, full.sum((2, 3)), rtol=1e-4, atol=1e-4)
+
+
+def test_sketches_are_unbiased():
+    f, params, x = small(n=4)
+    exact = ntk.kernel(f, params, x)
+    features = sketch_features(pointwise(f, params, (x,)), size=64)
+
+    @jax.jit
+    @jax.vmap
+    def sketched(key):
+        rows = jax.vmap(lambda x: features(params, key, (x,)))(x)
+        return jnp.einsum("nck,mdk->nmcd", rows, rows)
+
+    draws = np.asarray(sketched(jax.random.split(jax.random.key(0), 400)))
+    z = (draws.mean(0) - exact) / (draws.std(0, ddof=1) / np.sqrt(400) + 1e-9)
+    assert np.abs(z).max() < 4.5  # 144 entries
+    assert draws.std(0).max() > 0.01
