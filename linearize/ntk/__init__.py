@@ -1,10 +1,10 @@
 """The kernel laboratory: the empirical neural tangent kernel of any model, and what it predicts.
 
-    kernel               K(x, x') = J(x) J(x')ᵀ, exactly; vector_product its product with vectors,
-                         approximate_kernel cheaper and with its error
-    regression, ...      what linearized fine-tuning ends in, on the kernel; to_task_vector its weights
-    eigenpairs, ...      spectra; local_energy and localization of eigenfunctions
-    drift, ...           how far fine-tuning leaves the kernel regime
+kernel               K(x, x') = J(x) J(x')ᵀ, exactly; vector_product its product with vectors,
+                     approximate_kernel cheaper and with its error
+regression, ...      what linearized fine-tuning ends in, on the kernel; to_task_vector its weights
+eigenpairs, ...      spectra; local_energy and localization of eigenfunctions
+drift, ...           how far fine-tuning leaves the kernel regime
 """
 
 from linearize.ntk import archive as archive

@@ -107,13 +107,14 @@ def approximate_kernel(
     rows2 = rows1 if x2 is None else all_features(params, jax.tree.map(jnp.asarray, right), key)
     found = np.asarray(contract(rows1, rows2, output))
     rng = np.random.default_rng(seed)
-    picked = [
-        np.sort(rng.permutation(n)[: min(n, checked)]) for n in (count(left), count(right))
-    ]
+    picked = [np.sort(rng.permutation(n)[: min(n, checked)]) for n in (count(left), count(right))]
     exact = kernel(
         f,
         params,
-        *(jax.tree.map(lambda x, p=p: x[p], side) for side, p in zip((left, right), picked, strict=True)),
+        *(
+            jax.tree.map(lambda x, p=p: x[p], side)
+            for side, p in zip((left, right), picked, strict=True)
+        ),
         output=output,
         params_filter=params_filter,
     )

@@ -4,22 +4,25 @@ Derivatives of N examples' C outputs come as a Jacobian (N, C, ...), or as the t
 layer's Jacobian is the product of (:class:`Factors`), which are multiplied more cheaply apart.
 """
 
+import itertools
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from linearize.types import Array
 
 Output = Literal["full", "trace", "diagonal"]
+A = TypeVar("A", Array, np.ndarray)
 
 _CHUNKS = 4  # a symmetric product as 10 of its 16 blocks
 
 
 class Factors(NamedTuple):
-    """A layer that multiplies its weight by T inputs: ``J[n, c] = Σ_t inputs[n, t] ⊗ slopes[n, c, t]``.
+    """A weight that meets T inputs: ``J[n, c] = Σ_t inputs[n, t] ⊗ slopes[n, c, t]``.
 
     ``inputs`` are (N, T, K), or integers (N, T) where the layer looks up rows of its weight;
     ``slopes`` (N, C, T, M) are the derivatives of the outputs with respect to what it gives.
@@ -69,7 +72,8 @@ def contract(left: Derivatives, right: Derivatives, output: Output) -> Array:
     """The kernel that two sets of examples' derivatives in one weight give, in a layout."""
     if isinstance(left, Factors) and isinstance(right, Factors):
         return _contract_factors(left, right, output)
-    assert not isinstance(left, Factors) and not isinstance(right, Factors)
+    assert not isinstance(left, Factors)
+    assert not isinstance(right, Factors)
     return LAYOUTS[output](left, right)
 
 
@@ -109,8 +113,7 @@ def gram(derivatives: Derivatives, output: Output) -> Array:
         return contract(derivatives, derivatives, output)
     edges = [n * k // _CHUNKS for k in range(_CHUNKS + 1)]
     parts = [
-        jax.tree.map(lambda d, a=a, b=b: d[a:b], derivatives)
-        for a, b in zip(edges, edges[1:], strict=False)
+        jax.tree.map(lambda d, a=a, b=b: d[a:b], derivatives) for a, b in itertools.pairwise(edges)
     ]
     blocks: dict[tuple[int, int], Array] = {}
     for i in range(_CHUNKS):
@@ -119,10 +122,7 @@ def gram(derivatives: Derivatives, output: Output) -> Array:
             if i < j:
                 blocks[j, i] = mirror(blocks[i, j], output)
     return jnp.concatenate(
-        [
-            jnp.concatenate([blocks[i, j] for j in range(_CHUNKS)], axis=1)
-            for i in range(_CHUNKS)
-        ]
+        [jnp.concatenate([blocks[i, j] for j in range(_CHUNKS)], axis=1) for i in range(_CHUNKS)]
     )
 
 
@@ -132,7 +132,7 @@ def shape(output: Output, n1: int, n2: int, outputs: int) -> tuple[int, ...]:
     return (n1, n2, *trailing)
 
 
-def mirror(block: Array, output: Output) -> Array:
+def mirror(block: A, output: Output) -> A:
     """The block (j, i) of a symmetric kernel from its block (i, j)."""
     swapped = block.swapaxes(0, 1)
     return swapped.swapaxes(2, 3) if output == "full" else swapped

@@ -152,9 +152,7 @@ def _fill(
     mirrored = task.symmetric and task.rule.symmetric
     starts = [
         (i, j)
-        for i, j in itertools.product(
-            range(0, task.n1, plan.rows), range(0, task.n2, plan.rows)
-        )
+        for i, j in itertools.product(range(0, task.n1, plan.rows), range(0, task.n2, plan.rows))
         if (i <= j or not mirrored) and not store.holds((i, j))
     ]
     split = 1 if mesh is None else mesh.size
@@ -167,7 +165,7 @@ def _fill(
         if not np.isfinite(block).all():
             raise ValueError(_blame(task, params, left, i, rows1, right, j, rows2))
         if mirrored and i != j:
-            store.put((j, i), np.asarray(contract.mirror(block, task.output)))
+            store.put((j, i), contract.mirror(block, task.output))
         store.put((i, j), block)
 
 

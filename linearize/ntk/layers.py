@@ -79,7 +79,7 @@ def trace_layers(point: Pointwise) -> Traced:
     named = point.named
     closed = jax.make_jaxpr(point)(point.params, named, point.inputs)
     before = len(jax.tree.leaves(point.params))
-    roles = {v: n for v, n in zip(closed.jaxpr.invars[before:], sorted(named), strict=False)}
+    roles: dict[Any, str] = dict(zip(closed.jaxpr.invars[before:], sorted(named), strict=False))
     uses: dict[str, list[Layer | None]] = {n: [] for n in named}
     _find(closed.jaxpr, roles, (), uses)
     found = {n: used[0] for n, used in uses.items() if len(used) == 1}
@@ -97,7 +97,7 @@ def _find(
         if not carried:
             continue
         if name == "convert_element_type" and jnp.issubdtype(
-            equation.outvars[0].aval.dtype, jnp.floating
+            _spec(equation.outvars[0]).dtype, jnp.floating
         ):
             roles[equation.outvars[0]] = carried[0][1]
         elif name in _INLINED:
@@ -116,6 +116,11 @@ def _find(
         if not path and _is(variable, roles):
             uses[roles[variable]].append(None)
     return roles
+
+
+def _spec(variable: Any) -> Any:
+    """Shape and dtype of a variable of a jaxpr."""
+    return variable.aval
 
 
 def _is(variable: Any, roles: dict[Any, str]) -> bool:
@@ -164,12 +169,12 @@ def _dense(equation: core.JaxprEqn, side: int, weight: str, path: Path) -> Layer
     if batched[0]:
         return None
     activation = 1 - side
-    shape = equation.invars[activation].aval.shape
+    shape = _spec(equation.invars[activation]).shape
     inner = contracted[activation]
     free = [d for d in range(len(shape)) if d not in inner]
     # the weight's own contracted axes may come in another order; it is the same on both sides
     K, T = math.prod(shape[d] for d in inner), math.prod(shape[d] for d in free)
-    result = equation.outvars[0].aval.shape
+    result = _spec(equation.outvars[0]).shape
     M = math.prod(result) // T
 
     def inputs(operands: Sequence[Array]) -> Array:
@@ -186,7 +191,7 @@ def _convolution(equation: core.JaxprEqn, side: int, weight: str, path: Path) ->
     if side != 1 or p["feature_group_count"] != 1 or p["batch_group_count"] != 1:
         return None
     numbers = p["dimension_numbers"]
-    kernel, result = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+    kernel, result = _spec(equation.invars[1]).shape, _spec(equation.outvars[0]).shape
     batch, features, *places = numbers.out_spec
     M = result[features]
     T, K = math.prod(result) // M, math.prod(kernel) // M
@@ -213,8 +218,8 @@ def _convolution(equation: core.JaxprEqn, side: int, weight: str, path: Path) ->
 
 
 def _embedding(equation: core.JaxprEqn, side: int, weight: str, path: Path) -> Layer | None:
-    numbers, table = equation.params["dimension_numbers"], equation.invars[0].aval.shape
-    result = equation.outvars[0].aval.shape
+    numbers, table = equation.params["dimension_numbers"], _spec(equation.invars[0]).shape
+    result = _spec(equation.outvars[0]).shape
     trailing = tuple(range(len(result) - len(table) + 1, len(result)))
     plain = (
         side == 0

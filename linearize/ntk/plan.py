@@ -23,7 +23,9 @@ Implementation = Literal["auto", "jacobian", "structured", "products"]
 BUDGET = 256 * 1024**2
 """Bytes of derivatives that are held at a time, unless the caller allows other."""
 
-_COTANGENTS = 128  # reverse passes taken together: enough to fill the cores, small beside the budget
+_COTANGENTS = (
+    128  # reverse passes taken together: enough to fill the cores, small beside the budget
+)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def to_task_vector(
 
     >>> f = lambda params, x: x @ params["w"]
     >>> params, x = {"w": jnp.zeros((2, 1))}, jnp.array([[1.0, 0.0], [0.0, 2.0]])
-    >>> to_task_vector(f, params, x, [[-3.0], [1.0]])["w"].ravel().tolist()
+    >>> to_task_vector(f, params, x, [[-3.0], [1.0]]).delta["w"].ravel().tolist()
     [3.0, -2.0]
     """
     if isinstance(coefficients, Dual):

@@ -74,9 +74,9 @@ class Scanned(linen.Module):
     def __call__(self, x):
         block = linen.remat(Block, prevent_cse=False) if self.remat else Block
         x = linen.Dense(8)(x)
-        x, _ = linen.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)()(
-            x, None
-        )
+        x, _ = linen.scan(
+            block, variable_axes={"params": 0}, split_rngs={"params": True}, length=2
+        )()(x, None)
         return linen.Dense(2)(x.mean(1))
 
 
@@ -101,7 +101,9 @@ class Words(linen.Module):
 
 def linen_case(module, *x, **kwargs):
     variables = module.init(jax.random.key(0), *x)
-    variables = jax.tree.map(lambda v: v + 0.1 * jnp.sin(jnp.arange(v.size).reshape(v.shape)), variables)
+    variables = jax.tree.map(
+        lambda v: v + 0.1 * jnp.sin(jnp.arange(v.size).reshape(v.shape)), variables
+    )
     return lz.from_linen(module, variables, **kwargs)
 
 
@@ -120,7 +122,9 @@ def cases():
     ids = np.random.default_rng(3).integers(0, 11, (7, 5))
     return {
         "linen mlp": lambda: (
-            *linen_case(linen.Sequential([linen.Dense(6), jnp.tanh, linen.Dense(3)]), image[:, 0, 0]),
+            *linen_case(
+                linen.Sequential([linen.Dense(6), jnp.tanh, linen.Dense(3)]), image[:, 0, 0]
+            ),
             (image[:, 0, 0],),
         ),
         "nnx mlp": lambda: (*lz.from_nnx(NnxMLP(nnx.Rngs(0))), (tokens[:, 0],)),
@@ -173,7 +177,10 @@ def test_two_different_sides(implementation):
 def small(n=7, outputs=3, dtype=jnp.float32):
     """A two-layer network in NumPy-sized pieces, and inputs."""
     params = {
-        "in": {"kernel": jnp.asarray(draw((4, 6), 1), dtype), "bias": jnp.asarray(draw(6, 2), dtype)},
+        "in": {
+            "kernel": jnp.asarray(draw((4, 6), 1), dtype),
+            "bias": jnp.asarray(draw(6, 2), dtype),
+        },
         "out": {"kernel": jnp.asarray(draw((6, outputs), 3), dtype)},
     }
 
@@ -241,13 +248,19 @@ def test_sign_kernels_by_hand():
 
     def gradients(x):
         rows = jax.jacrev(lambda p: f(p, x))(params)
-        return np.concatenate([np.asarray(r).reshape(7, 3, -1) for r in tree.flatten(rows).values()], 2)
+        return np.concatenate(
+            [np.asarray(r).reshape(7, 3, -1) for r in tree.flatten(rows).values()], 2
+        )
 
     J = gradients(x)
     signed = ntk.kernel(f, params, x, optimizer="signgd")
-    np.testing.assert_allclose(signed, np.einsum("ncp,mdp->nmcd", np.sign(J), np.sign(J)), atol=1e-4)
+    np.testing.assert_allclose(
+        signed, np.einsum("ncp,mdp->nmcd", np.sign(J), np.sign(J)), atol=1e-4
+    )
     mixed = ntk.kernel(f, params, x, optimizer="asymmetric_signgd", batch_size=3)
-    np.testing.assert_allclose(mixed, np.einsum("ncp,mdp->nmcd", J, np.sign(J)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        mixed, np.einsum("ncp,mdp->nmcd", J, np.sign(J)), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_low_precision_weights_are_summed_in_float32():
@@ -255,7 +268,12 @@ def test_low_precision_weights_are_summed_in_float32():
     found = ntk.kernel(f, params, jnp.asarray(x, jnp.bfloat16))
     assert found.dtype == np.float32
     wide = jax.tree.map(lambda p: p.astype(jnp.float32), params)
-    reference = dense(f, wide, jnp.asarray(x, jnp.bfloat16).astype(jnp.float32), jnp.asarray(x, jnp.bfloat16).astype(jnp.float32))
+    reference = dense(
+        f,
+        wide,
+        jnp.asarray(x, jnp.bfloat16).astype(jnp.float32),
+        jnp.asarray(x, jnp.bfloat16).astype(jnp.float32),
+    )
     assert np.abs(found - reference).max() < 0.03 * np.abs(reference).max()
 
 
@@ -273,13 +291,17 @@ def test_on_disk_and_resumed_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr(Disk, "put", dies)
     with pytest.raises(KeyboardInterrupt):
         ntk.kernel(f, params, x, batch_size=2, out=tmp_path / "k")
-    monkeypatch.setattr(Disk, "put", lambda self, start, block: written.append(start) or put(self, start, block))
+    monkeypatch.setattr(
+        Disk, "put", lambda self, start, block: written.append(start) or put(self, start, block)
+    )
     stored = ntk.kernel(f, params, x, batch_size=2, out=tmp_path / "k")
     assert len(written) == 16  # none written twice, none left out
     assert len(set(written)) == 16
     np.testing.assert_array_equal(np.asarray(stored), whole)
-    np.testing.assert_array_equal(np.asarray(ntk.open_kernel(tmp_path / "k")[:3].read().result()), whole[:3])
-    with pytest.raises(FileExistsError, match="another kernel.*params"):
+    np.testing.assert_array_equal(
+        np.asarray(ntk.open_kernel(tmp_path / "k")[:3].read().result()), whole[:3]
+    )
+    with pytest.raises(FileExistsError, match=r"another kernel.*params"):
         ntk.kernel(f, jax.tree.map(lambda p: 2 * p, params), x, batch_size=2, out=tmp_path / "k")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
@@ -299,7 +321,9 @@ def test_spread_over_eight_devices():
 
 
 def test_structured_multiplies_factors_apart_where_that_is_cheaper():
-    wide = linen.Sequential([linen.Dense(64), linen.relu, linen.Dense(64), linen.relu, linen.Dense(4)])
+    wide = linen.Sequential(
+        [linen.Dense(64), linen.relu, linen.Dense(64), linen.relu, linen.Dense(4)]
+    )
     x = draw((8, 16)).astype(np.float32)
     f, params = linen_case(wide, x)
 
@@ -351,7 +375,14 @@ def test_a_custom_vjp_has_a_kernel_too():
         ({"f": lambda p, x: (x @ p["in"]["kernel"]).argmax(-1)}, "the output of f is int32"),
         ({"f": lambda p, x: {"y": x @ p["in"]["kernel"], "n": 1}}, "a kernel needs"),
         ({"f": lambda p, x: ()}, "f has no output"),
-        ({"f": lambda p, x: x @ p["in"]["kernel"] - (x @ p["in"]["kernel"]).mean(0, keepdims=True)}, "another output alone"),
+        (
+            {
+                "f": lambda p, x: (
+                    x @ p["in"]["kernel"] - (x @ p["in"]["kernel"]).mean(0, keepdims=True)
+                )
+            },
+            "another output alone",
+        ),
     ],
 )
 def test_bad_input_is_named(change, message):
@@ -368,7 +399,7 @@ def test_nan_in_a_jacobian_names_leaf_and_example():
         return f({"in": {**p["in"], "bias": jnp.sqrt(p["in"]["bias"])}, "out": p["out"]}, x)
 
     zero = {"in": {**params["in"], "bias": jnp.zeros(6)}, "out": params["out"]}
-    with pytest.raises(ValueError, match="example 0 of x1 .* 1 of 3 leaves, first in in/bias"):
+    with pytest.raises(ValueError, match=r"example 0 of x1 .* 1 of 3 leaves, first in in/bias"):
         ntk.kernel(square_root, zero, x)
 
 

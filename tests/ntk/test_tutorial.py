@@ -18,7 +18,10 @@ def test_the_tutorial_runs_and_its_numbers_make_sense(tmp_path):
     except (assets.RegistryError, assets.ClientMissingError) as error:
         pytest.skip(str(error))
     ran = subprocess.run(
-        [sys.executable, "-W", "error", TUTORIAL, tmp_path], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", TUTORIAL, tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     said = re.search(r"kernel prediction: ([0-9.]+)%", ran.stdout)
