@@ -34,7 +34,7 @@ def cross_entropy(
     l2: float,
     f0_scale: float = 1.0,
     *,
-    tolerance: float = 1e-10,
+    tolerance: float | None = None,
     max_iterations: int = 200,
 ) -> Dual:
     """The global optimum of mean cross-entropy + (l2 / 2) ‖τ‖², with a certificate.
@@ -52,7 +52,8 @@ def cross_entropy(
         labels: (N,) integers in 0, ..., C − 1; 0 or 1 where C = 1.
         l2: weight decay of τ, above 0. ``sklearn``'s ``C`` is 1 / (N l2).
         f0_scale: s, the scale with which f0 is added.
-        tolerance: on the objective, in nats.
+        tolerance: on the objective, in nats; by default 1e-10, or 1e-6 where the kernel is
+            narrower than float64 and its rounding permits no more.
         max_iterations: Newton steps at most.
 
     Returns:
@@ -73,6 +74,8 @@ def cross_entropy(
             "optimum; give a small l2 such as 1e-6, or stop descent after some steps with "
             "cross_entropy_descent"
         )
+    if tolerance is None:
+        tolerance = 1e-10 if np.asarray(kernel).dtype.itemsize >= 8 else 1e-6
     if not tolerance > 0:
         raise ValueError(f"tolerance={tolerance}; expected a positive number of nats")
     p = _Problem.of(kernel, f0, labels, l2, f0_scale)

@@ -257,3 +257,15 @@ class TestOptimum:
         _, kernel, f0, _ = problem()
         with pytest.raises(ValueError, match=message):
             cross_entropy(kernel, f0, labels, l2=0.1)
+
+
+def test_a_singular_float32_kernel_meets_the_tolerance_that_its_rounding_permits():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4)).astype(np.float32)
+    y = x[:, 0].argsort().argsort() * 3 // 200
+    exact = x.astype(np.float64) @ x.T.astype(np.float64) + 1  # rank 5 of 200
+    f0 = np.zeros((200, 3))
+    found = cross_entropy(exact.astype(np.float32), f0, y, l2=1e-3)
+    wide = cross_entropy(exact, f0, y, l2=1e-3)
+    assert found.gradient_norm**2 / 2e-3 <= 1e-6
+    np.testing.assert_allclose(found.objective, wide.objective, atol=2e-6)
