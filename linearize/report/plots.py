@@ -355,6 +355,7 @@ def _level(results: Results, found: dict[str, Floats], split: str) -> Floats:
 def sweeps(results: Results) -> Plot:
     """Mean accuracy against α, with the pre-trained level and the chosen α."""
     split, found = swept(results)
+    shown = examples_phrase(results) if split == "test" else ""
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 3.6)
@@ -389,7 +390,7 @@ def sweeps(results: Results) -> Plot:
         "Accuracy along α",
         f"Mean {split} accuracy over {len(results.tasks)} tasks of θ0 + α Σ τ. Marks: the α chosen "
         "on validation data, one a seed, on that seed's curve; bands: 95 % t interval. "
-        f"{seeds_phrase(results)} {examples_phrase(results)}",
+        f"{seeds_phrase(results)} {shown}",
         f"Line plot: mean {split} accuracy against alpha, a curve a regime.",
         draw,
     )
@@ -398,6 +399,7 @@ def sweeps(results: Results) -> Plot:
 def sweeps_by_task(results: Results) -> Plot:
     """Each task's accuracy against α."""
     split, every = swept(results)
+    shown = examples_phrase(results) if split == "test" else ""
     found = {m: s for m, s in every.items() if m in REGIMES}
 
     def draw(narrow: bool) -> Figure:
@@ -426,7 +428,7 @@ def sweeps_by_task(results: Results) -> Plot:
         "alpha_sweeps_by_task",
         "Accuracy along α, task by task",
         f"{split.capitalize()} accuracy of each task under θ0 + α Σ τ, all tasks' vectors added "
-        f"with one α. Dashed: pre-trained. {seeds_phrase(results)} {examples_phrase(results)}",
+        f"with one α. Dashed: pre-trained. {seeds_phrase(results)} {shown}",
         f"Small line plots: {split} accuracy of each task against alpha, a curve a regime.",
         draw,
     )

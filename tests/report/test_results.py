@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from linearize import report
+from linearize.report import plots
 
 
 def test_arrays_have_the_files_numbers(make_results):
@@ -23,6 +24,22 @@ def test_arrays_have_the_files_numbers(make_results):
     assert results.control_tasks == (raw["tasks"][-1],) * 3
     assert results.addition["joint"].alpha is None
     assert results.negation["gradient_ascent"].alpha is None
+
+
+def test_without_a_test_sweep_the_curves_are_those_of_validation(make_results):
+    raw = make_results(2, 2)
+    split, curves = plots.swept(report.parse(raw))
+    assert split == "test"
+    for row in raw["addition"].values():
+        row.pop("sweep_test", None)
+    split, validation = plots.swept(report.parse(raw))
+    assert split == "validation"
+    assert set(validation) == set(curves)
+    for method, curve in validation.items():
+        np.testing.assert_array_equal(curve, raw["addition"][method]["sweep_validation"])
+    caption = plots.sweeps(report.parse(raw)).caption
+    assert caption.startswith("Mean validation accuracy")
+    assert "test examples" not in caption
 
 
 def test_control_tasks_may_differ(make_results):
