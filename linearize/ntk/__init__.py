@@ -16,6 +16,7 @@ from linearize.ntk.behavior import fixed_features as fixed_features
 from linearize.ntk.behavior import linearization_gap as linearization_gap
 from linearize.ntk.behavior import movement as movement
 from linearize.ntk.behavior import target_alignment as target_alignment
+from linearize.ntk.checks import NotConvergedError as NotConvergedError
 from linearize.ntk.dual import cross_entropy as cross_entropy
 from linearize.ntk.dual import cross_entropy_descent as cross_entropy_descent
 from linearize.ntk.infinite_width import mlp_kernel as mlp_kernel

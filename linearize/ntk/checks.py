@@ -1,6 +1,7 @@
 """What a solver refuses: each error names the argument, the value and the next action."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -15,6 +16,15 @@ NEGATIVE = 1e-5
 """Largest −λ that counts as rounding, relative to the largest eigenvalue: float32's, with room."""
 
 _SHOWN = 5
+
+
+class NotConvergedError(RuntimeError):
+    """An iteration stopped short of its tolerance; ``solution``, where there is one, says where."""
+
+    def __init__(self, message: str, solution: Any = None) -> None:
+        """Keep the solution reached beside the message."""
+        super().__init__(message)
+        self.solution = solution
 
 
 def widen(argument: str, values: ArrayLike) -> np.ndarray:

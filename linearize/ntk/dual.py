@@ -23,10 +23,6 @@ from linearize.ntk.layout import product
 from linearize.ntk.regression import Dual
 
 
-class NotConvergedError(RuntimeError):
-    """An iteration stopped before its certificate was good enough."""
-
-
 def cross_entropy(
     kernel: ArrayLike,
     f0: ArrayLike,
@@ -99,7 +95,7 @@ def cross_entropy(
             break
         c = c + length * step
         moved = p.times(c)
-    raise NotConvergedError(
+    raise checks.NotConvergedError(
         f"the objective is within {square / (2 * l2):.1e} of its optimum by the gradient norm "
         f"{square**0.5:.1e}, but tolerance={tolerance:.0e} was asked for; raise l2 ({l2}), the "
         f"tolerance, or max_iterations ({max_iterations}), or compute the kernel in float64"

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse.linalg as sparse
 from jax.typing import ArrayLike
 
-from linearize.ntk.checks import nonnegative, widen
+from linearize.ntk.checks import NotConvergedError, nonnegative, widen
 from linearize.ntk.matvec import Product, check_symmetric, flat_product
 from linearize.ntk.nystrom import Nystrom, randomized_nystrom
 from linearize.ntk.spectrum import Eigenpairs, sorted_pairs
@@ -29,15 +29,6 @@ class Solution:
     """‖b − (K + ridge) x‖ / ‖b‖, computed anew from x."""
     steps: int
     """Iterations, a product each."""
-
-
-class NotConverged(RuntimeError):  # noqa: N818
-    """Conjugate gradients stopped short of the tolerance; ``solution`` holds where."""
-
-    def __init__(self, message: str, solution: Solution) -> None:
-        """Keep the solution reached beside the message."""
-        super().__init__(message)
-        self.solution = solution
 
 
 def lanczos(
@@ -126,7 +117,7 @@ def conjugate_gradient(
     Raises:
         ValueError: a negative or infinite ridge, a tolerance that is not positive; products as in
             :func:`lanczos`; a kernel that shows negative or zero curvature.
-        NotConverged: after ``max_steps``, or because the products are too coarse.
+        NotConvergedError: after ``max_steps``, or because the products are too coarse.
 
     >>> conjugate_gradient(lambda v: 2 * v, [2.0, 4.0]).x
     array([1., 2.])
@@ -175,13 +166,13 @@ def conjugate_gradient(
     residual = float(np.linalg.norm(right.ravel() - shifted(found))) / norm if norm else 0.0
     solution = Solution(found.reshape(shape), residual, steps)
     if info:
-        raise NotConverged(
+        raise NotConvergedError(
             f"residual {residual:.3g} after {steps} steps, above tolerance={tolerance}; raise "
             "max_steps, the preconditioner's rank or the ridge",
             solution,
         )
     if residual > 10 * tolerance:
-        raise NotConverged(
+        raise NotConvergedError(
             f"residual {residual:.3g} after {steps} steps that believed in tolerance={tolerance}: "
             "the products are too coarse; widen their precision, or raise tolerance or ridge",
             solution,

@@ -11,7 +11,8 @@ import scipy.optimize
 from scipy.special import expit, log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from linearize.ntk.dual import NotConvergedError, cross_entropy, cross_entropy_descent
+from linearize.ntk.checks import NotConvergedError
+from linearize.ntk.dual import cross_entropy, cross_entropy_descent
 from linearize.ntk.regression import predict
 
 N, C, P = 12, 3, 50

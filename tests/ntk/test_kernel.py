@@ -460,3 +460,15 @@ def test_sketches_are_unbiased():
     z = (draws.mean(0) - exact) / (draws.std(0, ddof=1) / np.sqrt(400) + 1e-9)
     assert np.abs(z).max() < 4.5  # 144 entries
     assert draws.std(0).max() > 0.01
+
+
+def test_spectrum_and_solution_without_the_kernel():
+    f, params, x = small()
+    product = ntk.vector_product(f, params, x)
+    matrix = ntk.kernel(f, params, x).astype(np.float64).transpose(0, 2, 1, 3).reshape(21, 21)
+    found = ntk.lanczos(product, (7, 3), k=3, tolerance=1e-5)
+    np.testing.assert_allclose(found.values, np.linalg.eigvalsh(matrix)[::-1][:3], rtol=1e-4)
+    b = draw((7, 3), 12)
+    solved = ntk.conjugate_gradient(product, b, ridge=1.0, tolerance=1e-5)
+    exact = np.linalg.solve(matrix + np.eye(21), b.ravel())
+    np.testing.assert_allclose(solved.x.ravel(), exact, rtol=0, atol=1e-3)

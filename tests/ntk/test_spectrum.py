@@ -8,8 +8,9 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linearize.ntk.checks import NotConvergedError
 from linearize.ntk.layout import as_matrix
-from linearize.ntk.matrix_free import NotConverged, conjugate_gradient, lanczos
+from linearize.ntk.matrix_free import conjugate_gradient, lanczos
 from linearize.ntk.nystrom import nystrom, randomized_nystrom
 from linearize.ntk.spectrum import effective_rank, eigenpairs, participation_ratio
 from linearize.ntk.stochastic import log_determinant, trace
@@ -197,7 +198,7 @@ class TestConjugateGradient:
     def test_stopping_short_is_an_error_that_keeps_the_solution(self):
         matrix = ill_conditioned()
         b = np.ones(120)
-        with pytest.raises(NotConverged, match="after 3 steps") as caught:
+        with pytest.raises(NotConvergedError, match="after 3 steps") as caught:
             conjugate_gradient(lambda v: matrix @ v, b, tolerance=1e-8, max_steps=3)
         found = caught.value.solution
         close(found.residual, np.linalg.norm(b - matrix @ found.x) / np.linalg.norm(b))
@@ -208,7 +209,7 @@ class TestConjugateGradient:
         def coarse(v):
             return (matrix.astype(np.float32) @ v.astype(np.float32)).astype(np.float64)
 
-        with pytest.raises(NotConverged, match=r"products are too coarse|raise max_steps"):
+        with pytest.raises(NotConvergedError, match=r"products are too coarse|raise max_steps"):
             conjugate_gradient(coarse, np.ones(120), ridge=1e-2, tolerance=1e-13)
 
     def test_bad_input(self):
