@@ -157,9 +157,10 @@ class CompareConfig:
         _require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")
         _require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
         for name, recipe in (("nonlinear", self.nonlinear), ("linear", self.linear)):
-            short = recipe.epochs is None and recipe.steps <= recipe.optim.warmup
-            remedy = f"leaves nothing of {name}.steps={recipe.steps}; shorten it or train longer"
-            _require(not short, f"{name}.optim.warmup", recipe.optim.warmup, remedy)
+            try:
+                recipe.total_steps(self.data.train)
+            except ValueError as error:
+                raise ConfigError(f"{name}: {error}") from error
         for pair in self.map.pairs:
             for task in pair:
                 near = difflib.get_close_matches(task, self.data.tasks, n=1)

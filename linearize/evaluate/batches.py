@@ -94,7 +94,7 @@ def split_batches(inputs: PyTree, batch_size: int, *, balanced: bool = False) ->
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; expected 1 or more")
-    args = inputs if isinstance(inputs, tuple) else (inputs,)
+    args = as_arguments(inputs)
     n = count(args)
     if balanced:
         batch_size = -(-n // -(-n // batch_size))
@@ -103,9 +103,19 @@ def split_batches(inputs: PyTree, batch_size: int, *, balanced: bool = False) ->
     resident = sum(leaf.nbytes for leaf in jax.tree.leaves(args)) <= RESIDENT_BYTES
     items = []
     for start in range(0, n, batch_size):
-        item = jax.tree.map(partial(_window, start=start, size=batch_size, n=n), args)
+        item = window(args, start, batch_size)
         items.append(jax.device_put(item) if resident else item)
     return Batches(items, n)
+
+
+def as_arguments(inputs: PyTree) -> tuple[PyTree, ...]:
+    """``inputs`` as the tuple of a model's arguments: an array is a single one."""
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def window(inputs: PyTree, start: int, size: int) -> PyTree:
+    """``size`` examples from ``start`` on; beyond the end the last one is repeated."""
+    return jax.tree.map(partial(_window, start=start, size=size, n=count(inputs)), inputs)
 
 
 def _window(leaf: Array | np.ndarray, *, start: int, size: int, n: int) -> Array | np.ndarray:
@@ -193,6 +203,6 @@ def _join(*parts: np.ndarray, axis: int, size: int, n: int) -> np.ndarray:
     return whole if whole.shape[axis] == n else whole[(slice(None),) * axis + (slice(n),)]
 
 
-def track(items: Sequence[_Item], progress: bool) -> Iterable[_Item]:
+def track(items: Sequence[_Item], progress: bool, label: str = "evaluating") -> Iterable[_Item]:
     """The items, with a progress bar in the terminal if wanted."""
-    return rich_track(items, "evaluating", transient=True) if progress else items
+    return rich_track(items, label, transient=True) if progress else items

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize import tree
-from linearize.evaluate.batches import count
+from linearize.evaluate.batches import as_arguments, count
 from linearize.evaluate.choices import one_of
 from linearize.ntk.contract import LAYOUTS, Output, contract
 from linearize.ntk.jacobian import over_examples
 from linearize.ntk.kernel import kernel
-from linearize.ntk.pointwise import Inputs, Pointwise, as_inputs, pointwise
+from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.types import Apply, Array, Params, PyTree
 
 _AT_ONCE = 16
@@ -93,8 +93,8 @@ def approximate_kernel(
         )
     if size < 1:
         raise ValueError(f"size={size}; a sketch keeps 1 number or more")
-    left = as_inputs(x1)
-    right = left if x2 is None else as_inputs(x2)
+    left = as_arguments(x1)
+    right = left if x2 is None else as_arguments(x2)
     point = pointwise(f, params, left, params_filter)
     features = FEATURES[method](point, size)
 

@@ -115,6 +115,21 @@ def outputs_like(
     return wide
 
 
+def kernel_and_outputs(kernel: ArrayLike, f0: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """A training kernel and the outputs f0 (N, C) that belong to it, both checked.
+
+    Raises:
+        ValueError: as :func:`square_kernel` and :func:`outputs_like`.
+
+    >>> [a.shape for a in kernel_and_outputs(np.eye(3), np.zeros((3, 2)))]
+    [(3, 3), (3, 2)]
+    """
+    initial = widen("f0", f0)
+    outputs = initial.shape[1] if initial.ndim == 2 else None
+    square = square_kernel(kernel, outputs)
+    return square, outputs_like("f0", initial, len(square), outputs)
+
+
 def class_labels(labels: ArrayLike, examples: int, classes: int) -> np.ndarray:
     """Integer class labels (N,) in 0, ..., classes − 1.
 

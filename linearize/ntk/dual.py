@@ -202,10 +202,7 @@ class _Problem:
     def of(
         cls, kernel: ArrayLike, f0: ArrayLike, labels: ArrayLike, l2: float, f0_scale: float
     ) -> "_Problem":
-        initial = checks.widen("f0", f0)
-        outputs = initial.shape[1] if initial.ndim == 2 else None
-        square = checks.square_kernel(kernel, outputs)
-        initial = checks.outputs_like("f0", initial, len(square), outputs)
+        square, initial = checks.kernel_and_outputs(kernel, f0)
         classes = max(initial.shape[1], 2)
         known = checks.class_labels(labels, len(square), classes)
         targets = np.eye(classes)[known] if initial.shape[1] > 1 else known[:, None].astype(float)

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.evaluate.choices import one_of
+
 Parametrization = Literal["ntk", "standard"]
 
 
@@ -70,8 +72,7 @@ def mlp_kernel(
             f"depth={depth}, weight_std={weight_std}, bias_std={bias_std}; none is negative or "
             "infinite"
         )
-    if parametrization not in ("ntk", "standard"):
-        raise ValueError(f"parametrization={parametrization!r}; expected 'ntk' or 'standard'")
+    one_of("parametrization", parametrization, ("ntk", "standard"))
     if (parametrization == "standard") != (width is not None) or (width or 1) < 1:
         raise ValueError(
             f"width={width} with parametrization={parametrization!r}; 'standard' needs the hidden "

@@ -7,7 +7,7 @@ The leaves are taken in groups, so that the whole Jacobian of a block is never h
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -103,11 +103,14 @@ def jacobian_block(
     def block(params: Params, x1: Inputs, x2: Inputs | None) -> Array:
         left = over_examples(partial(derivatives, params), x1, at_once)
         if x2 is None and rule.symmetric:
-            return sum_of(gram(_apply(rule.left, left[n]), output) for n in group)
+            return reduce(jnp.add, (gram(_apply(rule.left, left[n]), output) for n in group))
         right = left if x2 is None else over_examples(partial(derivatives, params), x2, at_once)
-        return sum_of(
-            contract(_apply(rule.left, left[n]), _apply(rule.right, right[n]), output)
-            for n in group
+        return reduce(
+            jnp.add,
+            (
+                contract(_apply(rule.left, left[n]), _apply(rule.right, right[n]), output)
+                for n in group
+            ),
         )
 
     return block
@@ -133,9 +136,3 @@ def over_examples(one: Callable[[Inputs], PyTree], inputs: Inputs, at_once: int)
     """``one(example)`` for each example, ``at_once`` of them together, stacked on axis 0."""
     n = jax.tree.leaves(inputs)[0].shape[0]
     return jax.vmap(one)(inputs) if at_once >= n else lax.map(one, inputs, batch_size=at_once)
-
-
-def sum_of(parts: Any) -> Array:
-    """The sum of one or more arrays."""
-    first, *others = parts
-    return sum(others, start=first)

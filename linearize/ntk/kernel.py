@@ -3,7 +3,6 @@
 import itertools
 import logging
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from rich.progress import track
 
 from linearize import tree
-from linearize.evaluate.batches import count
+from linearize.evaluate.batches import as_arguments, count, track, window
 from linearize.evaluate.choices import one_of
 from linearize.ntk import contract
 from linearize.ntk.contract import LAYOUTS, Output
@@ -28,7 +26,7 @@ from linearize.ntk.plan import (
     available_bytes,
     choose,
 )
-from linearize.ntk.pointwise import Inputs, as_inputs, pointwise, specification
+from linearize.ntk.pointwise import Inputs, pointwise, specification
 from linearize.ntk.store import Disk, Memory, Store
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -113,8 +111,8 @@ def kernel(
         )
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; expected 1 or more")
-    left = as_inputs(x1)
-    right = left if x2 is None else as_inputs(x2)
+    left = as_arguments(x1)
+    right = left if x2 is None else as_arguments(x2)
     point = pointwise(f, params, left, params_filter)
     if specification(right) != specification(left):
         raise ValueError(
@@ -156,11 +154,12 @@ def _fill(
         if (i <= j or not mirrored) and not store.holds((i, j))
     ]
     split = 1 if mesh is None else mesh.size
-    for i, j in _track(starts, progress):
+    for i, j in track(starts, progress, "kernel blocks"):
         rows1, rows2 = min(plan.rows, task.n1 - i), min(plan.rows, task.n2 - j)
-        x1 = _window(left, i, plan.rows, task.n1, split)
+        # a last block that is not whole keeps the shape of the others, and so their compilation
+        x1 = window(left, i, -(-min(plan.rows, task.n1) // split) * split)
         same = task.symmetric and i == j and mesh is None
-        x2 = None if same else _window(right, j, plan.rows, task.n2, 1)
+        x2 = None if same else window(right, j, min(plan.rows, task.n2))
         block = np.asarray(sum(part(params, x1, x2) for part in compute))[:rows1, :rows2]
         if not np.isfinite(block).all():
             raise ValueError(_blame(task, params, left, i, rows1, right, j, rows2))
@@ -178,21 +177,6 @@ def _compile(part: Any, mesh: Mesh | None) -> Any:
             part, mesh=mesh, in_specs=(whole, split, whole), out_specs=split, check_vma=False
         )
     )
-
-
-def _window(inputs: Inputs, start: int, rows: int, n: int, split: int) -> Inputs:
-    """Rows from ``start`` on, the last one repeated up to a multiple of ``split``.
-
-    A last block that is not whole keeps the shape of the others, and so their compilation.
-    """
-    rows = min(rows, n)
-    rows = -(-rows // split) * split
-    chosen = np.minimum(np.arange(start, start + rows), n - 1)
-    return jax.tree.map(lambda x: jnp.asarray(x[chosen]), inputs)
-
-
-def _track(items: list[tuple[int, int]], progress: bool) -> Iterable[tuple[int, int]]:
-    return track(items, "kernel blocks", transient=True) if progress else items
 
 
 def _open(

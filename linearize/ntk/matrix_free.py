@@ -56,7 +56,7 @@ def lanczos(
     Raises:
         ValueError: ``k`` out of range; products that are not finite, of another shape or not
             symmetric.
-        RuntimeError: no convergence within ``max_restarts``.
+        NotConvergedError: no convergence within ``max_restarts``.
 
     >>> pairs = lanczos(lambda v: np.diag([1.0, 5.0, 3.0]) @ v, (3,), k=2)
     >>> pairs.values.round(6)
@@ -81,7 +81,7 @@ def lanczos(
             maxiter=max_restarts,
         )
     except sparse.ArpackNoConvergence as error:
-        raise RuntimeError(
+        raise NotConvergedError(
             f"Lanczos found {len(error.eigenvalues)} of {k} eigenpairs to tolerance={tolerance}; "
             "raise the tolerance or max_restarts"
         ) from error

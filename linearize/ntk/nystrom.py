@@ -15,6 +15,7 @@ import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
 
+from linearize.evaluate.choices import one_of
 from linearize.ntk.checks import widen
 from linearize.ntk.matvec import Product, flat_product
 from linearize.ntk.spectrum import symmetric_matrix
@@ -87,8 +88,7 @@ def nystrom(
     >>> round(nystrom(kernel, 1, pivoting="greedy").error, 6)  # 0.1 + 0.4 of a trace of 15
     0.033333
     """
-    if pivoting not in ("random", "greedy", "uniform"):
-        raise ValueError(f"pivoting={pivoting!r}; expected 'random', 'greedy' or 'uniform'")
+    one_of("pivoting", pivoting, ("random", "greedy", "uniform"))
     columns, diag, shape = _parts(kernel, diagonal)
     size = len(diag)
     if not 1 <= rank <= size:

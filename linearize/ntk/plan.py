@@ -23,9 +23,8 @@ Implementation = Literal["auto", "jacobian", "structured", "products"]
 BUDGET = 256 * 1024**2
 """Bytes of derivatives that are held at a time, unless the caller allows other."""
 
-_COTANGENTS = (
-    128  # reverse passes taken together: enough to fill the cores, small beside the budget
-)
+_COTANGENTS = 128
+"""Reverse passes taken together: enough to fill the cores, small beside the budget."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,6 @@ def _apart(layer: Layer, task: Task, n: int) -> bool:
     the room that the T × T products of a block take.
     """
     T, K, M, C = layer.positions, layer.inner, layer.outer, task.point.outputs
-    if not task.rule.plain:
-        return False
     met = {"full": C * C, "diagonal": C, "trace": C}[task.output]
     apart = T * T * ((1 if layer.looks_up else K) + M * met)
     held = {"full": C * C, "diagonal": C, "trace": 1}[task.output] * (n * T) ** 2

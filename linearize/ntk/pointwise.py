@@ -112,19 +112,9 @@ def _check_independent(together: np.ndarray, alone: np.ndarray) -> None:
         )
 
 
-def as_inputs(x: PyTree) -> Inputs:
-    """``x`` as the tuple of arguments of ``f``: an array is a single one."""
-    return x if isinstance(x, tuple) else (x,)
-
-
 def specification(inputs: Inputs) -> Inputs:
     """Shapes and dtypes of one example."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], jax.dtypes.canonicalize_dtype(x.dtype)),
         inputs,
     )
-
-
-def rows(inputs: Inputs, start: int, stop: int) -> Inputs:
-    """Examples ``start`` to ``stop``, on the device."""
-    return jax.tree.map(lambda x: jnp.asarray(x[start:stop]), inputs)

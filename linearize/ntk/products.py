@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from linearize import tree
-from linearize.evaluate.batches import count
+from linearize.evaluate.batches import as_arguments, count
 from linearize.ntk.contract import Output
 from linearize.ntk.jacobian import Block, over_examples
-from linearize.ntk.pointwise import Inputs, Pointwise, as_inputs, pointwise
+from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.taylor import affine_terms
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -52,8 +52,8 @@ def vector_product(
     >>> product(jnp.array([[1.0], [1.0]])).tolist()  # x xᵀ v
     [[2.0], [6.0]]
     """
-    left = as_inputs(x1)
-    right = left if x2 is None else as_inputs(x2)
+    left = as_arguments(x1)
+    right = left if x2 is None else as_arguments(x2)
     point = pointwise(f, params, left, params_filter)
     n2 = count(right)
     at_once = batch_size or max(n2, count(left))

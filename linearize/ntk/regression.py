@@ -253,11 +253,8 @@ class _Problem:
     def of(
         cls, kernel: ArrayLike, f0: ArrayLike, y: ArrayLike, ridge: float, f0_scale: float
     ) -> "_Problem":
-        initial = checks.widen("f0", f0)
-        outputs = initial.shape[1] if initial.ndim == 2 else None
-        square = checks.square_kernel(kernel, outputs)
-        initial = checks.outputs_like("f0", initial, len(square), outputs)
-        targets = checks.outputs_like("y", y, len(square), outputs)
+        square, initial = checks.kernel_and_outputs(kernel, f0)
+        targets = checks.outputs_like("y", y, *initial.shape)
         scale = checks.finite("f0_scale", f0_scale)
         return cls(square, scale * initial - targets, checks.nonnegative("ridge", ridge), scale)
 

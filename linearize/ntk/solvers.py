@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.evaluate.choices import one_of
 from linearize.ntk import checks
 from linearize.ntk.dual import cross_entropy
 from linearize.ntk.layout import to_blocks
@@ -64,8 +65,7 @@ def fit(
     >>> predict(found, np.eye(3)).argmax(1)
     array([0, 1, 1])
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver={solver!r} is not one of {', '.join(map(repr, SOLVERS))}")
+    one_of("solver", solver, SOLVERS)
     square = checks.square_kernel(kernel)
     if f0 is None:
         known = np.asarray(labels)

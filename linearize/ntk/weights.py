@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from linearize import tree
-from linearize.evaluate.batches import count
-from linearize.ntk.pointwise import as_inputs, pointwise
+from linearize.evaluate.batches import as_arguments, count
+from linearize.ntk.pointwise import pointwise
 from linearize.ntk.products import pull
 from linearize.ntk.regression import Dual
 from linearize.task_vector import TaskVector
@@ -62,7 +62,7 @@ def to_task_vector(
                 "solve by regression or cross_entropy with f0_scale=1"
             )
         coefficients = coefficients.coefficients
-    inputs = as_inputs(x)
+    inputs = as_arguments(x)
     point = pointwise(f, params0, inputs, params_filter)
     c = jnp.asarray(coefficients, point.dtype)
     if c.shape != (count(inputs), point.outputs):
