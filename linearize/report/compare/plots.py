@@ -1,15 +1,17 @@
 """Figures of the accuracies: single task, addition, negation, scatter and α sweeps."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from linearize.report.results import Floats, Results
-from linearize.report.stats import over_seeds
+from linearize.report.compare.results import Results
+from linearize.report.compare.tables import control_phrase, examples_phrase
+from linearize.report.node import Floats
+from linearize.report.plot import Plot, figure, handle, legend
+from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import (
     GRID,
     INK,
@@ -23,47 +25,6 @@ from linearize.report.style import (
     ordered,
     shorten,
 )
-from linearize.report.tables import control_phrase, examples_phrase, seeds_phrase
-
-WIDE, NARROW = 9.0, 3.7
-"""Widths in inches: for a desktop and paper, and for a phone."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure to draw: ``draw(narrow)`` gives the desktop's or the phone's layout.
-
-    Call it inside ``matplotlib.rc_context(style.PLAIN)``.
-    """
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    draw: Callable[[bool], Figure]
-
-
-def figure(narrow: bool, height: float) -> Figure:
-    """An empty figure of the right width; height in inches."""
-    return Figure(figsize=(NARROW if narrow else WIDE, height), layout="constrained")
-
-
-def _legend(fig: Figure, handles: Sequence[Line2D], narrow: bool, ncols: int = 8) -> None:
-    fig.legend(
-        handles=list(handles),
-        loc="outside upper left",
-        ncols=min(2 if narrow else ncols, len(handles)),
-        handletextpad=0.5,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )
-
-
-def _handle(method: str, text: str | None = None) -> Line2D:
-    return Line2D(
-        [], [], color=colour(method), marker=MARKERS.get(method, "o"), ls="none", ms=6,
-        mec=PAPER, mew=0.5, label=text or label(method),
-    )  # fmt: skip
 
 
 def _dots(ax: Axes, rows: Sequence[str], series: Mapping[str, Floats], narrow: bool) -> None:
@@ -111,14 +72,14 @@ def _dot_plot(
         ax.axhline(len(rows) - 1.5, color=MUTED, lw=0.7)
         ax.set_title(title)
         ax.set_xlabel("Test accuracy [%]")
-    handles = [_handle(m) for m in methods]
+    handles = [handle(m) for m in methods]
     if len(panels) == 1:
         chance = _chance(results)
         if np.isfinite(chance).any():
             for i, value in enumerate(chance):
                 axes[0, 0].plot([value, value], [i - 0.42, i + 0.42], color=MUTED, lw=1, ls=":")
             handles.append(Line2D([], [], color=MUTED, lw=1, ls=":", label="Chance"))
-    _legend(fig, handles, narrow)
+    legend(fig, handles, narrow)
     return fig
 
 
@@ -132,7 +93,7 @@ def single_task(results: Results) -> Plot:
         "single_task",
         "Single-task accuracy",
         "Test accuracy after fine-tuning on one task, evaluated on that task. "
-        f"{seeds_phrase(results)} {examples_phrase(results)}",
+        f"{seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Dot plot: one row a task, one mark each for the pre-trained model and the regimes.",
         lambda narrow: _dot_plot(results, [("", series)], narrow),
     )
@@ -146,7 +107,7 @@ def addition_tasks(results: Results) -> Plot:
         "addition_by_task",
         "Addition, task by task",
         "Test accuracy of each task after adding all task vectors at the α chosen on validation "
-        f"data. {seeds_phrase(results)} {examples_phrase(results)}",
+        f"data. {seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Dot plot: one row a task, one mark a method.",
         lambda narrow: _dot_plot(results, [("", series)], narrow),
     )
@@ -166,7 +127,7 @@ def negation_tasks(results: Results) -> Plot:
         "Negation, task by task",
         "Left or above: accuracy on the task whose vector was subtracted (lower is better). Right "
         f"or below: accuracy on its control task. {control_phrase(results)} "
-        f"{seeds_phrase(results)} {examples_phrase(results)}",
+        f"{seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Two dot plots: target and control accuracy of each task, one mark a method.",
         lambda narrow: _dot_plot(
             results, [("Target (lower is better)", target), ("Control", control)], narrow
@@ -231,7 +192,7 @@ def addition(results: Results) -> Plot:
         f"Addition of all {len(results.tasks)} task vectors",
         f"Mean test accuracy over {len(results.tasks)} tasks, absolute, and divided by the "
         "single-task accuracy of the same regime. Bars: mean; whiskers: 95 % t interval; dots: "
-        f"seeds. {seeds_phrase(results)} {examples_phrase(results)}",
+        f"seeds. {seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Horizontal bars: one a method, absolute and normalized accuracy.",
         lambda narrow: _bar_panels(panels, narrow),
     )
@@ -260,7 +221,7 @@ def negation(results: Results) -> Plot:
         f"Mean test accuracy over {len(results.tasks)} negated tasks, on the task and on its "
         f"control. Dashed: the control's floor, {100 * results.control_share:g} % of its "
         f"pre-trained accuracy, which α respects on validation data. {control_phrase(results)} "
-        f"{seeds_phrase(results)} {examples_phrase(results)}",
+        f"{seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Horizontal bars: target and control accuracy, one a method.",
         draw,
     )
@@ -289,7 +250,7 @@ def scatter(results: Results) -> Plot:
             ax.set_xlabel("Non-linear accuracy [%]")
             ax.set_ylabel(f"{label(m)} accuracy [%]")
             ax.grid()
-        _legend(fig, [_task_handle(t, name) for t, name in enumerate(results.tasks)], narrow, 5)
+        legend(fig, [_task_handle(t, name) for t, name in enumerate(results.tasks)], narrow, 5)
         return fig
 
     return Plot(
@@ -382,7 +343,7 @@ def sweeps(results: Results) -> Plot:
         ax.set_ylabel(f"Mean {split} accuracy [%]")
         ax.margins(x=0.01)
         ax.grid()
-        _legend(fig, handles, narrow)
+        legend(fig, handles, narrow)
         return fig
 
     return Plot(
@@ -390,7 +351,7 @@ def sweeps(results: Results) -> Plot:
         "Accuracy along α",
         f"Mean {split} accuracy over {len(results.tasks)} tasks of θ0 + α Σ τ. Marks: the α chosen "
         "on validation data, one a seed, on that seed's curve; bands: 95 % t interval. "
-        f"{seeds_phrase(results)} {shown}",
+        f"{seeds_phrase(results.seeds)} {shown}",
         f"Line plot: mean {split} accuracy against alpha, a curve a regime.",
         draw,
     )
@@ -421,14 +382,14 @@ def sweeps_by_task(results: Results) -> Plot:
         fig.supylabel(f"{split.capitalize()} accuracy [%]", fontsize=8.5)
         handles = [Line2D([], [], color=colour("pretrained"), ls="--", label=label("pretrained"))]
         handles += [Line2D([], [], color=colour(m), label=label(m)) for m in found]
-        _legend(fig, handles, narrow)
+        legend(fig, handles, narrow)
         return fig
 
     return Plot(
         "alpha_sweeps_by_task",
         "Accuracy along α, task by task",
         f"{split.capitalize()} accuracy of each task under θ0 + α Σ τ, all tasks' vectors added "
-        f"with one α. Dashed: pre-trained. {seeds_phrase(results)} {shown}",
+        f"with one α. Dashed: pre-trained. {seeds_phrase(results.seeds)} {shown}",
         f"Small line plots: {split} accuracy of each task against alpha, a curve a regime.",
         draw,
     )
