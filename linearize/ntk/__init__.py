@@ -19,6 +19,7 @@ from linearize.ntk.behavior import target_alignment as target_alignment
 from linearize.ntk.checks import NotConvergedError as NotConvergedError
 from linearize.ntk.dual import cross_entropy as cross_entropy
 from linearize.ntk.dual import cross_entropy_descent as cross_entropy_descent
+from linearize.ntk.features import feature_change as feature_change
 from linearize.ntk.infinite_width import mlp_kernel as mlp_kernel
 from linearize.ntk.kernel import kernel as kernel
 from linearize.ntk.localization import eigenfunctions as eigenfunctions
