@@ -42,7 +42,7 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
         results = describe(config, tasks, preset) | assemble(config, records)
         if config.random_init:
             results["random"] = run_random(config, tasks, run_dir / "random_init")
-        results["claims"] = claims.judge(results)
+        results["claims"] = claims.judge(results, claims.COMPARE)
         io.write_json(run_dir / "results.json", results)
         shown = run_dir / f"seed_{config.seeds[0]}" / "explorer.npz"
         if shown.exists():
@@ -244,7 +244,7 @@ def describe(config: CompareConfig, tasks: Mapping[str, Task], preset: str) -> R
     names = config.data.tasks
     splits = ("train", "validation", "test")
     return about("compare", preset, config) | {
-        "model": protocol.describe_model(config),
+        "model": protocol.describe_model(config.model, config.seeds[0]),
         "tasks": list(names),
         "classes": {name: list(tasks[name].classes) for name in names},
         "counts": {n: {s: len(getattr(t, s).labels) for s in splits} for n, t in tasks.items()},

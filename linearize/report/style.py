@@ -17,6 +17,10 @@ LABELS = {
     "posthoc": "Post-hoc linearized",
     "linear": "Linear",
     "joint": "Joint training",
+    "sgd": "SGD",
+    "adam": "Adam",
+    "ntk": "NTK solution",
+    "signgd": "SignGD-kernel solution",
 }
 """Methods in the order in which rows and columns are shown."""
 
@@ -32,6 +36,9 @@ COLOURS = {  # Okabe and Ito's palette, which survives every common colour blind
     "linear": "#009e73",
     "joint": "#4d535a",
 }
+
+BORROWED = {"sgd": "nonlinear", "adam": "gradient_ascent", "ntk": "linear", "signgd": "posthoc"}
+"""Methods of other pages, which take the colour and the mark of one of these."""
 
 MARKERS = {
     "pretrained": "d",
@@ -95,7 +102,12 @@ def label(method: str) -> str:
 
 def colour(method: str) -> str:
     """A method's colour, as lower-case ``#rrggbb``."""
-    return COLOURS.get(method, COLOURS["joint"])
+    return COLOURS.get(BORROWED.get(method, method), COLOURS["joint"])
+
+
+def marker(method: str) -> str:
+    """A method's mark, as matplotlib names it."""
+    return MARKERS.get(BORROWED.get(method, method), "o")
 
 
 def ordered(methods: set[str] | dict[str, object]) -> list[str]:

@@ -15,13 +15,13 @@ from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import (
     GRID,
     INK,
-    MARKERS,
     MUTED,
     PAPER,
     REGIMES,
     TASK_MARKERS,
     colour,
     label,
+    marker,
     ordered,
     shorten,
 )
@@ -38,7 +38,7 @@ def _dots(ax: Axes, rows: Sequence[str], series: Mapping[str, Floats], narrow: b
         mean, half = over_seeds(100 * series[m])
         y = np.arange(len(rows)) + (k - (len(methods) - 1) / 2) * step
         ax.errorbar(
-            mean, y, xerr=None if np.isnan(half).all() else half, fmt=MARKERS.get(m, "o"),
+            mean, y, xerr=None if np.isnan(half).all() else half, fmt=marker(m),
             color=colour(m), ms=5.5, mec=PAPER, mew=0.5, elinewidth=1.2, capsize=0,
         )  # fmt: skip
     ax.set_yticks(range(len(rows)), [shorten(r, 14 if narrow else 20) for r in rows])
@@ -285,7 +285,7 @@ def _mark(ax: Axes, alphas: Floats, values: Floats, chosen: Floats | None, metho
     for alpha, row in zip(chosen, values, strict=True):
         if np.isfinite(alpha):
             ax.plot(
-                alpha, 100 * np.interp(alpha, alphas, row), MARKERS.get(method, "o"), ms=7,
+                alpha, 100 * np.interp(alpha, alphas, row), marker(method), ms=7,
                 color=colour(method), mec=PAPER, mew=0.8, zorder=4, clip_on=False,
             )  # fmt: skip
 
@@ -328,7 +328,7 @@ def sweeps(results: Results) -> Plot:
             _mark(ax, results.alphas, sweep.mean(-1), results.addition[m].alpha, m)
         handles = [Line2D([], [], color=colour("pretrained"), ls="--", label=label("pretrained"))]
         handles += [
-            Line2D([], [], color=colour(m), marker=MARKERS.get(m, "o"), mec=PAPER, label=label(m))
+            Line2D([], [], color=colour(m), marker=marker(m), mec=PAPER, label=label(m))
             for m in found
         ]
         if "joint" in results.addition and split == "test":

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from linearize.report.claims import claims_table
 from linearize.report.compare.results import Results
 from linearize.report.node import Floats
 from linearize.report.stats import seeds_phrase
@@ -307,18 +308,6 @@ def error_maps(results: Results) -> Table:
     )
 
 
-def claims(results: Results) -> Table:
-    """The papers' claims that the run touches, and whether they held."""
-    verdict = {True: "held", False: "did not hold", None: "not decided"}
-    return Table(
-        "claims",
-        "Claims of the papers",
-        "Decided by the numbers of this run alone.",
-        ("Claim", "Held?", "Evidence"),
-        freeze([Cell(c.text), Cell(verdict[c.held]), Cell(c.evidence)] for c in results.claims),
-    )
-
-
 def tasks(results: Results) -> Table:
     """The tasks: classes, split sizes and chance level."""
     rows = []
@@ -362,5 +351,5 @@ def all_tables(results: Results) -> list[Table]:
         tables.append(error_maps(results))
     tables += [cosine(results, regime) for regime in ordered(dict(results.cosine))]
     if results.claims:
-        tables.append(claims(results))
+        tables.append(claims_table(results.claims))
     return tables
