@@ -40,10 +40,10 @@ def packaged() -> KernelBehaviorConfig:
     """
     return KernelBehaviorConfig(
         model=ModelConfig(blocks=4),
-        data=FewShotConfig(tasks=("mnist", "landsat"), shots=8, validation=100, test=200),
+        data=FewShotConfig(tasks=("mnist", "scripts"), shots=8, validation=100, test=200),
         head=HeadConfig(shots=8),
-        sgd=recipe("sgd", 1e-3, steps=64, batch_size=16),
-        adam=recipe("adam", 2e-5, steps=64, batch_size=16),
+        sgd=recipe("sgd", 3e-5, steps=64, batch_size=16),
+        adam=recipe("adam", 3e-5, steps=64, batch_size=16),
         measured_at=(1, 2, 4, 8, 16, 32),
         points=48,
         seeds=(0, 1, 2),
