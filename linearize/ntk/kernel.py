@@ -3,8 +3,9 @@
 import itertools
 import logging
 import math
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from linearize.evaluate.batches import as_arguments, count, track, window
 from linearize.evaluate.choices import one_of
 from linearize.ntk import contract
 from linearize.ntk.contract import LAYOUTS, Output
-from linearize.ntk.jacobian import RULES
+from linearize.ntk.jacobian import RULES, Rule
 from linearize.ntk.plan import (
     BUDGET,
     IMPLEMENTATIONS,
@@ -26,11 +27,14 @@ from linearize.ntk.plan import (
     available_bytes,
     choose,
 )
-from linearize.ntk.pointwise import Inputs, pointwise, specification
+from linearize.ntk.pointwise import Inputs, Pointwise, pointwise, specification
 from linearize.ntk.store import Disk, Memory, Store
 from linearize.types import Apply, Array, Params, PyTree
 
 log = logging.getLogger(__name__)
+
+_CONTEXT = ("jax_enable_x64", "jax_default_matmul_precision")
+"""Settings of JAX that a traced model depends on."""
 
 Optimizer = Literal["sgd", "signgd", "asymmetric_signgd"]
 
@@ -113,40 +117,76 @@ def kernel(
         raise ValueError(f"batch_size={batch_size}; expected 1 or more")
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)
-    point = pointwise(f, params, left, params_filter)
+    picked = pointwise(f, params, left, params_filter).picked
     if specification(right) != specification(left):
         raise ValueError(
             f"x2 has examples {specification(right)}; expected those of x1: {specification(left)}"
         )
-    task = Task(
-        point=point,
-        output=output,
-        rule=rule,
-        dtype=jnp.dtype(dtype or point.dtype),
-        n1=count(left),
-        n2=count(right),
-        symmetric=x2 is None,
-        budget=memory,
+    specs, treedef = jax.tree.flatten((jax.eval_shape(lambda p: p, params), specification(left)))
+    task, plan, compute = _programs(
+        f,
+        picked,
+        treedef,
+        tuple(specs),
+        _Options(output, rule, dtype, count(left), count(right), x2 is None, memory),
+        implementation,
+        batch_size,
+        mesh,
+        tuple(jax.config.values[name] for name in _CONTEXT),
     )
-    plan = choose(task, implementation, batch_size)
     _check_memory(task, plan, on_disk=out is not None)
     store = _open(task, plan, out, left, right, params, optimizer, params_filter)
     log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
-    _fill(store, task, plan, params, left, right, mesh, progress)
+    _fill(store, task, plan, compute, params, left, right, mesh, progress)
     return store.result()
+
+
+class _Options(NamedTuple):
+    """What of a call a task is made of, beside the model."""
+
+    output: Output
+    rule: Rule
+    dtype: Any
+    n1: int
+    n2: int
+    symmetric: bool
+    budget: int
+
+
+@lru_cache(maxsize=32)
+def _programs(
+    f: Apply,
+    picked: tuple[str, ...],
+    treedef: Any,
+    specs: tuple[jax.ShapeDtypeStruct, ...],
+    options: _Options,
+    implementation: str,
+    batch_size: int | None,
+    mesh: Mesh | None,
+    context: tuple[Any, ...],
+) -> tuple[Task, Plan, list[Any]]:
+    """What is planned and compiled, from shapes alone: kernels of one model at many θ share it.
+
+    ``context`` holds the values of :data:`_CONTEXT`.
+    """
+    params, inputs = jax.tree.unflatten(treedef, specs)
+    point = Pointwise(f, params, picked, inputs)
+    task = Task(point, **options._asdict() | {"dtype": jnp.dtype(options.dtype or point.dtype)})
+    plan = choose(task, implementation, batch_size)
+    return task, plan, [_compile(part, mesh) for part in plan.parts]
 
 
 def _fill(
     store: Store,
     task: Task,
     plan: Plan,
+    compute: list[Any],
     params: Params,
     left: Inputs,
     right: Inputs,
     mesh: Mesh | None,
     progress: bool,
 ) -> None:
-    compute = [_compile(part, mesh) for part in plan.parts]
     mirrored = task.symmetric and task.rule.symmetric
     starts = [
         (i, j)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ class Pointwise:
 
     f: Apply
     params: Params
+    """θ, or its specification."""
     picked: tuple[str, ...]
     inputs: Inputs
     """The specification (shapes and dtypes) of one example's inputs, without the batch axis."""
@@ -42,7 +44,8 @@ class Pointwise:
     @property
     def named(self) -> dict[str, Array]:
         """The leaves in which derivatives are taken."""
-        return self.pick(self.params)
+        flat = tree.flatten(self.params)
+        return {n: _as_array(flat[n]) for n in self.picked}
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -97,9 +100,19 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
     if not together or not point.outputs:
         raise ValueError("f has no output; give an f that returns features or logits")
     joined = jnp.concatenate([y.reshape(size, -1) for y in together.values()], axis=1)
-    alone = jax.jit(jax.vmap(partial(point, params, point.named)))(few)
+    alone = _one_by_one(f, point.picked, params, few)
     _check_independent(np.asarray(joined, np.float64), np.asarray(alone, np.float64))
     return point
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _one_by_one(f: Apply, picked: tuple[str, ...], params: Params, inputs: Inputs) -> Array:
+    point = Pointwise(f, params, picked, specification(inputs))
+    return jax.vmap(partial(point, params, point.named))(inputs)
+
+
+def _as_array(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf)
 
 
 def _check_independent(together: np.ndarray, alone: np.ndarray) -> None:
