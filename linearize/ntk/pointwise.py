@@ -97,7 +97,7 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
                 f"{where} of f is {y.dtype}; a kernel needs floating outputs: give an f that "
                 "returns features or logits, not classes"
             )
-    if not together or not point.outputs:
+    if not any(y.size for y in together.values()):
         raise ValueError("f has no output; give an f that returns features or logits")
     joined = jnp.concatenate([y.reshape(size, -1) for y in together.values()], axis=1)
     alone = _one_by_one(f, point.picked, params, few)
