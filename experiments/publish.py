@@ -16,7 +16,10 @@ import tyro
 
 from linearize import io
 
-TABLES = ("summary", "single", "addition", "negation", "error_map", "claims", "cosine")
+TABLES = (
+    *("summary", "single", "addition", "negation", "error_map", "claims", "cosine"),
+    *("slopes", "by_width", "learning"),
+)
 RESULTS = Path("docs/results")
 
 

@@ -18,3 +18,4 @@ from linearize.config.files import load_config as load_config
 from linearize.config.files import to_dict as to_dict
 from linearize.config.kernel_behavior import FewShotConfig as FewShotConfig
 from linearize.config.kernel_behavior import KernelBehaviorConfig as KernelBehaviorConfig
+from linearize.config.width import WidthConfig as WidthConfig
