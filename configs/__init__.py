@@ -1,9 +1,14 @@
 """Presets by experiment: functions that return a configuration; docstrings are the notebook."""
 
-from configs import compare
+from configs import compare, kernel_behavior
 
 COMPARE = {
     "debug": compare.debug,
     "demo": compare.demo,
     "packaged8": compare.packaged8,
+}
+
+KERNEL_BEHAVIOR = {
+    "debug": kernel_behavior.debug,
+    "packaged": kernel_behavior.packaged,
 }

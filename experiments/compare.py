@@ -10,22 +10,19 @@ data; test data make the report. What a run directory already holds is not compu
 """
 
 import dataclasses
-import functools
-import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from configs import COMPARE
 from experiments import claims, exact, protocol
 from experiments.protocol import TRAINED, Evaluator, Regime, Setting
+from experiments.records import Record, about, kept, recorded, stack, total_seconds
 from linearize import cli, edit, io, report
-from linearize import config as configuration
 from linearize.config import CompareConfig
 from linearize.data import Task
 from linearize.task_vector import TaskVector
@@ -33,9 +30,7 @@ from linearize.train.lock import exclusive
 
 log = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 Taus = Mapping[str, TaskVector]
-Measure = Callable[[CompareConfig, Mapping[str, Task], int, Path], Record]
 T = TypeVar("T")
 
 
@@ -44,11 +39,11 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
     cli.claim(run_dir, config)
     with exclusive(run_dir):
         tasks = protocol.load_tasks(config)
-        records = [measure(config, tasks, seed, run_dir / f"seed_{seed}") for seed in config.seeds]
+        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
         results = describe(config, tasks, preset) | assemble(config, records)
         if config.random_init:
             results["random"] = run_random(config, tasks, run_dir / "random_init")
-        results["claims"] = claims.judge(results)
+        results["claims"] = claims.judge(results, claims.COMPARE)
         io.write_json(run_dir / "results.json", results)
         shown = run_dir / f"seed_{config.seeds[0]}" / "explorer.npz"
         if shown.exists():
@@ -67,39 +62,12 @@ def run_random(config: CompareConfig, tasks: Mapping[str, Task], run_dir: Path) 
             tasks=tuple(t for t in config.data.tasks if any(t in p for p in config.map.pairs)),
         ),
     )
-    records = [measure_maps(config, tasks, s, run_dir / f"seed_{s}") for s in config.seeds]
+    records = [measure_maps(run_dir / f"seed_{s}", config, tasks, s) for s in config.seeds]
     return {"tasks": list(config.data.tasks)} | assemble(config, records)
 
 
-def recorded(measure: Measure) -> Measure:
-    """Measure once a run directory, and say how long it took, if it was done in one go."""
-
-    @functools.wraps(measure)
-    def once(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path) -> Record:
-        def timed() -> Record:
-            resumed, started = run_dir.exists(), time.perf_counter()
-            record = measure(config, tasks, seed, run_dir)
-            seconds = time.perf_counter() - started
-            log.info("%s: measured in %.0f s", run_dir.name, seconds)
-            return record | {"seconds": None if resumed else seconds}
-
-        return kept(run_dir / "record.json", timed)
-
-    return once
-
-
-def kept(path: Path, compute: Callable[[], T]) -> T:
-    """What a file of JSON holds, or else what is computed and then written to it."""
-    if path.exists():
-        log.info("%s: measured before", path)
-        return json.loads(path.read_text())
-    value = compute()
-    io.write_json(path, value)
-    return value
-
-
 @recorded
-def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path) -> Record:
+def measure(run_dir: Path, config: CompareConfig, tasks: Mapping[str, Task], seed: int) -> Record:
     """One seed's measurements, in the shape that ``results.json`` stacks over seeds.
 
     Each part is a file as soon as it is measured, so that a run that is killed goes on from there.
@@ -137,7 +105,7 @@ def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir
 
 @recorded
 def measure_maps(
-    config: CompareConfig, tasks: Mapping[str, Task], seed: int, run_dir: Path
+    run_dir: Path, config: CompareConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:
     """One seed's accuracies before and after fine-tuning, and its error maps."""
     setting, _, evaluators = trained(config, tasks, seed, run_dir)
@@ -282,17 +250,11 @@ def describe(config: CompareConfig, tasks: Mapping[str, Task], preset: str) -> R
     """What was run, on what, by which versions."""
     names = config.data.tasks
     splits = ("train", "validation", "test")
-    return {
-        "schema": 1,
-        "experiment": "compare",
-        "preset": preset,
-        "versions": io.versions(),
-        "config": configuration.to_dict(config),
-        "model": protocol.describe_model(config),
+    return about("compare", preset, config) | {
+        "model": protocol.describe_model(config.model, config.seeds[0]),
         "tasks": list(names),
         "classes": {name: list(tasks[name].classes) for name in names},
         "counts": {n: {s: len(getattr(t, s).labels) for s in splits} for n, t in tasks.items()},
-        "seeds": list(config.seeds),
         "alphas": protocol.alphas(config).tolist(),
         "control_task": config.data.control,
         "control_share": config.edit.retained,
@@ -314,24 +276,13 @@ def assemble(config: CompareConfig, records: list[Record]) -> Record:
         {"tasks": list(pair), **facts, **stack(list(seeds))}
         for pair, seeds in zip(maps.pairs, by_pair, strict=True)
     ]
-    seconds = [record["seconds"] for record in records]
-    total = None if None in seconds else sum(seconds)
-    return stack(records) | {"maps": drawn, "seconds": total}
-
-
-def stack(records: list[Record]) -> Record:
-    """A list of records to one record of lists, through nested mappings."""
-    stacked: Record = {}
-    for key, value in records[0].items():
-        column = [record[key] for record in records]
-        stacked[key] = stack(column) if isinstance(value, dict) else column
-    return stacked
+    return stack(records) | {"maps": drawn, "seconds": total_seconds(records)}
 
 
 def present(command: cli.Command[CompareConfig]) -> None:
     """Run, print the tables, say where the report is."""
     page = run(command.config, command.run_dir, command.preset)
-    report.print_tables(report.load(command.run_dir))
+    report.read_page(command.run_dir).print()
     print(f"report: {page}")
 
 

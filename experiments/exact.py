@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.protocol import Regime, Setting
@@ -106,7 +107,9 @@ def _row(
             setting.f, tau.apply_to(setting.params0), split.images, config.batch_size
         )
         logits = apply_head(head, outputs)
-        return row | {"loss": float(np.mean(losses.cross_entropy(logits, split.labels)))}
+        return row | {
+            "loss": float(np.mean(losses.cross_entropy(logits, jnp.asarray(split.labels))))
+        }
     assert config.exact is not None
     reached = ntk.linear_objective(
         setting.f,

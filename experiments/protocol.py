@@ -288,9 +288,9 @@ def write_explorer(evaluator: Evaluator, path: Path) -> None:
     io.atomic_write(path, buffer.getvalue())
 
 
-def describe_model(config: CompareConfig) -> dict[str, Any]:
+def describe_model(config: ModelConfig, seed: int) -> dict[str, Any]:
     """Name, input size and number of parameters."""
-    model = backbone(config.model, config.seeds[0])
+    model = backbone(config, seed)
     return {
         "name": model.name,
         "image_size": model.image_size,

@@ -16,7 +16,16 @@ import tyro
 
 from linearize import io
 
-TABLES = ("summary", "single", "addition", "negation", "error_map", "claims", "cosine")
+TABLES = (
+    "summary",
+    "training",
+    "single",
+    "addition",
+    "negation",
+    "error_map",
+    "claims",
+    "cosine",
+)
 RESULTS = Path("docs/results")
 
 

@@ -21,6 +21,7 @@ from linearize.ntk.checks import NotConvergedError as NotConvergedError
 from linearize.ntk.dual import cross_entropy as cross_entropy
 from linearize.ntk.dual import cross_entropy_descent as cross_entropy_descent
 from linearize.ntk.exact import fine_tune_exactly as fine_tune_exactly
+from linearize.ntk.features import feature_change as feature_change
 from linearize.ntk.gauss_newton import Optimum as Optimum
 from linearize.ntk.gauss_newton import gauss_newton as gauss_newton
 from linearize.ntk.infinite_width import mlp_kernel as mlp_kernel

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from linearize.evaluate.batches import as_arguments, count, track, window
 from linearize.evaluate.choices import one_of
 from linearize.ntk import contract
 from linearize.ntk.contract import LAYOUTS, Output
-from linearize.ntk.jacobian import RULES
+from linearize.ntk.jacobian import RULES, Block
 from linearize.ntk.plan import (
     BUDGET,
     IMPLEMENTATIONS,
@@ -27,6 +28,7 @@ from linearize.ntk.plan import (
     choose,
 )
 from linearize.ntk.pointwise import Inputs, pointwise, specification
+from linearize.ntk.programs import remembered
 from linearize.ntk.store import Disk, Memory, Store
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -128,11 +130,13 @@ def kernel(
         symmetric=x2 is None,
         budget=memory,
     )
-    plan = choose(task, implementation, batch_size)
+    programs = ("kernel", point.key, output, optimizer, task.dtype, task.n1, task.n2)
+    choice = (task.symmetric, memory, implementation, batch_size, mesh)
+    plan, compute = remembered((*programs, *choice), lambda: _programs(task, *choice[2:]))
     _check_memory(task, plan, on_disk=out is not None)
     store = _open(task, plan, out, left, right, params, optimizer, params_filter)
     log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
-    _fill(store, task, plan, params, left, right, mesh, progress)
+    _fill(store, task, plan, compute, params, left, right, mesh, progress)
     return store.result()
 
 
@@ -140,13 +144,13 @@ def _fill(
     store: Store,
     task: Task,
     plan: Plan,
+    compute: Sequence[Block],
     params: Params,
     left: Inputs,
     right: Inputs,
     mesh: Mesh | None,
     progress: bool,
 ) -> None:
-    compute = [_compile(part, mesh) for part in plan.parts]
     mirrored = task.symmetric and task.rule.symmetric
     starts = [
         (i, j)
@@ -168,7 +172,14 @@ def _fill(
         store.put((i, j), block)
 
 
-def _compile(part: Any, mesh: Mesh | None) -> Any:
+def _programs(
+    task: Task, implementation: str, batch_size: int | None, mesh: Mesh | None
+) -> tuple[Plan, Sequence[Block]]:
+    plan = choose(task, implementation, batch_size)
+    return plan, [_compile(part, mesh) for part in plan.parts]
+
+
+def _compile(part: Block, mesh: Mesh | None) -> Block:
     if mesh is None:
         return jax.jit(part)
     split, whole = PartitionSpec(mesh.axis_names), PartitionSpec()

@@ -1,7 +1,8 @@
 """A model seen one example at a time: what a kernel between examples is made of."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from math import prod
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 
 from linearize import tree
 from linearize.evaluate.batches import count
+from linearize.ntk.programs import remembered
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
 Inputs = tuple[PyTree, ...]
@@ -24,9 +26,10 @@ class Pointwise:
 
     f: Apply
     params: Params
+    """The specification (shapes and dtypes) of θ; arrays are arguments of what is computed."""
     picked: tuple[str, ...]
     inputs: Inputs
-    """The specification (shapes and dtypes) of one example's inputs, without the batch axis."""
+    """The specification of one example's inputs, without the batch axis."""
 
     def __call__(self, params: Params, named: Flat, example: Inputs) -> Array:
         """All outputs of one example, raveled in the order of ``jax.tree.leaves``: (C,)."""
@@ -39,10 +42,17 @@ class Pointwise:
         flat = tree.flatten(params)
         return {n: jnp.asarray(flat[n]) for n in self.picked}
 
-    @property
+    @cached_property
     def named(self) -> dict[str, Array]:
-        """The leaves in which derivatives are taken."""
-        return self.pick(self.params)
+        """The specification of the leaves in which derivatives are taken."""
+        flat = tree.flatten(self.params)
+        return {n: flat[n] for n in self.picked}
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal models: what is compiled for one serves the other."""
+        leaves, structure = jax.tree.flatten((self.params, self.inputs))
+        return self.f, self.picked, structure, tuple(leaves)
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -78,7 +88,7 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
             0; examples that change each other's outputs, as in training-mode batch norm.
     """
     n = count(inputs)
-    point = Pointwise(f, params, tree.select(params, pattern), specification(inputs))
+    point = Pointwise(f, _like(params), tree.select(params, pattern), specification(inputs))
     few = jax.tree.map(lambda x: jnp.asarray(x[: min(_PROBED, n)]), inputs)
     together = tree.flatten(jax.jit(f)(params, *few))
     size = min(_PROBED, n)
@@ -97,7 +107,10 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
     if not together or not point.outputs:
         raise ValueError("f has no output; give an f that returns features or logits")
     joined = jnp.concatenate([y.reshape(size, -1) for y in together.values()], axis=1)
-    alone = jax.jit(jax.vmap(partial(point, params, point.named)))(few)
+    apart = remembered(
+        ("pointwise", point.key, size), lambda: jax.jit(jax.vmap(point, in_axes=(None, None, 0)))
+    )
+    alone = apart(params, point.pick(params), few)
     _check_independent(np.asarray(joined, np.float64), np.asarray(alone, np.float64))
     return point
 
@@ -117,4 +130,10 @@ def specification(inputs: Inputs) -> Inputs:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], jax.dtypes.canonicalize_dtype(x.dtype)),
         inputs,
+    )
+
+
+def _like(params: Params) -> Params:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(x.dtype)), params
     )

@@ -1,82 +1,97 @@
-"""One self-contained page: figures, tables and the live explorer, without a network."""
+"""One self-contained page: figures, tables and what an experiment adds, without a network."""
 
 import html
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from rich.console import Console
 
-from linearize.report import explorer, tables
-from linearize.report.plots import Plot
-from linearize.report.results import Results, TaskLogits
-from linearize.report.stats import over_seeds
-from linearize.report.style import CSS_NAMES, REGIMES, label, ordered
+from linearize.report.node import Node
+from linearize.report.plot import Plot
+from linearize.report.style import CSS_NAMES
+from linearize.report.table import Table
 
 HERE = Path(__file__).parent
 
+TASK_ARITHMETIC = """After Ilharco et al., <cite>Editing Models with Task Arithmetic</cite> (ICLR
+2023, arXiv 2212.04089), and Ortiz-Jimenez et al., <cite>Task Arithmetic in the Tangent Space</cite>
+(NeurIPS 2023, arXiv 2305.12827)."""
 
-def render(
-    results: Results,
-    plots: Sequence[Plot],
-    svgs: dict[str, tuple[str, str]],
-    task_logits: Sequence[TaskLogits] | None,
-) -> str:
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page; one without parts is left out."""
+
+    key: str
+    title: str
+    parts: tuple[Plot | Table | str, ...]
+    """Figures, tables, and HTML."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a run shows; its figures and tables are files too."""
+
+    title: str
+    lead: str
+    facts: tuple[tuple[str, str], ...]
+    """Names and values below the lead."""
+    sections: tuple[Section, ...]
+    headlines: tuple[str, ...] | None = None
+    """Names of the tables to print in a terminal; all where None."""
+    script: str = ""
+    sources: str = TASK_ARITHMETIC
+    """The papers, as HTML, for the page's foot."""
+
+    @property
+    def plots(self) -> list[Plot]:
+        """The figures in reading order."""
+        return [part for part in self._parts() if isinstance(part, Plot)]
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables in reading order."""
+        return [part for part in self._parts() if isinstance(part, Table)]
+
+    def print(self, console: Console | None = None) -> None:
+        """Print the main tables to a terminal; the others are in the files and on the page."""
+        console = console or Console()
+        for table in self.tables:
+            if self.headlines is None or table.name in self.headlines:
+                console.print(table.rich())
+                console.print()
+
+    def _parts(self) -> Iterator[Plot | Table | str]:
+        for section in self.sections:
+            yield from section.parts
+
+
+def render(page: Page, svgs: Mapping[str, tuple[str, str]]) -> str:
     """The page's HTML.
 
     Args:
-        results: the run's results.
-        plots: its figures, in reading order.
-        svgs: by figure name, the desktop's and the phone's SVG.
-        task_logits: the explorer's arrays; None leaves the explorer out, and says so.
+        page: its parts.
+        svgs: by figure name, the desktop's and the phone's SVG; a figure without is left out.
     """
-    figures = {p.name: _figure(p, *svgs[p.name]) for p in plots}
-    shown = {t.name: t.html() for t in tables.all_tables(results)}
-    both = {name: [figures.get(name, ""), shown.get(name, "")] for name in ("addition", "negation")}
-    sections = [
-        ("summary", "In short", [_sentence(results), shown["summary"]]),
-        ("explore", "Live explorer", [_explorer(results, task_logits)]),
-        ("maps", "Error maps", _starting(figures, "error_map") + _starting(shown, "error_maps")),
-        ("addition", "Addition", both["addition"]),
-        ("sweeps", "Accuracy along α", _starting(figures, "alpha_sweeps")),
-        ("negation", "Negation", both["negation"]),
-        ("scatter", "Linearized against non-linear", _starting(figures, "single_task_scatter")),
-        (
-            "tasks",
-            "Task by task",
-            [
-                shown["tasks"],
-                figures.get("single_task", ""),
-                shown.get("single", ""),
-                figures.get("addition_by_task", ""),
-                *_starting(shown, "addition_by_task"),
-                figures.get("negation_by_task", ""),
-                *_starting(shown, "negation_"),
-            ],
-        ),
-        ("claims", "Claims of the papers", _starting(shown, "claims")),
-        (
-            "cosine",
-            "Angles between task vectors",
-            _starting(figures, "cosine") + _starting(shown, "cosine_"),
-        ),
-        ("configuration", "Configuration and versions", [_configuration(results)]),
-    ]
-    kept = [(key, title, parts) for key, title, parts in sections if any(parts)]
-    links = "".join(f'<li><a href="#{key}">{html.escape(title)}</a></li>' for key, title, _ in kept)
+    shown = {
+        section: [html_ for part in section.parts if (html_ := _part(part, svgs))]
+        for section in page.sections
+    }
+    kept = {section: parts for section, parts in shown.items() if parts}
+    links = "".join(f'<li><a href="#{s.key}">{html.escape(s.title)}</a></li>' for s in kept)
     body = "".join(
-        f'<section aria-labelledby="{key}"><h2 id="{key}">{html.escape(title)}</h2>'
+        f'<section aria-labelledby="{s.key}"><h2 id="{s.key}">{html.escape(s.title)}</h2>'
         f"{''.join(parts)}</section>"
-        for key, title, parts in kept
+        for s, parts in kept.items()
     )
-    script = ""
-    if task_logits is not None:
-        code = "".join(
-            (HERE / name).read_text("utf-8") for name in ("arithmetic.js", "explorer.js")
-        )
-        script = f"<script>{code}</script>"
-    title = f"Task arithmetic in three regimes: {html.escape(results.preset)}"
+    items = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
+        for name, value in page.facts
+    )
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     )
@@ -87,29 +102,31 @@ def render(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <link rel="icon" href="data:,">
-<title>{title}</title>
+<title>{html.escape(page.title)}</title>
 <style>{(HERE / "page.css").read_text("utf-8")}</style>
 </head>
 <body>
 <header>
-<h1>{title}</h1>
-<p class="lead">{_lead(results)}</p>
-{_facts(results)}
+<h1>{html.escape(page.title)}</h1>
+<p class="lead">{html.escape(page.lead)}</p>
+<dl class="run">{items}</dl>
 <nav aria-label="Sections"><ul>{links}</ul></nav>
 </header>
 <main>{body}</main>
-<footer>After Ilharco et al., <cite>Editing Models with Task Arithmetic</cite> (ICLR 2023,
-arXiv 2212.04089), and Ortiz-Jimenez et al., <cite>Task Arithmetic in the Tangent Space</cite>
-(NeurIPS 2023, arXiv 2305.12827). Made by linearize from results.json; figures and tables lie beside
-this page as PNG, SVG, Markdown and CSV.</footer>
-{script}
+<footer>{page.sources} Made by linearize from results.json; figures and tables lie beside this page
+as PNG, SVG, Markdown and CSV.</footer>
+{f"<script>{page.script}</script>" if page.script else ""}
 </body>
 </html>
 """
 
 
-def _starting(parts: dict[str, str], prefix: str) -> list[str]:
-    return [part for name, part in parts.items() if name.startswith(prefix)]
+def _part(part: Plot | Table | str, svgs: Mapping[str, tuple[str, str]]) -> str:
+    if isinstance(part, Table):
+        return part.html()
+    if isinstance(part, Plot):
+        return _figure(part, *svgs[part.name]) if part.name in svgs else ""
+    return part
 
 
 def _figure(plot: Plot, wide: str, narrow: str) -> str:
@@ -140,34 +157,23 @@ def _inline(plot: Plot, svg: str, layout: str) -> str:
     return re.sub(r"\s*\n\s*", " ", svg.replace("<svg", head, 1))
 
 
-def _lead(results: Results) -> str:
-    tasks, seeds = len(results.tasks), len(results.seeds)
-    model = html.escape(str(results.model.get("name", "One model")))
-    many = "one seed" if seeds == 1 else f"{seeds} seeds"
-    return (
-        f"{model}, fine-tuned on {tasks} task{'s' * (tasks > 1)} with {many}; its task vectors "
-        "added, negated and mapped in three regimes: the model itself, its linearization after "
-        "the fact, and its linearization from the start."
-    )
-
-
-def _facts(results: Results) -> str:
-    model = results.model
-    facts = [("Preset", results.preset), ("Model", model.get("name"))]
+def facts(
+    preset: str,
+    model: Mapping[str, Any],
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    seconds: float | None,
+) -> tuple[tuple[str, str], ...]:
+    """What every run says of itself below the lead; what is not known is left out."""
+    known = [("Preset", preset), ("Model", model.get("name"))]
     if model.get("parameters") is not None:
-        facts.append(("Parameters", f"{int(model['parameters']):,}"))
+        known.append(("Parameters", f"{int(model['parameters']):,}"))
     if model.get("image_size") is not None:
-        facts.append(("Image size", f"{model['image_size']} px"))
-    facts.append(("Tasks", ", ".join(results.tasks)))
-    facts.append(("Seeds", ", ".join(map(str, results.seeds))))
-    if results.seconds is not None:
-        facts.append(("Time", duration(results.seconds)))
-    items = "".join(
-        f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>"
-        for name, value in facts
-        if value is not None
-    )
-    return f'<dl class="run">{items}</dl>'
+        known.append(("Image size", f"{model['image_size']} px"))
+    known += [("Tasks", ", ".join(tasks) or None), ("Seeds", ", ".join(map(str, seeds)))]
+    if seconds is not None:
+        known.append(("Time", duration(seconds)))
+    return tuple((name, str(value)) for name, value in known if value is not None)
 
 
 def duration(seconds: float) -> str:
@@ -183,60 +189,21 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
-def _sentence(results: Results) -> str:
-    """What the run shows, in one or two sentences, from its numbers alone."""
-    regimes = [m for m in ordered(dict(results.addition)) if m in REGIMES]
-    before = f"the pre-trained model’s {_percent(results.pretrained)}"
-    if not regimes:
-        return f"<p>Compared with {before}.</p>"
-    level = {m: _percent(results.addition[m].accuracy) for m in regimes}
-    text = (
-        f"All {len(results.tasks)} task vectors added, the mean test accuracy is "
-        f"{_join(f'<b>{level[m]}</b> ({label(m).lower()})' for m in regimes)}, against {before}."
-    )
-    negated = [m for m in regimes if m in results.negation]
-    if negated:
-        level = {m: _percent(results.negation[m].target) for m in negated}
-        text += (
-            " Subtracted one at a time, they leave their own task at "
-            f"{_join(f'<b>{level[m]}</b> ({label(m).lower()})' for m in negated)}."
-        )
-    return f'<p class="lead">{text}</p>'
+def configuration(blocks: Mapping[str, object]) -> str:
+    """Folded blocks of JSON, by title; empty ones are left out."""
 
-
-def _percent(values: np.ndarray) -> str:
-    mean, half = (100 * float(x) for x in over_seeds(values.mean(-1)))
-    text = f"{mean:.1f} %" if not np.isfinite(half) else f"{mean:.1f} ± {half:.1f} %"
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def _join(parts: Iterable[str]) -> str:
-    items = list(parts)
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
-
-
-def _explorer(results: Results, task_logits: Sequence[TaskLogits] | None) -> str:
-    if task_logits is None:
-        return (
-            '<p class="notice">This run has no explorer.npz, so the live explorer is left out. '
-            "Run the experiment again to get it.</p>"
-        )
-    what = (
-        "<p>Move the sliders: each task vector of the linear regime enters with its own "
-        "coefficient α, and every task’s true accuracy is recomputed here, in the page.</p>"
-    )
-    return what + explorer.section(results, task_logits)
-
-
-def _configuration(results: Results) -> str:
     def block(title: str, value: object) -> str:
         text = html.escape(json.dumps(value, indent=2, ensure_ascii=False, default=str))
         return f"<details><summary>{title}</summary><pre>{text}</pre></details>"
 
-    classes = {task: list(names) for task, names in results.classes.items()}
-    return (
-        block("Configuration", results.config)
-        + block("Versions", results.versions)
-        + block("Model", results.model)
-        + (block("Class names", classes) if classes else "")
-    )
+    return "".join(block(title, value) for title, value in blocks.items() if value)
+
+
+def configuration_of(node: Node) -> Section:
+    """The last section of a page: configuration, versions and model of a run."""
+    blocks = {
+        "Configuration": node.mapping("config"),
+        "Versions": node.mapping("versions"),
+        "Model": node.mapping("model"),
+    }
+    return Section("configuration", "Configuration and versions", (configuration(blocks),))

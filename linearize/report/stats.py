@@ -1,5 +1,6 @@
 """Means over seeds with Student's t interval."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,3 +35,14 @@ def over_seeds(values: ArrayLike) -> Summary:
         return Summary(mean, np.full_like(mean, np.nan))
     quantile = stdtrit(count - 1, (1 + LEVEL) / 2)
     return Summary(mean, quantile * array.std(axis=0, ddof=1) / np.sqrt(count))
+
+
+def seeds_phrase(seeds: Sequence[int]) -> str:
+    """How the numbers came about, for captions.
+
+    >>> seeds_phrase([0, 1, 2])
+    'Mean ± 95 % t interval over 3 seeds.'
+    """
+    if len(seeds) == 1:
+        return f"One seed ({seeds[0]}): no interval."
+    return f"Mean ± 95 % t interval over {len(seeds)} seeds."

@@ -1,15 +1,43 @@
 """Everything that a run directory gets: figures, tables and the page."""
 
 import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from linearize.io import atomic_write
-from linearize.report import maps, page, plots, tables
-from linearize.report.results import Results, load, load_explorer
+from linearize.report import compare, kernel_behavior
+from linearize.report.node import Node, ResultsError, read
+from linearize.report.page import Page, render
 from linearize.report.style import PAPER, PLAIN
+
+PAGES: Mapping[str, Callable[[Node, Path], Page]] = {
+    "compare": compare.read,
+    "kernel_behavior": kernel_behavior.read,
+}
+"""By experiment, what makes a page of its results."""
+
+
+def read_page(run_dir: Path | str) -> Page:
+    """The page of a finished run, by the experiment that its results name.
+
+    Raises:
+        ResultsError: a result file is missing, damaged, or does not fit the schema.
+    """
+    node = read(run_dir)
+    experiment = str(node.get("experiment", default="compare"))
+    if experiment not in PAGES:
+        raise ResultsError(
+            f"{Path(run_dir) / 'results.json'}: experiment {experiment!r} has no report here; "
+            f"known: {', '.join(PAGES)}"
+        )
+    try:
+        return PAGES[experiment](node, Path(run_dir))
+    except ResultsError as error:
+        name = str(Path(run_dir) / "results.json")
+        raise error if str(run_dir) in str(error) else ResultsError(f"{name}: {error}") from None
 
 
 def write_all(run_dir: Path | str) -> Path:
@@ -27,45 +55,24 @@ def write_all(run_dir: Path | str) -> Path:
         OSError: the directory cannot be written.
     """
     run_dir = Path(run_dir)
-    results = load(run_dir)
-    task_logits = load_explorer(run_dir, results)
-    drawings = all_plots(results)
+    page = read_page(run_dir)
     files: dict[Path, bytes | str] = {}
     svgs: dict[str, tuple[str, str]] = {}
     with rc_context(PLAIN):
-        for plot in drawings:
+        for plot in page.plots:
             wide = plot.draw(False)
             svg = files[run_dir / "figures" / f"{plot.name}.svg"] = _save(wide, "svg")
             files[run_dir / "figures" / f"{plot.name}.png"] = _save(wide, "png")
             svgs[plot.name] = (svg.decode(), _save(plot.draw(True), "svg").decode())
-    for table in tables.all_tables(results):
+    for table in page.tables:
         files[run_dir / "tables" / f"{table.name}.md"] = table.markdown()
         files[run_dir / "tables" / f"{table.name}.csv"] = table.csv()
     report = run_dir / "report.html"
-    files[report] = page.render(results, drawings, svgs, task_logits)
+    files[report] = render(page, svgs)
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, content)
     return report
-
-
-def all_plots(results: Results) -> list[plots.Plot]:
-    """Every figure that the results can fill, in reading order."""
-    drawings = []
-    if results.single:
-        drawings.append(plots.single_task(results))
-    if results.addition:
-        drawings += [plots.addition(results), plots.addition_tasks(results)]
-    if plots.swept(results)[1]:
-        drawings += [plots.sweeps(results), plots.sweeps_by_task(results)]
-    if results.negation:
-        drawings += [plots.negation(results), plots.negation_tasks(results)]
-    if "nonlinear" in results.single and {"posthoc", "linear"} & set(results.single):
-        drawings.append(plots.scatter(results))
-    drawings += [maps.error_map(results, i) for i, m in enumerate(results.maps) if m.total]
-    if results.cosine and len(results.tasks) > 1:
-        drawings.append(maps.cosine(results))
-    return drawings
 
 
 def _save(figure: Figure, kind: str) -> bytes:

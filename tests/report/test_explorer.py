@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from linearize import report
-from linearize.report import explorer, page
+from linearize.report.compare import explorer
+from linearize.report.compare import page as compare
+from linearize.report.page import render
 
 SCRIPT = Path(explorer.__file__).with_name("arithmetic.js")
 CHROMIUM = next(
@@ -149,7 +151,7 @@ def page_without_figures(path, results, arrays):
     path.mkdir()
     np.savez(path / "explorer.npz", **arrays)
     parsed = report.parse(results)
-    text = page.render(parsed, [], {}, report.load_explorer(path, parsed))
+    text = render(compare.page(parsed, report.load_explorer(path, parsed)), {})
     (path / "report.html").write_text(text, "utf-8")
     return path / "report.html"
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from linearize import report
-from linearize.report import explorer, maps
+from linearize.report.compare import explorer, maps
 from linearize.report.style import error_colours
 
 VOID = {"meta", "link", "input", "br", "img"}

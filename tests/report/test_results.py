@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from linearize import report
-from linearize.report import plots
+from linearize.report.compare import plots
 
 
 def test_arrays_have_the_files_numbers(make_results):

@@ -11,6 +11,7 @@ from scipy import stats as scipy_stats
 
 from linearize import report
 from linearize.report import stats
+from linearize.report.compare import page as compare
 
 
 def table(raw, name):
@@ -173,7 +174,7 @@ def test_the_terminal_shows_every_headline_number(make_results, optional):
     raw["tasks"][0] = "[red]"
     raw["maps"] = []
     out = io.StringIO()
-    report.print_tables(report.parse(raw), Console(file=out, width=120))
+    compare.page(report.parse(raw), None).print(Console(file=out, width=120))
     text = out.getvalue()
     assert "[red]" in text
     assert expected([sum(s) / 4 for s in raw["addition"]["linear"]["accuracy"]]) in text

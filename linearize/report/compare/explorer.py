@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from linearize.report import maps
-from linearize.report.results import Floats, PairMap, Results, TaskLogits
+from linearize.report.compare import maps
+from linearize.report.compare.results import PairMap, Results, TaskLogits
+from linearize.report.node import Floats
 from linearize.report.style import error_colours, shorten
 
 STEP = 0.05

@@ -1,6 +1,5 @@
 """Result files of an experiment, read and checked; nothing here needs a model."""
 
-import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-
-SCHEMA = 1
-
-
-class ResultsError(ValueError):
-    """A result file is missing, damaged, or not what its schema says."""
+from linearize.report import claims
+from linearize.report.claims import Claim
+from linearize.report.node import Floats, Node, ResultsError, checked, read
 
 
 @dataclass(frozen=True)
@@ -54,15 +49,6 @@ class PairMap:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A statement of the papers, whether it held here (None: not decided), and the evidence."""
-
-    text: str
-    held: bool | None
-    evidence: str
-
-
-@dataclass(frozen=True)
 class Results:
     """``results.json``, parsed; mappings are keyed by regime or baseline."""
 
@@ -88,6 +74,7 @@ class Results:
     cosine: Mapping[str, Floats]  # (S, T, T)
     maps: tuple[PairMap, ...]
     claims: tuple[Claim, ...]
+    training: Mapping[str, Mapping[str, Floats]]  # regime -> what was recorded -> (S, T)
 
 
 @dataclass(frozen=True)
@@ -107,23 +94,11 @@ def load(run_dir: Path | str) -> Results:
         ResultsError: the file is missing, is no JSON, or does not fit the schema; the message
             names the file and the key.
     """
-    path = Path(run_dir) / "results.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ResultsError(
-            f"no results.json in {str(run_dir)!r}; give the directory of a finished run"
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ResultsError(
-            f"{path} is damaged or unfinished ({error}); run the experiment again"
-        ) from None
-    except OSError as error:
-        raise ResultsError(f"{path} cannot be read: {error}") from None
+    raw = read(run_dir).value
     try:
         return parse(raw)
     except ResultsError as error:
-        raise ResultsError(f"{path}: {error}") from None
+        raise ResultsError(f"{Path(run_dir) / 'results.json'}: {error}") from None
 
 
 def parse(raw: Any) -> Results:
@@ -132,13 +107,7 @@ def parse(raw: Any) -> Results:
     Raises:
         ResultsError: a key is missing, or its value has another shape, type or range.
     """
-    top = _Node(raw, "")
-    schema = top.get("schema")
-    if schema != SCHEMA:
-        raise ResultsError(
-            f"schema is {schema!r}, this version reads {SCHEMA}; use the version of linearize "
-            "that wrote the run, or run the experiment again"
-        )
+    top = checked(raw)
     tasks = top.names("tasks")
     seeds = tuple(int(s) for s in top.numbers("seeds", (None,)))
     S, T = len(seeds), len(tasks)
@@ -147,7 +116,7 @@ def parse(raw: Any) -> Results:
     alphas = top.numbers("alphas", (None,)) if top.has("alphas") else np.zeros(0)
     A = len(alphas)
 
-    def addition(node: "_Node") -> Addition:
+    def addition(node: Node) -> Addition:
         return Addition(
             accuracy=node.numbers("accuracy", (S, T), upper=1),
             normalized=node.optional("normalized", (S, T)),
@@ -156,7 +125,7 @@ def parse(raw: Any) -> Results:
             sweep_test=node.optional("sweep_test", (S, A, T), upper=1),
         )
 
-    def negation(node: "_Node") -> Negation:
+    def negation(node: Node) -> Negation:
         return Negation(
             target=node.numbers("target", (S, T), upper=1),
             control=node.numbers("control", (S, T), upper=1),
@@ -168,8 +137,8 @@ def parse(raw: Any) -> Results:
         control = [control] * T
     if control is not None and (not isinstance(control, Sequence) or len(control) != T):
         raise ResultsError(f"control_task is {control!r}; expected a name or {T} names")
-    classes = _Node(top.mapping("classes"), "classes")
-    counts = _Node(top.mapping("counts"), "counts")
+    classes = Node(top.mapping("classes"), "classes")
+    counts = Node(top.mapping("counts"), "counts")
     seconds = top.optional("seconds", ())
     share = top.optional("control_share", ())
     return Results(
@@ -194,11 +163,15 @@ def parse(raw: Any) -> Results:
         control_share=0.95 if share is None else float(share),
         cosine={m: top.numbers(f"cosine/{m}", (S, T, T)) for m in top.mapping("cosine")},
         maps=tuple(_pair_map(node, S, tasks) for node in top.children("maps")),
-        claims=tuple(_claim(node) for node in top.children("claims")),
+        claims=claims.read(top),
+        training={
+            m: {k: top.numbers(f"training/{m}/{k}", (S, T)) for k in top.mapping(f"training/{m}")}
+            for m in top.mapping("training")
+        },
     )
 
 
-def _pair_map(node: "_Node", S: int, tasks: Sequence[str]) -> PairMap:
+def _pair_map(node: Node, S: int, tasks: Sequence[str]) -> PairMap:
     pair = node.names("tasks")
     if len(pair) != 2 or any(t not in tasks for t in pair):
         raise ResultsError(f"{node.path}/tasks is {list(pair)}; expected two of {list(tasks)}")
@@ -217,104 +190,6 @@ def _pair_map(node: "_Node", S: int, tasks: Sequence[str]) -> PairMap:
         distance=str(node.get("distance", default="argmax disagreement")),
         reduction=str(node.get("reduction", default="sum")),
     )
-
-
-def _claim(node: "_Node") -> Claim:
-    held = node.get("held", default=None)
-    if held is not None and not isinstance(held, bool):
-        raise ResultsError(f"{node.path}/held is {held!r}; expected true, false or null")
-    return Claim(str(node.get("claim")), held, str(node.get("evidence", default="")))
-
-
-_MISSING = object()
-
-
-@dataclass(frozen=True)
-class _Node:
-    """An object of the file and its key path, so that every error can name the key."""
-
-    value: Any
-    path: str
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.value, Mapping):
-            raise ResultsError(
-                f"{self.path or 'the file'} is a {type(self.value).__name__}; expected an object"
-            )
-
-    def _name(self, key: str) -> str:
-        return f"{self.path}/{key}" if self.path else key
-
-    def has(self, key: str) -> bool:
-        return self.get(key, default=_MISSING) is not _MISSING
-
-    def get(self, key: str, default: Any = ...) -> Any:
-        value = self.value
-        for part in [key] if key in value else key.split("/"):  # a task's name may hold a slash
-            if not isinstance(value, Mapping) or part not in value:
-                if default is ...:
-                    raise ResultsError(f"key {self._name(key)!r} is missing")
-                return default
-            value = value[part]
-        return value
-
-    def list(self, key: str) -> Sequence[Any]:
-        value = self.get(key, default=None)
-        if value is None:
-            return ()
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            raise ResultsError(f"{self._name(key)} is {value!r}; expected a list")
-        return value
-
-    def children(self, key: str) -> "tuple[_Node, ...]":
-        return tuple(_Node(v, self._name(f"{key}/{i}")) for i, v in enumerate(self.list(key)))
-
-    def child(self, key: str) -> "_Node":
-        return _Node(self.get(key), self._name(key))
-
-    def mapping(self, key: str) -> Mapping[str, Any]:
-        value = self.get(key, default=None)
-        if value is None:
-            return {}
-        return _Node(value, self._name(key)).value
-
-    def names(self, key: str) -> tuple[str, ...]:
-        value = self.get(key)
-        if not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
-            raise ResultsError(f"{self._name(key)} is {value!r}; expected a list of names")
-        if isinstance(value, str) or len(set(value)) != len(value):
-            raise ResultsError(f"{self._name(key)} is {value!r}; expected distinct names")
-        return tuple(value)
-
-    def numbers(
-        self, key: str, shape: tuple[int | None, ...], upper: float | None = None
-    ) -> Floats:
-        value = self.get(key)
-        try:
-            array = np.asarray(value, np.float64)
-        except (TypeError, ValueError):
-            raise ResultsError(f"{self._name(key)} is not a regular list of numbers") from None
-        fits = len(array.shape) == len(shape) and all(
-            want is None or got == want for got, want in zip(array.shape, shape, strict=True)
-        )
-        if not fits:
-            wanted = tuple("any" if n is None else n for n in shape)
-            raise ResultsError(f"{self._name(key)} has shape {array.shape}; expected {wanted}")
-        if upper is not None and (
-            np.nanmin(array, initial=0) < 0 or np.nanmax(array, initial=0) > upper
-        ):
-            raise ResultsError(
-                f"{self._name(key)} reaches from {np.nanmin(array):g} to {np.nanmax(array):g}; "
-                f"expected fractions in [0, {upper:g}]"
-            )
-        return array
-
-    def optional(
-        self, key: str, shape: tuple[int | None, ...], upper: float | None = None
-    ) -> Floats | None:
-        if self.get(key, default=None) is None:
-            return None
-        return self.numbers(key, shape, upper)
 
 
 def load_explorer(run_dir: Path | str, results: Results) -> tuple[TaskLogits, ...] | None:

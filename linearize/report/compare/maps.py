@@ -7,10 +7,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from linearize.report.plots import Plot, figure
-from linearize.report.results import Floats, PairMap, Results
+from linearize.report.compare.results import PairMap, Results
+from linearize.report.node import Floats
+from linearize.report.plot import Plot, figure
 from linearize.report.style import ERROR_MAP, INK, MUTED, label, ordered, shorten
-from linearize.report.tables import fixed
+from linearize.report.table import fixed
 
 BOX = "#c8102e"
 

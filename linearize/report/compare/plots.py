@@ -1,69 +1,30 @@
 """Figures of the accuracies: single task, addition, negation, scatter and α sweeps."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from linearize.report.results import Floats, Results
-from linearize.report.stats import over_seeds
+from linearize.report.compare.results import Results
+from linearize.report.compare.tables import control_phrase, examples_phrase
+from linearize.report.node import Floats
+from linearize.report.plot import Plot, figure, handle, legend
+from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import (
     GRID,
     INK,
-    MARKERS,
     MUTED,
     PAPER,
     REGIMES,
     TASK_MARKERS,
     colour,
     label,
+    marker,
     ordered,
     shorten,
 )
-from linearize.report.tables import control_phrase, examples_phrase, seeds_phrase
-
-WIDE, NARROW = 9.0, 3.7
-"""Widths in inches: for a desktop and paper, and for a phone."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure to draw: ``draw(narrow)`` gives the desktop's or the phone's layout.
-
-    Call it inside ``matplotlib.rc_context(style.PLAIN)``.
-    """
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    draw: Callable[[bool], Figure]
-
-
-def figure(narrow: bool, height: float) -> Figure:
-    """An empty figure of the right width; height in inches."""
-    return Figure(figsize=(NARROW if narrow else WIDE, height), layout="constrained")
-
-
-def _legend(fig: Figure, handles: Sequence[Line2D], narrow: bool, ncols: int = 8) -> None:
-    fig.legend(
-        handles=list(handles),
-        loc="outside upper left",
-        ncols=min(2 if narrow else ncols, len(handles)),
-        handletextpad=0.5,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )
-
-
-def _handle(method: str, text: str | None = None) -> Line2D:
-    return Line2D(
-        [], [], color=colour(method), marker=MARKERS.get(method, "o"), ls="none", ms=6,
-        mec=PAPER, mew=0.5, label=text or label(method),
-    )  # fmt: skip
 
 
 def _dots(ax: Axes, rows: Sequence[str], series: Mapping[str, Floats], narrow: bool) -> None:
@@ -77,7 +38,7 @@ def _dots(ax: Axes, rows: Sequence[str], series: Mapping[str, Floats], narrow: b
         mean, half = over_seeds(100 * series[m])
         y = np.arange(len(rows)) + (k - (len(methods) - 1) / 2) * step
         ax.errorbar(
-            mean, y, xerr=None if np.isnan(half).all() else half, fmt=MARKERS.get(m, "o"),
+            mean, y, xerr=None if np.isnan(half).all() else half, fmt=marker(m),
             color=colour(m), ms=5.5, mec=PAPER, mew=0.5, elinewidth=1.2, capsize=0,
         )  # fmt: skip
     ax.set_yticks(range(len(rows)), [shorten(r, 14 if narrow else 20) for r in rows])
@@ -111,19 +72,19 @@ def _dot_plot(
         ax.axhline(len(rows) - 1.5, color=MUTED, lw=0.7)
         ax.set_title(title)
         ax.set_xlabel("Test accuracy [%]")
-    handles = [_handle(m) for m in methods]
+    handles = [handle(m) for m in methods]
     if len(panels) == 1:
         chance = _chance(results)
         if np.isfinite(chance).any():
             for i, value in enumerate(chance):
                 axes[0, 0].plot([value, value], [i - 0.42, i + 0.42], color=MUTED, lw=1, ls=":")
             handles.append(Line2D([], [], color=MUTED, lw=1, ls=":", label="Chance"))
-    _legend(fig, handles, narrow)
+    legend(fig, handles, narrow)
     return fig
 
 
 def single_task(results: Results) -> Plot:
-    """Single-task accuracy of the three regimes and of the pre-trained model."""
+    """Single-task accuracy of the regimes and of the pre-trained model."""
     series = {"pretrained": results.pretrained}
     if results.random_init is not None:
         series["random_init"] = results.random_init
@@ -132,7 +93,7 @@ def single_task(results: Results) -> Plot:
         "single_task",
         "Single-task accuracy",
         "Test accuracy after fine-tuning on one task, evaluated on that task. "
-        f"{seeds_phrase(results)} {examples_phrase(results)}",
+        f"{seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Dot plot: one row a task, one mark each for the pre-trained model and the regimes.",
         lambda narrow: _dot_plot(results, [("", series)], narrow),
     )
@@ -146,7 +107,7 @@ def addition_tasks(results: Results) -> Plot:
         "addition_by_task",
         "Addition, task by task",
         "Test accuracy of each task after adding all task vectors at the α chosen on validation "
-        f"data. {seeds_phrase(results)} {examples_phrase(results)}",
+        f"data. {seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Dot plot: one row a task, one mark a method.",
         lambda narrow: _dot_plot(results, [("", series)], narrow),
     )
@@ -166,7 +127,7 @@ def negation_tasks(results: Results) -> Plot:
         "Negation, task by task",
         "Left or above: accuracy on the task whose vector was subtracted (lower is better). Right "
         f"or below: accuracy on its control task. {control_phrase(results)} "
-        f"{seeds_phrase(results)} {examples_phrase(results)}",
+        f"{seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Two dot plots: target and control accuracy of each task, one mark a method.",
         lambda narrow: _dot_plot(
             results, [("Target (lower is better)", target), ("Control", control)], narrow
@@ -231,7 +192,7 @@ def addition(results: Results) -> Plot:
         f"Addition of all {len(results.tasks)} task vectors",
         f"Mean test accuracy over {len(results.tasks)} tasks, absolute, and divided by the "
         "single-task accuracy of the same regime. Bars: mean; whiskers: 95 % t interval; dots: "
-        f"seeds. {seeds_phrase(results)} {examples_phrase(results)}",
+        f"seeds. {seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Horizontal bars: one a method, absolute and normalized accuracy.",
         lambda narrow: _bar_panels(panels, narrow),
     )
@@ -260,15 +221,15 @@ def negation(results: Results) -> Plot:
         f"Mean test accuracy over {len(results.tasks)} negated tasks, on the task and on its "
         f"control. Dashed: the control's floor, {100 * results.control_share:g} % of its "
         f"pre-trained accuracy, which α respects on validation data. {control_phrase(results)} "
-        f"{seeds_phrase(results)} {examples_phrase(results)}",
+        f"{seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Horizontal bars: target and control accuracy, one a method.",
         draw,
     )
 
 
 def scatter(results: Results) -> Plot:
-    """Post-hoc and linear against non-linear single-task accuracy, a point a task and seed."""
-    others = [m for m in ("posthoc", "linear") if m in results.single]
+    """The linearized regimes against non-linear single-task accuracy, a point a task and seed."""
+    others = [m for m in ("posthoc", "linear", "exact") if m in results.single]
     base = 100 * results.single["nonlinear"]
     shown = np.concatenate([base, *(100 * results.single[m] for m in others)])
     low = max(0.0, 5 * np.floor((np.nanmin(shown) - 2) / 5))
@@ -289,7 +250,7 @@ def scatter(results: Results) -> Plot:
             ax.set_xlabel("Non-linear accuracy [%]")
             ax.set_ylabel(f"{label(m)} accuracy [%]")
             ax.grid()
-        _legend(fig, [_task_handle(t, name) for t, name in enumerate(results.tasks)], narrow, 5)
+        legend(fig, [_task_handle(t, name) for t, name in enumerate(results.tasks)], narrow, 5)
         return fig
 
     return Plot(
@@ -324,7 +285,7 @@ def _mark(ax: Axes, alphas: Floats, values: Floats, chosen: Floats | None, metho
     for alpha, row in zip(chosen, values, strict=True):
         if np.isfinite(alpha):
             ax.plot(
-                alpha, 100 * np.interp(alpha, alphas, row), MARKERS.get(method, "o"), ms=7,
+                alpha, 100 * np.interp(alpha, alphas, row), marker(method), ms=7,
                 color=colour(method), mec=PAPER, mew=0.8, zorder=4, clip_on=False,
             )  # fmt: skip
 
@@ -367,7 +328,7 @@ def sweeps(results: Results) -> Plot:
             _mark(ax, results.alphas, sweep.mean(-1), results.addition[m].alpha, m)
         handles = [Line2D([], [], color=colour("pretrained"), ls="--", label=label("pretrained"))]
         handles += [
-            Line2D([], [], color=colour(m), marker=MARKERS.get(m, "o"), mec=PAPER, label=label(m))
+            Line2D([], [], color=colour(m), marker=marker(m), mec=PAPER, label=label(m))
             for m in found
         ]
         if "joint" in results.addition and split == "test":
@@ -382,7 +343,7 @@ def sweeps(results: Results) -> Plot:
         ax.set_ylabel(f"Mean {split} accuracy [%]")
         ax.margins(x=0.01)
         ax.grid()
-        _legend(fig, handles, narrow)
+        legend(fig, handles, narrow)
         return fig
 
     return Plot(
@@ -390,7 +351,7 @@ def sweeps(results: Results) -> Plot:
         "Accuracy along α",
         f"Mean {split} accuracy over {len(results.tasks)} tasks of θ0 + α Σ τ. Marks: the α chosen "
         "on validation data, one a seed, on that seed's curve; bands: 95 % t interval. "
-        f"{seeds_phrase(results)} {shown}",
+        f"{seeds_phrase(results.seeds)} {shown}",
         f"Line plot: mean {split} accuracy against alpha, a curve a regime.",
         draw,
     )
@@ -421,14 +382,14 @@ def sweeps_by_task(results: Results) -> Plot:
         fig.supylabel(f"{split.capitalize()} accuracy [%]", fontsize=8.5)
         handles = [Line2D([], [], color=colour("pretrained"), ls="--", label=label("pretrained"))]
         handles += [Line2D([], [], color=colour(m), label=label(m)) for m in found]
-        _legend(fig, handles, narrow)
+        legend(fig, handles, narrow)
         return fig
 
     return Plot(
         "alpha_sweeps_by_task",
         "Accuracy along α, task by task",
         f"{split.capitalize()} accuracy of each task under θ0 + α Σ τ, all tasks' vectors added "
-        f"with one α. Dashed: pre-trained. {seeds_phrase(results)} {shown}",
+        f"with one α. Dashed: pre-trained. {seeds_phrase(results.seeds)} {shown}",
         f"Small line plots: {split} accuracy of each task against alpha, a curve a regime.",
         draw,
     )

@@ -1,176 +1,16 @@
-"""Tables of the results: one list of rows, written as Markdown, CSV, HTML and to the terminal."""
+"""Tables of the accuracies, error maps, cosines and claims."""
 
-import csv
-import html
-import io
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table as RichTable
 
-from linearize.report.results import Floats, Results
-from linearize.report.stats import over_seeds
+from linearize.report.claims import claims_table
+from linearize.report.compare.results import Results
+from linearize.report.compare.training import training
+from linearize.report.node import Floats
+from linearize.report.stats import seeds_phrase
 from linearize.report.style import REGIMES, label, ordered
-
-NONE = "–"
-MEAN = "Mean"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is printed, and the number behind it where there is one."""
-
-    text: str
-    value: float | None = None
-    half: float | None = None
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; ``name`` is its file's name, column 0 names the row."""
-
-    name: str
-    title: str
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-    def markdown(self) -> str:
-        """GitHub Markdown, title and caption included; the best regime is bold."""
-        numeric = self._numeric()
-        head = "| " + " | ".join(_escape(c) for c in self.columns) + " |"
-        rule = "|" + "|".join("---:" if n else "---" for n in numeric) + "|"
-        body = [
-            "| "
-            + " | ".join(f"**{_escape(c.text)}**" if c.best else _escape(c.text) for c in row)
-            + " |"
-            for row in self.rows
-        ]
-        return "\n".join([f"### {self.title}", "", head, rule, *body, "", self.caption, ""])
-
-    def csv(self) -> str:
-        """Comma-separated values: numbers in full precision, intervals in columns of their own."""
-        numeric = self._numeric()
-        interval = [
-            any(row[j].half is not None for row in self.rows) for j in range(len(self.columns))
-        ]
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        head: list[str] = []
-        for name, wide in zip(self.columns, interval, strict=True):
-            head += [name, f"{name} ± (95 %)"] if wide else [name]
-        writer.writerow(head)
-        for row in self.rows:
-            line: list[str] = []
-            for cell, wide, number in zip(row, interval, numeric, strict=True):
-                line.append(_full(cell.value) if number else cell.text)
-                if wide:
-                    line.append(_full(cell.half))
-            writer.writerow(line)
-        return out.getvalue()
-
-    def html(self) -> str:
-        """A ``<table>`` with row and column headers, inside a region that may scroll."""
-        numeric = self._numeric()
-        head = "".join(
-            f'<th scope="col"{_class(n)}>{html.escape(c)}</th>'
-            for c, n in zip(self.columns, numeric, strict=True)
-        )
-        body = []
-        for row in self.rows:
-            cells = [f'<th scope="row">{html.escape(row[0].text)}</th>']
-            for cell, number in zip(row[1:], numeric[1:], strict=True):
-                text = _html_number(cell.text) if number else html.escape(cell.text)
-                text = f"<strong>{text}</strong>" if cell.best else text
-                cells.append(f"<td{_class(number)}>{text}</td>")
-            kind = ' class="mean"' if row[0].text == MEAN else ""
-            body.append(f"<tr{kind}>{''.join(cells)}</tr>")
-        title = html.escape(self.title)
-        return (
-            f'<div class="scroll" role="region" tabindex="0" aria-label="{title}">'
-            f'<table id="table-{self.name}"><caption>{title}</caption>'
-            f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-            f'<p class="caption">{html.escape(self.caption)}</p>'
-        )
-
-    def rich(self) -> RichTable:
-        """The table for a terminal."""
-        table = RichTable(title=self.title, caption=self.caption, title_justify="left")
-        table.caption_justify = "left"
-        for j, (name, number) in enumerate(zip(self.columns, self._numeric(), strict=True)):
-            width = max((len(row[j].text) for row in self.rows), default=0)
-            table.add_column(
-                name,
-                justify="right" if number else "left",
-                overflow="fold",
-                min_width=width if width <= 20 else None,
-            )
-        for row in self.rows:
-            table.add_row(
-                *(f"[bold]{_plain(c.text)}[/]" if c.best else _plain(c.text) for c in row)
-            )
-        return table
-
-    def _numeric(self) -> list[bool]:
-        return [
-            any(row[j].value is not None for row in self.rows)
-            or (bool(self.rows) and all(row[j].text == NONE for row in self.rows))
-            for j in range(len(self.columns))
-        ]
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
-def _full(value: float | None) -> str:
-    return "" if value is None or not np.isfinite(value) else repr(float(value))
-
-
-def _class(number: bool) -> str:
-    return ' class="number"' if number else ""
-
-
-def _html_number(text: str) -> str:
-    mean, plus, half = text.partition(" ± ")
-    tail = f' <span class="half">± {html.escape(half)}</span>' if plus else ""
-    return html.escape(mean) + tail
-
-
-def percent(values: Floats) -> Cell:
-    """A cell of fractions over seeds, shape (S,): percent with one decimal, ± the half width."""
-    mean, half = (100 * float(x) for x in over_seeds(values))
-    return _cell(mean, half, 1)
-
-
-def fixed(value: float, digits: int) -> str:
-    """A number with a fixed count of decimals, a true minus, and no negative zero.
-
-    >>> fixed(-0.25, 1), fixed(-0.001, 2)
-    ('−0.2', '0.00')
-    """
-    return f"{value:z.{digits}f}".replace("-", "−")
-
-
-def _cell(mean: float, half: float, digits: int) -> Cell:
-    if not np.isfinite(mean):
-        return Cell(NONE)
-    text = fixed(mean, digits)
-    if not np.isfinite(half):
-        return Cell(text, mean)
-    return Cell(f"{text} ± {half:.{digits}f}", mean, half)
-
-
-def _number(values: Floats, digits: int) -> Cell:
-    mean, half = (float(x) for x in over_seeds(values))
-    return _cell(mean, half, digits)
+from linearize.report.table import MEAN, NONE, Cell, Table, freeze, number, percent
 
 
 def _alpha(values: Floats | None) -> Cell:
@@ -181,11 +21,11 @@ def _alpha(values: Floats | None) -> Cell:
 
 
 def _highlight(rows: list[list[Cell]], methods: list[str], column: int, low: bool = False) -> None:
-    """Marks the best of the three regimes in a column, where two or more are there."""
+    """Marks the best of the regimes in a column, where two or more are there."""
     found = [
-        (cell.value, i)
+        (kept.value, i)
         for i, (row, m) in enumerate(zip(rows, methods, strict=True))
-        if m in REGIMES and (cell := row[column]).value is not None
+        if m in REGIMES and (kept := row[column]).value is not None
     ]
     if len(found) < 2:
         return
@@ -200,18 +40,6 @@ def _highlight_row(row: list[Cell], methods: list[str], low: bool = False) -> li
     cells = [[c] for c in row[1:]]
     _highlight(cells, methods, 0, low)
     return [row[0], *(c[0] for c in cells)]
-
-
-def _freeze(rows: Iterable[Iterable[Cell]]) -> tuple[tuple[Cell, ...], ...]:
-    return tuple(tuple(row) for row in rows)
-
-
-def seeds_phrase(results: Results) -> str:
-    """How the numbers came about: seeds and interval, for captions."""
-    n = len(results.seeds)
-    if n == 1:
-        return f"One seed ({results.seeds[0]}): no interval."
-    return f"Mean ± 95 % t interval over {n} seeds."
 
 
 def examples_phrase(results: Results) -> str:
@@ -256,7 +84,7 @@ def summary(results: Results) -> Table:
     return Table(
         "summary",
         "Summary",
-        f"Accuracy in %, mean over {len(results.tasks)} tasks. {seeds_phrase(results)} "
+        f"Accuracy in %, mean over {len(results.tasks)} tasks. {seeds_phrase(results.seeds)} "
         "Addition: all task vectors at one α chosen on validation data. Negation: lower target "
         "is better, control should stay. Bold: best of the regimes.",
         (
@@ -267,7 +95,7 @@ def summary(results: Results) -> Table:
             "Negation: target ↓",
             "Negation: control",
         ),
-        _freeze(rows),
+        freeze(rows),
     )
 
 
@@ -281,7 +109,7 @@ def _by_task(
         rows.append(_highlight_row(row, methods, low))
     mean = [Cell(MEAN), *(percent(columns[m].mean(-1)) for m in methods)]
     rows.append(_highlight_row(mean, methods, low))
-    return Table(name, title, caption, ("Task", *(label(m) for m in methods)), _freeze(rows))
+    return Table(name, title, caption, ("Task", *(label(m) for m in methods)), freeze(rows))
 
 
 def _with_pretrained(results: Results, more: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -297,7 +125,7 @@ def single(results: Results) -> Table:
         results,
         "single",
         "Single-task accuracy",
-        f"Test accuracy in % after fine-tuning on the task alone. {seeds_phrase(results)} "
+        f"Test accuracy in % after fine-tuning on the task alone. {seeds_phrase(results.seeds)} "
         f"{examples_phrase(results)}".strip(),
         _with_pretrained(results, results.single),
         low=False,
@@ -326,9 +154,9 @@ def addition(results: Results) -> Table:
         "addition",
         f"Addition of {len(results.tasks)} task vectors",
         "Test accuracy in %, mean over the tasks; normalized: divided by the single-task accuracy "
-        f"of the same regime. α chosen on validation data. {seeds_phrase(results)}",
+        f"of the same regime. α chosen on validation data. {seeds_phrase(results.seeds)}",
         ("Method", "α", "Absolute", "Normalized"),
-        _freeze(rows),
+        freeze(rows),
     )
 
 
@@ -338,7 +166,7 @@ def addition_by_task(results: Results) -> Table:
         results,
         "addition_by_task",
         "Addition, per task: absolute accuracy",
-        f"Test accuracy in % of the model with all vectors added. {seeds_phrase(results)}",
+        f"Test accuracy in % of the model with all vectors added. {seeds_phrase(results.seeds)}",
         _with_pretrained(results, {m: a.accuracy for m, a in results.addition.items()}),
         low=False,
     )
@@ -356,7 +184,7 @@ def addition_by_task_normalized(results: Results) -> Table:
         "addition_by_task_normalized",
         "Addition, per task: normalized accuracy",
         "Test accuracy after addition divided by the single-task accuracy of the same regime, "
-        f"in %. {seeds_phrase(results)}",
+        f"in %. {seeds_phrase(results.seeds)}",
         columns,
         low=False,
     )
@@ -401,9 +229,9 @@ def negation(results: Results) -> Table:
         "Negation",
         "Test accuracy in %, mean over the tasks, each task's vector subtracted alone. α minimises "
         f"the target's validation accuracy while the control keeps {share} of its "
-        f"pre-trained accuracy. {control_phrase(results)} {seeds_phrase(results)}",
+        f"pre-trained accuracy. {control_phrase(results)} {seeds_phrase(results.seeds)}",
         ("Method", "α", "Target ↓", "Control"),
-        _freeze(rows),
+        freeze(rows),
     )
 
 
@@ -423,7 +251,7 @@ def negation_by_task(results: Results, part: str) -> Table:
         f"negation_{part}_by_task",
         f"Negation, per task: {part} accuracy",
         f"Test accuracy in % {what} after subtracting the task's vector. {control_phrase(results)} "
-        f"{seeds_phrase(results)}",
+        f"{seeds_phrase(results.seeds)}",
         columns,
         low=part == "target",
     )
@@ -433,15 +261,15 @@ def cosine(results: Results, regime: str) -> Table:
     """Cosines between the task vectors of one regime."""
     values = results.cosine[regime]
     rows = [
-        [Cell(a), *(_number(values[:, i, j], 3) for j in range(len(results.tasks)))]
+        [Cell(a), *(number(values[:, i, j], 3) for j in range(len(results.tasks)))]
         for i, a in enumerate(results.tasks)
     ]
     return Table(
         f"cosine_{regime}",
         f"Cosines between task vectors: {label(regime).lower()}",
-        f"{seeds_phrase(results)}",
+        f"{seeds_phrase(results.seeds)}",
         ("Task", *results.tasks),
-        _freeze(rows),
+        freeze(rows),
     )
 
 
@@ -461,9 +289,9 @@ def error_maps(results: Results) -> Table:
                 [
                     Cell(" + ".join(m.tasks)),
                     Cell(label(regime)),
-                    _number(box.mean((1, 2)), 3),
-                    _number(box.max((1, 2)), 3),
-                    _number(total.mean((1, 2)), 3),
+                    number(box.mean((1, 2)), 3),
+                    number(box.max((1, 2)), 3),
+                    number(total.mean((1, 2)), 3),
                 ]
             )
         for column in (2, 3, 4):
@@ -475,21 +303,9 @@ def error_maps(results: Results) -> Table:
         "error_maps",
         "Disentanglement error ξ",
         f"{first.distance[:1].upper()}{first.distance[1:]}, {tasks}; mean and maximum inside the "
-        f"search box, mean over the whole map; lower is better. {seeds_phrase(results)}",
+        f"search box, mean over the whole map; lower is better. {seeds_phrase(results.seeds)}",
         ("Pair", "Regime", "Mean in box ↓", "Maximum in box ↓", "Mean of map ↓"),
-        _freeze(rows),
-    )
-
-
-def claims(results: Results) -> Table:
-    """The papers' claims that the run touches, and whether they held."""
-    verdict = {True: "held", False: "did not hold", None: "not decided"}
-    return Table(
-        "claims",
-        "Claims of the papers",
-        "Decided by the numbers of this run alone.",
-        ("Claim", "Held?", "Evidence"),
-        _freeze([Cell(c.text), Cell(verdict[c.held]), Cell(c.evidence)] for c in results.claims),
+        freeze(rows),
     )
 
 
@@ -513,7 +329,7 @@ def tasks(results: Results) -> Table:
         "Tasks",
         "Examples a split; chance: 100 % divided by the number of classes.",
         ("Task", "Classes", "Train", "Validation", "Test", "Chance"),
-        _freeze(rows),
+        freeze(rows),
     )
 
 
@@ -522,6 +338,8 @@ def all_tables(results: Results) -> list[Table]:
     tables = [summary(results), tasks(results)]
     if results.single:
         tables.append(single(results))
+    if results.training:
+        tables.append(training(results))
     if results.addition:
         tables += [addition(results), addition_by_task(results)]
         if any(a.normalized is not None for a in results.addition.values()):
@@ -536,15 +354,5 @@ def all_tables(results: Results) -> list[Table]:
         tables.append(error_maps(results))
     tables += [cosine(results, regime) for regime in ordered(dict(results.cosine))]
     if results.claims:
-        tables.append(claims(results))
+        tables.append(claims_table(results.claims))
     return tables
-
-
-def print_tables(results: Results, console: Console | None = None) -> None:
-    """Prints the main tables to a terminal (per-task tables are in the files and on the page)."""
-    console = console or Console()
-    shown = ("summary", "single", "addition", "negation", "error_maps", "claims")
-    for table in all_tables(results):
-        if table.name in shown:
-            console.print(table.rich())
-            console.print()

@@ -1,0 +1,176 @@
+"""The main job: three regimes of task arithmetic side by side."""
+
+import dataclasses
+import difflib
+from typing import Literal
+
+from linearize.config.files import ConfigError, require
+from linearize.train import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Which pretrained model, and how much of it."""
+
+    name: str = "vit_s_focus"
+    image_size: int = 28
+    """Side in pixels that images are resized to inside the model."""
+    blocks: int | None = 6
+    """How many blocks to keep, counted from the input; all where None."""
+    pretrained: bool = True
+    """False draws the weights at random, from ``seed``: the control for what pre-training does."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.image_size > 0, "model.image_size", self.image_size, "give a positive side")
+        require(
+            self.blocks is None or self.blocks > 0, "model.blocks", self.blocks, "keep at least 1"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which tasks, and how many examples of each split at most."""
+
+    tasks: tuple[str, ...] = ("mnist",)
+    control: str = "digits"
+    """A task that nothing is trained on; negation must leave its accuracy alone."""
+    image_size: int = 28
+    train: int = 2000
+    validation: int = 500
+    test: int = 1000
+    seed: int = 0
+    """Decides the splits; a run's own seeds decide heads and data order."""
+
+    def __post_init__(self) -> None:
+        require(len(self.tasks) >= 2, "data.tasks", self.tasks, "name two tasks or more")
+        require(
+            len(set(self.tasks)) == len(self.tasks), "data.tasks", self.tasks, "name each task once"
+        )
+        require(
+            self.control not in self.tasks,
+            "data.control",
+            self.control,
+            "the control task must not be one of data.tasks",
+        )
+        for split in ("train", "validation", "test"):
+            count = getattr(self, split)
+            require(count > 0, f"data.{split}", count, "give a positive count")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """The frozen head that stands in for CLIP's text head, made at θ0 from training examples."""
+
+    kind: Literal["prototype", "probe"] = "prototype"
+    shots: int = 10
+    """Labelled training examples a class."""
+    temperature: float = 20.0
+    normalize: bool = True
+    """False makes prototypes' logits affine in the features; a probe's always are."""
+
+    def __post_init__(self) -> None:
+        require(self.shots > 0, "head.shots", self.shots, "give a positive count")
+        require(self.temperature > 0, "head.temperature", self.temperature, "must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class EditConfig:
+    """How the scaling coefficient is searched on validation data."""
+
+    low: float = 0.0
+    high: float = 1.0
+    points: int = 21
+    retained: float = 0.95
+    """Share of the control task's pre-trained accuracy that negation must keep."""
+    sweep_test: bool = True
+    """Measure test accuracy along all of α for the figure, not at the chosen α alone."""
+
+    def __post_init__(self) -> None:
+        require(self.points >= 2, "edit.points", self.points, "a search needs two points or more")
+        require(self.low < self.high, "edit.low", self.low, f"must be below high={self.high}")
+        require(0 < self.retained <= 1, "edit.retained", self.retained, "a share in (0, 1]")
+
+
+@dataclasses.dataclass(frozen=True)
+class MapConfig:
+    """Which pairs of tasks get a disentanglement error map, on which grid."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    low: float = -3.0
+    high: float = 3.0
+    points: int = 21
+    n_eval: int = 500
+    """Examples of each task, drawn from its test split."""
+    search_box: tuple[float, float] = (-1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        require(self.points >= 2, "map.points", self.points, "a map needs two points a side")
+        require(self.low < self.high, "map.low", self.low, f"must be below high={self.high}")
+        require(self.n_eval > 0, "map.n_eval", self.n_eval, "give a positive count")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactConfig:
+    """Linear fine-tuning to its optimum: mean cross-entropy + (l2 / 2) ‖τ‖²."""
+
+    l2: float = 1e-2
+    solver: Literal["auto", "dual", "gauss_newton"] = "auto"
+    """On the kernel of the logits, which an affine head has, or in weight space."""
+    tolerance: float = 1e-5
+    """On the objective, in nats, by its gradient norm² / (2 l2)."""
+    max_iterations: int = 50
+    """Newton steps at most."""
+    max_products: int = 2000
+    """Passes over the training split at most, in weight space."""
+    batch_size: int = 64
+    """Examples a pass in training."""
+
+    def __post_init__(self) -> None:
+        require(self.l2 > 0, "exact.l2", self.l2, "must be positive, or there is no optimum")
+        for name in ("tolerance", "max_iterations", "max_products", "batch_size"):
+            value = getattr(self, name)
+            require(value > 0, f"exact.{name}", value, "must be positive")
+
+
+Baseline = Literal["random", "gradient_ascent", "joint"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """The main job: three regimes of task arithmetic side by side."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig(tasks=("mnist", "animals"))
+    head: HeadConfig = HeadConfig()
+    nonlinear: TrainConfig = TrainConfig()
+    """Fine-tuning of f itself; its task vectors serve the post-hoc regime too."""
+    linear: TrainConfig = TrainConfig()
+    """Fine-tuning of f's linearization."""
+    exact: ExactConfig | None = None
+    """The optimum of that as one more regime; None leaves it out."""
+    trainable: str | None = None
+    """Regular expression of the parameter names to train; all where None."""
+    edit: EditConfig = EditConfig()
+    map: MapConfig = MapConfig()
+    baselines: tuple[Baseline, ...] = ("random", "gradient_ascent", "joint")
+    seeds: tuple[int, ...] = (0,)
+    """Each draws its own heads and data order; intervals are over them."""
+    random_init: bool = False
+    """Also run the two trained regimes from random weights, to see what pre-training does."""
+    batch_size: int = 256
+    """Examples a call in evaluation."""
+
+    def __post_init__(self) -> None:
+        require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")
+        require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
+        for name, recipe in (("nonlinear", self.nonlinear), ("linear", self.linear)):
+            try:
+                recipe.total_steps(self.data.train)
+            except ValueError as error:
+                raise ConfigError(f"{name}: {error}") from error
+        for pair in self.map.pairs:
+            for task in pair:
+                near = difflib.get_close_matches(task, self.data.tasks, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                require(task in self.data.tasks, "map.pairs", task, f"not one of data.tasks{hint}")

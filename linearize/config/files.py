@@ -1,0 +1,103 @@
+"""A configuration to JSON and back, checked field by field."""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+C = TypeVar("C")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names the field, the value and a remedy."""
+
+
+def require(holds: bool, field: str, value: object, remedy: str) -> None:
+    """Refuse the field's value unless it holds.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not holds:
+        raise ConfigError(f"{field}={value!r}: {remedy}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as JSON's types."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
+    """The configuration that :func:`to_dict` wrote.
+
+    Raises:
+        ConfigError: a field that ``kind`` does not have, or a value of the wrong kind.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name in values:
+        near = difflib.get_close_matches(name, fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(fields))}"
+        require(name in fields, f"{where}{name}", values[name], f"no such option; {hint}")
+    return kind(**{n: _value(hints[n], v, f"{where}{n}") for n, v in values.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _value(next(a for a in args if a is not type(None)), value, where)
+    if dataclasses.is_dataclass(hint):
+        require(isinstance(value, Mapping), where, value, "expected a mapping of options")
+        return from_dict(typing.cast(type, hint), value, f"{where}.")
+    if origin is tuple:
+        require(isinstance(value, list | tuple), where, value, "expected a list")
+        inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        return tuple(_value(i, v, where) for i, v in zip(inner, value, strict=True))
+    return value
+
+
+def completed(kind: type[C], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's JSON where an option that did not exist at its time has its default.
+
+    A file that does not fit ``kind`` is returned as it is.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config:
+    ...     steps: int = 1
+    ...     new: float | None = None
+    >>> completed(Config, {"steps": 3})
+    {'steps': 3, 'new': None}
+    """
+    try:
+        return to_dict(from_dict(kind, values))
+    except (AttributeError, TypeError, ValueError):
+        return dict(values)
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Lines ``field: a -> b`` for each leaf in which two JSON trees differ."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        lines = []
+        for key in sorted(set(a) | set(b)):
+            lines += differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)
+        return lines
+    return [] if a == b else [f"{where}: {a!r} -> {b!r}"]
+
+
+def load_config(kind: type[C], path: str | Path) -> C:
+    """A configuration from the ``config.json`` of an earlier run.
+
+    Raises:
+        ConfigError: the file cannot be read, or does not fit ``kind``.
+    """
+    try:
+        values = json.loads(Path(path).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable configuration ({error})") from error
+    return from_dict(kind, values)

@@ -1,0 +1,100 @@
+"""Whether gradients stay where they were: the second condition of kernel behaviour, directly."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from linearize import tree
+from linearize.evaluate.batches import as_arguments
+from linearize.ntk.behavior import FixedFeatures
+from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
+from linearize.ntk.programs import remembered
+from linearize.types import Apply, Array, Params, PyTree
+
+
+def feature_change(
+    f: Apply,
+    params_t: Params,
+    params_0: Params,
+    x: PyTree,
+    *,
+    params_filter: tree.Pattern = None,
+    batch_size: int = 4,
+) -> FixedFeatures:
+    """‖∇f_c(x; θ_t) − ∇f_c(x; θ0)‖ / ‖∇f_c(x; θ0)‖ for each example x and output c.
+
+    Condition 2 of kernel behaviour (*A Kernel-Based View of Language Model Fine-Tuning*,
+    Definition 3.2: ∇f(ξ; θ_t) ≈ ∇f(ξ; θ0)). Gradients are subtracted before they are squared, so
+    that small changes keep their digits; :func:`linearize.ntk.fixed_features` gets along with
+    kernels instead. Two reverse passes an example and output, and two gradients held for each of
+    ``batch_size`` of them.
+
+    Args:
+        f: the model, ``f(params, *inputs) -> outputs``.
+        params_t: the parameters now.
+        params_0: those they began from.
+        x: N examples: an array, or a tuple of arrays for a model of several arguments.
+        params_filter: which leaves gradients are taken in (:func:`linearize.tree.select`).
+        batch_size: gradients taken together.
+
+    Raises:
+        ValueError: as :func:`linearize.ntk.kernel`; an output whose gradient at θ0 is zero or not
+            finite on some example.
+        StructureMismatch: the two trees differ in names or shapes.
+
+    >>> f = lambda params, x: x @ params["w"] ** 2
+    >>> old, new = {"w": jnp.ones((1, 1))}, {"w": 1.5 * jnp.ones((1, 1))}
+    >>> feature_change(f, new, old, jnp.array([[2.0]])).per_point.tolist()  # d(w²) = 2 w
+    [[0.5]]
+    """
+    tree.check_match(params_0, params_t, what="params_t")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; expected 1 or more")
+    inputs = jax.tree.map(jnp.asarray, as_arguments(x))
+    point = pointwise(f, params_0, inputs, params_filter)
+    both = remembered(
+        ("feature_change", point.key, batch_size),
+        lambda: jax.jit(partial(_squares, point, at_once=batch_size)),
+    )
+    moved, norm = both(params_t, params_0, inputs)
+    squares, start = np.asarray(moved, np.float64), np.asarray(norm, np.float64)
+    bad = np.argwhere(~np.isfinite(squares) | ~(start > 0) | ~np.isfinite(start))
+    if len(bad):
+        n, c = bad[0]
+        raise ValueError(
+            f"the gradient of output {c} of example {n} is zero or not finite ({start[n, c]:.3g} "
+            f"squared at θ0), as in {len(bad)} of {start.size} cases; no change is relative to "
+            "it: leave such examples out, or check params_filter"
+        )
+    per_point = np.sqrt(squares / start)
+    return FixedFeatures(float(per_point.mean()), per_point)
+
+
+def _squares(
+    point: Pointwise, params_t: Params, params_0: Params, inputs: Inputs, at_once: int
+) -> tuple[Array, Array]:
+    """‖∇_t − ∇_0‖² and ‖∇_0‖², (N, C) each."""
+
+    def gradient(params: Params, example: Inputs, e: Array) -> dict[str, Array]:
+        def output(named: dict[str, Array]) -> Array:
+            return jnp.vdot(point(params, named, example), e)
+
+        return jax.grad(output)(point.pick(params))
+
+    def one(example_and_output: tuple[Inputs, Array]) -> tuple[Array, Array]:
+        then, now = (gradient(p, *example_and_output) for p in (params_0, params_t))
+        gaps = jax.tree.map(jnp.subtract, now, then)
+        moved, norm = (
+            sum(jnp.sum(jnp.square(leaf.astype(point.dtype))) for leaf in jax.tree.leaves(g))
+            for g in (gaps, then)
+        )
+        return jnp.asarray(moved), jnp.asarray(norm)
+
+    n, C = jax.tree.leaves(inputs)[0].shape[0], point.outputs
+    every = jax.tree.map(lambda a: jnp.repeat(a, C, axis=0), inputs)
+    units = jnp.tile(jnp.eye(C, dtype=point.dtype), (n, 1))
+    found = lax.map(one, (every, units), batch_size=at_once)
+    return found[0].reshape(n, C), found[1].reshape(n, C)

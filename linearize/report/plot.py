@@ -1,0 +1,51 @@
+"""A figure in the layouts of a desktop and of a phone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from linearize.report.style import PAPER, colour, label, marker
+
+WIDE, NARROW = 9.0, 3.7
+"""Widths in inches: for a desktop and paper, and for a phone."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure to draw: ``draw(narrow)`` gives the desktop's or the phone's layout.
+
+    Call it inside ``matplotlib.rc_context(style.PLAIN)``.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    draw: Callable[[bool], Figure]
+
+
+def figure(narrow: bool, height: float) -> Figure:
+    """An empty figure of the right width; height in inches."""
+    return Figure(figsize=(NARROW if narrow else WIDE, height), layout="constrained")
+
+
+def legend(fig: Figure, handles: Sequence[Line2D], narrow: bool, ncols: int = 8) -> None:
+    """A legend above the axes, of two columns on a phone."""
+    fig.legend(
+        handles=list(handles),
+        loc="outside upper left",
+        ncols=min(2 if narrow else ncols, len(handles)),
+        handletextpad=0.5,
+        columnspacing=1.4,
+        borderaxespad=0.2,
+    )
+
+
+def handle(method: str, text: str | None = None) -> Line2D:
+    """The mark of a method for a legend."""
+    return Line2D(
+        [], [], color=colour(method), marker=marker(method), ls="none", ms=6,
+        mec=PAPER, mew=0.5, label=text or label(method),
+    )  # fmt: skip
