@@ -40,7 +40,7 @@ def packaged() -> KernelBehaviorConfig:
     """
     return KernelBehaviorConfig(
         model=ModelConfig(blocks=4),
-        data=FewShotConfig(tasks=("mnist", "scripts"), shots=8, validation=100, test=200),
+        data=FewShotConfig(tasks=("mnist", "animals"), shots=8, validation=100, test=200),
         head=HeadConfig(shots=8),
         sgd=recipe("sgd", 3e-5, steps=64, batch_size=16),
         adam=recipe("adam", 3e-5, steps=64, batch_size=16),

@@ -17,8 +17,8 @@ import tyro
 from linearize import io
 
 TABLES = (
-    *("summary", "single", "addition", "negation", "error_map", "claims", "cosine"),
-    *("slopes", "by_width", "learning"),
+    *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
+    *("single", "addition", "negation", "error_map", "claims", "cosine"),
 )
 RESULTS = Path("docs/results")
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-REGIMES = ("nonlinear", "posthoc", "linear")
+REGIMES = ("nonlinear", "posthoc", "linear", "exact")
 
 LABELS = {
     "pretrained": "Pre-trained",
@@ -16,6 +16,7 @@ LABELS = {
     "nonlinear": "Non-linear",
     "posthoc": "Post-hoc linearized",
     "linear": "Linear",
+    "exact": "Exact linear",
     "joint": "Joint training",
     "sgd": "SGD",
     "adam": "Adam",
@@ -34,6 +35,7 @@ COLOURS = {  # Okabe and Ito's palette, which survives every common colour blind
     "nonlinear": "#0072b2",
     "posthoc": "#e69f00",
     "linear": "#009e73",
+    "exact": "#56b4e9",
     "joint": "#4d535a",
 }
 
@@ -48,6 +50,7 @@ MARKERS = {
     "nonlinear": "o",
     "posthoc": "^",
     "linear": "s",
+    "exact": "P",
     "joint": "D",
 }
 

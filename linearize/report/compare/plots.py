@@ -84,7 +84,7 @@ def _dot_plot(
 
 
 def single_task(results: Results) -> Plot:
-    """Single-task accuracy of the three regimes and of the pre-trained model."""
+    """Single-task accuracy of the regimes and of the pre-trained model."""
     series = {"pretrained": results.pretrained}
     if results.random_init is not None:
         series["random_init"] = results.random_init
@@ -228,8 +228,8 @@ def negation(results: Results) -> Plot:
 
 
 def scatter(results: Results) -> Plot:
-    """Post-hoc and linear against non-linear single-task accuracy, a point a task and seed."""
-    others = [m for m in ("posthoc", "linear") if m in results.single]
+    """The linearized regimes against non-linear single-task accuracy, a point a task and seed."""
+    others = [m for m in ("posthoc", "linear", "exact") if m in results.single]
     base = 100 * results.single["nonlinear"]
     shown = np.concatenate([base, *(100 * results.single[m] for m in others)])
     low = max(0.0, 5 * np.floor((np.nanmin(shown) - 2) / 5))

@@ -74,6 +74,7 @@ class Results:
     cosine: Mapping[str, Floats]  # (S, T, T)
     maps: tuple[PairMap, ...]
     claims: tuple[Claim, ...]
+    training: Mapping[str, Mapping[str, Floats]]  # regime -> what was recorded -> (S, T)
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,10 @@ def parse(raw: Any) -> Results:
         cosine={m: top.numbers(f"cosine/{m}", (S, T, T)) for m in top.mapping("cosine")},
         maps=tuple(_pair_map(node, S, tasks) for node in top.children("maps")),
         claims=claims.read(top),
+        training={
+            m: {k: top.numbers(f"training/{m}/{k}", (S, T)) for k in top.mapping(f"training/{m}")}
+            for m in top.mapping("training")
+        },
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from linearize.report.claims import claims_table
 from linearize.report.compare.results import Results
+from linearize.report.compare.training import training
 from linearize.report.node import Floats
 from linearize.report.stats import seeds_phrase
 from linearize.report.style import REGIMES, label, ordered
@@ -20,7 +21,7 @@ def _alpha(values: Floats | None) -> Cell:
 
 
 def _highlight(rows: list[list[Cell]], methods: list[str], column: int, low: bool = False) -> None:
-    """Marks the best of the three regimes in a column, where two or more are there."""
+    """Marks the best of the regimes in a column, where two or more are there."""
     found = [
         (kept.value, i)
         for i, (row, m) in enumerate(zip(rows, methods, strict=True))
@@ -337,6 +338,8 @@ def all_tables(results: Results) -> list[Table]:
     tables = [summary(results), tasks(results)]
     if results.single:
         tables.append(single(results))
+    if results.training:
+        tables.append(training(results))
     if results.addition:
         tables += [addition(results), addition_by_task(results)]
         if any(a.normalized is not None for a in results.addition.values()):
