@@ -16,3 +16,4 @@ from linearize.config.files import differences as differences
 from linearize.config.files import from_dict as from_dict
 from linearize.config.files import load_config as load_config
 from linearize.config.files import to_dict as to_dict
+from linearize.config.localization import LocalizationConfig as LocalizationConfig
