@@ -22,8 +22,8 @@ def debug() -> LocalizationConfig:
         nonlinear=compare.recipe(1e-3, steps=20, batch_size=32, warmup=2),
         linear=compare.recipe(1e-3, steps=20, batch_size=32, warmup=2),
         points=12,
-        random_tasks=("mnist", "digits"),
-        map=MapConfig(pairs=(("mnist", "digits"),), low=-1.0, high=1.0, points=5, n_eval=40),
+        random_tasks=("mnist", "fashion_mnist", "digits"),
+        map=MapConfig(pairs=(("mnist", "digits"),), low=-1.0, high=1.0, points=5, n_eval=80),
         seeds=(0, 1),
     )
 

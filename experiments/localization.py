@@ -165,7 +165,7 @@ def target_kernel(
         kernel,
         evaluate.outputs(f, at, images, config.batch_size),
         labels,
-        [f"{task}/{row}" for task, rows in drawn.items() for row in rows],
+        np.array([f"{task}/{row}" for task, rows in drawn.items() for row in rows]),
         tree.fingerprint(setting.params0),
         {"target": target, "tasks": list(names), "output": config.output, "seed": setting.seed},
     )

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from linearize.report.localization.results import Relation, Results
 from linearize.report.localization.tables import NAMES, interval
+from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure, legend
 from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, colour, label, shorten
@@ -224,6 +225,7 @@ def scatter(results: Results) -> Plot:
                         f"{names[a]}, {names[b]}", (px, py), xytext=(5, 5), fontsize=7,
                         textcoords="offset points", zorder=4,
                     )  # fmt: skip
+            ax.set(xlim=_around(across), ylim=_around(up))
             ax.set_title(f"{label(regime)}: {_rho(results.relations, regime)}", fontsize=8.5)
             ax.set_xlabel("energy on the control, mean of both directions")
             ax.grid(alpha=0.6)
@@ -240,6 +242,12 @@ def scatter(results: Results) -> Plot:
         f"Scatter plots of ξ against energy on the control, {len(results.xi)} regimes.",
         draw,
     )
+
+
+def _around(values: Floats) -> tuple[float, float]:
+    """Limits around the points alone: an interval may reach beyond what can be drawn."""
+    margin = 0.15 * (np.ptp(values) or 0.1)
+    return float(values.min() - margin), float(values.max() + margin)
 
 
 def _rho(relations: Sequence[Relation], regime: str) -> str:
