@@ -1,6 +1,6 @@
 """Presets by experiment: functions that return a configuration; docstrings are the notebook."""
 
-from configs import compare, kernel_behavior, width
+from configs import compare, kernel_behavior, localization, width
 
 COMPARE = {
     "debug": compare.debug,
@@ -20,3 +20,9 @@ WIDTH = {
     "mlp": width.mlp,
 }
 """Presets of ``experiments.width``, kernel behaviour against width."""
+
+LOCALIZATION = {
+    "debug": localization.debug,
+    "packaged": localization.packaged,
+}
+"""Presets of ``experiments.localization``, eigenfunctions of the kernel and the error beside."""
