@@ -75,7 +75,9 @@ def test_the_measures_are_those_of_the_saved_vector(finished):
     expected = np.linalg.norm(logits - linear) / np.linalg.norm(logits - f0)
     assert measured["gap"] == pytest.approx(expected, rel=1e-3)
     moved = along["movement"]["all"][1][2]
-    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(setting.params0)))
+    norm = np.sqrt(
+        sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(setting.params0["backbone"]))
+    )
     assert moved == pytest.approx(float(tau.norm()) / norm, rel=1e-4)
 
 
