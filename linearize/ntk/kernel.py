@@ -3,6 +3,8 @@
 import itertools
 import logging
 import math
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +17,9 @@ from linearize import tree
 from linearize.evaluate.batches import as_arguments, count, track, window
 from linearize.evaluate.choices import one_of
 from linearize.ntk import contract
+from linearize.ntk.compiled import jit
 from linearize.ntk.contract import LAYOUTS, Output
-from linearize.ntk.jacobian import RULES
+from linearize.ntk.jacobian import RULES, Block
 from linearize.ntk.plan import (
     BUDGET,
     IMPLEMENTATIONS,
@@ -119,7 +122,7 @@ def kernel(
             f"x2 has examples {specification(right)}; expected those of x1: {specification(left)}"
         )
     task = Task(
-        point=point,
+        point=point.without_arrays(),
         output=output,
         rule=rule,
         dtype=jnp.dtype(dtype or point.dtype),
@@ -128,25 +131,61 @@ def kernel(
         symmetric=x2 is None,
         budget=memory,
     )
-    plan = choose(task, implementation, batch_size)
+    task, plan, programs = _prepare(_Key(task, implementation, batch_size, mesh))
     _check_memory(task, plan, on_disk=out is not None)
     store = _open(task, plan, out, left, right, params, optimizer, params_filter)
     log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
-    _fill(store, task, plan, params, left, right, mesh, progress)
+    _fill(store, task, plan, programs, params, left, right, mesh, progress)
     return store.result()
+
+
+class _Key:
+    """What a plan and its programs depend on; equal where they would be the same.
+
+    The parameters' values are no part of it: the kernels of a model along its training share their
+    compilations, as they do under ``jax.jit``.
+    """
+
+    def __init__(
+        self, task: Task, implementation: str, rows: int | None, mesh: Mesh | None
+    ) -> None:
+        self.task, self.implementation, self.rows, self.mesh = task, implementation, rows, mesh
+        point = task.point
+        leaves, structure = jax.tree.flatten((point.params, point.inputs))
+        self._parts = (
+            point.f,
+            point.picked,
+            structure,
+            tuple((leaf.shape, leaf.dtype) for leaf in leaves),
+            (task.output, task.rule, task.dtype, task.n1, task.n2, task.symmetric, task.budget),
+            (implementation, rows, mesh),
+            (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision),
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._parts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self._parts == other._parts
+
+
+@lru_cache(maxsize=32)
+def _prepare(key: _Key) -> tuple[Task, Plan, list[Block]]:
+    plan = choose(key.task, key.implementation, key.rows)
+    return key.task, plan, [_compile(part, key.mesh) for part in plan.parts]
 
 
 def _fill(
     store: Store,
     task: Task,
     plan: Plan,
+    programs: Sequence[Block],
     params: Params,
     left: Inputs,
     right: Inputs,
     mesh: Mesh | None,
     progress: bool,
 ) -> None:
-    compute = [_compile(part, mesh) for part in plan.parts]
     mirrored = task.symmetric and task.rule.symmetric
     starts = [
         (i, j)
@@ -160,7 +199,7 @@ def _fill(
         x1 = window(left, i, -(-min(plan.rows, task.n1) // split) * split)
         same = task.symmetric and i == j and mesh is None
         x2 = None if same else window(right, j, min(plan.rows, task.n2))
-        block = np.asarray(sum(part(params, x1, x2) for part in compute))[:rows1, :rows2]
+        block = np.asarray(sum(part(params, x1, x2) for part in programs))[:rows1, :rows2]
         if not np.isfinite(block).all():
             raise ValueError(_blame(task, params, left, i, rows1, right, j, rows2))
         if mirrored and i != j:
@@ -170,9 +209,9 @@ def _fill(
 
 def _compile(part: Any, mesh: Mesh | None) -> Any:
     if mesh is None:
-        return jax.jit(part)
+        return jit(part)
     split, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
-    return jax.jit(
+    return jit(
         jax.shard_map(
             part, mesh=mesh, in_specs=(whole, split, whole), out_specs=split, check_vma=False
         )

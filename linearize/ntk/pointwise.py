@@ -1,8 +1,8 @@
 """A model seen one example at a time: what a kernel between examples is made of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +40,14 @@ class Pointwise:
         return {n: jnp.asarray(flat[n]) for n in self.picked}
 
     @property
-    def named(self) -> dict[str, Array]:
-        """The leaves in which derivatives are taken."""
-        return self.pick(self.params)
+    def named(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of the leaves in which derivatives are taken."""
+        flat = tree.flatten(self.params)
+        return {n: _spec(flat[n]) for n in self.picked}
+
+    def without_arrays(self) -> "Pointwise":
+        """The same, of parameters' shapes and dtypes: what may be kept between calls."""
+        return replace(self, params=jax.tree.map(_spec, self.params))
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -52,16 +57,17 @@ class Pointwise:
     @cached_property
     def outputs(self) -> int:
         """C, the number of outputs of an example."""
-        named = self.named
-        spec = jax.eval_shape(self, self.params, named, self.inputs)
-        return prod(spec.shape)
+        return self._output().shape[1]
 
     @cached_property
     def dtype(self) -> np.dtype:
         """What kernels are summed in unless the caller says: float32, or wider if θ or f is."""
-        spec = jax.eval_shape(self, self.params, self.named, self.inputs)
-        wide = [jnp.float32, spec.dtype, *(leaf.dtype for leaf in self.named.values())]
+        wide = [jnp.float32, self._output().dtype, *(leaf.dtype for leaf in self.named.values())]
         return jnp.result_type(*wide)
+
+    def _output(self) -> jax.ShapeDtypeStruct:
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), self.inputs)
+        return _alone.eval_shape(self.f, self.picked, self.params, one)
 
 
 def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = None) -> Pointwise:
@@ -97,9 +103,16 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
     if not together or not point.outputs:
         raise ValueError("f has no output; give an f that returns features or logits")
     joined = jnp.concatenate([y.reshape(size, -1) for y in together.values()], axis=1)
-    alone = jax.jit(jax.vmap(partial(point, params, point.named)))(few)
+    alone = _alone(f, point.picked, params, few)
     _check_independent(np.asarray(joined, np.float64), np.asarray(alone, np.float64))
     return point
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _alone(f: Apply, picked: tuple[str, ...], params: Params, few: Inputs) -> Array:
+    """Outputs of examples one at a time, compiled once per function and shapes."""
+    point = Pointwise(f, params, picked, specification(few))
+    return jax.vmap(partial(point, params, {}))(few)
 
 
 def _check_independent(together: np.ndarray, alone: np.ndarray) -> None:
@@ -110,6 +123,10 @@ def _check_independent(together: np.ndarray, alone: np.ndarray) -> None:
             f"{gap:.3g} of {scale:.3g}), so there is no kernel between examples; take f in "
             "evaluation mode (batch norm with stored statistics, no dropout)"
         )
+
+
+def _spec(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
 
 def specification(inputs: Inputs) -> Inputs:

@@ -81,9 +81,7 @@ def test_float32_equals_neural_tangents_to_1e_5(name, implementation):
 def test_infinitely_wide_networks_equal_stax(case):
     made = oracle()
     width = made.WIDTH if case["parametrization"] == "standard" else None
-    ours = ntk.mlp_kernel(
-        *made.infinite_inputs(), **case, weight_std=made.WEIGHT_STD, width=width
-    )
+    ours = ntk.mlp_kernel(*made.infinite_inputs(), **case, weight_std=made.WEIGHT_STD, width=width)
     theirs = reference()[made.infinite_name(case)]
     for kernel, other in zip((ours.nngp, ours.ntk), theirs, strict=True):
         np.testing.assert_allclose(kernel, other, rtol=0, atol=1e-10 * np.abs(other).max())
