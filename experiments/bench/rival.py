@@ -30,7 +30,7 @@ PACKAGES = ("neural-tangents", "jax", "jaxlib", "tf2jax", "tensorflow", "numpy",
 
 
 def neural_tangents() -> Any:
-    """The package; on jax 0.5 with two names that it reads and that ``jax.interpreters.ad`` lost."""
+    """The package, with two names that it reads and that ``jax.interpreters.ad`` lost in 0.5."""
     from jax._src import source_info_util
     from jax.interpreters import ad
 
