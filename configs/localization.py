@@ -40,7 +40,7 @@ def packaged() -> LocalizationConfig:
         head=whole.head,
         nonlinear=whole.nonlinear,
         linear=whole.linear,
-        points=48,
+        points=32,
         random_tasks=("mnist", "letters", "animals", "fashion_mnist"),
         map=MapConfig(pairs=whole.map.pairs, low=-1.0, high=1.0, points=9, n_eval=300),
         seeds=whole.seeds,

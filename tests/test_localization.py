@@ -224,7 +224,7 @@ def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatc
         ({"regimes": ()}, "one regime or more"),
         ({"random_tasks": ("mnist", "digit")}, "did you mean 'digits'"),
         ({"random_tasks": ("mnist",)}, "a target needs a control"),
-        ({"map": config.MapConfig(low=-1.0, high=1.0, points=4)}, "must hold α = 1"),
+        ({"map": config.MapConfig(low=-2.0, high=1.5, points=4)}, "must hold α = 1"),
         ({"map": config.MapConfig(low=-1.0, high=0.5, points=4)}, "must hold α = 1"),
         ({"map": config.MapConfig(pairs=(("mnist", "emoji"),))}, r"map\.pairs='emoji'"),
         ({"memory": 0}, "memory=0"),
