@@ -1,12 +1,25 @@
 """Presets by experiment: functions that return a configuration; docstrings are the notebook."""
 
-from configs import compare, localization
+from configs import compare, kernel_behavior, localization, width
 
 COMPARE = {
     "debug": compare.debug,
     "demo": compare.demo,
     "packaged8": compare.packaged8,
 }
+"""Presets of ``experiments.compare``, the three regimes side by side."""
+
+KERNEL_BEHAVIOR = {
+    "debug": kernel_behavior.debug,
+    "packaged": kernel_behavior.packaged,
+}
+"""Presets of ``experiments.kernel_behavior``, the kernel along a fine-tuning."""
+
+WIDTH = {
+    "debug": width.debug,
+    "mlp": width.mlp,
+}
+"""Presets of ``experiments.width``, kernel behaviour against width."""
 
 LOCALIZATION = {
     "debug": localization.debug,

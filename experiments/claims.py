@@ -4,7 +4,7 @@ A claim *held* where the 95 % interval over seeds of the paired difference lies 
 zero, *failed* where it lies on the other, and is *undecided* otherwise; one seed decides nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,18 @@ import numpy as np
 from linearize.evaluate import seed_interval
 
 Results = Mapping[str, Any]
+Claim = tuple[str, Callable[[Results], np.ndarray], str]
+"""Its words, what is positive in each seed where it holds, and what that is."""
 
 
-def judge(results: Results) -> list[dict[str, Any]]:
-    """One row a claim: its words, whether it held, and the measured evidence."""
+def judge(results: Results, claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """One row a claim: its words, whether it held, and the measured evidence.
+
+    A claim on what the results do not hold is left out.
+    """
     return [
         row
-        for claim, measure, text in CLAIMS
+        for claim, measure, text in claims
         for row in [_row(claim, measure, text, results)]
         if row is not None
     ]
@@ -79,7 +84,7 @@ def _beats_both(of: Callable[[Results, str], np.ndarray], results: Results) -> n
     return of(results, "linear") - np.maximum(of(results, "nonlinear"), of(results, "posthoc"))
 
 
-CLAIMS: tuple[tuple[str, Callable[[Results], np.ndarray], str], ...] = (
+COMPARE: tuple[Claim, ...] = (
     (
         "Post-hoc linearization lowers single-task accuracy (TAT, fig. 2)",
         lambda r: _single(r, "nonlinear") - _single(r, "posthoc"),
@@ -139,5 +144,50 @@ CLAIMS: tuple[tuple[str, Callable[[Results], np.ndarray], str], ...] = (
         "Task vectors are close to orthogonal, linear",
         lambda r: 0.1 - _off_diagonal(r, "linear"),
         "0.1 minus the mean |cosine| of two tasks",
+    ),
+)
+
+
+def _along(results: Results, measure: str, optimizer: str, step: int = -1) -> np.ndarray:
+    """A measure after a fine-tuning's last (or another) step, mean over tasks, (S,)."""
+    runs = results["along"].values()
+    return np.mean([np.asarray(r[optimizer][measure], float)[:, step] for r in runs], axis=0)
+
+
+def _solved(results: Results, kernel: str) -> np.ndarray:
+    found = results["solutions"].values()
+    return np.mean([np.asarray(r[kernel]["accuracy"], float) for r in found], axis=0)
+
+
+KERNEL_BEHAVIOR: tuple[Claim, ...] = (
+    (
+        "The NTK's solution is as accurate as fine-tuning by SGD, or better (KLM, table 1)",
+        lambda r: _solved(r, "ntk") - _along(r, "accuracy", "sgd"),
+        "NTK minus SGD, mean of tasks",
+    ),
+    (
+        "Adam leaves the kernel regime further than SGD: gradients change more",
+        lambda r: _along(r, "feature_change", "adam") - _along(r, "feature_change", "sgd"),
+        "relative change of gradients, Adam minus SGD",
+    ),
+    (
+        "The kernel aligns with the labels as SGD goes on (Baratin et al. 2021)",
+        lambda r: _along(r, "target_alignment", "sgd") - _along(r, "target_alignment", "sgd", 0),
+        "alignment after minus before",
+    ),
+    (
+        "The kernel aligns with the labels as Adam goes on",
+        lambda r: _along(r, "target_alignment", "adam") - _along(r, "target_alignment", "adam", 0),
+        "alignment after minus before",
+    ),
+    (
+        "The linearization at θ_t is less accurate than the model, SGD (TAT, fig. 2)",
+        lambda r: _along(r, "gap_accuracy", "sgd"),
+        "f minus f_lin at the last θ_t",
+    ),
+    (
+        "The linearization at θ_t is less accurate than the model, Adam (TAT, fig. 2)",
+        lambda r: _along(r, "gap_accuracy", "adam"),
+        "f minus f_lin at the last θ_t",
     ),
 )

@@ -3,7 +3,8 @@
     python -m experiments.compare demo
     python -m experiments.compare packaged8 --seeds 0 1 2
 
-For each seed: frozen heads, every task fine-tuned non-linearly and in the tangent space,
+For each seed: frozen heads, every task fine-tuned non-linearly and in the tangent space (there also
+to the optimum, where ``exact`` is configured),
 single-task accuracy, addition, negation, baselines, error maps. Choices are made on validation
 data; test data make the report. What a run directory already holds is not computed again.
 """
@@ -18,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from configs import COMPARE
-from experiments import claims, protocol
+from experiments import claims, exact, protocol
 from experiments.protocol import TRAINED, Evaluator, Regime, Setting
 from experiments.records import Record, about, kept, recorded, stack, total_seconds
 from linearize import cli, edit, io, report
@@ -42,7 +43,7 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
         results = describe(config, tasks, preset) | assemble(config, records)
         if config.random_init:
             results["random"] = run_random(config, tasks, run_dir / "random_init")
-        results["claims"] = claims.judge(results)
+        results["claims"] = claims.judge(results, claims.COMPARE)
         io.write_json(run_dir / "results.json", results)
         shown = run_dir / f"seed_{config.seeds[0]}" / "explorer.npz"
         if shown.exists():
@@ -55,6 +56,7 @@ def run_random(config: CompareConfig, tasks: Mapping[str, Task], run_dir: Path) 
     config = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, pretrained=False),
+        exact=None,
         data=dataclasses.replace(
             config.data,
             tasks=tuple(t for t in config.data.tasks if any(t in p for p in config.map.pairs)),
@@ -91,6 +93,8 @@ def measure(run_dir: Path, config: CompareConfig, tasks: Mapping[str, Task], see
             for pair in config.map.pairs
         ],
     }
+    if config.exact is not None:
+        record["training"] = part("training", partial(exact.training, setting, vectors, run_dir))
     for name in config.baselines:
         baseline = partial(BASELINES[name], setting, vectors["nonlinear"], record, run_dir)
         for table, row in part(name, baseline).items():
@@ -121,7 +125,10 @@ def trained(
         "nonlinear": protocol.task_vectors(setting, "nonlinear", run_dir),
         "linear": protocol.task_vectors(setting, "linear", run_dir),
     }
-    return setting, vectors, {r: Evaluator(setting, r, vectors[t]) for r, t in TRAINED.items()}
+    if config.exact is not None:
+        vectors["exact"] = exact.task_vectors(setting, config.exact, run_dir)
+    evaluators = {r: Evaluator(setting, r, vectors[t]) for r, t in TRAINED.items() if t in vectors}
+    return setting, vectors, evaluators
 
 
 def pretrained(evaluator: Evaluator) -> Record:
@@ -244,7 +251,7 @@ def describe(config: CompareConfig, tasks: Mapping[str, Task], preset: str) -> R
     names = config.data.tasks
     splits = ("train", "validation", "test")
     return about("compare", preset, config) | {
-        "model": protocol.describe_model(config),
+        "model": protocol.describe_model(config.model, config.seeds[0]),
         "tasks": list(names),
         "classes": {name: list(tasks[name].classes) for name in names},
         "counts": {n: {s: len(getattr(t, s).labels) for s in splits} for n, t in tasks.items()},

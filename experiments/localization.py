@@ -230,7 +230,7 @@ def load_vectors(
 def describe(config: LocalizationConfig, preset: str) -> Record:
     """What was run, on what, by which versions."""
     return about("localization", preset, config) | {
-        "model": protocol.describe_model(config.compare("pretrained")),
+        "model": protocol.describe_model(config.model, config.seeds[0]),
         "tasks": {i: list(config.tasks_at(i)) for i in get_args(Initialization)},
         "pairs": [list(pair) for pair in config.map.pairs],
         "points": config.points,

@@ -35,11 +35,12 @@ from linearize.types import Apply, Params
 
 log = logging.getLogger(__name__)
 
-Regime = Literal["nonlinear", "posthoc", "linear"]
+Regime = Literal["nonlinear", "posthoc", "linear", "exact"]
 TRAINED: Mapping[Regime, Regime] = {
     "nonlinear": "nonlinear",
     "posthoc": "nonlinear",
     "linear": "linear",
+    "exact": "exact",
 }
 """Each regime's evaluation, and the regime in which its task vectors were trained."""
 
@@ -125,6 +126,7 @@ def make_head(config: CompareConfig, model: models.Backbone, task: Task, seed: i
         classes,
         shots=None,
         temperature=config.head.temperature,
+        normalize=config.head.normalize,
     )
 
 
@@ -182,7 +184,8 @@ class Evaluator:
 
     Args:
         setting: the model, tasks and heads.
-        regime: ``"nonlinear"``, ``"posthoc"`` or ``"linear"``.
+        regime: ``"nonlinear"``, ``"posthoc"``, ``"linear"`` or ``"exact"``; the last three are
+            evaluated alike.
         taus: task vectors by name; a coefficient is given by the same name.
     """
 
@@ -255,7 +258,7 @@ class Evaluator:
             [self.taus[task] for task in pair],
             [setting.split(task, "test").images for task in pair],
             alphas=np.linspace(config.map.low, config.map.high, config.map.points),
-            regime=self.regime,
+            regime="linear" if self.regime == "exact" else self.regime,
             readouts=[heads[task] for task in pair],
             n_eval=config.map.n_eval,
             seed=setting.seed,
@@ -285,9 +288,9 @@ def write_explorer(evaluator: Evaluator, path: Path) -> None:
     io.atomic_write(path, buffer.getvalue())
 
 
-def describe_model(config: CompareConfig) -> dict[str, Any]:
+def describe_model(config: ModelConfig, seed: int) -> dict[str, Any]:
     """Name, input size and number of parameters."""
-    model = backbone(config.model, config.seeds[0])
+    model = backbone(config, seed)
     return {
         "name": model.name,
         "image_size": model.image_size,

@@ -16,7 +16,10 @@ import tyro
 
 from linearize import io
 
-TABLES = ("summary", "single", "addition", "negation", "error_map", "claims", "cosine")
+TABLES = (
+    *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
+    *("single", "addition", "negation", "error_map", "claims", "cosine"),
+)
 RESULTS = Path("docs/results")
 
 

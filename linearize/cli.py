@@ -17,6 +17,7 @@ from linearize.assets import AssetError
 from linearize.data import DataError
 from linearize.io import CorruptFileError
 from linearize.models import WeightsError
+from linearize.ntk import NotConvergedError
 from linearize.report import ResultsError
 from linearize.train import (
     CheckpointError,
@@ -36,6 +37,7 @@ FORESEEN = (
     DataError,
     NonFiniteError,
     NonFiniteLossError,
+    NotConvergedError,
     ResultsError,
     RunDirectoryError,
     RunLockedError,
@@ -83,7 +85,13 @@ def parse(
     default = _preset(name, presets, usage)
     run_dir, rest = _run_dir(rest, Path("runs") / experiment / Path(name).stem)
     try:
-        config = tyro.cli(type(default), default=default, args=rest, prog=f"{program} {name}")
+        config = tyro.cli(
+            type(default),
+            default=default,
+            args=rest,
+            prog=f"{program} {name}",
+            config=(tyro.conf.AvoidSubcommands,),
+        )
     except configuration.ConfigError as error:
         _stop(str(error))
     return Command(Path(name).stem, config, run_dir)
@@ -154,6 +162,8 @@ def _stop(message: str) -> None:
 def claim(run_dir: Path, config: object) -> None:
     """Write ``config.json`` and ``versions.json``, or refuse a directory of another configuration.
 
+    An option that did not exist when the directory was made counts as its default.
+
     Raises:
         configuration.ConfigError: the directory holds a run of another configuration (each
             difference is listed), or cannot be written to.
@@ -163,7 +173,8 @@ def claim(run_dir: Path, config: object) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            changed = configuration.differences(json.loads(path.read_text()), ours)
+            theirs = configuration.completed(type(config), json.loads(path.read_text()))
+            changed = configuration.differences(theirs, ours)
             if changed:
                 raise configuration.ConfigError(
                     f"{run_dir} holds a run of another configuration; choose another --run-dir or "

@@ -8,12 +8,17 @@ from linearize.config.compare import Baseline as Baseline
 from linearize.config.compare import CompareConfig as CompareConfig
 from linearize.config.compare import DataConfig as DataConfig
 from linearize.config.compare import EditConfig as EditConfig
+from linearize.config.compare import ExactConfig as ExactConfig
 from linearize.config.compare import HeadConfig as HeadConfig
 from linearize.config.compare import MapConfig as MapConfig
 from linearize.config.compare import ModelConfig as ModelConfig
 from linearize.config.files import ConfigError as ConfigError
+from linearize.config.files import completed as completed
 from linearize.config.files import differences as differences
 from linearize.config.files import from_dict as from_dict
 from linearize.config.files import load_config as load_config
 from linearize.config.files import to_dict as to_dict
+from linearize.config.kernel_behavior import FewShotConfig as FewShotConfig
+from linearize.config.kernel_behavior import KernelBehaviorConfig as KernelBehaviorConfig
 from linearize.config.localization import LocalizationConfig as LocalizationConfig
+from linearize.config.width import WidthConfig as WidthConfig

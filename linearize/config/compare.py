@@ -66,6 +66,8 @@ class HeadConfig:
     shots: int = 10
     """Labelled training examples a class."""
     temperature: float = 20.0
+    normalize: bool = True
+    """False makes prototypes' logits affine in the features; a probe's always are."""
 
     def __post_init__(self) -> None:
         require(self.shots > 0, "head.shots", self.shots, "give a positive count")
@@ -108,6 +110,29 @@ class MapConfig:
         require(self.n_eval > 0, "map.n_eval", self.n_eval, "give a positive count")
 
 
+@dataclasses.dataclass(frozen=True)
+class ExactConfig:
+    """Linear fine-tuning to its optimum: mean cross-entropy + (l2 / 2) ‖τ‖²."""
+
+    l2: float = 1e-2
+    solver: Literal["auto", "dual", "gauss_newton"] = "auto"
+    """On the kernel of the logits, which an affine head has, or in weight space."""
+    tolerance: float = 1e-5
+    """On the objective, in nats, by its gradient norm² / (2 l2)."""
+    max_iterations: int = 50
+    """Newton steps at most."""
+    max_products: int = 2000
+    """Passes over the training split at most, in weight space."""
+    batch_size: int = 64
+    """Examples a pass in training."""
+
+    def __post_init__(self) -> None:
+        require(self.l2 > 0, "exact.l2", self.l2, "must be positive, or there is no optimum")
+        for name in ("tolerance", "max_iterations", "max_products", "batch_size"):
+            value = getattr(self, name)
+            require(value > 0, f"exact.{name}", value, "must be positive")
+
+
 Baseline = Literal["random", "gradient_ascent", "joint"]
 
 
@@ -122,6 +147,8 @@ class CompareConfig:
     """Fine-tuning of f itself; its task vectors serve the post-hoc regime too."""
     linear: TrainConfig = TrainConfig()
     """Fine-tuning of f's linearization."""
+    exact: ExactConfig | None = None
+    """The optimum of that as one more regime; None leaves it out."""
     trainable: str | None = None
     """Regular expression of the parameter names to train; all where None."""
     edit: EditConfig = EditConfig()

@@ -62,6 +62,24 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def completed(kind: type[C], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's JSON where an option that did not exist at its time has its default.
+
+    A file that does not fit ``kind`` is returned as it is.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config:
+    ...     steps: int = 1
+    ...     new: float | None = None
+    >>> completed(Config, {"steps": 3})
+    {'steps': 3, 'new': None}
+    """
+    try:
+        return to_dict(from_dict(kind, values))
+    except (AttributeError, TypeError, ValueError):
+        return dict(values)
+
+
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
     """Lines ``field: a -> b`` for each leaf in which two JSON trees differ."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):

@@ -48,6 +48,17 @@ def class_scores(readout: Readout) -> jax.tree_util.Partial | None:
     return jax.tree_util.Partial(_numerators if readout.normalize else apply_head, readout)
 
 
+def affine_logits(readout: Readout) -> bool:
+    """Whether logits are known to be affine in the features: none is between, or a plain head.
+
+    >>> affine_logits(None), affine_logits(jnp.tanh)
+    (True, False)
+    """
+    if isinstance(readout, jax.tree_util.Partial) and readout.func is apply_head:
+        readout = readout.args[0]
+    return readout is None or (isinstance(readout, Head) and not readout.normalize)
+
+
 def _identity(features: Array) -> Array:
     return features
 

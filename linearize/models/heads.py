@@ -129,11 +129,14 @@ def prototype_head(
     temperature: float = 20.0,
     seed: int = 0,
     center: bool | Array = True,
+    normalize: bool = True,
 ) -> Head:
     """Nearest-prototype head: cosine similarity to each class's mean direction (Snell et al. 2017).
 
     ``logits = temperature * normalize(z - center) @ normalize(prototypes)``, a prototype being the
-    mean over its class's examples of ``normalize(z - center)``.
+    mean over its class's examples of ``normalize(z - center)``. Without normalisation they are
+    affine in z: every ``z - center`` is divided by the mean norm of the examples' instead of its
+    own, so that logits keep their magnitude; without a bias, the classes predicted are the same.
 
     Args:
         features: ``(N, D)`` at θ0; only those that :func:`few_shot` draws are looked at.
@@ -144,6 +147,7 @@ def prototype_head(
         seed: of the draw.
         center: subtract the mean of the classes' means (True), nothing (False), or a vector
             ``(D,)`` of one's own.
+        normalize: whether the head normalises features; the prototypes are the same.
 
     Raises:
         ValueError: as :func:`few_shot`; features that do not fit or are not finite; a class whose
@@ -168,7 +172,8 @@ def prototype_head(
         if middle.shape != z.shape[1:]:
             raise ValueError(f"center has shape {middle.shape}; features expect {z.shape[1:]}")
     directions = z - middle
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True) + _TINY
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    directions /= lengths + _TINY
     prototypes = _class_means(directions, host, n_classes)
     norms = np.linalg.norm(prototypes, axis=1, keepdims=True)
     if not (norms > 1e-6).all():
@@ -180,8 +185,8 @@ def prototype_head(
         center=jnp.asarray(middle, jnp.float32),
         kernel=jnp.asarray((prototypes / norms).T, jnp.float32),
         bias=None,
-        scale=jnp.asarray(temperature, jnp.float32),
-        normalize=True,
+        scale=jnp.asarray(temperature / (1 if normalize else lengths.mean()), jnp.float32),
+        normalize=normalize,
     )
 
 

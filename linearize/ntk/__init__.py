@@ -3,6 +3,7 @@
 kernel               K(x, x') = J(x) J(x')ᵀ, exactly; vector_product its product with vectors,
                      approximate_kernel cheaper and with its error
 regression, ...      what linearized fine-tuning ends in, on the kernel; to_task_vector its weights
+fine_tune_exactly    the optimum of linear fine-tuning as a task vector, by the dual or in weights
 eigenpairs, ...      spectra; local_energy and localization of eigenfunctions
 drift, ...           how far fine-tuning leaves the kernel regime
 """
@@ -19,7 +20,10 @@ from linearize.ntk.behavior import target_alignment as target_alignment
 from linearize.ntk.checks import NotConvergedError as NotConvergedError
 from linearize.ntk.dual import cross_entropy as cross_entropy
 from linearize.ntk.dual import cross_entropy_descent as cross_entropy_descent
+from linearize.ntk.exact import fine_tune_exactly as fine_tune_exactly
 from linearize.ntk.features import feature_change as feature_change
+from linearize.ntk.gauss_newton import Optimum as Optimum
+from linearize.ntk.gauss_newton import gauss_newton as gauss_newton
 from linearize.ntk.infinite_width import mlp_kernel as mlp_kernel
 from linearize.ntk.kernel import kernel as kernel
 from linearize.ntk.localization import eigenfunctions as eigenfunctions
@@ -31,6 +35,8 @@ from linearize.ntk.matrix_free import conjugate_gradient as conjugate_gradient
 from linearize.ntk.matrix_free import lanczos as lanczos
 from linearize.ntk.nystrom import nystrom as nystrom
 from linearize.ntk.nystrom import randomized_nystrom as randomized_nystrom
+from linearize.ntk.objective import Reached as Reached
+from linearize.ntk.objective import linear_objective as linear_objective
 from linearize.ntk.products import vector_product as vector_product
 from linearize.ntk.regression import Dual as Dual
 from linearize.ntk.regression import gradient_descent as gradient_descent

@@ -18,7 +18,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import expit, log_softmax, softmax
 
-from linearize.ntk import checks
+from linearize.ntk import checks, newton
 from linearize.ntk.layout import product
 from linearize.ntk.regression import Dual
 
@@ -64,42 +64,31 @@ def cross_entropy(
     >>> bool(found.gradient_norm**2 / (2 * 0.1) <= 1e-10)
     True
     """
-    if not checks.nonnegative("l2", l2):
-        raise ValueError(
-            "l2=0: separable training data (any, where the kernel has full rank) has no finite "
-            "optimum; give a small l2 such as 1e-6, or stop descent after some steps with "
-            "cross_entropy_descent"
-        )
-    if tolerance is None:
-        tolerance = 1e-10 if np.asarray(kernel).dtype.itemsize >= 8 else 1e-6
-    if not tolerance > 0:
-        raise ValueError(f"tolerance={tolerance}; expected a positive number of nats")
+    l2 = newton.check_l2(l2)
+    tolerance = newton.check_tolerance(tolerance, np.asarray(kernel).dtype)
     p = _Problem.of(kernel, f0, labels, l2, f0_scale)
     # ∂G/∂f ≤ 1 / (2 N), so an eigenvalue above −N l2 leaves every Newton system definite
     checks.check_semidefinite(p.kernel, slack=len(p.start) * l2)
-    c = np.zeros_like(p.start)
-    moved = np.zeros_like(c)
-    first = None
-    for _ in range(max_iterations + 1):
-        probabilities = p.probabilities(moved)
-        slope = p.slope(probabilities) - l2 * c
-        times_slope = p.times(slope)
-        square = abs(float(np.vdot(slope, times_slope)))
-        if square <= 2 * l2 * tolerance:
-            return Dual(c, p.f0_scale, np.array(p.objective(c, moved)), np.array(square**0.5))
-        first = first or square
-        exactness = min(0.5, (square / first) ** 0.25)
-        step, times_step = _newton_step(p, probabilities, slope, times_slope, exactness)
-        length = _backtrack(p, c, moved, step, times_step, -float(np.vdot(slope, times_step)))
-        if length == 0:
-            break
-        c = c + length * step
-        moved = p.times(c)
-    raise checks.NotConvergedError(
-        f"the objective is within {square / (2 * l2):.1e} of its optimum by the gradient norm "
-        f"{square**0.5:.1e}, but tolerance={tolerance:.0e} was asked for; raise l2 ({l2}), the "
-        f"tolerance, or max_iterations ({max_iterations}), or compute the kernel in float64"
+    found = newton.minimise(
+        p.at,
+        p.step,
+        np.zeros_like(p.start),
+        l2=l2,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
     )
+    end = found.point
+    dual = Dual(
+        end.x,
+        p.f0_scale,
+        np.array(end.objective),
+        np.array(end.square**0.5),
+        iterations=found.iterations,
+    )
+    if not found.converged:
+        remedy = f"max_iterations ({max_iterations}), or compute the kernel in float64"
+        raise newton.not_converged(found, l2, tolerance, remedy, dual)
+    return dual
 
 
 def cross_entropy_descent(
@@ -167,7 +156,8 @@ def cross_entropy_descent(
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(max(wanted) + 1):
             if k in wanted:
-                reports[k] = p.report(c)
+                here = p.at(c)
+                reports[k] = c, np.array(here.objective), np.array(here.square**0.5)
             if k < len(rates):
                 slope = p.slope(p.probabilities(p.times(c))) - p.l2 * c
                 velocity = momentum * velocity + slope
@@ -232,12 +222,26 @@ class _Problem:
             losses = np.logaddexp(0, logits) - self.targets * logits
         return float(losses.mean() + self.l2 / 2 * np.vdot(c, moved))
 
-    def report(self, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Coefficients, objective and gradient norm."""
+    def at(self, c: np.ndarray) -> newton.Point[np.ndarray]:
+        """Objective and gradient; a step from here wants p, K c, h and K h again."""
         moved = self.times(c)
-        slope = self.slope(self.probabilities(moved)) - self.l2 * c
-        square = max(float(np.vdot(slope, self.times(slope))), 0.0)
-        return c, np.array(self.objective(c, moved)), np.array(square**0.5)
+        probabilities = self.probabilities(moved)
+        slope = self.slope(probabilities) - self.l2 * c
+        times_slope = self.times(slope)
+        square = abs(float(np.vdot(slope, times_slope)))
+        state = probabilities, moved, slope, times_slope
+        return newton.Point(c, self.objective(c, moved), square, state)
+
+    def step(self, here: newton.Point[np.ndarray], exactness: float) -> newton.Step[np.ndarray]:
+        """Newton's step; the objective along it needs no further product."""
+        probabilities, moved, slope, times_slope = here.state
+        d, times_d = _newton_step(self, probabilities, slope, times_slope, exactness)
+
+        def objective(length: float) -> float:
+            return self.objective(here.x + length * d, moved + length * times_d)
+
+        derivative = -float(np.vdot(slope, times_d))
+        return newton.Step(derivative, objective, lambda length: here.x + length * d)
 
 
 def _newton_step(
@@ -270,23 +274,3 @@ def _newton_step(
             break
         q, times_q = r + square / last * q, times_r + square / last * times_q
     return d, times_d
-
-
-def _backtrack(
-    p: _Problem,
-    c: np.ndarray,
-    moved: np.ndarray,
-    step: np.ndarray,
-    times_step: np.ndarray,
-    derivative: float,
-) -> float:
-    """The largest of 1, 1/2, 1/4, ... that lowers the objective enough; 0 if none does."""
-    here = p.objective(c, moved)
-    slack = 8 * np.finfo(np.float64).eps * abs(here)
-    length = 1.0
-    while length > 1e-12:
-        there = p.objective(c + length * step, moved + length * times_step)
-        if there <= here + 1e-4 * length * derivative + slack:
-            return length
-        length /= 2
-    return 0.0

@@ -4,9 +4,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
+import jax
+
 T = TypeVar("T")
 
 _KEPT = 32
+
+_CONTEXT = ("jax_enable_x64", "jax_default_matmul_precision")
+"""Settings of JAX that a traced model depends on."""
+
 _programs: OrderedDict[Hashable, object] = OrderedDict()
 
 
@@ -18,6 +24,7 @@ def remembered(key: Hashable, make: Callable[[], T]) -> T:
     >>> remembered("the key", list) is remembered("the key", list)
     True
     """
+    key = (key, *(jax.config.values[name] for name in _CONTEXT))
     try:
         hash(key)
     except TypeError:

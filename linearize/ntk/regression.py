@@ -40,6 +40,8 @@ class Dual:
     objective has none (support vectors)."""
     intercept: np.ndarray | None = None
     """b, (C,); only support vector machines have one, and no task vector can carry it."""
+    iterations: int | None = None
+    """Newton steps, where it took any."""
 
 
 def predict(dual: Dual, kernel: ArrayLike, f0: ArrayLike | None = None) -> np.ndarray:

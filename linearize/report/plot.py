@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from linearize.report.style import MARKERS, PAPER, colour, label
+from linearize.report.style import PAPER, colour, label, marker
 
 WIDE, NARROW = 9.0, 3.7
 """Widths in inches: for a desktop and paper, and for a phone."""
@@ -46,6 +46,6 @@ def legend(fig: Figure, handles: Sequence[Line2D], narrow: bool, ncols: int = 8)
 def handle(method: str, text: str | None = None) -> Line2D:
     """The mark of a method for a legend."""
     return Line2D(
-        [], [], color=colour(method), marker=MARKERS.get(method, "o"), ls="none", ms=6,
+        [], [], color=colour(method), marker=marker(method), ls="none", ms=6,
         mec=PAPER, mew=0.5, label=text or label(method),
     )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-REGIMES = ("nonlinear", "posthoc", "linear")
+REGIMES = ("nonlinear", "posthoc", "linear", "exact")
 
 LABELS = {
     "pretrained": "Pre-trained",
@@ -16,7 +16,12 @@ LABELS = {
     "nonlinear": "Non-linear",
     "posthoc": "Post-hoc linearized",
     "linear": "Linear",
+    "exact": "Exact linear",
     "joint": "Joint training",
+    "sgd": "SGD",
+    "adam": "Adam",
+    "ntk": "NTK solution",
+    "signgd": "SignGD-kernel solution",
 }
 """Methods in the order in which rows and columns are shown."""
 
@@ -30,8 +35,12 @@ COLOURS = {  # Okabe and Ito's palette, which survives every common colour blind
     "nonlinear": "#0072b2",
     "posthoc": "#e69f00",
     "linear": "#009e73",
+    "exact": "#56b4e9",
     "joint": "#4d535a",
 }
+
+BORROWED = {"sgd": "nonlinear", "adam": "gradient_ascent", "ntk": "linear", "signgd": "posthoc"}
+"""Methods of other pages, which take the colour and the mark of one of these."""
 
 MARKERS = {
     "pretrained": "d",
@@ -41,6 +50,7 @@ MARKERS = {
     "nonlinear": "o",
     "posthoc": "^",
     "linear": "s",
+    "exact": "P",
     "joint": "D",
 }
 
@@ -95,7 +105,12 @@ def label(method: str) -> str:
 
 def colour(method: str) -> str:
     """A method's colour, as lower-case ``#rrggbb``."""
-    return COLOURS.get(method, COLOURS["joint"])
+    return COLOURS.get(BORROWED.get(method, method), COLOURS["joint"])
+
+
+def marker(method: str) -> str:
+    """A method's mark, as matplotlib names it."""
+    return MARKERS.get(BORROWED.get(method, method), "o")
 
 
 def ordered(methods: set[str] | dict[str, object]) -> list[str]:

@@ -39,6 +39,25 @@ def test_prototype_logits_follow_their_definition(data, center):
     np.testing.assert_array_equal(direct.argmax(1), expected.argmax(1))
 
 
+def test_a_head_without_normalisation_is_affine_and_predicts_the_same(data):
+    features, labels = data
+    options = {"shots": 7, "temperature": 20.0, "seed": 3}
+    plain = heads.prototype_head(features, labels, CLASSES, normalize=False, **options)
+    usual = heads.prototype_head(features, labels, CLASSES, **options)
+    np.testing.assert_array_equal(plain.kernel, usual.kernel)
+    np.testing.assert_array_equal(plain.center, usual.center)
+    logits, cosines = (np.asarray(heads.apply_head(h, features)) for h in (plain, usual))
+    np.testing.assert_array_equal(logits.argmax(1), cosines.argmax(1))
+    z = features - np.asarray(plain.center)
+    picked = heads.few_shot(labels, CLASSES, shots=7, seed=3)
+    typical = np.linalg.norm(z[picked].astype(float), axis=1).mean()
+    np.testing.assert_allclose(logits, 20 / typical * z @ np.asarray(plain.kernel), atol=2e-4)
+    a, b = features[:5], features[5:10]
+    middle = heads.apply_head(plain, (a + b) / 2)
+    halves = (heads.apply_head(plain, a) + heads.apply_head(plain, b)) / 2
+    np.testing.assert_allclose(middle, halves, atol=1e-4)
+
+
 def test_few_shot_draw_is_balanced_deterministic_and_seeded(data):
     _, labels = data
     draw = heads.few_shot(labels, CLASSES, shots=5, seed=1)

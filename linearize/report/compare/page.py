@@ -49,6 +49,7 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
     ]
     sections = (
         ("summary", "In short", [_sentence(results), *named(shown, "summary")]),
+        ("training", "AdamW against the optimum", named(shown, "training")),
         ("explore", "Live explorer", [_explorer(results, task_logits)]),
         ("maps", "Error maps", starting(figures, "error_map") + starting(shown, "error_maps")),
         ("addition", "Addition", named(figures, "addition") + named(shown, "addition")),
@@ -70,7 +71,7 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
         lead=_lead(results),
         facts=facts(results.preset, results.model, results.tasks, results.seeds, results.seconds),
         sections=tuple(Section(key, title, tuple(parts)) for key, title, parts in sections),
-        headlines=("summary", "single", "addition", "negation", "error_maps", "claims"),
+        headlines=("summary", "single", "training", "addition", "negation", "error_maps", "claims"),
         script="".join((HERE / name).read_text("utf-8") for name in code),
     )
 
@@ -101,7 +102,8 @@ def _lead(results: Results) -> str:
     return (
         f"{model}, fine-tuned on {tasks} task{'s' * (tasks > 1)} with {many}; its task vectors "
         "added, negated and mapped in three regimes: the model itself, its linearization after "
-        "the fact, and its linearization from the start."
+        "the fact, and its linearization from the start"
+        + ("; there also at the optimum of training." if results.training else ".")
     )
 
 

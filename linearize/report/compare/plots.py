@@ -15,13 +15,13 @@ from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import (
     GRID,
     INK,
-    MARKERS,
     MUTED,
     PAPER,
     REGIMES,
     TASK_MARKERS,
     colour,
     label,
+    marker,
     ordered,
     shorten,
 )
@@ -38,7 +38,7 @@ def _dots(ax: Axes, rows: Sequence[str], series: Mapping[str, Floats], narrow: b
         mean, half = over_seeds(100 * series[m])
         y = np.arange(len(rows)) + (k - (len(methods) - 1) / 2) * step
         ax.errorbar(
-            mean, y, xerr=None if np.isnan(half).all() else half, fmt=MARKERS.get(m, "o"),
+            mean, y, xerr=None if np.isnan(half).all() else half, fmt=marker(m),
             color=colour(m), ms=5.5, mec=PAPER, mew=0.5, elinewidth=1.2, capsize=0,
         )  # fmt: skip
     ax.set_yticks(range(len(rows)), [shorten(r, 14 if narrow else 20) for r in rows])
@@ -84,7 +84,7 @@ def _dot_plot(
 
 
 def single_task(results: Results) -> Plot:
-    """Single-task accuracy of the three regimes and of the pre-trained model."""
+    """Single-task accuracy of the regimes and of the pre-trained model."""
     series = {"pretrained": results.pretrained}
     if results.random_init is not None:
         series["random_init"] = results.random_init
@@ -228,8 +228,8 @@ def negation(results: Results) -> Plot:
 
 
 def scatter(results: Results) -> Plot:
-    """Post-hoc and linear against non-linear single-task accuracy, a point a task and seed."""
-    others = [m for m in ("posthoc", "linear") if m in results.single]
+    """The linearized regimes against non-linear single-task accuracy, a point a task and seed."""
+    others = [m for m in ("posthoc", "linear", "exact") if m in results.single]
     base = 100 * results.single["nonlinear"]
     shown = np.concatenate([base, *(100 * results.single[m] for m in others)])
     low = max(0.0, 5 * np.floor((np.nanmin(shown) - 2) / 5))
@@ -285,7 +285,7 @@ def _mark(ax: Axes, alphas: Floats, values: Floats, chosen: Floats | None, metho
     for alpha, row in zip(chosen, values, strict=True):
         if np.isfinite(alpha):
             ax.plot(
-                alpha, 100 * np.interp(alpha, alphas, row), MARKERS.get(method, "o"), ms=7,
+                alpha, 100 * np.interp(alpha, alphas, row), marker(method), ms=7,
                 color=colour(method), mec=PAPER, mew=0.8, zorder=4, clip_on=False,
             )  # fmt: skip
 
@@ -328,7 +328,7 @@ def sweeps(results: Results) -> Plot:
             _mark(ax, results.alphas, sweep.mean(-1), results.addition[m].alpha, m)
         handles = [Line2D([], [], color=colour("pretrained"), ls="--", label=label("pretrained"))]
         handles += [
-            Line2D([], [], color=colour(m), marker=MARKERS.get(m, "o"), mec=PAPER, label=label(m))
+            Line2D([], [], color=colour(m), marker=marker(m), mec=PAPER, label=label(m))
             for m in found
         ]
         if "joint" in results.addition and split == "test":

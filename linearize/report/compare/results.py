@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from linearize.report import claims
+from linearize.report.claims import Claim
 from linearize.report.node import Floats, Node, ResultsError, checked, read
 
 
@@ -47,15 +49,6 @@ class PairMap:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A statement of the papers, whether it held here (None: not decided), and the evidence."""
-
-    text: str
-    held: bool | None
-    evidence: str
-
-
-@dataclass(frozen=True)
 class Results:
     """``results.json``, parsed; mappings are keyed by regime or baseline."""
 
@@ -81,6 +74,7 @@ class Results:
     cosine: Mapping[str, Floats]  # (S, T, T)
     maps: tuple[PairMap, ...]
     claims: tuple[Claim, ...]
+    training: Mapping[str, Mapping[str, Floats]]  # regime -> what was recorded -> (S, T)
 
 
 @dataclass(frozen=True)
@@ -169,7 +163,11 @@ def parse(raw: Any) -> Results:
         control_share=0.95 if share is None else float(share),
         cosine={m: top.numbers(f"cosine/{m}", (S, T, T)) for m in top.mapping("cosine")},
         maps=tuple(_pair_map(node, S, tasks) for node in top.children("maps")),
-        claims=tuple(_claim(node) for node in top.children("claims")),
+        claims=claims.read(top),
+        training={
+            m: {k: top.numbers(f"training/{m}/{k}", (S, T)) for k in top.mapping(f"training/{m}")}
+            for m in top.mapping("training")
+        },
     )
 
 
@@ -192,13 +190,6 @@ def _pair_map(node: Node, S: int, tasks: Sequence[str]) -> PairMap:
         distance=str(node.get("distance", default="argmax disagreement")),
         reduction=str(node.get("reduction", default="sum")),
     )
-
-
-def _claim(node: Node) -> Claim:
-    held = node.get("held", default=None)
-    if held is not None and not isinstance(held, bool):
-        raise ResultsError(f"{node.path}/held is {held!r}; expected true, false or null")
-    return Claim(str(node.get("claim")), held, str(node.get("evidence", default="")))
 
 
 def load_explorer(run_dir: Path | str, results: Results) -> tuple[TaskLogits, ...] | None:

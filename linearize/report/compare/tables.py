@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from linearize.report.claims import claims_table
 from linearize.report.compare.results import Results
+from linearize.report.compare.training import training
 from linearize.report.node import Floats
 from linearize.report.stats import seeds_phrase
 from linearize.report.style import REGIMES, label, ordered
@@ -19,7 +21,7 @@ def _alpha(values: Floats | None) -> Cell:
 
 
 def _highlight(rows: list[list[Cell]], methods: list[str], column: int, low: bool = False) -> None:
-    """Marks the best of the three regimes in a column, where two or more are there."""
+    """Marks the best of the regimes in a column, where two or more are there."""
     found = [
         (kept.value, i)
         for i, (row, m) in enumerate(zip(rows, methods, strict=True))
@@ -307,18 +309,6 @@ def error_maps(results: Results) -> Table:
     )
 
 
-def claims(results: Results) -> Table:
-    """The papers' claims that the run touches, and whether they held."""
-    verdict = {True: "held", False: "did not hold", None: "not decided"}
-    return Table(
-        "claims",
-        "Claims of the papers",
-        "Decided by the numbers of this run alone.",
-        ("Claim", "Held?", "Evidence"),
-        freeze([Cell(c.text), Cell(verdict[c.held]), Cell(c.evidence)] for c in results.claims),
-    )
-
-
 def tasks(results: Results) -> Table:
     """The tasks: classes, split sizes and chance level."""
     rows = []
@@ -348,6 +338,8 @@ def all_tables(results: Results) -> list[Table]:
     tables = [summary(results), tasks(results)]
     if results.single:
         tables.append(single(results))
+    if results.training:
+        tables.append(training(results))
     if results.addition:
         tables += [addition(results), addition_by_task(results)]
         if any(a.normalized is not None for a in results.addition.values()):
@@ -362,5 +354,5 @@ def all_tables(results: Results) -> list[Table]:
         tables.append(error_maps(results))
     tables += [cosine(results, regime) for regime in ordered(dict(results.cosine))]
     if results.claims:
-        tables.append(claims(results))
+        tables.append(claims_table(results.claims))
     return tables

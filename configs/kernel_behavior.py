@@ -1,0 +1,50 @@
+"""Presets of ``experiments.kernel_behavior``: the kernel along a fine-tuning."""
+
+from linearize.config import FewShotConfig, HeadConfig, KernelBehaviorConfig, ModelConfig
+from linearize.train import OptimConfig, TrainConfig
+
+
+def recipe(name: str, lr: float, steps: int, batch_size: int) -> TrainConfig:
+    """A constant learning rate without decay or clipping, as kernels know it."""
+    return TrainConfig(
+        optim=OptimConfig(name=name, lr=lr, schedule="constant", clip=None),
+        steps=steps,
+        batch_size=batch_size,
+        checkpoint_every=0,
+        tensorboard=False,
+    )
+
+
+def debug() -> KernelBehaviorConfig:
+    """Seconds: a small random network, one task, two seeds.
+
+    python -m experiments.kernel_behavior debug
+    """
+    return KernelBehaviorConfig(
+        model=ModelConfig(name="mlp", blocks=None, image_size=8, pretrained=False),
+        data=FewShotConfig(tasks=("digits",), image_size=8, shots=4, validation=40, test=60),
+        head=HeadConfig(shots=4),
+        sgd=recipe("sgd", 1e-2, steps=12, batch_size=16),
+        adam=recipe("adam", 1e-3, steps=12, batch_size=16),
+        measured_at=(1, 4),
+        points=12,
+        l2=(1e-3, 1e-2),
+        seeds=(0, 1),
+    )
+
+
+def packaged() -> KernelBehaviorConfig:
+    """The packaged ViT on two packaged tasks, 8 examples a class, three seeds.
+
+    python -m experiments.kernel_behavior packaged
+    """
+    return KernelBehaviorConfig(
+        model=ModelConfig(blocks=4),
+        data=FewShotConfig(tasks=("mnist", "animals"), shots=8, validation=100, test=200),
+        head=HeadConfig(shots=8),
+        sgd=recipe("sgd", 3e-5, steps=64, batch_size=16),
+        adam=recipe("adam", 3e-5, steps=64, batch_size=16),
+        measured_at=(1, 2, 4, 8, 16, 32),
+        points=48,
+        seeds=(0, 1, 2),
+    )

@@ -1,0 +1,68 @@
+"""Table of what training took and reached: AdamW's task vectors held against the optimum."""
+
+from linearize.report.compare.results import Results
+from linearize.report.node import Floats
+from linearize.report.stats import seeds_phrase
+from linearize.report.style import label, ordered
+from linearize.report.table import NONE, Cell, Table, freeze, number, percent
+
+COLUMNS = (
+    ("seconds", "Seconds a task", 1),
+    ("loss", "Training loss", 4),
+    ("objective", "Objective", 4),
+    ("gradient_norm", "Gradient norm", 5),
+    ("norm", "‖τ‖", 3),
+    ("cosine", "Cosine with exact", 3),
+)
+"""What is recorded, as it is headed, and with how many decimals."""
+
+LESS = "Linear less exact"
+
+
+def training(results: Results) -> Table:
+    """Time, loss, objective and accuracy of each trained regime, and AdamW's less the optimum's."""
+    found = results.training
+    methods = ordered(dict(found))
+    rows = [
+        [
+            Cell(label(m)),
+            *(_mean(found[m].get(key), digits) for key, _, digits in COLUMNS),
+            _accuracy(results, m),
+        ]
+        for m in methods
+    ]
+    if {"linear", "exact"} <= set(methods):
+        rows.append([Cell(LESS), *_difference(results)])
+    l2 = results.config.get("exact", {}).get("l2")
+    return Table(
+        "training",
+        "AdamW against the optimum",
+        "Means over the tasks. Loss: mean cross-entropy of the whole training split at α = 1, in "
+        "the regime that trained the vector. Objective, where the regime is linear: loss + (l2 / "
+        f"2) ‖τ‖² with l2 = {l2}, which the exact solver minimises; gradient norm: that "
+        "objective's. Seconds: of training, compilation included. "
+        f"{LESS}: of the same seed and task. {seeds_phrase(results.seeds)}",
+        ("Method", *(title for _, title, _ in COLUMNS), "Test accuracy [%]"),
+        freeze(rows),
+    )
+
+
+def _mean(values: Floats | None, digits: int) -> Cell:
+    return Cell(NONE) if values is None else number(values.mean(-1), digits)
+
+
+def _accuracy(results: Results, method: str) -> Cell:
+    values = results.single.get(method)
+    return Cell(NONE) if values is None else percent(values.mean(-1))
+
+
+def _difference(results: Results) -> list[Cell]:
+    left, right = results.training["linear"], results.training["exact"]
+    cells = [
+        _mean(left[key] - right[key] if key in left and key in right else None, digits)
+        for key, _, digits in COLUMNS
+    ]
+    single = results.single
+    both = "linear" in single and "exact" in single
+    accuracy = percent((single["linear"] - single["exact"]).mean(-1)) if both else Cell(NONE)
+    return [*cells, accuracy]
