@@ -22,7 +22,7 @@ def debug() -> LocalizationConfig:
         nonlinear=compare.recipe(1e-3, steps=20, batch_size=32, warmup=2),
         linear=compare.recipe(1e-3, steps=20, batch_size=32, warmup=2),
         points=12,
-        random_tasks=("mnist", "fashion_mnist", "digits"),
+        random_tasks=("mnist", "fashion_mnist", "animals", "digits"),
         map=MapConfig(pairs=(("mnist", "digits"),), low=-1.0, high=1.0, points=5, n_eval=80),
         seeds=(0, 1),
     )
@@ -40,7 +40,7 @@ def packaged() -> LocalizationConfig:
         head=whole.head,
         nonlinear=whole.nonlinear,
         linear=whole.linear,
-        points=48,
+        points=32,
         random_tasks=("mnist", "letters", "animals", "fashion_mnist"),
         map=MapConfig(pairs=whole.map.pairs, low=-1.0, high=1.0, points=9, n_eval=300),
         seeds=whole.seeds,

@@ -155,6 +155,7 @@ def target_kernel(
         f,
         at,
         images,
+        implementation="structured",  # what "auto" takes here, after long counting
         output=config.output,
         params_filter=[f"^model/{re.escape(name)}$" for name in trained],
         memory=config.memory,

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from linearize.evaluate import Interval, rank_correlation, seed_interval
+from experiments import claims
+from linearize.evaluate import rank_correlation
 
 Results = Mapping[str, Any]
 
@@ -59,45 +60,44 @@ def _both(matrix: np.ndarray) -> np.ndarray:
 
 def judge(results: Results) -> list[dict[str, Any]]:
     """One row a claim: its words, whether it held, and the measured evidence."""
-    before = on_control(results, "pretrained")[:, 0]
-    off = ~np.eye(before.shape[-1], dtype=bool)
-    rows = [
-        _row(
-            "Eigenfunctions that carry a task's target have less energy on other tasks' inputs "
-            "than ones that live everywhere (TAT, sec. 5)",
-            "1 minus the energy on the control, mean of all pairs, interval over seeds",
-            seed_interval((1 - before[:, off]).mean(1)),
-        )
-    ]
+    first = results["relation"][0]
+    mean, low, high = (first["pairs"][part] for part in ("mean", "low", "high"))
+    decided = np.isfinite(low) and np.isfinite(high)
+    interval = f"[{low:+.3f}, {high:+.3f}]" if decided else "no interval: too few tasks"
+    relation = {
+        "claim": "Pairs of tasks with less energy on the control have a smaller ξ",
+        "held": True if low > 0 else False if high < 0 else None,
+        "evidence": f"Spearman's ρ over the pairs, {first['regime']} regime, search box, interval "
+        f"over tasks: {mean:+.3f} {interval}",
+    }
+    return [*claims.judge(results, CLAIMS), relation]
+
+
+def _off_diagonal(energy: np.ndarray) -> np.ndarray:
+    """Of all eigenfunctions, the mean over ordered pairs of tasks, (S,)."""
+    return np.nanmean(energy[:, 0], axis=(1, 2))
+
+
+def _after_pretraining(results: Results) -> np.ndarray:
+    """Energy at random weights minus that at pre-trained ones, on the tasks that both have."""
+    random = on_control(results, "random")
     names = results["tasks"]["random"]
-    if names:
-        random = on_control(results, "random")[:, 0]
-        index = [results["tasks"]["pretrained"].index(name) for name in names]
-        same = ~np.eye(len(names), dtype=bool)
-        less = random[:, same] - before[:, index][:, :, index][:, same]
-        rows.append(
-            _row(
-                "They are more localized after pre-training than at random initialization "
-                "(TAT, sec. 5)",
-                "energy on the control, random initialization minus pre-trained, mean of the "
-                f"pairs of {len(names)} tasks, interval over seeds",
-                seed_interval(less.mean(1)),
-            )
-        )
-    found = results["relation"][0]["pairs"]
-    rows.append(
-        _row(
-            "Pairs of tasks with less energy on the control have a smaller ξ",
-            f"Spearman's ρ over the pairs, {results['relation'][0]['regime']} regime, search box, "
-            "interval over tasks",
-            Interval(*(np.asarray(found[part]) for part in ("mean", "low", "high"))),
-        )
-    )
-    return rows
+    index = [results["tasks"]["pretrained"].index(name) for name in names]
+    both = on_control(results, "pretrained")[:, :, index][..., index]
+    return _off_diagonal(random) - _off_diagonal(both)
 
 
-def _row(claim: str, text: str, found: Interval) -> dict[str, Any]:
-    mean, low, high = (float(x) for x in found)
-    held = True if low > 0 else False if high < 0 else None
-    interval = f"[{low:+.3f}, {high:+.3f}]" if np.isfinite(low) else "no interval"
-    return {"claim": claim, "held": held, "evidence": f"{text}: {mean:+.3f} {interval}"}
+CLAIMS: tuple[claims.Claim, ...] = (
+    (
+        "Eigenfunctions that carry a task's target have less energy on other tasks' inputs than "
+        "ones that live everywhere (TAT, sec. 5)",
+        lambda r: 1 - _off_diagonal(on_control(r, "pretrained")),
+        "1 minus the energy on the control, mean of all pairs, interval over seeds",
+    ),
+    (
+        "They are more localized after pre-training than at random initialization (TAT, sec. 5)",
+        _after_pretraining,
+        "energy on the control, random initialization minus pre-trained, mean of common pairs, "
+        "interval over seeds",
+    ),
+)

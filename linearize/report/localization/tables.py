@@ -1,10 +1,12 @@
 """Tables: claims, energies by initialization and by pair, rank correlations."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
+from linearize.report.claims import claims_table, read
 from linearize.report.localization.results import Relation, Results
 from linearize.report.node import Floats
 from linearize.report.stats import seeds_phrase
@@ -18,21 +20,11 @@ KINDS = {"pairs": "both directions", "ordered": "one direction"}
 
 def claims(results: Results) -> Table:
     """The paper's claims that the run touches, and whether they held."""
-    verdict = {True: "held", False: "did not hold", None: "not decided"}
-    return Table(
-        "claims",
-        "Claims of the paper",
-        "Decided by the numbers of this run alone: by whether the 95 % interval excludes 0.",
-        ("Claim", "Held?", "Evidence"),
-        freeze(
-            [
-                Cell(str(c.get("claim"))),
-                Cell(verdict[c.get("held")]),
-                Cell(str(c.get("evidence"))),
-            ]
-            for c in results.node.children("claims")
-        ),
+    caption = (
+        "Decided by the numbers of this run alone: held, or not, where the 95 % interval, over "
+        "seeds or over tasks as it says, lies on one side of zero."
     )
+    return dataclasses.replace(claims_table(read(results.node)), caption=caption)
 
 
 def energies(results: Results) -> Table:
