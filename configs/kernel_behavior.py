@@ -34,17 +34,18 @@ def debug() -> KernelBehaviorConfig:
 
 
 def packaged() -> KernelBehaviorConfig:
-    """The packaged ViT on two packaged tasks, 8 examples a class, three seeds.
+    """The packaged ViT on two packaged tasks, 6 examples a class, three seeds.
 
     python -m experiments.kernel_behavior packaged
     """
     return KernelBehaviorConfig(
-        model=ModelConfig(blocks=4),
-        data=FewShotConfig(tasks=("mnist", "animals"), shots=8, validation=100, test=200),
-        head=HeadConfig(shots=8),
+        model=ModelConfig(blocks=3),
+        data=FewShotConfig(tasks=("mnist", "animals"), shots=6, validation=60, test=150),
+        head=HeadConfig(shots=6),
         sgd=recipe("sgd", 3e-5, steps=64, batch_size=16),
         adam=recipe("adam", 3e-5, steps=64, batch_size=16),
-        measured_at=(1, 2, 4, 8, 16, 32),
-        points=48,
+        measured_at=(1, 4, 16),
+        points=40,
+        l2=(1e-4, 1e-3, 1e-2),
         seeds=(0, 1, 2),
     )
