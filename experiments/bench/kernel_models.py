@@ -5,6 +5,7 @@ comparison take the kernel of the same function at the same point without anythi
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +35,7 @@ def mlp(width: int, depth: int, features: int = 64, outputs: int = OUTPUTS) -> N
     """``depth`` hidden layers with biases and ReLU."""
     rng = np.random.default_rng(0)
     sizes = [features, *[width] * depth]
-    params = {f"layer_{i}": _dense(rng, a, b) for i, (a, b) in enumerate(zip(sizes, sizes[1:]))}
+    params = {f"layer_{i}": _dense(rng, a, b) for i, (a, b) in enumerate(pairwise(sizes))}
     params["head"] = _dense(rng, width, outputs)
 
     def f(params: Params, x: Any) -> Any:
