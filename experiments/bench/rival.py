@@ -38,7 +38,7 @@ def neural_tangents() -> Any:
     for name, value in (("source_info_util", source_info_util), ("config", jax.config)):
         if not hasattr(ad, name):
             setattr(ad, name, value)
-    import neural_tangents  # type: ignore[import-not-found]
+    import neural_tangents
 
     return neural_tangents
 
