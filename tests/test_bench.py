@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from experiments.bench import __main__ as bench
-from experiments.bench import kernels, maps, measure, memory, steady, step
+from experiments.bench import dual, kernels, maps, measure, memory, steady, step
 from experiments.bench.measure import Row, Times
 from experiments.bench.problem import FULL, TINY, displacement, forward, problem, train_step
 from linearize import taylor, train, tree
@@ -213,6 +213,12 @@ def test_kernels_beside_a_rival_in_another_process(
     assert difference.holds is False
     assert time_ratio.value > 0
     assert 0 < memory_ratio.value < 1
+
+
+def test_the_dual_ends_where_weight_space_does() -> None:
+    ratio, difference = dual.rows(TINY)
+    assert ratio.value > 0
+    assert difference.holds
 
 
 @pytest.mark.skipif(not memory.available(), reason="wants /proc")

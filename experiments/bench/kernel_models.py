@@ -4,8 +4,8 @@ They run unchanged under the old jax of neural-tangents and under ours, so that 
 comparison take the kernel of the same function at the same point without anything being stored.
 """
 
-import itertools
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +35,7 @@ def mlp(width: int, depth: int, features: int = 64, outputs: int = OUTPUTS) -> N
     """``depth`` hidden layers with biases and ReLU."""
     rng = np.random.default_rng(0)
     sizes = [features, *[width] * depth]
-    params = {f"layer_{i}": _dense(rng, a, b) for i, (a, b) in enumerate(itertools.pairwise(sizes))}
+    params = {f"layer_{i}": _dense(rng, a, b) for i, (a, b) in enumerate(pairwise(sizes))}
     params["head"] = _dense(rng, width, outputs)
 
     def f(params: Params, x: Any) -> Any:

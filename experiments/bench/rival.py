@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,14 @@ PACKAGES = ("neural-tangents", "jax", "jaxlib", "tf2jax", "tensorflow", "numpy",
 
 
 def neural_tangents() -> Any:
-    """The package, with two names that it reads and that ``jax.interpreters.ad`` lost in 0.5."""
+    """The package, with two names that it reads in ``jax.interpreters.ad`` and jax 0.5 has not."""
     from jax._src import source_info_util
     from jax.interpreters import ad
 
     for name, value in (("source_info_util", source_info_util), ("config", jax.config)):
         if not hasattr(ad, name):
             setattr(ad, name, value)
-    import neural_tangents  # type: ignore[import-not-found]
+    import neural_tangents
 
     return neural_tangents
 
@@ -85,8 +86,7 @@ def serve() -> None:
             answer: Any = {"versions": versions()}
         elif request["do"] == "memory":
             neural_tangents()
-            call = prepare(request)
-            answer = memory.steady_peak(lambda: call, request["steps"])
+            answer = memory.steady_peak(partial(prepare, request), request["steps"])
         else:
             start = time.perf_counter()
             call()
