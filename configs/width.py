@@ -23,7 +23,7 @@ def debug() -> WidthConfig:
 
 
 def mlp() -> WidthConfig:
-    """Three hidden ReLU layers, 64 to 2,048 units, 128 MNIST digits, ten seeds.
+    """Three hidden ReLU layers, 128 to 2,048 units, 128 MNIST digits, ten seeds.
 
     python -m experiments.width mlp
     """

@@ -74,18 +74,18 @@ def load(config: WidthConfig) -> Problem:
     task = data.load_task(
         config.task, image_size=config.image_size, limit=limit, seed=config.data_seed
     )
-    x = np.concatenate([vectors(task.train), vectors(task.test)])
+    x = np.concatenate([vectors(split, config.scale) for split in (task.train, task.test)])
     labels = np.concatenate([task.train.labels, task.test.labels])
     y = np.eye(len(task.classes), dtype=np.float32)[labels] - np.float32(1 / len(task.classes))
     return Problem(x, y, len(task.train))
 
 
-def vectors(split: Split) -> np.ndarray:
-    """Images as centred vectors of norm √D, (N, D) float32; a blank image is zero."""
+def vectors(split: Split, scale: float) -> np.ndarray:
+    """Images as centred vectors of norm scale · √D, (N, D) float32; a blank image is zero."""
     x = split.images.astype(np.float64).mean(-1).reshape(len(split), -1)
     x -= x.mean(1, keepdims=True)
     norm = np.linalg.norm(x, axis=1, keepdims=True)
-    return (x * x.shape[1] ** 0.5 / np.where(norm > 0, norm, 1)).astype(np.float32)
+    return (scale * x.shape[1] ** 0.5 * x / np.where(norm > 0, norm, 1)).astype(np.float32)
 
 
 @recorded

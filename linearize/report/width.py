@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts
@@ -53,10 +54,10 @@ QUANTITIES = {
 }
 
 PANELS = (
-    ("Kernel drift", "‖K_t − K_0‖ / ‖K_0‖", ("drift", "feature_drift")),
+    ("Kernel drift", "‖Kₜ − K₀‖ / ‖K₀‖", ("drift", "feature_drift")),
     ("Gap to the linearization", "RMS of f − f_lin on test", ("gap", "gap_at_theta")),
-    ("Movement of the weights", "‖W_t − W_0‖ / ‖W_0‖", ("input", "hidden", "output")),
-    ("Empirical against analytic", "‖K_0 − K_∞‖ / ‖K_∞‖", ("ntk_error", "nngp_error")),
+    ("Movement of the weights", "‖Wₜ − W₀‖ / ‖W₀‖", ("input", "hidden", "output")),
+    ("Empirical against analytic", "‖K₀ − K∞‖ / ‖K∞‖", ("ntk_error", "nngp_error")),
 )
 _COLOURS = tuple(colour(method) for method in ("nonlinear", "posthoc", "linear"))
 _MARKERS = ("o", "^", "s")
@@ -100,6 +101,15 @@ class Results:
     def last(self) -> int:
         """The step at which training ended."""
         return int(self.steps[-1])
+
+    @property
+    def at_steps(self) -> str:
+        """Where quantities of training are taken, for captions."""
+        return f"Largest value at the steps {', '.join(f'{t:.0f}' for t in self.steps)}."
+
+    def largest(self, name: str) -> Floats:
+        """A quantity's largest value over the steps, (S, W): the theorems bound a supremum."""
+        return self.values[name].max(-1)
 
 
 def read(node: Node, run_dir: Path) -> Page:
@@ -158,7 +168,7 @@ def scaling(results: Results) -> Plot:
     return Plot(
         "scaling",
         "Against width",
-        f"After {results.last} steps; below right, or last: at θ0. {seeds_phrase(results.seeds)} "
+        f"{results.at_steps} Below right, or last: at θ0. {seeds_phrase(results.seeds)} "
         "Small dots: seeds. Dashed and dotted: slopes −1/2 and −1, through the first fitted width "
         f"({results.fit_from}).",
         "Four doubly logarithmic panels against width: kernel drift, gap to the linearization, "
@@ -176,7 +186,7 @@ def _in_words(results: Results) -> str:
 def _panel(ax: Axes, results: Results, names: Sequence[str]) -> None:
     widths = results.widths
     for name, ink, marker in zip(names, _COLOURS, _MARKERS, strict=False):
-        values = results.values[name][..., -1]
+        values = results.largest(name)
         mean, half = over_seeds(values)
         slope = over_seeds(results.slopes[name][0]).mean
         text = f"{QUANTITIES[name].short} ({slope:.2f})".replace("-", "−")
@@ -189,16 +199,20 @@ def _panel(ax: Axes, results: Results, names: Sequence[str]) -> None:
             elinewidth=1.2, lw=1.2, label=text,
         )  # fmt: skip
     at = int(np.argmax(widths >= results.fit_from))
-    anchor = results.values[names[0]][:, at, -1].mean()
+    anchor = results.largest(names[0])[:, at].mean()
     for exponent, style in ((-0.5, "--"), (-1.0, ":")):
         guide = anchor * (widths[at:] / widths[at]) ** exponent
         ax.plot(widths[at:], guide, color=MUTED, lw=1, ls=style, zorder=1)
-    _log_axes(ax, widths)
+    shown = np.concatenate([results.largest(name).ravel() for name in names])
+    _log_axes(ax, widths, shown)
     ax.legend(loc="lower left", handlelength=1.4, borderaxespad=0.2)
 
 
-def _log_axes(ax: Axes, ticks: Floats) -> None:
-    ax.set(xscale="log", yscale="log")
+def _log_axes(ax: Axes, ticks: Floats, shown: Floats) -> None:
+    """Doubly logarithmic, a label at each of ``ticks``, as high as the numbers ``shown``."""
+    ax.set(xscale="log", yscale="log", ylim=(0.8 * shown.min(), 1.25 * shown.max()))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_xticks(ticks, [f"{t:.0f}" for t in ticks])
     ax.minorticks_off()
     ax.grid()
@@ -217,7 +231,7 @@ def in_time(results: Results) -> Plot:
                 mean, half = over_seeds(results.values[name][:, w])
                 spread = None if np.isnan(half).all() else half
                 ax.errorbar(results.steps, mean, yerr=spread, color=ink, marker="o", ms=3, lw=1.2)
-            _log_axes(ax, results.steps)
+            _log_axes(ax, results.steps, results.values[name].mean(0))
             title, what, _ = next(p for p in PANELS if name in p[2])
             ax.set(title=title, ylabel=what, xlabel="Steps")
         handles = [
@@ -253,8 +267,8 @@ def slopes(results: Results) -> Table:
     return Table(
         "slopes",
         "Exponents in the width",
-        f"Least-squares slopes of log quantity against log width, one a seed, after {results.last} "
-        f"steps. {seeds_phrase(results.seeds)}",
+        "Least-squares slopes of log quantity against log width, one a seed. "
+        f"{results.at_steps} {seeds_phrase(results.seeds)}",
         ("Quantity", "Theory", f"From width {results.fit_from}", "All widths"),
         freeze(rows),
     )
@@ -263,13 +277,13 @@ def slopes(results: Results) -> Table:
 def by_width(results: Results) -> Table:
     """Every quantity at every width."""
     rows = [
-        [Cell(QUANTITIES[name].label), *(_significant(values[:, w, -1]) for w in _range(results))]
-        for name, values in results.values.items()
+        [Cell(QUANTITIES[name].label), *(_significant(v) for v in results.largest(name).T)]
+        for name in results.values
     ]
     return Table(
         "by_width",
         "Width by width",
-        f"After {results.last} steps, errors at θ0; gaps are root mean squares over test examples "
+        f"{results.at_steps} Errors at θ0. Gaps are root mean squares over test examples "
         "and outputs, drifts, movements and errors relative Frobenius norms. "
         f"{seeds_phrase(results.seeds)}",
         ("Quantity", *(f"{width:.0f}" for width in results.widths)),
@@ -319,10 +333,6 @@ def claims(results: Results) -> Table:
             for c in results.node.children("claims")
         ),
     )
-
-
-def _range(results: Results) -> range:
-    return range(len(results.widths))
 
 
 def _significant(values: Floats) -> Cell:
