@@ -46,7 +46,7 @@ class TestRun:
             assert np.shape(results["measured"][name]) == (S, W, T)
             assert np.min(results["measured"][name]) > 0
         for name in ("ntk_error", "nngp_error"):
-            assert np.shape(results["measured"][name]) == (S, W)
+            assert np.shape(results["measured"][name]) == (DEBUG.draws, W)
         assert {p.stem for p in (finished / "figures").glob("*.png")} == {"scaling", "in_time"}
         assert {p.stem for p in (finished / "tables").glob("*.md")} == {
             *("claims", "slopes", "by_width", "learning"),
@@ -109,7 +109,7 @@ class TestParts:
         setting = dataclasses.replace(DEBUG, depth=1, bias_std=None, float64=True)
         with jax.enable_x64(True):
             f, params0 = width.network(setting, problem, 32, seed=0)
-            rate, _ = width.learning_rate(setting, problem, 32)
+            rate = width.learning_rate(setting, problem, 32)
             f_lin = lz.linearize(f, params0)
             taus = width.train(setting, f_lin, params0, problem, rate)
             K = width.kernel(f, params0, problem.x)

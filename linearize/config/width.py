@@ -37,11 +37,14 @@ class WidthConfig:
     """Steps of gradient descent at which everything is measured, ascending; training ends there."""
     seeds: tuple[int, ...] = tuple(range(10))
     """Each draws its own weights at every width; intervals are over them."""
+    draws: int = 32
+    """Weights at every width whose kernels at θ0 are held against the analytic ones; no training,
+    so there may be more than seeds."""
     float64: bool = False
     """Networks and kernels in double precision."""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "train", "test", "depth"):
+        for name in ("image_size", "train", "test", "depth", "draws"):
             value = getattr(self, name)
             require(value > 0, name, value, "give a positive number")
         for name in ("widths", "steps"):

@@ -73,7 +73,7 @@ class Results:
     steps: Floats
     fit_from: int
     values: dict[str, Floats]
-    """By quantity (S, W, T), or (S, W, 1) for what is measured at θ0 alone."""
+    """By quantity (S, W, T), or (D, W, 1) of D draws for what is measured at θ0 alone."""
     slopes: dict[str, tuple[Floats, Floats]]
     """By quantity, each seed's slope over the widths that are fitted, and over all."""
 
@@ -90,10 +90,11 @@ class Results:
         values, slopes = {}, {}
         for name in QUANTITIES:
             if node.has(f"measured/{name}"):
-                once = name.endswith("_error")
-                found = node.numbers(f"measured/{name}", (S, W) if once else (S, W, T))
-                values[name] = found.reshape(S, W, -1)
-                both = (node.numbers(f"slopes/{name}/{kind}", (S,)) for kind in ("fit", "all"))
+                at_start = name.endswith("_error")
+                found = node.numbers(f"measured/{name}", (None, W) if at_start else (S, W, T))
+                D = len(found)
+                values[name] = found.reshape(D, W, -1)
+                both = (node.numbers(f"slopes/{name}/{kind}", (D,)) for kind in ("fit", "all"))
                 slopes[name] = (next(both), next(both))
         return cls(node, seeds, widths, steps, int(node.get("fit_from")), values, slopes)
 
@@ -103,9 +104,14 @@ class Results:
         return int(self.steps[-1])
 
     @property
-    def at_steps(self) -> str:
-        """Where quantities of training are taken, for captions."""
-        return f"Largest value at the steps {', '.join(f'{t:.0f}' for t in self.steps)}."
+    def phrase(self) -> str:
+        """Where quantities are taken and over what their intervals are, for captions."""
+        steps = ", ".join(f"{t:.0f}" for t in self.steps)
+        draws = len(self.values["ntk_error"])
+        return (
+            f"Largest value at the steps {steps}. {seeds_phrase(self.seeds)} Errors against "
+            f"analytic kernels: at θ0, over {draws} draws of the weights."
+        )
 
     def largest(self, name: str) -> Floats:
         """A quantity's largest value over the steps, (S, W): the theorems bound a supremum."""
@@ -168,9 +174,8 @@ def scaling(results: Results) -> Plot:
     return Plot(
         "scaling",
         "Against width",
-        f"{results.at_steps} Below right, or last: at θ0. {seeds_phrase(results.seeds)} "
-        "Small dots: seeds. Dashed and dotted: slopes −1/2 and −1, through the first fitted width "
-        f"({results.fit_from}).",
+        f"{results.phrase} Small dots: seeds or draws. Dashed and dotted: slopes −1/2 and −1, "
+        f"through the first fitted width ({results.fit_from}).",
         "Four doubly logarithmic panels against width: kernel drift, gap to the linearization, "
         "movement of the weights, distance from the analytic kernels, beside lines of slope −1/2 "
         "and −1. " + _in_words(results),
@@ -267,8 +272,7 @@ def slopes(results: Results) -> Table:
     return Table(
         "slopes",
         "Exponents in the width",
-        "Least-squares slopes of log quantity against log width, one a seed. "
-        f"{results.at_steps} {seeds_phrase(results.seeds)}",
+        f"Least-squares slopes of log quantity against log width, one a seed. {results.phrase}",
         ("Quantity", "Theory", f"From width {results.fit_from}", "All widths"),
         freeze(rows),
     )
@@ -280,12 +284,14 @@ def by_width(results: Results) -> Table:
         [Cell(QUANTITIES[name].label), *(_significant(v) for v in results.largest(name).T)]
         for name in results.values
     ]
+    for name, label in (("ntk", "Mean NTK of the draws"), ("nngp", "Mean last layer's kernel")):
+        values = results.node.numbers(f"error_of_mean/{name}", (len(results.widths),))
+        rows.append([Cell(f"{label} against analytic"), *(_significant(v[None]) for v in values)])
     return Table(
         "by_width",
         "Width by width",
-        f"{results.at_steps} Errors at θ0. Gaps are root mean squares over test examples "
-        "and outputs, drifts, movements and errors relative Frobenius norms. "
-        f"{seeds_phrase(results.seeds)}",
+        f"{results.phrase} Gaps are root mean squares over test examples and outputs; drifts, "
+        "movements and errors relative Frobenius norms.",
         ("Quantity", *(f"{width:.0f}" for width in results.widths)),
         freeze(rows),
     )
