@@ -79,7 +79,8 @@ def slopes(
     """Each quantity's slope by seed, from ``fit_from`` on (``"fit"``) and over ``"all"`` widths.
 
     Args:
-        measured: (S, W) or, at steps of which the last counts, (S, W, T), by quantity.
+        measured: by quantity (S, W), or (S, W, T) at some steps, of which the largest counts: the
+            theorems bound the supremum over training.
         widths: W widths, ascending.
         fit_from: the smallest that ``"fit"`` takes in.
 
@@ -91,10 +92,10 @@ def slopes(
     for name in dict.fromkeys(claim.quantity for claim in CLAIMS) | dict.fromkeys(MORE):
         if name in measured:
             values = np.asarray(measured[name], np.float64)
-            last = values[..., -1] if values.ndim == 3 else values
+            largest = values.max(-1) if values.ndim == 3 else values
             found[name] = {
-                "fit": _slopes(np.asarray(widths)[wide], last[:, wide]),
-                "all": _slopes(np.asarray(widths), last),
+                "fit": _slopes(np.asarray(widths)[wide], largest[:, wide]),
+                "all": _slopes(np.asarray(widths), largest),
             }
     return found
 

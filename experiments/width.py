@@ -2,10 +2,11 @@
 
     python -m experiments.width mlp
 
-For each width and seed, random weights θ0: how far the empirical kernels are from the analytic
-ones; then full-batch gradient descent on squared error, with one learning rate for all widths (Lee
-et al. 2019), and at some steps t: drift ‖K_t − K_0‖ / ‖K_0‖, how far the weights moved, and the gap
-of f(θ_t) to the linearization, once trained by its own dynamics (closed form) and once at θ_t.
+For each width, many draws of θ0: how far the empirical kernels are from the analytic ones. For each
+width and seed, full-batch gradient descent on squared error, with one learning rate for all widths
+(Lee et al. 2019), and at some steps t: drift ‖K_t − K_0‖ / ‖K_0‖, how far the weights moved, and
+the gap of f(θ_t) to the linearization, once trained by its own dynamics (closed form) and once at
+θ_t.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from linearize.train import OptimConfig, TrainConfig, fine_tune
 from linearize.train.lock import exclusive
 from linearize.types import Apply, Array, Batch, Params, PyTree
 
+KERNELS = ("ntk", "nngp")
 kernel = partial(lz.ntk.kernel, implementation="structured")  # all layers are dense
 
 
@@ -57,11 +59,14 @@ def run(config: WidthConfig, run_dir: Path, preset: str = "custom") -> Path:
     with exclusive(run_dir):
         problem = load(config)
         records = [measure(run_dir / f"seed_{s}", config, problem, s) for s in config.seeds]
+        start = measure_start(run_dir / "start", config, problem)
         measured = stack([{k: v for k, v in r.items() if k != "seconds"} for r in records])
+        measured |= {f"{n}_error": np.transpose(start[f"{n}_error"]).tolist() for n in KERNELS}
         results = describe(config, problem, preset) | {
             "measured": measured,
             "slopes": scaling.slopes(measured, config.widths, config.fit_from),
-            "seconds": total_seconds(records),
+            "error_of_mean": {n: start[f"{n}_error_of_mean"] for n in KERNELS},
+            "seconds": total_seconds([*records, start]),
         }
         results["claims"] = scaling.judge(results["slopes"], config.parametrization)
         io.write_json(run_dir / "results.json", results)
@@ -74,18 +79,18 @@ def load(config: WidthConfig) -> Problem:
     task = data.load_task(
         config.task, image_size=config.image_size, limit=limit, seed=config.data_seed
     )
-    x = np.concatenate([vectors(task.train), vectors(task.test)])
+    x = np.concatenate([vectors(split, config.scale) for split in (task.train, task.test)])
     labels = np.concatenate([task.train.labels, task.test.labels])
     y = np.eye(len(task.classes), dtype=np.float32)[labels] - np.float32(1 / len(task.classes))
     return Problem(x, y, len(task.train))
 
 
-def vectors(split: Split) -> np.ndarray:
-    """Images as centred vectors of norm √D, (N, D) float32; a blank image is zero."""
+def vectors(split: Split, scale: float) -> np.ndarray:
+    """Images as centred vectors of norm scale · √D, (N, D) float32; a blank image is zero."""
     x = split.images.astype(np.float64).mean(-1).reshape(len(split), -1)
     x -= x.mean(1, keepdims=True)
     norm = np.linalg.norm(x, axis=1, keepdims=True)
-    return (x * x.shape[1] ** 0.5 / np.where(norm > 0, norm, 1)).astype(np.float32)
+    return (scale * x.shape[1] ** 0.5 * x / np.where(norm > 0, norm, 1)).astype(np.float32)
 
 
 @recorded
@@ -101,11 +106,10 @@ def measure(run_dir: Path, config: WidthConfig, problem: Problem, seed: int) -> 
 
 
 def at_width(config: WidthConfig, problem: Problem, width: int, seed: int) -> Record:
-    """One random network: at θ0 beside the analytic kernels, then at every step beside f_lin."""
+    """One random network, trained: its kernels, weights and outputs at every step."""
     with jax.enable_x64(config.float64):
         f, params0 = network(config, problem, width, seed)
-        N, C = problem.train, problem.y.shape[1]
-        rate, analytic = learning_rate(config, problem, width)
+        N, rate = problem.train, learning_rate(config, problem, width)
         K = kernel(f, params0, problem.x, output="full")
         K0, features0 = np.einsum("nmcc->nm", K[:N, :N]), last_layer(f, params0, problem)
         f0 = outputs(f, params0, problem)
@@ -141,10 +145,36 @@ def at_width(config: WidthConfig, problem: Problem, width: int, seed: int) -> Re
                     "f_lin": progress(problem, own, f0),
                 }
             )
-        return stack(steps) | {
-            "ntk_error": lz.ntk.drift(K0, C * analytic.ntk),
-            "nngp_error": lz.ntk.drift(nngp(config, width, features0 / C), analytic.nngp),
-        }
+        return stack(steps)
+
+
+@recorded
+def measure_start(run_dir: Path, config: WidthConfig, problem: Problem) -> Record:
+    """Kernels at θ0 of many draws beside the analytic ones, at every width: (W, draws) and (W,)."""
+    parts = run_dir / "parts"
+    return stack(
+        [
+            kept(parts / f"width_{width}.json", partial(start_at_width, config, problem, width))
+            for width in config.widths
+        ]
+    )
+
+
+def start_at_width(config: WidthConfig, problem: Problem, width: int) -> Record:
+    """Relative distance of each draw's kernels, one output's mean, and of their mean over draws."""
+    C, limit = problem.y.shape[1], analytic(config, problem, width)
+    exact = dict(zip(KERNELS, (limit.ntk, limit.nngp), strict=True))
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in exact}
+    with jax.enable_x64(config.float64):
+        for draw in range(config.draws):
+            f, params = network(config, problem, width, draw)
+            K = kernel(f, params, problem.x[: problem.train], output="trace") / C
+            drawn["ntk"].append(K)
+            features = last_layer(f, params, problem) / C
+            drawn["nngp"].append(nngp(config, width, features))
+    each = {f"{n}_error": [lz.ntk.drift(K, exact[n]) for K in drawn[n]] for n in exact}
+    mean = {f"{n}_error_of_mean": lz.ntk.drift(np.mean(drawn[n], 0), exact[n]) for n in exact}
+    return each | mean
 
 
 def network(config: WidthConfig, problem: Problem, width: int, seed: int) -> tuple[Apply, Params]:
@@ -170,9 +200,9 @@ def model(module: WideMLP, inputs: int) -> tuple[Apply, Callable[[Array], Params
     return f, lambda key: init(key)["params"]
 
 
-def learning_rate(config: WidthConfig, problem: Problem, width: int) -> tuple[float, Kernels]:
-    """η of the summed loss, from the analytic kernels on the training examples, which come too."""
-    analytic = lz.ntk.mlp_kernel(
+def analytic(config: WidthConfig, problem: Problem, width: int) -> Kernels:
+    """The kernels of one output at infinite width, on the training examples."""
+    return lz.ntk.mlp_kernel(
         problem.x[: problem.train],
         depth=config.depth,
         weight_std=config.weight_std,
@@ -180,9 +210,13 @@ def learning_rate(config: WidthConfig, problem: Problem, width: int) -> tuple[fl
         parametrization=config.parametrization,
         width=width if config.parametrization == "standard" else None,
     )
-    rate = config.rate * lz.ntk.max_learning_rate(analytic.ntk)
+
+
+def learning_rate(config: WidthConfig, problem: Problem, width: int) -> float:
+    """η of the summed loss."""
+    rate = config.rate * lz.ntk.max_learning_rate(analytic(config, problem, width).ntk)
     # N η is the optimizer's, whose schedule is float32
-    return float(np.float32(problem.train * rate)) / problem.train, analytic
+    return float(np.float32(problem.train * rate)) / problem.train
 
 
 def train(

@@ -13,14 +13,17 @@ class WidthConfig:
 
     task: str = "mnist"
     image_size: int = 14
-    """Side in pixels; images are greyed, centred and scaled to norm √(side²)."""
+    """Side in pixels; images are greyed and centred."""
+    scale: float = 0.3
+    """Norm of every input as a share of √(pixels). Smaller means smaller outputs at θ0, whose
+    unlearning is then less of what training does."""
     train: int = 128
-    test: int = 128
+    test: int = 64
     data_seed: int = 0
     """Decides the splits and what the limits keep."""
     depth: int = 3
     """Hidden layers."""
-    widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
+    widths: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     """Units of each hidden layer, ascending."""
     fit_from: int = 256
     """The smallest width that slopes are fitted to; below it higher orders of 1/width show."""
@@ -28,17 +31,20 @@ class WidthConfig:
     weight_std: float = 2**0.5
     bias_std: float | None = 0.1
     """Of the biases; None for a network without any."""
-    rate: float = 0.25
+    rate: float = 0.35
     """Learning rate, as a share of the largest that the infinite-width kernel permits."""
-    steps: tuple[int, ...] = (2, 8, 32, 128)
+    steps: tuple[int, ...] = (1, 3, 10, 32, 96)
     """Steps of gradient descent at which everything is measured, ascending; training ends there."""
     seeds: tuple[int, ...] = tuple(range(10))
     """Each draws its own weights at every width; intervals are over them."""
+    draws: int = 32
+    """Weights at every width whose kernels at θ0 are held against the analytic ones; no training,
+    so there may be more than seeds."""
     float64: bool = False
     """Networks and kernels in double precision."""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "train", "test", "depth"):
+        for name in ("image_size", "train", "test", "depth", "draws"):
             value = getattr(self, name)
             require(value > 0, name, value, "give a positive number")
         for name in ("widths", "steps"):
@@ -58,6 +64,7 @@ class WidthConfig:
             self.parametrization,
             "'ntk' or 'standard'",
         )
+        require(self.scale > 0, "scale", self.scale, "must be positive")
         require(self.weight_std > 0, "weight_std", self.weight_std, "must be positive")
         require(
             self.bias_std is None or self.bias_std > 0,

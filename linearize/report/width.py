@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts
@@ -53,10 +54,10 @@ QUANTITIES = {
 }
 
 PANELS = (
-    ("Kernel drift", "‖K_t − K_0‖ / ‖K_0‖", ("drift", "feature_drift")),
+    ("Kernel drift", "‖Kₜ − K₀‖ / ‖K₀‖", ("drift", "feature_drift")),
     ("Gap to the linearization", "RMS of f − f_lin on test", ("gap", "gap_at_theta")),
-    ("Movement of the weights", "‖W_t − W_0‖ / ‖W_0‖", ("input", "hidden", "output")),
-    ("Empirical against analytic", "‖K_0 − K_∞‖ / ‖K_∞‖", ("ntk_error", "nngp_error")),
+    ("Movement of the weights", "‖Wₜ − W₀‖ / ‖W₀‖", ("input", "hidden", "output")),
+    ("Empirical against analytic", "‖K₀ − K∞‖ / ‖K∞‖", ("ntk_error", "nngp_error")),
 )
 _COLOURS = tuple(colour(method) for method in ("nonlinear", "posthoc", "linear"))
 _MARKERS = ("o", "^", "s")
@@ -72,7 +73,7 @@ class Results:
     steps: Floats
     fit_from: int
     values: dict[str, Floats]
-    """By quantity (S, W, T), or (S, W, 1) for what is measured at θ0 alone."""
+    """By quantity (S, W, T), or (D, W, 1) of D draws for what is measured at θ0 alone."""
     slopes: dict[str, tuple[Floats, Floats]]
     """By quantity, each seed's slope over the widths that are fitted, and over all."""
 
@@ -89,10 +90,11 @@ class Results:
         values, slopes = {}, {}
         for name in QUANTITIES:
             if node.has(f"measured/{name}"):
-                once = name.endswith("_error")
-                found = node.numbers(f"measured/{name}", (S, W) if once else (S, W, T))
-                values[name] = found.reshape(S, W, -1)
-                both = (node.numbers(f"slopes/{name}/{kind}", (S,)) for kind in ("fit", "all"))
+                at_start = name.endswith("_error")
+                found = node.numbers(f"measured/{name}", (None, W) if at_start else (S, W, T))
+                D = len(found)
+                values[name] = found.reshape(D, W, -1)
+                both = (node.numbers(f"slopes/{name}/{kind}", (D,)) for kind in ("fit", "all"))
                 slopes[name] = (next(both), next(both))
         return cls(node, seeds, widths, steps, int(node.get("fit_from")), values, slopes)
 
@@ -100,6 +102,20 @@ class Results:
     def last(self) -> int:
         """The step at which training ended."""
         return int(self.steps[-1])
+
+    @property
+    def phrase(self) -> str:
+        """Where quantities are taken and over what their intervals are, for captions."""
+        steps = ", ".join(f"{t:.0f}" for t in self.steps)
+        draws = len(self.values["ntk_error"])
+        return (
+            f"Largest value at the steps {steps}. {seeds_phrase(self.seeds)} Errors against "
+            f"analytic kernels: at θ0, over {draws} draws of the weights."
+        )
+
+    def largest(self, name: str) -> Floats:
+        """A quantity's largest value over the steps, (S, W): the theorems bound a supremum."""
+        return self.values[name].max(-1)
 
 
 def read(node: Node, run_dir: Path) -> Page:
@@ -158,9 +174,8 @@ def scaling(results: Results) -> Plot:
     return Plot(
         "scaling",
         "Against width",
-        f"After {results.last} steps; below right, or last: at θ0. {seeds_phrase(results.seeds)} "
-        "Small dots: seeds. Dashed and dotted: slopes −1/2 and −1, through the first fitted width "
-        f"({results.fit_from}).",
+        f"{results.phrase} Small dots: seeds or draws. Dashed and dotted: slopes −1/2 and −1, "
+        f"through the first fitted width ({results.fit_from}).",
         "Four doubly logarithmic panels against width: kernel drift, gap to the linearization, "
         "movement of the weights, distance from the analytic kernels, beside lines of slope −1/2 "
         "and −1. " + _in_words(results),
@@ -176,7 +191,7 @@ def _in_words(results: Results) -> str:
 def _panel(ax: Axes, results: Results, names: Sequence[str]) -> None:
     widths = results.widths
     for name, ink, marker in zip(names, _COLOURS, _MARKERS, strict=False):
-        values = results.values[name][..., -1]
+        values = results.largest(name)
         mean, half = over_seeds(values)
         slope = over_seeds(results.slopes[name][0]).mean
         text = f"{QUANTITIES[name].short} ({slope:.2f})".replace("-", "−")
@@ -189,16 +204,20 @@ def _panel(ax: Axes, results: Results, names: Sequence[str]) -> None:
             elinewidth=1.2, lw=1.2, label=text,
         )  # fmt: skip
     at = int(np.argmax(widths >= results.fit_from))
-    anchor = results.values[names[0]][:, at, -1].mean()
+    anchor = results.largest(names[0])[:, at].mean()
     for exponent, style in ((-0.5, "--"), (-1.0, ":")):
         guide = anchor * (widths[at:] / widths[at]) ** exponent
         ax.plot(widths[at:], guide, color=MUTED, lw=1, ls=style, zorder=1)
-    _log_axes(ax, widths)
+    shown = np.concatenate([results.largest(name).ravel() for name in names])
+    _log_axes(ax, widths, shown)
     ax.legend(loc="lower left", handlelength=1.4, borderaxespad=0.2)
 
 
-def _log_axes(ax: Axes, ticks: Floats) -> None:
-    ax.set(xscale="log", yscale="log")
+def _log_axes(ax: Axes, ticks: Floats, shown: Floats) -> None:
+    """Doubly logarithmic, a label at each of ``ticks``, as high as the numbers ``shown``."""
+    ax.set(xscale="log", yscale="log", ylim=(0.8 * shown.min(), 1.25 * shown.max()))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_xticks(ticks, [f"{t:.0f}" for t in ticks])
     ax.minorticks_off()
     ax.grid()
@@ -217,7 +236,7 @@ def in_time(results: Results) -> Plot:
                 mean, half = over_seeds(results.values[name][:, w])
                 spread = None if np.isnan(half).all() else half
                 ax.errorbar(results.steps, mean, yerr=spread, color=ink, marker="o", ms=3, lw=1.2)
-            _log_axes(ax, results.steps)
+            _log_axes(ax, results.steps, results.values[name].mean(0))
             title, what, _ = next(p for p in PANELS if name in p[2])
             ax.set(title=title, ylabel=what, xlabel="Steps")
         handles = [
@@ -253,8 +272,7 @@ def slopes(results: Results) -> Table:
     return Table(
         "slopes",
         "Exponents in the width",
-        f"Least-squares slopes of log quantity against log width, one a seed, after {results.last} "
-        f"steps. {seeds_phrase(results.seeds)}",
+        f"Least-squares slopes of log quantity against log width, one a seed. {results.phrase}",
         ("Quantity", "Theory", f"From width {results.fit_from}", "All widths"),
         freeze(rows),
     )
@@ -263,15 +281,17 @@ def slopes(results: Results) -> Table:
 def by_width(results: Results) -> Table:
     """Every quantity at every width."""
     rows = [
-        [Cell(QUANTITIES[name].label), *(_significant(values[:, w, -1]) for w in _range(results))]
-        for name, values in results.values.items()
+        [Cell(QUANTITIES[name].label), *(_significant(v) for v in results.largest(name).T)]
+        for name in results.values
     ]
+    for name, label in (("ntk", "Mean NTK of the draws"), ("nngp", "Mean last layer's kernel")):
+        values = results.node.numbers(f"error_of_mean/{name}", (len(results.widths),))
+        rows.append([Cell(f"{label} against analytic"), *(_significant(v[None]) for v in values)])
     return Table(
         "by_width",
         "Width by width",
-        f"After {results.last} steps, errors at θ0; gaps are root mean squares over test examples "
-        "and outputs, drifts, movements and errors relative Frobenius norms. "
-        f"{seeds_phrase(results.seeds)}",
+        f"{results.phrase} Gaps are root mean squares over test examples and outputs; drifts, "
+        "movements and errors relative Frobenius norms.",
         ("Quantity", *(f"{width:.0f}" for width in results.widths)),
         freeze(rows),
     )
@@ -319,10 +339,6 @@ def claims(results: Results) -> Table:
             for c in results.node.children("claims")
         ),
     )
-
-
-def _range(results: Results) -> range:
-    return range(len(results.widths))
 
 
 def _significant(values: Floats) -> Cell:
