@@ -20,6 +20,7 @@ from linearize.models import (
     onnx_tensors,
     small,
     torch_archive,
+    transformer,
     vit,
     vit_focus,
 )
@@ -191,8 +192,8 @@ def _build(
         raise ValueError(f"output={output!r}; {name} has {', '.join(map(repr, family.outputs))}")
     if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
         raise ValueError(f"dtype={dtype!r}; expected float32 or bfloat16")
-    if remat not in vit.REMAT:
-        raise ValueError(f"remat={remat!r}; expected {', '.join(map(repr, vit.REMAT))}")
+    if remat not in transformer.REMAT:
+        raise ValueError(f"remat={remat!r}; expected {', '.join(map(repr, transformer.REMAT))}")
     if family.module is not vit.ViT and (remat != "none" or scan):
         raise ValueError(f"remat={remat!r}, scan={scan}; {name} has neither, only the ViT has")
     options: dict[str, Any] = dict(family.options or {})
