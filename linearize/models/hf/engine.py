@@ -94,7 +94,7 @@ def export_leaves(leaves: Mapping[str, Any], table: Table) -> dict[str, np.ndarr
         if names == set(ours):
             arrays = layout.dump([np.asarray(tree.to_numpy(leaves[n]), np.float32) for n in ours])
             out |= {
-                name: np.ascontiguousarray(array)
+                name: np.asarray(array, order="C")
                 for name, array in zip(spell(theirs, block), arrays, strict=True)
             }
     if problems:
@@ -149,4 +149,4 @@ def _load(
         for name, x in zip(ours, made, strict=True)
         if x.shape != tuple(shapes[name].shape)
     ]
-    return dict(zip(ours, (np.ascontiguousarray(x) for x in made), strict=True)), wrong
+    return dict(zip(ours, (np.asarray(x, order="C") for x in made), strict=True)), wrong

@@ -41,15 +41,20 @@ class Source:
     tensors: Mapping[str, Callable[[], np.ndarray]]
     notes: Mapping[str, Any]
 
+    def __str__(self) -> str:
+        """The path."""
+        return str(self.path)
 
-def read(where: str | Path) -> Source:
+
+def read(where: str | Path | Source) -> Source:
     """Open weights; no tensor of a safetensors file is read yet.
 
     Args:
         where: a folder that ``save_pretrained`` wrote; a ``.safetensors`` file, or the
             ``.safetensors.index.json`` of several; a ``.pt``, ``.pth`` or ``.bin`` of torch, a
             state dict or a whole module, TorchScript included, of which tensors alone are taken
-            and nothing is run; or a repository on the Hub, ``"openai/clip-vit-base-patch32"``.
+            and nothing is run; or a repository on the Hub, ``"openai/clip-vit-base-patch32"``. What
+            is open already is returned.
 
     Raises:
         FileNotFoundError: neither a file nor a folder, nor the form of a repository's name; or a
@@ -58,6 +63,8 @@ def read(where: str | Path) -> Source:
             message says how to point to a folder.
         TorchArchiveError: a torch file is damaged, or names what no checkpoint needs.
     """
+    if isinstance(where, Source):
+        return where
     path = Path(where).expanduser()
     if path.is_dir():
         found = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
