@@ -61,8 +61,14 @@ def sharding_rules(split: Mapping[str, str], *, scan: bool = False) -> tuple[tup
         raise ValueError(f"split={dict(split)}: {', '.join(unknown)}; there are {sorted(known)}")
     rules = []
     for pattern, axes in AXES:
-        in_block = re.match(r"attention|mlp", pattern) is not None
-        named = ("layers", *axes) if scan and in_block else axes
-        if any(axis in split for axis in named):
-            rules.append((pattern, ",".join(split.get(axis, "-") for axis in named)))
+        if not any(axis in split for axis in ("layers", *axes)):
+            continue
+        if scan and not pattern.startswith("^"):
+            rules.append((f"^blocks/.*{pattern}", _split(("layers", *axes), split)))
+        if any(axis in split for axis in axes):
+            rules.append((pattern, _split(axes, split)))
     return tuple(rules)
+
+
+def _split(axes: tuple[str, ...], split: Mapping[str, str]) -> str:
+    return ",".join(split.get(axis, "-") for axis in axes)

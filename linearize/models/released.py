@@ -83,8 +83,8 @@ def read_linear(path: str | Path, *, like: str | Path | None = None) -> tuple[So
     names = _order(count) if like is None else _order_of(like)
     if len(names) != count:
         raise WeightsError(
-            f"{path} has {count} parameters and {len(names)} names were found for them; pass like=, "
-            "the zeroshot.pt of the same run"
+            f"{path} has {count} parameters and {len(names)} names were found for them; pass "
+            "like=, the zeroshot.pt of the same run"
         )
     before, after = (
         Source(Path(path), {n: partial(_identity, part[i]) for i, n in enumerate(names)}, notes={})
