@@ -1,5 +1,7 @@
 """Models as ``f(params, images)``, their packaged weights, and frozen heads on their features."""
 
+from linearize.models import axes as axes
+from linearize.models import released as released
 from linearize.models.backbone import Backbone as Backbone
 from linearize.models.backbone import WeightsError as WeightsError
 from linearize.models.hf.export import export as export

@@ -5,11 +5,12 @@ import json
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 
 from linearize import TaskVector, models, tree
-from linearize.models import clip, released, torch_modules
+from linearize.models import clip, released, torch_modules, vit
 from linearize.models.hf import engine, tables
 from linearize.models.torch_archive import TorchArchiveError
 
@@ -100,7 +101,7 @@ def modules():
 
     class Preprocess:
         def __init__(self):
-            self.steps = [len, "bicubic", torch.float32]
+            self.steps = [nn.functional.relu, "bicubic", torch.float32]
 
     class ImageEncoder(nn.Module):
         def __init__(self, model):
@@ -269,18 +270,23 @@ def test_other_linearized_checkpoints_are_refused(tmp_path):
         released.read_linear(tmp_path / "b")
 
 
-def test_named_architectures_are_openais(tmp_path):
-    """B/32, B/16 and L/14 have the published numbers of parameters (Radford et al., table 20)."""
-    import jax
-
-    from linearize.models import vit
-
-    millions = {"clip_vit_b32": 87.8, "clip_vit_b16": 86.2, "clip_vit_l14": 304.0}
+def test_named_architectures_are_openais():
+    """Millions of parameters of both towers, as OpenCLIP's model profile lists them."""
+    millions = {
+        "clip_vit_b32": (87.85, 63.43),
+        "clip_vit_b16": (86.19, 63.43),
+        "clip_vit_l14": (303.97, 123.65),
+    }
     for name, expected in millions.items():
-        module = vit.ViT(image_size=clip.VISION[name]["patch"] * 2, **clip.VISION[name])
-        shape = jax.ShapeDtypeStruct((1, module.image_size, module.image_size, 3), np.uint8)
-        made = jax.eval_shape(module.init, jax.random.key(0), shape)
-        assert sum(x.size for x in jax.tree.leaves(made)) / 1e6 == pytest.approx(expected, abs=0.1)
+        fields = clip.VISION[name]
+        image = vit.ViT(image_size=fields["patch"], **fields)
+        text = clip.TextTower(**clip.TEXT[name])
+        pixels = jax.ShapeDtypeStruct((1, image.image_size, image.image_size, 3), np.uint8)
+        tokens = jax.ShapeDtypeStruct((1, 77), np.int32)
+        for module, example, size in zip((image, text), (pixels, tokens), expected, strict=True):
+            made = jax.eval_shape(module.init, jax.random.key(0), example)
+            count = sum(x.size for x in jax.tree.leaves(made))
+            assert count / 1e6 == pytest.approx(size, abs=0.006)
 
 
 def test_a_truncated_module_is_an_error(home, original, tmp_path):

@@ -73,7 +73,7 @@ def test_the_standard_library_is_refused_by_name(tmp_path, function):
         Calls(functools.partial, os.path.join, "a"),
         Calls(getattr, "text", "upper"),
         OrderedDict(a=Calls(np.zeros, 10**15)),
-        Calls(pytest.exit, "run"),
+        Calls(np.save, "trace", 1),
         Calls(np.load, "none"),
     ],
 )
