@@ -46,6 +46,7 @@ def packaged() -> KernelBehaviorConfig:
         adam=recipe("adam", 3e-5, steps=64, batch_size=16),
         measured_at=(1, 4, 16),
         points=40,
+        kernels=("ntk",),
         l2=(1e-4, 1e-3, 1e-2),
         seeds=(0, 1, 2),
     )

@@ -113,7 +113,8 @@ def measure(
         found["along"][name] = {o: run["along"] for o, run in runs.items()}
         found["spectrum"][name] = {o: run["spectrum"] for o, run in runs.items()}
         found["solutions"][name] = {
-            k: part(f"{k}_solution", partial(solution, setting, *KERNELS[k])) for k in KERNELS
+            k: part(f"{k}_solution", partial(solution, setting, *KERNELS[k]))
+            for k in config.kernels
         }
     return {"tasks": found}
 
