@@ -95,7 +95,7 @@ def load(
             what=str(weights),
         )
     elif family.kind and weights is not None:
-        leaves = _own(weights, shapes)
+        leaves = _own(hf.read(weights).path, shapes)
     else:
         leaves = _packaged(name, family) if pretrained and family.convert else _draw(module, seed)
     tree.check_match(
