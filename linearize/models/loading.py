@@ -95,14 +95,14 @@ def load(
             what=str(weights),
         )
     elif family.kind and weights is not None:
-        leaves = _own(weights, shapes)
+        leaves = _own(hf.read(weights).path, shapes)
     else:
         leaves = _packaged(name, family) if pretrained and family.convert else _draw(module, seed)
     tree.check_match(
         shapes, {n: leaves[n] for n in shapes if n in leaves}, what=f"weights of {name}"
     )
     if weights is not None and not family.kind:
-        leaves = {**leaves, **_own(weights, shapes)}
+        leaves = {**leaves, **_own(str(weights), shapes)}
     tree.check_finite({n: leaves[n] for n in shapes}, what=f"weights of {name}")
     params = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if not _is_statistic(n)})
     stats = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if _is_statistic(n)})

@@ -8,6 +8,7 @@ that no module needs end the reading.
 
 import sys
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ _NEEDED = {
     "types": {"SimpleNamespace"},
 }
 """Words of the standard library that whole modules do use; they become shells like all others."""
-_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 class Shell:
@@ -66,7 +66,8 @@ class Shell:
 
 class _Unpickler(torch_archive.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        module = _PYTHON_2.get(module, module)
+        # protocols up to 2, torch's among them, call the standard library as Python 2 did
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         if (module, name) == ("torch._utils", "_rebuild_parameter_with_state"):
             return lambda data, *_: data
         if (module, name) == ("torch._tensor", "_rebuild_from_type_v2"):
