@@ -32,13 +32,13 @@ _CLIP_TEXT = {
     "eos_token_id": 49407,
     "projection_dim": 512,
 }
-_VIT = _CLIP_VISION | {
+_VIT: dict[str, Any] = _CLIP_VISION | {
     "patch_size": 16,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
     "qkv_bias": True,
 }
-_DINOV2 = _VIT | {
+_DINOV2: dict[str, Any] = _VIT | {
     "patch_size": 14,
     "layer_norm_eps": 1e-6,
     "mlp_ratio": 4,

@@ -89,10 +89,10 @@ def export_leaves(leaves: Mapping[str, Any], table: Table) -> dict[str, np.ndarr
     out: dict[str, np.ndarray] = {}
     for (row, block), names in groups.items():
         theirs, _, layout = table.rows[row]
-        ours = _ours(table.rows[row], block)
-        problems += [f"missing: {name}" for name in ours if name not in names]
-        if names == set(ours):
-            arrays = layout.dump([np.asarray(tree.to_numpy(leaves[n]), np.float32) for n in ours])
+        own = _ours(table.rows[row], block)
+        problems += [f"missing: {name}" for name in own if name not in names]
+        if names == set(own):
+            arrays = layout.dump([np.asarray(tree.to_numpy(leaves[n]), np.float32) for n in own])
             out |= {
                 name: np.asarray(array, order="C")
                 for name, array in zip(spell(theirs, block), arrays, strict=True)
