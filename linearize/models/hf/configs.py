@@ -9,7 +9,7 @@ from typing import Any
 from linearize.models import clip, transformer, vit
 from linearize.models.backbone import WeightsError
 
-_CLIP_VISION = {
+_CLIP_VISION: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
@@ -20,7 +20,7 @@ _CLIP_VISION = {
     "layer_norm_eps": 1e-5,
     "projection_dim": 512,
 }
-_CLIP_TEXT = {
+_CLIP_TEXT: dict[str, Any] = {
     "vocab_size": 49408,
     "hidden_size": 512,
     "intermediate_size": 2048,
@@ -32,13 +32,13 @@ _CLIP_TEXT = {
     "eos_token_id": 49407,
     "projection_dim": 512,
 }
-_VIT: dict[str, Any] = _CLIP_VISION | {
+_VIT = _CLIP_VISION | {
     "patch_size": 16,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
     "qkv_bias": True,
 }
-_DINOV2: dict[str, Any] = _VIT | {
+_DINOV2 = _VIT | {
     "patch_size": 14,
     "layer_norm_eps": 1e-6,
     "mlp_ratio": 4,
