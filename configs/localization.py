@@ -32,6 +32,11 @@ def packaged() -> LocalizationConfig:
     """The eight packaged tasks of ``experiments.compare packaged8``, all 28 pairs, three seeds.
 
     python -m experiments.localization packaged --vectors runs/compare/packaged8
+
+    Energy on the control (1 is everywhere), mean of 56 ordered pairs: 0.311 ± 0.019; of 12 pairs
+    0.399 ± 0.041 and, at random weights, 0.442 ± 0.019. Spearman's ρ with ξ over 28 pairs, linear
+    regime: 0.52 [-0.30, 1.00]. About 25 minutes on two cores, on a busy machine; without
+    ``--vectors`` the tasks are fine-tuned first.
     """
     whole = compare.packaged8()
     return LocalizationConfig(

@@ -18,6 +18,7 @@ from linearize import io
 
 TABLES = (
     *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
+    *("energies", "relation", "pairs"),
     *("single", "addition", "negation", "error_map", "claims", "cosine"),
 )
 RESULTS = Path("docs/results")
