@@ -39,8 +39,8 @@ def packaged() -> KernelBehaviorConfig:
     python -m experiments.kernel_behavior packaged
 
     Test accuracy in %, mean of both tasks ± 95 % t interval: pre-trained 50.1 ± 7.7, SGD 52.8 ±
-    19.8, Adam 59.3 ± 9.2, the NTK's solution 54.7 ± 5.2. Learning rates were chosen among 3e-6 to 1e-4 on
-    mnist's validation data, seed 100. About 15 minutes on two cores, on a busy machine.
+    19.8, Adam 59.3 ± 9.2, the NTK's solution 54.7 ± 5.2. Learning rates were chosen among 3e-6 to
+    1e-4 on mnist's validation data, seed 100. About 15 minutes on two cores, on a busy machine.
     """
     return KernelBehaviorConfig(
         model=ModelConfig(blocks=3),
