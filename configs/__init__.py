@@ -5,6 +5,7 @@ from configs import compare, kernel_behavior
 COMPARE = {
     "debug": compare.debug,
     "demo": compare.demo,
+    "exact": compare.exact,
     "packaged8": compare.packaged8,
 }
 

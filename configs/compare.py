@@ -4,6 +4,7 @@ from linearize.config import (
     CompareConfig,
     DataConfig,
     EditConfig,
+    ExactConfig,
     HeadConfig,
     MapConfig,
     ModelConfig,
@@ -101,4 +102,28 @@ def packaged8() -> CompareConfig:
         ),
         seeds=(0, 1, 2),
         random_init=True,
+    )
+
+
+def exact() -> CompareConfig:
+    """AdamW against the optimum of linear fine-tuning: four tasks of 160 examples, three seeds.
+
+    python -m experiments.compare exact
+    """
+    return CompareConfig(
+        data=DataConfig(
+            tasks=("mnist", "animals", "letters", "scripts"),
+            control="landsat",
+            train=160,
+            validation=128,
+            test=256,
+        ),
+        head=HeadConfig(shots=5, normalize=False),
+        nonlinear=recipe(1e-5, steps=56, batch_size=32),
+        linear=recipe(2e-5, steps=56, batch_size=32),
+        exact=ExactConfig(l2=1e-2, solver="gauss_newton"),
+        edit=EditConfig(points=11),
+        map=MapConfig(pairs=(("mnist", "letters"),), points=11, n_eval=32),
+        baselines=(),
+        seeds=(0, 1, 2),
     )
