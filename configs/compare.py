@@ -106,24 +106,25 @@ def packaged8() -> CompareConfig:
 
 
 def exact() -> CompareConfig:
-    """AdamW against the optimum of linear fine-tuning: four tasks of 160 examples, three seeds.
+    """AdamW against the optimum of linear fine-tuning: four tasks of 120 examples, three seeds.
 
     python -m experiments.compare exact
     """
     return CompareConfig(
+        model=ModelConfig(blocks=4),
         data=DataConfig(
-            tasks=("mnist", "animals", "letters", "scripts"),
+            tasks=("mnist", "animals", "fashion_mnist", "scripts"),
             control="landsat",
-            train=160,
+            train=120,
             validation=128,
             test=256,
         ),
         head=HeadConfig(shots=5, normalize=False),
         nonlinear=recipe(1e-5, steps=56, batch_size=32),
         linear=recipe(2e-5, steps=56, batch_size=32),
-        exact=ExactConfig(l2=1e-2, solver="gauss_newton"),
+        exact=ExactConfig(l2=1.0, solver="dual", batch_size=60),
         edit=EditConfig(points=11),
-        map=MapConfig(pairs=(("mnist", "letters"),), points=11, n_eval=32),
+        map=MapConfig(pairs=(("mnist", "fashion_mnist"),), points=11, n_eval=64),
         baselines=(),
         seeds=(0, 1, 2),
     )

@@ -65,7 +65,8 @@ def gauss_newton(
     Where the readout is affine the problem is convex, the Gauss-Newton matrix its Hessian and the
     result the global optimum, with the certificate ``reached.gap``. Where it is not (a head that
     normalises) the result is a stationary point, ``reached.certified`` is False, and another
-    ``start`` may end elsewhere.
+    ``start`` may end elsewhere; the matrix leaves out the readout's curvature, and convergence is
+    slow where the loss stays high.
 
     Args:
         f: ``f(params, *inputs) -> outputs (B, ...)``: features for the readout, or logits (B, C);
@@ -196,7 +197,10 @@ class _Search:
         while True:
             u, image = self.passes.curvature(here.outputs, q)
             self.products += 1
-            length = square / float(inner(q, image))
+            bend = float(inner(q, image))
+            if bend <= 0:
+                return (d, moved) if squared(d) else (q, u)
+            length = square / bend
             d, moved = combine(d, length, q), combine(moved, length, u)
             r = combine(r, -length, image)
             last, square = square, squared(r)
