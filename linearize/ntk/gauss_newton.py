@@ -62,11 +62,10 @@ def gauss_newton(
 ) -> Optimum:
     """The τ that minimises mean cross-entropy of readout(f0 + Jτ) + (l2 / 2) ‖τ‖².
 
-    Where the readout is affine the problem is convex, the Gauss-Newton matrix its Hessian and the
-    result the global optimum, with the certificate ``reached.gap``. Where it is not (a head that
-    normalises) the result is a stationary point, ``reached.certified`` is False, and another
-    ``start`` may end elsewhere; the matrix leaves out the readout's curvature, and convergence is
-    slow where the loss stays high.
+    Where the readout is affine the problem is convex and the result the global optimum, with the
+    certificate ``reached.gap``. Where it is not (a head that normalises) steps stop at negative
+    curvature (Nocedal & Wright 2006, algorithm 7.1), the result is a stationary point,
+    ``reached.certified`` is False, and another ``start`` may end elsewhere.
 
     Args:
         f: ``f(params, *inputs) -> outputs (B, ...)``: features for the readout, or logits (B, C);
@@ -189,7 +188,7 @@ class _Search:
         return newton.Step(float(inner(state.gradient, d)), objective, point)
 
     def _solve(self, here: _Here, residual: float) -> tuple[Vector, Sequence[Array]]:
-        """Conjugate gradients on (Gauss-Newton matrix) d = −∇L; J d is summed along the way."""
+        """Conjugate gradients on (Hessian) d = −∇L; J d is summed along the way."""
         d = jax.tree.map(np.zeros_like, here.gradient)
         moved: Sequence[Array] = jax.tree.map(np.zeros_like, here.outputs)
         r = q = combine(d, -1.0, here.gradient)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import linearize as lz
-from linearize import cost, evaluate
+from linearize import cost
 from linearize.models import heads
 from linearize.ntk import objective
 
@@ -195,8 +195,8 @@ def test_a_head_that_normalises_ends_stationary(narrow):
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_gauss_newton_matrix_of_a_head(narrow, normalize):
-    """Jᵀ R'ᵀ ∇²CE R' J + l2 I, built densely."""
+def test_the_matrix_of_a_head_is_the_hessian(narrow, normalize):
+    """Jᵀ ∇²(CE ∘ R) J + l2 I, built densely; with a plain head, of R'ᵀ (diag p − p pᵀ) R'."""
     params, x, labels = narrow
     readout = head(params, x, labels, normalize, temperature=2.0)
     passes = objective.Passes.of(mlp, params, x, labels, readout, L2, 5, "auto")
@@ -208,20 +208,27 @@ def test_gauss_newton_matrix_of_a_head(narrow, normalize):
     outputs, _, _ = passes.slope(tau)
     moved, got = passes.curvature(outputs, d)
     f_tan = lz.taylor.tangent(mlp)
-    read = evaluate.as_readout(readout)
-    z = f_tan(params, tau, x)
-    J = jax.jacobian(lambda tau: f_tan(params, tau, x))(tau)
-    J = jnp.concatenate([leaf.reshape(N, CLASSES, -1) for leaf in J.values()], -1)
-    R = jax.vmap(jax.jacobian(lambda one: read(one[None])[0]))(z)
-    p = jax.nn.softmax(read(z))
-    H = (jax.vmap(jnp.diag)(p) - p[:, :, None] * p[:, None, :]) / N
-    A = jnp.einsum("ncd,ndp->ncp", R, J)
-    flat = jnp.concatenate([d[n].ravel() for n in tau])
-    expected = jnp.einsum("ncp,nce,neq,q->p", A, H, A, flat) + L2 * flat
-    whole = jnp.concatenate([got[n].ravel() for n in tau])
-    np.testing.assert_allclose(whole, expected, rtol=0, atol=2e-5 * float(jnp.abs(expected).max()))
+
+    @jax.jit
+    def dense(tau):
+        z = f_tan(params, tau, x)
+        J = jax.jacobian(lambda tau: f_tan(params, tau, x))(tau)
+        if normalize:
+            one = lambda z, y: -jax.nn.log_softmax(heads.apply_head(readout, z[None])[0])[y]  # noqa: E731
+            H = jax.vmap(jax.hessian(one))(z, labels)
+        else:
+            p = jax.nn.softmax(heads.apply_head(readout, z))
+            R = readout.scale * readout.kernel
+            H = R @ (jax.vmap(jnp.diag)(p) - p[:, :, None] * p[:, None, :]) @ R.T
+        return jnp.concatenate([leaf.reshape(N, CLASSES, -1) for leaf in J.values()], -1), H / N
+
+    J, H = dense(tau)
+    flat = np.concatenate([d[n].ravel() for n in tau])
+    expected = np.einsum("ncp,nce,neq,q->p", J, H, J, flat) + L2 * flat
+    whole = np.concatenate([got[n].ravel() for n in tau])
+    np.testing.assert_allclose(whole, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
     np.testing.assert_allclose(
-        np.concatenate(moved)[:N], jnp.einsum("ncp,p->nc", J, flat), rtol=0, atol=1e-4
+        np.concatenate(moved)[:N], np.einsum("ncp,p->nc", J, flat), rtol=0, atol=1e-4
     )
 
 
