@@ -102,7 +102,7 @@ def gauss_newton(
     >>> x = np.array([[1.0], [-1.0]], np.float32)
     >>> found = gauss_newton(f, {"w": jnp.zeros((1, 2))}, x, [0, 1], l2=0.1)
     >>> a, b = found.tau.delta["w"][0]
-    >>> found.reached.gap <= 1e-6, round(float(a * (1 + np.exp(a - b))), 2)  # stationary: 1 / l2
+    >>> found.reached.gap <= 1e-6, round(float(a * (1 + np.exp(a - b))), 1)  # stationary: 1 / l2
     (True, 10.0)
     """
     l2 = newton.check_l2(l2)
