@@ -1,6 +1,6 @@
 """Presets by experiment: functions that return a configuration; docstrings are the notebook."""
 
-from configs import compare, kernel_behavior
+from configs import compare, kernel_behavior, localization, width
 
 COMPARE = {
     "debug": compare.debug,
@@ -8,8 +8,22 @@ COMPARE = {
     "exact": compare.exact,
     "packaged8": compare.packaged8,
 }
+"""Presets of ``experiments.compare``, the three regimes side by side."""
 
 KERNEL_BEHAVIOR = {
     "debug": kernel_behavior.debug,
     "packaged": kernel_behavior.packaged,
 }
+"""Presets of ``experiments.kernel_behavior``, the kernel along a fine-tuning."""
+
+WIDTH = {
+    "debug": width.debug,
+    "mlp": width.mlp,
+}
+"""Presets of ``experiments.width``, kernel behaviour against width."""
+
+LOCALIZATION = {
+    "debug": localization.debug,
+    "packaged": localization.packaged,
+}
+"""Presets of ``experiments.localization``, eigenfunctions of the kernel and the error beside."""

@@ -34,17 +34,23 @@ def debug() -> KernelBehaviorConfig:
 
 
 def packaged() -> KernelBehaviorConfig:
-    """The packaged ViT on two packaged tasks, 8 examples a class, three seeds.
+    """The packaged ViT on two packaged tasks, 6 examples a class, three seeds.
 
     python -m experiments.kernel_behavior packaged
+
+    Test accuracy in %, mean of both tasks ± 95 % t interval: pre-trained 50.1 ± 7.7, SGD 52.8 ±
+    19.8, Adam 59.3 ± 9.2, the NTK's solution 54.7 ± 5.2. Learning rates were chosen among 3e-6 to
+    1e-4 on mnist's validation data, seed 100. About 15 minutes on two cores, on a busy machine.
     """
     return KernelBehaviorConfig(
-        model=ModelConfig(blocks=4),
-        data=FewShotConfig(tasks=("mnist", "landsat"), shots=8, validation=100, test=200),
-        head=HeadConfig(shots=8),
-        sgd=recipe("sgd", 1e-3, steps=64, batch_size=16),
-        adam=recipe("adam", 2e-5, steps=64, batch_size=16),
-        measured_at=(1, 2, 4, 8, 16, 32),
-        points=48,
+        model=ModelConfig(blocks=3),
+        data=FewShotConfig(tasks=("mnist", "animals"), shots=6, validation=60, test=150),
+        head=HeadConfig(shots=6),
+        sgd=recipe("sgd", 3e-5, steps=64, batch_size=16),
+        adam=recipe("adam", 3e-5, steps=64, batch_size=16),
+        measured_at=(1, 4, 16),
+        points=40,
+        kernels=("ntk",),
+        l2=(1e-4, 1e-3, 1e-2),
         seeds=(0, 1, 2),
     )

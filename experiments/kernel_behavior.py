@@ -13,11 +13,10 @@ solutions are chosen on validation data; test data make the report.
 import logging
 import re
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -30,7 +29,7 @@ from linearize.config import KernelBehaviorConfig
 from linearize.data import Split, Task
 from linearize.models.heads import apply_head, few_shot, prototype_head
 from linearize.train.lock import exclusive
-from linearize.types import Apply, Params
+from linearize.types import Apply, Array, Params
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +37,23 @@ KERNELS = {"ntk": ("sgd", "full"), "signgd": ("signgd", "trace")}
 """The kernels whose solutions are compared, with optimizer and layout. A full SignGD kernel of C
 outputs costs C times the trace; divided by C, the trace stands for one that all outputs share."""
 
+TRAINED = "^backbone/"
+"""The parameters that are trained and that kernels are of."""
+
 
 @dataclass(frozen=True)
 class Setting:
-    """One seed's few-shot task: logits as a function of all parameters, and the examples."""
+    """One seed's few-shot task: logits as a function of the parameters, and the examples.
+
+    The head is among the parameters, frozen, so that what is compiled for one serves all tasks of
+    as many classes, and all seeds.
+    """
 
     config: KernelBehaviorConfig
     seed: int
     f: Apply
     params0: Params
+    """``{"backbone": θ0, "head": head}``"""
     blocks: tuple[str, ...]
     train: Split
     validation: Split
@@ -57,10 +64,10 @@ class Setting:
         return np.asarray(evaluate.outputs(self.f, params, split.images, self.config.batch_size))
 
     def kernel(self, params: Params, x1: Split, x2: Split | None = None, **options: Any) -> Any:
-        """The empirical kernel of the logits at ``params``."""
+        """The empirical kernel of the logits at ``params``, in the backbone's parameters."""
         right = None if x2 is None else x2.images
-        memory = self.config.memory
-        return lz.ntk.kernel(self.f, params, x1.images, right, memory=memory, **options)
+        options |= {"memory": self.config.memory, "params_filter": TRAINED}
+        return lz.ntk.kernel(self.f, params, x1.images, right, **options)
 
 
 def run(config: KernelBehaviorConfig, run_dir: Path, preset: str = "custom") -> Path:
@@ -106,7 +113,8 @@ def measure(
         found["along"][name] = {o: run["along"] for o, run in runs.items()}
         found["spectrum"][name] = {o: run["spectrum"] for o, run in runs.items()}
         found["solutions"][name] = {
-            k: part(f"{k}_solution", partial(solution, setting, *KERNELS[k])) for k in KERNELS
+            k: part(f"{k}_solution", partial(solution, setting, *KERNELS[k]))
+            for k in config.kernels
         }
     return {"tasks": found}
 
@@ -132,10 +140,19 @@ def prepare(config: KernelBehaviorConfig, task: Task, seed: int) -> Setting:
         seed=seed,
     )
 
-    def f(params: Params, images: jax.Array) -> jax.Array:
-        return apply_head(head, model.f(params, images))
+    params0 = {"backbone": model.params, "head": head}
+    f = logits_of(model.f)
+    return Setting(config, seed, f, params0, model.blocks, shots, task.validation, task.test)
 
-    return Setting(config, seed, f, model.params, model.blocks, shots, task.validation, task.test)
+
+@cache
+def logits_of(features: Apply) -> Apply:
+    """The head's logits of the backbone's features; one function for all tasks and seeds."""
+
+    def f(params: Params, images: Array) -> Array:
+        return apply_head(params["head"], features(params["backbone"], images))
+
+    return f
 
 
 def along(setting: Setting, optimizer: str, run_dir: Path) -> Record:
@@ -148,6 +165,7 @@ def along(setting: Setting, optimizer: str, run_dir: Path) -> Record:
         {"inputs": setting.train.images, "labels": setting.train.labels},
         regime="nonlinear",
         config=replace(recipe, seed=setting.seed, save_vectors_at=tuple(steps[1:])),
+        trainable=TRAINED,
         run_dir=run_dir,
     )
     rng = np.random.default_rng(setting.seed)
@@ -157,10 +175,10 @@ def along(setting: Setting, optimizer: str, run_dir: Path) -> Record:
     f0 = setting.logits(setting.params0, setting.test)
     rows, kernel_t = [], kernel_0
     for step in steps:
-        vector = tuned.vectors[step] if step else 0.0 * tuned.tau
-        params_t = vector.apply_to(setting.params0)
-        kernel_t = setting.kernel(params_t, points, output="trace") if step else kernel_0
-        rows.append(compare(setting, points, params_t, kernel_t, kernel_0, f0))
+        tau = tuned.vectors[step] if step else 0.0 * tuned.tau
+        if step:
+            kernel_t = setting.kernel(tau.apply_to(setting.params0), points, output="trace")
+        rows.append(compare(setting, points, tau, kernel_t, kernel_0, f0))
     spectra = {"start": kernel_0, "end": kernel_t}
     return {
         "along": stack(rows),
@@ -171,27 +189,27 @@ def along(setting: Setting, optimizer: str, run_dir: Path) -> Record:
 def compare(
     setting: Setting,
     points: Split,
-    params_t: Params,
+    tau: lz.TaskVector,
     kernel_t: np.ndarray,
     kernel_0: np.ndarray,
     f0: np.ndarray,
 ) -> Record:
     """θ_t held against θ0 in every way; accuracies and the gap are on test data."""
-    test = setting.test
+    test, params_0, params_t = setting.test, setting.params0, tau.apply_to(setting.params0)
     f_t = setting.logits(params_t, test)
-    tau = lz.TaskVector.between(setting.params0, params_t)
     f_lin = evaluate.affine_outputs(
-        setting.f, setting.params0, [tau], test.images, batch_size=setting.config.batch_size
+        setting.f, params_0, [tau], test.images, batch_size=setting.config.batch_size
     ).at(np.ones(1))
     gap = lz.ntk.linearization_gap(f_t, f_lin, test.labels, f0)
     blocks = {block: f"^{re.escape(block)}/" for block in setting.blocks}
-    moved = lz.ntk.movement(params_t, setting.params0, blocks)
+    moved = lz.ntk.movement(params_t["backbone"], params_0["backbone"], blocks)
     few = points.images[: max(1, len(points.labels) // 4)]
+    change = lz.ntk.feature_change(setting.f, params_t, params_0, few, params_filter=TRAINED)
     return {
         "drift": lz.ntk.drift(kernel_t, kernel_0),
         "alignment": lz.ntk.alignment(kernel_t, kernel_0),
         "target_alignment": lz.ntk.target_alignment(kernel_t, points.labels),
-        "feature_change": lz.ntk.feature_change(setting.f, params_t, setting.params0, few).mean,
+        "feature_change": change.mean,
         "gap": gap.output_of_change or 0.0,
         "gap_loss": gap.loss,
         "gap_accuracy": gap.accuracy,

@@ -17,14 +17,9 @@ import tyro
 from linearize import io
 
 TABLES = (
-    "summary",
-    "training",
-    "single",
-    "addition",
-    "negation",
-    "error_map",
-    "claims",
-    "cosine",
+    *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
+    *("energies", "relation", "pairs"),
+    *("single", "addition", "negation", "error_map", "claims", "cosine"),
 )
 RESULTS = Path("docs/results")
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from experiments.bench import __main__ as bench
-from experiments.bench import maps, measure, memory, steady, step
+from experiments.bench import dual, kernels, maps, measure, memory, steady, step
 from experiments.bench.measure import Row, Times
 from experiments.bench.problem import FULL, TINY, displacement, forward, problem, train_step
 from linearize import taylor, train, tree
@@ -177,6 +178,47 @@ def test_the_torch_step_is_ours() -> None:
         assert error < 1e-5 + 1e-3 * np.abs(value).max() / norm, name
     moved = {n: np.abs(x.detach().numpy() - before[n]).max() for n, x in theirs.tau.items()}
     assert min(moved.values()) > 0
+
+
+def test_kernels_alone_say_that_the_rival_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(kernels.RIVAL, raising=False)
+    rows = kernels.rows(TINY)
+    assert [row.holds for row in rows] == [True] * len(kernels.CASES["tiny"])
+    assert all(kernels.RIVAL in row.note for row in rows)
+
+
+@pytest.mark.skipif(not memory.available(), reason="wants /proc")
+def test_kernels_beside_a_rival_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rival that answers as neural-tangents' process does, and is twice ours at one entry."""
+    case = kernels.CASES["tiny"][0]
+    wrong = kernels.kernel_call(case)().copy()
+    wrong[np.unravel_index(np.abs(wrong).argmax(), wrong.shape)] *= 2
+    np.save(tmp_path / "wrong.npy", wrong)
+    stub = tmp_path / "python"
+    stub.write_text(
+        f"#!{sys.executable}\nimport json, shutil, sys\n"
+        "for line in sys.stdin:\n"
+        "    request = json.loads(line)\n"
+        "    if request['do'] == 'prepare':\n"
+        f"        shutil.copy({str(tmp_path / 'wrong.npy')!r}, request['out'])\n"
+        "    known = {'extra': 1e9, 'seconds': 1.0 + (request.get('implementation') is None)}\n"
+        "    print(json.dumps(known), flush=True)\n"
+    )
+    stub.chmod(0o755)
+    monkeypatch.setenv(kernels.RIVAL, str(stub))
+    difference, time_ratio, memory_ratio = kernels._rows(case, repeats=2)
+    assert difference.value == pytest.approx(0.5)
+    assert difference.holds is False
+    assert time_ratio.value > 0
+    assert 0 < memory_ratio.value < 1
+
+
+def test_the_dual_ends_where_weight_space_does() -> None:
+    ratio, difference = dual.rows(TINY)
+    assert ratio.value > 0
+    assert difference.holds
 
 
 @pytest.mark.skipif(not memory.available(), reason="wants /proc")

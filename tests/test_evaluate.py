@@ -1,5 +1,6 @@
 """Whole data sets, affine outputs, grids and intervals against brute force and other libraries."""
 
+import itertools
 from types import SimpleNamespace
 
 import jax
@@ -452,3 +453,79 @@ def test_bad_statistics():
 def test_an_unknown_name_gets_a_suggestion():
     with pytest.raises(ValueError, match=r"regime='post-hoc'.*did you mean 'posthoc'\?"):
         one_of("regime", "post-hoc", ("nonlinear", "posthoc", "linear"))
+
+
+class TestRankCorrelation:
+    """Spearman's ρ over pairs of tasks, with the jackknife over tasks."""
+
+    @staticmethod
+    def symmetric(seed, T=8):
+        drawn = np.random.default_rng(seed).normal(size=(T, T))
+        return drawn + drawn.T
+
+    def test_of_monotone_measures_is_one(self):
+        a = self.symmetric(0)
+        for b, sign in ((np.exp(a), 1), (-(a**3), -1)):
+            np.testing.assert_allclose(
+                list(evaluate.rank_correlation(a, b)), [sign] * 3, atol=1e-12
+            )
+
+    def test_of_symmetric_matrices_is_that_over_unordered_pairs(self):
+        a, b = self.symmetric(0), self.symmetric(1)
+        upper = np.triu_indices(8, 1)
+        expected = stats.spearmanr(a[upper], b[upper]).statistic
+        np.testing.assert_allclose(evaluate.rank_correlation(a, b).mean, expected, rtol=1e-12)
+
+    def test_interval_is_the_jackknifes_over_tasks(self):
+        a, b = self.symmetric(2, T=6), self.symmetric(3, T=6)
+        pairs = list(itertools.combinations(range(6), 2))
+
+        def over(kept):
+            return stats.spearmanr(*zip(*((a[p], b[p]) for p in kept), strict=True)).statistic
+
+        without = np.array([over([p for p in pairs if t not in p]) for t in range(6)])
+        half = stats.t.ppf(0.95, 5) * np.sqrt(5 * without.var())
+        mean, low, high = evaluate.rank_correlation(a, b, level=0.9)
+        np.testing.assert_allclose(
+            [low, high], [max(mean - half, -1), min(mean + half, 1)], rtol=1e-12
+        )
+
+    def test_does_not_depend_on_the_order_of_tasks_or_the_diagonal(self):
+        a, b = (np.random.default_rng(s).normal(size=(7, 7)) for s in (0, 1))
+        order = np.random.default_rng(2).permutation(7)
+        first = evaluate.rank_correlation(a, b)
+        np.fill_diagonal(a, np.nan)
+        np.testing.assert_allclose(
+            list(evaluate.rank_correlation(a[order][:, order], b[order][:, order])), list(first)
+        )
+
+    def test_interval_covers_zero_where_measures_are_independent(self):
+        covered = 0
+        for seed in range(100):
+            _, low, high = evaluate.rank_correlation(
+                self.symmetric(seed), self.symmetric(1000 + seed)
+            )
+            covered += low <= 0 <= high
+        assert covered >= 90
+
+    def test_few_tasks_have_no_interval_and_a_constant_no_correlation(self):
+        a = self.symmetric(0, T=3)
+        mean, low, high = evaluate.rank_correlation(a, a)
+        assert mean == 1
+        assert np.isnan([low, high]).all()
+        assert np.isnan(list(evaluate.rank_correlation(self.symmetric(0), np.ones((8, 8))))).all()
+
+    @pytest.mark.parametrize(
+        ("a", "b", "message"),
+        [
+            (np.ones((3, 2)), np.ones((3, 2)), "expected \\(T, T\\)"),
+            (np.ones((3, 3)), np.ones((4, 4)), "expected \\(T, T\\)"),
+            (np.ones((1, 1)), np.ones((1, 1)), "T >= 2"),
+            (np.ones((3, 3)), np.full((3, 3), np.nan), "b holds NaN"),
+        ],
+    )
+    def test_bad_input(self, a, b, message):
+        with pytest.raises(ValueError, match=message):
+            evaluate.rank_correlation(a, b)
+        with pytest.raises(ValueError, match="level=1"):
+            evaluate.rank_correlation(np.eye(4), np.eye(4), level=1)

@@ -33,6 +33,7 @@ class Size:
         naive_points: grid points of which the pass-per-point side is timed, in either turn.
         large_image_size: where activations outweigh parameters (50 tokens, as in CLIP's B/32):
             of the second row wherever memory is measured.
+        kernels: which cases of :mod:`experiments.bench.kernels`: ``"full"`` or ``"tiny"``.
     """
 
     image_size: int = 28
@@ -44,6 +45,7 @@ class Size:
     grid: int = 21
     naive_points: int = 6
     large_image_size: int = 98
+    kernels: str = "full"
 
 
 FULL = Size()
@@ -57,6 +59,7 @@ TINY = Size(
     grid=3,
     naive_points=2,
     large_image_size=28,
+    kernels="tiny",
 )
 
 

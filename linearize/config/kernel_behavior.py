@@ -1,10 +1,13 @@
 """Kernel behaviour along a fine-tuning."""
 
 import dataclasses
+from typing import Literal
 
 from linearize.config.compare import HeadConfig, ModelConfig
 from linearize.config.files import ConfigError, require
 from linearize.train import TrainConfig
+
+Kernel = Literal["ntk", "signgd"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,9 @@ class KernelBehaviorConfig:
     """Optimizer steps after which the kernel is measured, besides the last."""
     points: int = 48
     """Training examples on which the kernel is followed."""
+    kernels: tuple[Kernel, ...] = ("ntk", "signgd")
+    """Kernels at θ0 whose solutions are held beside fine-tuning. SignGD's wants whole Jacobians,
+    whose blocks are slow for models of millions of parameters."""
     l2: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)
     """Weight decays of τ for the kernels' solutions, in units of the kernel's mean diagonal;
     validation data choose one."""
@@ -59,6 +65,9 @@ class KernelBehaviorConfig:
         require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")
         require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
         require(self.points >= 2, "points", self.points, "a kernel needs two points or more")
+        require(
+            len(set(self.kernels)) == len(self.kernels), "kernels", self.kernels, "name each once"
+        )
         require(len(self.l2) >= 1, "l2", self.l2, "give at least one weight decay")
         require(min(self.l2) > 0, "l2", self.l2, "give positive weight decays")
         require(self.memory > 0, "memory", self.memory, "give a number of bytes")

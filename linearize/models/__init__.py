@@ -1,8 +1,15 @@
 """Models as ``f(params, images)``, their packaged weights, and frozen heads on their features."""
 
+from linearize.models import axes as axes
+from linearize.models import released as released
 from linearize.models.backbone import Backbone as Backbone
 from linearize.models.backbone import WeightsError as WeightsError
+from linearize.models.hf.export import export as export
 from linearize.models.layers import stack as stack
 from linearize.models.layers import unstack as unstack
 from linearize.models.loading import MODELS as MODELS
 from linearize.models.loading import load as load
+from linearize.models.text import TextEncoder as TextEncoder
+from linearize.models.text import load_text as load_text
+from linearize.models.text import text_features as text_features
+from linearize.models.text import zero_shot_head as zero_shot_head

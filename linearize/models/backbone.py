@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from linearize.types import Apply, Params
 
@@ -25,6 +26,8 @@ class Backbone:
         blocks: names of the model's blocks from input to output, each a prefix of its leaves'
             names. A layer-scanned model has the single block ``"blocks"``, stacked on axis 0.
         batch_stats: the batch statistics that ``f`` holds fixed (evaluation mode), if any.
+        kind: ``"clip"``, ``"vit"`` or ``"dinov2"`` for models whose weights others read and write.
+        architecture: the fields of such a model.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Backbone:
     feature_dim: int
     blocks: tuple[str, ...]
     batch_stats: Mapping[str, Params] | None = None
+    kind: str = ""
+    architecture: Mapping[str, Any] | None = None
 
     def last(self, n: int) -> tuple[str, ...]:
         """Patterns of the last ``n`` blocks, for :func:`linearize.tree.select`.

@@ -1,10 +1,9 @@
 """``load(name)``: a model of the table below, at its pretrained or at random weights."""
 
 import contextlib
-import difflib
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,69 +13,15 @@ import numpy as np
 from flax import linen as nn
 
 from linearize import assets, functional, io, tree
-from linearize.models import (
-    efficientnet,
-    layers,
-    onnx_tensors,
-    small,
-    torch_archive,
-    vit,
-    vit_focus,
-)
-from linearize.models.backbone import Backbone
+from linearize.models import hf, layers, transformer, vit
+from linearize.models.backbone import Backbone, WeightsError
+from linearize.models.families import MODELS as MODELS
+from linearize.models.families import Family, row
+from linearize.models.hf import configs
 from linearize.types import Params
-
-Convert = Callable[[Path], Mapping[str, np.ndarray]]
 
 _CONVERSION = 1
 """Raised whenever a ``convert`` changes, so that older converted files are not read."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """One row of the table of models.
-
-    Attributes:
-        module: the class to build, with fields ``image_size``, ``depth`` and ``dtype``.
-        image_size: side in pixels unless told otherwise.
-        multiple: what the side must be a multiple of.
-        depth: number of blocks unless told otherwise, and at most where there are weights.
-        outputs: what ``output`` may be.
-        convert: reads the asset of the model's name into leaves keyed by name.
-        options: fields of the module that this row sets.
-    """
-
-    module: Callable[..., nn.Module]
-    image_size: int
-    depth: int
-    multiple: int = 1
-    outputs: tuple[str, ...] = ("features",)
-    convert: Convert | None = None
-    options: Mapping[str, Any] | None = None
-
-
-MODELS: dict[str, Family] = {
-    "mlp": Family(small.MLP, image_size=28, depth=2),
-    "cnn": Family(small.CNN, image_size=28, depth=3),
-    "cnn_bn": Family(small.CNN, image_size=28, depth=3, options={"batch_norm": True}),
-    "efficientnet_lite0": Family(
-        efficientnet.EfficientNetLite,
-        image_size=224,
-        depth=len(efficientnet.LITE0),
-        outputs=efficientnet.OUTPUTS,
-        convert=lambda path: efficientnet.convert(torch_archive.read(path)),
-    ),
-    "vit_s_focus": Family(
-        vit.ViT,
-        image_size=224,
-        depth=12,
-        multiple=14,
-        outputs=vit.OUTPUTS,
-        convert=lambda path: vit_focus.convert(onnx_tensors.read(path)),
-    ),
-}
-"""``mlp`` and ``cnn`` are for tests, ``cnn_bn`` the latter with batch normalisation. For
-``efficientnet_lite0`` and ``vit_s_focus`` there are pretrained weights."""
 
 
 def load(
@@ -90,7 +35,8 @@ def load(
     dtype: Any = jnp.float32,
     remat: str = "none",
     scan: bool = False,
-    weights: str | Path | None = None,
+    weights: str | Path | hf.Source | None = None,
+    activation: str | None = None,
 ) -> Backbone:
     """A model ``f(params, images)`` with its parameters θ0.
 
@@ -111,16 +57,23 @@ def load(
             saves memory on a CPU too.
         weights: a safetensors file of one's own in place of the packaged weights, with this
             model's names: ``io.save_tree(path, backbone.params)``. Batch statistics not named
-            there are the packaged ones.
+            there are the packaged ones. CLIP, ViT and DINOv2 also read what others wrote, wherever
+            :func:`linearize.models.hf.read` finds it; ``"clip"``, ``"vit"`` and ``"dinov2"`` take
+            their architecture from the ``config.json`` there.
+        activation: of the MLPs of CLIP, ViT and DINOv2, where the weights come without a
+            configuration that tells it: OpenCLIP's own models have ``"gelu"``, OpenAI's
+            ``"quick_gelu"``.
 
     Raises:
         ValueError: an argument that the model does not know; the message says which it does.
-        WeightsError: the weights are unreadable or of another model.
-        StructureMismatch: likewise, with every missing and mis-shaped name.
+        FileNotFoundError: there are no weights where ``weights`` points.
+        WeightsError: the weights are unreadable or of another model: one error names all that is
+            missing, unknown or mis-shaped; or a repository that cannot be fetched.
+        StructureMismatch: likewise for weights under this model's own names.
         NonFiniteError: the weights hold NaN or infinity.
         AssetError: the packaged weights could not be fetched.
     """
-    family = _row(name)
+    family, source = _resolve(name, row(name), weights, activation, pretrained)
     module = _build(
         name,
         family,
@@ -132,12 +85,24 @@ def load(
         scan=scan,
     )
     shapes = _shapes(module.clone(scan=False) if scan else module)
-    leaves = _packaged(name, family) if pretrained and family.convert else _draw(module, seed)
+    if source is not None:
+        whole = _shapes(module.clone(scan=False, depth=family.depth, output="features"))
+        leaves: Mapping[str, Any] = hf.import_leaves(
+            source.tensors,
+            family.dialects,
+            shapes,
+            known=whole.keys() - shapes.keys(),
+            what=str(weights),
+        )
+    elif family.kind and weights is not None:
+        leaves = _own(hf.read(weights).path, shapes)
+    else:
+        leaves = _packaged(name, family) if pretrained and family.convert else _draw(module, seed)
     tree.check_match(
         shapes, {n: leaves[n] for n in shapes if n in leaves}, what=f"weights of {name}"
     )
-    if weights is not None:
-        leaves = {**leaves, **_own(weights, shapes)}
+    if weights is not None and not family.kind:
+        leaves = {**leaves, **_own(str(weights), shapes)}
     tree.check_finite({n: leaves[n] for n in shapes}, what=f"weights of {name}")
     params = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if not _is_statistic(n)})
     stats = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if _is_statistic(n)})
@@ -154,15 +119,82 @@ def load(
         feature_dim=out.shape[-1],
         blocks=("blocks",) if scan else tuple(f"block_{i}" for i in range(module.depth)),
         batch_stats=stats or None,
+        kind=family.kind,
+        architecture=_architecture(module) if family.kind else None,
     )
 
 
-def _row(name: str) -> Family:
-    if name in MODELS:
-        return MODELS[name]
-    near = difflib.get_close_matches(name, MODELS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(MODELS)}"
-    raise ValueError(f"no model is named {name!r}; {hint}")
+def _resolve(
+    name: str,
+    family: Family,
+    weights: str | Path | hf.Source | None,
+    activation: str | None,
+    pretrained: bool,
+) -> tuple[Family, hf.Source | None]:
+    """The row as the configuration beside the weights completes it, and weights of others."""
+    if not family.kind:
+        if activation is not None:
+            raise ValueError(f"activation={activation!r}; {name} has no choice of it")
+        return family, None
+    if weights is None:
+        if pretrained or not family.depth:
+            random = ", or pretrained=False for random ones" if family.depth else ""
+            raise ValueError(
+                f"{name} has no packaged weights; pass weights=, a folder or file of them or a "
+                f"repository on the Hub such as {family.hub!r}{random}"
+            )
+        source, told = None, None
+    else:
+        source = hf.read(weights)
+        found = configs.kind(source.notes)
+        if found not in (None, family.kind):
+            raise WeightsError(f"{weights} holds a {found!r}: models.load({found!r}, weights=...)")
+        told = configs.vision(source.notes)
+    fields = agree(name, {"depth": family.depth, **(family.options or {})}, told)
+    if activation is not None:
+        fields["activation"] = configs.activation(activation)
+    if not fields["depth"]:
+        raise WeightsError(
+            f"{weights} has no configuration beside it that tells the architecture; load it by the "
+            f"name of one: {', '.join(n for n, f in MODELS.items() if f.kind and f.depth)}"
+        )
+    family = dataclasses.replace(
+        family,
+        image_size=fields.pop("image_size", fields["grid"] * fields["patch"]),
+        multiple=fields["patch"],
+        depth=fields.pop("depth"),
+        options=fields,
+    )
+    own = source is not None and any("/" in n for n in source.tensors)
+    return family, None if own else source
+
+
+def agree(name: str, ours: Mapping[str, Any], told: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Fields of a named architecture, completed by what the configuration tells.
+
+    Raises:
+        WeightsError: the two have other sizes; all are listed.
+    """
+    if told is None:
+        return dict(ours)
+    sizes = ("patch", "grid", "width", "heads", "hidden", "depth", "projection")
+    wrong = [
+        f"{key} is {told[key]}, expected {ours[key]}"
+        for key in sizes
+        if ours.get(key) and told.get(key) and told[key] != ours[key]
+    ]
+    if wrong:
+        raise WeightsError(
+            f"the configuration beside the weights is not that of {name}: " + "; ".join(wrong)
+        )
+    return {**ours, **told}
+
+
+def _architecture(module: Any) -> dict[str, Any]:
+    """The fields that make the function, without those that choose how it is computed."""
+    ways = ("parent", "name", "dtype", "scan", "remat")
+    fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}
+    return {name: value for name, value in fields.items() if name not in ways}
 
 
 def _build(
@@ -183,7 +215,7 @@ def _build(
             f"image_size={image_size}; {name} takes positive multiples of {family.multiple}: "
             f"try {size}"
         )
-    most = family.depth if family.convert else None
+    most = family.depth if family.convert or family.kind else None
     if depth < 1 or (most is not None and depth > most):
         bound = f"from 1 to {most}" if most else "1 or more"
         raise ValueError(f"blocks={depth}; {name} takes {bound}")
@@ -191,8 +223,8 @@ def _build(
         raise ValueError(f"output={output!r}; {name} has {', '.join(map(repr, family.outputs))}")
     if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
         raise ValueError(f"dtype={dtype!r}; expected float32 or bfloat16")
-    if remat not in vit.REMAT:
-        raise ValueError(f"remat={remat!r}; expected {', '.join(map(repr, vit.REMAT))}")
+    if remat not in transformer.REMAT:
+        raise ValueError(f"remat={remat!r}; expected {', '.join(map(repr, transformer.REMAT))}")
     if family.module is not vit.ViT and (remat != "none" or scan):
         raise ValueError(f"remat={remat!r}, scan={scan}; {name} has neither, only the ViT has")
     options: dict[str, Any] = dict(family.options or {})

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import IO, Any, BinaryIO, NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -46,7 +46,9 @@ class _Storage:
 
 
 @dataclass(frozen=True)
-class _View:
+class View:
+    """A tensor that is described and not yet read."""
+
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
@@ -64,18 +66,37 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             truncated, or its pickle names a function outside the few that tensors need.
         FileNotFoundError: there is no such file.
     """
+    return read_with(path, Unpickler, _views)
+
+
+def read_with(
+    path: str | Path,
+    unpickler: "type[Unpickler]",
+    select: Callable[[Any], Mapping[str, View]],
+) -> dict[str, np.ndarray]:
+    """As :func:`read`, with other words allowed and tensors picked otherwise.
+
+    Args:
+        path: a file that torch wrote.
+        unpickler: what loads its pickle.
+        select: the tensors of what was loaded, by name.
+    """
     with Path(path).open("rb") as file:
         try:
-            return _read_zip(file) if zipfile.is_zipfile(file) else _read_stream(file)
+            if zipfile.is_zipfile(file):
+                return _read_zip(file, unpickler, select)
+            return _read_stream(file, unpickler, select)
         except TorchArchiveError as error:
             raise TorchArchiveError(f"{path}: {error}") from error.__cause__
         except Exception as error:  # a damaged pickle may raise nearly anything
             raise TorchArchiveError(
-                f"{path} is not a readable torch state dict ({type(error).__name__}: {error})"
+                f"{path} is not a readable torch file ({type(error).__name__}: {error})"
             ) from error
 
 
-def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_zip(
+    file: BinaryIO, unpickler: "type[Unpickler]", select: Callable[[Any], Mapping[str, View]]
+) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
         roots = [n.removesuffix("/data.pkl") for n in members if n.endswith("/data.pkl")]
@@ -84,7 +105,7 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
         root = roots[0]
         if f"{root}/byteorder" in members and archive.read(f"{root}/byteorder") != b"little":
             raise TorchArchiveError("big-endian archives are not supported")
-        views = _views(_Unpickler(io.BytesIO(archive.read(f"{root}/data.pkl"))).load())
+        views = select(unpickler(io.BytesIO(archive.read(f"{root}/data.pkl"))).load())
 
         def payload(storage: _Storage) -> bytes:
             info = members.get(f"{root}/data/{storage.key}")
@@ -98,34 +119,45 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
         return _materialise(views, payload)
 
 
-def _read_stream(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_stream(
+    file: BinaryIO, unpickler: "type[Unpickler]", select: Callable[[Any], Mapping[str, View]]
+) -> dict[str, np.ndarray]:
     file.seek(0)
-    if _Unpickler(file).load() != _MAGIC:
+    if Unpickler(file).load() != _MAGIC:
         raise TorchArchiveError("no torch magic number at the start")
-    if _Unpickler(file).load() != 1001:
+    if Unpickler(file).load() != 1001:
         raise TorchArchiveError("unknown version of the stream format")
-    if not _Unpickler(file).load()["little_endian"]:
+    if not Unpickler(file).load()["little_endian"]:
         raise TorchArchiveError("big-endian archives are not supported")
-    views = _views(_Unpickler(file).load())
-    storages = {view.storage.key: view.storage for view in views.values()}
+    loaded = unpickler(file)
+    views = select(loaded.load())
     payloads: dict[str, bytes] = {}
-    for key in _Unpickler(file).load():
+    for key in Unpickler(file).load():
         (size,) = struct.unpack("<q", file.read(8))
-        storage = storages.get(key)
+        storage = loaded.storages.get(key)
         if storage is None or size != storage.size:
             raise TorchArchiveError(f"storage {key!r} is not the size that its tensors state")
         payloads[key] = file.read(size * storage.dtype.itemsize)
     return _materialise(views, lambda storage: payloads[storage.key])
 
 
-class _Unpickler(pickle.Unpickler):
+class Unpickler(pickle.Unpickler):
     """Builds records of what the pickle describes; calls nothing that the pickle brings along."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """Reads one pickle of the file.
+
+        Attributes:
+            storages: those that the pickle named, by key.
+        """
+        super().__init__(file)
+        self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda *args: _View(*_view_arguments(*args))
+            return lambda *args: View(*_view_arguments(*args))
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda data, *_: data
         if module == "torch" and name in _STORAGES:
@@ -146,7 +178,7 @@ class _Unpickler(pickle.Unpickler):
             or any(part is not None for part in view)
         ):
             _refuse(f"storage {pid!r}")
-        return _Storage(key, dtype, size)
+        return self.storages.setdefault(key, _Storage(key, dtype, size))
 
 
 def _view_arguments(
@@ -166,7 +198,7 @@ def _view_arguments(
     return storage, offset, tuple(shape), tuple(strides)
 
 
-def _views(loaded: Any) -> dict[str, _View]:
+def _views(loaded: Any) -> dict[str, View]:
     if not isinstance(loaded, Mapping) or not loaded:
         raise TorchArchiveError(
             f"it holds a {type(loaded).__name__}, not a mapping of names to tensors; "
@@ -175,7 +207,7 @@ def _views(loaded: Any) -> dict[str, _View]:
     wrong = [
         f"{name!r}: {type(value).__name__}"
         for name, value in loaded.items()
-        if not isinstance(name, str) or not isinstance(value, _View)
+        if not isinstance(name, str) or not isinstance(value, View)
     ]
     if wrong:
         raise TorchArchiveError(f"it holds more than tensors: {', '.join(wrong[:8])}")
@@ -183,7 +215,7 @@ def _views(loaded: Any) -> dict[str, _View]:
 
 
 def _materialise(
-    views: Mapping[str, _View], payload: Callable[[_Storage], bytes]
+    views: Mapping[str, View], payload: Callable[[_Storage], bytes]
 ) -> dict[str, np.ndarray]:
     buffers: dict[str, np.ndarray] = {}
     out = {}

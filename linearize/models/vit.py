@@ -1,75 +1,24 @@
-"""Vision Transformer as DINOv2 builds it (Oquab et al. 2023, arXiv 2304.07193).
+"""Vision Transformer (Dosovitskiy et al. 2021, arXiv 2010.11929); a family is a set of fields.
 
-Pre-norm blocks with layer scale; one class token; a square table of positions that is resized
-bicubically to the image's grid of patches. Attention is plain XLA, which has a forward-mode
-derivative; patches are embedded by one matrix product.
+One class token; a square table of positions that is resized bicubically to the image's grid of
+patches; patches are embedded by one matrix product. The fields' own values are DINOv2's (Oquab et
+al. 2023, arXiv 2304.07193): layer scale, exact GELU, both the class token and the patches' mean.
 """
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from linearize.models import images as image_ops
+from linearize.models import transformer
 from linearize.types import Array
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 OUTPUTS = ("features", "class_token", "patch_mean")
-
-REMAT: dict[str, Callable[..., Any] | None] = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
-"""What a block keeps for the backward pass: everything, matrix products, or its input alone."""
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention, ``(B, T, D) -> (B, T, D)``; query, key and value in one kernel."""
-
-    heads: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        batch, tokens, width = x.shape
-        qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)
-        qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        y = jax.nn.dot_product_attention(query, key, value, implementation="xla")
-        return nn.Dense(width, dtype=self.dtype, name="out")(y.reshape(batch, tokens, width))
-
-
-class LayerScale(nn.Module):
-    """A learned factor per channel."""
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
-        return x * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-class Block(nn.Module):
-    """``x + s1 * attention(norm(x))``, then ``x + s2 * mlp(norm(x))``."""
-
-    heads: int
-    hidden: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        y = _norm(self.dtype, "norm_1")(x)
-        y = Attention(self.heads, self.dtype, name="attention")(y)
-        x = x + LayerScale(name="scale_1")(y)
-        y = _norm(self.dtype, "norm_2")(x)
-        y = nn.Dense(self.hidden, dtype=self.dtype, name="mlp_in")(y)
-        y = nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp_out")(nn.gelu(y, approximate=False))
-        return x + LayerScale(name="scale_2")(y)
 
 
 class ViT(nn.Module):
@@ -78,12 +27,28 @@ class ViT(nn.Module):
     Attributes:
         image_size: side in pixels, a multiple of ``patch``.
         depth: number of blocks taken, before the final norm.
-        output: ``"features"``: class token and mean of the patch tokens, concatenated (2 width);
-            ``"class_token"`` or ``"patch_mean"``: one of them (width). After the final norm.
+        width: of a token.
+        heads: of the attention.
+        hidden: width inside the blocks' MLP.
+        patch: side of a patch in pixels.
         grid: side of the table of positions, in patches.
-        dtype: of the computation; parameters stay in float32, and so do the final norm and mean.
+        output: ``"features"``, which ``pooling`` and ``projection`` define; ``"class_token"`` or
+            ``"patch_mean"``: one of them (width). After the final norm.
+        pooling: what features are: ``"both"`` class token and mean of the patch tokens,
+            concatenated (2 width), or the ``"class_token"`` alone.
+        projection: width of a last linear map of the features without bias, as in CLIP; None for
+            no such map.
+        activation: a key of :data:`linearize.models.transformer.ACTIVATIONS`.
+        eps: added to the variance in layer norms.
+        layer_scale: whether the blocks have a learned factor per channel.
+        pre_norm: whether tokens are normalised before the first block, as in CLIP.
+        patch_bias: whether the patch embedding has a bias.
+        mean: of the pixels' normalisation, three numbers on the scale 0 to 255.
+        std: likewise.
+        dtype: of the computation; parameters stay in float32, and so do the final norm, the mean
+            and the projection.
         scan: one scanned block with stacked parameters ``blocks/...`` instead of ``block_i/...``.
-        remat: a key of :data:`REMAT`.
+        remat: a key of :data:`linearize.models.transformer.REMAT`.
     """
 
     image_size: int
@@ -94,37 +59,53 @@ class ViT(nn.Module):
     patch: int = 14
     grid: int = 37
     output: str = "features"
+    pooling: str = "both"
+    projection: int | None = None
+    activation: str = "gelu"
+    eps: float = 1e-6
+    layer_scale: bool = True
+    pre_norm: bool = False
+    patch_bias: bool = True
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
     dtype: Any = jnp.float32
     scan: bool = False
     remat: str = "none"
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        x = image_ops.prepare(images, self.image_size, MEAN, STD)
-        x = nn.Dense(self.width, dtype=self.dtype, name="patch_embedding")(
-            patches(x, self.patch).astype(self.dtype)
-        )
+        x = image_ops.prepare(images, self.image_size, self.mean, self.std)
+        x = nn.Dense(
+            self.width, use_bias=self.patch_bias, dtype=self.dtype, name="patch_embedding"
+        )(patches(x, self.patch).astype(self.dtype))
         x = self._add_positions(x)
-        block = (
-            Block
-            if REMAT[self.remat] is None
-            else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=not self.scan)
-        )
-        if self.scan:
-            x, _ = nn.scan(
-                lambda layer, carry, _: (layer(carry), None),
-                variable_axes={"params": 0},
-                split_rngs={"params": True},
-                length=self.depth,
-            )(block(self.heads, self.hidden, self.dtype, name="blocks"), x, None)
+        if self.pre_norm:
+            x = transformer.layer_norm(self.dtype, self.eps, "pre_norm")(x)
+        options = {
+            "heads": self.heads,
+            "hidden": self.hidden,
+            "dtype": self.dtype,
+            "activation": self.activation,
+            "eps": self.eps,
+            "layer_scale": self.layer_scale,
+        }
+        x = transformer.blocks(x, options, depth=self.depth, scan=self.scan, remat=self.remat)
+        return self._readout(x)
+
+    def _readout(self, x: Array) -> Array:
+        """Features of the last block's tokens, in float32."""
+        wanted = self.pooling if self.output == "features" else self.output
+        if wanted == "class_token":
+            x = x[:, :1]
+        x = transformer.layer_norm(jnp.float32, self.eps, "norm")(x)
+        parts = {"class_token": lambda: x[:, 0], "patch_mean": lambda: x[:, 1:].mean(axis=1)}
+        if wanted == "both":
+            features = jnp.concatenate([part() for part in parts.values()], axis=-1)
         else:
-            for i in range(self.depth):
-                x = block(self.heads, self.hidden, self.dtype, name=f"block_{i}")(x)
-        x = _norm(jnp.float32, "norm")(x)
-        both = {"class_token": x[:, 0], "patch_mean": x[:, 1:].mean(axis=1)}
-        if self.output == "features":
-            return jnp.concatenate(list(both.values()), axis=-1)
-        return both[self.output]
+            features = parts[wanted]()
+        if self.output != "features" or self.projection is None:
+            return features
+        return nn.Dense(self.projection, use_bias=False, name="projection")(features)
 
     def _add_positions(self, x: Array) -> Array:
         """The class token set before the patch tokens, and to each its position."""
@@ -139,10 +120,6 @@ class ViT(nn.Module):
         x = x + table.reshape(1, side * side, self.width).astype(x.dtype)
         first = (token + token_position).astype(x.dtype).reshape(1, 1, self.width)
         return jnp.concatenate([jnp.broadcast_to(first, (x.shape[0], 1, self.width)), x], axis=1)
-
-
-def _norm(dtype: Any, name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def patches(pixels: Array, side: int) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 from linearize import tree
 from linearize.evaluate.batches import as_arguments, count
 from linearize.evaluate.choices import one_of
+from linearize.ntk.compiled import jit
 from linearize.ntk.contract import LAYOUTS, Output, contract
 from linearize.ntk.jacobian import over_examples
 from linearize.ntk.kernel import kernel
@@ -98,7 +99,7 @@ def approximate_kernel(
     point = pointwise(f, params, left, params_filter)
     features = FEATURES[method](point, size)
 
-    @jax.jit
+    @jit
     def all_features(params: Params, inputs: Inputs, key: Array) -> Array:
         return over_examples(partial(features, params, key), inputs, _AT_ONCE)
 

@@ -10,6 +10,7 @@ from jax import lax
 from linearize import tree
 from linearize.evaluate.batches import as_arguments
 from linearize.ntk.behavior import FixedFeatures
+from linearize.ntk.compiled import jit
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.programs import remembered
 from linearize.types import Apply, Array, Params, PyTree
@@ -57,7 +58,7 @@ def feature_change(
     point = pointwise(f, params_0, inputs, params_filter)
     both = remembered(
         ("feature_change", point.key, batch_size),
-        lambda: jax.jit(partial(_squares, point, at_once=batch_size)),
+        lambda: jit(partial(_squares, point, at_once=batch_size)),
     )
     moved, norm = both(params_t, params_0, inputs)
     squares, start = np.asarray(moved, np.float64), np.asarray(norm, np.float64)

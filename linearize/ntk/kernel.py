@@ -16,6 +16,7 @@ from linearize import tree
 from linearize.evaluate.batches import as_arguments, count, track, window
 from linearize.evaluate.choices import one_of
 from linearize.ntk import contract
+from linearize.ntk.compiled import jit
 from linearize.ntk.contract import LAYOUTS, Output
 from linearize.ntk.jacobian import RULES, Block
 from linearize.ntk.plan import (
@@ -181,9 +182,9 @@ def _programs(
 
 def _compile(part: Block, mesh: Mesh | None) -> Block:
     if mesh is None:
-        return jax.jit(part)
+        return jit(part)
     split, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
-    return jax.jit(
+    return jit(
         jax.shard_map(
             part, mesh=mesh, in_specs=(whole, split, whole), out_specs=split, check_vma=False
         )

@@ -8,8 +8,9 @@ this kind (*Fast Finite Width Neural Tangent Kernel*, §3.3: structured derivati
 recognised (a weight used twice, inside a loop or a custom rule) keeps its ordinary Jacobian.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,22 +200,40 @@ def _convolution(equation: core.JaxprEqn, side: int, weight: str, path: Path) ->
     back = [order.index(d) for d in range(len(order))]
 
     def inputs(operands: Sequence[Array]) -> Array:
-        patches = lax.conv_general_dilated_patches(
-            operands[0],
-            filter_shape=[kernel[d] for d in numbers.rhs_spec[2:]],
-            window_strides=p["window_strides"],
-            padding=p["padding"],
-            lhs_dilation=p["lhs_dilation"],
-            rhs_dilation=p["rhs_dilation"],
-            dimension_numbers=numbers,
-            precision=lax.Precision.HIGHEST,
-        )
-        return patches.transpose(order).reshape(T, K)
+        rows, channels, *sides_in = numbers.lhs_spec
+        image = operands[0].transpose(rows, *sides_in, channels)
+        sides = [result[d] for d in places]
+        taps = [kernel[d] for d in numbers.rhs_spec[2:]]
+        return _patches(image, sides, taps, p).reshape(T, K)
 
     def place(added: Array) -> Array:
         return added.reshape([result[d] for d in order]).transpose(back)
 
     return Layer(weight, path, T, K, M, inputs, place)
+
+
+def _patches(
+    image: Array, sides: Sequence[int], taps: Sequence[int], p: Mapping[str, Any]
+) -> Array:
+    """What each place of a convolution's output sees, (B, *sides, taps * channels), by slicing.
+
+    ``lax.conv_general_dilated_patches`` would multiply with ones and zeros.
+    """
+    edges = zip(p["padding"], p["lhs_dilation"], strict=True)
+    spread = [(0, 0, 0), *((low, high, d - 1) for (low, high), d in edges), (0, 0, 0)]
+    padded = lax.pad(image, jnp.zeros((), image.dtype), spread)
+    strides = (1, *p["window_strides"], 1)
+    seen = []
+    for tap in itertools.product(*map(range, taps)):
+        first = [0, *(k * d for k, d in zip(tap, p["rhs_dilation"], strict=True)), 0]
+        last = [
+            start + (side - 1) * stride + 1
+            for start, side, stride in zip(
+                first, (image.shape[0], *sides, image.shape[-1]), strides, strict=True
+            )
+        ]
+        seen.append(lax.slice(padded, first, last, strides))
+    return jnp.concatenate(seen, axis=-1)
 
 
 def _embedding(equation: core.JaxprEqn, side: int, weight: str, path: Path) -> Layer | None:

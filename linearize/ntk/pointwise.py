@@ -88,7 +88,8 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
             0; examples that change each other's outputs, as in training-mode batch norm.
     """
     n = count(inputs)
-    point = Pointwise(f, _like(params), tree.select(params, pattern), specification(inputs))
+    seen = Pointwise(f, _like(params), tree.select(params, pattern), specification(inputs))
+    point = remembered(("point", seen.key), lambda: seen)
     few = jax.tree.map(lambda x: jnp.asarray(x[: min(_PROBED, n)]), inputs)
     together = tree.flatten(jax.jit(f)(params, *few))
     size = min(_PROBED, n)

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from linearize import tree
 from linearize.evaluate.batches import as_arguments, count
+from linearize.ntk.compiled import jit
 from linearize.ntk.pointwise import pointwise
 from linearize.ntk.products import pull
 from linearize.ntk.regression import Dual
@@ -72,7 +73,7 @@ def to_task_vector(
         )
     if not bool(jnp.isfinite(c).all()):
         raise ValueError("coefficients hold NaN or infinity; solve again, with a ridge")
-    moved = jax.jit(partial(pull, point), static_argnames="at_once")(
+    moved = jit(partial(pull, point), static_argnames="at_once")(
         params0, jax.tree.map(jnp.asarray, inputs), -c, at_once=batch_size
     )
     return TaskVector(moved, tree.fingerprint(params0), {"regime": "linear", **(meta or {})})

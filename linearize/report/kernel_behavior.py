@@ -344,7 +344,7 @@ MEASURES: Mapping[str, tuple[str, Callable[[Floats], Cell]]] = {
     "gap_accuracy": ("Accuracy, f − f_lin [points]", percent),
     "agreement": ("Agreement of f and f_lin [%]", percent),
     "train_loss": ("Training loss [nats]", partial(number, digits=3)),
-    "movement": ("Movement of all parameters [%]", percent),
+    "movement": ("Movement of all parameters [%]", lambda v: number(100 * v, 3)),
 }
 """What the table shows of the last step, in its order."""
 
@@ -397,8 +397,8 @@ def solutions(results: Results) -> Table:
         "solutions",
         "Fine-tuning beside the kernels’ solutions",
         "Test accuracy, %. Solutions: the optimum of cross-entropy and weight decay on the kernel "
-        "at θ0, weight decay chosen on validation data: the full NTK (exact linear fine-tuning of "
-        "the logits), and the SignGD kernel, summed over outputs and divided by their number. "
+        "at θ0, weight decay chosen on validation data: the full NTK’s is exact linear fine-tuning "
+        "of the logits; a SignGD kernel is summed over outputs and divided by their number. "
         f"Training and test examples: {sizes}. {seeds_phrase(results.seeds)}",
         ("Method", *results.tasks, "Mean"),
         freeze(rows),

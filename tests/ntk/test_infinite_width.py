@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.integrate import dblquad
+from scipy.integrate import dblquad, quad
+from scipy.stats import norm
 
 from linearize.ntk.infinite_width import mlp_kernel
 
@@ -29,16 +30,23 @@ def quadrature(cov, f):
     return dblquad(integrand, 0, bound[0], 0, bound[1], epsabs=1e-9, epsrel=1e-9)[0]
 
 
-@pytest.mark.parametrize("bias_std", [None, 0.4])
-def test_one_hidden_layer_equals_quadrature(bias_std):
+@pytest.mark.parametrize(("depth", "bias_std"), [(1, None), (1, 0.4), (3, 0.4)])
+def test_recursion_equals_quadrature(depth, bias_std):
     w2, b2 = 1.3**2, (bias_std or 0) ** 2
-    found = mlp_kernel(X[:2], X[1:], depth=1, weight_std=1.3, bias_std=bias_std)
+    found = mlp_kernel(X[:2], X[1:], depth=depth, weight_std=1.3, bias_std=bias_std)
     x, y = X[0], X[1]
     cov = w2 / 3 * np.array([[x @ x, x @ y], [x @ y, y @ y]]) + b2
-    active = quadrature(cov, lambda u: u)
-    slopes = quadrature(cov, lambda u: 1.0)
-    close(found.nngp[0, 0], w2 * active + b2, rtol=1e-7)
-    close(found.ntk[0, 0], w2 * active + b2 + w2 * slopes * cov[0, 1], rtol=1e-7)
+    ntk = cov[0, 1]
+    for _ in range(depth):
+        active, slopes = (quadrature(cov, f) for f in (lambda u: u, lambda u: 1.0))
+        own = [
+            quad(lambda u, s=s: u**2 * norm.pdf(u, scale=s), 0, 12 * s)[0]
+            for s in np.sqrt(np.diag(cov))
+        ]
+        cov = w2 * np.array([[own[0], active], [active, own[1]]]) + b2
+        ntk = cov[0, 1] + w2 * slopes * ntk
+    close(found.nngp[0, 0], cov[0, 1], rtol=1e-7)
+    close(found.ntk[0, 0], ntk, rtol=1e-7)
 
 
 def test_without_hidden_layers_is_the_inner_product():
@@ -139,9 +147,11 @@ class TestWideNetworks:
         assert (np.abs(drawn.mean(0) - exact) < 4 * error).all()
         assert (error < 0.02 * np.abs(exact).max()).all()
 
-    @pytest.mark.parametrize("ntk", [True, False], ids=["ntk", "standard"])
-    def test_deeper_within_standard_errors_and_one_over_width(self, ntk):
-        width, depth = 256, 2
+    @pytest.mark.parametrize(
+        ("depth", "ntk"), [(2, True), (2, False), (3, True)], ids=["ntk", "standard", "deeper"]
+    )
+    def test_deeper_within_standard_errors_and_one_over_width(self, depth, ntk):
+        width = 256
         drawn = samples(width, depth, seeds=64, ntk=ntk)
         kind = {} if ntk else {"parametrization": "standard", "width": width}
         exact = mlp_kernel(X, depth=depth, weight_std=WEIGHT_STD, bias_std=BIAS_STD, **kind).ntk

@@ -438,6 +438,30 @@ def test_an_approximation_states_its_error(method):
     assert (other.error == found.error) == (method == "pntk")  # which draws nothing
 
 
+def test_kernels_of_a_model_at_many_points_share_their_programs():
+    """F is not looked at again, and the new point is what counts."""
+    calls = []
+
+    def f(params, x):
+        calls.append(0)
+        return jnp.tanh(x @ params["w"])
+
+    x = draw((5, 3)).astype(np.float32)
+    points = [{"w": draw((3, 2), seed).astype(np.float32)} for seed in (1, 2)]
+    found = ntk.kernel(f, points[0], x)
+    before = len(calls)
+    again = ntk.kernel(f, points[1], x)
+    assert len(calls) == before
+    for kernel, params in zip((found, again), points, strict=True):
+        np.testing.assert_allclose(kernel, dense(f, params, x, x), rtol=1e-5, atol=1e-5)
+    before = len(calls)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(np.float64, points[1])
+        assert ntk.kernel(f, wide, x.astype(np.float64)).dtype == np.float64
+    ntk.kernel(f, points[1], x, output="trace")
+    assert len(calls) > before
+
+
 def test_pntk_is_the_kernel_of_the_summed_outputs():
     f, params, x = small()
     full = ntk.kernel(f, params, x)

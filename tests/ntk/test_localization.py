@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -209,3 +210,15 @@ class TestLocalization:
             localization(cosine_kernel(GRID, GRID), np.cos(5 * np.pi * GRID), GRID < 0.5, k=3)
         with pytest.raises(ValueError, match="or zero"):
             localization(cosine_kernel(GRID, GRID), np.zeros(N), GRID < 0.5, k=3)
+
+    def test_of_a_random_basis_has_energy_almost_one_everywhere(self):
+        """The mean over Haar-random eigenfunctions on N points is N/(N + 2) off the target."""
+        target, regions = np.r_[1.0, -1, 2, np.zeros(5)], [0] * 3 + [1] * 5
+        rng, drawn = np.random.default_rng(0), []
+        for _ in range(400):
+            basis = scipy.stats.ortho_group.rvs(8, random_state=rng)
+            found = Eigenfunctions(np.arange(8.0, 0, -1), basis * np.sqrt(8))
+            drawn.append(localization(found, target, regions).energy[1])
+        error = np.std(drawn, ddof=1) / np.sqrt(len(drawn))
+        assert abs(np.mean(drawn) - 8 / 10) < 4 * error
+        assert error < 0.01

@@ -1,0 +1,152 @@
+"""Foreign tensors to leaves and back, by a table of names; all that is wrong in one error."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from linearize import tree
+from linearize.models.backbone import WeightsError
+from linearize.models.hf.table import Row, Table, spell
+
+
+def import_leaves(
+    tensors: Mapping[str, Callable[[], np.ndarray]],
+    tables: Sequence[Table],
+    shapes: Mapping[str, Any],
+    *,
+    known: Iterable[str] = (),
+    what: str = "weights",
+) -> dict[str, np.ndarray]:
+    """The leaves that a model wants, float32, out of a file in any of the dialects given.
+
+    A tensor is read when its leaf is made, and one leaf at a time: what the model has no use for is
+    never read, nor are there two copies of what it has.
+
+    Args:
+        tensors: how to read each tensor, by its foreign name.
+        tables: the dialects; the one that explains most names is taken.
+        shapes: the wanted leaves by name, with their shapes.
+        known: names of leaves that the whole model has and this one does not want (blocks beyond
+            its depth, a projection that its output does not need).
+        what: the file, for messages.
+
+    Raises:
+        WeightsError: with every tensor that belongs to no leaf, every missing one, and every one
+            of another shape or of no floating dtype. Nothing is loaded then.
+    """
+    table = max(tables, key=lambda t: sum(_explains(t, name) for name in tensors))
+    if not any(_explains(table, name) for name in tensors):
+        held = ", ".join(list(tensors)[:4]) + (", ..." if len(tensors) > 4 else "")
+        raise WeightsError(
+            f"{what}: none of its {len(tensors)} tensors has a name of {table.name}; it holds "
+            f"{held}. Is it another model's?"
+        )
+    wanted, others = set(shapes), set(known)
+    groups: dict[tuple[int, str], dict[str, str]] = {}
+    problems = []
+    for theirs in tensors:
+        name = table.canonical(theirs)
+        found = table.find(name)
+        if found is not None and not set(_ours(table.rows[found[0]], found[1])) <= others:
+            group = groups.setdefault(found, {})
+            if name in group:
+                problems.append(f"twice: {theirs} and {group[name]}")
+            group[name] = theirs
+        elif found is None and not table.drops(name):
+            problems.append(f"unknown: {theirs}")
+    leaves: dict[str, np.ndarray] = {}
+    for (row, block), group in groups.items():
+        got, wrong = _load(table.rows[row], block, group, tensors, shapes)
+        leaves |= got
+        problems += wrong
+    started = {ours for row, block in groups for ours in _ours(table.rows[row], block)}
+    for name in sorted(wanted - started):
+        problems += [f"missing: {theirs}" for theirs in _theirs_of(table, name)]
+    problems = list(dict.fromkeys(problems))
+    if problems:
+        raise WeightsError(
+            f"{what} does not hold this model as {table.name} writes it; {len(problems)} "
+            "problem(s), nothing was loaded:\n  " + "\n  ".join(problems)
+        )
+    return leaves
+
+
+def export_leaves(leaves: Mapping[str, Any], table: Table) -> dict[str, np.ndarray]:
+    """Foreign tensors, float32, of leaves under our names: the inverse of :func:`import_leaves`.
+
+    Raises:
+        WeightsError: names that the table does not have, or rows of which only a part is there.
+    """
+    groups: dict[tuple[int, str], set[str]] = {}
+    problems = []
+    for ours in leaves:
+        found = table.find_ours(ours)
+        if found is None:
+            problems.append(f"unknown: {ours}")
+        else:
+            groups.setdefault(found, set()).add(ours)
+    out: dict[str, np.ndarray] = {}
+    for (row, block), names in groups.items():
+        theirs, _, layout = table.rows[row]
+        own = _ours(table.rows[row], block)
+        problems += [f"missing: {name}" for name in own if name not in names]
+        if names == set(own):
+            arrays = layout.dump([np.asarray(tree.to_numpy(leaves[n]), np.float32) for n in own])
+            out |= {
+                name: np.asarray(array, order="C")
+                for name, array in zip(spell(theirs, block), arrays, strict=True)
+            }
+    if problems:
+        raise WeightsError(
+            f"{table.name} has no place for these parameters; {len(problems)} problem(s), nothing "
+            "was written:\n  " + "\n  ".join(problems)
+        )
+    return out
+
+
+def _explains(table: Table, name: str) -> bool:
+    return table.find(table.canonical(name)) is not None
+
+
+def _ours(row: Row, block: str) -> list[str]:
+    return spell(row[1], block)
+
+
+def _theirs_of(table: Table, ours: str) -> list[str]:
+    found = table.find_ours(ours)
+    return [ours] if found is None else spell(table.rows[found[0]][0], found[1])
+
+
+def _load(
+    row: Row,
+    block: str,
+    group: Mapping[str, str],
+    tensors: Mapping[str, Callable[[], np.ndarray]],
+    shapes: Mapping[str, Any],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The leaves of one row in one block, and what is wrong with them."""
+    names = spell(row[0], block)
+    absent = [f"missing: {name}" for name in names if name not in group]
+    if absent:
+        return {}, absent
+    ours = _ours(row, block)
+    extra = [name for name in ours if name not in shapes]
+    if extra:
+        return {}, [f"beyond this model: {group[name]}" for name in names]
+    arrays = [tensors[group[name]]() for name in names]
+    described = ", ".join(
+        f"{group[n]} {x.shape} {x.dtype}" for n, x in zip(names, arrays, strict=True)
+    )
+    if not all(np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16" for x in arrays):
+        return {}, [f"not floating: {described}"]
+    try:
+        made = row[2].load([np.asarray(x, np.float32) for x in arrays])
+    except (ValueError, IndexError) as error:
+        return {}, [f"mis-shaped: {described} ({error})"]
+    wrong = [
+        f"mis-shaped: {described} makes {name} {x.shape}, expected {tuple(shapes[name].shape)}"
+        for name, x in zip(ours, made, strict=True)
+        if x.shape != tuple(shapes[name].shape)
+    ]
+    return dict(zip(ours, (np.asarray(x, order="C") for x in made), strict=True)), wrong

@@ -1,0 +1,168 @@
+"""Parameters back to a folder that transformers opens."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from linearize import io, tree
+from linearize.models import layers
+from linearize.models.backbone import Backbone, WeightsError
+from linearize.models.hf import sources, tables
+from linearize.models.hf.engine import export_leaves
+from linearize.models.hf.table import Table
+from linearize.types import Params
+
+_BESIDE = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def export(
+    folder: str | Path,
+    backbone: Backbone,
+    params: Params | None = None,
+    *,
+    like: str | Path | None = None,
+) -> Path:
+    """Write ``model.safetensors`` and ``config.json``, float32, for ``from_pretrained``.
+
+    Args:
+        folder: made where absent; files of these names in it are replaced.
+        backbone: a CLIP, ViT or DINOv2 of :func:`linearize.models.load`, all its blocks kept.
+        params: its parameters after editing, ``tau.apply_to(backbone.params)``; θ0 by default.
+            Scanned ones are welcome.
+        like: a folder or repository of transformers whose image encoder is replaced: all else in
+            it (text tower, pooler, tokenizer) is copied. Without it, the image encoder is written
+            alone: a ``CLIPVisionModelWithProjection``, a ``ViTModel`` without pooler, or a
+            ``Dinov2Model`` without mask token.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: the backbone is of another kind, or was loaded with another ``output``.
+        StructureMismatch: ``params`` has other names or shapes than the backbone.
+        WeightsError: ``like`` is of another architecture; nothing is written.
+        NonFiniteError: a parameter is NaN or infinite.
+        OSError: a file cannot be written.
+    """
+    if not backbone.kind or backbone.architecture is None:
+        raise ValueError(f"{backbone.name} is no CLIP, ViT or DINOv2; io.save_tree keeps any model")
+    chosen = backbone.params if params is None else params
+    tree.check_match(backbone.params, chosen, what="params")
+    tree.check_finite(chosen, what="params")
+    table = _table(backbone.kind, backbone.architecture)
+    tensors = export_leaves(layers.unstack(tree.flatten(chosen)), table)
+    folder = Path(folder)
+    if like is None:
+        config = _config(backbone.kind, backbone.architecture, tensors)
+        beside: list[Path] = []
+    else:
+        source = sources.read(like)
+        config = {**source.notes.get("config.json", {})}
+        if "model_type" not in config:
+            raise WeightsError(f"like={str(like)!r} has no config.json of transformers")
+        config.pop("torch_dtype", None)
+        config["dtype"] = "float32"
+        tensors = _replace(source, table, tensors)
+        beside = [p for n in _BESIDE if (p := source.path.parent / n).is_file()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in beside:
+        if path.parent.resolve() != folder.resolve():
+            shutil.copyfile(path, folder / path.name)
+    io.write_json(folder / "config.json", config)
+    io.atomic_write(folder / "model.safetensors", safetensors.numpy.save(tensors, {"format": "pt"}))
+    return folder
+
+
+def _table(kind: str, architecture: Mapping[str, Any]) -> Table:
+    if kind == "dinov2":
+        swiglu = architecture["activation"] == "swiglu"
+        return tables.DINOV2_SWIGLU if swiglu else tables.DINOV2
+    return {"clip": tables.CLIP_VISION, "vit": tables.VIT}[kind]
+
+
+def _replace(
+    source: sources.Source, table: Table, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """All tensors of the source in float32, those of the table's model replaced."""
+    out, problems, replaced = {}, [], set()
+    for theirs, read in source.tensors.items():
+        name = table.canonical(theirs)
+        old = read()
+        if name in tensors:
+            replaced.add(name)
+            if old.shape != tensors[name].shape:
+                problems.append(f"mis-shaped: {theirs} {old.shape}, ours {tensors[name].shape}")
+            out[theirs] = tensors[name]
+        elif table.find(name) is not None:
+            problems.append(f"missing in params: {theirs}")
+        else:
+            floating = np.issubdtype(old.dtype, np.floating) or old.dtype.name == "bfloat16"
+            out[theirs] = np.asarray(old, np.float32 if floating else old.dtype, order="C")
+    problems += [f"missing in {source.path}: {name}" for name in tensors.keys() - replaced]
+    if problems:
+        raise WeightsError(
+            f"{source.path} is of another architecture; {len(problems)} problem(s), nothing was "
+            "written:\n  " + "\n  ".join(problems)
+        )
+    return out
+
+
+def _config(
+    kind: str, architecture: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """What transformers needs to build the image encoder alone."""
+    get = architecture.__getitem__
+    common = {
+        "dtype": "float32",
+        "hidden_size": get("width"),
+        "num_hidden_layers": get("depth"),
+        "num_attention_heads": get("heads"),
+        "patch_size": get("patch"),
+        "image_size": get("grid") * get("patch"),
+        "num_channels": 3,
+        "hidden_act": get("activation"),
+        "layer_norm_eps": get("eps"),
+    }
+    if kind == "clip":
+        projected = "visual_projection.weight" in tensors
+        return common | {
+            "model_type": "clip_vision_model",
+            "architectures": ["CLIPVisionModelWithProjection" if projected else "CLIPVisionModel"],
+            "intermediate_size": get("hidden"),
+            "projection_dim": get("projection") or get("width"),
+        }
+    if kind == "vit":
+        return common | {
+            "model_type": "vit",
+            "architectures": ["ViTModel"],
+            "intermediate_size": get("hidden"),
+            "qkv_bias": True,
+        }
+    swiglu = get("activation") == "swiglu"
+    ratio, rest = divmod(get("hidden"), get("width"))
+    if swiglu:  # transformers: two thirds of ratio * width, rounded up to a multiple of 8
+        width, hidden = get("width"), get("hidden")
+        ratio = next(r for r in range(1, 65) if (width * r * 2 // 3 + 7) // 8 * 8 == hidden)
+    elif rest:
+        raise ValueError(f"hidden={get('hidden')} is no multiple of width={get('width')}")
+    return common | {
+        "model_type": "dinov2",
+        "architectures": ["Dinov2Model"],
+        "hidden_act": "gelu" if swiglu else get("activation"),
+        "mlp_ratio": ratio,
+        "qkv_bias": True,
+        "use_swiglu_ffn": swiglu,
+        "use_mask_token": False,
+    }

@@ -1,0 +1,175 @@
+"""Where weights lie: a folder, one file, shards with an index, or a repository on the Hub."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from linearize.models import torch_modules
+from linearize.models.backbone import WeightsError
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+)
+"""Names of weights in a folder or repository, in the order of preference."""
+NOTES = ("config.json", "preprocessor_config.json", "open_clip_config.json")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Tensors that are read when asked for, and the JSON files that lie beside them.
+
+    Attributes:
+        path: the file of weights, or of its index.
+        tensors: how to read each tensor, by name.
+        notes: parsed files of :data:`NOTES`, by name; those that there are.
+    """
+
+    path: Path
+    tensors: Mapping[str, Callable[[], np.ndarray]]
+    notes: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """The path."""
+        return str(self.path)
+
+
+def read(where: str | Path | Source) -> Source:
+    """Open weights; no tensor of a safetensors file is read yet.
+
+    Args:
+        where: a folder that ``save_pretrained`` wrote; a ``.safetensors`` file, or the
+            ``.safetensors.index.json`` of several; a ``.pt``, ``.pth`` or ``.bin`` of torch, a
+            state dict or a whole module, TorchScript included, of which tensors alone are taken
+            and nothing is run; or a repository on the Hub, ``"openai/clip-vit-base-patch32"``. What
+            is open already is returned.
+
+    Raises:
+        FileNotFoundError: neither a file nor a folder, nor the form of a repository's name; or a
+            folder without weights.
+        WeightsError: a file is truncated or of another kind; or the Hub cannot be reached: the
+            message says how to point to a folder.
+        TorchArchiveError: a torch file is damaged, or names what no checkpoint needs.
+    """
+    if isinstance(where, Source):
+        return where
+    path = Path(where).expanduser()
+    if path.is_dir():
+        found = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
+        if found is None:
+            raise FileNotFoundError(
+                f"{path} holds none of {', '.join(WEIGHTS)}; point to the folder or the file that "
+                "holds the weights"
+            )
+        return _open(found)
+    if path.is_file():
+        return _open(path)
+    if not _HUB_ID.fullmatch(str(where)):
+        raise FileNotFoundError(
+            f"weights={str(where)!r} is no file and no folder here, nor a repository's name on "
+            "the Hub (owner/name)"
+        )
+    return _open(_download(str(where)))
+
+
+def _open(path: Path) -> Source:
+    notes = {name: _json(path.parent / name) for name in NOTES if (path.parent / name).is_file()}
+    if path.name.endswith(".index.json"):
+        shards = _json(path).get("weight_map", {})
+        absent = sorted({s for s in shards.values() if not (path.parent / s).is_file()})
+        if absent or not shards:
+            raise WeightsError(
+                f"{path} names {', '.join(absent) or 'no file'}, which {path.parent} does not "
+                "hold; fetch all shards"
+            )
+        tensors: dict[str, Callable[[], np.ndarray]] = {}
+        for shard in sorted(set(shards.values())):
+            tensors |= _safetensors(path.parent / shard)
+        lost = sorted(set(shards) - set(tensors))
+        if lost:
+            raise WeightsError(f"{path} names tensors that no shard holds: {', '.join(lost)}")
+        return Source(path, tensors, notes)
+    if path.suffix in (".pt", ".pth", ".bin", ".ckpt") or torch_modules.is_torch(path):
+        arrays = torch_modules.read(path)
+        lazy = {name: partial(_identity, array) for name, array in arrays.items()}
+        return Source(path, lazy, notes if path.name in WEIGHTS else {})
+    return Source(path, _safetensors(path), notes)
+
+
+def _identity(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path} is no readable JSON ({error}); fetch it again") from error
+
+
+def _safetensors(path: Path) -> dict[str, Callable[[], np.ndarray]]:
+    with _readable(path), safetensors.safe_open(path, framework="numpy") as file:
+        names = list(file.keys())
+
+    def tensor(name: str) -> np.ndarray:
+        with _readable(path), safetensors.safe_open(path, framework="numpy") as file:
+            return file.get_tensor(name)
+
+    return {name: partial(tensor, name) for name in names}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise WeightsError(
+            f"{path} ({path.stat().st_size} bytes) is truncated or is no safetensors file: "
+            f"{error}; delete it and fetch it again"
+        ) from error
+
+
+def _download(repository: str) -> Path:
+    """The weights of a repository in the Hub's own cache, with the notes beside them."""
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import EntryNotFoundError
+    except ImportError:
+        raise ModuleNotFoundError(
+            f"{repository} is fetched with huggingface_hub: pip install huggingface_hub, or point "
+            "weights= to a folder that holds it"
+        ) from None
+
+    def fetch(file: str) -> Path | None:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository, file))
+        except EntryNotFoundError:
+            return None
+        except Exception as error:  # the Hub raises httpx's, requests' and its own kinds
+            raise WeightsError(
+                f"{repository} is not here and could not be fetched from the Hub "
+                f"({type(error).__name__}: {error}). Offline, fetch it elsewhere (hf download "
+                f"{repository} --local-dir FOLDER) and pass weights=FOLDER"
+            ) from error
+
+    for note in NOTES:
+        fetch(note)
+    found = next((path for name in WEIGHTS if (path := fetch(name)) is not None), None)
+    if found is None:
+        raise WeightsError(f"{repository} holds none of {', '.join(WEIGHTS)}")
+    if found.name.endswith(".index.json"):
+        for shard in sorted(set(_json(found).get("weight_map", {}).values())):
+            fetch(shard)
+    return found

@@ -1,0 +1,177 @@
+"""CLIP's text tower, and the frozen heads that its sentences make (Radford et al. 2021, §3.1.4)."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linearize import functional, tree
+from linearize.models import clip, hf, layers
+from linearize.models.backbone import WeightsError
+from linearize.models.families import row
+from linearize.models.heads import Head, normalize
+from linearize.models.hf import configs, tables
+from linearize.models.loading import agree
+from linearize.types import Apply, Array, Params
+
+_LOGIT_SCALE = math.log(1 / 0.07)
+_DIALECTS = (tables.CLIP_TEXT, tables.OPENAI_TEXT)
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A text tower as ``f(params, tokens)``; its parameters are no part of the image encoder's.
+
+    Attributes:
+        name: the name it was loaded by.
+        f: ``f(params, tokens (B, T) integers) -> features (B, feature_dim) float32``, not
+            normalised. Whatever follows the end token does not matter.
+        params: a nested mapping of float32 arrays.
+        logit_scale: the learned logarithm of the cosines' factor.
+        context: the largest T.
+        vocabulary: number of tokens.
+        feature_dim: width of the output, the image encoder's.
+        architecture: the tower's fields.
+    """
+
+    name: str
+    f: Apply
+    params: Params
+    logit_scale: float
+    context: int
+    vocabulary: int
+    feature_dim: int
+    architecture: dict[str, Any]
+
+
+def load_text(
+    name: str,
+    *,
+    weights: str | Path | hf.Source | None = None,
+    seed: int | None = None,
+    activation: str | None = None,
+    dtype: Any = jnp.float32,
+) -> TextEncoder:
+    """The text tower that belongs to an image encoder of :func:`linearize.models.load`.
+
+    Args:
+        name: a CLIP row of the table of models, ``"clip"`` among them.
+        weights: as for :func:`linearize.models.load`: the same folder, file or repository.
+        seed: draws random weights in place of ``weights``.
+        activation: as for :func:`linearize.models.load`.
+        dtype: of the computation; parameters and output stay float32.
+
+    Raises:
+        ValueError: the name is of no CLIP, or not exactly one of ``weights`` and ``seed`` is given.
+        WeightsError, FileNotFoundError, NonFiniteError: as :func:`linearize.models.load`.
+    """
+    family = row(name)
+    if family.text is None:
+        raise ValueError(f"{name} has no text tower; the CLIP models have")
+    if (weights is None) == (seed is None):
+        raise ValueError(
+            f"weights={weights!r}, seed={seed!r}; pass weights=, a folder, a file or a repository "
+            f"on the Hub such as {family.hub!r}, or seed= for random ones"
+        )
+    source = None if weights is None else hf.read(weights)
+    fields = agree(name, family.text, None if source is None else configs.text(source.notes))
+    if not fields:
+        raise WeightsError(
+            f"{weights or name} has no configuration that tells the architecture; load it by the "
+            f"name of one: {', '.join(clip.TEXT)}"
+        )
+    if activation is not None:
+        fields["activation"] = configs.activation(activation)
+    module = clip.TextTower(**fields, dtype=jnp.dtype(dtype))
+    tokens = jax.ShapeDtypeStruct((1, module.context), jnp.int32)
+    shapes = tree.flatten(jax.eval_shape(module.init, jax.random.key(0), tokens)["params"])
+    if source is None:
+        drawn = jax.jit(module.clone(scan=True).init)(
+            jax.random.key(seed or 0), jnp.zeros(tokens.shape, tokens.dtype)
+        )
+        leaves: dict[str, Any] = dict(layers.unstack(tree.flatten(drawn["params"])))
+        leaves["logit_scale"] = _LOGIT_SCALE
+    else:
+        wanted = {**shapes, "logit_scale": jax.ShapeDtypeStruct((), jnp.float32)}
+        leaves = dict(hf.import_leaves(source.tensors, _DIALECTS, wanted, what=str(weights)))
+    tree.check_finite(leaves, what=f"text weights of {name}")
+    scale = float(leaves.pop("logit_scale"))
+    params = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes})
+    f, params = functional.from_linen(module, {"params": params})
+    ways = ("parent", "name", "dtype", "scan", "remat")
+    described = {x.name: getattr(module, x.name) for x in dataclasses.fields(module)}
+    return TextEncoder(
+        name=name,
+        f=f,
+        params=params,
+        logit_scale=scale,
+        context=module.context,
+        vocabulary=module.vocabulary,
+        feature_dim=module.projection,
+        architecture={n: v for n, v in described.items() if n not in ways},
+    )
+
+
+def text_features(text: TextEncoder, tokens: Array, *, batch: int = 64) -> Array:
+    """Features ``(N, D)`` float32 of tokenised sentences ``(N, T)``, not normalised.
+
+    Raises:
+        ValueError: no sentence, more tokens than the tower takes, or one outside its vocabulary.
+    """
+    host = np.asarray(tokens)
+    if host.ndim != 2 or not len(host) or not np.issubdtype(host.dtype, np.integer):
+        raise ValueError(
+            f"tokens has shape {host.shape} and dtype {host.dtype}; expected (N, T) integers"
+        )
+    if host.min() < 0 or host.max() >= text.vocabulary:
+        raise ValueError(
+            f"tokens go from {host.min()} to {host.max()}; {text.name} has {text.vocabulary}: is "
+            "this another model's tokenizer?"
+        )
+    size = min(batch, len(host))
+    padded = np.concatenate([host, np.repeat(host[-1:], -len(host) % size, axis=0)])
+    f = jax.jit(text.f)
+    chunks = [
+        f(text.params, jnp.asarray(x, jnp.int32)) for x in padded.reshape(-1, size, host.shape[1])
+    ]
+    return jnp.concatenate(chunks)[: len(host)]
+
+
+def zero_shot_head(class_features: Sequence[Array], logit_scale: float) -> Head:
+    """The frozen head that a task's class names make, as in both task-vector papers.
+
+    Per class, the mean of the L2-normalised features of its sentences, one a template; normalised
+    again; times ``exp(logit_scale)``. No bias; an image's features are normalised too.
+
+    Args:
+        class_features: per class, features ``(templates, D)`` of :func:`text_features`.
+        logit_scale: of the :class:`TextEncoder`.
+
+    Raises:
+        ValueError: fewer than two classes, or features of differing widths.
+
+    >>> head = zero_shot_head([jnp.eye(3)[:1], jnp.eye(3)[1:2]], 0.0)
+    >>> head.kernel.shape, head.normalize
+    ((3, 2), True)
+    """
+    widths = {x.shape[-1] if x.ndim == 2 and len(x) else None for x in class_features}
+    if len(class_features) < 2 or len(widths) != 1 or None in widths:
+        raise ValueError(
+            f"class_features has {len(class_features)} class(es) with shapes "
+            f"{[x.shape for x in class_features[:4]]}; expected two or more of (templates, D)"
+        )
+    means = jnp.stack([normalize(jnp.asarray(x)).mean(axis=0) for x in class_features])
+    kernel = normalize(means).T
+    return Head(
+        center=jnp.zeros(kernel.shape[0]),
+        kernel=kernel,
+        bias=None,
+        scale=jnp.exp(jnp.asarray(logit_scale, jnp.float32)),
+        normalize=True,
+    )

@@ -1,0 +1,138 @@
+"""Kernel behaviour on its smallest preset: what it measures, what it reuses, what it refuses."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linearize as lz
+from configs import KERNEL_BEHAVIOR
+from experiments import kernel_behavior
+from linearize import assets, cli, config, report
+from linearize.task_vector import TaskVector
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "debug"
+    try:
+        page = kernel_behavior.run(KERNEL_BEHAVIOR["debug"](), run_dir, "debug")
+    except assets.RegistryError as error:
+        pytest.skip(f"the packages that hold the tasks are out of reach: {error}")
+    return run_dir, page, json.loads((run_dir / "results.json").read_text())
+
+
+def test_writes_everything(finished):
+    run_dir, page, results = finished
+    assert page == run_dir / "report.html"
+    steps = results["steps"]["sgd"]
+    assert steps == [0, 1, 4, 12]
+    for optimizer in ("sgd", "adam"):
+        measured = results["along"]["digits"][optimizer]
+        for name in ("drift", "alignment", "target_alignment", "feature_change", "gap"):
+            assert np.shape(measured[name]) == (2, len(steps))
+        assert np.shape(results["spectrum"]["digits"][optimizer]["end"]) == (2, 12)
+    names = {p.stem for p in (run_dir / "figures").glob("*.png")}
+    assert {"kernel_along", "linearization_gap", "accuracy_along", "movement", "spectrum"} == names
+    assert {p.stem for p in (run_dir / "tables").glob("*.md")} == {"final", "solutions", "claims"}
+    text = page.read_text()
+    assert "Kernel behaviour along fine-tuning: debug" in text
+    assert report.read_page(run_dir).headlines == ("final", "solutions", "claims")
+
+
+def test_at_the_start_nothing_has_moved(finished):
+    _, _, results = finished
+    for measured in results["along"]["digits"].values():
+        start = {n: np.asarray(v)[:, 0] for n, v in measured.items() if not isinstance(v, dict)}
+        for name in ("drift", "feature_change", "gap", "gap_loss", "gap_accuracy"):
+            np.testing.assert_allclose(start[name], 0, atol=1e-6)
+        np.testing.assert_allclose(start["alignment"], 1, atol=1e-12)
+        np.testing.assert_array_equal(start["agreement"], 1)
+        np.testing.assert_array_equal(
+            start["accuracy"], results["pretrained"]["digits"]["accuracy"]
+        )
+        assert (np.asarray(measured["drift"])[:, 1:] > 0).all()
+
+
+def test_the_measures_are_those_of_the_saved_vector(finished):
+    run_dir, _, results = finished
+    settings = KERNEL_BEHAVIOR["debug"]()
+    setting = kernel_behavior.prepare(settings, kernel_behavior.load_task(settings, "digits"), 1)
+    tau = TaskVector.load(next((run_dir / "seed_1" / "adam").rglob("*4.safetensors")))
+    params = tau.apply_to(setting.params0)
+    images, labels = setting.test.images, setting.test.labels
+    logits = np.asarray(jax.jit(setting.f)(params, images))
+    linear = np.asarray(jax.jit(lz.linearize(setting.f, setting.params0))(params, images))
+    f0 = np.asarray(jax.jit(setting.f)(setting.params0, images))
+    along = results["along"]["digits"]["adam"]
+    measured = {n: v[1][2] for n, v in along.items() if n != "movement"}
+    assert measured["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels))
+    assert measured["linearized_accuracy"] == pytest.approx(np.mean(linear.argmax(1) == labels))
+    expected = np.linalg.norm(logits - linear) / np.linalg.norm(logits - f0)
+    assert measured["gap"] == pytest.approx(expected, rel=1e-3)
+    moved = along["movement"]["all"][1][2]
+    norm = np.sqrt(
+        sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(setting.params0["backbone"]))
+    )
+    assert moved == pytest.approx(float(tau.norm()) / norm, rel=1e-4)
+
+
+def test_a_killed_run_goes_on_from_its_parts(finished, tmp_path, monkeypatch):
+    run_dir, _, results = finished
+    again = tmp_path / "again"
+    shutil.copytree(run_dir, again)
+    for name in ("results.json", "report.html"):
+        (again / name).unlink()
+    (again / "seed_1" / "record.json").unlink()
+    (again / "seed_1" / "parts" / "ntk_solution_digits.json").unlink()
+    monkeypatch.setattr(
+        kernel_behavior, "along", lambda *_: pytest.fail("a finished part was measured again")
+    )
+    kernel_behavior.run(KERNEL_BEHAVIOR["debug"](), again, "debug")
+    redone = json.loads((again / "results.json").read_text())
+    for key in ("along", "solutions", "spectrum", "claims"):
+        assert redone[key] == results[key]
+    assert redone["seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"measured_at": (1, 99)}, "measured_at"),
+        ({"points": 1}, "points=1"),
+        ({"l2": (0.0, 1.0)}, "positive weight decays"),
+        ({"seeds": (0, 0)}, "seeds"),
+        ({"data": config.FewShotConfig(shots=2)}, "head.shots"),
+    ],
+)
+def test_a_configuration_that_cannot_be_run(change, message):
+    with pytest.raises(config.ConfigError, match=message):
+        dataclasses.replace(KERNEL_BEHAVIOR["debug"](), **change)
+
+
+def test_a_damaged_result_names_its_key(finished, tmp_path):
+    *_, results = finished
+    broken = json.loads(json.dumps(results))
+    broken["along"]["digits"]["sgd"]["drift"] = [[0.0]]
+    (tmp_path / "results.json").write_text(json.dumps(broken))
+    with pytest.raises(report.ResultsError, match=r"results\.json.*along/digits/sgd/drift"):
+        report.write_all(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_an_experiment_without_a_report_is_named(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps({"schema": 1, "experiment": "other"}))
+    with pytest.raises(report.ResultsError, match="'other' has no report"):
+        report.write_all(tmp_path)
+
+
+def test_the_command_line_knows_the_presets(capsys):
+    parsed = cli.parse("kernel_behavior", KERNEL_BEHAVIOR, ["packaged", "--sgd.optim.lr", "0.5"])
+    assert parsed.config.sgd.optim.lr == 0.5
+    with pytest.raises(SystemExit):
+        cli.parse("kernel_behavior", KERNEL_BEHAVIOR, ["packged"])
+    assert "packaged" in capsys.readouterr().err

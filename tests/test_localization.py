@@ -1,0 +1,270 @@
+"""Eigenfunction localization on its smallest preset: against dense references, resumed, refused."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import linearize as lz
+from configs import LOCALIZATION
+from experiments import localization, protocol, relation
+from linearize import assets, cli, config, io, report
+from linearize.config import ConfigError
+from linearize.models.heads import apply_head
+from linearize.task_vector import TaskVector
+
+close = np.testing.assert_allclose
+DEBUG = LOCALIZATION["debug"]()
+NAMES = DEBUG.data.tasks
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of one seed; the second seed's numbers are the first's, 3 % smaller."""
+    run_dir = tmp_path_factory.mktemp("runs") / "debug"
+    try:
+        tasks = protocol.load_tasks(DEBUG.compare("pretrained"))
+    except assets.RegistryError as error:
+        pytest.skip(f"the packages that hold the tasks are out of reach: {error}")
+    first = localization.measure(run_dir / "seed_0", DEBUG, tasks, 0)
+    io.write_json(run_dir / "seed_1" / "record.json", jax.tree.map(lambda x: 0.97 * x, first))
+    localization.run(DEBUG, run_dir, "debug")
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def results(finished):
+    return json.loads((finished / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def setting(finished):
+    compare = DEBUG.compare("pretrained")
+    return protocol.prepare(compare, protocol.load_tasks(compare), seed=0)
+
+
+def stored(run_dir, target):
+    return lz.ntk.archive.load(run_dir / "seed_0" / "pretrained" / f"{target}.safetensors")
+
+
+def test_writes_everything(finished, results):
+    S, T, n = len(DEBUG.seeds), len(NAMES), DEBUG.points
+    assert json.loads((finished / "config.json").read_text()) == config.to_dict(DEBUG)
+    assert {p.stem for p in (finished / "figures").glob("*.png")} == {
+        "energy", "relation", "spectrum_1_mnist_digits", "histogram_1_mnist_digits",
+    }  # fmt: skip
+    assert {p.stem for p in (finished / "tables").glob("*.md")} == {
+        "claims", "energies", "relation", "pairs",
+    }  # fmt: skip
+    assert (finished / "report.html").stat().st_size > 10_000
+    spectrum = results["energy"]["pretrained"]["spectra"]["mnist"]["digits"]
+    assert np.shape(spectrum["weights"]) == (S, 2 * n)
+    for regime in DEBUG.regimes:
+        assert np.shape(results["xi"][regime]["box"]) == (S, T, T)
+    assert set(results["energy"]["random"]["control"]) == set(DEBUG.random_tasks)
+
+
+def test_the_kernel_is_of_the_targets_logits_on_the_named_examples(finished, setting):
+    saved = stored(finished, "digits")
+    assert len(saved.ids) == DEBUG.points * len(NAMES)
+    picked = [0, DEBUG.points + 3, len(saved.ids) - 1]
+    head = setting.heads["digits"]
+    rows = []
+    for k in picked:
+        task, row = saved.ids[k].split("/")
+        split = setting.split(task, "test")
+        assert split.labels[int(row)] == saved.labels[k]
+        image = split.images[int(row)][None]
+        logits, jacobian = jax.vjp(
+            lambda p, image=image: apply_head(head, setting.f(p, image))[0], setting.params0
+        )
+        close(saved.f0[k], logits, rtol=1e-4, atol=1e-4)
+        leaves = [jax.tree.leaves(jacobian(e)) for e in jnp.eye(len(logits))]
+        rows.append(np.concatenate([np.ravel(leaf) for row in leaves for leaf in row]))
+    dense = np.array(rows, np.float64) @ np.array(rows, np.float64).T
+    close(saved.kernel[np.ix_(picked, picked)], dense, rtol=1e-4)
+
+
+def test_energies_are_those_of_a_dense_reference(finished, results):
+    saved, n = stored(finished, "mnist"), DEBUG.points
+    labels = saved.labels[:n]
+    y = np.zeros((2 * n, 10))
+    y[:n] = (labels[:, None] == np.arange(10)) - np.bincount(labels, minlength=10) / n
+    other = NAMES.index("animals")
+    both = np.r_[:n, other * n : (other + 1) * n]
+    values, vectors = np.linalg.eigh(saved.kernel[np.ix_(both, both)].astype(np.float64))
+    energy = results["energy"]["pretrained"]
+    for k, share in enumerate(DEBUG.shares):
+        count = int(np.ceil(share * 2 * n))
+        leading = vectors[:, np.argsort(-values)[:count]]
+        squares = ((leading.T @ y) ** 2).sum(1)
+        on_control = 2 * (leading[n:] ** 2).sum(0)
+        found = energy["control"]["mnist"]["animals"][0][k]
+        close(found, squares @ on_control / squares.sum(), rtol=1e-6)
+        captured = energy["captured"]["mnist"]["animals"][0][k]
+        close(captured, squares.sum() / (y**2).sum(), rtol=1e-6)
+    close(energy["captured"]["mnist"]["animals"][0][0], 1, rtol=1e-9)
+
+
+def test_xi_is_the_share_of_predictions_that_the_other_vector_changes(finished, results, setting):
+    """In the linear regime, from its definition, at α = (1, 1)."""
+    vectors = finished / "seed_0" / "linear"
+    taus = {t: TaskVector.load(vectors / t / "task_vector.safetensors") for t in NAMES[:2]}
+    f_lin = lz.linearize(setting.f, setting.params0)
+    own, both = taus[NAMES[0]], taus[NAMES[0]] + taus[NAMES[1]]
+    images, head = setting.split(NAMES[0], "test").images, setting.heads[NAMES[0]]
+    predicted = [
+        np.argmax(apply_head(head, f_lin(tau.apply_to(setting.params0), images)), -1)
+        for tau in (own, both)
+    ]
+    expected = np.mean(predicted[0] != predicted[1])
+    close(results["xi"]["linear"]["one"][0][1][0], expected, atol=1e-12)  # target 1 disturbs task 0
+
+
+def test_relation_is_spearmans_over_unordered_pairs(results):
+    energy, upper = results["energy"]["pretrained"]["control"], np.triu_indices(len(NAMES), 1)
+    xi = np.asarray(results["xi"]["linear"]["box"][1])
+    both = [
+        energy[a][b][1][0] + energy[b][a][1][0]
+        for a, b in (np.take(NAMES, p) for p in zip(*upper, strict=True))
+    ]
+    expected = stats.spearmanr(both, (xi + xi.T)[upper]).statistic
+    first = results["relation"][0]
+    assert (first["regime"], first["coefficients"], first["share"]) == ("linear", "box", 1.0)
+    close(first["pairs"]["seeds"][1], expected, rtol=1e-12)
+
+
+def test_claims_are_decided_by_intervals_alone():
+    def judged(before: float, random: float, rho: tuple[float, float]):
+        def rows(level: float):
+            values = [[level + 0.01 * s] for s in range(3)]
+            return {"control": {"a": {"b": values}, "b": {"a": values}}}
+
+        found = relation.judge(
+            {
+                "seeds": [0, 1, 2],
+                "shares": [1.0],
+                "tasks": {"pretrained": ["a", "b"], "random": ["b", "a"]},
+                "energy": {"pretrained": rows(before), "random": rows(random)},
+                "relation": [
+                    {
+                        "regime": "linear",
+                        "pairs": {"mean": sum(rho) / 2, "low": rho[0], "high": rho[1]},
+                    }
+                ],
+            }
+        )
+        return [row["held"] for row in found]
+
+    assert judged(0.5, 0.8, (0.1, 0.9)) == [True, True, True]
+    assert judged(1.5, 0.8, (-0.9, -0.1)) == [False, False, False]
+    assert judged(0.99, 0.99, (-0.5, 0.5)) == [None, None, None]
+
+
+class RepeatedError(AssertionError):
+    """Something was computed again."""
+
+
+def refuse(*_, **__):
+    raise RepeatedError
+
+
+def test_a_run_that_was_killed_goes_on_from_its_parts(finished, results, tmp_path, monkeypatch):
+    run_dir = tmp_path / "debug"
+    shutil.copytree(finished, run_dir)
+    for lost in ("results.json", "seed_0/record.json", "seed_0/pretrained/animals.json"):
+        (run_dir / lost).unlink()
+    monkeypatch.setattr(lz.ntk, "kernel", refuse)
+    monkeypatch.setattr(localization, "errors", refuse)
+    monkeypatch.setattr(report, "write_all", lambda run_dir: run_dir)
+    localization.run(DEBUG, run_dir, "debug")
+    again = json.loads((run_dir / "results.json").read_text())
+    assert again | {"seconds": None} == results | {"seconds": None}
+    assert again["seconds"] is None
+    assert results["seconds"] > 0
+    (run_dir / "seed_0/record.json").unlink()
+    (run_dir / "seed_0/xi/posthoc.json").unlink()
+    with pytest.raises(RepeatedError):
+        localization.run(DEBUG, run_dir, "debug")
+
+
+def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatch):
+    other = tmp_path / "compare"
+    shutil.copytree(finished / "seed_0", other / "seed_0")
+    io.write_json(other / "config.json", config.to_dict(DEBUG.compare("pretrained")))
+    given = dataclasses.replace(
+        DEBUG,
+        vectors=str(other),
+        seeds=(0,),
+        random_tasks=(),
+        model=dataclasses.replace(DEBUG.model, image_size=16),
+    )
+    monkeypatch.setattr(protocol, "task_vectors", refuse)
+    monkeypatch.setattr(report, "write_all", lambda run_dir: run_dir)
+    localization.run(given, tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert found["config"]["model"]["image_size"] == DEBUG.model.image_size
+    for regime in DEBUG.regimes:
+        assert found["xi"][regime]["box"][0] == results["xi"][regime]["box"][0]
+    with pytest.raises(ConfigError, match="task vectors of seeds"):
+        localization.run(dataclasses.replace(given, seeds=(0, 5)), tmp_path / "five")
+    (other / "seed_0/linear/mnist/task_vector.safetensors").unlink()
+    with pytest.raises(ConfigError, match="finish that run first"):
+        localization.run(given, tmp_path / "missing")
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        localization.run(dataclasses.replace(given, vectors=str(tmp_path)), tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"points": 81}, r"points=81: give 2 to data\.test=80"),
+        ({"shares": (0.5, 1.5)}, "each in"),
+        ({"shares": (0.5, 0.5)}, "name each once"),
+        ({"regimes": ()}, "one regime or more"),
+        ({"random_tasks": ("mnist", "digit")}, "did you mean 'digits'"),
+        ({"random_tasks": ("mnist",)}, "a target needs a control"),
+        ({"map": config.MapConfig(low=-2.0, high=1.5, points=4)}, "must hold α = 1"),
+        ({"map": config.MapConfig(low=-1.0, high=0.5, points=4)}, "must hold α = 1"),
+        ({"map": config.MapConfig(pairs=(("mnist", "emoji"),))}, r"map\.pairs='emoji'"),
+        ({"memory": 0}, "memory=0"),
+        ({"seeds": ()}, "seeds"),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_cannot_be_run_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(DEBUG, **change)
+
+
+def test_a_task_with_too_few_test_examples_is_named(setting):
+    digits = setting.tasks["digits"]
+    one_a_class = digits.test.take(np.unique(digits.test.labels, return_index=True)[1])
+    tasks = {**setting.tasks, "digits": dataclasses.replace(digits, test=one_a_class)}
+    with pytest.raises(ConfigError, match="digits has 10 test examples"):
+        localization.points(DEBUG, dataclasses.replace(setting, tasks=tasks), "digits")
+
+
+@pytest.mark.parametrize("name", LOCALIZATION)
+def test_presets_survive_json(name):
+    preset = LOCALIZATION[name]()
+    again = config.from_dict(type(preset), json.loads(json.dumps(config.to_dict(preset))))
+    assert again == preset
+
+
+def test_overrides_reach_the_configuration():
+    words = ["debug", "--points", "8", "--output", "full", "--map.points", "3"]
+    found = cli.parse("localization", LOCALIZATION, words).config
+    assert (found.points, found.output, found.map.points) == (8, "full", 3)
+
+
+def test_a_damaged_result_is_named(finished, tmp_path):
+    values = json.loads((finished / "results.json").read_text())
+    del values["energy"]["pretrained"]["control"]["mnist"]["digits"]
+    io.write_json(tmp_path / "results.json", values)
+    with pytest.raises(report.ResultsError, match="energy/pretrained/control/mnist/digits"):
+        report.read_page(tmp_path)
