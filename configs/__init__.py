@@ -5,6 +5,7 @@ from configs import compare, kernel_behavior, localization, width
 COMPARE = {
     "debug": compare.debug,
     "demo": compare.demo,
+    "exact": compare.exact,
     "packaged8": compare.packaged8,
 }
 """Presets of ``experiments.compare``, the three regimes side by side."""

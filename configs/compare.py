@@ -4,6 +4,7 @@ from linearize.config import (
     CompareConfig,
     DataConfig,
     EditConfig,
+    ExactConfig,
     HeadConfig,
     MapConfig,
     ModelConfig,
@@ -101,4 +102,29 @@ def packaged8() -> CompareConfig:
         ),
         seeds=(0, 1, 2),
         random_init=True,
+    )
+
+
+def exact() -> CompareConfig:
+    """AdamW against the optimum of linear fine-tuning: four tasks of 120 examples, three seeds.
+
+    python -m experiments.compare exact
+    """
+    return CompareConfig(
+        model=ModelConfig(blocks=4),
+        data=DataConfig(
+            tasks=("mnist", "animals", "fashion_mnist", "scripts"),
+            control="landsat",
+            train=120,
+            validation=128,
+            test=256,
+        ),
+        head=HeadConfig(shots=5, normalize=False),
+        nonlinear=recipe(1e-5, steps=56, batch_size=32),
+        linear=recipe(2e-5, steps=56, batch_size=32),
+        exact=ExactConfig(l2=1.0, solver="dual", batch_size=60),
+        edit=EditConfig(points=11),
+        map=MapConfig(pairs=(("mnist", "fashion_mnist"),), points=11, n_eval=64),
+        baselines=(),
+        seeds=(0, 1, 2),
     )

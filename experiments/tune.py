@@ -1,4 +1,4 @@
-"""Learning rates of a ``compare`` preset, chosen on validation data alone.
+"""Learning rates, and exact fine-tuning's l2, of a ``compare`` preset, chosen on validation data.
 
     python -m experiments.tune demo --run-dir runs/tune/demo
 
@@ -16,28 +16,33 @@ from rich.console import Console
 from rich.table import Table
 
 from configs import COMPARE
-from experiments import compare, protocol
+from experiments import compare, exact, protocol
 from experiments.protocol import Evaluator
 from linearize import cli, edit, io
 from linearize.config import CompareConfig
 
-CANDIDATES: dict[Literal["nonlinear", "linear"], tuple[float, ...]] = {
+Trained = Literal["nonlinear", "linear", "exact"]
+
+CANDIDATES: dict[Trained, tuple[float, ...]] = {
     "nonlinear": (2e-6, 5e-6, 1e-5, 2e-5),
     "linear": (1e-5, 2e-5, 5e-5, 1e-4),
+    "exact": (1e-1, 3e-2, 1e-2, 3e-3),
 }
+"""Learning rates; of the exact regime, where it is configured, weights l2 of the penalty."""
 
 
 def run(config: CompareConfig, run_dir: Path) -> list[dict[str, Any]]:
     """One row a candidate, sorted by regime and by accuracy after addition."""
     tasks = protocol.load_tasks(config)
     rows = [
-        measure(with_rate(config, regime, lr), tasks, regime, lr, run_dir)
-        for regime, rates in CANDIDATES.items()
-        for lr in rates
+        measure(with_value(config, regime, value), tasks, regime, value, run_dir)
+        for regime, values in CANDIDATES.items()
+        if regime != "exact" or config.exact is not None
+        for value in values
     ]
     rows.sort(key=lambda row: (row["regime"], -row["addition"]))
     io.write_json(run_dir / "results.json", {"rows": rows, "versions": io.versions()})
-    columns = ("regime", "lr", "pretrained", "single", "alpha", "addition", "normalized")
+    columns = ("regime", "lr or l2", "pretrained", "single", "alpha", "addition", "normalized")
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in rows]
     io.atomic_write(run_dir / "table.md", "\n".join(lines) + "\n")
@@ -48,23 +53,29 @@ def run(config: CompareConfig, run_dir: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def with_rate(
-    config: CompareConfig, regime: Literal["nonlinear", "linear"], lr: float
-) -> CompareConfig:
-    """The configuration with another learning rate in one regime."""
+def with_value(config: CompareConfig, regime: Trained, value: float) -> CompareConfig:
+    """The configuration with another learning rate, or l2, in one regime."""
+    if regime == "exact":
+        assert config.exact is not None
+        return dataclasses.replace(config, exact=dataclasses.replace(config.exact, l2=value))
     recipe = getattr(config, regime)
-    recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, lr=lr))
+    recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, lr=value))
     return dataclasses.replace(config, **{regime: recipe})
 
 
 def measure(
-    config: CompareConfig, tasks: dict[str, Any], regime: Any, lr: float, run_dir: Path
+    config: CompareConfig, tasks: dict[str, Any], regime: Trained, value: float, run_dir: Path
 ) -> dict[str, Any]:
     """Validation accuracies of one candidate, averaged over tasks and seeds."""
     found = []
     for seed in config.seeds:
         setting = protocol.prepare(config, tasks, seed)
-        taus = protocol.task_vectors(setting, regime, run_dir / f"{lr:g}" / f"seed_{seed}")
+        where = run_dir / f"{value:g}" / f"seed_{seed}"
+        taus = (
+            protocol.task_vectors(setting, regime, where)
+            if config.exact is None or regime != "exact"
+            else exact.task_vectors(setting, config.exact, where)
+        )
         evaluator = Evaluator(setting, regime, taus)
         single = np.asarray(compare.singles(evaluator, "validation"))
         alphas = protocol.alphas(config)
@@ -82,7 +93,7 @@ def measure(
             }
         )
     means = {key: float(np.mean([row[key] for row in found])) for key in found[0]}
-    return {"regime": regime, "lr": lr, **means}
+    return {"regime": regime, "lr or l2": value, **means}
 
 
 def _cell(value: object) -> str:

@@ -128,6 +128,21 @@ def test_a_directory_of_another_configuration_is_refused(finished):
     assert (run_dir / "config.json").read_text() == before
 
 
+def test_a_directory_from_before_an_option_existed_goes_on(tmp_path):
+    preset = COMPARE["debug"]()
+    old = config.to_dict(preset)
+    del old["exact"], old["head"]["normalize"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    cli.claim(tmp_path, preset)
+    assert config.load_config(type(preset), tmp_path / "config.json") == preset
+    changed = dataclasses.replace(preset, exact=config.ExactConfig(l2=0.5))
+    with pytest.raises(config.ConfigError, match="exact: None -> "):
+        cli.claim(tmp_path, changed)
+    (tmp_path / "config.json").write_text(json.dumps({"another": "experiment"}))
+    with pytest.raises(config.ConfigError, match="another: 'experiment' -> None"):
+        cli.claim(tmp_path, preset)
+
+
 def test_claims_are_decided_by_intervals_alone():
     def results(linear: list[float]) -> dict:
         flat = [[0.5, 0.5]] * len(linear)
@@ -159,6 +174,10 @@ class TestCommandLine:
         path = tmp_path / "config.json"
         path.write_text(json.dumps(config.to_dict(changed)))
         assert cli.parse("compare", COMPARE, [str(path)]).config == changed
+
+    def test_options_of_the_exact_regime_are_overridden_where_it_is_configured(self):
+        command = cli.parse("compare", COMPARE, ["exact", "--exact.l2", "0.5"])
+        assert command.config.exact.l2 == 0.5
 
     @pytest.mark.parametrize(
         ("words", "hint"),

@@ -1,7 +1,9 @@
 """Exact linear fine-tuning: what AdamW on f_lin would end in, without its steps."""
 
 import logging
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
@@ -21,11 +23,14 @@ from linearize.ntk.kernel import kernel
 from linearize.ntk.objective import linear_objective
 from linearize.ntk.pointwise import pointwise
 from linearize.ntk.weights import to_task_vector
-from linearize.types import Apply, Params, PyTree
+from linearize.task_vector import TaskVector
+from linearize.types import Apply, Array, Params, PyTree
 
 log = logging.getLogger(__name__)
 
 Solver = Literal["auto", "dual", "gauss_newton"]
+
+_MODEL = "model/"
 
 _PASSES = 200
 """Passes of Gauss-Newton that the dual is held against: they are known only afterwards."""
@@ -125,11 +130,10 @@ def fine_tune_exactly(
             method=method,
             progress=progress,
         )
-    logits = _logits(f, readout)
-    full = kernel(
-        logits, params0, x, params_filter=params_filter, batch_size=batch_size, progress=progress
-    )
-    f0 = evaluate.outputs(logits, params0, x, batch_size)
+    logits, joined = _Logits(f), _joined(params0, readout)
+    picked = _picked(params0, params_filter)
+    full = kernel(logits, joined, x, params_filter=picked, batch_size=batch_size, progress=progress)
+    f0 = evaluate.outputs(logits, joined, x, batch_size)
     failed = None
     try:
         found = cross_entropy(
@@ -137,9 +141,11 @@ def fine_tune_exactly(
         )
     except NotConvergedError as error:
         failed, found = error, error.solution
-    tau = to_task_vector(
-        logits, params0, x, found, params_filter=params_filter, batch_size=batch_size, meta=notes
+    moved = to_task_vector(
+        logits, joined, x, found, params_filter=picked, batch_size=batch_size, meta=notes
     )
+    delta = {name.removeprefix(_MODEL): leaf for name, leaf in moved.delta.items()}
+    tau = TaskVector(delta, tree.fingerprint(params0), moved.meta)
     reached = linear_objective(
         f,
         params0,
@@ -158,13 +164,23 @@ def fine_tune_exactly(
     return optimum
 
 
-def _logits(f: Apply, readout: Readout) -> Apply:
-    read = as_readout(readout)
+@dataclass(frozen=True)
+class _Logits:
+    """Features and readout as one model, equal for equal f: heads of one shape share programs."""
 
-    def logits(params: Params, *inputs: PyTree) -> PyTree:
-        return read(f(params, *inputs))
+    f: Apply
 
-    return f if readout is None else logits
+    def __call__(self, params: Params, *inputs: PyTree) -> Array:
+        return params["readout"](self.f(params["model"], *inputs))
+
+
+def _joined(params0: Params, readout: Readout) -> Params:
+    return {"model": params0, "readout": as_readout(readout)}
+
+
+def _picked(params0: Params, params_filter: tree.Pattern) -> tuple[str, ...]:
+    """The leaves to train by their names in :func:`_joined`."""
+    return tuple(f"^{_MODEL}{re.escape(n)}$" for n in tree.select(params0, params_filter))
 
 
 def _name(readout: Readout) -> str:
@@ -183,7 +199,8 @@ def _dual_pays(
     """Whether the kernel is small against memory, and cheaper than Gauss-Newton's passes."""
     inputs = as_arguments(x)
     n = count(inputs)
-    point = pointwise(_logits(f, readout), params0, inputs, params_filter)
+    joined, picked = _joined(params0, readout), _picked(params0, params_filter)
+    point = pointwise(_Logits(f), joined, inputs, picked)
     size = n * point.outputs
     free = plan.available_bytes(jax.local_devices(backend="cpu")[0])
     if free is not None and _COPIES * 8 * size**2 > free / 4:

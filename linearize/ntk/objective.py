@@ -2,10 +2,10 @@
 
     L(τ) = 1/N Σ_n cross-entropy(R(f(x_n) + J(x_n) τ), y_n) + (l2 / 2) ‖τ‖²
 
-R is the frozen readout. With u = J d the generalised Gauss-Newton matrix is Jᵀ R'ᵀ ∇²CE R' J + l2 I
-(Schraudolph 2002; Martens 2010): L's Hessian where R is affine, positive definite wherever. Value
-and gradient, or the matrix times a vector, cost five forward passes of the data each: a primal,
-and a tangent and its transpose of two.
+R is the frozen readout. The Gauss-Newton matrix, Jᵀ ∇²(CE ∘ R) J + l2 I with the readout counted to
+the loss (Schraudolph 2002), is L's Hessian, for f0 + Jτ is affine; it is positive definite where R
+is affine too, and ∇²(CE ∘ R) is R'ᵀ ∇²CE R'. Value and gradient, or the matrix times a vector, cost
+five forward passes of the data each: a primal, and a tangent and its transpose of two.
 """
 
 from collections.abc import Sequence
@@ -114,7 +114,7 @@ class Passes:
         return outputs, _sum(losses), total
 
     def curvature(self, outputs: Sequence[Array], d: Flat) -> tuple[list[Array], dict[str, Array]]:
-        """J d of each batch, and the Gauss-Newton matrix at these outputs times d."""
+        """J d of each batch, and the Hessian at these outputs times d."""
         total = _scaled(d, self.l2)
         moved = []
         for z, (args, labels, weights) in zip(outputs, self.batches, strict=True):
@@ -207,10 +207,7 @@ def _scaled(flat: Flat, scale: float | Array) -> dict[str, Array]:
 
 def _examples(readout: jax.tree_util.Partial, z: Array, labels: Array) -> Array:
     """Cross-entropy of each example, (B,); one logit is class 1's."""
-    return _cross_entropy(readout(z), labels)
-
-
-def _cross_entropy(logits: Array, labels: Array) -> Array:
+    logits = readout(z)
     if logits.shape[1] == 1:
         return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -251,14 +248,12 @@ def _curve(
     def moved(d: dict[str, Array]) -> Array:
         return taylor.affine_terms(f, params0, [d], *args, method=method)[1][0]
 
-    def slope(logits: Array) -> Array:
-        return jax.grad(lambda y: jnp.vdot(_cross_entropy(y, labels), weights))(logits)
+    def loss(z: Array) -> Array:
+        return jnp.vdot(_examples(readout, z, labels), weights)
 
     u, pull = jax.vjp(moved, dict(d))
-    logits, push = jax.linearize(readout, z)
-    _, bent = jax.jvp(slope, (logits,), (push(u),))
-    (back,) = jax.linear_transpose(push, u)(bent)
-    return u, jax.tree.map(jnp.add, total, pull(back)[0])
+    _, bent = jax.jvp(jax.grad(loss), (z,), (u,))
+    return u, jax.tree.map(jnp.add, total, pull(bent)[0])
 
 
 @jax.jit

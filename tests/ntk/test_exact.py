@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import linearize as lz
-from linearize import cost, evaluate
+from linearize import cost
 from linearize.models import heads
 from linearize.ntk import objective
 
@@ -152,42 +152,53 @@ def test_passes_are_counted_and_limited(problem):
     assert stopped.value.solution.products <= 9
 
 
-def head(params, x, labels, normalize):
+def head(params, x, labels, normalize, temperature=20.0):
     features = np.asarray(jax.jit(mlp)(params, x), np.float32)
     return heads.prototype_head(
-        features, labels, CLASSES, shots=None, temperature=2.0, normalize=normalize
+        features, labels, CLASSES, shots=None, temperature=temperature, normalize=normalize
     )
 
 
-def test_a_plain_head_is_affine_and_a_normalising_one_ends_stationary(narrow):
+def test_a_plain_head_is_affine_and_both_solvers_know_it(narrow):
     params, x, labels = narrow
-    plain, normalising = (head(params, x, labels, n) for n in (False, True))
+    plain = head(params, x, labels, normalize=False)
     found = lz.ntk.fine_tune_exactly(mlp, params, x, labels, readout=plain, l2=L2)
     other = lz.ntk.gauss_newton(mlp, params, x, labels, readout=plain, l2=L2, tolerance=1e-8)
+    assert found.solver == "dual"
     assert found.reached.certified
     assert found.reached.gap <= 1e-5
+    assert set(found.tau.delta) == set(other.tau.delta)
+    assert found.tau.base == other.tau.base
     assert float((found.tau - other.tau).norm() / other.tau.norm()) < 1e-3
-    curved = lz.ntk.fine_tune_exactly(mlp, params, x, labels, readout=normalising, l2=L2)
-    assert curved.solver == "gauss_newton"
-    assert not curved.reached.certified
-    assert curved.reached.gap == np.inf
+
+
+def test_a_head_that_normalises_ends_stationary(narrow):
+    params, x, labels = narrow
+    out = np.random.default_rng(5).normal(size=(8, 16)).astype(np.float32) / 2
+    params = params | {"out": {"w": out}}
+    normalising = head(params, x, labels, normalize=True)
+    found = lz.ntk.fine_tune_exactly(mlp, params, x, labels, readout=normalising, l2=0.1)
+    assert found.solver == "gauss_newton"
+    assert not found.reached.certified
+    assert found.reached.gap == np.inf
     f_tan = lz.taylor.tangent(mlp)
 
-    def whole(tau):
+    @jax.jit
+    @jax.grad
+    def gradient(tau):
         logits = heads.apply_head(normalising, f_tan(params, tau, x))
         losses = -jax.nn.log_softmax(logits)[jnp.arange(N), labels]
-        return losses.mean() + L2 / 2 * sum(jnp.sum(leaf**2) for leaf in tau.values())
+        return losses.mean() + 0.1 / 2 * sum(jnp.sum(leaf**2) for leaf in tau.values())
 
-    gradient = jax.grad(whole)(curved.tau.delta)
-    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in gradient.values()))
-    assert norm <= 2 * np.sqrt(2 * L2 * 1e-6)
+    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in gradient(found.tau.delta).values()))
+    assert norm <= 2 * np.sqrt(2 * 0.1 * 1e-6)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_gauss_newton_matrix_of_a_head(narrow, normalize):
-    """Jᵀ R'ᵀ ∇²CE R' J + l2 I, built densely."""
+def test_the_matrix_of_a_head_is_the_hessian(narrow, normalize):
+    """Jᵀ ∇²(CE ∘ R) J + l2 I, built densely; with a plain head, of R'ᵀ (diag p − p pᵀ) R'."""
     params, x, labels = narrow
-    readout = head(params, x, labels, normalize)
+    readout = head(params, x, labels, normalize, temperature=2.0)
     passes = objective.Passes.of(mlp, params, x, labels, readout, L2, 5, "auto")
     rng = np.random.default_rng(3)
     tau, d = (
@@ -197,20 +208,27 @@ def test_gauss_newton_matrix_of_a_head(narrow, normalize):
     outputs, _, _ = passes.slope(tau)
     moved, got = passes.curvature(outputs, d)
     f_tan = lz.taylor.tangent(mlp)
-    read = evaluate.as_readout(readout)
-    z = f_tan(params, tau, x)
-    J = jax.jacobian(lambda tau: f_tan(params, tau, x))(tau)
-    J = jnp.concatenate([leaf.reshape(N, CLASSES, -1) for leaf in J.values()], -1)
-    R = jax.vmap(jax.jacobian(lambda one: read(one[None])[0]))(z)
-    p = jax.nn.softmax(read(z))
-    H = (jax.vmap(jnp.diag)(p) - p[:, :, None] * p[:, None, :]) / N
-    A = jnp.einsum("ncd,ndp->ncp", R, J)
-    flat = jnp.concatenate([d[n].ravel() for n in tau])
-    expected = jnp.einsum("ncp,nce,neq,q->p", A, H, A, flat) + L2 * flat
-    whole = jnp.concatenate([got[n].ravel() for n in tau])
-    np.testing.assert_allclose(whole, expected, rtol=0, atol=2e-5 * float(jnp.abs(expected).max()))
+
+    @jax.jit
+    def dense(tau):
+        z = f_tan(params, tau, x)
+        J = jax.jacobian(lambda tau: f_tan(params, tau, x))(tau)
+        if normalize:
+            one = lambda z, y: -jax.nn.log_softmax(heads.apply_head(readout, z[None])[0])[y]  # noqa: E731
+            H = jax.vmap(jax.hessian(one))(z, labels)
+        else:
+            p = jax.nn.softmax(heads.apply_head(readout, z))
+            R = readout.scale * readout.kernel
+            H = R @ (jax.vmap(jnp.diag)(p) - p[:, :, None] * p[:, None, :]) @ R.T
+        return jnp.concatenate([leaf.reshape(N, CLASSES, -1) for leaf in J.values()], -1), H / N
+
+    J, H = dense(tau)
+    flat = np.concatenate([d[n].ravel() for n in tau])
+    expected = np.einsum("ncp,nce,neq,q->p", J, H, J, flat) + L2 * flat
+    whole = np.concatenate([got[n].ravel() for n in tau])
+    np.testing.assert_allclose(whole, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
     np.testing.assert_allclose(
-        np.concatenate(moved)[:N], jnp.einsum("ncp,p->nc", J, flat), rtol=0, atol=1e-4
+        np.concatenate(moved)[:N], np.einsum("ncp,p->nc", J, flat), rtol=0, atol=1e-4
     )
 
 
