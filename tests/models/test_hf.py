@@ -221,27 +221,19 @@ class Call(torch.nn.Module):
 @pytest.mark.parametrize("case", ["clip", "vit", "dinov2", "dinov2_swiglu"])
 def test_every_part_has_a_jacobian(saved, images, case):
     ours = saved(case).ours
-    flat = tree.flatten(ours.params)
-    rng = np.random.default_rng(4)
-    direction = {n: np.float32(rng.normal(size=x.shape)) for n, x in flat.items()}
-    parts = sorted({n.split("/")[0] for n in flat})
-    taus = {
-        n: np.stack([d * (n.split("/")[0] == part) for part in parts]).astype(np.float32)
-        for n, d in direction.items()
-    }
-    f = taylor.tangent(ours.f)
-    zero = np.asarray(ours.f(ours.params, images))
-    moved = jax.jit(jax.vmap(lambda tau: f(ours.params, tau, images)))(taus)
-    sizes = np.abs(np.asarray(moved) - zero).max(axis=(1, 2))
-    assert np.isfinite(sizes).all()
-    assert dict(zip(parts, sizes > 1e-3, strict=True)) == dict.fromkeys(parts, True)
+    weights = np.random.default_rng(4).normal(size=(3, ours.feature_dim))
+    pulled = jax.jit(jax.grad(lambda params: jnp.vdot(ours.f(params, images), weights)))
+    parts: dict[str, float] = {}
+    for name, leaf in tree.flatten(pulled(ours.params)).items():
+        part = name.split("/")[0]
+        parts[part] = max(parts.get(part, 0.0), float(np.abs(leaf).max()))
+    assert all(np.isfinite(size) and size > 1e-3 for size in parts.values()), parts
     assert set(ours.blocks) <= set(parts)
 
 
-@pytest.mark.parametrize(("case", "remat"), [("clip", "dots"), ("vit", "full")])
-def test_scan_and_remat_change_nothing(saved, images, case, remat):
-    model = saved(case)
-    other = models.load(model.family, weights=model.folder, scan=True, remat=remat)
+def test_scan_and_remat_change_nothing(saved, images):
+    model = saved("clip")
+    other = models.load("clip", weights=model.folder, scan=True, remat="dots")
     plain = model.ours
     tau = jax.tree.map(lambda x: 0.1 * jnp.ones_like(x), tree.flatten(plain.params))
 
