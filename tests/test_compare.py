@@ -152,7 +152,7 @@ def test_claims_are_decided_by_intervals_alone():
         return {"addition": added, "pretrained": flat}
 
     def verdict(linear: list[float]):
-        rows = claims.judge(results(linear))
+        rows = claims.judge(results(linear), claims.COMPARE)
         return next(r["held"] for r in rows if "improves on the pre-trained" in r["claim"])
 
     assert verdict([0.7, 0.71, 0.72]) is True
