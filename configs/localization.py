@@ -12,8 +12,8 @@ def debug() -> LocalizationConfig:
     return LocalizationConfig(
         model=ModelConfig(name="mlp", blocks=None, image_size=14, pretrained=False),
         data=DataConfig(
-            tasks=("mnist", "fashion_mnist", "animals", "digits"),
-            control="landsat",
+            tasks=("mnist", "landsat", "animals", "digits"),
+            control="scripts",
             train=300,
             validation=60,
             test=80,
@@ -22,7 +22,7 @@ def debug() -> LocalizationConfig:
         nonlinear=compare.recipe(1e-3, steps=20, batch_size=32, warmup=2),
         linear=compare.recipe(1e-3, steps=20, batch_size=32, warmup=2),
         points=12,
-        random_tasks=("mnist", "fashion_mnist", "animals", "digits"),
+        random_tasks=("mnist", "landsat", "animals", "digits"),
         map=MapConfig(pairs=(("mnist", "digits"),), low=-1.0, high=1.0, points=5, n_eval=80),
         seeds=(0, 1),
     )
