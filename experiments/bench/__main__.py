@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.bench import against_torch, dual, kernels, maps, measure, steady, step
+from experiments.bench import against_torch, dual, kernels, maps, measure, steady, step, stream
 from experiments.bench.measure import Row
 from experiments.bench.problem import FULL, TINY, Size
 from linearize import io
@@ -21,6 +21,7 @@ CASES: dict[str, Callable[[Size], list[Row]]] = {
     against_torch.CASE: against_torch.rows,
     kernels.CASE: kernels.rows,
     dual.CASE: dual.rows,
+    stream.CASE: stream.rows,
 }
 
 

@@ -4,6 +4,9 @@ import ctypes
 import gc
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -46,6 +49,15 @@ def steady_peak(begin: Callable[[], Callable[[], object]], steps: int) -> dict[s
         "extra": peak - baseline,
         "extra_step": peak - resting,
     }
+
+
+def peak(run: Callable[[], T]) -> tuple[T, int]:
+    """What ``run()`` gives, and the bytes by which resident memory rose above its start."""
+    _release()
+    baseline = _status("VmRSS")
+    _CLEAR.write_text("5")
+    found = run()
+    return found, _status("VmHWM") - baseline
 
 
 def _release() -> None:

@@ -4,8 +4,8 @@ Derivatives of N examples' C outputs come as a Jacobian (N, C, ...), or as the t
 layer's Jacobian is the product of (:class:`Factors`), which are multiplied more cheaply apart.
 """
 
-import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import jax
@@ -13,12 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from linearize import cost
 from linearize.types import Array
 
 Output = Literal["full", "trace", "diagonal"]
 A = TypeVar("A", Array, np.ndarray)
 
-_CHUNKS = 4  # a symmetric product as 10 of its 16 blocks
+_CHUNKS = 4
+"""A symmetric product is taken as 10 of its 16 blocks, where it takes ``_WORTH`` operations."""
+
+_WORTH = 10**9
 
 
 class Factors(NamedTuple):
@@ -78,57 +82,85 @@ def contract(left: Derivatives, right: Derivatives, output: Output) -> Array:
 
 
 def _contract_factors(left: Factors, right: Factors, output: Output) -> Array:
-    met = _meet(left.inputs, right.inputs)  # (N1, T, N2, T)
-    if output == "trace":
-        slopes = (side.slopes.transpose(0, 2, 1, 3) for side in (left, right))
-        n1, t1, n2, t2 = met.shape
-        product = _rows(*(s.reshape(s.shape[0] * s.shape[1], -1) for s in slopes))
-        return (met * product.reshape(met.shape)).sum((1, 3))
-    n1, t1, n2, t2 = met.shape
-    if output == "full":
-        c1, c2 = left.slopes.shape[1], right.slopes.shape[1]
-        product = _rows(*(s.reshape(-1, s.shape[-1]) for s in (left.slopes, right.slopes)))
-        product = product.reshape(n1, c1, t1, n2, c2, t2)
-        return jnp.einsum("ntms,nctmds->nmcd", met, product)
-    product = diagonal(
-        left.slopes.transpose(0, 2, 1, 3).reshape(n1 * t1, -1, left.slopes.shape[-1]),
-        right.slopes.transpose(0, 2, 1, 3).reshape(n2 * t2, -1, right.slopes.shape[-1]),
-    )
-    return jnp.einsum("ntms,ntmsc->nmc", met, product.reshape(n1, t1, n2, t2, -1))
+    """Σ_t of what the left's position t gives with all of the right's, one t after another."""
+    inputs, slopes = jnp.moveaxis(right.inputs, 1, 0), jnp.moveaxis(right.slopes, 2, 0)
+
+    def at(position: tuple[Array, Array]) -> Array:
+        met = _meet(position[0], inputs)
+        return _FACTORED[output](met, position[1], slopes)
+
+    positions = jnp.moveaxis(left.inputs, 1, 0), jnp.moveaxis(left.slopes, 2, 0)
+    if positions[0].shape[0] == 1:
+        return at(jax.tree.map(lambda side: side[0], positions))
+    n1, n2, c1, c2 = (side.slopes.shape[i] for i in (0, 1) for side in (left, right))
+    zero = jnp.zeros(shape(output, n1, n2, c1, c2), left.slopes.dtype)
+    return lax.scan(lambda total, t: (total + at(t), None), zero, positions)[0]
+
+
+def _full_factors(met: Array, left: Array, right: Array) -> Array:
+    (n1, c1, _), (t2, n2, c2, _) = left.shape, right.shape
+    product = _rows(left.reshape(n1 * c1, -1), right.reshape(t2 * n2 * c2, -1))
+    product = product.reshape(n1, c1, t2, n2, c2)
+    return (product * met[:, None, :, :, None]).sum(2).transpose(0, 2, 1, 3)
+
+
+def _trace_factors(met: Array, left: Array, right: Array) -> Array:
+    (n1, *_), (t2, n2, *_) = left.shape, right.shape
+    product = _rows(left.reshape(n1, -1), right.reshape(t2 * n2, -1))
+    return (product.reshape(n1, t2, n2) * met).sum(1)
+
+
+def _diagonal_factors(met: Array, left: Array, right: Array) -> Array:
+    (n1, *_), (t2, n2, c, m) = left.shape, right.shape
+    product = diagonal(left, right.reshape(t2 * n2, c, m)).reshape(n1, t2, n2, c)
+    return (product * met[..., None]).sum(1)
+
+
+_FACTORED = {"full": _full_factors, "trace": _trace_factors, "diagonal": _diagonal_factors}
+"""``(met (N1, T, N2), slopes (N1, C, M), slopes (T, N2, C, M))`` to a layout, by name."""
 
 
 def _meet(left: Array, right: Array) -> Array:
-    """Inner products of the inputs of two sets of examples: (N1, T, N2, T)."""
-    (n1, t1), (n2, t2) = left.shape[:2], right.shape[:2]
-    if left.ndim == 2:
-        return (left[:, :, None, None] == right[None, None]).astype(jnp.float32)
-    met = _rows(left.reshape(n1 * t1, -1), right.reshape(n2 * t2, -1))
-    return met.reshape(n1, t1, n2, t2)
+    """Inner products of inputs (N1, K) and (T, N2, K), or which are equal: (N1, T, N2)."""
+    if left.ndim == 1:
+        return (left[:, None, None] == right[None]).astype(jnp.float32)
+    product = _rows(left, right.reshape(-1, right.shape[-1]))
+    return product.reshape(-1, *right.shape[:2])
 
 
 def gram(derivatives: Derivatives, output: Output) -> Array:
     """``contract`` of a set of examples with itself, each pair of blocks computed once."""
     n = jax.tree.leaves(derivatives)[0].shape[0]
-    if n < 4 * _CHUNKS:
-        return contract(derivatives, derivatives, output)
-    edges = [n * k // _CHUNKS for k in range(_CHUNKS + 1)]
-    parts = [
-        jax.tree.map(lambda d, a=a, b=b: d[a:b], derivatives) for a, b in itertools.pairwise(edges)
-    ]
-    blocks: dict[tuple[int, int], Array] = {}
-    for i in range(_CHUNKS):
-        for j in range(i, _CHUNKS):
-            blocks[i, j] = contract(parts[i], parts[j], output)
-            if i < j:
-                blocks[j, i] = mirror(blocks[i, j], output)
-    return jnp.concatenate(
-        [jnp.concatenate([blocks[i, j] for j in range(_CHUNKS)], axis=1) for i in range(_CHUNKS)]
-    )
+    whole = partial(contract, output=output)
+    spec = jax.eval_shape(whole, derivatives, derivatives)
+    if n < 4 * _CHUNKS or cost.count_flops(whole, derivatives, derivatives) < _WORTH:
+        return whole(derivatives, derivatives)
+    rows = -(-n // _CHUNKS)
+    starts = np.minimum(rows * np.arange(_CHUNKS), n - rows)
+    pairs = np.stack([starts[k] for k in np.triu_indices(_CHUNKS)], axis=1)
+
+    def place(total: Array, block: Array, i: Array, j: Array) -> Array:
+        return lax.dynamic_update_slice(total, block, (i, j, *[0] * (block.ndim - 2)))
+
+    # one pair after another: slices of all pairs at once would be a second copy of the derivatives
+    def step(total: Array, pair: Array) -> tuple[Array, None]:
+        i, j = pair
+        left, right = (
+            jax.tree.map(lambda d, k=k: lax.dynamic_slice_in_dim(d, k, rows), derivatives)
+            for k in (i, j)
+        )
+        block = whole(left, right)
+        return place(place(total, mirror(block, output), j, i), block, i, j), None
+
+    return lax.scan(step, jnp.zeros(spec.shape, spec.dtype), jnp.asarray(pairs))[0]
 
 
-def shape(output: Output, n1: int, n2: int, outputs: int) -> tuple[int, ...]:
+def shape(
+    output: Output, n1: int, n2: int, outputs: int, outputs2: int | None = None
+) -> tuple[int, ...]:
     """The shape of a kernel in this layout."""
-    trailing = {"full": (outputs, outputs), "trace": (), "diagonal": (outputs,)}[output]
+    second = outputs if outputs2 is None else outputs2
+    trailing = {"full": (outputs, second), "trace": (), "diagonal": (outputs,)}[output]
     return (n1, n2, *trailing)
 
 

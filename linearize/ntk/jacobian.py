@@ -7,6 +7,7 @@ The leaves are taken in groups, so that the whole Jacobian of a block is never h
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -20,7 +21,27 @@ from linearize.ntk.pointwise import Inputs, Pointwise
 from linearize.types import Array, Params, PyTree
 
 Block = Callable[[Params, Inputs, Inputs | None], Array]
-"""``block(params, x1, x2)``: some leaves' part of the kernel; symmetric where ``x2`` is None."""
+"""``block(params, x1, x2)``: a part of the kernel; symmetric where ``x2`` is None."""
+
+Derive = Callable[[Params, Inputs], PyTree]
+Meet = Callable[[Params, PyTree, Inputs | None], Array]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some leaves' part of the kernel.
+
+    Attributes:
+        block: a block at once.
+        derive: the derivatives of one side's examples alone, to be kept while they meet several
+            other blocks; None where none are formed.
+        meet: ``meet(params, derive(params, x1), x2)`` is ``block(params, x1, x2)``.
+    """
+
+    block: Block
+    derive: Derive | None = None
+    meet: Meet | None = None
+
 
 Transform = Callable[[Array], Array]
 
@@ -56,7 +77,7 @@ RULES = {
 Fine-Tuning*, §3 and Definition 3.1): ⟨∇f, ∇f'⟩, ⟨sign ∇f, sign ∇f'⟩ and ⟨∇f, sign ∇f'⟩."""
 
 
-def jacobian_block(
+def jacobian_part(
     point: Pointwise,
     group: Sequence[str],
     *,
@@ -66,7 +87,7 @@ def jacobian_block(
     at_once: int,
     traced: Traced | None = None,
     factored: Sequence[str] = (),
-) -> Block:
+) -> Part:
     """The part of the kernel that a group of leaves gives, by Jacobian contraction.
 
     Args:
@@ -100,11 +121,13 @@ def jacobian_block(
             found[n] = _layer(layer, inputs[n], slopes[n].astype(dtype), n in factored)
         return found
 
-    def block(params: Params, x1: Inputs, x2: Inputs | None) -> Array:
-        left = over_examples(partial(derivatives, params), x1, at_once)
+    def derive(params: Params, x: Inputs) -> dict[str, Derivatives]:
+        return over_examples(partial(derivatives, params), x, at_once)
+
+    def meet(params: Params, left: dict[str, Derivatives], x2: Inputs | None) -> Array:
         if x2 is None and rule.symmetric:
             return reduce(jnp.add, (gram(_apply(rule.left, left[n]), output) for n in group))
-        right = left if x2 is None else over_examples(partial(derivatives, params), x2, at_once)
+        right = left if x2 is None else derive(params, x2)
         return reduce(
             jnp.add,
             (
@@ -113,7 +136,10 @@ def jacobian_block(
             ),
         )
 
-    return block
+    def block(params: Params, x1: Inputs, x2: Inputs | None) -> Array:
+        return meet(params, derive(params, x1), x2)
+
+    return Part(block, derive, meet)
 
 
 def _layer(layer: Layer, inputs: Array, slopes: Array, factored: bool) -> Derivatives:

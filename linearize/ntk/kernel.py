@@ -3,7 +3,9 @@
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ from linearize.evaluate.choices import one_of
 from linearize.ntk import contract
 from linearize.ntk.compiled import jit
 from linearize.ntk.contract import LAYOUTS, Output
-from linearize.ntk.jacobian import RULES, Block
+from linearize.ntk.jacobian import RULES, Part
 from linearize.ntk.plan import (
     BUDGET,
     IMPLEMENTATIONS,
@@ -145,7 +147,7 @@ def _fill(
     store: Store,
     task: Task,
     plan: Plan,
-    compute: Sequence[Block],
+    parts: Sequence[Part],
     params: Params,
     left: Inputs,
     right: Inputs,
@@ -159,13 +161,21 @@ def _fill(
         if (i <= j or not mirrored) and not store.holds((i, j))
     ]
     split = 1 if mesh is None else mesh.size
+    kept: tuple[int, PyTree] | None = None
     for i, j in track(starts, progress, "kernel blocks"):
         rows1, rows2 = min(plan.rows, task.n1 - i), min(plan.rows, task.n2 - j)
         # a last block that is not whole keeps the shape of the others, and so their compilation
         x1 = window(left, i, -(-min(plan.rows, task.n1) // split) * split)
         same = task.symmetric and i == j and mesh is None
         x2 = None if same else window(right, j, min(plan.rows, task.n2))
-        block = np.asarray(sum(part(params, x1, x2) for part in compute))[:rows1, :rows2]
+        if plan.keeps(task) and parts[0].derive and parts[0].meet:
+            if kept is None or kept[0] != i:
+                kept = None  # frees the last row's before this row's are made
+                kept = i, parts[0].derive(params, x1)
+            computed = parts[0].meet(params, kept[1], x2)
+        else:
+            computed = reduce(jnp.add, (part.block(params, x1, x2) for part in parts))
+        block = np.asarray(computed)[:rows1, :rows2]
         if not np.isfinite(block).all():
             raise ValueError(_blame(task, params, left, i, rows1, right, j, rows2))
         if mirrored and i != j:
@@ -175,19 +185,26 @@ def _fill(
 
 def _programs(
     task: Task, implementation: str, batch_size: int | None, mesh: Mesh | None
-) -> tuple[Plan, Sequence[Block]]:
+) -> tuple[Plan, Sequence[Part]]:
     plan = choose(task, implementation, batch_size)
     return plan, [_compile(part, mesh) for part in plan.parts]
 
 
-def _compile(part: Block, mesh: Mesh | None) -> Block:
+def _compile(part: Part, mesh: Mesh | None) -> Part:
+    """The functions of a part, compiled; over a mesh, the first side's examples are spread."""
     if mesh is None:
-        return jit(part)
+        return Part(*(function and jit(function) for function in astuple(part)))
     split, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
-    return jit(
-        jax.shard_map(
-            part, mesh=mesh, in_specs=(whole, split, whole), out_specs=split, check_vma=False
+
+    def spread(function: Callable[..., Any] | None, *specs: PartitionSpec) -> Any:
+        return function and jit(
+            jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
         )
+
+    return Part(
+        spread(part.block, whole, split, whole),
+        spread(part.derive, whole, split),
+        spread(part.meet, whole, split, whole),
     )
 
 

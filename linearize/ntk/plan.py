@@ -13,18 +13,20 @@ import jax.numpy as jnp
 from linearize import cost
 from linearize.ntk import contract
 from linearize.ntk.contract import Output
-from linearize.ntk.jacobian import Block, Rule, jacobian_block
+from linearize.ntk.jacobian import Part, Rule, jacobian_part
 from linearize.ntk.layers import Layer, Traced, trace_layers
 from linearize.ntk.pointwise import Inputs, Pointwise
-from linearize.ntk.products import product_block
+from linearize.ntk.products import product_part
 
 Implementation = Literal["auto", "jacobian", "structured", "products"]
 
 BUDGET = 256 * 1024**2
 """Bytes of derivatives that are held at a time, unless the caller allows other."""
 
-_COTANGENTS = 128
-"""Reverse passes taken together: enough to fill the cores, small beside the budget."""
+_FEW = 32
+"""A block of fewer examples is not worth multiplying a layer's factors apart."""
+
+_COTANGENTS = 1024
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,15 @@ class Task:
     symmetric: bool
     budget: int
 
-    @property
-    def at_once(self) -> int:
-        """Examples differentiated together."""
-        return max(1, _COTANGENTS // self.point.outputs)
+    def at_once(self, held: int) -> int:
+        """Examples differentiated together, so that cotangents take a third of what is held.
+
+        About three arrays of cotangents are live at a time. More than ``_COTANGENTS`` reverse
+        passes together are no faster; fewer leave cores idle, unless they take much memory.
+        """
+        C = self.point.outputs
+        cotangents = 3 * C * self.point.widest * self.dtype.itemsize
+        return max(1, min(_COTANGENTS // C, max(held // 3, self.budget // 16) // cotangents))
 
     def result_bytes(self) -> int:
         """Size of the whole kernel."""
@@ -67,21 +74,27 @@ class Plan:
     """A decision: which parts add up to a block of the kernel, and how large a block is."""
 
     implementation: str
-    parts: Sequence[Block]
+    parts: Sequence[Part]
     rows: int
     bytes: int
+
+    def keeps(self, task: Task) -> bool:
+        """Whether a row's derivatives are kept while they meet one block after another."""
+        one = len(self.parts) == 1 and self.parts[0].derive is not None
+        return one and self.rows < task.n2
 
     def flops(self, task: Task) -> int:
         """Operations of one block, counted in its jaxpr."""
         spec = partial(_specification, task.point.inputs)
         x1 = spec(min(self.rows, task.n1))
         x2 = None if task.symmetric else spec(min(self.rows, task.n2))
-        return sum(cost.count_flops(part, task.point.params, x1, x2) for part in self.parts)
+        return sum(cost.count_flops(part.block, task.point.params, x1, x2) for part in self.parts)
 
     def total_flops(self, task: Task) -> int:
-        """Operations of all blocks, as if each were whole."""
-        pairs = math.ceil(task.n1 / self.rows) * math.ceil(task.n2 / self.rows)
-        return self.flops(task) * pairs
+        """Operations of all blocks, as if each were whole and met alone."""
+        across, down = (math.ceil(n / self.rows) for n in (task.n1, task.n2))
+        mirrored = task.symmetric and task.rule.symmetric
+        return self.flops(task) * (across * (across + 1) // 2 if mirrored else across * down)
 
 
 def _specification(one: Inputs, n: int) -> Inputs:
@@ -91,15 +104,16 @@ def _specification(one: Inputs, n: int) -> Inputs:
 def jacobian(task: Task, rows: int | None) -> Plan:
     """Groups of leaves by ordinary reverse mode."""
     widths = {n: size * task.point.outputs for n, size in task.point.sizes.items()}
-    return _grouped("jacobian", task, rows, widths, None, ())
+    return _grouped("jacobian", task, rows, widths)
 
 
 def structured(task: Task, rows: int | None) -> Plan:
     """Groups of leaves, a recognised layer's derivative from its two factors."""
     traced = trace_layers(task.point)
     C = task.point.outputs
-    n = min(rows or task.n1, task.n1)
-    factored = [w for w, k in traced.layers.items() if _apart(k, task, n)]
+    most = {w: _meeting(k, task) for w, k in traced.layers.items() if _apart(k, task)}
+    fewest = min(rows or _FEW, task.n1)
+    factored = [w for w in most if most[w] >= fewest]
     widths = {}
     for name, size in task.point.sizes.items():
         layer = traced.layers.get(name)
@@ -108,21 +122,25 @@ def structured(task: Task, rows: int | None) -> Plan:
             widths[name] = layer.positions * (read + C * layer.outer)
         else:
             widths[name] = size * C
-    return _grouped("structured", task, rows, widths, traced, factored)
+    cap = min((most[w] for w in factored), default=None)
+    return _grouped("structured", task, rows, widths, traced, factored, cap)
 
 
-def _apart(layer: Layer, task: Task, n: int) -> bool:
+def _apart(layer: Layer, task: Task) -> bool:
     """Whether a layer's factors are cheaper multiplied apart than its Jacobians.
 
-    Counted for a pair of examples: T² K + T² M S against K M S, S the pairs of outputs met; with
-    the room that the T × T products of a block take.
+    Counted for a pair of examples: T² K + T² M S against K M S, S the pairs of outputs met.
     """
     T, K, M, C = layer.positions, layer.inner, layer.outer, task.point.outputs
     met = {"full": C * C, "diagonal": C, "trace": C}[task.output]
-    apart = T * T * ((1 if layer.looks_up else K) + M * met)
-    held = {"full": C * C, "diagonal": C, "trace": 1}[task.output] * (n * T) ** 2
-    small = T == 1 or held * task.dtype.itemsize <= task.budget
-    return apart < K * M * met and small
+    return T * T * ((1 if layer.looks_up else K) + M * met) < K * M * met
+
+
+def _meeting(layer: Layer, task: Task) -> int:
+    """Examples a side whose products at T positions take the budget while they are summed."""
+    C, T = task.point.outputs, layer.positions
+    held = {"full": C * C, "diagonal": C, "trace": 1}[task.output] * task.dtype.itemsize
+    return max(task.n1, task.n2) if T == 1 else math.isqrt(task.budget // (held * T))
 
 
 def _grouped(
@@ -130,37 +148,68 @@ def _grouped(
     task: Task,
     rows: int | None,
     widths: dict[str, int],
-    traced: Traced | None,
-    factored: Sequence[str],
+    traced: Traced | None = None,
+    factored: Sequence[str] = (),
+    cap: int | None = None,
 ) -> Plan:
     """Leaves packed into groups that fit the budget for the examples of a block.
 
-    ``widths`` are the numbers that one example's derivative in each leaf takes.
+    ``widths`` are the numbers that one example's derivative in each leaf takes; a block is of
+    ``cap`` examples at most, unless ``rows`` are given.
     """
-    sides = 1 if task.symmetric and task.n1 <= (rows or task.n1) else 2
-    unit = task.dtype.itemsize * sides
     largest = max(widths.values())
     if rows is None:
-        rows = max(1, min(max(task.n1, task.n2), task.budget // (largest * unit)))
-        if sides == 1 and rows < task.n1:
-            rows = max(1, rows // 2)
+        rows = _rows(task, largest, sum(widths.values()))
+        rows = rows if cap is None else min(rows, cap)
+    sides = 1 if task.symmetric and task.n1 <= rows else 2
+    unit = task.dtype.itemsize * sides
     room = max(task.budget // (unit * rows), largest)
+    total, freed = sum(widths.values()), 1
+    together = task.at_once(total * rows * unit) >= rows
+    if sides == 1 and rows >= task.n1 and together and total <= 2 * room:
+        # where one pass is no loop over examples, XLA frees a leaf's derivatives once they have
+        # met, and holds about half of them; groups would repeat the pass
+        room, freed = total, 2
+    at_once = task.at_once(min(total, room) * rows * unit)
     parts, held = [], 0
     for group in _pack(widths, room):
         held = max(held, sum(widths[n] for n in group))
         parts.append(
-            jacobian_block(
+            jacobian_part(
                 task.point,
                 group,
                 output=task.output,
                 rule=task.rule,
                 dtype=task.dtype,
-                at_once=task.at_once,
+                at_once=at_once,
                 traced=traced,
                 factored=factored,
             )
         )
-    return Plan(implementation, parts, rows, held * rows * unit)
+    return Plan(implementation, parts, rows, held * rows * unit // freed)
+
+
+def _rows(task: Task, largest: int, total: int) -> int:
+    """Examples of a block: as many as the budget holds in one leaf, or in all leaves together.
+
+    A block's derivatives in all leaves come from one reverse pass and are kept while they meet a
+    row of blocks; leaf by leaf, blocks are larger, but each group takes passes of its own for every
+    pair of blocks. What takes fewer passes over the examples is chosen.
+    """
+    most = max(task.n1, task.n2)
+
+    def fits(width: int, sides: int) -> int:
+        return min(most, task.budget // (width * task.dtype.itemsize * sides))
+
+    if task.symmetric and fits(largest, 1) == most:
+        return most
+    together, apart = fits(total, 2), max(1, fits(largest, 2))
+    if not together:
+        return apart
+    groups = math.ceil(apart * total / (task.budget // (2 * task.dtype.itemsize)))
+    once = 1 + math.ceil(most / together) / (2 if task.symmetric else 1)
+    again = 2 * groups * math.ceil(most / apart) / (2 if task.symmetric else 1)
+    return together if once <= again else apart
 
 
 def _pack(widths: dict[str, int], room: int) -> Iterator[list[str]]:
@@ -179,8 +228,8 @@ def _pack(widths: dict[str, int], room: int) -> Iterator[list[str]]:
 def products(task: Task, rows: int | None) -> Plan:
     """NTK-vector products, a column at a time."""
     rows = rows or max(task.n1, task.n2)
-    block = product_block(
-        task.point, output=task.output, dtype=task.dtype, at_once=max(1, 4 * task.at_once)
+    block = product_part(
+        task.point, output=task.output, dtype=task.dtype, at_once=4 * task.at_once(0)
     )
     held = sum(task.point.sizes.values()) * task.dtype.itemsize
     return Plan("products", [block], rows, held)

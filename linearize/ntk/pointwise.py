@@ -4,12 +4,13 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import tree
+from linearize import cost, tree
 from linearize.evaluate.batches import count
 from linearize.ntk.programs import remembered
 from linearize.types import Apply, Array, Flat, Params, PyTree
@@ -65,6 +66,14 @@ class Pointwise:
         named = self.named
         spec = jax.eval_shape(self, self.params, named, self.inputs)
         return prod(spec.shape)
+
+    @cached_property
+    def widest(self) -> int:
+        """Entries of the largest array on the way from an example to its outputs."""
+        traced = jax.make_jaxpr(self)(self.params, self.named, self.inputs).jaxpr
+        made: list[Any] = [v.aval for e in cost.equations(traced) for v in e.outvars]
+        weights = {leaf.shape for leaf in jax.tree.leaves(self.params)}
+        return max(prod(a.shape) for a in made if hasattr(a, "shape") and a.shape not in weights)
 
     @cached_property
     def dtype(self) -> np.dtype:

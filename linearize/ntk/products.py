@@ -13,7 +13,7 @@ from jax import lax
 from linearize import tree
 from linearize.evaluate.batches import as_arguments, count
 from linearize.ntk.contract import Output
-from linearize.ntk.jacobian import Block, over_examples
+from linearize.ntk.jacobian import Part, over_examples
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.taylor import affine_terms
 from linearize.types import Apply, Array, Params, PyTree
@@ -117,7 +117,7 @@ def push(
     return over_examples(one, inputs, at_once)
 
 
-def product_block(point: Pointwise, *, output: Output, dtype: jnp.dtype, at_once: int) -> Block:
+def product_part(point: Pointwise, *, output: Output, dtype: jnp.dtype, at_once: int) -> Part:
     """The kernel by its columns: J (Jᵀ e) for every example and output of the second side."""
 
     def block(params: Params, x1: Inputs, x2: Inputs | None) -> Array:
@@ -137,4 +137,4 @@ def product_block(point: Pointwise, *, output: Output, dtype: jnp.dtype, at_once
         found = lax.map(columns, x1 if x2 is None else x2)  # (N2, ...)
         return found.transpose(2, 0, 3, 1) if output == "full" else found.swapaxes(0, 1)
 
-    return block
+    return Part(block)

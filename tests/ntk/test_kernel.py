@@ -1,5 +1,7 @@
 """Every way to a kernel against the dense product of whole-batch Jacobians, on many models."""
 
+import collections
+import dataclasses
 import functools
 
 import jax
@@ -11,7 +13,7 @@ from flax import linen, nnx
 import linearize as lz
 from linearize import ntk, tree
 from linearize.ntk.approximate import sketch_features
-from linearize.ntk.jacobian import RULES
+from linearize.ntk.jacobian import RULES, Part
 from linearize.ntk.plan import BUDGET, Task, choose
 from linearize.ntk.pointwise import pointwise
 from linearize.ntk.store import Disk
@@ -226,21 +228,43 @@ def test_the_filter_leaves_other_leaves_out():
     np.testing.assert_allclose(last, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_symmetric_kernel_computes_each_pair_of_blocks_once(monkeypatch):
-    f, params, x = small(n=8)
-    calls = []
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts the calls of each compiled function of a kernel's parts."""
+    counted = collections.Counter()
     compiled = ntk.kernel.__globals__["_compile"]
 
     def counting(part, mesh):
-        inner = compiled(part, mesh)
-        return lambda *args: calls.append(1) or inner(*args)
+        inner = dataclasses.asdict(compiled(part, mesh))
+        return Part(
+            **{
+                n: f and (lambda *args, n=n, f=f: counted.update([n]) or f(*args))
+                for n, f in inner.items()
+            }
+        )
 
     monkeypatch.setitem(ntk.kernel.__globals__, "_compile", counting)
+    return counted
+
+
+def test_a_symmetric_kernel_computes_each_pair_of_blocks_once(calls):
+    f, params, x = small(n=8)
     ntk.kernel(f, params, x, batch_size=2, implementation="products")
-    assert len(calls) == 4 * 5 // 2
+    assert calls == {"block": 4 * 5 // 2}
     calls.clear()
     ntk.kernel(f, params, x, x, batch_size=2, implementation="products")
-    assert len(calls) == 16
+    assert calls == {"block": 16}
+
+
+@pytest.mark.parametrize("implementation", ["jacobian", "structured"])
+def test_a_row_of_blocks_shares_its_derivatives(calls, implementation):
+    f, params, x = small(n=8)
+    whole = ntk.kernel(f, params, x, implementation=implementation)
+    assert calls == {"block": 1}
+    calls.clear()
+    split = ntk.kernel(f, params, x, implementation=implementation, batch_size=3)
+    assert calls == {"derive": 3, "meet": 6}
+    np.testing.assert_allclose(split, whole, rtol=1e-5, atol=1e-5)
 
 
 def test_sign_kernels_by_hand():
