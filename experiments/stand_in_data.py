@@ -42,7 +42,7 @@ class StandIns:
     folder: Path
     """What ``data.data_dir`` will be."""
     names: tuple[str, ...] = tuple(name for name in VISION if name != "svhn_extra")
-    per_class: int = 12
+    per_class: int = 6
     """Images a class in each TFDS split; fewer for 196 classes and more."""
     seed: int = 0
 
@@ -124,18 +124,24 @@ def pattern(
     own = np.random.default_rng([classes, number])
     colours = own.uniform(0, 255, (2, 3))
     angle, waves = own.uniform(0, math.pi), own.uniform(1.5, 5)
-    y, x = np.mgrid[: size[0], : size[1]] / min(size)
-    wave = np.sin(2 * math.pi * (waves * (x * math.cos(angle) + y * math.sin(angle)) + rng.random()))
+    finest = max(1, min(size) // 64)  # what is larger than 64 pixels is drawn coarser, to be quick
+    rows, columns = -(-size[0] // finest), -(-size[1] // finest)
+    y, x = np.mgrid[:rows, :columns] / min(rows, columns)
+    wave = np.sin(
+        2 * math.pi * (waves * (x * math.cos(angle) + y * math.sin(angle)) + rng.random())
+    )
     mixed = 0.5 + 0.5 * wave[..., None]
-    image = colours[0] * mixed + colours[1] * (1 - mixed) + rng.normal(0, 8, (*size, 3))
-    return image.clip(0, 255).astype(np.uint8)
+    image = colours[0] * mixed + colours[1] * (1 - mixed) + rng.normal(0, 8, (rows, columns, 3))
+    coarse = image.clip(0, 255).astype(np.uint8)
+    return coarse.repeat(finest, 0).repeat(finest, 1)[: size[0], : size[1]]
 
 
 def encode(image: np.ndarray, channels: int, encoding: str) -> io.BytesIO:
     """A file as the data set keeps it."""
     picture = Image.fromarray(image)
     buffer = io.BytesIO()
-    (picture.convert("L") if channels == 1 else picture).save(buffer, encoding)
+    options = {"compress_level": 1} if encoding == "png" else {}
+    (picture.convert("L") if channels == 1 else picture).save(buffer, encoding, **options)
     buffer.seek(0)
     return buffer
 
