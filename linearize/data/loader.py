@@ -8,7 +8,6 @@ import numpy as np
 
 from linearize.data.stored import StoredImages
 
-
 _POSITIONS = 1 << 50
 """As good as without end; grain's own endless stream overflows at batches of one."""
 

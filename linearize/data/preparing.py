@@ -1,21 +1,16 @@
 """Bring the papers' data sets to the disk, and see that they are what the table says."""
 
 import dataclasses
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from linearize.assets import AssetError, RegistryError
+from linearize.assets import RegistryError
 from linearize.data.originals import ORIGINALS
 from linearize.data.paper import Reading, load_vision
 from linearize.data.records import DataError, Limits
 from linearize.data.tfds import import_tfds
-from linearize.data.vision import VISION, VisionSet, human, vision_set
+from linearize.data.vision import VALIDATION, human, vision_set
 from linearize.data.without_tensorflow import without_tensorflow
-
-log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +46,9 @@ def status(name: str, reading: Reading) -> Status:
         except DataError as error:
             return Status(name, False, problem=str(error))
         counts = {"train": len(train), "test": len(test)}
-        return Status(name, True, counts, row.original_counts, _counted(counts, row.original_counts))
+        return Status(
+            name, True, counts, row.original_counts, _counted(counts, row.original_counts)
+        )
     if not (row.folder(reading.folder) / "dataset_info.json").is_file():
         return Status(name, False, expected=row.counts)
     builder = import_tfds().builder(row.tfds, data_dir=str(reading.folder))
@@ -84,8 +81,8 @@ def prepare_set(name: str, reading: Reading) -> None:
     except Exception as error:  # of requests, of TFDS and of the builder
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         hand = row.by_hand.format(data_dir=reading.folder) or (
-            f"connect to the network and run again ({human(row.download)}), or prepare it elsewhere "
-            f"and copy {row.folder(Path())} into {reading.folder}"
+            f"connect to the network and run again ({human(row.download)}), or prepare it "
+            f"elsewhere and copy {row.folder(Path())} into {reading.folder}"
         )
         raise RegistryError(
             f"{name!r} could not be prepared ({type(error).__name__}: {first}); {hand}"
@@ -106,19 +103,11 @@ def write_evaluation(
 
 def evaluation_bytes(name: str, image_size: int, limit: Limits) -> int:
     """What validation and test of the real data set take in the cache."""
-    from linearize.data.paper import Opened, rows_of
-
     row = vision_set(name)
-    train = _Counted(sum(row.counts[s] for s in row.train.split("+")))
-    test = _Counted(row.counts[row.test]) if row.test else None
-    opened = Opened(train, test, (), "")  # type: ignore[arg-type]
-    rows = rows_of(name, row, opened, limit, 0, Reading("/nonexistent"))
-    return sum(len(rows[s]) for s in ("validation", "test")) * 3 * image_size**2
-
-
-@dataclasses.dataclass(frozen=True)
-class _Counted:
-    n: int
-
-    def __len__(self) -> int:
-        return self.n
+    train = sum(row.counts[split] for split in row.train.split("+"))
+    if row.shares is not None:
+        validation, test = (round(share * train) for share in row.shares[1:])
+    else:
+        validation, test = min(int(VALIDATION[0] * train), VALIDATION[1]), row.counts[row.test]
+    kept = min(validation, limit.validation or validation) + min(test, limit.test or test)
+    return kept * 3 * image_size**2
