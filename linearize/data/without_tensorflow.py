@@ -7,6 +7,7 @@ Python's own functions do the same.
 
 import contextlib
 import glob
+import importlib
 import io
 import os
 import shutil
@@ -19,7 +20,6 @@ import numpy as np
 from PIL import Image
 
 from linearize.data.images import to_rgb
-from linearize.data.tfds import import_tfds
 
 _JPEG_QUALITY = 95
 """OpenCV's default, which TFDS's SUN397 is written with."""
@@ -81,8 +81,9 @@ def without_tensorflow(builder: Any) -> Iterator[None]:
 
 def _modules(module: Any) -> list[Any]:
     """Those whose ``tf`` a builder reaches."""
-    core = import_tfds().core.download
-    found = [module, core.extractor, core.downloader, getattr(module, "imagenet_common", None)]
+    core = "tensorflow_datasets.core.download"
+    found = [importlib.import_module(f"{core}.{part}") for part in ("extractor", "downloader")]
+    found += [module, getattr(module, "imagenet_common", None)]
     return [m for m in found if m is not None and "tf" in vars(m)]
 
 
