@@ -82,7 +82,9 @@ def without_tensorflow(builder: Any) -> Iterator[None]:
 def _modules(module: Any) -> list[Any]:
     """Those whose ``tf`` a builder reaches."""
     core = "tensorflow_datasets.core.download"
-    found = [importlib.import_module(f"{core}.{part}") for part in ("extractor", "downloader")]
+    found: list[Any] = [
+        importlib.import_module(f"{core}.{part}") for part in ("extractor", "downloader")
+    ]
     found += [module, getattr(module, "imagenet_common", None)]
     return [m for m in found if m is not None and "tf" in vars(m)]
 
