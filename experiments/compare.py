@@ -255,6 +255,7 @@ def describe(config: CompareConfig, tasks: Mapping[str, Task], preset: str) -> R
         "tasks": list(names),
         "classes": {name: list(tasks[name].classes) for name in names},
         "counts": {n: {s: len(getattr(t, s).labels) for s in splits} for n, t in tasks.items()},
+        "skipped": {name: dict(task.skipped) for name, task in tasks.items() if task.skipped},
         "alphas": protocol.alphas(config).tolist(),
         "control_task": config.data.control,
         "control_share": config.edit.retained,

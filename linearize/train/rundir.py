@@ -17,8 +17,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from linearize import io, tree
 from linearize.task_vector import TaskVector
+from linearize.train import feed
 from linearize.train.errors import RunDirectoryError, RunMismatchError
 from linearize.train.lock import exclusive, guarded
 
@@ -150,11 +153,20 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def data_fingerprint(data: Mapping[str, Any], whole_below: int = 1 << 30) -> str:
+def data_fingerprint(data: feed.Data, whole_below: int = 1 << 30) -> str:
     """A fingerprint of a data set; of 4,096 evenly spaced examples where it is larger."""
+    if isinstance(data, feed.Loader):
+        return f"{data.examples} examples, {data.fingerprint}"
     flat = tree.flatten(dict(data))
     length = len(next(iter(flat.values())))
+    flat = {name: _unread(leaf) for name, leaf in flat.items()}
     if sum(leaf.nbytes for leaf in flat.values()) > whole_below:
         every = max(1, length // 4096)
         flat = {name: leaf[::every] for name, leaf in flat.items()}
     return f"{length} examples, {tree.fingerprint(flat)}"
+
+
+def _unread(leaf: Any) -> Any:
+    """Images on disk by their own fingerprint, for which none is decoded; arrays as they are."""
+    known = getattr(leaf, "fingerprint", None)
+    return leaf if known is None else np.frombuffer(known.encode(), np.uint8)
