@@ -15,11 +15,12 @@ import numpy as np
 from linearize import assets
 from linearize.assets.cache import atomic
 from linearize.data import glyphs, sources
+from linearize.data.paper import Reading, load_vision
 from linearize.data.prepare import Prepared, build, prepare
 from linearize.data.records import DataError, Limits, Task
 from linearize.data.sources import Paths, Source
 from linearize.data.split import FRACTIONS
-from linearize.data.tfds import from_tfds
+from linearize.data.vision import VISION
 
 VERSION = 3
 """Raised whenever a reader or the preparation changes what it gives."""
@@ -32,11 +33,11 @@ class PackagedTask:
     """A row of ``TASKS``.
 
     Attributes:
-        read: its reader; ``None`` for data sets of TFDS.
+        read: its reader; ``None`` for the papers' tasks, which :data:`VISION` describes.
         assets: names in ``linearize.assets.REGISTRY``.
         classes: how many.
         drawn: whether the reader renders at a size of our choice.
-        tfds: the data set's name in TensorFlow Datasets.
+        tfds: for the papers' tasks, the data set's name in TensorFlow Datasets.
         about: one line.
     """
 
@@ -130,18 +131,8 @@ TASKS: dict[str, PackagedTask] = {
         "articles of clothing; the source's own test set",
     ),
     **{
-        name: PackagedTask(None, (), classes, about, tfds=builder)
-        for name, builder, classes, about in (
-            ("cars", "cars196", 196, "models of cars, through TFDS"),
-            ("dtd", "dtd", 47, "describable textures, through TFDS"),
-            ("eurosat", "eurosat/rgb", 10, "land use from Sentinel-2, through TFDS"),
-            ("gtsrb", "visual_domain_decathlon/gtsrb", 43, "German traffic signs, through TFDS"),
-            ("mnist_full", "mnist", 10, "all of MNIST, through TFDS"),
-            ("resisc45", "resisc45", 45, "remote sensing scenes, through TFDS"),
-            ("sun397", "sun397", 397, "scenes, through TFDS"),
-            ("svhn", "svhn_cropped", 10, "house numbers, through TFDS"),
-            ("imagenet", "imagenet2012", 1000, "ImageNet, through TFDS (manual download)"),
-        )
+        name: PackagedTask(None, (), row.classes, f"{row.about}, through TFDS", tfds=row.tfds)
+        for name, row in VISION.items()
     },
 }
 """The tasks that :func:`load_task` knows, by name."""
@@ -154,8 +145,10 @@ def load_task(
     limit: Limits | int | None = None,
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
+    reading: Reading | None = None,
 ) -> Task:
-    """A packaged task, fetched on first use and read from the cache afterwards.
+    """A packaged task, fetched on first use and read from the cache afterwards; or one of the
+    papers', which ``experiments.prepare_data`` has prepared (:func:`load_vision`).
 
     Rows that are equal or nearly so, and rows of one group (a font family, a region of a scene, an
     emoji's variants), never lie in two splits. A smaller limit keeps a subset of what a larger one
@@ -167,11 +160,12 @@ def load_task(
         limit: at most so many training examples, or :class:`Limits` for each split.
         seed: of the split and of what a limit keeps.
         fractions: shares of train, validation and test; where the source has a test set of its
-            own, the other two share the rest in proportion.
+            own, the other two share the rest in proportion. The papers' tasks have their own.
+        reading: where the papers' tasks lie and how their images are read.
 
     Raises:
-        DataError: an unknown name (the nearest is suggested), or arguments that leave a split
-            without a class.
+        DataError: an unknown name (the nearest is suggested), arguments that leave a split
+            without a class, or one of the papers' tasks that is not prepared.
         AssetError: the data are not cached and could not be fetched.
     """
     if name not in TASKS:
@@ -182,14 +176,9 @@ def load_task(
         raise DataError(f"image_size={image_size} must lie in 1..1024, or be None")
     task = TASKS[name]
     if task.read is None:
-        return from_tfds(
-            task.tfds,
-            name=name,
-            image_size=image_size,
-            limit=limit,
-            seed=seed,
-            fractions=fractions,
-        )
+        if tuple(fractions) != FRACTIONS:
+            raise DataError(f"fractions={tuple(fractions)}: {name!r} is split as in the papers")
+        return load_vision(name, image_size=image_size, limit=limit, seed=seed, reading=reading)
     prepared, classes = _cached(name, task, image_size)
     return build(
         prepared,

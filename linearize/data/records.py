@@ -1,7 +1,7 @@
 """What a task is: three splits of labelled images, with the names of their classes."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,12 @@ class Split:
     """Labelled images.
 
     Attributes:
-        images: (N, H, W, 3) uint8, 0 to 255, RGB.
+        images: (N, H, W, 3) uint8, 0 to 255, RGB: an array, in memory or mapped from disk, or
+            :class:`linearize.data.stored.StoredImages`, which are decoded when indexed.
         labels: (N,) int32, indices into the task's ``classes``.
     """
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -58,6 +59,9 @@ class Task:
         classes: the classes' names, by label.
         licence: what the data's publishers state.
         provenance: where the data come from.
+        every_class: whether each split must hold each class. A validation split that is drawn at
+            random as a paper draws it may lack some.
+        skipped: how many examples of each split were left out because they do not decode.
 
     Raises:
         DataError: an empty split, fewer than two classes, a class missing in a split, images or
@@ -71,6 +75,8 @@ class Task:
     classes: tuple[str, ...]
     licence: str = "not stated"
     provenance: str = "given by the user"
+    every_class: bool = True
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -79,7 +85,8 @@ class Task:
                 "two or more"
             )
         for split in SPLITS:
-            check_split(f"{self.name}/{split}", getattr(self, split), self.classes)
+            wanted = self.classes if self.every_class else ()
+            check_split(f"{self.name}/{split}", getattr(self, split), len(self.classes), wanted)
         sizes = {split: getattr(self, split).images.shape[1:3] for split in SPLITS}
         if len(set(sizes.values())) > 1:
             raise DataError(
@@ -99,13 +106,13 @@ class Task:
         return {split: len(getattr(self, split)) for split in SPLITS}
 
 
-def check_images(name: str, images: np.ndarray) -> None:
+def check_images(name: str, images: Any) -> None:
     """Images are (N, H, W, 3) uint8.
 
     Raises:
         DataError: with the shape and dtype that were got, and what to do.
     """
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+    if not hasattr(images, "__array__") or images.dtype != np.uint8:
         got = getattr(images, "dtype", type(images).__name__)
         raise DataError(
             f"images of {name!r} are {got}, expected uint8 from 0 to 255; floats in [0, 1] become "
@@ -138,14 +145,14 @@ def check_labels(name: str, labels: np.ndarray, n: int, n_classes: int) -> None:
         )
 
 
-def check_split(name: str, split: Split, classes: Sequence[str]) -> None:
-    """A split is well formed, not empty, and holds every class.
+def check_split(name: str, split: Split, n_classes: int, classes: Sequence[str]) -> None:
+    """A split is well formed, not empty, and holds each of ``classes``.
 
     Raises:
         DataError: otherwise.
     """
     check_images(name, split.images)
-    check_labels(name, split.labels, len(split.images), len(classes))
+    check_labels(name, split.labels, len(split.images), n_classes)
     if not len(split):
         raise DataError(f"split {name!r} is empty; every split needs examples of each class")
     present = np.unique(split.labels)

@@ -96,13 +96,29 @@ def _licence(info: Any) -> str:
     return str(getattr(info.redistribution_info, "license", None) or "")
 
 
-def _builder(dataset: str, data_dir: str | Path | None, download: bool) -> Any:
+def import_tfds() -> Any:
+    """The module ``tensorflow_datasets``.
+
+    Raises:
+        ClientMissingError: it is not installed.
+    """
     try:
-        import tensorflow_datasets as tfds
+        import tensorflow_datasets
     except ImportError:
         raise ClientMissingError(
             "TFDS data need tensorflow_datasets: pip install tensorflow-datasets"
         ) from None
+    return tensorflow_datasets
+
+
+def label_names(folder: Path) -> tuple[str, ...]:
+    """Class names as they were when a folder was prepared; empty where it keeps none."""
+    path = folder / "label.labels.txt"
+    return tuple(path.read_text().splitlines()) if path.is_file() else ()
+
+
+def _builder(dataset: str, data_dir: str | Path | None, download: bool) -> Any:
+    tfds = import_tfds()
     if (Path(dataset) / "dataset_info.json").is_file():
         return tfds.builder_from_directory(dataset)
     folder = str(data_dir or cache_dir() / "tfds")

@@ -1,0 +1,283 @@
+"""From a row of ``VISION`` to a task: opened, checked, and split as in the papers."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from linearize.assets import cache_dir
+from linearize.data.originals import ORIGINALS
+from linearize.data.raw import Raw, TfdsRecords, check_rows, folder_fingerprint, index
+from linearize.data.records import SPLITS, DataError, Limits, Split, Task
+from linearize.data.stored import StoredImages, memory_mapped, readable
+from linearize.data.tfds import import_tfds, label_names
+from linearize.data.vision import VALIDATION, VisionSet, vision_set
+
+log = logging.getLogger(__name__)
+
+LISTS = {"train": "train", "validation": "val", "test": "test"}
+"""The word that a split goes by in the name of a file list."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How images are read from disk.
+
+    Attributes:
+        data_dir: where prepared data lie; ``tfds`` in the cache where None.
+        workers: threads that decode.
+        on_bad_image: what to do with an image that does not decode.
+    """
+
+    data_dir: str | Path | None = None
+    workers: int = 4
+    on_bad_image: Literal["error", "skip"] = "error"
+
+    @property
+    def folder(self) -> Path:
+        """``data_dir``, or its default."""
+        return Path(self.data_dir) if self.data_dir is not None else cache_dir() / "tfds"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opened:
+    """A data set's records: nothing is read but its metadata.
+
+    Attributes:
+        train: what training and validation come from.
+        test: records of the test set; None where it is cut out of ``train``.
+        classes: their names.
+        provenance: where the records come from.
+    """
+
+    train: Raw
+    test: Raw | None
+    classes: tuple[str, ...]
+    provenance: str
+
+
+def load_vision(
+    name: str,
+    *,
+    image_size: int | None = 224,
+    limit: Limits | int | None = None,
+    seed: int = 0,
+    reading: Reading | None = None,
+) -> Task:
+    """One of the papers' tasks, from prepared data.
+
+    Training images stay on disk and are decoded when they are indexed
+    (:class:`linearize.data.stored.StoredImages`); those of validation and test are decoded once
+    into a memory-mapped array in the cache. Both are preprocessed as CLIP wants them.
+
+    Validation is 10 % of the training rows, at most 5,000, as in the papers; which rows is decided
+    by a NumPy permutation of ``seed``, so they are not the rows of the papers' torch generator.
+
+    Args:
+        name: a key of ``VISION``.
+        image_size: side in pixels.
+        limit: at most so many examples of each split, drawn by the same permutation; a smaller
+            limit keeps a subset of a larger one's.
+        seed: of validation rows and limits.
+        reading: where data lie and how they are read.
+
+    Raises:
+        DataError: an unknown name, a data set that is not prepared (the message says how),
+            classes that are not the table's, an empty split, an image that does not decode.
+    """
+    row, reading = vision_set(name), reading or Reading()
+    return split_vision(
+        name, row, open_vision(name, row, reading), image_size, limit, seed, reading
+    )
+
+
+def open_vision(name: str, row: VisionSet, reading: Reading) -> Opened:
+    """The records of a prepared data set.
+
+    Raises:
+        DataError: it is not there, or not what the table says.
+    """
+    folder = reading.folder
+    if reading.data_dir is not None and not folder.is_dir():
+        raise DataError(
+            f"data_dir={str(folder)!r} is not a folder; name the one that prepare_data filled"
+        )
+    if row.original and (folder / row.original).is_dir():
+        train, test, classes = ORIGINALS[row.original](folder / row.original)
+        log.info("%s: the original in %s", name, folder / row.original)
+        _check_classes(name, row, classes)
+        return Opened(train, test, classes, f"the original in {row.original}/")
+    place = row.folder(folder)
+    if not (place / "dataset_info.json").is_file():
+        raise DataError(not_prepared(name, row, folder))
+    return open_tfds(name, row, import_tfds().builder(row.tfds, data_dir=str(folder)), place)
+
+
+def not_prepared(name: str, row: VisionSet, folder: Path) -> str:
+    """What to say where a data set is missing."""
+    others = sorted(p.name for p in row.folder(folder).parent.glob("*.*.*"))
+    found = f" (version {', '.join(others)} is there)" if others else ""
+    hand = f"; {row.by_hand.format(data_dir=folder)}" if row.by_hand else ""
+    return (
+        f"{name!r} ({row.tfds}) is not prepared in {folder}{found}; run "
+        f"`python -m experiments.prepare_data {name} --data-dir {folder}` "
+        f"(download: {row.downloads}){hand}"
+    )
+
+
+def open_tfds(name: str, row: VisionSet, builder: Any, place: Path | None) -> Opened:
+    """Records of a TFDS builder whose classes are the table's.
+
+    Args:
+        name: of the task.
+        row: of the table.
+        builder: with the data prepared.
+        place: the prepared folder; None for mocked data, which have none.
+
+    Raises:
+        DataError: other classes, or not array_record.
+    """
+    features = builder.info.features
+    classes = tuple(features["label"].names)
+    _check_classes(name, row, classes)
+    if place is not None:
+        _check_names(name, classes, label_names(place) or classes)
+    fingerprint = "mocked" if place is None else folder_fingerprint(place)
+
+    def records(part: str, split: str) -> TfdsRecords:
+        try:
+            decoders = None
+            if place is not None:
+                decoders = {"image": import_tfds().decode.SkipDecoding()}
+            source = builder.as_data_source(split=split, decoders=decoders)
+        except (NotImplementedError, ValueError) as error:
+            raise DataError(
+                f"{name!r} in {place} cannot be read ({str(error).splitlines()[0]}); it must be "
+                "prepared with file_format='array_record': remove the folder and run "
+                f"`python -m experiments.prepare_data {name}`"
+            ) from error
+        hashed = f"{fingerprint}, {split}"
+        return TfdsRecords(f"{name}/{part}", source, ("image", "label"), hashed)
+
+    return Opened(
+        records("train", row.train),
+        records("test", row.test) if row.test else None,
+        classes,
+        f"TFDS {builder.info.full_name}; {builder.info.homepage}",
+    )
+
+
+def _check_classes(name: str, row: VisionSet, classes: tuple[str, ...]) -> None:
+    if len(classes) != row.classes:
+        raise DataError(
+            f"{name!r} has {len(classes)} classes and the table {row.classes}; prepare "
+            f"{row.tfds} anew, or correct linearize/data/vision.py"
+        )
+
+
+def _check_names(name: str, ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:
+    if ours != theirs:
+        pairs = zip(ours, theirs, strict=False)
+        at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
+        raise DataError(
+            f"{name!r} was prepared with {len(theirs)} classes of other names than TFDS has for "
+            f"this version: class {at} is {theirs[at : at + 1]} there and {ours[at : at + 1]} "
+            "here; remove its folder and prepare it anew"
+        )
+
+
+def split_vision(
+    name: str,
+    row: VisionSet,
+    opened: Opened,
+    image_size: int | None,
+    limit: Limits | int | None,
+    seed: int,
+    reading: Reading,
+) -> Task:
+    """The task of opened records.
+
+    Raises:
+        DataError: as :func:`load_vision`.
+    """
+    if image_size is None:
+        raise DataError(
+            f"image_size=None: images of {name!r} have many sizes; give a side such as 224"
+        )
+    test = opened.test if opened.test is not None else opened.train
+    sources = {"train": opened.train, "validation": opened.train, "test": test}
+    parts: dict[str, Split] = {}
+    skipped: dict[str, int] = {}
+    for split, rows in rows_of(name, row, opened, limit, seed, reading).items():
+        source = sources[split]
+        if not len(rows):
+            raise DataError(
+                f"split {name + '/' + split!r} is empty: {source.name} has {len(source)} examples; "
+                "prepare the data set anew, or raise the limit"
+            )
+        if reading.on_bad_image == "skip":
+            kept = readable(source, rows, reading.workers)
+            skipped[split], rows = len(rows) - len(kept), kept
+        labels = index(source, rows, reading.workers).labels
+        check_rows(source, labels, rows, len(opened.classes))
+        images = StoredImages(source, rows, image_size, reading.workers)
+        parts[split] = Split(images if split == "train" else memory_mapped(images), labels)
+    return Task(
+        name,
+        **parts,
+        classes=opened.classes,
+        licence=row.licence,
+        provenance=opened.provenance,
+        every_class=False,
+        skipped=skipped,
+    )
+
+
+def rows_of(
+    name: str,
+    row: VisionSet,
+    opened: Opened,
+    limit: Limits | int | None,
+    seed: int,
+    reading: Reading,
+) -> dict[str, np.ndarray]:
+    """Which records are in which split: sorted row numbers, after limits."""
+    n = len(opened.train)
+    order = np.random.default_rng(seed).permutation(n)
+    if row.shares is not None and (lists := _lists(name, opened, order, reading)):
+        orders = lists
+    elif row.shares is not None:
+        held = [round(share * n) for share in row.shares[:0:-1]]
+        test, validation, train = np.split(order, np.cumsum(held))
+        orders = {"train": train, "validation": validation, "test": test}
+    else:
+        assert opened.test is not None
+        held_out = min(int(VALIDATION[0] * n), VALIDATION[1])
+        orders = {
+            "train": order[held_out:],
+            "validation": order[:held_out],
+            "test": np.random.default_rng([seed, 1]).permutation(len(opened.test)),
+        }
+    limits = Limits.of(limit)
+    return {split: np.sort(orders[split][: getattr(limits, split)]) for split in SPLITS}
+
+
+def _lists(name: str, opened: Opened, order: np.ndarray, reading: Reading) -> dict[str, np.ndarray]:
+    """The splits that file lists in ``data_dir/lists`` name, in the permutation's order."""
+    paths = {s: reading.folder / "lists" / f"{name}-{word}.txt" for s, word in LISTS.items()}
+    if not all(path.is_file() for path in paths.values()):
+        return {}
+    log.info("%s: split by the lists in %s", name, reading.folder / "lists")
+    files = index(opened.train, np.arange(len(order)), reading.workers).files[order]
+    orders: dict[str, np.ndarray] = {}
+    for split, path in paths.items():
+        wanted = set(path.read_text().split())
+        orders[split] = order[np.isin(files, list(wanted))]
+        if len(orders[split]) != len(wanted):
+            raise DataError(
+                f"{path} lists {len(wanted)} files, of which {len(orders[split])} are in "
+                f"{opened.train.name}; prepare the data set anew, or remove the list"
+            )
+    return orders

