@@ -7,6 +7,9 @@ COMPARE = {
     "demo": compare.demo,
     "exact": compare.exact,
     "packaged8": compare.packaged8,
+    "vit_b32": compare.vit_b32,
+    "vit_b16": compare.vit_b16,
+    "vit_l14": compare.vit_l14,
 }
 """Presets of ``experiments.compare``, the three regimes side by side."""
 

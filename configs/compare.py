@@ -1,5 +1,7 @@
 """Presets of ``experiments.compare``, the three regimes side by side."""
 
+from typing import Literal
+
 from linearize.config import (
     CompareConfig,
     DataConfig,
@@ -128,3 +130,72 @@ def exact() -> CompareConfig:
         baselines=(),
         seeds=(0, 1, 2),
     )
+
+
+PAPER_TASKS = ("cars", "dtd", "eurosat", "gtsrb", "mnist_full", "resisc45", "sun397", "svhn")
+"""The eight tasks of both task-vector papers."""
+PAPER_EPOCHS: dict[str, float] = {
+    "cars": 35,
+    "dtd": 76,
+    "eurosat": 12,
+    "gtsrb": 11,
+    "mnist_full": 5,
+    "resisc45": 15,
+    "sun397": 14,
+    "svhn": 4,
+}
+"""Passes over the training examples, about 2,000 steps each, as in the papers' public code."""
+PAPER_PAIRS = (("eurosat", "svhn"), ("dtd", "sun397"), ("cars", "resisc45"))
+"""Pairs of tasks whose error maps *Task Arithmetic in the Tangent Space* draws."""
+
+
+def paper(model: ModelConfig, batch_size: int = 256) -> CompareConfig:
+    """The protocol of *Task Arithmetic in the Tangent Space* with one of OpenAI's models."""
+    recipe = TrainConfig.paper()
+    return CompareConfig(
+        model=model,
+        data=DataConfig(
+            tasks=PAPER_TASKS,
+            control="imagenet",
+            image_size=model.image_size,
+            train=1_000_000,
+            validation=5_000,
+            test=50_000,
+        ),
+        head=HeadConfig(kind="text"),
+        nonlinear=recipe,
+        linear=recipe,
+        epochs=PAPER_EPOCHS,
+        edit=EditConfig(low=0.0, high=1.0, points=21, retained=0.95),
+        map=MapConfig(pairs=PAPER_PAIRS, low=-3.0, high=3.0, points=21, n_eval=500),
+        baselines=(),
+        batch_size=batch_size,
+    )
+
+
+def openai(name: str, weights: str, remat: Literal["none", "dots", "full"]) -> ModelConfig:
+    """One of OpenAI's image encoders, whole, at the side it was trained at."""
+    return ModelConfig(
+        name=name,
+        weights=weights,
+        image_size=224,
+        blocks=None,
+        dtype="bfloat16",
+        scan=True,
+        remat=remat,
+    )
+
+
+def vit_b32() -> CompareConfig:
+    """The papers' eight tasks with CLIP ViT-B/32."""
+    return paper(openai("clip_vit_b32", "openai/clip-vit-base-patch32", "none"))
+
+
+def vit_b16() -> CompareConfig:
+    """The papers' eight tasks with CLIP ViT-B/16."""
+    return paper(openai("clip_vit_b16", "openai/clip-vit-base-patch16", "dots"))
+
+
+def vit_l14() -> CompareConfig:
+    """The papers' eight tasks with CLIP ViT-L/14."""
+    return paper(openai("clip_vit_l14", "openai/clip-vit-large-patch14", "full"), batch_size=128)
