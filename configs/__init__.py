@@ -7,6 +7,7 @@ COMPARE = {
     "demo": compare.demo,
     "exact": compare.exact,
     "packaged8": compare.packaged8,
+    "clip_debug": compare.clip_debug,
     "vit_b32": compare.vit_b32,
     "vit_b16": compare.vit_b16,
     "vit_l14": compare.vit_l14,

@@ -158,9 +158,10 @@ def paper(model: ModelConfig, batch_size: int = 256) -> CompareConfig:
             tasks=PAPER_TASKS,
             control="imagenet",
             image_size=model.image_size,
-            train=1_000_000,
-            validation=5_000,
-            test=50_000,
+            train=None,
+            validation=None,
+            test=None,
+            workers=16,
         ),
         head=HeadConfig(kind="text"),
         nonlinear=recipe,
@@ -199,3 +200,48 @@ def vit_b16() -> CompareConfig:
 def vit_l14() -> CompareConfig:
     """The papers' eight tasks with CLIP ViT-L/14."""
     return paper(openai("clip_vit_l14", "openai/clip-vit-large-patch14", "full"), batch_size=128)
+
+
+STAND_INS = "runs/stand_ins"
+"""Where ``clip_debug`` makes its weights and data."""
+
+
+def clip_debug() -> CompareConfig:
+    """Two minutes on two cores: the papers' protocol on a small random CLIP and stand-in data.
+
+    python -m experiments.compare clip_debug
+    """
+    recipe = TrainConfig(
+        optim=OptimConfig(lr=1e-3, weight_decay=0.1, decay="theta", warmup=10, clip=1.0),
+        batch_size=64,
+        checkpoint_every=0,
+        tensorboard=False,
+    )
+    return CompareConfig(
+        model=ModelConfig(
+            name="clip",
+            weights=f"{STAND_INS}/clip",
+            image_size=32,
+            blocks=None,
+            scan=True,
+            remat="dots",
+        ),
+        data=DataConfig(
+            tasks=("eurosat", "svhn", "mnist_full"),
+            control="imagenet",
+            image_size=32,
+            train=None,
+            validation=None,
+            test=None,
+            data_dir=f"{STAND_INS}/data",
+            workers=2,
+        ),
+        head=HeadConfig(kind="text"),
+        nonlinear=recipe,
+        linear=recipe,
+        epochs={"eurosat": 12, "svhn": 10, "mnist_full": 10},
+        edit=EditConfig(points=6),
+        map=MapConfig(pairs=(("eurosat", "svhn"),), points=7, n_eval=40),
+        baselines=(),
+        stand_ins=STAND_INS,
+    )

@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 
 from linearize import config as configuration
 from linearize import data, edit, evaluate, io, models, train, tree
-from linearize.config import CompareConfig, ConfigError, ModelConfig
+from linearize.config import CompareConfig, ConfigError, DataConfig, ModelConfig
 from linearize.data import Split, Task
 from linearize.disentangle import ErrorMap, disentanglement_error
 from linearize.models.heads import (
@@ -35,6 +35,9 @@ from linearize.task_vector import TaskVector
 from linearize.types import Apply, Params
 
 log = logging.getLogger(__name__)
+
+CONTROL_PER_CLASS = 50
+"""Training images of the control task, on average, where ``data.train`` is None."""
 
 Regime = Literal["nonlinear", "posthoc", "linear", "exact"]
 TRAINED: Mapping[Regime, Regime] = {
@@ -77,15 +80,31 @@ def load_tasks(config: CompareConfig) -> dict[str, Task]:
     """The configuration's tasks and its control task, with splits cut to size."""
     names = (*config.data.tasks, config.data.control)
     data.prefetch(names, config.data.image_size)
-    return {
-        name: data.load_task(
-            name,
-            image_size=config.data.image_size,
-            limit=data.Limits(config.data.train, config.data.validation, config.data.test),
-            seed=config.data.seed,
-        )
-        for name in names
-    }
+    return {name: load_task(config.data, name) for name in names}
+
+
+def load_task(config: DataConfig, name: str) -> Task:
+    """One task as configured."""
+    return data.load_task(
+        name,
+        image_size=config.image_size,
+        limit=limits(config, name),
+        seed=config.seed,
+        reading=reading(config),
+    )
+
+
+def reading(config: DataConfig) -> data.Reading:
+    """How the papers' tasks are read from disk."""
+    return data.Reading(config.data_dir, config.workers, config.on_bad_image)
+
+
+def limits(config: DataConfig, name: str) -> data.Limits:
+    """How many examples of a task each split keeps."""
+    train = config.train
+    if train is None and name == config.control and name in data.VISION:
+        train = CONTROL_PER_CLASS * data.VISION[name].classes
+    return data.Limits(train, config.validation, config.test)
 
 
 @cache
@@ -208,7 +227,7 @@ def fine_tune(
     return train.fine_tune(
         setting.f,
         setting.params0,
-        {"inputs": split.images, "labels": split.labels},
+        for_training(setting.config.data, {"inputs": split.images, "labels": split.labels}),
         regime=regime,
         readout=Partial(apply_head, heads[task]),
         config=replace(recipe, seed=setting.seed, direction=direction, epochs=passes),
@@ -218,13 +237,21 @@ def fine_tune(
     ).tau
 
 
+def for_training(config: DataConfig, examples: Mapping[str, Any]) -> Any:
+    """Examples as ``train.fine_tune`` takes them."""
+    return data.for_training(examples, augment=config.augment, workers=config.workers)
+
+
 def fine_tune_jointly(setting: Setting, run_dir: Path) -> TaskVector:
     """One non-linear fine-tuning on all tasks' examples together, each with its own head."""
     recipe = setting.config.nonlinear
     return train.fine_tune(
         setting.f,
         setting.params0,
-        edit.joint_examples([setting.split(name, "train") for name in setting.names]),
+        for_training(
+            setting.config.data,
+            edit.joint_examples([setting.split(name, "train") for name in setting.names]),
+        ),
         regime="nonlinear",
         loss=edit.joint_loss([setting.heads[name] for name in setting.names]),
         config=replace(recipe, seed=setting.seed, steps=recipe.steps * len(setting.names)),

@@ -45,11 +45,21 @@ class DataConfig:
     control: str = "digits"
     """A task that nothing is trained on; negation must leave its accuracy alone."""
     image_size: int = 28
-    train: int = 2000
-    validation: int = 500
-    test: int = 1000
+    train: int | None = 2000
+    """All where None. Nothing is trained on the control task: of a large one's training images,
+    which make few-shot heads, 50 a class are then kept."""
+    validation: int | None = 500
+    test: int | None = 1000
     seed: int = 0
     """Decides the splits; a run's own seeds decide heads and data order."""
+    data_dir: str | None = None
+    """Where the papers' tasks lie as TFDS prepares them; ``tfds`` in the cache where None."""
+    augment: bool = True
+    """Random crops of the papers' tasks in training, as in open_clip; packaged tasks have none."""
+    workers: int = 4
+    """Threads that decode the papers' tasks."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """``"skip"`` leaves out images that do not decode, and counts them in the results."""
 
     def __post_init__(self) -> None:
         require(len(self.tasks) >= 2, "data.tasks", self.tasks, "name two tasks or more")
@@ -64,7 +74,9 @@ class DataConfig:
         )
         for split in ("train", "validation", "test"):
             count = getattr(self, split)
-            require(count > 0, f"data.{split}", count, "give a positive count")
+            ok = count is None or count > 0
+            require(ok, f"data.{split}", count, "give a positive count, or None for all")
+        require(self.workers > 0, "data.workers", self.workers, "give one thread or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +216,8 @@ class CompareConfig:
         require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")
         require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
         for name, recipe in (("nonlinear", self.nonlinear), ("linear", self.linear)):
+            if self.data.train is None:
+                continue  # the loop knows how many there are
             try:
                 recipe.total_steps(self.data.train)
             except ValueError as error:

@@ -16,15 +16,17 @@ _HEAD = 1 << 16
 
 
 class Raw(Protocol):
-    """Records that are read by their number, from several threads at once.
+    """Records that are read by their number, from several threads at once."""
 
-    Attributes:
-        name: such as ``cars/train``, for messages.
-        fingerprint: a hash that changes with the data.
-    """
+    @property
+    def name(self) -> str:
+        """Such as ``cars/train``, for messages."""
+        ...
 
-    name: str
-    fingerprint: str
+    @property
+    def fingerprint(self) -> str:
+        """A hash that changes with the data."""
+        ...
 
     def __len__(self) -> int:
         """The number of records."""

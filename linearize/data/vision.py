@@ -64,7 +64,8 @@ class VisionSet:
 
 
 def human(size: float) -> str:
-    """
+    """A number of bytes, for people.
+
     >>> human(11_594_722), human(39_095_590_629), human(900)
     ('11.6 MB', '39.1 GB', '0.0 MB')
     """
@@ -86,8 +87,9 @@ VISION: dict[str, VisionSet] = {
         "models of cars (Stanford Cars)",
         "ImageNet's terms: non-commercial research",
         by_hand=(
-            "ai.stanford.edu no longer serves it: put cars_train.tgz, cars_test.tgz, car_devkit.tgz "
-            "and cars_test_annos_withlabels.mat from a mirror into {data_dir}/downloads/manual; "
+            "ai.stanford.edu no longer serves it: put cars_train.tgz, cars_test.tgz, "
+            "car_devkit.tgz and cars_test_annos_withlabels.mat from a mirror into "
+            "{data_dir}/downloads/manual; "
             "their SHA-256 are compared with TFDS's"
         ),
     ),

@@ -12,7 +12,7 @@ from linearize.evaluate import Readout, as_readout, examples
 from linearize.types import Array, Batch
 
 
-def joint_examples(splits: Sequence[Any]) -> dict[str, np.ndarray]:
+def joint_examples(splits: Sequence[Any]) -> dict[str, Any]:
     """All tasks' examples in one data set: ``inputs``, ``labels`` and ``task``, the task's number.
 
     Args:
@@ -24,14 +24,21 @@ def joint_examples(splits: Sequence[Any]) -> dict[str, np.ndarray]:
     if not len(splits):
         raise ValueError("splits is empty; give at least one task's examples")
     pairs = [examples(split) for split in splits]
-    kinds = {(np.shape(x)[1:], str(np.asarray(x).dtype)) for x, _ in pairs}
+    kinds = {(np.shape(x)[1:], str(x.dtype)) for x, _ in pairs}
     if len(kinds) != 1:
         raise ValueError(f"inputs have the shapes and dtypes {sorted(kinds)}; expected one kind")
     return {
-        "inputs": np.concatenate([np.asarray(x) for x, _ in pairs]),
+        "inputs": _joined([x for x, _ in pairs]),
         "labels": np.concatenate([y for _, y in pairs]).astype(np.int32),
         "task": np.repeat(np.arange(len(pairs), dtype=np.int32), [len(y) for _, y in pairs]),
     }
+
+
+def _joined(inputs: Sequence[Any]) -> Any:
+    """One after the other; inputs that stay on disk join themselves."""
+    if all(hasattr(x, "joined") for x in inputs):
+        return inputs[0].joined(inputs[1:])
+    return np.concatenate([np.asarray(x) for x in inputs])
 
 
 def joint_loss(

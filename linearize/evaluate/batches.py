@@ -101,11 +101,23 @@ def split_batches(inputs: PyTree, batch_size: int, *, balanced: bool = False) ->
     elif n < batch_size:
         batch_size = min(batch_size, 1 << (n - 1).bit_length())
     resident = sum(leaf.nbytes for leaf in jax.tree.leaves(args)) <= RESIDENT_BYTES
-    items = []
-    for start in range(0, n, batch_size):
-        item = window(args, start, batch_size)
-        items.append(jax.device_put(item) if resident else item)
-    return Batches(items, n)
+    windows = Windows(args, batch_size, n)
+    return Batches([jax.device_put(item) for item in windows] if resident else windows, n)
+
+
+class Windows(Sequence[tuple[PyTree, ...]]):
+    """The batches of a data set, each cut when it is asked for: what is on disk stays there."""
+
+    def __init__(self, args: tuple[PyTree, ...], batch_size: int, n: int) -> None:
+        self._args, self._starts, self._size = args, range(0, n, batch_size), batch_size
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[i] for i in range(len(self))[at]]
+        return window(self._args, self._starts[at], self._size)
 
 
 def as_arguments(inputs: PyTree) -> tuple[PyTree, ...]:
@@ -119,10 +131,13 @@ def window(inputs: PyTree, start: int, size: int) -> PyTree:
 
 
 def _window(leaf: Array | np.ndarray, *, start: int, size: int, n: int) -> Array | np.ndarray:
-    if start + size <= n and isinstance(leaf, np.ndarray):
+    on_device = isinstance(
+        leaf, jax.Array
+    )  # else in memory, mapped from disk, or read when indexed
+    if start + size <= n and not on_device:
         return leaf[start : start + size]
     rows = np.minimum(np.arange(start, start + size), n - 1)
-    return leaf[rows] if isinstance(leaf, np.ndarray) else jnp.take(leaf, rows, axis=0)
+    return jnp.take(leaf, rows, axis=0) if on_device else leaf[rows]
 
 
 def outputs(

@@ -5,9 +5,9 @@ The examples form one endless stream: a permutation of the data set, then anothe
 the step alone, nothing is dropped at the end of an epoch, and resuming needs no iterator's state.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -17,6 +17,43 @@ from linearize.train.mesh import Placement
 from linearize.types import Array, PyTree
 
 _WINDOW_BYTES = 4 << 20
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """Data that are too large for arrays, or made as they are used: batches by step.
+
+    What a step is given must be a function of the arguments of :meth:`batches` and of the step
+    alone, so that a run that is resumed goes on bitwise as if it had not been stopped.
+    """
+
+    @property
+    def examples(self) -> int:
+        """How many make an epoch."""
+        ...
+
+    @property
+    def columns(self) -> Mapping[str, np.ndarray]:
+        """The entries that are arrays in memory, such as ``labels``: (examples, ...)."""
+        ...
+
+    @property
+    def spec(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape of one example and dtype of each entry of a batch."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides the batches, but for the arguments of :meth:`batches`."""
+        ...
+
+    def batches(self, batch_size: int, seed: int, first: int) -> Iterator[PyTree]:
+        """The batches of steps ``first``, ``first + 1``, ... without end: arrays (B, ...)."""
+        ...
+
+
+Data = Mapping[str, PyTree] | Loader
+"""What a run is trained on."""
 
 
 @lru_cache(maxsize=4)
@@ -45,16 +82,40 @@ def rows(examples: int, batch_size: int, seed: int, first: int, count: int) -> n
 
 
 def size(data: Mapping[str, PyTree]) -> int:
-    """Bytes of a data set."""
+    """Bytes of a data set in memory."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(data))
 
 
-def check(data: Mapping[str, PyTree]) -> int:
+def entries(data: Data, batch_size: int) -> dict[str, PyTree]:
+    """Shapes and dtypes of a batch, by role."""
+
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        return jax.ShapeDtypeStruct((batch_size, *np.shape(leaf)[1:]), dtype)
+
+    if isinstance(data, Loader):
+        return {
+            name: jax.ShapeDtypeStruct((batch_size, *inner), jax.dtypes.canonicalize_dtype(dtype))
+            for name, (inner, dtype) in data.spec.items()
+        }
+    return jax.tree.map(shape, dict(data))
+
+
+def labels(data: Data) -> Any:
+    """The entry ``labels`` of all examples; None where there is none."""
+    return (data.columns if isinstance(data, Loader) else data).get("labels")
+
+
+def check(data: Data) -> int:
     """The number of examples.
 
     Raises:
         ValueError: no entries, no examples, or entries that disagree in their number.
     """
+    if isinstance(data, Loader):
+        if not data.examples:
+            raise ValueError("data holds no examples; is the training split empty?")
+        return data.examples
     lengths = {n: np.shape(a)[0] if np.ndim(a) else None for n, a in tree.flatten(data).items()}
     if not lengths:
         raise ValueError("data has no entries; expected arrays such as 'inputs' and 'labels'")
@@ -93,6 +154,38 @@ class Resident:
     def until_window_ends(self, step: int) -> int:
         """How many steps from ``step`` on the present window still covers."""
         return self.length - step % self.length
+
+
+class Loaded:
+    """A loader's batches, the next one sent while the device works."""
+
+    def __init__(self, data: Loader, batch_size: int, seed: int, place: Placement) -> None:
+        self.examples = check(data)
+        self._data, self._batch_size, self._seed, self._place = data, batch_size, seed, place
+        self._next: tuple[int, Any] | None = None
+        self._iterator: Iterator[PyTree] | None = None
+        self._at = 0
+
+    def batch(self, step: int) -> PyTree:
+        """The batch of a step, on the device."""
+        if self._next is not None and self._next[0] == step:
+            return self._next[1]
+        if self._iterator is None or step != self._at:
+            self.close()
+            self._iterator = self._data.batches(self._batch_size, self._seed, step)
+        self._at = step + 1
+        return jax.device_put(dict(next(self._iterator)), self._place.batch)
+
+    def prepare(self, step: int) -> None:
+        """Take and send a batch ahead of its step."""
+        self._next = (step, self.batch(step))
+
+    def close(self) -> None:
+        """Stop what makes batches ahead."""
+        close = getattr(self._iterator, "close", None)
+        self._iterator = None
+        if close is not None:
+            close()
 
 
 class Streamed:

@@ -67,7 +67,7 @@ class FineTuned:
 def fine_tune(
     f: Apply,
     params0: Params,
-    data: Mapping[str, PyTree],
+    data: feed.Data,
     *,
     regime: str,
     loss: Loss | None = None,
@@ -92,7 +92,7 @@ def fine_tune(
         f: ``f(params, *inputs) -> outputs``.
         params0: θ0, never changed; frozen leaves cost no tangent.
         data: arrays that share axis 0, by role: ``inputs``, ``labels`` (int), and what the loss
-            may want.
+            may want; or a :class:`linearize.train.feed.Loader`, which makes batches of them.
         regime: ``"nonlinear"`` trains f(x; θ0 + τ), ``"linear"`` trains f(x; θ0) + Jτ.
         loss: ``loss(outputs, batch) -> (B,)``, averaged over the batch; cross-entropy of
             ``readout(outputs)`` against ``batch["labels"]`` by default.
@@ -171,7 +171,7 @@ class _Setting:
     place: Placement
     arrays: list[Array]
     params0: Params
-    data: Mapping[str, PyTree]
+    data: feed.Data
     trainable: tuple[str, ...]
     base: str
     total: int
@@ -182,7 +182,7 @@ class _Setting:
         cls,
         f: Apply,
         params0: Params,
-        data: Mapping[str, PyTree],
+        data: feed.Data,
         regime: str,
         loss: Loss | None,
         readout: Callable | None,
@@ -198,11 +198,12 @@ class _Setting:
             raise ValueError(f"regime={regime!r}; expected {' or '.join(REGIMES)}{also}{hint}")
         examples = feed.check(data)
         wanted = [*inputs, *(() if loss is not None or augment is not None else ("labels",))]
-        missing = [name for name in wanted if name not in data] if augment is None else []
+        there = feed.entries(data, 1)
+        missing = [name for name in wanted if name not in there] if augment is None else []
         if missing:
             raise ValueError(
                 f"data has no entry {', '.join(map(repr, missing))}; it has "
-                f"{', '.join(map(repr, data))}"
+                f"{', '.join(map(repr, there))}"
             )
         if loss is not None and readout is not None:
             raise ValueError(
@@ -271,7 +272,7 @@ class _Setting:
 def _check_loss(
     recipe: Recipe,
     params0: Params,
-    data: Mapping[str, PyTree],
+    data: feed.Data,
     arrays: list[Array],
     batch_size: int,
     augment: Callable | None,
@@ -285,31 +286,21 @@ def _check_loss(
         logits = outputs if functions["readout"] is None else functions["readout"](outputs)
         return recipe.examples(functions, outputs, batch), logits
 
-    batch = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            (batch_size, *np.shape(leaf)[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
-        ),
-        dict(data),
-    )
-    if not recipe.own_loss and "labels" in batch:
-        labels = data["labels"]
-        if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.ndim != 1:
-            raise ValueError(
-                f"data['labels'] is {labels.dtype}{list(labels.shape)}; expected one integer an "
-                "example (or give a loss of your own)"
-            )
+    batch, labels = feed.entries(data, batch_size), feed.labels(data)
+    scored = not recipe.own_loss and labels is not None
+    if scored and (not jnp.issubdtype(labels.dtype, jnp.integer) or labels.ndim != 1):
+        raise ValueError(
+            f"data['labels'] is {labels.dtype}{list(labels.shape)}; expected one integer an "
+            "example (or give a loss of your own)"
+        )
     got, logits = jax.eval_shape(measures, params0, batch, jax.random.key(0))
     if got["loss"].shape != (batch_size,):
         raise ValueError(
             f"loss gives shape {got['loss'].shape} for a batch of {batch_size}; expected one value "
             f"an example, ({batch_size},), which is averaged here"
         )
-    if not recipe.own_loss and "labels" in data:
-        low, high, classes = (
-            int(np.min(data["labels"])),
-            int(np.max(data["labels"])),
-            logits.shape[-1],
-        )
+    if scored:
+        low, high, classes = int(np.min(labels)), int(np.max(labels)), logits.shape[-1]
         if low < 0 or high >= classes:
             raise ValueError(
                 f"data['labels'] lie in {low}..{high}, but the logits have {classes} classes "
@@ -348,6 +339,8 @@ class _Run:
             if self.checkpoints is not None:
                 stack.callback(self.checkpoints.close)
             self._prepare()
+            if isinstance(self.feed, feed.Loaded):
+                stack.callback(self.feed.close)
             start = self._restore()
             path = None if self.directory is None else self.directory.path
             self.recorder = Recorder(path, start, self.config.tensorboard)
@@ -385,8 +378,10 @@ class _Run:
         self.programs: Programs = programs(
             setting.recipe, place, (treedef, tuple(leaves)), config.steps_per_call
         )
-        self.feed: feed.Resident | feed.Streamed
-        if feed.size(setting.data) <= config.device_bytes:
+        self.feed: feed.Resident | feed.Streamed | feed.Loaded
+        if isinstance(setting.data, feed.Loader):
+            self.feed = feed.Loaded(setting.data, config.batch_size, config.seed, place)
+        elif feed.size(setting.data) <= config.device_bytes:
             self.feed = feed.Resident(
                 setting.data, config.batch_size, config.seed, self.total, place
             )
@@ -434,7 +429,7 @@ class _Run:
     def _advance(self, step: int) -> int:
         """Dispatch the next call; how many steps it takes."""
         count = 1
-        if isinstance(self.feed, feed.Streamed):
+        if not isinstance(self.feed, feed.Resident):
             batch = self.feed.batch(step)
             self.state, metrics = self.programs.step(self.state, self.fixed, batch)
             if step + 1 < self.total:

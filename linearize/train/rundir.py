@@ -19,6 +19,7 @@ from typing import Any
 
 from linearize import io, tree
 from linearize.task_vector import TaskVector
+from linearize.train import feed
 from linearize.train.errors import RunDirectoryError, RunMismatchError
 from linearize.train.lock import exclusive, guarded
 
@@ -150,8 +151,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def data_fingerprint(data: Mapping[str, Any], whole_below: int = 1 << 30) -> str:
+def data_fingerprint(data: feed.Data, whole_below: int = 1 << 30) -> str:
     """A fingerprint of a data set; of 4,096 evenly spaced examples where it is larger."""
+    if isinstance(data, feed.Loader):
+        return f"{data.examples} examples, {data.fingerprint}"
     flat = tree.flatten(dict(data))
     length = len(next(iter(flat.values())))
     if sum(leaf.nbytes for leaf in flat.values()) > whole_below:
