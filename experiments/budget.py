@@ -197,6 +197,7 @@ def compiled_bytes(config: CompareConfig, regime: Regime) -> tuple[int, int]:
     _, _, (update, arguments) = gradient_step(config, regime)
     compiled = jax.jit(update, donate_argnums=(0, 1)).lower(*arguments).compile()
     memory = compiled.memory_analysis()
+    assert memory is not None
     return memory.argument_size_in_bytes, memory.temp_size_in_bytes
 
 

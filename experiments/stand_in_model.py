@@ -81,9 +81,13 @@ def _save(folder: Path, seed: int, torch: Any, transformers: Any) -> None:
     )
     model = transformers.CLIPModel(config)
     with torch.no_grad():
+        # transformers draws so narrowly that all images and all sentences would be alike
+        for name, parameter in model.named_parameters():
+            if name.endswith("token_embedding.weight"):
+                parameter.normal_()
+            elif parameter.ndim > 1:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
         model.logit_scale.fill_(LOGIT_SCALE)
-        # transformers' draw of 0.02 would make all sentences alike
-        model.text_model.embeddings.token_embedding.weight.normal_(std=1.0)
     model.save_pretrained(folder)
     transformers.CLIPImageProcessor(
         size={"shortest_edge": VISION["image_size"]}, crop_size=VISION["image_size"]

@@ -91,7 +91,7 @@ class HeadConfig:
     class_names: str | None = None
     """A TOML file of what sentences call the classes, in place of OpenAI's (text heads)."""
     tokenizer: str | None = None
-    """A folder or repository that holds the tokenizer, if it is not ``model.weights`` (text heads)."""
+    """A folder or repository that holds the tokenizer, where ``model.weights`` does not."""
     shots: int = 10
     """Labelled training examples a class."""
     temperature: float = 20.0

@@ -138,4 +138,4 @@ def text_features(text: TextEncoder, tokens: Array, *, batch: int = 64) -> Array
     chunks = [
         f(text.params, jnp.asarray(x, jnp.int32)) for x in padded.reshape(-1, size, host.shape[1])
     ]
-    return jnp.concatenate(chunks)[: len(host)]
+    return jnp.asarray(np.concatenate([np.asarray(x) for x in chunks])[: len(host)])

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from linearize import assets, io, tree
-from linearize.models.heads import Head, normalize
+from linearize.models.heads import Head
 from linearize.models.text import TextEncoder, text_features
 from linearize.models.tokenizer import Tokenizer
-from linearize.types import Array
 
 _VERSION = 1
 """Raised whenever the way from sentences to a head changes, so that older heads are not read."""
 
 
-def zero_shot_head(class_features: Sequence[Array], logit_scale: float) -> Head:
+def zero_shot_head(class_features: Sequence[ArrayLike], logit_scale: float) -> Head:
     """The head of features of sentences; an image's features are normalised too.
 
     Args:
@@ -38,14 +38,15 @@ def zero_shot_head(class_features: Sequence[Array], logit_scale: float) -> Head:
     >>> head.kernel.shape, head.normalize
     ((3, 2), True)
     """
-    widths = {x.shape[-1] if x.ndim == 2 and len(x) else None for x in class_features}
+    shapes = [np.shape(x) for x in class_features]
+    widths = {shape[1] if len(shape) == 2 and shape[0] else None for shape in shapes}
     if len(class_features) < 2 or len(widths) != 1 or None in widths:
         raise ValueError(
             f"class_features has {len(class_features)} class(es) with shapes "
-            f"{[x.shape for x in class_features[:4]]}; expected two or more of (templates, D)"
+            f"{shapes[:4]}; expected two or more of (templates, D)"
         )
-    means = jnp.stack([normalize(jnp.asarray(x)).mean(axis=0) for x in class_features])
-    return _head(normalize(means).T, logit_scale)
+    means = np.stack([_unit(np.asarray(x, np.float64)).mean(axis=0) for x in class_features])
+    return _head(_unit(means).T, logit_scale)
 
 
 def text_head(
@@ -81,14 +82,14 @@ def text_head(
     path = _path(text, tokenizer, task, class_names, templates)
     with contextlib.suppress(OSError, io.CorruptFileError, KeyError):
         found = io.load_tree(path)[0]
-        return _head(jnp.asarray(found["kernel"]), float(found["logit_scale"]))
+        return _head(found["kernel"], float(found["logit_scale"]))
     sentences = [t.replace("{}", name) for name in class_names for t in templates]
     tokens = tokenizer(sentences, text.context)
     # attention is causal: what follows the last end token need not be computed
     longest = int(np.flatnonzero(tokens.any(axis=0))[-1]) + 1
     cut = min(-8 * (-longest // 8), text.context)
     features = text_features(text, jnp.asarray(tokens[:, :cut]), batch=batch)
-    by_class = features.reshape(len(class_names), len(templates), -1)
+    by_class = np.asarray(features).reshape(len(class_names), len(templates), -1)
     head = zero_shot_head(list(by_class), text.logit_scale)
     kept = {"kernel": head.kernel, "logit_scale": np.float64(text.logit_scale)}
     with contextlib.suppress(OSError):  # a full or read-only cache costs time only
@@ -117,10 +118,14 @@ def _path(
     return assets.cache_dir() / "heads" / f"{task}-{digest}.safetensors"
 
 
-def _head(kernel: Array, logit_scale: float) -> Head:
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+def _head(kernel: np.ndarray, logit_scale: float) -> Head:
     return Head(
         center=jnp.zeros(kernel.shape[0]),
-        kernel=kernel,
+        kernel=jnp.asarray(kernel, jnp.float32),
         bias=None,
         scale=jnp.exp(jnp.asarray(logit_scale, jnp.float32)),
         normalize=True,
