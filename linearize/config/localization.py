@@ -53,7 +53,7 @@ class LocalizationConfig:
     def __post_init__(self) -> None:
         self.compare("pretrained")
         require(
-            2 <= self.points <= self.data.test, "points", self.points,
+            2 <= self.points <= (self.data.test or self.points), "points", self.points,
             f"give 2 to data.test={self.data.test} test examples a task",
         )  # fmt: skip
         good = bool(self.shares) and all(0 < s <= 1 for s in self.shares)

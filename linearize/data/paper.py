@@ -12,7 +12,7 @@ from linearize.data.originals import ORIGINALS
 from linearize.data.raw import Raw, TfdsRecords, check_rows, folder_fingerprint, index
 from linearize.data.records import SPLITS, DataError, Limits, Split, Task
 from linearize.data.stored import StoredImages, memory_mapped, readable
-from linearize.data.tfds import import_tfds, label_names
+from linearize.data.tfds import import_tfds
 from linearize.data.vision import VALIDATION, VisionSet, vision_set
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,8 @@ def load_vision(
             classes that are not the table's, an empty split, an image that does not decode.
     """
     row, reading = vision_set(name), reading or Reading()
+    if image_size is None:
+        raise DataError(f"image_size=None: images of {name!r} have many sizes; give one, say 224")
     return split_vision(
         name, row, open_vision(name, row, reading), image_size, limit, seed, reading
     )
@@ -139,11 +141,11 @@ def open_tfds(name: str, row: VisionSet, builder: Any, place: Path | None) -> Op
     Raises:
         DataError: other classes, or not array_record.
     """
-    features = builder.info.features
-    classes = tuple(features["label"].names)
+    # a builder takes the names that lie beside prepared data; one without data has TFDS's own
+    plain = import_tfds().builder(row.tfds, data_dir=str(cache_dir() / "tfds-without-data"))
+    classes = tuple(builder.info.features["label"].names)
     _check_classes(name, row, classes)
-    if place is not None:
-        _check_names(name, classes, label_names(place) or classes)
+    _check_names(name, tuple(plain.info.features["label"].names), classes)
     fingerprint = "mocked" if place is None else folder_fingerprint(place)
 
     def records(part: str, split: str) -> TfdsRecords:
@@ -192,7 +194,7 @@ def split_vision(
     name: str,
     row: VisionSet,
     opened: Opened,
-    image_size: int | None,
+    image_size: int,
     limit: Limits | int | None,
     seed: int,
     reading: Reading,
@@ -202,10 +204,6 @@ def split_vision(
     Raises:
         DataError: as :func:`load_vision`.
     """
-    if image_size is None:
-        raise DataError(
-            f"image_size=None: images of {name!r} have many sizes; give a side such as 224"
-        )
     test = opened.test if opened.test is not None else opened.train
     sources = {"train": opened.train, "validation": opened.train, "test": test}
     parts: dict[str, Split] = {}

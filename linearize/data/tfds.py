@@ -111,12 +111,6 @@ def import_tfds() -> Any:
     return tensorflow_datasets
 
 
-def label_names(folder: Path) -> tuple[str, ...]:
-    """Class names as they were when a folder was prepared; empty where it keeps none."""
-    path = folder / "label.labels.txt"
-    return tuple(path.read_text().splitlines()) if path.is_file() else ()
-
-
 def _builder(dataset: str, data_dir: str | Path | None, download: bool) -> Any:
     tfds = import_tfds()
     if (Path(dataset) / "dataset_info.json").is_file():

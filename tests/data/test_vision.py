@@ -1,0 +1,288 @@
+"""The papers' nine data sets end to end: TFDS's mocked data, and stand-ins on disk."""
+
+import dataclasses
+import io
+import json
+import logging
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import stand_in_data
+from linearize import evaluate
+from linearize.data import VISION, DataError, Limits, Reading, load_task, paper, preprocess
+from linearize.data.paper import load_vision, open_tfds, rows_of, split_vision
+from linearize.data.stored import StoredImages
+from linearize.evaluate import batches
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SIZE = 24
+SMALL = Limits(40, 30, 30)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """All nine, from their own builders."""
+    return stand_in_data.make(tmp_path_factory.mktemp("data"), per_class=3)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LINEARIZE_CACHE", str(tmp_path / "cache"))
+
+
+def decoded_by_tfds(row, data_dir, split):
+    """Pixels as TFDS decodes them and CLIP sees them, to label."""
+    source = tfds.builder(row.tfds, data_dir=str(data_dir)).as_data_source(split=split)
+    found = {}
+    for example in source:
+        image = preprocess.clip_image(preprocess.open_image(example["image"]), SIZE)
+        found[image.tobytes()] = int(example["label"])
+    return found
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_stand_ins_are_read_as_the_real_data_would_be(name, data_dir):
+    row = VISION[name]
+    task = load_task(name, image_size=SIZE, limit=SMALL, reading=Reading(data_dir))
+    assert len(task.classes) == row.classes
+    assert task.classes == tuple(tfds.builder(row.tfds).info.features["label"].names)
+    assert task.image_size == (SIZE, SIZE)
+    assert isinstance(task.test.images, np.memmap)
+    assert isinstance(task.validation.images, np.memmap)
+    assert isinstance(task.train.images, StoredImages)
+    trained = decoded_by_tfds(row, data_dir, row.train)
+    tested = decoded_by_tfds(row, data_dir, row.test) if row.test else trained
+    for split, known in (("train", trained), ("validation", trained), ("test", tested)):
+        part = getattr(task, split)
+        assert 0 < len(part) <= 40
+        for image, label in zip(part.images[:], part.labels, strict=True):
+            assert known[image.tobytes()] == label
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_mocked_data_of_each_builder_are_read(name, tmp_path):
+    row = VISION[name]
+    with tfds.testing.mock_data(num_examples=12):
+        builder = tfds.builder(row.tfds, data_dir=str(tmp_path))
+        opened = open_tfds(name, row, builder, None)
+        assert len(opened.classes) == row.classes
+        task = split_vision(name, row, opened, SIZE, None, 0, Reading(tmp_path))
+    # a mocked split has 12 examples, whichever it is
+    fixed = {"eurosat": (10, 1, 1), "resisc45": (8, 2, 2)}
+    assert tuple(task.counts.values()) == fixed.get(name, (11, 1, 12))
+    assert task.train.images[:].shape == (task.counts["train"], SIZE, SIZE, 3)
+
+
+class Sized:
+    """Records of which only the number is known."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+
+PAPERS = {
+    "cars": (7_330, 814, 8_041),
+    "dtd": (3_384, 376, 1_880),
+    "eurosat": (21_600, 2_700, 2_700),
+    "mnist_full": (55_000, 5_000, 10_000),
+    "resisc45": (18_900, 6_300, 6_300),
+    "sun397": (17_865, 1_985, 19_850),
+    "svhn": (68_257, 5_000, 26_032),
+    "imagenet": (1_276_167, 5_000, 50_000),
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_splits_have_the_papers_sizes_and_do_not_overlap(name, tmp_path):
+    row = VISION[name]
+    train = Sized(sum(row.counts[s] for s in row.train.split("+")))
+    test = Sized(row.counts[row.test]) if row.test else None
+    opened = paper.Opened(train, test, (), "")
+    rows = rows_of(name, row, opened, None, 0, Reading(tmp_path))
+    assert tuple(len(rows[s]) for s in ("train", "validation", "test")) == PAPERS[name]
+    parts = [rows["train"], rows["validation"], *([rows["test"]] if test is None else [])]
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(train)))
+    few = rows_of(name, row, opened, Limits(500, 100, 200), 0, Reading(tmp_path))
+    fewer = rows_of(name, row, opened, Limits(50, 10, 20), 0, Reading(tmp_path))
+    other = rows_of(name, row, opened, None, 1, Reading(tmp_path))
+    for split in rows:
+        assert set(fewer[split]) < set(few[split]) < set(rows[split])
+        assert len(fewer[split]) == len(few[split]) // 10
+    assert not np.array_equal(other["validation"], rows["validation"])
+
+
+def test_evaluation_reads_memory_maps_without_loading_them(data_dir, monkeypatch):
+    split = load_vision("eurosat", image_size=SIZE, reading=Reading(data_dir)).test
+    monkeypatch.setattr(batches, "RESIDENT_BYTES", 0)
+    cut = evaluate.batches.split_batches(split.images, 2)
+    items = list(cut.items)
+    assert all(isinstance(item[0], np.memmap) for item in items[: len(split) // 2])
+    assert all(np.shares_memory(item[0], split.images) for item in items[: len(split) // 2])
+    got = evaluate.outputs(lambda scale, x: scale * x[:, 0, 0], 2.0, split.images, 2)
+    np.testing.assert_array_equal(got, 2.0 * np.asarray(split.images)[:, 0, 0])
+
+
+def test_images_on_disk_index_as_arrays_do(data_dir):
+    images = load_vision("mnist_full", image_size=SIZE, reading=Reading(data_dir)).train.images
+    whole = np.asarray(images)
+    assert whole.shape == images.shape
+    assert whole.nbytes == images.nbytes
+    mask = np.arange(len(images)) % 3 == 0
+    for at in (0, -1, slice(2, 9, 3), np.array([4, 1]), mask):
+        np.testing.assert_array_equal(images[at], whole[at])
+    got = evaluate.outputs(lambda _, x: x.mean((1, 2, 3)), None, images, 5)
+    np.testing.assert_allclose(got, whole.mean((1, 2, 3)), rtol=1e-6)
+    both = images.joined([images])
+    np.testing.assert_array_equal(both[:], np.concatenate([whole, whole]))
+
+
+def test_evaluation_images_are_decoded_once(data_dir, monkeypatch):
+    reading = Reading(data_dir)
+    first = load_vision("eurosat", image_size=SIZE, reading=reading)
+
+    def forbidden(content):
+        raise AssertionError("decoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess, "open_image", forbidden)
+        again = load_vision("eurosat", image_size=SIZE, reading=reading)
+    expected = np.array(first.test.images)
+    np.testing.assert_array_equal(again.test.images, expected)
+    path = first.test.images.filename
+    del first, again
+    with open(path, "r+b") as file:
+        file.truncate(200)
+    repaired = load_vision("eurosat", image_size=SIZE, reading=reading)
+    np.testing.assert_array_equal(repaired.test.images, expected)
+
+
+def test_file_lists_decide_the_split_of_resisc45(data_dir, tmp_path):
+    shutil.copytree(data_dir / "resisc45", tmp_path / "data" / "resisc45")
+    lists = tmp_path / "data" / "lists"
+    lists.mkdir()
+    files = [f"train_{i:06d}.jpg" for i in range(100)]
+    for word, part in {"train": files[:60], "val": files[60:80], "test": files[80:]}.items():
+        (lists / f"resisc45-{word}.txt").write_text("\n".join(part) + "\n")
+    task = load_vision("resisc45", image_size=SIZE, reading=Reading(tmp_path / "data"))
+    assert task.counts == {"train": 60, "validation": 20, "test": 20}
+    assert sorted(task.test.labels) == sorted(i % 45 for i in range(80, 100))
+    (lists / "resisc45-val.txt").write_text("absent.jpg\n")
+    with pytest.raises(DataError, match="lists 1 files, of which 0"):
+        load_vision("resisc45", image_size=SIZE, reading=Reading(tmp_path / "data"))
+
+
+@pytest.fixture
+def original(tmp_path):
+    """GTSRB as its authors publish it: 43 classes of three images, and two for test."""
+    root = tmp_path / "data" / "gtsrb"
+    test = root / "GTSRB" / "Final_Test" / "Images"
+    test.mkdir(parents=True)
+    rows = ["Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"]
+    for number in range(43):
+        folder = root / "GTSRB" / "Training" / f"{number:05d}"
+        folder.mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (30, 40), (number, i, 7)).save(folder / f"{i:05d}_00000.ppm")
+        file = f"{42 - number:05d}.ppm"
+        Image.new("RGB", (30, 40), (number, 99, 7)).save(test / file)
+        rows.append(f"{file};30;40;0;0;30;40;{number}")
+    (root / "GT-final_test.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "data"
+
+
+def test_the_original_gtsrb_takes_the_place_of_tfds(original):
+    task = load_vision("gtsrb", image_size=SIZE, reading=Reading(original))
+    assert task.counts == {"train": 117, "validation": 12, "test": 43}
+    for split in (task.train, task.validation, task.test):
+        np.testing.assert_array_equal(split.images[:][:, 0, 0, 0], split.labels)
+    assert (np.asarray(task.test.images)[..., 1] == 99).all()
+    assert "original" in task.provenance
+    (original / "gtsrb" / "GT-final_test.csv").unlink()
+    with pytest.raises(DataError, match=r"lacks .*GT-final_test\.csv"):
+        load_vision("gtsrb", image_size=SIZE, reading=Reading(original))
+
+
+def test_what_is_not_prepared_says_the_command(tmp_path):
+    (tmp_path / "imagenet2012" / "5.0.0").mkdir(parents=True)
+    with pytest.raises(DataError) as error:
+        load_task("imagenet", image_size=SIZE, reading=Reading(tmp_path))
+    message = str(error.value)
+    assert f"python -m experiments.prepare_data imagenet --data-dir {tmp_path}" in message
+    assert "version 5.0.0 is there" in message
+    assert f"{tmp_path}/downloads/manual" in message
+    with pytest.raises(DataError, match="is not a folder"):
+        load_task("dtd", image_size=SIZE, reading=Reading(tmp_path / "absent"))
+    with pytest.raises(DataError, match="image_size=None"):
+        load_task("dtd", image_size=None, reading=Reading(tmp_path))
+    with pytest.raises(DataError, match="did you mean 'sun397'"):
+        load_vision("sun367", reading=Reading(tmp_path))
+    with pytest.raises(DataError, match="split as in the papers"):
+        load_task("dtd", image_size=SIZE, fractions=(0.5, 0.25, 0.25))
+
+
+def test_classes_that_are_not_the_tables_are_refused(data_dir, tmp_path, monkeypatch):
+    shutil.copytree(data_dir / "dtd", tmp_path / "data" / "dtd")
+    names = tmp_path / "data" / "dtd" / "3.0.1" / "label.labels.txt"
+    lines = names.read_text().splitlines()
+    names.write_text("\n".join([lines[0], "plaid", *lines[2:]]) + "\n")
+    with pytest.raises(DataError, match=r"class 1 is \('plaid',\) there and \('blotchy',\) here"):
+        load_vision("dtd", image_size=SIZE, reading=Reading(tmp_path / "data"))
+    monkeypatch.setitem(VISION, "eurosat", dataclasses.replace(VISION["eurosat"], classes=11))
+    with pytest.raises(DataError, match="10 classes and the table 11"):
+        load_vision("eurosat", image_size=SIZE, reading=Reading(data_dir))
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """EuroSAT with every tenth image cut short."""
+    folder, whole = tmp_path_factory.mktemp("damaged"), stand_in_data.encode
+    made = []
+
+    def cut(*args):
+        buffer = whole(*args)
+        made.append(None)
+        return buffer if len(made) % 10 else io.BytesIO(buffer.getvalue()[:300])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stand_in_data, "encode", cut)
+        return stand_in_data.make(folder, ("eurosat",), per_class=6)
+
+
+def test_an_image_that_does_not_decode_is_named_or_skipped_and_counted(damaged, caplog):
+    with pytest.raises(DataError, match=r"eurosat/train: example \d+ 'train_0000\d9.jpg'"):
+        load_vision("eurosat", image_size=SIZE, reading=Reading(damaged)).train.images[:]
+    with caplog.at_level(logging.WARNING):
+        task = load_vision(
+            "eurosat", image_size=SIZE, reading=Reading(damaged, on_bad_image="skip")
+        )
+    assert sum(task.skipped.values()) == 6
+    assert sum(task.counts.values()) == 54
+    assert caplog.text.count("does not decode") == 6
+    assert task.train.images[:].shape[0] == task.counts["train"]
+
+
+def test_a_split_without_examples_is_refused(data_dir):
+    row = VISION["eurosat"]
+    opened = paper.open_vision("eurosat", row, Reading(data_dir))
+    none = dataclasses.replace(opened, train=Sized(0))
+    none.train.name = "eurosat/train"
+    with pytest.raises(DataError, match="'eurosat/train' is empty"):
+        split_vision("eurosat", row, none, SIZE, None, 0, Reading(data_dir))
+
+
+def test_another_file_format_is_refused(data_dir, tmp_path):
+    shutil.copytree(data_dir / "eurosat", tmp_path / "data" / "eurosat")
+    info = tmp_path / "data" / "eurosat" / "rgb" / "2.0.0" / "dataset_info.json"
+    written = json.loads(info.read_text())
+    info.write_text(json.dumps({**written, "fileFormat": "tfrecord"}))
+    with pytest.raises(DataError, match="array_record"):
+        load_vision("eurosat", image_size=SIZE, reading=Reading(tmp_path / "data"))
