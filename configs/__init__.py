@@ -29,5 +29,8 @@ WIDTH = {
 LOCALIZATION = {
     "debug": localization.debug,
     "packaged": localization.packaged,
+    "resisc45_cars": localization.resisc45_cars,
+    "eurosat_svhn": localization.eurosat_svhn,
+    "dtd_sun397": localization.dtd_sun397,
 }
 """Presets of ``experiments.localization``, eigenfunctions of the kernel and the error beside."""
