@@ -135,14 +135,14 @@ def exact() -> CompareConfig:
 PAPER_TASKS = ("cars", "dtd", "eurosat", "gtsrb", "mnist_full", "resisc45", "sun397", "svhn")
 """The eight tasks of both task-vector papers."""
 PAPER_EPOCHS: dict[str, float] = {
-    "cars": 35,
-    "dtd": 76,
-    "eurosat": 12,
-    "gtsrb": 11,
-    "mnist_full": 5,
-    "resisc45": 15,
-    "sun397": 14,
-    "svhn": 4,
+    "cars": 35.0,
+    "dtd": 76.0,
+    "eurosat": 12.0,
+    "gtsrb": 11.0,
+    "mnist_full": 5.0,
+    "resisc45": 15.0,
+    "sun397": 14.0,
+    "svhn": 4.0,
 }
 """Passes over the training examples, about 2,000 steps each, as in the papers' public code."""
 PAPER_PAIRS = (("eurosat", "svhn"), ("dtd", "sun397"), ("cars", "resisc45"))
@@ -276,7 +276,7 @@ def clip_debug() -> CompareConfig:
         head=HeadConfig(kind="text"),
         nonlinear=recipe,
         linear=recipe,
-        epochs={"eurosat": 12, "svhn": 10, "mnist_full": 10},
+        epochs={"eurosat": 12.0, "svhn": 10.0, "mnist_full": 10.0},
         edit=EditConfig(points=6),
         map=MapConfig(pairs=(("eurosat", "svhn"),), points=7, n_eval=40),
         baselines=(),
