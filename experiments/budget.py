@@ -5,13 +5,15 @@
 
 Operations are read off jaxprs (:mod:`linearize.cost`; matrix products alone count) at the preset's
 batch and the papers' numbers of examples. Time is operations over the accelerator's peak and an
-assumed utilisation; decoding images and compiling come on top. ``--compiled`` compiles the two
-training steps for this machine, runs nothing, and tells what they hold at once. A CPU computes
-bfloat16 in float32, so that an accelerator's temporaries are about half of that.
+assumed utilisation; decoding images and compiling come on top. Memory is what the steps keep for
+their backward passes, beside parameters and optimizer. ``--compiled`` also compiles the steps for
+this machine, runs nothing, and tells what they hold at once; a CPU computes bfloat16 in float32, so
+that an accelerator's temporaries are about half of that.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -100,14 +102,8 @@ def affine_flops(config: CompareConfig) -> float:
     return cost.count_flops(passes, params, taus, batch) / config.batch_size
 
 
-def step_flops(config: CompareConfig, regime: Regime) -> float:
-    """Operations an image of the loss's gradient with respect to τ."""
-    gradient, arguments, _ = gradient_step(config, regime)
-    return cost.count_flops(gradient, *arguments) / getattr(config, regime).batch_size
-
-
-def gradient_step(config: CompareConfig, regime: Regime) -> tuple:
-    """``(gradient, arguments, update)``: the step's two halves, and its arguments' shapes."""
+def loss_of(config: CompareConfig, regime: Regime) -> tuple[Callable[..., Array], tuple]:
+    """``loss(tau, params, images, labels)`` of a training step, and its arguments' shapes."""
     f, params = encoder(config)
     recipe = getattr(config, regime)
     moved = taylor.tangent(f) if regime == "linear" else taylor.displaced(f)
@@ -120,7 +116,35 @@ def gradient_step(config: CompareConfig, regime: Regime) -> tuple:
 
     micro = recipe.batch_size // recipe.accumulate
     labels = jax.ShapeDtypeStruct((micro,), jnp.int32)
-    tau = tree.flatten(params)
+    return loss, (tree.flatten(params), params, images(config, micro), labels)
+
+
+def step_flops(config: CompareConfig, regime: Regime) -> float:
+    """Operations an image of the loss's gradient with respect to τ."""
+    loss, arguments = loss_of(config, regime)
+    return cost.count_flops(jax.grad(loss), *arguments) / arguments[-1].size
+
+
+def kept_bytes(config: CompareConfig, regime: Regime) -> int:
+    """Bytes that a step keeps from the forward for the backward pass, before XLA saves any."""
+    loss, (tau, *rest) = loss_of(config, regime)
+
+    def backward(tau: dict[str, Array], *rest: Array) -> Any:
+        return jax.vjp(lambda tau: loss(tau, *rest), tau)[1]
+
+    kept = jax.tree.leaves(jax.eval_shape(backward, tau, *rest))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
+
+
+def state_bytes(config: CompareConfig) -> int:
+    """Bytes of θ0, τ, AdamW's two moments and the gradient, all float32."""
+    return 5 * 4 * sum(leaf.size for leaf in jax.tree.leaves(encoder(config)[1]))
+
+
+def compiled_bytes(config: CompareConfig, regime: Regime) -> tuple[int, int]:
+    """Bytes of a step's arguments (θ0, τ, AdamW's state, a batch), and of its temporaries."""
+    loss, (tau, params, x, y) = loss_of(config, regime)
+    recipe = getattr(config, regime)
     transform = optim.optimizer(recipe.optim, recipe.steps)
 
     def update(tau: dict, state: optax.OptState, params: Params, x: Array, y: Array) -> tuple:
@@ -130,12 +154,10 @@ def gradient_step(config: CompareConfig, regime: Regime) -> tuple:
         return optax.apply_updates(tau, updates), state
 
     state = jax.eval_shape(transform.init, tau)
-    batch = images(config, micro)
-    return (
-        lambda tau, params, x, y: jax.grad(loss)(tau, params, x, y),
-        (tau, params, batch, labels),
-        (update, (tau, state, params, batch, labels)),
-    )
+    step = jax.jit(update, donate_argnums=(0, 1)).lower(tau, state, params, x, y)
+    memory = step.compile().memory_analysis()
+    assert memory is not None
+    return memory.argument_size_in_bytes, memory.temp_size_in_bytes
 
 
 def text_flops(config: CompareConfig) -> float:
@@ -192,15 +214,6 @@ def parts(config: CompareConfig) -> list[Part]:
     return found
 
 
-def compiled_bytes(config: CompareConfig, regime: Regime) -> tuple[int, int]:
-    """Bytes of the step's arguments (θ0, τ, AdamW's state, a batch), and of its temporaries."""
-    _, _, (update, arguments) = gradient_step(config, regime)
-    compiled = jax.jit(update, donate_argnums=(0, 1)).lower(*arguments).compile()
-    memory = compiled.memory_analysis()
-    assert memory is not None
-    return memory.argument_size_in_bytes, memory.temp_size_in_bytes
-
-
 def main(preset: str = "vit_b32", utilisation: float = 0.4, compiled: bool = False) -> None:
     """Print the table.
 
@@ -227,12 +240,16 @@ def main(preset: str = "vit_b32", utilisation: float = 0.4, compiled: bool = Fal
     table.add_row("all", "", "", f"{total / 1e15:,.1f}", f"{total / rate / 60:,.1f}")
     console.print(table)
     regimes: tuple[Regime, ...] = ("nonlinear", "linear")
-    for regime in regimes if compiled else ():
-        held, temporary = compiled_bytes(config, regime)
-        console.print(
-            f"{regime} step: {held / 1e9:.1f} GB of arguments, {temporary / 1e9:.1f} GB of "
-            f"temporaries as {jax.default_backend()} has them"
-        )
+    console.print(f"parameters, optimizer and gradient: {state_bytes(config) / 1e9:.1f} GB")
+    for regime in regimes:
+        kept = kept_bytes(config, regime)
+        console.print(f"{regime} step: {kept / 1e9:.1f} GB kept for the backward pass")
+        if compiled:
+            held, temporary = compiled_bytes(config, regime)
+            console.print(
+                f"  compiled for {jax.default_backend()}: {held / 1e9:.1f} GB of arguments, "
+                f"{temporary / 1e9:.1f} GB of temporaries"
+            )
 
 
 if __name__ == "__main__":
