@@ -178,6 +178,19 @@ def test_presets_of_the_papers(name):
     assert budget.sizes("imagenet")[1:] == (5_000, 50_000)
 
 
+def test_the_rehearsal_is_the_papers_protocol():
+    """``clip_debug`` differs from ``vit_b32`` in what is read and in sizes, not in what is done."""
+    real, rehearsal = COMPARE["vit_b32"](), COMPARE["clip_debug"]()
+    assert rehearsal.head == real.head
+    assert rehearsal.model.weights == f"{rehearsal.stand_ins}/clip"
+    assert rehearsal.data.data_dir == f"{rehearsal.stand_ins}/data"
+    assert {*rehearsal.data.tasks, rehearsal.data.control} <= {*real.data.tasks, real.data.control}
+    assert rehearsal.data.augment == real.data.augment
+    assert (rehearsal.model.scan, rehearsal.exact) == (real.model.scan, real.exact)
+    ours, theirs = rehearsal.linear.optim, real.linear.optim
+    assert dataclasses.replace(ours, lr=0, warmup=0) == dataclasses.replace(theirs, lr=0, warmup=0)
+
+
 def test_operations_of_a_preset():
     """ViT-B/32's forward pass by hand: 49 + 1 tokens, 12 blocks of width 768."""
     preset = COMPARE["vit_b32"]()
