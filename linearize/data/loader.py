@@ -8,6 +8,9 @@ import numpy as np
 
 from linearize.data.stored import StoredImages
 
+_POSITIONS = 1 << 50
+"""As good as without end; grain's own endless stream overflows at batches of one."""
+
 
 class Loader:
     """An endless stream of batches whose order and crops are functions of seed and step alone.
@@ -77,9 +80,9 @@ class Loader:
             grain.MapDataset.range(self.examples)
             .seed(seed)
             .shuffle()
-            .repeat()
+            .repeat(_POSITIONS // self.examples)
             .random_map(self.example)
-            .batch(batch_size)
+            .batch(batch_size, drop_remainder=True)
         )
         options = grain.ReadOptions(num_threads=self.workers, prefetch_buffer_size=2 * self.workers)
         iterator = iter(stream.to_iter_dataset(options))

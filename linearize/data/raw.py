@@ -36,12 +36,8 @@ class Raw(Protocol):
         """The image file's bytes, or its pixels."""
         ...
 
-    def label(self, row: int) -> int:
-        """The number of the class."""
-        ...
-
-    def file(self, row: int) -> str:
-        """The name of the image's file, where the data set keeps it."""
+    def about(self, row: int) -> tuple[int, str]:
+        """The number of the class, and the name of the image's file where the data set keeps it."""
         ...
 
 
@@ -63,18 +59,13 @@ class TfdsRecords:
         """Encoded bytes; pixels where the source decodes anyway, as a mocked one does."""
         return self.source[row][self.keys[0]]
 
-    def label(self, row: int) -> int:
-        """The number of the class."""
-        return int(self.source[row][self.keys[1]])
-
-    def file(self, row: int) -> str:
-        """From whichever text feature holds it; empty where none does."""
+    def about(self, row: int) -> tuple[int, str]:
+        """The label, and the file's name from whichever text feature holds it."""
         example = self.source[row]
-        for key in ("filename", "file_name", "id", "name"):
-            if key in example:
-                value = example[key]
-                return value.decode() if isinstance(value, bytes) else str(value)
-        return ""
+        names = (example[key] for key in ("filename", "file_name", "id", "name") if key in example)
+        name = next(names, "")
+        text = name.decode() if isinstance(name, bytes) else str(name)
+        return int(example[self.keys[1]]), text
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,13 +86,9 @@ class FolderRecords:
         """The file's bytes."""
         return (self.root / self.files[row]).read_bytes()
 
-    def label(self, row: int) -> int:
-        """The number of the class."""
-        return int(self.labels[row])
-
-    def file(self, row: int) -> str:
-        """The file's path inside the folder."""
-        return self.files[row]
+    def about(self, row: int) -> tuple[int, str]:
+        """The label and the file's path inside the folder."""
+        return int(self.labels[row]), self.files[row]
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -139,12 +126,8 @@ def index(raw: Raw, rows: np.ndarray, workers: int) -> Index:
             path.unlink(missing_ok=True)
     if isinstance(raw, FolderRecords):
         return Index(raw.labels[rows].astype(np.int32), np.array(raw.files, object)[rows])
-
-    def read(row: int) -> tuple[int, str]:
-        return raw.label(row), raw.file(row)
-
     with ThreadPoolExecutor(workers) as pool:
-        pairs = list(pool.map(read, rows.tolist(), chunksize=64))
+        pairs = list(pool.map(raw.about, rows.tolist(), chunksize=64))
     labels = np.array([label for label, _ in pairs], np.int32)
     files = np.array([file for _, file in pairs])
 
@@ -173,8 +156,9 @@ def check_rows(raw: Raw, labels: np.ndarray, rows: np.ndarray, classes: int) -> 
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(bad):
         row = int(rows[bad[0]])
+        file = raw.about(row)[1]
         raise DataError(
-            f"{raw.name}: example {row} {raw.file(row)!r} has the label {labels[bad[0]]}, not in "
+            f"{raw.name}: example {row} {file!r} has the label {labels[bad[0]]}, not in "
             f"0..{classes - 1} ({len(bad)} such examples); labels are hidden or damaged there: "
             "prepare the data set anew"
         )

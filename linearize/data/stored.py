@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class StoredImages:
 
 def _undecodable(raw: Raw, row: int, error: Exception) -> str:
     return (
-        f"{raw.name}: example {row} {raw.file(row)!r} does not decode "
+        f"{raw.name}: example {row} {raw.about(row)[1]!r} does not decode "
         f"({type(error).__name__}: {error}); prepare the data set anew, or leave such images out "
         "with on_bad_image='skip'"
     )
@@ -153,7 +153,7 @@ def readable(raw: Raw, rows: np.ndarray, workers: int) -> np.ndarray:
         bad = [int(row) for row, is_bad in zip(rows, found, strict=True) if is_bad]
         io.write_json(path, bad)
     for row in bad:
-        log.warning("%s: example %d %r does not decode; left out", raw.name, row, raw.file(row))
+        log.warning("%s: example %d %r does not decode; left out", raw.name, row, raw.about(row)[1])
     return rows[~np.isin(rows, bad)]
 
 
@@ -164,9 +164,7 @@ def _read_list(path: Path) -> list[int] | None:
         return None
 
 
-def memory_mapped(
-    images: StoredImages, progress: Callable[[int, int], None] | None = None
-) -> np.memmap:
+def memory_mapped(images: StoredImages) -> np.memmap:
     """The same images as an array on disk: decoded once, then mapped, never held in memory whole.
 
     Kept in the cache under a name that says data set, rows, size and preprocessing; written whole
@@ -174,7 +172,6 @@ def memory_mapped(
 
     Args:
         images: of one part.
-        progress: called with the images done and their number.
 
     Raises:
         DataError: an image does not decode (it is named), or the disk is too full.
@@ -202,8 +199,6 @@ def memory_mapped(
         )
         for start, pixels in images.decoded():
             target[start : start + len(pixels)] = pixels
-            if progress is not None:
-                progress(start + len(pixels), len(images))
         target.flush()
 
     atomic(path, write)
