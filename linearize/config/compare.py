@@ -17,11 +17,20 @@ class ModelConfig:
     """Side in pixels that images are resized to inside the model."""
     blocks: int | None = 6
     """How many blocks to keep, counted from the input; all where None."""
+    weights: str | None = None
+    """A folder, a file or a repository on the Hub; the packaged ones where None."""
     pretrained: bool = True
     """False draws the weights at random, from ``seed``: the control for what pre-training does."""
     seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters, τ and outputs are float32."""
+    scan: bool = False
+    """One scanned block in place of many (ViTs): compiles faster, and ``remat`` saves memory."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What ViTs' blocks keep for the backward pass: all, matrix products, or their input alone."""
 
     def __post_init__(self) -> None:
+        require(self.weights != "", "model.weights", self.weights, "give a path or a repository")
         require(self.image_size > 0, "model.image_size", self.image_size, "give a positive side")
         require(
             self.blocks is None or self.blocks > 0, "model.blocks", self.blocks, "keep at least 1"
@@ -72,16 +81,34 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """The frozen head that stands in for CLIP's text head, made at θ0 from training examples."""
+    """The frozen head: of class names, or, where there is no text tower, of training examples."""
 
-    kind: Literal["prototype", "probe"] = "prototype"
+    kind: Literal["text", "prototype", "probe"] = "prototype"
+    """The papers' zero-shot head from the text tower in ``model.weights``; few-shot prototypes of
+    features at θ0; a linear probe of all training examples there."""
+    templates: str | None = None
+    """A TOML file of sentences to use in place of the papers' (text heads)."""
+    class_names: str | None = None
+    """A TOML file of what sentences call the classes, in place of OpenAI's (text heads)."""
+    tokenizer: str | None = None
+    """A folder or repository that holds the tokenizer, where ``model.weights`` does not."""
     shots: int = 10
     """Labelled training examples a class."""
     temperature: float = 20.0
     normalize: bool = True
-    """False makes prototypes' logits affine in the features; a probe's always are."""
+    """False makes prototypes' logits affine in the features; a probe's always are, a text head's
+    never."""
 
     def __post_init__(self) -> None:
+        if self.kind == "text":
+            require(
+                self.normalize, "head.normalize", False, "text heads are of normalised features"
+            )
+        for name in ("templates", "class_names", "tokenizer"):
+            require(
+                getattr(self, name) is None or self.kind == "text",
+                f"head.{name}", getattr(self, name), "it is for head.kind='text'",
+            )  # fmt: skip
         require(self.shots > 0, "head.shots", self.shots, "give a positive count")
         require(self.temperature > 0, "head.temperature", self.temperature, "must be positive")
 
@@ -161,6 +188,9 @@ class CompareConfig:
     """Fine-tuning of f's linearization."""
     exact: ExactConfig | None = None
     """The optimum of that as one more regime; None leaves it out."""
+    epochs: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Passes over a task's training examples in both regimes, in place of their ``steps``; tasks
+    that are left out keep these."""
     trainable: str | None = None
     """Regular expression of the parameter names to train; all where None."""
     edit: EditConfig = EditConfig()
@@ -172,8 +202,17 @@ class CompareConfig:
     """Also run the two trained regimes from random weights, to see what pre-training does."""
     batch_size: int = 256
     """Examples a call in evaluation."""
+    stand_ins: str | None = None
+    """A folder to make stand-ins for weights and data in, before anything else (``clip_debug``)."""
 
     def __post_init__(self) -> None:
+        require(
+            self.head.kind != "text" or self.model.weights is not None,
+            "head.kind", "text", "its sentences need model.weights, which hold a text tower",
+        )  # fmt: skip
+        for task, passes in self.epochs.items():
+            require(task in self.data.tasks, "epochs", task, "not one of data.tasks")
+            require(0 < passes < float("inf"), f"epochs[{task!r}]", passes, "must be positive")
         require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")
         require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
         for name, recipe in (("nonlinear", self.nonlinear), ("linear", self.linear)):

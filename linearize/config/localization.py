@@ -26,6 +26,8 @@ class LocalizationConfig:
     then decides model, data, heads and training. Where None they are trained."""
     nonlinear: TrainConfig = TrainConfig()
     linear: TrainConfig = TrainConfig()
+    epochs: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Passes over a task's training examples, in place of the recipes' ``steps``."""
     trainable: str | None = None
     """Regular expression of the parameters to train and to differentiate in; all where None."""
     points: int = 48
@@ -95,6 +97,7 @@ class LocalizationConfig:
             head=self.head,
             nonlinear=self.nonlinear,
             linear=self.linear,
+            epochs=self.epochs,
             trainable=self.trainable,
             map=self.map,
             baselines=(),

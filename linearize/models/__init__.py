@@ -1,6 +1,7 @@
 """Models as ``f(params, images)``, their packaged weights, and frozen heads on their features."""
 
 from linearize.models import axes as axes
+from linearize.models import prompts as prompts
 from linearize.models import released as released
 from linearize.models.backbone import Backbone as Backbone
 from linearize.models.backbone import WeightsError as WeightsError
@@ -9,7 +10,12 @@ from linearize.models.layers import stack as stack
 from linearize.models.layers import unstack as unstack
 from linearize.models.loading import MODELS as MODELS
 from linearize.models.loading import load as load
+from linearize.models.prompts import PromptError as PromptError
 from linearize.models.text import TextEncoder as TextEncoder
 from linearize.models.text import load_text as load_text
 from linearize.models.text import text_features as text_features
-from linearize.models.text import zero_shot_head as zero_shot_head
+from linearize.models.tokenizer import Tokenizer as Tokenizer
+from linearize.models.tokenizer import TokenizerError as TokenizerError
+from linearize.models.tokenizer import load_tokenizer as load_tokenizer
+from linearize.models.zero_shot import text_head as text_head
+from linearize.models.zero_shot import zero_shot_head as zero_shot_head

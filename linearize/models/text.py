@@ -1,8 +1,7 @@
-"""CLIP's text tower, and the frozen heads that its sentences make (Radford et al. 2021, §3.1.4)."""
+"""CLIP's text tower (Radford et al. 2021, arXiv 2103.00020), apart from the encoder."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from linearize import functional, tree
 from linearize.models import clip, hf, layers
 from linearize.models.backbone import WeightsError
 from linearize.models.families import row
-from linearize.models.heads import Head, normalize
 from linearize.models.hf import configs, tables
 from linearize.models.loading import agree
 from linearize.types import Apply, Array, Params
@@ -140,38 +138,4 @@ def text_features(text: TextEncoder, tokens: Array, *, batch: int = 64) -> Array
     chunks = [
         f(text.params, jnp.asarray(x, jnp.int32)) for x in padded.reshape(-1, size, host.shape[1])
     ]
-    return jnp.concatenate(chunks)[: len(host)]
-
-
-def zero_shot_head(class_features: Sequence[Array], logit_scale: float) -> Head:
-    """The frozen head that a task's class names make, as in both task-vector papers.
-
-    Per class, the mean of the L2-normalised features of its sentences, one a template; normalised
-    again; times ``exp(logit_scale)``. No bias; an image's features are normalised too.
-
-    Args:
-        class_features: per class, features ``(templates, D)`` of :func:`text_features`.
-        logit_scale: of the :class:`TextEncoder`.
-
-    Raises:
-        ValueError: fewer than two classes, or features of differing widths.
-
-    >>> head = zero_shot_head([jnp.eye(3)[:1], jnp.eye(3)[1:2]], 0.0)
-    >>> head.kernel.shape, head.normalize
-    ((3, 2), True)
-    """
-    widths = {x.shape[-1] if x.ndim == 2 and len(x) else None for x in class_features}
-    if len(class_features) < 2 or len(widths) != 1 or None in widths:
-        raise ValueError(
-            f"class_features has {len(class_features)} class(es) with shapes "
-            f"{[x.shape for x in class_features[:4]]}; expected two or more of (templates, D)"
-        )
-    means = jnp.stack([normalize(jnp.asarray(x)).mean(axis=0) for x in class_features])
-    kernel = normalize(means).T
-    return Head(
-        center=jnp.zeros(kernel.shape[0]),
-        kernel=kernel,
-        bias=None,
-        scale=jnp.exp(jnp.asarray(logit_scale, jnp.float32)),
-        normalize=True,
-    )
+    return jnp.asarray(np.concatenate([np.asarray(x) for x in chunks])[: len(host)])

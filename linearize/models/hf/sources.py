@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -141,35 +141,76 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _download(repository: str) -> Path:
-    """The weights of a repository in the Hub's own cache, with the notes beside them."""
-    try:
-        import huggingface_hub
-        from huggingface_hub.errors import EntryNotFoundError
-    except ImportError:
-        raise ModuleNotFoundError(
-            f"{repository} is fetched with huggingface_hub: pip install huggingface_hub, or point "
-            "weights= to a folder that holds it"
-        ) from None
+def is_hub(where: str | Path) -> bool:
+    """Whether that is a repository's name on the Hub, and neither a file nor a folder here."""
+    return not Path(where).expanduser().exists() and bool(_HUB_ID.fullmatch(str(where)))
 
-    def fetch(file: str) -> Path | None:
+
+def beside(where: str | Path | Source, names: Sequence[str]) -> Path | None:
+    """The first of these files that lies beside the weights; None where none does.
+
+    Raises:
+        WeightsError: the Hub cannot be reached.
+    """
+    if not isinstance(where, Source) and is_hub(where):
+        hub = _Hub(str(where))
+        return next((path for name in names if (path := hub.fetch(name)) is not None), None)
+    path = where.path if isinstance(where, Source) else Path(where).expanduser()
+    folder = path if path.is_dir() else path.parent
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+class _Hub:
+    """A repository's files, in the Hub's own cache.
+
+    Attributes:
+        offline: why the Hub was not asked for a file that its cache does not hold, if so.
+    """
+
+    def __init__(self, repository: str) -> None:
+        self.repository = repository
+        self.offline: Exception | None = None
+
+    def fetch(self, file: str) -> Path | None:
+        """The file's path; None where there is no such file, or none in the cache while offline."""
         try:
-            return Path(huggingface_hub.hf_hub_download(repository, file))
+            import huggingface_hub
+            from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        except ImportError:
+            raise ModuleNotFoundError(
+                f"{self.repository} is fetched with huggingface_hub: pip install huggingface_hub, "
+                "or point weights= to a folder that holds it"
+            ) from None
+        try:
+            return Path(huggingface_hub.hf_hub_download(self.repository, file))
+        except LocalEntryNotFoundError as error:
+            self.offline = error
+            return None
         except EntryNotFoundError:
             return None
         except Exception as error:  # the Hub raises httpx's, requests' and its own kinds
-            raise WeightsError(
-                f"{repository} is not here and could not be fetched from the Hub "
-                f"({type(error).__name__}: {error}). Offline, fetch it elsewhere (hf download "
-                f"{repository} --local-dir FOLDER) and pass weights=FOLDER"
-            ) from error
+            raise _unreachable(self.repository, error) from error
 
+
+def _unreachable(repository: str, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{repository} is not here and could not be fetched from the Hub "
+        f"({type(error).__name__}: {error}). Offline, fetch it elsewhere (hf download "
+        f"{repository} --local-dir FOLDER) and pass weights=FOLDER"
+    )
+
+
+def _download(repository: str) -> Path:
+    """The weights of a repository in the Hub's own cache, with the notes beside them."""
+    hub = _Hub(repository)
     for note in NOTES:
-        fetch(note)
-    found = next((path for name in WEIGHTS if (path := fetch(name)) is not None), None)
+        hub.fetch(note)
+    found = next((path for name in WEIGHTS if (path := hub.fetch(name)) is not None), None)
+    if found is None and hub.offline is not None:
+        raise _unreachable(repository, hub.offline)
     if found is None:
         raise WeightsError(f"{repository} holds none of {', '.join(WEIGHTS)}")
     if found.name.endswith(".index.json"):
         for shard in sorted(set(_json(found).get("weight_map", {}).values())):
-            fetch(shard)
+            hub.fetch(shard)
     return found

@@ -1,0 +1,114 @@
+"""What a task's sentences say: templates, and what they call each class.
+
+Both are TOML files beside this one, in :data:`FOLDER`; files of one's own may stand in for them.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "prompts"
+TEMPLATES = FOLDER / "templates.toml"
+CLASS_NAMES = FOLDER / "class_names.toml"
+
+
+class PromptError(ValueError):
+    """Templates or class names that make no sentences for a task."""
+
+
+def templates(task: str, path: str | Path | None = None) -> tuple[str, ...]:
+    """A task's templates, each with one ``{}`` for the class's name.
+
+    Args:
+        task: its name; one that the file does not name takes ``default``.
+        path: a TOML file of one's own, ``task = ["a photo of a {}.", ...]`` a line.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PromptError: it is no TOML, has neither the task nor ``default``, or a template that does
+            not hold ``{}`` once.
+
+    >>> templates("sun397")
+    ('a photo of a {}.', 'a photo of the {}.')
+    """
+    where = Path(path or TEMPLATES)
+    table = _table(where)
+    if task not in table and "default" not in table:
+        raise PromptError(f"{where} has no templates for {task!r}; add {task} or default")
+    found = table.get(task, table.get("default"))
+    if not isinstance(found, list) or not found:
+        raise PromptError(f"{where}: {task} is {found!r}; expected a list of templates")
+    for template in found:
+        if not isinstance(template, str) or template.count("{}") != 1:
+            raise PromptError(f"{where}: template {template!r} of {task} must hold {{}} once")
+    return tuple(found)
+
+
+def class_names(
+    task: str, classes: Sequence[str], path: str | Path | None = None
+) -> tuple[str, ...]:
+    """What sentences call a task's classes, in the order of its labels.
+
+    Args:
+        task: its name; one that the file does not name keeps the data set's names, with
+            underscores as spaces and without SUN397's ``/a/`` in front.
+        classes: the data set's own names, by label.
+        path: a TOML file of one's own: a table for each task, from the data set's names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PromptError: it is no TOML, or the task's table has other classes than the data set; they
+            are listed.
+
+    >>> class_names("sun397", ["/a/apse/indoor", "/b/ball_pit"])
+    ('apse indoor', 'ball pit')
+    """
+    where = Path(path or CLASS_NAMES)
+    table = _table(where).get(task)
+    if table is None:
+        return tuple(_plain(name) for name in classes)
+    if not isinstance(table, Mapping):
+        raise PromptError(f"{where}: {task} is {table!r}; expected a table of class names")
+    keys = [_key(name) for name in classes]
+    ours = {_key(name): said for name, said in table.items()}
+    lost = [name for name, key in zip(classes, keys, strict=True) if key not in ours]
+    extra = [name for name in table if _key(name) not in keys]
+    if lost or extra or len(set(keys)) < len(keys):
+        raise PromptError(
+            f"the class names of {task} in {where} do not match the data set's {len(classes)} "
+            f"classes: without a name {_some(lost)}; in the file alone {_some(extra)}. Name each "
+            "class of the data set once"
+        )
+    wrong = [ours[key] for key in keys if not isinstance(ours[key], str) or not ours[key].strip()]
+    if wrong:
+        raise PromptError(f"{where}: {task} calls a class {wrong[0]!r}; expected a word or more")
+    return tuple(ours[key] for key in keys)
+
+
+def _key(name: str) -> str:
+    """Class numbers without their leading zeros: GTSRB's folders are 00000 to 00042."""
+    return str(int(name)) if name.isdecimal() else name
+
+
+def _plain(name: str) -> str:
+    bare = re.sub(r"^/\w/", "", name)
+    return (bare if bare == name else bare.replace("/", " ")).replace("_", " ")
+
+
+def _some(names: Sequence[str]) -> str:
+    return (", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")) or "none"
+
+
+def _table(path: Path) -> Mapping[str, Any]:
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read(path: Path, stamp: int) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PromptError(f"{path} is no readable TOML: {error}") from error
