@@ -200,7 +200,7 @@ def vit_b32() -> CompareConfig:
     non-linear 24.0/60.9 (*Editing Models with Task Arithmetic*), post-hoc 14.8/60.3, linear
     10.9/60.8 (from memory). Single task, others' reproductions: 90.5 non-linear, 87.3 linear.
 
-    Counted by ``experiments.budget``: 247 PFLOP a seed, 10 minutes at 40 % of an H100's peak in
+    Counted by ``experiments.budget``: 242 PFLOP a seed, 10 minutes at 40 % of an H100's peak in
     bfloat16; a linear step 5.6 TFLOP, 14 ms. Decoding 4.2 M images and compiling come on top. A
     step keeps 4.6 GB for the backward pass beside 1.8 GB of parameters, optimizer and gradient.
     """
@@ -218,7 +218,7 @@ def vit_b16() -> CompareConfig:
     target/control after negation: pre-trained 55.2/68.3, 21.3/65.4, post-hoc 10.8/64.8, linear
     11.3/64.8; single task 92.0 and 89.6.
 
-    Counted: 991 PFLOP a seed, 42 minutes; a linear step 22.4 TFLOP, 57 ms, which keeps 20.6 GB
+    Counted: 971 PFLOP a seed, 41 minutes; a linear step 22.4 TFLOP, 57 ms, which keeps 20.6 GB
     beside 1.7 GB.
     """
     return paper(openai("clip_vit_b16", "openai/clip-vit-base-patch16", "none"))
@@ -235,7 +235,7 @@ def vit_l14() -> CompareConfig:
     target/control after negation: pre-trained 64.8/75.5, 19.0/72.9, post-hoc 12.1/71.8, linear
     7.9/72.5; single task 94.1 and 92.1.
 
-    Counted: 4,606 PFLOP a seed, 3.2 hours; a linear step 104 TFLOP, 0.26 s, which keeps 16.2 GB
+    Counted: 4,514 PFLOP a seed, 3.2 hours; a linear step 104 TFLOP, 0.26 s, which keeps 16.2 GB
     beside 6.1 GB (75.6 GB without ``remat``, 3.3 GB with ``full``, 118 TFLOP).
     """
     return paper(openai("clip_vit_l14", "openai/clip-vit-large-patch14", "dots"), batch_size=128)

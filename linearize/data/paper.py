@@ -17,8 +17,8 @@ from linearize.data.vision import VALIDATION, VisionSet, vision_set
 
 log = logging.getLogger(__name__)
 
-LISTS = {"train": "train", "validation": "val", "test": "test"}
-"""The word that a split goes by in the name of a file list."""
+LISTS = ("train", "test")
+"""The splits that have a file list."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,24 +247,28 @@ def rows_of(
     if row.shares is not None and (lists := _lists(name, opened, order, reading)):
         orders = lists
     elif row.shares is not None:
-        held = [round(share * n) for share in row.shares[:0:-1]]
-        test, validation, train = np.split(order, np.cumsum(held))
+        counts = [round(share * n) for share in row.shares]
+        train, validation, test = np.split(order[: sum(counts)], np.cumsum(counts)[:2])
         orders = {"train": train, "validation": validation, "test": test}
     else:
         assert opened.test is not None
-        held_out = min(int(VALIDATION[0] * n), VALIDATION[1])
         orders = {
-            "train": order[held_out:],
-            "validation": order[:held_out],
+            **_held_out(order),
             "test": np.random.default_rng([seed, 1]).permutation(len(opened.test)),
         }
     limits = Limits.of(limit)
     return {split: np.sort(orders[split][: getattr(limits, split)]) for split in SPLITS}
 
 
+def _held_out(order: np.ndarray) -> dict[str, np.ndarray]:
+    """Training rows in two: validation is the papers' share of them."""
+    held = min(int(VALIDATION[0] * len(order)), VALIDATION[1])
+    return {"train": order[held:], "validation": order[:held]}
+
+
 def _lists(name: str, opened: Opened, order: np.ndarray, reading: Reading) -> dict[str, np.ndarray]:
     """The splits that file lists in ``data_dir/lists`` name, in the permutation's order."""
-    paths = {s: reading.folder / "lists" / f"{name}-{word}.txt" for s, word in LISTS.items()}
+    paths = {split: reading.folder / "lists" / f"{name}-{split}.txt" for split in LISTS}
     if not all(path.is_file() for path in paths.values()):
         return {}
     log.info("%s: split by the lists in %s", name, reading.folder / "lists")
@@ -278,4 +282,4 @@ def _lists(name: str, opened: Opened, order: np.ndarray, reading: Reading) -> di
                 f"{path} lists {len(wanted)} files, of which {len(orders[split])} are in "
                 f"{opened.train.name}; prepare the data set anew, or remove the list"
             )
-    return orders
+    return orders | _held_out(orders["train"])
