@@ -21,4 +21,5 @@ from linearize.config.files import to_dict as to_dict
 from linearize.config.kernel_behavior import FewShotConfig as FewShotConfig
 from linearize.config.kernel_behavior import KernelBehaviorConfig as KernelBehaviorConfig
 from linearize.config.localization import LocalizationConfig as LocalizationConfig
+from linearize.config.vectors import VectorsConfig as VectorsConfig
 from linearize.config.width import WidthConfig as WidthConfig
