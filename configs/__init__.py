@@ -1,6 +1,6 @@
 """Presets by experiment: functions that return a configuration; docstrings are the notebook."""
 
-from configs import compare, kernel_behavior, localization, width
+from configs import analyses, compare, kernel_behavior, localization, width
 
 COMPARE = {
     "debug": compare.debug,
@@ -27,3 +27,21 @@ LOCALIZATION = {
     "packaged": localization.packaged,
 }
 """Presets of ``experiments.localization``, eigenfunctions of the kernel and the error beside."""
+
+SUBSETS = {
+    "debug": analyses.subsets_debug,
+    "packaged": analyses.subsets,
+}
+"""Presets of ``experiments.subsets``, addition of every subset of the tasks."""
+
+COEFFICIENTS = {
+    "debug": analyses.coefficients_debug,
+    "packaged": analyses.coefficients,
+}
+"""Presets of ``experiments.coefficients``, globally optimal scaling coefficients."""
+
+ENSEMBLING = {
+    "debug": analyses.ensembling_debug,
+    "packaged": analyses.ensembling,
+}
+"""Presets of ``experiments.ensembling``, averaged weights against averaged logits."""

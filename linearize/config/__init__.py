@@ -4,6 +4,9 @@ The training room keeps its own (:class:`linearize.train.TrainConfig`); here are
 the way of a whole configuration to JSON and back.
 """
 
+from linearize.config.analyses import CoefficientsConfig as CoefficientsConfig
+from linearize.config.analyses import EnsemblingConfig as EnsemblingConfig
+from linearize.config.analyses import SubsetsConfig as SubsetsConfig
 from linearize.config.compare import Baseline as Baseline
 from linearize.config.compare import CompareConfig as CompareConfig
 from linearize.config.compare import DataConfig as DataConfig

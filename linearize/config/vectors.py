@@ -32,11 +32,18 @@ class VectorsConfig:
     regimes: tuple[Regime, ...] = ("nonlinear", "posthoc", "linear")
     seeds: tuple[int, ...] = (0,)
     """Each draws its own heads and data order; intervals are over them."""
+    validation: int | None = None
+    """Validation examples of each task to look at, at most; all where None."""
+    test: int | None = None
+    """Test examples of each task to look at, at most; all where None."""
     batch_size: int = 256
     """Examples a call in evaluation."""
 
     def __post_init__(self) -> None:
         self.compare()
+        for name in ("validation", "test"):
+            count = getattr(self, name)
+            require(count is None or count > 0, name, count, "give a positive number, or None")
         require(bool(self.regimes), "regimes", self.regimes, "name one regime or more")
         require(
             len(set(self.regimes)) == len(self.regimes), "regimes", self.regimes, "name each once"

@@ -13,7 +13,7 @@ which is ‖g‖² / (2 m) where the gradient is small. No α needs a model call
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol
 
 import jax
@@ -85,11 +85,12 @@ def optimal_coefficients(
     objective = _objective(terms, labels, readouts, l2)
     first = np.zeros(objective.directions) if start is None else np.asarray(start, np.float64)
     _check_point("start", first, objective.directions)
+    at = lru_cache(maxsize=4)(lambda point: objective.derivatives(np.frombuffer(point)))
     found = minimize(
-        lambda a: objective.derivatives(a)[:2],
+        lambda a: at(a.tobytes())[:2],
         first,
         jac=True,
-        hess=lambda a: objective.derivatives(a)[2],
+        hess=lambda a: at(a.tobytes())[2],
         method="trust-exact",
         options={"gtol": objective.tolerance, "maxiter": max_iterations},
     )
