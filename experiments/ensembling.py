@@ -42,7 +42,7 @@ def run(config: EnsemblingConfig, run_dir: Path, preset: str = "custom") -> Path
         results = describe(config, preset) | stack(records)
         results["seconds"] = total_seconds(records)
         results["relation"] = {r: relate(results[r]) for r in config.regimes}
-        if len(config.seeds) > 1:
+        if len(config.seeds) > 1 and config.model.pretrained:  # seeds share θ0
             path = run_dir / "across_seeds.json"
             results["across"] = kept(path, partial(across_seeds, config, tasks, run_dir))
         results["claims"] = claims.judge(results, CLAIMS)

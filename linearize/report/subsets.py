@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from linearize.report.claims import claims_table
 from linearize.report.claims import read as read_claims
@@ -41,9 +42,9 @@ class Regime:
         columns = [self.normalized[:, m, list(s)].mean(-1) for m, s in enumerate(self.subsets)]
         return np.stack(columns, -1)
 
-    def rows(self, size: int) -> list[int]:
+    def rows(self, size: int) -> NDArray[np.intp]:
         """The subsets of one size."""
-        return [m for m, subset in enumerate(self.subsets) if len(subset) == size]
+        return np.array([m for m, s in enumerate(self.subsets) if len(s) == size], np.intp)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def read(node: Node, run_dir: Path) -> Page:
 
 def by_size(results: Results) -> Plot:
     """Mean normalized accuracy against the number of tasks, own and all."""
-    numbers = np.arange(1, len(results.tasks) + 1)
+    numbers = range(1, len(results.tasks) + 1)
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 6.4 if narrow else 3.6)
@@ -147,7 +148,7 @@ def by_size(results: Results) -> Plot:
                         np.full(len(dots), k + shift), dots, s=5, color=ink, alpha=0.25, lw=0
                     )
                 ax.errorbar(
-                    numbers + shift, mean, yerr=None if np.isnan(half).all() else half, color=ink,
+                    np.array(numbers) + shift, mean, yerr=None if np.isnan(half).all() else half, color=ink,
                     marker=marker(name), ms=5, mec=PAPER, mew=0.5, elinewidth=1.2, lw=1.2,
                 )  # fmt: skip
             ax.set(xticks=numbers, title=TITLES[on], xlabel="Number of task vectors added")
@@ -171,7 +172,7 @@ def by_size(results: Results) -> Plot:
 
 def coefficients(results: Results) -> Plot:
     """The chosen α against the number of tasks."""
-    numbers = np.arange(1, len(results.tasks) + 1)
+    numbers = range(1, len(results.tasks) + 1)
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 3.2)
