@@ -61,7 +61,7 @@ def coefficients_debug() -> CoefficientsConfig:
 
     python -m experiments.coefficients debug
     """
-    return CoefficientsConfig(**setting(small()), parts=1, starts=1)
+    return CoefficientsConfig(**setting(small()), parts=2, starts=1)
 
 
 def coefficients() -> CoefficientsConfig:

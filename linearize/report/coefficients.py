@@ -80,8 +80,8 @@ class Results:
             single[regime] = child.numbers("single", (S, T), 1.0)
             alpha = child.numbers("grid/alpha", (S,))
             fits[regime, "grid", "true"] = _fit(child.child("grid"), alpha[:, None], S, T)
-            for kind in KINDS:
-                if child.has(f"fits/{kind}"):
+            for kind in list(KINDS)[1:]:
+                if kind in ("shared", "task") or child.has(f"fits/{kind}"):
                     found = child.child(f"fits/{kind}")
                     starts[regime, kind] = found.numbers("starts", (S, None))
                     for head in HEADS:

@@ -148,7 +148,8 @@ def by_size(results: Results) -> Plot:
                         np.full(len(dots), k + shift), dots, s=5, color=ink, alpha=0.25, lw=0
                     )
                 ax.errorbar(
-                    np.array(numbers) + shift, mean, yerr=None if np.isnan(half).all() else half, color=ink,
+                    np.array(numbers) + shift, mean, color=ink,
+                    yerr=None if np.isnan(half).all() else half,
                     marker=marker(name), ms=5, mec=PAPER, mew=0.5, elinewidth=1.2, lw=1.2,
                 )  # fmt: skip
             ax.set(xticks=numbers, title=TITLES[on], xlabel="Number of task vectors added")

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from linearize.io import atomic_write
 from linearize.report import (
+    analogies,
     coefficients,
     compare,
     ensembling,
@@ -29,6 +30,7 @@ PAGES: Mapping[str, Callable[[Node, Path], Page]] = {
     "subsets": subsets.read,
     "coefficients": coefficients.read,
     "ensembling": ensembling.read,
+    "analogies": analogies.read,
 }
 """By experiment, what makes a page of its results."""
 
