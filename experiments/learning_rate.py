@@ -115,17 +115,18 @@ def _ends(results: Any, regime: str, what: str) -> np.ndarray:
     return values[:, 0] - values[:, -1]
 
 
-CLAIMS: tuple[claims.Claim, ...] = tuple(
-    (
+def _hurt(regime: Regime, words: str) -> claims.Claim:
+    return (
         f"High learning rates hurt merging more than single tasks, {words} (TA, appendix)",
-        lambda r, regime=regime: _ends(r, regime, "addition") - _ends(r, regime, "single"),
+        lambda r: _ends(r, regime, "addition") - _ends(r, regime, "single"),
         "loss of accuracy from the lowest to the highest rate, after addition minus single-task",
     )
-    for regime, words in (
-        ("nonlinear", "non-linear"),
-        ("posthoc", "post-hoc"),
-        ("linear", "linear"),
-    )
+
+
+CLAIMS: tuple[claims.Claim, ...] = (
+    _hurt("nonlinear", "non-linear"),
+    _hurt("posthoc", "post-hoc"),
+    _hurt("linear", "linear"),
 )
 
 

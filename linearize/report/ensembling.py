@@ -137,7 +137,7 @@ def scatter(results: Results) -> Plot:
         count = len(results.regimes)
         fig = figure(narrow, 3.0 * count if narrow else 3.2)
         shape = (count, 1) if narrow else (1, count)
-        axes = fig.subplots(*shape, squeeze=False, sharex=True, sharey=True).flat
+        axes = list(fig.subplots(*shape, squeeze=False, sharex=True, sharey=True).flat)
         for ax, (name, regime) in zip(axes, results.regimes.items(), strict=True):
             off = ~np.eye(len(results.tasks), dtype=bool)
             x, y = (100 * regime.pairs[k].mean(0)[off] for k in ("ensemble", "average"))

@@ -16,6 +16,7 @@ from linearize.report import (
     kernel_behavior,
     localization,
     subsets,
+    sweeps,
     width,
 )
 from linearize.report.node import Node, ResultsError, read
@@ -31,6 +32,8 @@ PAGES: Mapping[str, Callable[[Node, Path], Page]] = {
     "coefficients": coefficients.read,
     "ensembling": ensembling.read,
     "analogies": analogies.read,
+    "learning_rate": sweeps.learning_rate,
+    "trajectory": sweeps.trajectory,
 }
 """By experiment, what makes a page of its results."""
 
