@@ -16,10 +16,10 @@ class SubsetsConfig(VectorsConfig):
 
     fixed: float = 0.4
     """The coefficient that is used beside the one that validation data choose."""
-    grid: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    grid: tuple[float, ...] = (0.2, 0.4, 0.7, 1.0)
     """Coefficients tried in the non-linear regime, where each costs passes; ``edit`` has those of
     the affine regimes. Ascending, with ``fixed`` among them."""
-    sample: int = 4
+    sample: int = 3
     """Subsets of each size from 3 to T − 1 that the non-linear regime is measured on; all pairs,
     singles and the whole set are always measured."""
     sample_seed: int = 0
