@@ -45,6 +45,7 @@ class AnalogiesConfig:
         require(rising, "examples", self.examples, "give positive numbers, ascending")
         for pair in self.quadruples:
             require(pair[0] != pair[1], "quadruples", pair, "give two different classes")
+        require(self.single_steps > 0, "single_steps", self.single_steps, "must be positive")
         require(0 <= self.retained <= 1, "retained", self.retained, "a share in [0, 1]")
 
     @property
