@@ -67,7 +67,8 @@ def additions(config: SubsetsConfig, evaluator: Evaluator) -> Record:
     alphas, accuracy, fixed = [], [], []
     for subset in subsets:
         own = [names[t] for t in subset]
-        log.info("seed %d: %s %s", evaluator.setting.seed, evaluator.regime, ", ".join(own))
+        if evaluator.regime == "nonlinear":  # the others take no time
+            log.info("seed %d: %s", evaluator.setting.seed, ", ".join(own))
         along = line(evaluator, subset)
         table = np.stack([along(grid, task, "validation") for task in own], -1)
         alpha = edit.search_scale(table, validation[list(subset)], grid).alpha
