@@ -121,8 +121,8 @@ def suboptimality(gradient: float, curvature: float, spread: float) -> float:
     >>> suboptimality(1e-3, 0.5, 0.0) == 1e-6, suboptimality(1.0, 0.5, 2.0)
     (True, inf)
     """
-    if curvature <= 0:
-        return 0.0 if gradient == 0 and spread == 0 else float("inf")
+    if curvature <= 0 or not np.isfinite(spread):
+        return float("inf")
     x = spread * gradient / curvature
     if x >= 1:
         return float("inf")

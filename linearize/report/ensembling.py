@@ -133,20 +133,23 @@ def read(node: Node, run_dir: Path) -> Page:
 def scatter(results: Results) -> Plot:
     """Accuracy of the average against that of the ensemble, a point an ordered pair."""
 
+    off = ~np.eye(len(results.tasks), dtype=bool)
+    shown = [r.pairs[k].mean(0)[off] for r in results.regimes.values() for k in KEYS[:2]]
+    ends = (100 * float(np.min(shown)) - 2, 100 * float(np.max(shown)) + 2)
+
     def draw(narrow: bool) -> Figure:
         count = len(results.regimes)
-        fig = figure(narrow, 3.0 * count if narrow else 3.2)
+        fig = figure(narrow, 3.4 * count if narrow else 3.7)
         shape = (count, 1) if narrow else (1, count)
         axes = list(fig.subplots(*shape, squeeze=False, sharex=True, sharey=True).flat)
         for ax, (name, regime) in zip(axes, results.regimes.items(), strict=True):
-            off = ~np.eye(len(results.tasks), dtype=bool)
             x, y = (100 * regime.pairs[k].mean(0)[off] for k in ("ensemble", "average"))
-            ends = [min(x.min(), y.min()) - 2, max(x.max(), y.max()) + 2]
             ax.plot(ends, ends, color=MUTED, lw=0.8, ls="--", zorder=1)
             ax.scatter(x, y, s=24, color=colour(name), edgecolors=PAPER, lw=0.5, zorder=3)
             rho = fixed(regime.spearman[0], 3) if np.isfinite(regime.spearman[0]) else NONE
             ax.set_title(f"{label(name)}: ρ = {rho}", fontsize=8.5)
-            ax.set_aspect("equal")
+            ax.set(xlim=ends, ylim=ends)
+            ax.set_box_aspect(1)
             ax.grid(alpha=0.6)
             if narrow or ax is axes[0]:
                 ax.set_ylabel("Averaged weights, accuracy (%)")
