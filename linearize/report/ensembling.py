@@ -132,7 +132,6 @@ def read(node: Node, run_dir: Path) -> Page:
 
 def scatter(results: Results) -> Plot:
     """Accuracy of the average against that of the ensemble, a point an ordered pair."""
-
     off = ~np.eye(len(results.tasks), dtype=bool)
     shown = [r.pairs[k].mean(0)[off] for r in results.regimes.values() for k in KEYS[:2]]
     ends = (100 * float(np.min(shown)) - 2, 100 * float(np.max(shown)) + 2)
