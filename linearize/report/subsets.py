@@ -29,17 +29,20 @@ class Regime:
     subsets: tuple[tuple[int, ...], ...]
     alphas: Floats
     """(S, M), chosen on validation data."""
-    normalized: Floats
-    """(S, M, T): accuracy at the chosen α ÷ single-task accuracy."""
+    accuracy: Floats
+    """(S, M, T), at the chosen α."""
+    single: Floats
+    """(S, T): accuracy of each task's own model, α = 1."""
     fixed: Floats
     """(S, M): mean over the subset's own tasks at the fixed α."""
     grid: tuple[float, ...]
 
-    def means(self, on: str) -> Floats:
-        """Mean normalized accuracy of each subset, on its own tasks or on all, (S, M)."""
+    def means(self, on: str, normalized: bool = True) -> Floats:
+        """Mean accuracy of each subset, on its own tasks or on all, (S, M)."""
+        values = self.accuracy / self.single[:, None] if normalized else self.accuracy
         if on == ALL:
-            return self.normalized.mean(-1)
-        columns = [self.normalized[:, m, list(s)].mean(-1) for m, s in enumerate(self.subsets)]
+            return values.mean(-1)
+        columns = [values[:, m, list(s)].mean(-1) for m, s in enumerate(self.subsets)]
         return np.stack(columns, -1)
 
     def rows(self, size: int) -> NDArray[np.intp]:
@@ -70,11 +73,11 @@ class Results:
         for name in node.mapping("subsets"):
             subsets = tuple(tuple(int(t) for t in s) for s in node.list(f"subsets/{name}"))
             M, child = len(subsets), node.child(name)
-            single = child.numbers("single", (S, T), 1.0)
             regimes[name] = Regime(
                 subsets,
                 child.numbers("alpha", (S, M)),
-                child.numbers("accuracy", (S, M, T), 1.0) / single[:, None],
+                child.numbers("accuracy", (S, M, T), 1.0),
+                child.numbers("single", (S, T), 1.0),
                 child.numbers("fixed", (S, M)),
                 tuple(float(a) for a in node.list(f"grid/{name}")),
             )
@@ -144,9 +147,8 @@ def by_size(results: Results) -> Plot:
                 shift = 0.09 * (i - (len(results.regimes) - 1) / 2)
                 for k, found in zip(numbers, by_number, strict=True):
                     dots = found.mean(0)
-                    ax.scatter(
-                        np.full(len(dots), k + shift), dots, s=5, color=ink, alpha=0.25, lw=0
-                    )
+                    at = np.full(len(dots), k + shift - 0.05)
+                    ax.scatter(at, dots, s=5, color=ink, alpha=0.35, lw=0)
                 ax.errorbar(
                     np.array(numbers) + shift, mean, color=ink,
                     yerr=None if np.isnan(half).all() else half,
@@ -207,6 +209,7 @@ def sizes(results: Results) -> Table:
     rows = []
     for name, regime in results.regimes.items():
         own, every = regime.means(OWN), regime.means(ALL)
+        absolute = regime.means(OWN, normalized=False)
         for k in range(1, len(results.tasks) + 1):
             m = regime.rows(k)
             spread = 100 * over_seeds(own[:, m].std(1, ddof=1)).mean if len(m) > 1 else np.nan
@@ -219,6 +222,7 @@ def sizes(results: Results) -> Table:
                     percent(own[:, m].mean(1)),
                     cell(float(spread), float("nan"), 1),
                     percent(every[:, m].mean(1)),
+                    percent(absolute[:, m].mean(1)),
                     percent(regime.fixed[:, m].mean(1)),
                     cell(float(alpha.mean), float(alpha.half), 2),
                 ]
@@ -226,11 +230,12 @@ def sizes(results: Results) -> Table:
     return Table(
         "sizes",
         "Normalized accuracy by number of task vectors",
-        "In %, mean over tasks and over subsets of that size. Spread: standard deviation over "
-        f"subsets, mean of seeds. {seeds_phrase(results.seeds)}{results.sampled}",
+        "In %, mean over tasks and over subsets of that size; normalized but for the accuracy. "
+        f"Spread: standard deviation over subsets, mean of seeds. {seeds_phrase(results.seeds)}"
+        f"{results.sampled}",
         (
             "Regime", "Vectors", "Subsets", "Own tasks ↑", "Spread", "All tasks ↑",
-            f"Own tasks, α = {results.fixed:g}", "α chosen",
+            "Own tasks, accuracy ↑", f"Own tasks, α = {results.fixed:g}", "α chosen",
         ),
         freeze(rows),
     )  # fmt: skip
