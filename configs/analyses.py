@@ -53,8 +53,8 @@ def subsets() -> SubsetsConfig:
 
     python -m experiments.subsets packaged --vectors runs/compare/packaged8
 
-    Normalized accuracy in % on the subset's own tasks, ± 95 % t interval: pairs 91.6 ± 1.4 (linear),
-    96.3 ± 7.8 (post-hoc); all eight 76.4 ± 2.8 and 86.8 ± 8.7. The affine regimes take about 12
+    Normalized accuracy in % on the subset's own tasks, ± 95 % t interval: pairs 91.6 ± 1.4
+    (linear), 96.3 ± 7.8 (post-hoc); all eight 76.4 ± 2.8 and 86.8 ± 8.7. The affine regimes take about 12
     minutes on two cores on a busy machine; ``--regimes posthoc linear`` leaves out the non-linear
     one, whose 52 sampled subsets are about 160,000 forward passes a seed.
     """
@@ -76,7 +76,7 @@ def coefficients() -> CoefficientsConfig:
 
     Test accuracy in % after addition of all eight, linear: α on the grid 65.9 ± 3.0, one optimal α
     64.4 ± 3.1, one per task 67.4 ± 0.4; test cross-entropy 1.47 ± 0.37, 1.34 ± 0.32, 1.16 ± 0.15.
-    ``--parts 0 --split`` leaves out the parts, which cost 3 + 16 · 2 passes of every example.
+    ``--parts 0 --split`` leaves out the parts, which cost up to 4 (1 + 2T) passes of every example.
     """
     return CoefficientsConfig(**setting(compare.packaged8()), validation=100, test=200)
 
