@@ -76,7 +76,7 @@ def coefficients() -> CoefficientsConfig:
 
     Test accuracy in % after addition of all eight, linear: α on the grid 65.9 ± 3.0, one optimal α
     64.4 ± 3.1, one per task 67.4 ± 0.4; test cross-entropy 1.47 ± 0.37, 1.34 ± 0.32, 1.16 ± 0.15.
-    ``--parts 0 --split`` leaves out the parts, which cost up to 4 (1 + 2T) passes of every example.
+    ``--parts 0 --split`` leaves out the parts, which cost up to 4 (1 + 2T) passes an example.
     """
     return CoefficientsConfig(**setting(compare.packaged8()), validation=100, test=200)
 
