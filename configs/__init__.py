@@ -1,6 +1,14 @@
 """Presets by experiment: functions that return a configuration; docstrings are the notebook."""
 
-from configs import compare, kernel_behavior, localization, width
+from configs import (
+    analogies,
+    analyses,
+    compare,
+    kernel_behavior,
+    localization,
+    sweeps,
+    width,
+)
 
 COMPARE = {
     "debug": compare.debug,
@@ -34,3 +42,39 @@ LOCALIZATION = {
     "dtd_sun397": localization.dtd_sun397,
 }
 """Presets of ``experiments.localization``, eigenfunctions of the kernel and the error beside."""
+
+SUBSETS = {
+    "debug": analyses.subsets_debug,
+    "packaged": analyses.subsets,
+}
+"""Presets of ``experiments.subsets``, addition of every subset of the tasks."""
+
+COEFFICIENTS = {
+    "debug": analyses.coefficients_debug,
+    "packaged": analyses.coefficients,
+}
+"""Presets of ``experiments.coefficients``, globally optimal scaling coefficients."""
+
+ENSEMBLING = {
+    "debug": analyses.ensembling_debug,
+    "packaged": analyses.ensembling,
+}
+"""Presets of ``experiments.ensembling``, averaged weights against averaged logits."""
+
+ANALOGIES = {
+    "debug": analogies.debug,
+    "packaged": analogies.packaged,
+}
+"""Presets of ``experiments.analogies``, sub-populations and single classes."""
+
+LEARNING_RATE = {
+    "debug": sweeps.learning_rate_debug,
+    "packaged": sweeps.learning_rate,
+}
+"""Presets of ``experiments.learning_rate``, single-task and merged accuracy by learning rate."""
+
+TRAJECTORY = {
+    "debug": sweeps.trajectory_debug,
+    "packaged": sweeps.trajectory,
+}
+"""Presets of ``experiments.trajectory``, task vectors along training."""

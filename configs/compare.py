@@ -111,6 +111,10 @@ def exact() -> CompareConfig:
     """AdamW against the optimum of linear fine-tuning: four tasks of 120 examples, three seeds.
 
     python -m experiments.compare exact
+
+    Mean of the tasks, ± 95 % t interval: loss + (1/2) ‖τ‖² on the training split 0.071 ± 0.005
+    (AdamW, 56 steps) and 0.006 ± 0.000 (optimum); test accuracy 64.9 ± 1.4 and 60.1 ± 4.1 %. 27
+    minutes of measuring on two busy cores.
     """
     return CompareConfig(
         model=ModelConfig(blocks=4),

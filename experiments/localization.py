@@ -9,7 +9,6 @@ target is the labels' one-hot rows minus their mean on the task's inputs, 0 on t
 the disentanglement error of every pair of tasks, and the rank correlation of the two.
 """
 
-import dataclasses
 import itertools
 import logging
 import math
@@ -23,17 +22,15 @@ import numpy as np
 
 import linearize as lz
 from configs import LOCALIZATION
-from experiments import protocol, relation
-from experiments.protocol import TRAINED, Evaluator, Regime, Setting
+from experiments import protocol, relation, vectors
+from experiments.protocol import Evaluator, Regime, Setting
 from experiments.records import Record, about, kept, recorded, stack, total_seconds
 from linearize import cli, evaluate, io, report, tree
-from linearize import config as configuration
-from linearize.config import CompareConfig, ConfigError, LocalizationConfig
+from linearize.config import ConfigError, LocalizationConfig
 from linearize.config.localization import Initialization
 from linearize.data import Task
 from linearize.models.heads import apply_head
 from linearize.ntk.archive import Archive
-from linearize.task_vector import TaskVector
 from linearize.train.lock import exclusive
 from linearize.types import Apply, Array, Params
 
@@ -42,7 +39,7 @@ log = logging.getLogger(__name__)
 
 def run(config: LocalizationConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
-    config = resolve(config)
+    config = vectors.resolve(config)
     cli.claim(run_dir, config)
     with exclusive(run_dir):
         tasks = protocol.load_tasks(config.compare("pretrained"))
@@ -53,23 +50,6 @@ def run(config: LocalizationConfig, run_dir: Path, preset: str = "custom") -> Pa
         results["claims"] = relation.judge(results)
         io.write_json(run_dir / "results.json", results)
         return report.write_all(run_dir)
-
-
-def resolve(config: LocalizationConfig) -> LocalizationConfig:
-    """The configuration, in the setting of the run that its task vectors are taken from.
-
-    Raises:
-        ConfigError: that run has no readable configuration, or lacks a seed or a task.
-    """
-    if config.vectors is None:
-        return config
-    theirs = configuration.load_config(CompareConfig, Path(config.vectors) / "config.json")
-    if not set(config.seeds) <= set(theirs.seeds):
-        raise ConfigError(
-            f"seeds={config.seeds}: {config.vectors} has task vectors of seeds {theirs.seeds} only"
-        )
-    setting = ("model", "data", "head", "nonlinear", "linear", "epochs", "trainable", "batch_size")
-    return dataclasses.replace(config, **{name: getattr(theirs, name) for name in setting})
 
 
 @recorded
@@ -198,7 +178,7 @@ def errors(config: LocalizationConfig, setting: Setting, regime: Regime, run_dir
     ``box`` is the mean over the search box, ``one`` the value at α = (1, 1); the paper's ξ of two
     tasks is the sum over both orders.
     """
-    evaluator = Evaluator(setting, regime, load_vectors(config, setting, regime, run_dir))
+    evaluator = Evaluator(setting, regime, vectors.load_vectors(config, setting, regime, run_dir))
     names, low, high = setting.names, *config.map.search_box
     grid = np.linspace(config.map.low, config.map.high, config.map.points)
     box = (grid >= low - 1e-9) & (grid <= high + 1e-9)
@@ -211,20 +191,6 @@ def errors(config: LocalizationConfig, setting: Setting, regime: Regime, run_dir
             found["box"][target, control] = error[np.ix_(box, box)].mean()
             found["one"][target, control] = error[one, one]
     return io.to_json(found)
-
-
-def load_vectors(
-    config: LocalizationConfig, setting: Setting, regime: Regime, run_dir: Path
-) -> Mapping[str, TaskVector]:
-    """Each task's vector: of the run that the configuration names, or trained here."""
-    trained = TRAINED[regime]
-    if config.vectors is None:
-        return protocol.task_vectors(setting, trained, run_dir)
-    folder = Path(config.vectors) / f"seed_{setting.seed}" / trained
-    try:
-        return {t: TaskVector.load(folder / t / "task_vector.safetensors") for t in setting.names}
-    except FileNotFoundError as error:
-        raise ConfigError(f"vectors={config.vectors!r}: {error}; finish that run first") from error
 
 
 def describe(config: LocalizationConfig, preset: str) -> Record:

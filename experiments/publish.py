@@ -18,7 +18,8 @@ from linearize import io
 
 TABLES = (
     *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
-    *("energies", "relation", "pairs"),
+    *("sizes", "coefficients", "certificates", "merges", "seeds", "subpopulations", "kings"),
+    *("along", "energies", "relation", "pairs"),
     *("single", "addition", "negation", "error_map", "claims", "cosine"),
 )
 RESULTS = Path("docs/results")

@@ -2,6 +2,9 @@
 
 from linearize.edit.joint import joint_examples as joint_examples
 from linearize.edit.joint import joint_loss as joint_loss
+from linearize.edit.optimal import Optimum as Optimum
+from linearize.edit.optimal import certify as certify
+from linearize.edit.optimal import optimal_coefficients as optimal_coefficients
 from linearize.edit.search import NegationSearch as NegationSearch
 from linearize.edit.search import ScaleSearch as ScaleSearch
 from linearize.edit.search import normalized_accuracy as normalized_accuracy

@@ -48,6 +48,21 @@ class AffineOutputs:
         """The same examples along some of the task vectors, in the order given."""
         return AffineOutputs(self.f0, self.jvps[np.atleast_1d(np.asarray(index))])
 
+    def along(self, basis: ArrayLike) -> "AffineOutputs":
+        """The same examples along G combinations of the T task vectors: ``Jτ @ basis``.
+
+        Args:
+            basis: (T, G); column g holds the weights of the vectors in direction g.
+
+        Raises:
+            ValueError: another number of rows than task vectors.
+        """
+        weights = np.asarray(basis, np.float64)
+        if weights.ndim != 2 or len(weights) != len(self.jvps):
+            raise ValueError(f"basis has shape {weights.shape}; expected ({len(self.jvps)}, G)")
+        moved = np.tensordot(weights.T, np.asarray(self.jvps, np.float64), 1)
+        return AffineOutputs(self.f0, moved.astype(np.asarray(self.jvps).dtype))
+
     def take(self, rows: ArrayLike) -> "AffineOutputs":
         """Some of the examples: integer rows or a slice's worth of them, in the order given."""
         rows = np.asarray(rows)

@@ -8,7 +8,17 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from linearize.io import atomic_write
-from linearize.report import compare, kernel_behavior, localization, width
+from linearize.report import (
+    analogies,
+    coefficients,
+    compare,
+    ensembling,
+    kernel_behavior,
+    localization,
+    subsets,
+    sweeps,
+    width,
+)
 from linearize.report.node import Node, ResultsError, read
 from linearize.report.page import Page, render
 from linearize.report.style import PAPER, PLAIN
@@ -18,6 +28,12 @@ PAGES: Mapping[str, Callable[[Node, Path], Page]] = {
     "kernel_behavior": kernel_behavior.read,
     "width": width.read,
     "localization": localization.read,
+    "subsets": subsets.read,
+    "coefficients": coefficients.read,
+    "ensembling": ensembling.read,
+    "analogies": analogies.read,
+    "learning_rate": sweeps.learning_rate,
+    "trajectory": sweeps.trajectory,
 }
 """By experiment, what makes a page of its results."""
 

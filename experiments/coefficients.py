@@ -1,0 +1,250 @@
+"""Globally optimal scaling coefficients: one for all tasks, one per task, one per task and part.
+
+    python -m experiments.coefficients packaged --vectors runs/compare/packaged8
+
+Where the regime is affine, Newton steps on one pass's terms find the coefficients of least
+cross-entropy on validation data. The heads' cosine normalisation makes the problem non-convex, so
+it is solved twice: through the *affine* head with the same prototypes, which is convex and predicts
+the same classes, to the global optimum with its certificate; and through the *true* head, from
+several starts. Both are measured on test data with the true head, beside the papers' protocol: one
+α for all, chosen on a grid by normalized accuracy.
+"""
+
+import dataclasses
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from configs import COEFFICIENTS
+from experiments import claims, protocol, vectors
+from experiments.compare import addition, singles
+from experiments.protocol import Evaluator, Setting
+from experiments.records import Record, about, kept, recorded, stack, total_seconds
+from linearize import cli, edit, evaluate, io, report, tree
+from linearize.config import CoefficientsConfig
+from linearize.data import Task
+from linearize.evaluate import AffineOutputs
+from linearize.models.heads import Head
+from linearize.train.lock import exclusive
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("validation", "test")
+OUTSIDE = "outside the blocks"
+
+
+def run(config: CoefficientsConfig, run_dir: Path, preset: str = "custom") -> Path:
+    """Everything from task vectors to ``report.html``, whose path is returned."""
+    config = vectors.resolve(config)
+    cli.claim(run_dir, config)
+    with exclusive(run_dir):
+        tasks = protocol.load_tasks(config.compare())
+        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
+        results = describe(config, preset) | stack(records)
+        results["seconds"] = total_seconds(records)
+        results["claims"] = claims.judge(results, CLAIMS)
+        io.write_json(run_dir / "results.json", results)
+        return report.write_all(run_dir)
+
+
+@recorded
+def measure(
+    run_dir: Path, config: CoefficientsConfig, tasks: Mapping[str, Task], seed: int
+) -> Record:
+    """One seed: every regime's coefficients and what they give, each regime kept as a file."""
+    prepared = protocol.prepare(config.compare(), tasks, seed)
+    setting = vectors.first(prepared, config.validation, config.test)
+    record: Record = {}
+    for regime in config.regimes:
+        taus = vectors.load_vectors(config, setting, regime, run_dir)
+        evaluator = vectors.evaluator(setting, regime, taus)
+        groups = parts(config) if regime in config.split else {}
+        path = run_dir / "parts" / f"{regime}.json"
+        record[regime] = kept(path, partial(fitted, config, evaluator, groups))
+    return record
+
+
+def parts(config: CoefficientsConfig) -> dict[str, str]:
+    """Patterns of the parameters' names by part: groups of consecutive blocks, and the rest."""
+    if not config.parts:
+        return {}
+    model = protocol.backbone(config.model, config.seeds[0])
+    groups = [list(g) for g in np.array_split(model.blocks, min(config.parts, len(model.blocks)))]
+    inside = "|".join(f"^{re.escape(block)}/" for block in model.blocks)
+    found = {
+        (group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"): "|".join(
+            f"^{re.escape(block)}/" for block in group
+        )
+        for group in groups
+    }
+    names = tree.select(model.params, config.trainable)
+    rest = f"^(?!{inside})"
+    return found | ({OUTSIDE: rest} if any(re.search(rest, name) for name in names) else {})
+
+
+def fitted(config: CoefficientsConfig, evaluator: Evaluator, groups: Mapping[str, str]) -> Record:
+    """Coefficients of every kind, their certificates, and what they give on both splits."""
+    setting, T = evaluator.setting, len(evaluator.taus)
+    problem = Problem.of(config, evaluator, groups)
+    grid = addition(evaluator, singles(evaluator))["alpha"]
+    P = max(len(groups), 1)
+    kinds = {"shared": np.ones((T * P, 1)), "task": np.kron(np.eye(T), np.ones((P, 1)))}
+    if groups:
+        kinds["part"] = np.kron(np.ones((T, 1)), np.eye(P))
+        kinds["task and part"] = np.eye(T * P)
+    record: Record = {
+        "single": singles(evaluator),
+        "grid": {"alpha": grid} | problem.measure(np.full(T * P, grid)),
+        "fits": {},
+    }
+    rng = np.random.default_rng([config.start_seed, setting.seed])
+    for kind, basis in kinds.items():
+        log.info("seed %d: %s, one coefficient per %s", setting.seed, evaluator.regime, kind)
+        convex = problem.fit("affine", basis, config.l2, np.zeros(basis.shape[1]))
+        at = convex.coefficients
+        starts = [np.zeros_like(at), np.full_like(at, grid), at]
+        starts += [rng.uniform(0, 1, at.shape) for _ in range(config.starts)]
+        local = [problem.fit("true", basis, config.l2, start) for start in starts]
+        best = min(local, key=lambda found: found.objective)
+        record["fits"][kind] = {
+            "affine": dataclasses.asdict(convex) | problem.measure(basis @ at),
+            "true": dataclasses.asdict(best) | problem.measure(basis @ best.coefficients),
+            "starts": [found.objective for found in local],
+        }
+    return io.to_json(record)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """The tasks' terms along all directions, their heads and labels."""
+
+    terms: Mapping[str, list[AffineOutputs]]
+    """By split, of each task: directions are parts within tasks."""
+    labels: Mapping[str, list[np.ndarray]]
+    heads: Mapping[str, list[Head]]
+    """``true`` ones, and their ``affine`` variants."""
+
+    @classmethod
+    def of(
+        cls, config: CoefficientsConfig, evaluator: Evaluator, groups: Mapping[str, str]
+    ) -> "Problem":
+        """One seed's and regime's problem; by part where there are groups."""
+        setting = evaluator.setting
+        along = [evaluator]
+        if groups:
+            restricted = (
+                {name: tau.select(pattern) for name, tau in evaluator.taus.items()}
+                for pattern in groups.values()
+            )
+            along = [vectors.evaluator(setting, evaluator.regime, taus) for taus in restricted]
+        terms = {s: [directions(along, task, s) for task in setting.names] for s in SPLITS}
+        labels = {s: [setting.split(t, s).labels for t in setting.names] for s in SPLITS}
+        true = [setting.padded[task] for task in setting.names]
+        return cls(terms, labels, {"true": true, "affine": affine_heads(config, setting)})
+
+    def fit(self, head: str, basis: np.ndarray, l2: float, start: np.ndarray) -> edit.Optimum:
+        """The best coefficients on validation data, in the span of a basis."""
+        tied = [each.along(basis) for each in self.terms["validation"]]
+        return edit.optimal_coefficients(
+            tied, self.labels["validation"], self.heads[head], l2=l2, start=start
+        )
+
+    def measure(self, coefficients: np.ndarray) -> dict[str, Any]:
+        """Cross-entropy and accuracy of each task, on both splits, with the true heads."""
+        found: dict[str, Any] = {}
+        for split in SPLITS:
+            sets = zip(self.terms[split], self.labels[split], self.heads["true"], strict=True)
+            rows = [scored(*each, coefficients) for each in sets]
+            found[split] = dict(zip(("cross_entropy", "accuracy"), np.transpose(rows), strict=True))
+        return found
+
+
+def scored(
+    terms: AffineOutputs, labels: np.ndarray, head: Head, coefficients: np.ndarray
+) -> tuple[float, float]:
+    """Cross-entropy and accuracy of one data set."""
+    logits = evaluate.grid_logits(terms, coefficients[None], head)[0].astype(np.float64)
+    entropy = logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    return float(entropy.mean()), float((logits.argmax(1) == labels).mean())
+
+
+def directions(evaluators: Sequence[Evaluator], task: str, split: str) -> AffineOutputs:
+    """Terms on one split along every vector of every evaluator, evaluators within vectors."""
+    found = [evaluator.terms(task, split) for evaluator in evaluators]
+    jvps = np.stack([np.asarray(each.jvps) for each in found], 1)  # (T, P, N, D)
+    return AffineOutputs(found[0].f0, jvps.reshape(-1, *jvps.shape[2:]))
+
+
+def affine_heads(config: CoefficientsConfig, setting: Setting) -> list[Head]:
+    """Each task's head without normalisation: the same prototypes, and the same predictions."""
+    plain = dataclasses.replace(config.head, normalize=False)
+    whole = dataclasses.replace(config.compare(), head=plain)
+    model = protocol.backbone(config.model, setting.seed)
+    return [
+        protocol.make_head(whole, model, setting.tasks[name], setting.seed)
+        for name in setting.names
+    ]
+
+
+def describe(config: CoefficientsConfig, preset: str) -> Record:
+    """What was run, on what, by which versions."""
+    return about("coefficients", preset, config) | {
+        "model": protocol.describe_model(config.model, config.seeds[0]),
+        "tasks": list(config.data.tasks),
+        "parts": list(parts(config)) if config.split else [],
+        "split": list(config.split),
+    }
+
+
+def _mean(results: claims.Results, regime: str, kind: str, what: str, head: str = "true") -> Any:
+    found = results[regime]["grid"] if kind == "grid" else results[regime]["fits"][kind][head]
+    return np.mean(np.asarray(found["test"][what], float), -1)
+
+
+def _pair(regime: str, words: str) -> tuple[claims.Claim, ...]:
+    return (
+        (
+            f"A coefficient for each task lowers cross-entropy on test data, {words}",
+            lambda r: (
+                _mean(r, regime, "shared", "cross_entropy")
+                - _mean(r, regime, "task", "cross_entropy")
+            ),
+            "optimal shared α minus optimal α per task, nats",
+        ),
+        (
+            f"A coefficient for each task is more accurate than the papers' shared α, {words}",
+            lambda r: _mean(r, regime, "task", "accuracy") - _mean(r, regime, "grid", "accuracy"),
+            "optimal per task minus α on the grid, test accuracy, mean of tasks",
+        ),
+        (
+            f"Coefficients by task and part lower it further, {words}",
+            lambda r: (
+                _mean(r, regime, "task", "cross_entropy")
+                - _mean(r, regime, "task and part", "cross_entropy")
+            ),
+            "optimal per task minus per task and part, nats on test data",
+        ),
+    )
+
+
+CLAIMS: tuple[claims.Claim, ...] = (
+    *_pair("linear", "linear"),
+    *_pair("posthoc", "post-hoc"),
+)
+
+
+def present(command: cli.Command[CoefficientsConfig]) -> None:
+    """Run, print the tables, say where the report is."""
+    page = run(command.config, command.run_dir, command.preset)
+    report.read_page(command.run_dir).print()
+    print(f"report: {page}")
+
+
+if __name__ == "__main__":
+    cli.launch("coefficients", COEFFICIENTS, present)

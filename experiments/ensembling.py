@@ -1,0 +1,238 @@
+"""Averaging weights against ensembling outputs, of pairs of tasks, of all tasks, and of seeds.
+
+    python -m experiments.ensembling packaged --vectors runs/compare/packaged8
+
+For every two task vectors: accuracy on each of the two tasks of the model with averaged weights,
+θ0 + ½ (τ1 + τ2), and of the ensemble that averages the two models' logits (*Editing Models with
+Task Arithmetic*, appendix). In the tangent space features are equal and, where the head is affine,
+so are logits; a head that normalises leaves a difference. Then the same task's vectors of several
+seeds: their cosine, and the accuracy of their average.
+"""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs import ENSEMBLING
+from experiments import claims, protocol, vectors
+from experiments.protocol import Evaluator, Regime, Setting
+from experiments.records import Record, about, kept, recorded, stack, total_seconds
+from linearize import cli, edit, evaluate, io, report
+from linearize.config import EnsemblingConfig
+from linearize.data import Task
+from linearize.evaluate import rank_correlation
+from linearize.models.heads import apply_head
+from linearize.task_vector import TaskVector
+from linearize.train.lock import exclusive
+
+log = logging.getLogger(__name__)
+
+
+def run(config: EnsemblingConfig, run_dir: Path, preset: str = "custom") -> Path:
+    """Everything from task vectors to ``report.html``, whose path is returned."""
+    config = vectors.resolve(config)
+    cli.claim(run_dir, config)
+    with exclusive(run_dir):
+        tasks = protocol.load_tasks(config.compare())
+        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
+        results = describe(config, preset) | stack(records)
+        results["seconds"] = total_seconds(records)
+        results["relation"] = {r: relate(results[r]) for r in config.regimes}
+        if len(config.seeds) > 1 and config.model.pretrained:  # seeds share θ0
+            path = run_dir / "across_seeds.json"
+            results["across"] = kept(path, partial(across_seeds, config, tasks, run_dir))
+        results["claims"] = claims.judge(results, CLAIMS)
+        io.write_json(run_dir / "results.json", results)
+        return report.write_all(run_dir)
+
+
+@recorded
+def measure(
+    run_dir: Path, config: EnsemblingConfig, tasks: Mapping[str, Task], seed: int
+) -> Record:
+    """One seed: every regime's accuracies, each regime kept as a file."""
+    prepared = protocol.prepare(config.compare(), tasks, seed)
+    setting = vectors.first(prepared, config.validation, config.test)
+    record: Record = {}
+    for regime in config.regimes:
+        taus = vectors.load_vectors(config, setting, regime, run_dir)
+        evaluator = vectors.evaluator(setting, regime, taus)
+        record[regime] = kept(run_dir / "parts" / f"{regime}.json", partial(compared, evaluator))
+    return record
+
+
+def compared(evaluator: Evaluator) -> Record:
+    """Accuracy on each task (row) of both merges of its model with another task's (column).
+
+    ``agreement`` is the share of test examples on which the two merges predict the same class. The
+    diagonal holds the single models, and ``all`` the merges of all tasks.
+    """
+    names = evaluator.setting.names
+    T = len(names)
+    pairs = {key: np.ones((T, T)) for key in ("average", "ensemble", "agreement")}
+    every = {key: np.zeros(T) for key in pairs}
+    for i, task in enumerate(names):
+        log.info("seed %d: %s merges on %s", evaluator.setting.seed, evaluator.regime, task)
+        labels = evaluator.setting.split(task, "test").labels
+        alone = logits(evaluator, task, np.eye(T))
+        weights = np.array([(np.eye(T)[i] + np.eye(T)[j]) / 2 for j in range(T)])
+        merged = logits(evaluator, task, np.concatenate([weights, np.full((1, T), 1 / T)]))
+        for j in range(T):
+            found = scores(merged[j], (alone[i] + alone[j]) / 2, labels)
+            for key, value in found.items():
+                pairs[key][i, j] = value
+        for key, value in scores(merged[T], alone.mean(0), labels).items():
+            every[key][i] = value
+    return io.to_json({"pairs": pairs, "all": every})
+
+
+def scores(average: np.ndarray, ensemble: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy of two sets of logits, and how often they predict alike."""
+    left, right = average.argmax(-1), ensemble.argmax(-1)
+    return {
+        "average": float((left == labels).mean()),
+        "ensemble": float((right == labels).mean()),
+        "agreement": float((left == right).mean()),
+    }
+
+
+def logits(evaluator: Evaluator, task: str, points: np.ndarray) -> np.ndarray:
+    """One task's logits on its test examples at each point (P, T): (P, N, C)."""
+    setting, head = evaluator.setting, evaluator.setting.heads[task]
+    if evaluator.regime != "nonlinear":
+        return evaluate.grid_logits(evaluator.terms(task, "test"), points, head)
+    images = setting.split(task, "test").images
+    taus = list(evaluator.taus.values())
+    found = []
+    for point in points:
+        moved = edit.add([float(a) * tau for a, tau in zip(point, taus, strict=True) if a])
+        found.append(features(setting, moved, images))
+    return np.stack([np.asarray(apply_head(head, each)) for each in found])
+
+
+def features(setting: Setting, tau: TaskVector, images: np.ndarray) -> Any:
+    """The moved model's features."""
+    moved = tau.apply_to(setting.params0)
+    return evaluate.outputs(setting.f, moved, images, setting.config.batch_size)
+
+
+def relate(regime: Mapping[str, Any]) -> Record:
+    """Correlation over ordered pairs of the two merges' accuracies.
+
+    Pearson's r of each seed; Spearman's ρ of the means over seeds with the interval over tasks.
+    """
+    average, ensemble = (np.asarray(regime["pairs"][key], float) for key in ("average", "ensemble"))
+    off = ~np.eye(average.shape[-1], dtype=bool)
+    r = [np.corrcoef(a[off], e[off])[0, 1] for a, e in zip(average, ensemble, strict=True)]
+    found = rank_correlation(average.mean(0), ensemble.mean(0))
+    return io.to_json({"pearson": r, "spearman": found._asdict()})
+
+
+def across_seeds(config: EnsemblingConfig, tasks: Mapping[str, Task], run_dir: Path) -> Record:
+    """The same task's vectors of all seeds, trained on other heads and in another order.
+
+    By trained regime and task: ``cosine`` (S, S) of every two seeds; accuracy with each seed's head
+    (column) of each seed's vector (``single``, rows) and of the seeds' average (``average``).
+    """
+    settings = [
+        vectors.first(
+            protocol.prepare(config.compare(), tasks, seed), config.validation, config.test
+        )
+        for seed in config.seeds
+    ]
+    found: Record = {}
+    for regime in ("nonlinear", "linear"):
+        if regime in config.regimes:
+            by_seed = [
+                vectors.load_vectors(config, s, regime, run_dir / f"seed_{s.seed}")
+                for s in settings
+            ]
+            found[regime] = stack(
+                [
+                    averaged(settings, regime, task, [taus[task] for taus in by_seed])
+                    for task in config.data.tasks
+                ]
+            )
+    return found
+
+
+def averaged(settings: list[Setting], regime: Regime, task: str, taus: list[TaskVector]) -> Record:
+    """One task's vectors of all seeds: cosines and accuracies."""
+    log.info("seeds: %s on %s", regime, task)
+    S = len(taus)
+    images, labels = (getattr(settings[0].split(task, "test"), k) for k in ("images", "labels"))
+    points = np.concatenate([np.eye(S), np.full((1, S), 1 / S)])
+    if regime == "nonlinear":
+        moved = [*taus, (1 / S) * edit.add(taus)]
+        outputs = np.stack([features(settings[0], tau, images) for tau in moved])
+    else:
+        terms = evaluate.affine_outputs(settings[0].f, settings[0].params0, taus, images, 100)
+        outputs = evaluate.grid_logits(terms, points)
+    hits = [
+        [
+            float((np.asarray(apply_head(s.heads[task], z)).argmax(-1) == labels).mean())
+            for s in settings
+        ]
+        for z in outputs
+    ]
+    return io.to_json(
+        {
+            "cosine": [[float(a.cosine(b)) for b in taus] for a in taus],
+            "single": hits[:S],
+            "average": hits[S],
+        }
+    )
+
+
+def describe(config: EnsemblingConfig, preset: str) -> Record:
+    """What was run, on what, by which versions."""
+    return about("ensembling", preset, config) | {
+        "model": protocol.describe_model(config.model, config.seeds[0]),
+        "tasks": list(config.data.tasks),
+    }
+
+
+def _pairs(results: claims.Results, regime: str, key: str) -> np.ndarray:
+    """Mean over ordered pairs, (S,)."""
+    values = np.asarray(results[regime]["pairs"][key], float)
+    off = ~np.eye(values.shape[-1], dtype=bool)
+    return values[:, off].mean(-1)
+
+
+CLAIMS: tuple[claims.Claim, ...] = (
+    *(
+        (
+            f"Averaged weights are within one point of the ensemble's accuracy, {words} "
+            "(TA, appendix)",
+            lambda r, regime=regime: (
+                0.01 - np.abs(_pairs(r, regime, "average") - _pairs(r, regime, "ensemble"))
+            ),
+            "0.01 minus the absolute difference of accuracies, mean of ordered pairs",
+        )
+        for regime, words in (
+            ("nonlinear", "non-linear"),
+            ("posthoc", "post-hoc"),
+            ("linear", "linear"),
+        )
+    ),
+    (
+        "Averaging weights and ensembling agree more often in the linear regime",
+        lambda r: _pairs(r, "linear", "agreement") - _pairs(r, "nonlinear", "agreement"),
+        "share of equal predictions, linear minus non-linear",
+    ),
+)
+
+
+def present(command: cli.Command[EnsemblingConfig]) -> None:
+    """Run, print the tables, say where the report is."""
+    page = run(command.config, command.run_dir, command.preset)
+    report.read_page(command.run_dir).print()
+    print(f"report: {page}")
+
+
+if __name__ == "__main__":
+    cli.launch("ensembling", ENSEMBLING, present)

@@ -1,0 +1,177 @@
+"""Addition of every subset of the task vectors: normalized accuracy by number of tasks.
+
+    python -m experiments.subsets packaged --vectors runs/compare/packaged8
+
+For each seed, regime and subset: α chosen on the validation examples of the subset's tasks by mean
+normalized accuracy, then the test accuracy of all tasks there; the same at one fixed α. In the
+affine regimes all 2^T − 1 subsets are algebra on one pass's terms; in the non-linear one a sample
+of them is measured, on a coarser grid (*Editing Models with Task Arithmetic*, §4.1).
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from configs import SUBSETS
+from experiments import claims, protocol, vectors
+from experiments.compare import singles
+from experiments.protocol import Evaluator, Regime
+from experiments.records import Record, about, kept, recorded, stack, total_seconds
+from linearize import cli, edit, io, report
+from linearize.config import SubsetsConfig
+from linearize.data import Task
+from linearize.train.lock import exclusive
+
+log = logging.getLogger(__name__)
+
+Subset = tuple[int, ...]
+
+
+def run(config: SubsetsConfig, run_dir: Path, preset: str = "custom") -> Path:
+    """Everything from task vectors to ``report.html``, whose path is returned."""
+    config = vectors.resolve(config)
+    cli.claim(run_dir, config)
+    with exclusive(run_dir):
+        tasks = protocol.load_tasks(config.compare())
+        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
+        results = describe(config, preset) | stack(records)
+        results["seconds"] = total_seconds(records)
+        results["claims"] = claims.judge(results, CLAIMS)
+        io.write_json(run_dir / "results.json", results)
+        return report.write_all(run_dir)
+
+
+@recorded
+def measure(run_dir: Path, config: SubsetsConfig, tasks: Mapping[str, Task], seed: int) -> Record:
+    """One seed: every regime's accuracies, each regime kept as a file."""
+    prepared = protocol.prepare(config.compare(), tasks, seed)
+    setting = vectors.first(prepared, config.validation, config.test)
+    record: Record = {}
+    for regime in config.regimes:
+        taus = vectors.load_vectors(config, setting, regime, run_dir)
+        evaluator = vectors.evaluator(setting, regime, taus)
+        path = run_dir / "parts" / f"{regime}.json"
+        record[regime] = kept(path, partial(additions, config, evaluator))
+    return record
+
+
+def additions(config: SubsetsConfig, evaluator: Evaluator) -> Record:
+    """Each task's accuracy in each subset's model, and the subset's own mean at the fixed α."""
+    subsets, grid = chosen(config, evaluator.regime)
+    names = evaluator.setting.names
+    validation, single = (np.array(singles(evaluator, s)) for s in ("validation", "test"))
+    alphas, accuracy, fixed = [], [], []
+    for subset in subsets:
+        own = [names[t] for t in subset]
+        if evaluator.regime == "nonlinear":  # the others take no time
+            log.info("seed %d: %s", evaluator.setting.seed, ", ".join(own))
+        along = line(evaluator, subset)
+        table = np.stack([along(grid, task, "validation") for task in own], -1)
+        alpha = edit.search_scale(table, validation[list(subset)], grid).alpha
+        found = np.array([along([alpha], task, "test")[0] for task in names])
+        there = found[list(subset)]
+        if alpha != config.fixed:
+            there = np.array([along([config.fixed], task, "test")[0] for task in own])
+        alphas.append(alpha)
+        accuracy.append(found)
+        fixed.append((there / single[list(subset)]).mean())
+    return io.to_json({"single": single, "alpha": alphas, "accuracy": accuracy, "fixed": fixed})
+
+
+def chosen(config: SubsetsConfig, regime: Regime) -> tuple[Sequence[Subset], np.ndarray]:
+    """The subsets and the coefficients that a regime is measured on."""
+    if regime == "nonlinear":
+        return config.sampled(), np.array(config.grid)
+    return config.subsets(), protocol.alphas(config.compare())
+
+
+def line(evaluator: Evaluator, subset: Subset) -> Callable[[ArrayLike, str, str], np.ndarray]:
+    """Accuracy along one subset's sum: ``(alphas (A,), task, split) -> (A,)``."""
+    names = [evaluator.setting.names[t] for t in subset]
+    if evaluator.regime != "nonlinear":
+        return lambda alphas, task, split: evaluator(dict.fromkeys(names, alphas), task, split)
+    total = edit.add([evaluator.taus[name] for name in names])
+    merged = Evaluator(evaluator.setting, "nonlinear", {"sum": total})
+    return lambda alphas, task, split: merged({"sum": alphas}, task, split)
+
+
+def describe(config: SubsetsConfig, preset: str) -> Record:
+    """What was run, on what, by which versions."""
+    return about("subsets", preset, config) | {
+        "model": protocol.describe_model(config.model, config.seeds[0]),
+        "tasks": list(config.data.tasks),
+        "fixed": config.fixed,
+        "subsets": {
+            regime: [list(subset) for subset in chosen(config, regime)[0]]
+            for regime in config.regimes
+        },
+        "grid": {regime: chosen(config, regime)[1].tolist() for regime in config.regimes},
+    }
+
+
+def by_size(results: claims.Results, regime: str, size: int, own: bool) -> np.ndarray:
+    """Mean normalized accuracy of a size's subsets, on their own tasks or on all, (S,)."""
+    accuracy = np.asarray(results[regime]["accuracy"], float)
+    normalized = accuracy / np.asarray(results[regime]["single"], float)[:, None]
+    rows = [i for i, s in enumerate(results["subsets"][regime]) if len(s) == size]
+    subsets = [results["subsets"][regime][i] for i in rows]
+    values = [
+        normalized[:, i, subset if own else slice(None)].mean(-1)
+        for i, subset in zip(rows, subsets, strict=True)
+    ]
+    return np.mean(values, 0)
+
+
+def _ahead(results: claims.Results, other: str) -> np.ndarray:
+    sizes = range(2, len(results["tasks"]) + 1)
+    gains = [by_size(results, "linear", k, True) - by_size(results, other, k, True) for k in sizes]
+    return np.mean(gains, 0)
+
+
+CLAIMS: tuple[claims.Claim, ...] = (
+    *(
+        (
+            f"Pairs keep more of their accuracy than all tasks together, {words} (TA, sec. 4.1)",
+            lambda r, regime=regime: (
+                by_size(r, regime, 2, True) - by_size(r, regime, len(r["tasks"]), True)
+            ),
+            "normalized accuracy on the subset's tasks, pairs minus all",
+        )
+        for regime, words in (("nonlinear", "non-linear"), ("linear", "linear"))
+    ),
+    *(
+        (
+            f"More task vectors serve all tasks better, {words} (TA, sec. 4.1)",
+            lambda r, regime=regime: (
+                by_size(r, regime, len(r["tasks"]), False) - by_size(r, regime, 1, False)
+            ),
+            "normalized accuracy on all tasks, all vectors minus one",
+        )
+        for regime, words in (("nonlinear", "non-linear"), ("linear", "linear"))
+    ),
+    (
+        "Linear keeps more than non-linear at every number of tasks (TAT, table 1)",
+        lambda r: _ahead(r, "nonlinear"),
+        "normalized accuracy on the subset's tasks, linear minus non-linear, mean of sizes",
+    ),
+    (
+        "Linear keeps more than post-hoc at every number of tasks (TAT, table 1)",
+        lambda r: _ahead(r, "posthoc"),
+        "normalized accuracy on the subset's tasks, linear minus post-hoc, mean of sizes",
+    ),
+)
+
+
+def present(command: cli.Command[SubsetsConfig]) -> None:
+    """Run, print the tables, say where the report is."""
+    page = run(command.config, command.run_dir, command.preset)
+    report.read_page(command.run_dir).print()
+    print(f"report: {page}")
+
+
+if __name__ == "__main__":
+    cli.launch("subsets", SUBSETS, present)

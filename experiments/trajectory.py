@@ -1,0 +1,139 @@
+"""Task vectors along training: their cosine to the final one, and what they merge to.
+
+    python -m experiments.trajectory packaged
+
+For each seed, regime and kept step: the cosine of every task's vector so far with its final one,
+its share of the final norm, single-task accuracy, and accuracy after addition with the α that
+validation data choose (*Editing Models with Task Arithmetic*, appendix).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs import TRAJECTORY
+from experiments import claims, protocol
+from experiments.learning_rate import REGIMES, summary
+from experiments.protocol import TRAINED, Evaluator, Regime, Setting
+from experiments.records import Record, about, kept, recorded, stack, total_seconds
+from linearize import cli, io, report
+from linearize.config import TrajectoryConfig
+from linearize.data import Task
+from linearize.task_vector import TaskVector
+from linearize.train.lock import exclusive
+
+
+def run(config: TrajectoryConfig, run_dir: Path, preset: str = "custom") -> Path:
+    """Everything from weights to ``report.html``, whose path is returned."""
+    cli.claim(run_dir, config)
+    with exclusive(run_dir):
+        tasks = protocol.load_tasks(config.setting)
+        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
+        results = describe(config, preset) | stack(records)
+        results["seconds"] = total_seconds(records)
+        results["claims"] = claims.judge(results, CLAIMS)
+        io.write_json(run_dir / "results.json", results)
+        return report.write_all(run_dir)
+
+
+@recorded
+def measure(
+    run_dir: Path, config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int
+) -> Record:
+    """One seed: every regime's measures, lists over steps."""
+    recipes = {
+        name: dataclasses.replace(getattr(config.setting, name), save_vectors_at=config.steps)
+        for name in ("nonlinear", "linear")
+    }
+    whole = dataclasses.replace(
+        config.setting, nonlinear=recipes["nonlinear"], linear=recipes["linear"]
+    )
+    setting = protocol.prepare(whole, tasks, seed)
+    record: Record = {}
+    for regime in REGIMES:
+        trained = TRAINED[regime]
+        final = protocol.task_vectors(setting, trained, run_dir)
+        rows = [
+            kept(
+                run_dir / "parts" / f"{regime}_{step}.json",
+                partial(at_step, setting, regime, final, run_dir / trained, step),
+            )
+            for step in steps(config, regime)
+        ]
+        record[regime] = stack(rows)
+    return record
+
+
+def steps(config: TrajectoryConfig, regime: Regime) -> tuple[int, ...]:
+    """The steps that a regime is measured at."""
+    recipe = config.setting.linear if regime == "linear" else config.setting.nonlinear
+    return (*config.steps, recipe.steps)
+
+
+def at_step(
+    setting: Setting,
+    regime: Regime,
+    final: Mapping[str, TaskVector],
+    folder: Path,
+    step: int,
+) -> Record:
+    """One regime after some steps; the last step's vectors are the final ones."""
+    taus = {
+        task: TaskVector.load(path) if path.exists() else final[task]
+        for task in setting.names
+        for path in [folder / task / "vectors" / f"step_{step}.safetensors"]
+    }
+    cosines = [float(taus[task].cosine(final[task])) for task in setting.names]
+    return {"cosine": float(np.mean(cosines))} | summary(Evaluator(setting, regime, taus))
+
+
+def describe(config: TrajectoryConfig, preset: str) -> Record:
+    """What was run, on what, by which versions."""
+    return about("trajectory", preset, config) | {
+        "model": protocol.describe_model(config.setting.model, config.seeds[0]),
+        "tasks": list(config.setting.data.tasks),
+        "along": {regime: list(steps(config, regime)) for regime in REGIMES},
+    }
+
+
+def _halfway(results: Any, regime: str, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """A measure at the last kept step in the first half, and at the end, (S,) each."""
+    along, values = results["along"][regime], np.asarray(results[regime][what], float)
+    half = max(i for i, step in enumerate(along) if i == 0 or step <= along[-1] / 2)
+    return values[:, half], values[:, -1]
+
+
+CLAIMS: tuple[claims.Claim, ...] = tuple(
+    claim
+    for regime, words in (("nonlinear", "non-linear"), ("linear", "linear"))
+    for claim in (
+        (
+            f"In half of the steps vectors are near their final direction, {words}: cosine above "
+            "0.9 (TA, appendix)",
+            lambda r, regime=regime: _halfway(r, regime, "cosine")[0] - 0.9,
+            "cosine to the final vector minus 0.9, mean of tasks",
+        ),
+        (
+            f"They merge within one point as well as the final ones, {words} (TA, appendix)",
+            lambda r, regime=regime: (
+                _halfway(r, regime, "addition")[0] - _halfway(r, regime, "addition")[1] + 0.01
+            ),
+            "accuracy after addition, after half of the steps minus at the end, plus 0.01",
+        ),
+    )
+)
+
+
+def present(command: cli.Command[TrajectoryConfig]) -> None:
+    """Run, print the tables, say where the report is."""
+    page = run(command.config, command.run_dir, command.preset)
+    report.read_page(command.run_dir).print()
+    print(f"report: {page}")
+
+
+if __name__ == "__main__":
+    cli.launch("trajectory", TRAJECTORY, present)

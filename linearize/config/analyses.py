@@ -1,0 +1,89 @@
+"""Analyses of task vectors that need no further training: subsets, coefficients, ensembling."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+
+from linearize.config.files import require
+from linearize.config.vectors import Regime, VectorsConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SubsetsConfig(VectorsConfig):
+    """Addition of every subset of the task vectors."""
+
+    fixed: float = 0.4
+    """The coefficient that is used beside the one that validation data choose."""
+    grid: tuple[float, ...] = (0.2, 0.4, 0.7, 1.0)
+    """Coefficients tried in the non-linear regime, where each costs passes; ``edit`` has those of
+    the affine regimes. Ascending, with ``fixed`` among them."""
+    sample: int = 3
+    """Subsets of each size from 3 to T − 1 that the non-linear regime is measured on; all pairs,
+    singles and the whole set are always measured."""
+    sample_seed: int = 0
+    """Decides the sample, which all seeds share."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rising = all(a < b for a, b in itertools.pairwise(self.grid))
+        require(bool(self.grid) and rising, "grid", self.grid, "give numbers, ascending")
+        require(self.fixed in self.grid, "fixed", self.fixed, f"must be one of grid={self.grid}")
+        require(self.sample > 0, "sample", self.sample, "give a positive number")
+        T = len(self.data.tasks)
+        require(T <= 12, "data.tasks", T, "2^T subsets are too many; name 12 tasks or fewer")
+
+    def subsets(self) -> tuple[tuple[int, ...], ...]:
+        """All 2^T − 1 subsets as task numbers, by size, then in order."""
+        T = len(self.data.tasks)
+        return tuple(s for k in range(1, T + 1) for s in itertools.combinations(range(T), k))
+
+    def sampled(self) -> tuple[tuple[int, ...], ...]:
+        """The subsets that the non-linear regime is measured on."""
+        T, rng = len(self.data.tasks), np.random.default_rng(self.sample_seed)
+        chosen = []
+        for k in range(1, T + 1):
+            every = list(itertools.combinations(range(T), k))
+            few = len(every) if k <= 2 else min(self.sample, math.comb(T, k))
+            rows = np.sort(rng.choice(len(every), few, replace=False))
+            chosen += [every[i] for i in rows]
+        return tuple(chosen)
+
+
+@dataclasses.dataclass(frozen=True)
+class CoefficientsConfig(VectorsConfig):
+    """Optimal scaling coefficients: one for all, one per task, one per task and part of the model.
+
+    ``regimes`` are affine ones.
+    """
+
+    regimes: tuple[Regime, ...] = ("posthoc", "linear")
+    parts: int = 3
+    """Groups of consecutive blocks that have coefficients of their own; what lies outside the
+    blocks is one more part. 0 leaves the parts out."""
+    split: tuple[Regime, ...] = ("linear",)
+    """Regimes in which coefficients by part are fitted; each part costs 1 + 2T partial passes."""
+    l2: float = 0.0
+    """Weight of a penalty (l2 / 2) ‖α‖² on the coefficients."""
+    starts: int = 3
+    """Random starts of the fit through the normalising head, beside 0, the shared α and the optimum
+    of the affine head."""
+    start_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("regimes", "split"):
+            known = all(r in ("posthoc", "linear") for r in getattr(self, name))
+            require(known, name, getattr(self, name), "only 'posthoc' and 'linear' are affine")
+        require(
+            set(self.split) <= set(self.regimes), "split", self.split,
+            f"must be among regimes={self.regimes}",
+        )  # fmt: skip
+        for name in ("parts", "l2", "starts"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "give 0 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsemblingConfig(VectorsConfig):
+    """Averaged weights against averaged logits, of pairs of tasks and of seeds."""

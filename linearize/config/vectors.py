@@ -1,0 +1,68 @@
+"""What the analyses of task vectors share: a setting, and where its task vectors come from."""
+
+import dataclasses
+from typing import Literal
+
+from linearize.config.compare import CompareConfig, DataConfig, EditConfig, HeadConfig, ModelConfig
+from linearize.config.files import require
+from linearize.train import TrainConfig
+
+Regime = Literal["nonlinear", "posthoc", "linear"]
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorsConfig:
+    """The setting of an analysis of task vectors that ``experiments.compare`` trains."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig(tasks=("mnist", "animals"))
+    """``data.control`` is loaded, and used where an analysis says so."""
+    head: HeadConfig = HeadConfig()
+    vectors: str | None = None
+    """Run directory of ``experiments.compare`` whose task vectors to use; its own configuration
+    then decides model, data, heads and training. Where None they are trained."""
+    nonlinear: TrainConfig = TrainConfig()
+    """Fine-tuning of f itself; its task vectors serve the post-hoc regime too."""
+    linear: TrainConfig = TrainConfig()
+    """Fine-tuning of f's linearization."""
+    epochs: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Passes over a task's training examples, in place of the recipes' ``steps``."""
+    trainable: str | None = None
+    """Regular expression of the parameter names to train; all where None."""
+    edit: EditConfig = EditConfig()
+    """The grid on which the scaling coefficient is searched in the affine regimes."""
+    regimes: tuple[Regime, ...] = ("nonlinear", "posthoc", "linear")
+    seeds: tuple[int, ...] = (0,)
+    """Each draws its own heads and data order; intervals are over them."""
+    validation: int | None = None
+    """Validation examples of each task to look at, at most; all where None."""
+    test: int | None = None
+    """Test examples of each task to look at, at most; all where None."""
+    batch_size: int = 256
+    """Examples a call in evaluation."""
+
+    def __post_init__(self) -> None:
+        self.compare()
+        for name in ("validation", "test"):
+            count = getattr(self, name)
+            require(count is None or count > 0, name, count, "give a positive number, or None")
+        require(bool(self.regimes), "regimes", self.regimes, "name one regime or more")
+        require(
+            len(set(self.regimes)) == len(self.regimes), "regimes", self.regimes, "name each once"
+        )
+
+    def compare(self) -> CompareConfig:
+        """The setting as ``experiments.compare`` is told it."""
+        return CompareConfig(
+            model=self.model,
+            data=self.data,
+            head=self.head,
+            nonlinear=self.nonlinear,
+            linear=self.linear,
+            epochs=self.epochs,
+            trainable=self.trainable,
+            edit=self.edit,
+            baselines=(),
+            seeds=self.seeds,
+            batch_size=self.batch_size,
+        )

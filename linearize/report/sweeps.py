@@ -1,0 +1,183 @@
+"""The pages of ``experiments.learning_rate`` and ``experiments.trajectory``: curves by regime."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from linearize.report.claims import claims_table
+from linearize.report.claims import read as read_claims
+from linearize.report.node import Floats, Node
+from linearize.report.page import Page, Section, configuration_of, facts
+from linearize.report.plot import Plot, figure, handle, legend
+from linearize.report.stats import over_seeds, seeds_phrase
+from linearize.report.style import PAPER, colour, label, marker
+from linearize.report.table import Cell, Table, freeze, number, percent
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A panel of the figure and a column of the table."""
+
+    title: str
+    axis: str
+    share: bool = True
+    """Printed in %."""
+
+
+MEASURES = {
+    "cosine": Measure("Direction", "Cosine to the final vector", share=False),
+    "single": Measure("Single task", "Accuracy (%)"),
+    "addition": Measure("After addition", "Accuracy (%)"),
+    "normalized": Measure("After addition, normalized", "Normalized accuracy (%)"),
+    "norm": Measure("Length", "‖τ‖", share=False),
+    "alpha": Measure("Scaling coefficient", "α chosen", share=False),
+}
+PANELS = ("cosine", "single", "addition", "normalized")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the pages show, checked."""
+
+    node: Node
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...]
+    along: Mapping[str, Floats]
+    """By regime, (X,): learning rates or steps."""
+    measured: Mapping[str, Mapping[str, Floats]]
+    """By regime and measure, (S, X), mean of tasks; NaN where fine-tuning diverged."""
+
+    @classmethod
+    def parse(cls, node: Node) -> "Results":
+        """Read and check.
+
+        Raises:
+            ResultsError: with the key that is missing or misshapen.
+        """
+        seeds = tuple(int(s) for s in node.list("seeds"))
+        along = {r: node.numbers(f"along/{r}", (None,)) for r in node.mapping("along")}
+        measured = {
+            regime: {
+                name: node.numbers(f"{regime}/{name}", (len(seeds), len(x)))
+                for name in MEASURES
+                if name != "cosine" or node.has(f"{regime}/cosine")
+            }
+            for regime, x in along.items()
+        }
+        return cls(node, seeds, node.names("tasks"), along, measured)
+
+    def panels(self) -> list[str]:
+        """The measures that are drawn."""
+        return [name for name in PANELS if all(name in m for m in self.measured.values())]
+
+
+def learning_rate(node: Node, run_dir: Path) -> Page:
+    """The page of a run of ``experiments.learning_rate``.
+
+    Raises:
+        ResultsError: a result file does not fit the schema.
+    """
+    tasks = len(node.list("tasks"))
+    lead = (
+        f"{tasks} tasks fine-tuned at several learning rates, {node.get('model/name')}: accuracy "
+        "of each task's own model, and of all task vectors added with the α that validation data "
+        "choose."
+    )
+    return _page(node, "Effect of the learning rate", lead, "Learning rate", log=True)
+
+
+def trajectory(node: Node, run_dir: Path) -> Page:
+    """The page of a run of ``experiments.trajectory``.
+
+    Raises:
+        ResultsError: a result file does not fit the schema.
+    """
+    tasks = len(node.list("tasks"))
+    lead = (
+        f"Task vectors of {tasks} tasks along fine-tuning, {node.get('model/name')}: their "
+        "direction, the accuracy of each task's model, and that of all vectors of the same step "
+        "added with the α that validation data choose."
+    )
+    return _page(node, "Task vectors along training", lead, "Steps", log=False)
+
+
+def _page(node: Node, title: str, lead: str, x: str, *, log: bool) -> Page:
+    results = Results.parse(node)
+    return Page(
+        title=f"{title}: {node.get('preset')}",
+        lead=lead,
+        facts=facts(
+            str(node.get("preset")),
+            node.mapping("model"),
+            results.tasks,
+            results.seeds,
+            node.get("seconds", default=None),
+        ),
+        sections=(
+            Section("claims", "Claims of the papers", (claims_table(read_claims(node)),)),
+            Section("curves", title, (curves(results, title, x, log), table(results, title, x))),
+            configuration_of(node),
+        ),
+        headlines=("along", "claims"),
+    )
+
+
+def curves(results: Results, title: str, x: str, log: bool) -> Plot:
+    """Every measure against learning rate or steps."""
+    panels = results.panels()
+
+    def draw(narrow: bool) -> Figure:
+        fig = figure(narrow, 2.5 * len(panels) if narrow else 2.7 * -(-len(panels) // 2))
+        shape = (len(panels), 1) if narrow else (-(-len(panels) // 2), 2)
+        axes = list(fig.subplots(*shape, squeeze=False).flat)
+        for ax in axes[len(panels) :]:
+            ax.set_visible(False)
+        for ax, name in zip(axes, panels, strict=False):
+            measure = MEASURES[name]
+            for regime, found in results.measured.items():
+                mean, half = over_seeds((100 if measure.share else 1) * found[name])
+                ax.errorbar(
+                    results.along[regime], mean, yerr=None if np.isnan(half).all() else half,
+                    color=colour(regime), marker=marker(regime), ms=5, mec=PAPER, mew=0.5,
+                    elinewidth=1.2, lw=1.2,
+                )  # fmt: skip
+            ax.set(title=measure.title, xlabel=x, ylabel=measure.axis)
+            if log:
+                ax.set_xscale("log")
+            ax.grid()
+        legend(fig, [handle(r) for r in results.measured], narrow)
+        return fig
+
+    return Plot(
+        "curves",
+        title,
+        f"Mean over tasks, test examples. {seeds_phrase(results.seeds)}",
+        f"Panels against {x.lower()}: {', '.join(MEASURES[p].title.lower() for p in panels)}; one "
+        "line a regime.",
+        draw,
+    )
+
+
+def table(results: Results, title: str, x: str) -> Table:
+    """Every measure at every point."""
+    shown = [n for n in MEASURES if all(n in m for m in results.measured.values())]
+    rows = []
+    for regime, found in results.measured.items():
+        for i, value in enumerate(results.along[regime]):
+            cells = [
+                percent(found[n][:, i]) if MEASURES[n].share else number(found[n][:, i], 3)
+                for n in shown
+            ]
+            rows.append([Cell(label(regime)), Cell(f"{value:g}", float(value)), *cells])
+    heads = [f"{MEASURES[n].title} (%)" if MEASURES[n].share else MEASURES[n].axis for n in shown]
+    return Table(
+        "along",
+        title,
+        f"Test accuracy, mean over tasks; normalized: ÷ single-task accuracy. "
+        f"{seeds_phrase(results.seeds)}",
+        ("Regime", x, *heads),
+        freeze(rows),
+    )

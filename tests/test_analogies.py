@@ -1,0 +1,195 @@
+"""Analogies on their smallest preset: sub-populations, curves and single classes, directly."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linearize as lz
+from configs import ANALOGIES
+from experiments import analogies, kings, populations, protocol
+from linearize import assets, cli, config, data, io, report
+from linearize.config import ConfigError
+from linearize.models.heads import apply_head
+from linearize.task_vector import TaskVector
+
+close = np.testing.assert_allclose
+DEBUG = ANALOGIES["debug"]()
+SOURCE, TARGET = DEBUG.setting.data.tasks
+A, B, C, D = f"{SOURCE}_0", f"{TARGET}_0", f"{SOURCE}_1", f"{TARGET}_1"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of one seed; the second seed's numbers are the first's, 3 % smaller."""
+    run_dir = tmp_path_factory.mktemp("runs") / "debug"
+    try:
+        tasks = protocol.load_tasks(DEBUG.setting)
+    except assets.RegistryError as error:
+        pytest.skip(f"the packages that hold the tasks are out of reach: {error}")
+    first = analogies.measure(run_dir / "seed_0", DEBUG, tasks, 0)
+    io.write_json(run_dir / "seed_1" / "record.json", jax.tree.map(lambda x: 0.97 * x, first))
+    analogies.run(DEBUG, run_dir, "debug")
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def results(finished):
+    return json.loads((finished / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def tasks(finished):
+    return protocol.load_tasks(DEBUG.setting)
+
+
+@pytest.fixture(scope="module")
+def setting(tasks):
+    four = {
+        name: populations.of(tasks[style], DEBUG.halves[half])
+        for style, half, name in ((SOURCE, 0, A), (TARGET, 0, B), (SOURCE, 1, C), (TARGET, 1, D))
+    }
+    return populations.prepare(DEBUG.setting, 0, tasks[SOURCE], four)
+
+
+def accuracy(setting, f, tau, name, split="test"):
+    examples = setting.split(name, split)
+    logits = apply_head(setting.heads[name], f(tau.apply_to(setting.params0), examples.images))
+    return (np.asarray(logits).argmax(-1) == examples.labels).mean()
+
+
+def test_writes_everything(finished, results):
+    assert {p.stem for p in (finished / "figures").glob("*.png")} == {"gains", "curve", "kings"}
+    assert {p.stem for p in (finished / "tables").glob("*.md")} == {
+        "claims", "subpopulations", "by_target", "kings",
+    }  # fmt: skip
+    assert (finished / "report.html").stat().st_size > 10_000
+    assert set(results["subpopulations"]) == {
+        f"{t}_{half} from {s}" for s, t in ((SOURCE, TARGET), (TARGET, SOURCE)) for half in (0, 1)
+    }
+
+
+@pytest.mark.parametrize("regime", DEBUG.regimes)
+def test_an_analogy_is_c_plus_b_minus_a(finished, results, setting, regime):
+    folder = finished / "seed_0" / f"{SOURCE}_to_{TARGET}" / regime
+    a, b, c, d = (
+        TaskVector.load(folder / name / "task_vector.safetensors") for name in (A, B, C, D)
+    )
+    f = setting.f if regime == "nonlinear" else lz.linearize(setting.f, setting.params0)
+    found = results["subpopulations"][f"{TARGET}_1 from {SOURCE}"]["regimes"][regime]
+    guess = lz.edit.analogy(a, b, c)
+    alpha = found["analogy"]["alpha"][0]
+    close(found["analogy"]["accuracy"][0], accuracy(setting, f, alpha * guess, D), atol=1e-6)
+    close(found["analogy"]["at one"][0], accuracy(setting, f, guess, D), atol=1e-6)
+    close(found["same style"]["at one"][0], accuracy(setting, f, b, D), atol=1e-6)
+    close(found["target"]["accuracy"][0], accuracy(setting, f, d, D), atol=1e-6)
+    close(found["pretrained"]["accuracy"][0], accuracy(setting, f, 0.0 * a, D), atol=1e-6)
+    grid = protocol.alphas(DEBUG.setting)
+    scores = [accuracy(setting, f, s * guess, D, "validation") for s in grid]
+    assert scores[list(grid).index(alpha)] == max(scores)
+
+
+def test_curves_start_where_their_models_are(results):
+    for row in results["subpopulations"].values():
+        found = row["regimes"]["nonlinear"]
+        close(row["curve"]["pretrained"][0][0], found["pretrained"]["accuracy"][0], atol=1e-6)
+        close(row["curve"]["edited"][0][0], found["analogy"]["accuracy"][0], atol=1e-6)
+        assert np.shape(row["curve"]["edited"]) == (2, 1 + len(DEBUG.examples))
+
+
+def test_populations_hold_their_classes_and_no_others(tasks, setting):
+    for name, half in ((A, 0), (D, 1)):
+        for split in populations.SPLITS:
+            found = setting.split(name, split)
+            assert set(found.labels) == set(DEBUG.halves[half])
+    whole, part = tasks[TARGET].test, setting.split(D, "test")
+    rows = np.isin(whole.labels, DEBUG.halves[1])
+    np.testing.assert_array_equal(part.images, whole.images[rows])
+    with pytest.raises(ConfigError, match=r"classes \[9\] of emoji: it has the classes 0 to 8"):
+        populations.of(tasks[SOURCE], [0, 9])
+
+
+def test_joined_styles_keep_their_images_and_shift_their_labels(tasks):
+    whole = populations.joined((tasks[SOURCE], tasks[TARGET]))
+    n = len(tasks[SOURCE].test)
+    assert len(whole.classes) == 18
+    np.testing.assert_array_equal(whole.test.labels[n:], tasks[TARGET].test.labels + 9)
+    np.testing.assert_array_equal(whole.test.images[:n], tasks[SOURCE].test.images)
+
+
+def test_an_edit_for_a_class_keeps_the_others(results):
+    """On validation data it must; the curve of what it may cost is its own test."""
+    grid = protocol.alphas(DEBUG.setting)
+
+    class Line:
+        """Accuracy on the class rises with α, that on the others falls."""
+
+        setting = dataclasses.make_dataclass("S", ["config"])(DEBUG.setting)
+
+        def __call__(self, alphas, task, split):
+            alpha = np.asarray(alphas["queen"])
+            return alpha if task == "king" else 0.8 - 0.1 * alpha
+
+        def at(self, alphas, task, split):
+            return float(self({"queen": 0.0} | alphas, task, split))
+
+    found = kings.scaled(Line(), {"queen": 1}, retained=0.95)
+    assert found["alpha"] == max(a for a in grid if 0.8 - 0.1 * a >= 0.95 * 0.8)
+    close(found["target"], found["alpha"])
+    assert kings.scaled(Line(), {}, retained=0.95)["alpha"] == 0
+    row = results["kings"]["animals & nature and food & drink"]["nonlinear"]
+    assert set(row) == set(kings.METHODS)
+
+
+def test_vectors_that_disentangle_make_the_analogy_exact():
+    """Where f is linear and vectors are class plus style, C + B − A is D."""
+    rng = np.random.default_rng(0)
+    kind, style = rng.normal(size=(2, 2, 3, 4))
+    tau = {
+        (k, s): TaskVector({"w": jnp.asarray(kind[k] + style[s])}) for k in (0, 1) for s in (0, 1)
+    }
+    guess = lz.edit.analogy(tau[0, 0], tau[0, 1], tau[1, 0])
+    close(guess.delta["w"], tau[1, 1].delta["w"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"halves": ((0, 1), (1, 2))}, "none in common"),
+        ({"halves": ((), (1, 2))}, "none in common"),
+        ({"examples": (20, 10)}, "ascending"),
+        ({"quadruples": ((2, 2),)}, "two different classes"),
+        ({"regimes": ("posthoc",)}, "regimes"),
+        ({"retained": 1.5}, "retained=1.5"),
+        ({"single_steps": 0}, "single_steps=0"),
+    ],
+)
+def test_a_configuration_that_cannot_be_run_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(DEBUG, **change)
+
+
+@pytest.mark.parametrize("name", ANALOGIES)
+def test_presets_survive_json(name):
+    preset = ANALOGIES[name]()
+    again = config.from_dict(type(preset), json.loads(json.dumps(config.to_dict(preset))))
+    assert again == preset
+    assert all(style in data.TASKS for style in preset.setting.data.tasks)
+
+
+def test_overrides_reach_the_configuration():
+    words = ["debug", "--setting.nonlinear.steps", "7", "--single-steps", "3"]
+    found = cli.parse("analogies", ANALOGIES, words).config
+    assert (found.setting.nonlinear.steps, found.single_steps) == (7, 3)
+
+
+def test_a_damaged_result_is_named(finished, tmp_path):
+    values = json.loads((finished / "results.json").read_text())
+    target = next(iter(values["subpopulations"].values()))
+    del target["regimes"]["linear"]["analogy"]["alpha"]
+    io.write_json(tmp_path / "results.json", values)
+    with pytest.raises(report.ResultsError, match="linear/analogy/alpha"):
+        report.read_page(tmp_path)

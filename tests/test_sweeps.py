@@ -1,0 +1,121 @@
+"""Learning rate and trajectory on their smallest presets, against direct computation."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from configs import LEARNING_RATE, TRAJECTORY
+from experiments import learning_rate, protocol, trajectory
+from linearize import assets, config, io, report
+from linearize.config import ConfigError
+from linearize.models.heads import apply_head
+from linearize.task_vector import TaskVector
+from linearize.train import NonFiniteLossError
+
+close = np.testing.assert_allclose
+RATES, STEPS = LEARNING_RATE["debug"](), TRAJECTORY["debug"]()
+NAMES = RATES.setting.data.tasks
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of each, of one seed; the second seed's numbers are the first's."""
+    runs = tmp_path_factory.mktemp("runs")
+    try:
+        tasks = protocol.load_tasks(RATES.setting)
+    except assets.RegistryError as error:
+        pytest.skip(f"the packages that hold the tasks are out of reach: {error}")
+    for experiment, given, name in ((learning_rate, RATES, "rates"), (trajectory, STEPS, "steps")):
+        first = experiment.measure(runs / name / "seed_0", given, tasks, 0)
+        io.write_json(runs / name / "seed_1" / "record.json", first)
+        experiment.run(given, runs / name, "debug")
+    return runs
+
+
+def results(finished, name):
+    return json.loads((finished / name / "results.json").read_text())
+
+
+def test_writes_everything(finished):
+    for name in ("rates", "steps"):
+        assert {p.stem for p in (finished / name / "figures").glob("*.png")} == {"curves"}
+        assert {p.stem for p in (finished / name / "tables").glob("*.md")} == {"claims", "along"}
+
+
+def test_a_rates_accuracy_is_that_of_its_vectors(finished):
+    setting = protocol.prepare(RATES.setting, protocol.load_tasks(RATES.setting), 0)
+    lr = RATES.nonlinear[1]
+    hits, norms = [], []
+    for task in NAMES:
+        folder = finished / "rates" / "seed_0" / f"{lr:g}" / "nonlinear" / task
+        tau, test = TaskVector.load(folder / "task_vector.safetensors"), setting.split(task, "test")
+        logits = apply_head(
+            setting.heads[task], setting.f(tau.apply_to(setting.params0), test.images)
+        )
+        hits.append((np.asarray(logits).argmax(-1) == test.labels).mean())
+        norms.append(float(tau.norm()))
+    found = results(finished, "rates")["nonlinear"]
+    close(found["single"][0][1], np.mean(hits), atol=1e-6)
+    close(found["norm"][0][1], np.mean(norms), rtol=1e-5)
+    assert found["norm"][0][0] < found["norm"][0][1]
+
+
+def test_a_rate_at_which_training_diverges_is_left_empty(monkeypatch, tmp_path):
+    def diverge(*_, **__):
+        raise NonFiniteLossError(3, np.nan, 1e3, np.inf, TaskVector({}), "")
+
+    monkeypatch.setattr(protocol, "prepare", lambda *_: dataclasses.make_dataclass("S", [])())
+    monkeypatch.setattr(protocol, "task_vectors", diverge)
+    found = learning_rate.at_rate(RATES, {}, 0, "linear", 1e3, tmp_path)
+    assert found == dict.fromkeys(learning_rate.MEASURES)
+
+
+def test_the_trajectory_ends_at_the_final_vectors(finished):
+    found = results(finished, "steps")
+    assert found["along"]["linear"] == [5, 10, STEPS.setting.linear.steps]
+    for regime in ("nonlinear", "posthoc", "linear"):
+        cosine = found[regime]["cosine"][0]
+        close(cosine[-1], 1, atol=1e-6)
+        assert cosine[0] < cosine[1] < cosine[-1]
+        assert np.all(np.diff(found[regime]["norm"][0]) > 0)
+    folder = finished / "steps" / "seed_0" / "linear"
+    pairs = [
+        (
+            TaskVector.load(folder / task / "vectors" / "step_5.safetensors"),
+            TaskVector.load(folder / task / "task_vector.safetensors"),
+        )
+        for task in NAMES
+    ]
+    expected = np.mean([float(early.cosine(final)) for early, final in pairs])
+    close(found["linear"]["cosine"][0][0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "change", "message"),
+    [
+        (RATES, {"nonlinear": (1e-3,)}, "two positive rates"),
+        (RATES, {"linear": (1e-3, 1e-4)}, "ascending"),
+        (STEPS, {"steps": ()}, "steps"),
+        (STEPS, {"steps": (5, 20)}, r"must end before setting\.nonlinear\.steps=20"),
+    ],
+)
+def test_a_configuration_that_cannot_be_run_is_refused(given, change, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(given, **change)
+
+
+@pytest.mark.parametrize("build", [*LEARNING_RATE.values(), *TRAJECTORY.values()])
+def test_presets_survive_json(build):
+    preset = build()
+    again = config.from_dict(type(preset), json.loads(json.dumps(config.to_dict(preset))))
+    assert again == preset
+
+
+def test_a_damaged_result_is_named(finished, tmp_path):
+    values = results(finished, "steps")
+    del values["linear"]["addition"]
+    io.write_json(tmp_path / "results.json", values)
+    with pytest.raises(report.ResultsError, match="linear/addition"):
+        report.read_page(tmp_path)
