@@ -1,15 +1,20 @@
 """Layers stacked for a scan, and back: ``block_0/...``, ``block_1/...`` <-> ``blocks/...``."""
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linearize import tree
 from linearize.types import Array, Params, PyTree
 
 _BLOCK = re.compile(r"^block_(\d+)/(.+)$")
 _STACKED = re.compile(r"^blocks/(.+)$")
+_ALIGNMENT = 64
 
 
 def stack(params: PyTree) -> Params:
@@ -60,6 +65,37 @@ def unstack(params: PyTree) -> Params:
         else:
             out[name] = leaf
     return out if is_flat(params) else nest(out)
+
+
+class Room:
+    """Float32 memory for the leaves of a model, filled leaf by leaf and then JAX's without a copy.
+
+    Attributes:
+        leaves: arrays to fill, under the names of the unrolled model: slices where blocks are
+            stacked.
+    """
+
+    def __init__(self, shapes: Mapping[str, Any], *, stacked: bool) -> None:
+        shapes = {n: jax.ShapeDtypeStruct(s.shape, jnp.float32) for n, s in shapes.items()}
+        if stacked:
+            whole = jax.eval_shape(stack, shapes)
+        else:
+            whole = shapes
+        self._whole = {n: _aligned(s.shape) for n, s in whole.items()}
+        self.leaves: dict[str, np.ndarray] = unstack(self._whole) if stacked else dict(self._whole)
+
+    def to_device(self) -> Params:
+        """The nested parameters; the room is empty afterwards."""
+        self.leaves = {}
+        return nest({n: jax.device_put(self._whole.pop(n)) for n in list(self._whole)})
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Uninitialised float32, where a CPU's ``device_put`` takes over the memory as it is."""
+    size = 4 * math.prod(shape)
+    buffer = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    return buffer[start : start + size].view(np.float32).reshape(shape)
 
 
 def is_flat(params: PyTree) -> bool:

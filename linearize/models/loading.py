@@ -85,14 +85,17 @@ def load(
         scan=scan,
     )
     shapes = _shapes(module.clone(scan=False) if scan else module)
+    room = None
     if source is not None:
         whole = _shapes(module.clone(scan=False, depth=family.depth, output="features"))
+        room = layers.Room(shapes, stacked=scan)
         leaves: Mapping[str, Any] = hf.import_leaves(
             source.tensors,
             family.dialects,
             shapes,
             known=whole.keys() - shapes.keys(),
             what=str(weights),
+            out=room.leaves,
         )
     elif family.kind and weights is not None:
         leaves = _own(hf.read(weights).path, shapes)
@@ -104,10 +107,12 @@ def load(
     if weights is not None and not family.kind:
         leaves = {**leaves, **_own(str(weights), shapes)}
     tree.check_finite({n: leaves[n] for n in shapes}, what=f"weights of {name}")
-    params = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if not _is_statistic(n)})
     stats = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if _is_statistic(n)})
-    if scan:
-        params = layers.stack(params)
+    if room is not None:
+        params = room.to_device()
+    else:
+        params = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if not _is_statistic(n)})
+        params = layers.stack(params) if scan else params
     fixed = {"batch_stats": stats} if stats else {}
     f, params = functional.from_linen(module, {"params": params, **fixed})
     out = jax.eval_shape(f, params, _example(module))
