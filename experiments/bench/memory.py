@@ -48,6 +48,21 @@ def steady_peak(begin: Callable[[], Callable[[], object]], steps: int) -> dict[s
     }
 
 
+def peak_of(call: Callable[[], object]) -> dict[str, float]:
+    """Peak resident memory while something is made, which is held until the peak is read.
+
+    Returns:
+        ``baseline``, before; ``peak``; ``extra``, their difference; in bytes.
+    """
+    _release()
+    _CLEAR.write_text("5")
+    baseline = _status("VmRSS")
+    made = call()
+    peak = _status("VmHWM")
+    del made
+    return {"baseline": baseline, "peak": peak, "extra": peak - baseline}
+
+
 def _release() -> None:
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

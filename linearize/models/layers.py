@@ -76,18 +76,30 @@ class Room:
     """
 
     def __init__(self, shapes: Mapping[str, Any], *, stacked: bool) -> None:
-        shapes = {n: jax.ShapeDtypeStruct(s.shape, jnp.float32) for n, s in shapes.items()}
-        if stacked:
-            whole = jax.eval_shape(stack, shapes)
-        else:
-            whole = shapes
-        self._whole = {n: _aligned(s.shape) for n, s in whole.items()}
+        whole: dict[str, tuple[int, ...]] = {}
+        for name, leaf in shapes.items():
+            match = _BLOCK.match(name) if stacked else None
+            if match is None:
+                whole[name] = leaf.shape
+            else:
+                key = f"blocks/{match[2]}"
+                whole[key] = (max(whole.get(key, (0,))[0], int(match[1]) + 1), *leaf.shape)
+        self._whole = {n: _aligned(shape) for n, shape in whole.items()}
         self.leaves: dict[str, np.ndarray] = unstack(self._whole) if stacked else dict(self._whole)
 
     def to_device(self) -> Params:
         """The nested parameters; the room is empty afterwards."""
         self.leaves = {}
         return nest({n: jax.device_put(self._whole.pop(n)) for n in list(self._whole)})
+
+
+def shape_only(leaf: Any) -> np.ndarray:
+    """An array of this shape and dtype that holds one number, to slice as one would the real one.
+
+    >>> shape_only(jax.ShapeDtypeStruct((12, 768, 3072), jnp.float32))[0].shape
+    (768, 3072)
+    """
+    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
