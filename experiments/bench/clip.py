@@ -34,8 +34,8 @@ LOADS = 3
 
 def clip_size(size: Size) -> Size:
     """The full B/32 at its own image size, or as many blocks as a tiny size has, at 64 pixels."""
-    full = {"image_size": 224, "blocks": 12, "batch": 32, "repeats": 3}
-    small = {"image_size": 64, "blocks": size.blocks, "batch": 2, "repeats": 2}
+    full: dict[str, Any] = {"image_size": 224, "blocks": 12, "batch": 32, "repeats": 3}
+    small: dict[str, Any] = {"image_size": 64, "blocks": size.blocks, "batch": 2, "repeats": 2}
     chosen = full if size == FULL else small
     return dataclasses.replace(size, model=torch_models.CLIP, pretrained=False, **chosen)
 

@@ -106,10 +106,10 @@ def _clip_shape(size: Size) -> dict[str, Any]:
 
 
 def _clip_weights(params: Mapping[str, Any], size: Size) -> dict[str, np.ndarray]:
-    leaves = tree.flatten(unstack(params))
+    leaves: dict[str, Any] = dict(tree.flatten(unstack(params)))
     if "positions" in leaves:
         table = _resized(np.asarray(leaves["positions"]), size.image_size // TWINS[CLIP].patch)
-        leaves = {**leaves, "positions": table}
+        leaves["positions"] = table
     return {f"clip.{n}": x for n, x in export_leaves(leaves, tables.CLIP_VISION).items()}
 
 

@@ -108,7 +108,7 @@ class CLIP(nn.Module):
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
         super().__init__()
-        fields = CLIPVisionConfig(**config, attn_implementation="eager")
+        fields = CLIPVisionConfig(**{**config, "attn_implementation": "eager"})
         self.clip = CLIPVisionModelWithProjection(fields)
         embeddings = self.clip.vision_model.embeddings
         places = torch.arange(embeddings.num_positions, device="cpu")[None]
