@@ -248,26 +248,28 @@ def test_command_line_writes_table_and_json(
     assert "time of a step" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not memory.available(), reason="wants /proc")
-def test_clip_beside_torch() -> None:
+def test_clip_beside_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process; the other processes are the command line's test below."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
+    monkeypatch.setattr(memory, "available", lambda: False)
     rows = {row.quantity: row for row in clip.rows(TINY)}
     assert rows["largest difference of f_lin to torch's, 64 px"].holds
     for which in ("a linearized step", "an ordinary step"):
         assert rows[f"time of {which}, ours / torch, 64 px"].value > 0
-    for remat in ("none", "dots"):
-        assert rows[f"memory of a linearized step, ours / torch, 64 px, remat={remat!r}"].value > 0
+    assert rows["time of a forward pass, ours / torch, 64 px"].value > 0
 
 
 @pytest.mark.skipif(not memory.available(), reason="wants /proc")
 def test_clip_is_loaded_into_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip, "LOADS", 1)
+    monkeypatch.setattr(clip, "LOADED", {"scanned blocks": True})
     rows = {row.quantity: row for row in clip.load_rows(dataclasses.replace(TINY, blocks=4))}
-    for form in ("blocks one by one", "scanned blocks"):
-        assert rows[f"seconds to load, {form}"].value > 0
-        peak = rows[f"resident peak / size of the file, {form}"]
-        assert 0.9 < peak.value < 1.5, peak.note  # small blocks weigh little beside the interpreter
+    assert rows["seconds to load, scanned blocks"].value > 0
+    peak = rows["resident peak / size of the file, scanned blocks"]
+    assert 0.9 < peak.value < 1.5, (
+        peak.note
+    )  # a copy of so small a file weighs little beside jaxprs
 
 
 def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

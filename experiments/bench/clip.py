@@ -30,6 +30,8 @@ FORMS: tuple[dict[str, Any], ...] = (
 """Of our model, the fastest of which is compared; presets scan their blocks."""
 
 LOADS = 3
+LOADED = {"blocks one by one": False, "scanned blocks": True}
+"""Forms that are loaded: ``scan``."""
 
 
 def clip_size(size: Size) -> Size:
@@ -107,7 +109,7 @@ def load_rows(size: Size) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         export(folder, problem(size).backbone)
         held = Path(folder, "model.safetensors").stat().st_size
-        for form, scan in (("blocks one by one", False), ("scanned blocks", True)):
+        for form, scan in LOADED.items():
             request = {"folder": folder, "scan": scan}
             loads = [against_torch.in_process("clip", request) for _ in range(LOADS)]
             seconds = [load["seconds"] for load in loads]
