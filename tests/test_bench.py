@@ -15,7 +15,18 @@ import pytest
 from rich.console import Console
 
 from experiments.bench import __main__ as bench
-from experiments.bench import dual, kernels, maps, measure, memory, steady, step
+from experiments.bench import (
+    against_torch,
+    clip,
+    dual,
+    kernels,
+    maps,
+    measure,
+    memory,
+    steady,
+    step,
+    torch_models,
+)
 from experiments.bench.measure import Row, Times
 from experiments.bench.problem import FULL, TINY, displacement, forward, problem, train_step
 from linearize import taylor, train, tree
@@ -140,12 +151,13 @@ def test_nothing_is_compiled_or_copied_in_the_steady_state() -> None:
     assert {row.quantity: row.value for row in rows if not row.holds} == {}
 
 
-def test_the_torch_step_is_ours() -> None:
+@pytest.mark.parametrize(("model", "image_size"), [("vit_s_focus", 28), (torch_models.CLIP, 64)])
+def test_the_torch_step_is_ours(model: str, image_size: int) -> None:
     pytest.importorskip("torch")
-    from experiments.bench import against_torch, torch_step
-
-    size = dataclasses.replace(TINY, image_size=28)
-    made = problem(size)
+    pytest.importorskip("transformers")
+    size = dataclasses.replace(TINY, model=model, image_size=image_size)
+    contest = against_torch.Contest("torch", size, {})
+    made = contest.problem()
     params0 = made.backbone.params
     tau = displacement(params0, seed=0)
 
@@ -155,28 +167,24 @@ def test_the_torch_step_is_ours() -> None:
         return train.cross_entropy(logits, made.labels).mean()
 
     loss, gradient = jax.jit(jax.value_and_grad(objective))(tau)
-    theirs = torch_step.Step(
-        against_torch.torch_weights(params0, size) | against_torch.head_arrays(made),
-        against_torch.shape(size),
-        float(made.head.scale),
-        against_torch.OPTIM.lr,
-    )
-    theirs.begin(against_torch.torch_weights(tau, size))
-    before = {n: x.detach().numpy().copy() for n, x in theirs.tau.items()}
+    theirs = against_torch.torch_twin(contest, made)
+    theirs.begin(torch_models.weights(tau, size))
+    before = {n: x.detach().numpy().copy() for n, x in theirs.trained.items()}
     images, labels = np.asarray(made.images), np.asarray(made.labels)
     assert theirs(images, labels) == pytest.approx(float(loss), rel=1e-5)
     # the table of positions is a linear image of ours, so its gradient is not
-    gradient = {n: g for n, g in gradient.items() if n != "positions"}
+    gradient = {n: g for n, g in gradient.items() if "position" not in n}
     norm = float(tree.norm(gradient))
-    expected = against_torch.torch_weights(gradient | {"positions": tau["positions"]}, size)
-    del expected["positions"]
-    got = {n: x.grad.numpy() for n, x in theirs.tau.items() if n in expected}
+    resized = {n: tau[n] for n in ("class_position", "positions")}
+    expected = torch_models.weights(gradient | resized, size)
+    expected = {n: x for n, x in expected.items() if "position" not in n}
+    got = {n: x.grad.numpy() for n, x in theirs.trained.items() if n in expected}
     clipped = np.sqrt(sum((g**2).sum() for g in got.values()))
     assert set(got) == set(expected)
     for name, value in expected.items():
         error = np.abs(got[name] / clipped - value / norm).max()
         assert error < 1e-5 + 1e-3 * np.abs(value).max() / norm, name
-    moved = {n: np.abs(x.detach().numpy() - before[n]).max() for n, x in theirs.tau.items()}
+    moved = {n: np.abs(x.detach().numpy() - before[n]).max() for n, x in theirs.trained.items()}
     assert min(moved.values()) > 0
 
 
@@ -238,6 +246,30 @@ def test_command_line_writes_table_and_json(
     assert parity["holds"]
     assert rows["memory of a step, ours / torch, 14 px"]["value"] > 0
     assert "time of a step" in capsys.readouterr().out
+
+
+def test_clip_beside_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process; the other processes are the command line's test below."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(memory, "available", lambda: False)
+    rows = {row.quantity: row for row in clip.rows(TINY)}
+    assert rows["largest difference of f_lin to torch's, 64 px"].holds
+    for which in ("a linearized step", "an ordinary step"):
+        assert rows[f"time of {which}, ours / torch, 64 px"].value > 0
+    assert rows["time of a forward pass, ours / torch, 64 px"].value > 0
+
+
+@pytest.mark.skipif(not memory.available(), reason="wants /proc")
+def test_clip_is_loaded_into_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip, "LOADS", 1)
+    monkeypatch.setattr(clip, "LOADED", {"scanned blocks": True})
+    rows = {row.quantity: row for row in clip.load_rows(dataclasses.replace(TINY, blocks=4))}
+    assert rows["seconds to load, scanned blocks"].value > 0
+    peak = rows["resident peak / size of the file, scanned blocks"]
+    assert 0.9 < peak.value < 1.5, (
+        peak.note
+    )  # a copy of so small a file weighs little beside jaxprs
 
 
 def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

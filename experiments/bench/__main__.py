@@ -8,7 +8,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.bench import against_torch, dual, kernels, maps, measure, steady, step, stream
+from experiments.bench import (
+    against_torch,
+    clip,
+    dual,
+    kernels,
+    maps,
+    measure,
+    steady,
+    step,
+    stream,
+)
 from experiments.bench.measure import Row
 from experiments.bench.problem import FULL, TINY, Size
 from linearize import io
@@ -19,6 +29,8 @@ CASES: dict[str, Callable[[Size], list[Row]]] = {
     maps.CASE: maps.rows,
     steady.CASE: steady.rows,
     against_torch.CASE: against_torch.rows,
+    clip.CASE: clip.rows,
+    clip.LOAD_CASE: clip.load_rows,
     kernels.CASE: kernels.rows,
     dual.CASE: dual.rows,
     stream.CASE: stream.rows,

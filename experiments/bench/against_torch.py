@@ -1,4 +1,4 @@
-"""The same linearized step in torch, beside ours: time in turns, memory in a process of its own."""
+"""The same step in torch, beside ours: time in turns, memory in a process of its own."""
 
 import dataclasses
 import json
@@ -6,19 +6,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.bench import measure, memory
-from experiments.bench.measure import Row
+from experiments.bench import measure, memory, torch_models
+from experiments.bench.measure import Goal, Row
 from experiments.bench.problem import OPTIM, Problem, Size, displacement, problem, train_step
 from experiments.bench.step import operations
-from linearize import taylor, tree
-from linearize.models import unstack, vit
+from linearize import taylor
 
 CASE = "torch"
 OURS: dict[str, Any] = {"scan": True, "remat": "dots"}
@@ -27,66 +26,81 @@ OURS: dict[str, Any] = {"scan": True, "remat": "dots"}
 MEMORY_STEPS = 3
 
 
+@dataclasses.dataclass(frozen=True)
+class Contest:
+    """One step of ours beside torch's.
+
+    Attributes:
+        case: of the rows.
+        size: which model and batch.
+        options: further arguments of :func:`linearize.models.load`.
+        step: what the rows call it.
+        regime: ``"linear"`` or ``"nonlinear"``.
+        time: the largest ratio of times that is wanted, if any.
+        memory: likewise of memories.
+    """
+
+    case: str
+    size: Size
+    options: Mapping[str, Any]
+    step: str = "a step"
+    regime: str = "linear"
+    time: float | None = 0.6
+    memory: float | None = 0.6
+
+    @property
+    def pixels(self) -> str:
+        """The end of a row's name."""
+        return f"{self.size.image_size} px"
+
+    def problem(self) -> Problem:
+        """Ours."""
+        return problem(self.size, **self.options)
+
+    def torch_arguments(self, ours: Problem) -> dict[str, Any]:
+        """Arguments of :class:`experiments.bench.torch_step.Step`, weights apart."""
+        return {
+            "model": torch_models.TWINS[self.size.model].model,
+            "shape": torch_models.shape(self.size),
+            "temperature": float(ours.head.scale),
+            "learning_rate": OPTIM.lr,
+            "regime": self.regime,
+        }
+
+
 def rows(size: Size) -> list[Row]:
     """Parity, ratio of times, ratio of memories; at both image sizes."""
     sizes = {size.image_size: size.repeats, size.large_image_size: max(2, size.repeats // 3)}
-    return [
-        row
-        for image_size, repeats in sizes.items()
-        for row in _rows(dataclasses.replace(size, image_size=image_size, repeats=repeats))
-    ]
+    out = []
+    for image_size, repeats in sizes.items():
+        here = dataclasses.replace(size, image_size=image_size, repeats=repeats)
+        contest = Contest(CASE, here, OURS)
+        ours = contest.problem()
+        theirs = torch_twin(contest, ours)
+        out += [parity(contest, ours, theirs), *time_rows(contest, ours, theirs)]
+        out += memory_rows(contest, ours, [OURS])
+    return out
 
 
-def _rows(size: Size) -> list[Row]:
+def torch_twin(contest: Contest, ours: Problem) -> Any:
+    """A :class:`experiments.bench.torch_step.Step` at the same weights."""
     from experiments.bench import torch_step
 
-    ours = problem(size, **OURS)
-    weights = torch_weights(ours.backbone.params, size)
-    theirs = torch_step.Step(
-        weights | head_arrays(ours), shape(size), float(ours.head.scale), OPTIM.lr
-    )
-    images, labels = np.asarray(ours.images), np.asarray(ours.labels)
-    out = [_parity(ours, theirs, images, size)]
-    theirs.begin()
-    step = train_step(ours, "linear")
-    times = measure.in_turns(step, lambda: theirs(images, labels), size.repeats)
-    rate = torch_step.matmul_rate()
-    least = operations(step) / rate
-    tokens = (size.image_size // 14) ** 2 + 1
-    out += [
-        Row(
-            CASE,
-            f"time of a step, ours / torch, {size.image_size} px",
-            times.ratio,
-            "x",
-            ("<=", 0.6),
-            times.spread,
-            f"{times.medians[0]:.3f} s / {times.medians[1]:.3f} s; {tokens} tokens, batch "
-            f"{size.batch}; functional_call + torch.func.jvp, AdamW(fused), clipping, all cores; "
-            "one process, in turns",
-        ),
-        Row(
-            CASE,
-            f"least that this ratio can be, {size.image_size} px",
-            least / times.medians[1],
-            "x",
-            note=f"the step's matrix products at torch's own best rate, {rate / 1e9:.0f} GFLOP/s, "
-            "and nothing else",
-        ),
-    ]
-    return out + (_memory(ours, size) if memory.available() else [])
+    weights = torch_models.weights(ours.backbone.params, contest.size)
+    return torch_step.Step(weights=weights | head_arrays(ours), **contest.torch_arguments(ours))
 
 
-def _parity(ours: Problem, theirs: Any, images: np.ndarray, size: Size) -> Row:
+def parity(contest: Contest, ours: Problem, theirs: Any) -> Row:
+    """The largest difference of features in the linear regime, at a random τ."""
     params0 = ours.backbone.params
     tau = displacement(params0, seed=0)
-    theirs.begin(torch_weights(tau, size))
-    expected = theirs.features(images)
+    theirs.begin(torch_models.weights(tau, contest.size))
+    expected = theirs.features(np.asarray(ours.images))
     got = jax.jit(taylor.tangent(ours.backbone.f))(params0, tau, ours.images)
     error = float(np.abs(np.asarray(got) - expected).max() / np.abs(expected).max())
     return Row(
-        CASE,
-        f"largest difference of f_lin to torch's, {size.image_size} px",
+        contest.case,
+        f"largest difference of f_lin to torch's, {contest.pixels}",
         error,
         "",
         ("<=", 1e-4),
@@ -95,51 +109,114 @@ def _parity(ours: Problem, theirs: Any, images: np.ndarray, size: Size) -> Row:
     )
 
 
-def _memory(ours: Problem, size: Size) -> list[Row]:
-    """Both steps in processes of their own, one after the other."""
+def time_rows(contest: Contest, ours: Problem, theirs: Any) -> list[Row]:
+    """Steps in turns, and the least that their ratio can be."""
+    from experiments.bench import torch_step
+
+    size = contest.size
+    images, labels = np.asarray(ours.images), np.asarray(ours.labels)
+    theirs.begin()
+    step = train_step(ours, contest.regime)
+    times = measure.in_turns(step, lambda: theirs(images, labels), size.repeats)
+    rate = torch_step.matmul_rate()
+    least = operations(step) / rate
+    how = torch_models.TWINS[size.model].about
+    how += ", AdamW(fused)" if contest.regime == "nonlinear" else " + torch.func.jvp, AdamW(fused)"
+    return [
+        Row(
+            contest.case,
+            f"time of {contest.step}, ours / torch, {contest.pixels}",
+            times.ratio,
+            "x",
+            _at_most(contest.time),
+            times.spread,
+            f"{times.medians[0]:.3f} s / {times.medians[1]:.3f} s; {torch_models.tokens(size)} "
+            f"tokens, batch {size.batch}; {how}, clipping, all cores; one process, in turns",
+        ),
+        Row(
+            contest.case,
+            f"least that this ratio can be, {contest.pixels}",
+            least / times.medians[1],
+            "x",
+            note=f"the step's matrix products at torch's own best rate, {rate / 1e9:.0f} GFLOP/s, "
+            "and nothing else",
+        ),
+    ]
+
+
+def memory_rows(contest: Contest, ours: Problem, forms: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Steps in processes of their own, one after the other.
+
+    Args:
+        contest: its own options do not matter here.
+        ours: its problem, for weights and batch.
+        forms: of our model, as options; the first has the contest's goal.
+    """
+    if not memory.available():
+        return []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "torch.npz")
         batch = {"images": np.asarray(ours.images), "labels": np.asarray(ours.labels)}
-        weights = torch_weights(ours.backbone.params, size)
+        weights = torch_models.weights(ours.backbone.params, contest.size)
         arrays: dict[str, Any] = weights | head_arrays(ours) | batch
         np.savez(path, **arrays)
-        request = {
-            "weights": str(path),
-            "shape": shape(size),
-            "temperature": float(ours.head.scale),
-            "learning_rate": OPTIM.lr,
-            "threads": os.cpu_count() or 1,
-            "steps": MEMORY_STEPS,
-        }
-        torch_side = _process("torch_step", request)
-        jax_side = _process(
-            "against_torch", {"size": dataclasses.asdict(size), "steps": MEMORY_STEPS}
+        del weights, arrays
+        torch_side = in_process(
+            "torch_step",
+            {
+                "weights": str(path),
+                "step": contest.torch_arguments(ours),
+                "threads": os.cpu_count() or 1,
+                "steps": MEMORY_STEPS,
+            },
         )
-    mega = 1e6
+    out = []
+    for index, form in enumerate(forms):
+        known = dataclasses.asdict(dataclasses.replace(contest, options=dict(form)))
+        side = in_process("against_torch", {"contest": known, "steps": MEMORY_STEPS})
+        which = f", remat={form['remat']!r}" if len(forms) > 1 else ""
+        goal = _at_most(contest.memory) if index == 0 else None
+        out += _memory_rows(contest, which, goal, side, torch_side)
+    return out
+
+
+def _memory_rows(
+    contest: Contest,
+    which: str,
+    goal: Goal | None,
+    ours: Mapping[str, float],
+    theirs: Mapping[str, float],
+) -> list[Row]:
+    state = "tau" if contest.regime == "linear" else "what is trained"
     return [
         Row(
-            CASE,
-            f"memory of a step, ours / torch, {size.image_size} px",
-            jax_side["extra"] / torch_side["extra"],
+            contest.case,
+            f"memory of {contest.step}, ours / torch, {contest.pixels}{which}",
+            ours["extra"] / theirs["extra"],
             "x",
-            ("<=", 0.6),
+            goal,
             None,
-            f"{jax_side['extra'] / mega:.0f} MB / {torch_side['extra'] / mega:.0f} MB: peak "
-            "resident memory in steady state less that after import and weights, each in its own "
-            "process; tau and two moments included",
+            f"{ours['extra'] / 1e6:.0f} MB / {theirs['extra'] / 1e6:.0f} MB: peak resident memory "
+            "in steady state less that after import and weights, each in its own process; "
+            f"{state} and two moments included",
         ),
         Row(
-            CASE,
-            f"whole resident peak, ours / torch, {size.image_size} px",
-            jax_side["peak"] / torch_side["peak"],
+            contest.case,
+            f"whole resident peak, ours / torch, {contest.pixels}{which}",
+            ours["peak"] / theirs["peak"],
             "x",
-            note=f"{jax_side['peak'] / mega:.0f} MB / {torch_side['peak'] / mega:.0f} MB, "
+            note=f"{ours['peak'] / 1e6:.0f} MB / {theirs['peak'] / 1e6:.0f} MB, "
             "framework and weights included",
         ),
     ]
 
 
-def _process(module: str, request: Mapping[str, Any]) -> dict[str, float]:
+def _at_most(bound: float | None) -> Goal | None:
+    return None if bound is None else ("<=", bound)
+
+
+def in_process(module: str, request: Mapping[str, Any]) -> dict[str, float]:
+    """What ``python -m experiments.bench.MODULE`` answers to a request, both as JSON."""
     done = subprocess.run(
         [sys.executable, "-m", f"experiments.bench.{module}"],
         input=json.dumps(request),
@@ -153,18 +230,6 @@ def _process(module: str, request: Mapping[str, Any]) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def shape(size: Size) -> dict[str, int]:
-    """Arguments of :class:`experiments.bench.torch_step.ViT` for the packaged ViT."""
-    return {
-        "image_size": size.image_size,
-        "blocks": size.blocks,
-        "width": 384,
-        "heads": 6,
-        "hidden": 1536,
-        "patch": 14,
-    }
-
-
 def head_arrays(problem: Problem) -> dict[str, np.ndarray]:
     """The frozen head as the torch step wants it."""
     return {
@@ -173,37 +238,13 @@ def head_arrays(problem: Problem) -> dict[str, np.ndarray]:
     }
 
 
-def torch_weights(params: Mapping[str, Any], size: Size) -> dict[str, np.ndarray]:
-    """Parameters (or a displacement: the map is linear) by the torch model's names.
-
-    Kernels are transposed, and the table of positions is resized to the image's grid.
-    """
-    out = {}
-    for name, leaf in tree.flatten(unstack(params)).items():
-        value = np.asarray(leaf)
-        *path, last = name.split("/")
-        if path and path[0].startswith("block_"):
-            path = ["blocks", path[0].removeprefix("block_"), *path[1:]]
-        if last == "positions":
-            side = size.image_size // 14
-            resize = vit.bicubic(value.shape[0], side) if side != value.shape[0] else np.eye(side)
-            value = np.einsum("ai,bj,ijd->abd", resize, resize, value).reshape(side * side, -1)
-        elif last == "kernel":
-            last, value = "weight", value.T
-        elif last == "scale":
-            last = "weight"
-        if path and path[-1] in ("scale_1", "scale_2"):
-            last = path.pop()
-        out[".".join([*path, last])] = np.ascontiguousarray(value, np.float32)
-    return out
-
-
 def main(request: Mapping[str, Any]) -> dict[str, float]:
     """Steady-state memory of our step, in a process that has done nothing else."""
-    ours = problem(Size(**request["size"]), **OURS)
+    contest = Contest(**request["contest"] | {"size": Size(**request["contest"]["size"])})
+    ours = contest.problem()
 
     def begin() -> Callable[[], object]:
-        step = train_step(ours, "linear")
+        step = train_step(ours, contest.regime)
         return lambda: jax.block_until_ready(step())
 
     return memory.steady_peak(begin, request["steps"])

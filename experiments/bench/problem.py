@@ -1,4 +1,4 @@
-"""What is measured: a packaged ViT, a frozen head, one batch, and the library's training step."""
+"""What is measured: a ViT, a frozen head, one batch, and the library's training step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ class Size:
     """How large, and how often.
 
     Attributes:
+        model: a name of :func:`linearize.models.load`.
         image_size: of the ViT, in pixels.
         blocks: the ViT's first so many.
         batch: examples a step.
@@ -36,6 +37,7 @@ class Size:
         kernels: which cases of :mod:`experiments.bench.kernels`: ``"full"`` or ``"tiny"``.
     """
 
+    model: str = "vit_s_focus"
     image_size: int = 28
     blocks: int = 6
     batch: int = 64
@@ -82,7 +84,7 @@ def problem(size: Size, **options: Any) -> Problem:
     """
     rng = np.random.default_rng(0)
     chosen = {"image_size": size.image_size, "blocks": size.blocks} | options
-    backbone = models.load("vit_s_focus", pretrained=size.pretrained, **chosen)
+    backbone = models.load(size.model, pretrained=size.pretrained, **chosen)
     shape = (size.batch, backbone.image_size, backbone.image_size, 3)
     images = rng.integers(0, 256, shape, dtype=np.uint8)
     labels = rng.integers(0, CLASSES, size.batch, dtype=np.int32)
@@ -98,10 +100,10 @@ def problem(size: Size, **options: Any) -> Problem:
 
 
 def displacement(params0: Params, seed: int) -> dict[str, Array]:
-    """A random τ: each tensor normal, with a twentieth of the tensor's own spread."""
+    """A random τ: each tensor normal, with a twentieth of its own spread, or 0.001 if constant."""
     rng = np.random.default_rng([7, seed])
     return {
-        n: jnp.asarray(0.05 * float(jnp.std(x)) * rng.normal(size=x.shape), jnp.float32)
+        n: jnp.asarray(0.05 * (float(jnp.std(x)) or 0.02) * rng.normal(size=x.shape), jnp.float32)
         for n, x in tree.flatten(params0).items()
     }
 

@@ -1,4 +1,4 @@
-"""The linearized training step in torch: ``functional_call`` + ``torch.func.jvp``, the same ViT.
+"""The training steps in torch: ``functional_call`` and ``torch.func.jvp``, the same models.
 
 It knows no JAX, so that ``python -m experiments.bench.torch_step`` can be watched for its memory.
 Gradients flow to τ alone; the parameters at θ0 are plain tensors.
@@ -20,6 +20,8 @@ from experiments.bench import memory
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
+CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
+CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
 
 Tensors = dict[str, torch.Tensor]
 
@@ -79,7 +81,7 @@ class ViT(nn.Module):
         self.positions = nn.Parameter(torch.zeros(side * side, width))
         self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(blocks))
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.mean, self.std = torch.tensor(MEAN), torch.tensor(STD)
+        self.mean, self.std = _constant(MEAN), _constant(STD)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         pixels = (images.float() - self.mean) / self.std
@@ -93,6 +95,37 @@ class ViT(nn.Module):
             x = block(x)
         x = self.norm(x)
         return torch.cat([x[:, 0], x[:, 1:].mean(dim=1)], dim=-1)
+
+
+class CLIP(nn.Module):
+    """uint8 images (B, S, S, 3) to features: transformers' own CLIP image encoder.
+
+    Args:
+        config: fields of transformers' ``CLIPVisionConfig``.
+    """
+
+    def __init__(self, **config: Any) -> None:
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        super().__init__()
+        fields = CLIPVisionConfig(**{**config, "attn_implementation": "eager"})
+        self.clip = CLIPVisionModelWithProjection(fields)
+        embeddings = self.clip.vision_model.embeddings
+        places = torch.arange(embeddings.num_positions, device="cpu")[None]
+        embeddings.register_buffer("position_ids", places, persistent=False)
+        self.mean, self.std = _constant(CLIP_MEAN), _constant(CLIP_STD)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = (images.float() - self.mean) / self.std
+        return self.clip(pixel_values=pixels.permute(0, 3, 1, 2)).image_embeds
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"vit": ViT, "clip": CLIP}
+
+
+def _constant(values: tuple[float, ...]) -> torch.Tensor:
+    """No parameter: it has values where the model is built without memory for its weights."""
+    return torch.tensor(values, device="cpu")
 
 
 def linearized(model: nn.Module) -> Callable[[Tensors, Tensors, torch.Tensor], torch.Tensor]:
@@ -120,62 +153,72 @@ def matmul_rate(side: int = 1536, repeats: int = 5) -> float:
 
 
 class Step:
-    """One linearized step: cross-entropy under a frozen head, clipping, AdamW on τ.
+    """One step: cross-entropy under a frozen head, clipping, AdamW.
 
     Args:
+        model: a key of :data:`MODELS`.
         weights: θ0 by torch's names, and the head's ``head/center`` and ``head/kernel``.
-        shape: arguments of :class:`ViT`.
+        shape: arguments of that class.
         temperature: factor of the head's cosine logits.
         learning_rate: of AdamW, without decay.
+        regime: ``"linear"``: f_lin, and τ is trained; ``"nonlinear"``: f, and θ is trained.
     """
 
     def __init__(
         self,
+        model: str,
         weights: Mapping[str, np.ndarray],
-        shape: Mapping[str, int],
+        shape: Mapping[str, Any],
         temperature: float,
         learning_rate: float,
+        regime: str = "linear",
     ) -> None:
         tensors = {n: torch.from_numpy(np.array(x)) for n, x in weights.items()}
         self.center = tensors.pop("head/center")
         self.kernel = tensors.pop("head/kernel")
         self.temperature = temperature
         with torch.device("meta"):
-            model = ViT(**shape)
-        model.mean, model.std = torch.tensor(MEAN), torch.tensor(STD)  # not parameters
-        wanted = {n: tuple(p.shape) for n, p in model.named_parameters()}
+            network = MODELS[model](**shape)
+        wanted = {n: tuple(p.shape) for n, p in network.named_parameters()}
         if wanted != {n: tuple(p.shape) for n, p in tensors.items()}:
             raise ValueError("weights do not have the names and shapes of the torch model")
         self.params0 = tensors
-        self.f_lin = linearized(model)
+        self.network, self.regime = network, regime
+        self.f_lin = linearized(network)
         self.learning_rate = learning_rate
 
     def begin(self, tau: Mapping[str, np.ndarray] | None = None) -> None:
-        """τ and the optimizer's state; τ starts at zero by default."""
-        self.tau = {
-            n: torch.zeros_like(p) if tau is None else torch.from_numpy(np.array(tau[n]))
+        """What is trained and the optimizer's state; τ starts at zero by default, θ at θ0."""
+        start = torch.zeros_like if self.regime == "linear" else torch.clone
+        self.trained = {
+            n: start(p) if tau is None else torch.from_numpy(np.array(tau[n]))
             for n, p in self.params0.items()
         }
-        for leaf in self.tau.values():
+        for leaf in self.trained.values():
             leaf.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(
-            self.tau.values(), lr=self.learning_rate, weight_decay=0.0, fused=True
+            self.trained.values(), lr=self.learning_rate, weight_decay=0.0, fused=True
         )
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """f_lin at the present τ."""
+        """f_lin at the present τ, or f at the present θ."""
         with torch.no_grad():
-            return self.f_lin(self.params0, self.tau, torch.tensor(images)).numpy()
+            return self._f(torch.tensor(images)).numpy()
+
+    def _f(self, images: torch.Tensor) -> torch.Tensor:
+        if self.regime == "linear":
+            return self.f_lin(self.params0, self.trained, images)
+        return functional_call(self.network, self.trained, (images,))
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> float:
         """One step on a batch; the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
-        z = self.f_lin(self.params0, self.tau, torch.tensor(images)) - self.center
+        z = self._f(torch.tensor(images)) - self.center
         z = z / z.norm(dim=-1, keepdim=True)
         logits = self.temperature * z @ self.kernel
         loss = nn.functional.cross_entropy(logits, torch.tensor(labels, dtype=torch.long))
         loss.backward()
-        nn.utils.clip_grad_norm_(list(self.tau.values()), 1.0)
+        nn.utils.clip_grad_norm_(list(self.trained.values()), 1.0)
         self.optimizer.step()
         return float(loss.detach())
 
@@ -185,7 +228,7 @@ def main(request: dict[str, Any]) -> dict[str, float]:
     torch.set_num_threads(request["threads"])
     weights = dict(np.load(request["weights"], allow_pickle=False))
     images, labels = weights.pop("images"), weights.pop("labels")
-    step = Step(weights, request["shape"], request["temperature"], request["learning_rate"])
+    step = Step(weights=weights, **request["step"])
     del weights
 
     def begin() -> Callable[[], object]:

@@ -84,15 +84,18 @@ def load(
         remat=remat,
         scan=scan,
     )
-    shapes = _shapes(module.clone(scan=False) if scan else module)
+    shapes = _shapes(module)
+    room = None
     if source is not None:
-        whole = _shapes(module.clone(scan=False, depth=family.depth, output="features"))
+        whole = _shapes(module.clone(depth=family.depth, output="features"))
+        room = layers.Room(shapes, stacked=scan)
         leaves: Mapping[str, Any] = hf.import_leaves(
             source.tensors,
             family.dialects,
             shapes,
             known=whole.keys() - shapes.keys(),
             what=str(weights),
+            out=room.leaves,
         )
     elif family.kind and weights is not None:
         leaves = _own(hf.read(weights).path, shapes)
@@ -104,19 +107,20 @@ def load(
     if weights is not None and not family.kind:
         leaves = {**leaves, **_own(str(weights), shapes)}
     tree.check_finite({n: leaves[n] for n in shapes}, what=f"weights of {name}")
-    params = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if not _is_statistic(n)})
     stats = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if _is_statistic(n)})
-    if scan:
-        params = layers.stack(params)
+    if room is not None:
+        params = room.to_device()
+    else:
+        params = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if not _is_statistic(n)})
+        params = layers.stack(params) if scan else params
     fixed = {"batch_stats": stats} if stats else {}
     f, params = functional.from_linen(module, {"params": params, **fixed})
-    out = jax.eval_shape(f, params, _example(module))
     return Backbone(
         name=name,
         f=f,
         params=params,
         image_size=module.image_size,
-        feature_dim=out.shape[-1],
+        feature_dim=_traced(module)[0].shape[-1],
         blocks=("blocks",) if scan else tuple(f"block_{i}" for i in range(module.depth)),
         batch_stats=stats or None,
         kind=family.kind,
@@ -239,9 +243,18 @@ def _example(module: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, module.image_size, module.image_size, 3), jnp.uint8)
 
 
-def _shapes(module: nn.Module) -> dict[str, Any]:
-    """Leaves of all collections, keyed by name within the collection."""
-    return _merge(jax.eval_shape(module.init, jax.random.key(0), _example(module)))
+def _shapes(module: Any) -> dict[str, Any]:
+    """Leaves of all collections, keyed by name within the collection; blocks one by one."""
+    return _traced(module)[1]
+
+
+@functools.cache
+def _traced(module: Any) -> tuple[jax.ShapeDtypeStruct, dict[str, Any]]:
+    """Shapes of the output and of all leaves; of a ViT's blocks one is traced, for all."""
+    if isinstance(module, vit.ViT):
+        module = module.clone(scan=True)
+    out, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), _example(module))
+    return out, layers.unstack({n: layers.shape_only(s) for n, s in _merge(variables).items()})
 
 
 def _merge(variables: Mapping[str, Params]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ def import_leaves(
     *,
     known: Iterable[str] = (),
     what: str = "weights",
+    out: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """The leaves that a model wants, float32, out of a file in any of the dialects given.
 
@@ -30,6 +31,8 @@ def import_leaves(
         known: names of leaves that the whole model has and this one does not want (blocks beyond
             its depth, a projection that its output does not need).
         what: the file, for messages.
+        out: float32 arrays of the leaves' shapes that the leaves are written into, such as slices
+            of stacked ones; new arrays by default.
 
     Raises:
         WeightsError: with every tensor that belongs to no leaf, every missing one, and every one
@@ -57,7 +60,7 @@ def import_leaves(
             problems.append(f"unknown: {theirs}")
     leaves: dict[str, np.ndarray] = {}
     for (row, block), group in groups.items():
-        got, wrong = _load(table.rows[row], block, group, tensors, shapes)
+        got, wrong = _load(table.rows[row], block, group, tensors, shapes, out)
         leaves |= got
         problems += wrong
     started = {ours for row, block in groups for ours in _ours(table.rows[row], block)}
@@ -124,6 +127,7 @@ def _load(
     group: Mapping[str, str],
     tensors: Mapping[str, Callable[[], np.ndarray]],
     shapes: Mapping[str, Any],
+    out: Mapping[str, np.ndarray] | None,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The leaves of one row in one block, and what is wrong with them."""
     names = spell(row[0], block)
@@ -149,4 +153,8 @@ def _load(
         for name, x in zip(ours, made, strict=True)
         if x.shape != tuple(shapes[name].shape)
     ]
-    return dict(zip(ours, (np.asarray(x, order="C") for x in made), strict=True)), wrong
+    if out is None or wrong:
+        return dict(zip(ours, (np.asarray(x, order="C") for x in made), strict=True)), wrong
+    for name, x in zip(ours, made, strict=True):
+        np.copyto(out[name], x)
+    return {name: out[name] for name in ours}, wrong
