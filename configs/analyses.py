@@ -54,9 +54,9 @@ def subsets() -> SubsetsConfig:
     python -m experiments.subsets packaged --vectors runs/compare/packaged8
 
     Normalized accuracy in % on the subset's own tasks, ± 95 % t interval: pairs 91.6 ± 1.4
-    (linear), 96.3 ± 7.8 (post-hoc); all eight 76.4 ± 2.8 and 86.8 ± 8.7. The affine regimes take about 12
-    minutes on two cores on a busy machine; ``--regimes posthoc linear`` leaves out the non-linear
-    one, whose 52 sampled subsets are about 160,000 forward passes a seed.
+    (linear), 96.3 ± 7.8 (post-hoc); all eight 76.4 ± 2.8 and 86.8 ± 8.7. The affine regimes take
+    12 minutes on two cores on a busy machine; ``--regimes posthoc linear`` leaves out the
+    non-linear one, whose 52 sampled subsets are about 160,000 forward passes a seed.
     """
     return SubsetsConfig(**setting(compare.packaged8()), validation=100, test=200)
 
