@@ -32,7 +32,7 @@ def debug() -> AnalogiesConfig:
             edit=EditConfig(points=5),
             seeds=(0, 1),
         ),
-        examples=(10, 20),
+        examples=(10,),
         curve=compare.recipe(1e-3, steps=5, batch_size=10, warmup=2),
         quadruples=((1, 3),),
         single_steps=8,

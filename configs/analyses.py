@@ -93,5 +93,9 @@ def ensembling() -> EnsemblingConfig:
     """The 28 pairs of the eight packaged tasks, and three seeds of each.
 
     python -m experiments.ensembling packaged --vectors runs/compare/packaged8
+
+    Accuracy in % on one of two tasks, mean of pairs ± 95 % t interval, averaged weights and
+    ensemble: 75.5 ± 2.3 and 74.4 ± 2.9 (non-linear), 69.1 ± 6.4 and 69.2 ± 3.3 (post-hoc),
+    77.5 ± 2.0 and 74.6 ± 2.0 (linear). About 12 minutes on two cores on a busy machine.
     """
     return EnsemblingConfig(**setting(compare.packaged8()), validation=100, test=200)

@@ -22,9 +22,9 @@ NAMES = {
     "same classes": "Same classes, other style",
     "same style": "Other classes, same style",
     "sum": "Sum of these two",
-    "analogy": "Analogy",
     "queen": "Same class, other style",
     "man": "Other class, same style",
+    "analogy": "Analogy",
     "target": "Target itself",
 }
 """Methods as printed, in the order shown."""
