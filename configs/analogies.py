@@ -1,14 +1,12 @@
 """Presets of ``experiments.analogies``."""
 
-from configs import compare
-from linearize.config import (
-    AnalogiesConfig,
-    CompareConfig,
-    DataConfig,
-    EditConfig,
-    HeadConfig,
-    ModelConfig,
-)
+import dataclasses
+
+from configs import analyses, compare
+from linearize.config import AnalogiesConfig, CompareConfig, DataConfig, EditConfig
+
+EMOJI = DataConfig(tasks=("emoji", "emoji_google"), control="emoji_twitter")
+"""Two vendors' drawings of the same nine categories."""
 
 
 def debug() -> AnalogiesConfig:
@@ -16,21 +14,14 @@ def debug() -> AnalogiesConfig:
 
     python -m experiments.analogies debug
     """
+    brief = compare.recipe(1e-3, steps=15, batch_size=16, warmup=2)
     return AnalogiesConfig(
-        setting=CompareConfig(
-            model=ModelConfig(name="mlp", blocks=None, image_size=14, pretrained=False),
-            data=DataConfig(
-                tasks=("emoji", "emoji_google"),
-                control="emoji_twitter",
-                train=300,
-                validation=90,
-                test=120,
-            ),
-            head=HeadConfig(shots=5),
-            nonlinear=compare.recipe(1e-3, steps=15, batch_size=16, warmup=2),
-            linear=compare.recipe(1e-3, steps=15, batch_size=16, warmup=2),
+        setting=dataclasses.replace(
+            analyses.small(),
+            data=dataclasses.replace(EMOJI, train=300, validation=90, test=120),
+            nonlinear=brief,
+            linear=brief,
             edit=EditConfig(points=5),
-            seeds=(0, 1),
         ),
         examples=(10,),
         curve=compare.recipe(1e-3, steps=5, batch_size=10, warmup=2),
@@ -48,13 +39,7 @@ def packaged() -> AnalogiesConfig:
     return AnalogiesConfig(
         setting=CompareConfig(
             model=whole.model,
-            data=DataConfig(
-                tasks=("emoji", "emoji_google"),
-                control="emoji_twitter",
-                train=2000,
-                validation=300,
-                test=600,
-            ),
+            data=dataclasses.replace(EMOJI, train=2000, validation=300, test=600),
             head=whole.head,
             nonlinear=compare.recipe(1e-5, steps=60, batch_size=32),
             linear=compare.recipe(2e-5, steps=60, batch_size=32),

@@ -1,6 +1,7 @@
 """Presets of the analyses that reuse task vectors: subsets, coefficients, ensembling."""
 
-from typing import Any
+import dataclasses
+from typing import Any, TypeVar
 
 from configs import compare
 from linearize.config import (
@@ -12,13 +13,17 @@ from linearize.config import (
     HeadConfig,
     ModelConfig,
     SubsetsConfig,
+    VectorsConfig,
 )
 
+C = TypeVar("C", bound=VectorsConfig)
 
-def setting(whole: CompareConfig) -> dict[str, Any]:
-    """The fields that an analysis has in common with ``experiments.compare``."""
-    names = ("model", "data", "head", "nonlinear", "linear", "trainable", "edit", "seeds")
-    return {name: getattr(whole, name) for name in names}
+
+def analysis(kind: type[C], whole: CompareConfig, **options: Any) -> C:
+    """An analysis of the vectors that ``experiments.compare`` trains with a configuration."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    common = [f.name for f in dataclasses.fields(whole) if f.name in names]
+    return kind(**{name: getattr(whole, name) for name in common} | options)
 
 
 def small() -> CompareConfig:
@@ -45,7 +50,7 @@ def subsets_debug() -> SubsetsConfig:
 
     python -m experiments.subsets debug
     """
-    return SubsetsConfig(**setting(small()), grid=(0.4, 1.0), sample=2)
+    return analysis(SubsetsConfig, small(), grid=(0.4, 1.0), sample=2)
 
 
 def subsets() -> SubsetsConfig:
@@ -58,7 +63,7 @@ def subsets() -> SubsetsConfig:
     about 12 minutes on two cores on a busy machine; ``--regimes posthoc linear`` leaves out the
     non-linear one, whose 52 sampled subsets are about 160,000 forward passes a seed.
     """
-    return SubsetsConfig(**setting(compare.packaged8()), validation=100, test=200)
+    return analysis(SubsetsConfig, compare.packaged8(), validation=100, test=200)
 
 
 def coefficients_debug() -> CoefficientsConfig:
@@ -66,7 +71,7 @@ def coefficients_debug() -> CoefficientsConfig:
 
     python -m experiments.coefficients debug
     """
-    return CoefficientsConfig(**setting(small()), parts=2, starts=1)
+    return analysis(CoefficientsConfig, small(), parts=2, starts=1)
 
 
 def coefficients() -> CoefficientsConfig:
@@ -78,7 +83,7 @@ def coefficients() -> CoefficientsConfig:
     64.4 ± 3.1, one per task 67.4 ± 0.4; test cross-entropy 1.47 ± 0.37, 1.34 ± 0.32, 1.16 ± 0.15.
     ``--parts 0 --split`` leaves out the parts, which cost up to 4 (1 + 2T) passes an example.
     """
-    return CoefficientsConfig(**setting(compare.packaged8()), validation=100, test=200)
+    return analysis(CoefficientsConfig, compare.packaged8(), validation=100, test=200)
 
 
 def ensembling_debug() -> EnsemblingConfig:
@@ -86,7 +91,7 @@ def ensembling_debug() -> EnsemblingConfig:
 
     python -m experiments.ensembling debug
     """
-    return EnsemblingConfig(**setting(small()))
+    return analysis(EnsemblingConfig, small())
 
 
 def ensembling() -> EnsemblingConfig:
@@ -98,4 +103,4 @@ def ensembling() -> EnsemblingConfig:
     ensemble: 75.5 ± 2.3 and 74.4 ± 2.9 (non-linear), 69.1 ± 6.4 and 69.2 ± 3.3 (post-hoc),
     77.5 ± 2.0 and 74.6 ± 2.0 (linear). About 12 minutes on two cores on a busy machine.
     """
-    return EnsemblingConfig(**setting(compare.packaged8()), validation=100, test=200)
+    return analysis(EnsemblingConfig, compare.packaged8(), validation=100, test=200)

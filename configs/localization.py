@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from configs import compare
-from linearize.config import DataConfig, HeadConfig, LocalizationConfig, MapConfig, ModelConfig
+from configs import analyses, compare
+from linearize.config import LocalizationConfig, MapConfig
 
 
 def debug() -> LocalizationConfig:
@@ -11,22 +11,14 @@ def debug() -> LocalizationConfig:
 
     python -m experiments.localization debug
     """
-    return LocalizationConfig(
-        model=ModelConfig(name="mlp", blocks=None, image_size=14, pretrained=False),
-        data=DataConfig(
-            tasks=("mnist", "landsat", "animals", "digits"),
-            control="scripts",
-            train=300,
-            validation=60,
-            test=80,
-        ),
-        head=HeadConfig(shots=5),
-        nonlinear=compare.recipe(1e-3, steps=20, batch_size=32, warmup=2),
-        linear=compare.recipe(1e-3, steps=20, batch_size=32, warmup=2),
+    whole, tasks = analyses.small(), ("mnist", "landsat", "animals", "digits")
+    return analyses.analysis(
+        LocalizationConfig,
+        whole,
+        data=dataclasses.replace(whole.data, tasks=tasks, control="scripts"),
         points=12,
-        random_tasks=("mnist", "landsat", "animals", "digits"),
+        random_tasks=tasks,
         map=MapConfig(pairs=(("mnist", "digits"),), low=-1.0, high=1.0, points=5, n_eval=80),
-        seeds=(0, 1),
     )
 
 
@@ -41,16 +33,12 @@ def packaged() -> LocalizationConfig:
     ``--vectors`` the tasks are fine-tuned first.
     """
     whole = compare.packaged8()
-    return LocalizationConfig(
-        model=whole.model,
-        data=whole.data,
-        head=whole.head,
-        nonlinear=whole.nonlinear,
-        linear=whole.linear,
+    return analyses.analysis(
+        LocalizationConfig,
+        whole,
         points=32,
         random_tasks=("mnist", "letters", "animals", "fashion_mnist"),
         map=MapConfig(pairs=whole.map.pairs, low=-1.0, high=1.0, points=9, n_eval=300),
-        seeds=whole.seeds,
     )
 
 
@@ -58,12 +46,11 @@ def clip_pair(first: str, second: str) -> LocalizationConfig:
     """One of the pairs of *Task Arithmetic in the Tangent Space* (§5) with CLIP ViT-B/32."""
     whole = compare.vit_b32()
     pair = (first, second)
-    return LocalizationConfig(
+    return analyses.analysis(
+        LocalizationConfig,
+        whole,
         model=dataclasses.replace(whole.model, dtype="float32"),
         data=dataclasses.replace(whole.data, tasks=pair),
-        head=whole.head,
-        nonlinear=whole.nonlinear,
-        linear=whole.linear,
         epochs={task: compare.PAPER_EPOCHS[task] for task in pair},
         points=200,
         random_tasks=pair,

@@ -23,15 +23,14 @@ import numpy as np
 from jax.tree_util import Partial
 
 from configs import ANALOGIES
-from experiments import claims, kings, populations, protocol
+from experiments import claims, kings, populations, protocol, running
 from experiments.protocol import Evaluator, Regime, Setting
-from experiments.records import Record, about, kept, recorded, stack, total_seconds
-from linearize import cli, edit, evaluate, io, report, train
+from experiments.records import Record, about, kept, recorded
+from linearize import edit, evaluate, io, train
 from linearize.config import AnalogiesConfig
 from linearize.data import Task
 from linearize.models.heads import apply_head
 from linearize.task_vector import TaskVector
-from linearize.train.lock import exclusive
 from linearize.types import Params
 
 log = logging.getLogger(__name__)
@@ -49,15 +48,12 @@ METHODS: Mapping[str, Mapping[str, float]] = {
 
 def run(config: AnalogiesConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
-    cli.claim(run_dir, config)
-    with exclusive(run_dir):
+    with running.claimed(run_dir, config):
         tasks = protocol.load_tasks(config.setting)
-        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
-        results = describe(config, tasks, preset) | stack(records)
-        results["seconds"] = total_seconds(records)
+        measured = running.every_seed(measure, run_dir, config, tasks)
+        results = describe(config, tasks, preset) | measured
         results["claims"] = claims.judge(results, CLAIMS)
-        io.write_json(run_dir / "results.json", results)
-        return report.write_all(run_dir)
+        return running.finish(run_dir, results)
 
 
 @recorded
@@ -249,12 +245,5 @@ CLAIMS: tuple[claims.Claim, ...] = (
 )
 
 
-def present(command: cli.Command[AnalogiesConfig]) -> None:
-    """Run, print the tables, say where the report is."""
-    page = run(command.config, command.run_dir, command.preset)
-    report.read_page(command.run_dir).print()
-    print(f"report: {page}")
-
-
 if __name__ == "__main__":
-    cli.launch("analogies", ANALOGIES, present)
+    running.launch("analogies", ANALOGIES, run)

@@ -22,16 +22,15 @@ import numpy as np
 from scipy.special import logsumexp
 
 from configs import COEFFICIENTS
-from experiments import claims, protocol, vectors
+from experiments import claims, protocol, running, vectors
 from experiments.compare import addition, singles
 from experiments.protocol import Evaluator, Setting
-from experiments.records import Record, about, kept, recorded, stack, total_seconds
-from linearize import cli, edit, evaluate, io, report, tree
+from experiments.records import Record, about, recorded
+from linearize import edit, evaluate, io, tree
 from linearize.config import CoefficientsConfig
 from linearize.data import Task
 from linearize.evaluate import AffineOutputs
 from linearize.models.heads import Head
-from linearize.train.lock import exclusive
 
 log = logging.getLogger(__name__)
 
@@ -42,32 +41,20 @@ OUTSIDE = "outside the blocks"
 def run(config: CoefficientsConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
-    cli.claim(run_dir, config)
-    with exclusive(run_dir):
+    with running.claimed(run_dir, config):
         tasks = protocol.load_tasks(config.compare())
-        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
-        results = describe(config, preset) | stack(records)
-        results["seconds"] = total_seconds(records)
+        measured = running.every_seed(measure, run_dir, config, tasks)
+        results = describe(config, preset) | measured
         results["claims"] = claims.judge(results, CLAIMS)
-        io.write_json(run_dir / "results.json", results)
-        return report.write_all(run_dir)
+        return running.finish(run_dir, results)
 
 
 @recorded
 def measure(
     run_dir: Path, config: CoefficientsConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:
-    """One seed: every regime's coefficients and what they give, each regime kept as a file."""
-    prepared = protocol.prepare(config.compare(), tasks, seed)
-    setting = vectors.first(prepared, config.validation, config.test)
-    record: Record = {}
-    for regime in config.regimes:
-        taus = vectors.load_vectors(config, setting, regime, run_dir)
-        evaluator = vectors.evaluator(setting, regime, taus)
-        groups = parts(config) if regime in config.split else {}
-        path = run_dir / "parts" / f"{regime}.json"
-        record[regime] = kept(path, partial(fitted, config, evaluator, groups))
-    return record
+    """One seed: every regime's coefficients and what they give."""
+    return vectors.by_regime(partial(fitted, config), run_dir, config, tasks, seed)
 
 
 def parts(config: CoefficientsConfig) -> dict[str, str]:
@@ -88,9 +75,10 @@ def parts(config: CoefficientsConfig) -> dict[str, str]:
     return found | ({OUTSIDE: rest} if any(re.search(rest, name) for name in names) else {})
 
 
-def fitted(config: CoefficientsConfig, evaluator: Evaluator, groups: Mapping[str, str]) -> Record:
+def fitted(config: CoefficientsConfig, evaluator: Evaluator) -> Record:
     """Coefficients of every kind, their certificates, and what they give on both splits."""
     setting, T = evaluator.setting, len(evaluator.taus)
+    groups = parts(config) if evaluator.regime in config.split else {}
     problem = Problem.of(config, evaluator, groups)
     grid = addition(evaluator, singles(evaluator))["alpha"]
     P = max(len(groups), 1)
@@ -239,12 +227,5 @@ CLAIMS: tuple[claims.Claim, ...] = (
 )
 
 
-def present(command: cli.Command[CoefficientsConfig]) -> None:
-    """Run, print the tables, say where the report is."""
-    page = run(command.config, command.run_dir, command.preset)
-    report.read_page(command.run_dir).print()
-    print(f"report: {page}")
-
-
 if __name__ == "__main__":
-    cli.launch("coefficients", COEFFICIENTS, present)
+    running.launch("coefficients", COEFFICIENTS, run)

@@ -19,14 +19,13 @@ from typing import TypeVar
 import numpy as np
 
 from configs import COMPARE
-from experiments import claims, exact, protocol, stand_ins
+from experiments import claims, exact, protocol, running, stand_ins
 from experiments.protocol import TRAINED, Evaluator, Regime, Setting
 from experiments.records import Record, about, kept, recorded, stack, total_seconds
-from linearize import cli, edit, io, report
+from linearize import edit, io
 from linearize.config import CompareConfig
 from linearize.data import Task
 from linearize.task_vector import TaskVector
-from linearize.train.lock import exclusive
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +35,7 @@ T = TypeVar("T")
 
 def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
-    cli.claim(run_dir, config)
-    with exclusive(run_dir):
+    with running.claimed(run_dir, config):
         if config.stand_ins is not None:
             stand_ins.make(config.stand_ins, (*config.data.tasks, config.data.control))
         tasks = protocol.load_tasks(config)
@@ -46,11 +44,10 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
         if config.random_init:
             results["random"] = run_random(config, tasks, run_dir / "random_init")
         results["claims"] = claims.judge(results, claims.COMPARE)
-        io.write_json(run_dir / "results.json", results)
         shown = run_dir / f"seed_{config.seeds[0]}" / "explorer.npz"
         if shown.exists():
             io.atomic_write(run_dir / "explorer.npz", shown.read_bytes())
-        return report.write_all(run_dir)
+        return running.finish(run_dir, results)
 
 
 def run_random(config: CompareConfig, tasks: Mapping[str, Task], run_dir: Path) -> Record:
@@ -282,12 +279,5 @@ def assemble(config: CompareConfig, records: list[Record]) -> Record:
     return stack(records) | {"maps": drawn, "seconds": total_seconds(records)}
 
 
-def present(command: cli.Command[CompareConfig]) -> None:
-    """Run, print the tables, say where the report is."""
-    page = run(command.config, command.run_dir, command.preset)
-    report.read_page(command.run_dir).print()
-    print(f"report: {page}")
-
-
 if __name__ == "__main__":
-    cli.launch("compare", COMPARE, present)
+    running.launch("compare", COMPARE, run)

@@ -18,16 +18,15 @@ from typing import Any
 import numpy as np
 
 from configs import ENSEMBLING
-from experiments import claims, protocol, vectors
+from experiments import claims, protocol, running, vectors
 from experiments.protocol import Evaluator, Regime, Setting
-from experiments.records import Record, about, kept, recorded, stack, total_seconds
-from linearize import cli, edit, evaluate, io, report
+from experiments.records import Record, about, kept, recorded, stack
+from linearize import edit, evaluate, io
 from linearize.config import EnsemblingConfig
 from linearize.data import Task
 from linearize.evaluate import rank_correlation
 from linearize.models.heads import apply_head
 from linearize.task_vector import TaskVector
-from linearize.train.lock import exclusive
 
 log = logging.getLogger(__name__)
 
@@ -35,34 +34,24 @@ log = logging.getLogger(__name__)
 def run(config: EnsemblingConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
-    cli.claim(run_dir, config)
-    with exclusive(run_dir):
+    with running.claimed(run_dir, config):
         tasks = protocol.load_tasks(config.compare())
-        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
-        results = describe(config, preset) | stack(records)
-        results["seconds"] = total_seconds(records)
+        measured = running.every_seed(measure, run_dir, config, tasks)
+        results = describe(config, preset) | measured
         results["relation"] = {r: relate(results[r]) for r in config.regimes}
         if len(config.seeds) > 1 and config.model.pretrained:  # seeds share θ0
             path = run_dir / "across_seeds.json"
             results["across"] = kept(path, partial(across_seeds, config, tasks, run_dir))
         results["claims"] = claims.judge(results, CLAIMS)
-        io.write_json(run_dir / "results.json", results)
-        return report.write_all(run_dir)
+        return running.finish(run_dir, results)
 
 
 @recorded
 def measure(
     run_dir: Path, config: EnsemblingConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:
-    """One seed: every regime's accuracies, each regime kept as a file."""
-    prepared = protocol.prepare(config.compare(), tasks, seed)
-    setting = vectors.first(prepared, config.validation, config.test)
-    record: Record = {}
-    for regime in config.regimes:
-        taus = vectors.load_vectors(config, setting, regime, run_dir)
-        evaluator = vectors.evaluator(setting, regime, taus)
-        record[regime] = kept(run_dir / "parts" / f"{regime}.json", partial(compared, evaluator))
-    return record
+    """One seed: every regime's accuracies."""
+    return vectors.by_regime(compared, run_dir, config, tasks, seed)
 
 
 def compared(evaluator: Evaluator) -> Record:
@@ -126,10 +115,15 @@ def relate(regime: Mapping[str, Any]) -> Record:
     Pearson's r of each seed; Spearman's ρ of the means over seeds with the interval over tasks.
     """
     average, ensemble = (np.asarray(regime["pairs"][key], float) for key in ("average", "ensemble"))
-    off = ~np.eye(average.shape[-1], dtype=bool)
-    r = [np.corrcoef(a[off], e[off])[0, 1] for a, e in zip(average, ensemble, strict=True)]
+    by_seed = zip(off_diagonal(average), off_diagonal(ensemble), strict=True)
+    r = [np.corrcoef(a, e)[0, 1] for a, e in by_seed]
     found = rank_correlation(average.mean(0), ensemble.mean(0))
     return io.to_json({"pearson": r, "spearman": found._asdict()})
+
+
+def off_diagonal(values: np.ndarray) -> np.ndarray:
+    """The ordered pairs of different tasks, (S, T, T) -> (S, T² − T)."""
+    return values[:, ~np.eye(values.shape[-1], dtype=bool)]
 
 
 def across_seeds(config: EnsemblingConfig, tasks: Mapping[str, Task], run_dir: Path) -> Record:
@@ -138,12 +132,7 @@ def across_seeds(config: EnsemblingConfig, tasks: Mapping[str, Task], run_dir: P
     By trained regime and task: ``cosine`` (S, S) of every two seeds; accuracy with each seed's head
     (column) of each seed's vector (``single``, rows) and of the seeds' average (``average``).
     """
-    settings = [
-        vectors.first(
-            protocol.prepare(config.compare(), tasks, seed), config.validation, config.test
-        )
-        for seed in config.seeds
-    ]
+    settings = [vectors.prepare(config, tasks, seed) for seed in config.seeds]
     found: Record = {}
     for regime in ("nonlinear", "linear"):
         if regime in config.regimes:
@@ -198,9 +187,7 @@ def describe(config: EnsemblingConfig, preset: str) -> Record:
 
 def _pairs(results: claims.Results, regime: str, key: str) -> np.ndarray:
     """Mean over ordered pairs, (S,)."""
-    values = np.asarray(results[regime]["pairs"][key], float)
-    off = ~np.eye(values.shape[-1], dtype=bool)
-    return values[:, off].mean(-1)
+    return off_diagonal(np.asarray(results[regime]["pairs"][key], float)).mean(-1)
 
 
 CLAIMS: tuple[claims.Claim, ...] = (
@@ -227,12 +214,5 @@ CLAIMS: tuple[claims.Claim, ...] = (
 )
 
 
-def present(command: cli.Command[EnsemblingConfig]) -> None:
-    """Run, print the tables, say where the report is."""
-    page = run(command.config, command.run_dir, command.preset)
-    report.read_page(command.run_dir).print()
-    print(f"report: {page}")
-
-
 if __name__ == "__main__":
-    cli.launch("ensembling", ENSEMBLING, present)
+    running.launch("ensembling", ENSEMBLING, run)

@@ -22,13 +22,12 @@ import numpy as np
 
 import linearize as lz
 from configs import KERNEL_BEHAVIOR
-from experiments import claims, protocol
-from experiments.records import Record, about, kept, recorded, stack, total_seconds
-from linearize import cli, data, evaluate, io, report, train
+from experiments import claims, protocol, running
+from experiments.records import Record, about, kept, recorded, stack
+from linearize import data, evaluate, train
 from linearize.config import KernelBehaviorConfig
 from linearize.data import Split, Task
 from linearize.models.heads import apply_head, few_shot, prototype_head
-from linearize.train.lock import exclusive
 from linearize.types import Apply, Array, Params
 
 log = logging.getLogger(__name__)
@@ -72,11 +71,10 @@ class Setting:
 
 def run(config: KernelBehaviorConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
-    cli.claim(run_dir, config)
-    with exclusive(run_dir):
+    with running.claimed(run_dir, config):
         data.prefetch(config.data.tasks, config.data.image_size)
         tasks = {name: load_task(config, name) for name in config.data.tasks}
-        records = [measure(run_dir / f"seed_{s}", config, tasks, s) for s in config.seeds]
+        measured = running.every_seed(measure, run_dir, config, tasks)
         results = about("kernel_behavior", preset, config) | {
             "model": protocol.describe_model(config.model, config.seeds[0]),
             "tasks": list(tasks),
@@ -85,12 +83,11 @@ def run(config: KernelBehaviorConfig, run_dir: Path, preset: str = "custom") -> 
                 "train": {n: config.data.shots * len(t.classes) for n, t in tasks.items()},
                 "test": {n: len(t.test.labels) for n, t in tasks.items()},
             },
-            "seconds": total_seconds(records),
-            **stack([record["tasks"] for record in records]),
+            "seconds": measured["seconds"],
+            **measured["tasks"],
         }
         results["claims"] = claims.judge(results, claims.KERNEL_BEHAVIOR)
-        io.write_json(run_dir / "results.json", results)
-        return report.write_all(run_dir)
+        return running.finish(run_dir, results)
 
 
 def load_task(config: KernelBehaviorConfig, name: str) -> Task:
@@ -274,12 +271,5 @@ def _loss(logits: Any, labels: np.ndarray) -> float:
     return float(train.cross_entropy(jnp.asarray(logits), jnp.asarray(labels)).mean())
 
 
-def present(command: cli.Command[KernelBehaviorConfig]) -> None:
-    """Run, print the tables, say where the report is."""
-    page = run(command.config, command.run_dir, command.preset)
-    report.read_page(command.run_dir).print()
-    print(f"report: {page}")
-
-
 if __name__ == "__main__":
-    cli.launch("kernel_behavior", KERNEL_BEHAVIOR, present)
+    running.launch("kernel_behavior", KERNEL_BEHAVIOR, run)

@@ -16,16 +16,14 @@ from typing import Any
 import numpy as np
 
 from configs import LEARNING_RATE
-from experiments import claims, protocol
+from experiments import claims, protocol, running
 from experiments.compare import addition, singles
 from experiments.protocol import TRAINED, Evaluator, Regime
-from experiments.records import Record, about, kept, recorded, stack, total_seconds
+from experiments.records import Record, about, kept, recorded, stack
 from experiments.tune import with_value
-from linearize import cli, io, report
 from linearize.config import LearningRateConfig
 from linearize.data import Task
 from linearize.train import NonFiniteLossError
-from linearize.train.lock import exclusive
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +32,12 @@ REGIMES: tuple[Regime, ...] = ("nonlinear", "posthoc", "linear")
 
 def run(config: LearningRateConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
-    cli.claim(run_dir, config)
-    with exclusive(run_dir):
+    with running.claimed(run_dir, config):
         tasks = protocol.load_tasks(config.setting)
-        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
-        results = describe(config, preset) | stack(records)
-        results["seconds"] = total_seconds(records)
+        measured = running.every_seed(measure, run_dir, config, tasks)
+        results = describe(config, preset) | measured
         results["claims"] = claims.judge(results, CLAIMS)
-        io.write_json(run_dir / "results.json", results)
-        return report.write_all(run_dir)
+        return running.finish(run_dir, results)
 
 
 @recorded
@@ -78,8 +73,7 @@ def at_rate(
 ) -> Record:
     """One regime at one learning rate; nothing where fine-tuning diverges."""
     trained = TRAINED[regime]
-    assert trained in ("nonlinear", "linear")
-    whole = with_value(config.setting, "linear" if trained == "linear" else "nonlinear", lr)
+    whole = with_value(config.setting, trained, lr)
     setting = protocol.prepare(whole, tasks, seed)
     try:
         return summary(Evaluator(setting, regime, protocol.task_vectors(setting, trained, folder)))
@@ -130,12 +124,5 @@ CLAIMS: tuple[claims.Claim, ...] = (
 )
 
 
-def present(command: cli.Command[LearningRateConfig]) -> None:
-    """Run, print the tables, say where the report is."""
-    page = run(command.config, command.run_dir, command.preset)
-    report.read_page(command.run_dir).print()
-    print(f"report: {page}")
-
-
 if __name__ == "__main__":
-    cli.launch("learning_rate", LEARNING_RATE, present)
+    running.launch("learning_rate", LEARNING_RATE, run)

@@ -22,16 +22,15 @@ import numpy as np
 
 import linearize as lz
 from configs import LOCALIZATION
-from experiments import protocol, relation, vectors
+from experiments import protocol, relation, running, vectors
 from experiments.protocol import Evaluator, Regime, Setting
-from experiments.records import Record, about, kept, recorded, stack, total_seconds
-from linearize import cli, evaluate, io, report, tree
+from experiments.records import Record, about, kept, recorded
+from linearize import evaluate, io, tree
 from linearize.config import ConfigError, LocalizationConfig
 from linearize.config.localization import Initialization
 from linearize.data import Task
 from linearize.models.heads import apply_head
 from linearize.ntk.archive import Archive
-from linearize.train.lock import exclusive
 from linearize.types import Apply, Array, Params
 
 log = logging.getLogger(__name__)
@@ -40,16 +39,13 @@ log = logging.getLogger(__name__)
 def run(config: LocalizationConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
-    cli.claim(run_dir, config)
-    with exclusive(run_dir):
-        tasks = protocol.load_tasks(config.compare("pretrained"))
-        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
-        results = describe(config, preset) | stack(records)
-        results["seconds"] = total_seconds(records)
+    with running.claimed(run_dir, config):
+        tasks = protocol.load_tasks(config.compare())
+        measured = running.every_seed(measure, run_dir, config, tasks)
+        results = describe(config, preset) | measured
         results["relation"] = relation.relate(results)
         results["claims"] = relation.judge(results)
-        io.write_json(run_dir / "results.json", results)
-        return report.write_all(run_dir)
+        return running.finish(run_dir, results)
 
 
 @recorded
@@ -70,7 +66,7 @@ def measure(
                 part: {target: row[part] for target, row in rows.items()}
                 for part in ("control", "captured", "spectra")
             }
-    setting = protocol.prepare(config.compare("pretrained"), tasks, seed)
+    setting = protocol.prepare(config.compare(), tasks, seed)
     xi = {
         regime: kept(
             run_dir / "xi" / f"{regime}.json", partial(errors, config, setting, regime, run_dir)
@@ -206,12 +202,5 @@ def describe(config: LocalizationConfig, preset: str) -> Record:
     }
 
 
-def present(command: cli.Command[LocalizationConfig]) -> None:
-    """Run, print the tables, say where the report is."""
-    page = run(command.config, command.run_dir, command.preset)
-    report.read_page(command.run_dir).print()
-    print(f"report: {page}")
-
-
 if __name__ == "__main__":
-    cli.launch("localization", LOCALIZATION, present)
+    running.launch("localization", LOCALIZATION, run)

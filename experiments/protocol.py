@@ -40,7 +40,8 @@ CONTROL_PER_CLASS = 50
 """Training images of the control task, on average, where ``data.train`` is None."""
 
 Regime = Literal["nonlinear", "posthoc", "linear", "exact"]
-TRAINED: Mapping[Regime, Regime] = {
+Trained = Literal["nonlinear", "linear", "exact"]
+TRAINED: Mapping[Regime, Trained] = {
     "nonlinear": "nonlinear",
     "posthoc": "nonlinear",
     "linear": "linear",

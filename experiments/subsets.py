@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from configs import SUBSETS
-from experiments import claims, protocol, vectors
+from experiments import claims, protocol, running, vectors
 from experiments.compare import singles
 from experiments.protocol import Evaluator, Regime
-from experiments.records import Record, about, kept, recorded, stack, total_seconds
-from linearize import cli, edit, io, report
+from experiments.records import Record, about, recorded
+from linearize import edit, io
 from linearize.config import SubsetsConfig
 from linearize.data import Task
-from linearize.train.lock import exclusive
 
 log = logging.getLogger(__name__)
 
@@ -34,29 +33,18 @@ Subset = tuple[int, ...]
 def run(config: SubsetsConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
-    cli.claim(run_dir, config)
-    with exclusive(run_dir):
+    with running.claimed(run_dir, config):
         tasks = protocol.load_tasks(config.compare())
-        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
-        results = describe(config, preset) | stack(records)
-        results["seconds"] = total_seconds(records)
+        measured = running.every_seed(measure, run_dir, config, tasks)
+        results = describe(config, preset) | measured
         results["claims"] = claims.judge(results, CLAIMS)
-        io.write_json(run_dir / "results.json", results)
-        return report.write_all(run_dir)
+        return running.finish(run_dir, results)
 
 
 @recorded
 def measure(run_dir: Path, config: SubsetsConfig, tasks: Mapping[str, Task], seed: int) -> Record:
-    """One seed: every regime's accuracies, each regime kept as a file."""
-    prepared = protocol.prepare(config.compare(), tasks, seed)
-    setting = vectors.first(prepared, config.validation, config.test)
-    record: Record = {}
-    for regime in config.regimes:
-        taus = vectors.load_vectors(config, setting, regime, run_dir)
-        evaluator = vectors.evaluator(setting, regime, taus)
-        path = run_dir / "parts" / f"{regime}.json"
-        record[regime] = kept(path, partial(additions, config, evaluator))
-    return record
+    """One seed: every regime's accuracies."""
+    return vectors.by_regime(partial(additions, config), run_dir, config, tasks, seed)
 
 
 def additions(config: SubsetsConfig, evaluator: Evaluator) -> Record:
@@ -166,12 +154,5 @@ CLAIMS: tuple[claims.Claim, ...] = (
 )
 
 
-def present(command: cli.Command[SubsetsConfig]) -> None:
-    """Run, print the tables, say where the report is."""
-    page = run(command.config, command.run_dir, command.preset)
-    report.read_page(command.run_dir).print()
-    print(f"report: {page}")
-
-
 if __name__ == "__main__":
-    cli.launch("subsets", SUBSETS, present)
+    running.launch("subsets", SUBSETS, run)

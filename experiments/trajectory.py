@@ -16,28 +16,23 @@ from typing import Any
 import numpy as np
 
 from configs import TRAJECTORY
-from experiments import claims, protocol
+from experiments import claims, protocol, running
 from experiments.learning_rate import REGIMES, summary
 from experiments.protocol import TRAINED, Evaluator, Regime, Setting
-from experiments.records import Record, about, kept, recorded, stack, total_seconds
-from linearize import cli, io, report
+from experiments.records import Record, about, kept, recorded, stack
 from linearize.config import TrajectoryConfig
 from linearize.data import Task
 from linearize.task_vector import TaskVector
-from linearize.train.lock import exclusive
 
 
 def run(config: TrajectoryConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
-    cli.claim(run_dir, config)
-    with exclusive(run_dir):
+    with running.claimed(run_dir, config):
         tasks = protocol.load_tasks(config.setting)
-        records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
-        results = describe(config, preset) | stack(records)
-        results["seconds"] = total_seconds(records)
+        measured = running.every_seed(measure, run_dir, config, tasks)
+        results = describe(config, preset) | measured
         results["claims"] = claims.judge(results, CLAIMS)
-        io.write_json(run_dir / "results.json", results)
-        return report.write_all(run_dir)
+        return running.finish(run_dir, results)
 
 
 @recorded
@@ -45,13 +40,11 @@ def measure(
     run_dir: Path, config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:
     """One seed: every regime's measures, lists over steps."""
-    recipes = {
-        name: dataclasses.replace(getattr(config.setting, name), save_vectors_at=config.steps)
-        for name in ("nonlinear", "linear")
-    }
-    whole = dataclasses.replace(
-        config.setting, nonlinear=recipes["nonlinear"], linear=recipes["linear"]
+    nonlinear, linear = (
+        dataclasses.replace(recipe, save_vectors_at=config.steps)
+        for recipe in (config.setting.nonlinear, config.setting.linear)
     )
+    whole = dataclasses.replace(config.setting, nonlinear=nonlinear, linear=linear)
     setting = protocol.prepare(whole, tasks, seed)
     record: Record = {}
     for regime in REGIMES:
@@ -128,12 +121,5 @@ CLAIMS: tuple[claims.Claim, ...] = tuple(
 )
 
 
-def present(command: cli.Command[TrajectoryConfig]) -> None:
-    """Run, print the tables, say where the report is."""
-    page = run(command.config, command.run_dir, command.preset)
-    report.read_page(command.run_dir).print()
-    print(f"report: {page}")
-
-
 if __name__ == "__main__":
-    cli.launch("trajectory", TRAJECTORY, present)
+    running.launch("trajectory", TRAJECTORY, run)

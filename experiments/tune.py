@@ -9,7 +9,7 @@ addition over the α grid, all on validation examples; test examples are never l
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -17,11 +17,9 @@ from rich.table import Table
 
 from configs import COMPARE
 from experiments import compare, exact, protocol
-from experiments.protocol import Evaluator
+from experiments.protocol import Evaluator, Trained
 from linearize import cli, edit, io
 from linearize.config import CompareConfig
-
-Trained = Literal["nonlinear", "linear", "exact"]
 
 CANDIDATES: dict[Trained, tuple[float, ...]] = {
     "nonlinear": (2e-6, 5e-6, 1e-5, 2e-5),

@@ -8,8 +8,8 @@ images.
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -17,9 +17,11 @@ import numpy as np
 
 from experiments import protocol
 from experiments.protocol import TRAINED, Evaluator, Regime, Setting
+from experiments.records import Record, kept
 from linearize import assets, evaluate, io, tree
 from linearize import config as configuration
-from linearize.config import CompareConfig, ConfigError
+from linearize.config import AnalysisConfig, CompareConfig, ConfigError
+from linearize.data import Task
 from linearize.evaluate import AffineOutputs
 from linearize.task_vector import TaskVector
 
@@ -133,6 +135,29 @@ def read_terms(path: Path) -> AffineOutputs | None:
 def evaluator(setting: Setting, regime: Regime, taus: Mapping[str, TaskVector]) -> Evaluator:
     """An evaluator of one regime, its affine terms kept."""
     return KeptEvaluator(setting, regime, taus)
+
+
+def by_regime(
+    measure: Callable[[Evaluator], Record],
+    run_dir: Path,
+    config: AnalysisConfig,
+    tasks: Mapping[str, Task],
+    seed: int,
+) -> Record:
+    """What one seed's evaluators measure, by regime; each regime is kept as a file."""
+    setting = prepare(config, tasks, seed)
+    record: Record = {}
+    for regime in config.regimes:
+        taus = load_vectors(config, setting, regime, run_dir)
+        found = partial(measure, evaluator(setting, regime, taus))
+        record[regime] = kept(run_dir / "parts" / f"{regime}.json", found)
+    return record
+
+
+def prepare(config: AnalysisConfig, tasks: Mapping[str, Task], seed: int) -> Setting:
+    """One seed's setting, with as many validation and test examples as the analysis looks at."""
+    setting = protocol.prepare(config.compare(), tasks, seed)
+    return first(setting, config.validation, config.test)
 
 
 def first(setting: Setting, validation: int | None, test: int | None) -> Setting:

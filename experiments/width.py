@@ -20,16 +20,15 @@ from jax import numpy as jnp
 
 import linearize as lz
 from configs import WIDTH
-from experiments import scaling
+from experiments import running, scaling
 from experiments.records import Record, about, kept, recorded, stack, total_seconds
-from linearize import cli, data, evaluate, io, report
+from linearize import data, evaluate
 from linearize.config import ConfigError, WidthConfig
 from linearize.data import Split
 from linearize.models.wide import WideMLP
 from linearize.ntk.infinite_width import Kernels
 from linearize.task_vector import TaskVector
 from linearize.train import OptimConfig, TrainConfig, fine_tune
-from linearize.train.lock import exclusive
 from linearize.types import Apply, Array, Batch, Params, PyTree
 
 KERNELS = ("ntk", "nngp")
@@ -55,8 +54,7 @@ class Problem:
 
 def run(config: WidthConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from random weights to ``report.html``, whose path is returned."""
-    cli.claim(run_dir, config)
-    with exclusive(run_dir):
+    with running.claimed(run_dir, config):
         problem = load(config)
         records = [measure(run_dir / f"seed_{s}", config, problem, s) for s in config.seeds]
         start = measure_start(run_dir / "start", config, problem)
@@ -69,8 +67,7 @@ def run(config: WidthConfig, run_dir: Path, preset: str = "custom") -> Path:
             "seconds": total_seconds([*records, start]),
         }
         results["claims"] = scaling.judge(results["slopes"], config.parametrization)
-        io.write_json(run_dir / "results.json", results)
-        return report.write_all(run_dir)
+        return running.finish(run_dir, results)
 
 
 def load(config: WidthConfig) -> Problem:
@@ -295,12 +292,5 @@ def describe(config: WidthConfig, problem: Problem, preset: str) -> Record:
     }
 
 
-def present(command: cli.Command[WidthConfig]) -> None:
-    """Run, print the tables, say where the report is."""
-    page = run(command.config, command.run_dir, command.preset)
-    report.read_page(command.run_dir).print()
-    print(f"report: {page}")
-
-
 if __name__ == "__main__":
-    cli.launch("width", WIDTH, present)
+    running.launch("width", WIDTH, run)

@@ -28,7 +28,7 @@ def finished(tmp_path_factory):
     """A run of one seed; the second seed's numbers are the first's, 3 % smaller."""
     run_dir = tmp_path_factory.mktemp("runs") / "debug"
     try:
-        tasks = protocol.load_tasks(DEBUG.compare("pretrained"))
+        tasks = protocol.load_tasks(DEBUG.compare())
     except assets.RegistryError as error:
         pytest.skip(f"the packages that hold the tasks are out of reach: {error}")
     first = localization.measure(run_dir / "seed_0", DEBUG, tasks, 0)
@@ -44,7 +44,7 @@ def results(finished):
 
 @pytest.fixture(scope="module")
 def setting(finished):
-    compare = DEBUG.compare("pretrained")
+    compare = DEBUG.compare()
     return protocol.prepare(compare, protocol.load_tasks(compare), seed=0)
 
 
@@ -196,7 +196,7 @@ def test_a_run_that_was_killed_goes_on_from_its_parts(finished, results, tmp_pat
 def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatch):
     other = tmp_path / "compare"
     shutil.copytree(finished / "seed_0", other / "seed_0")
-    io.write_json(other / "config.json", config.to_dict(DEBUG.compare("pretrained")))
+    io.write_json(other / "config.json", config.to_dict(DEBUG.compare()))
     given = dataclasses.replace(
         DEBUG,
         vectors=str(other),

@@ -27,5 +27,6 @@ from linearize.config.kernel_behavior import KernelBehaviorConfig as KernelBehav
 from linearize.config.localization import LocalizationConfig as LocalizationConfig
 from linearize.config.sweeps import LearningRateConfig as LearningRateConfig
 from linearize.config.sweeps import TrajectoryConfig as TrajectoryConfig
+from linearize.config.vectors import AnalysisConfig as AnalysisConfig
 from linearize.config.vectors import VectorsConfig as VectorsConfig
 from linearize.config.width import WidthConfig as WidthConfig

@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 from linearize.config.files import require
-from linearize.config.vectors import Regime, VectorsConfig
+from linearize.config.vectors import AnalysisConfig, Regime
 
 
 @dataclasses.dataclass(frozen=True)
-class SubsetsConfig(VectorsConfig):
+class SubsetsConfig(AnalysisConfig):
     """Addition of every subset of the task vectors."""
 
     fixed: float = 0.4
@@ -52,7 +52,7 @@ class SubsetsConfig(VectorsConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class CoefficientsConfig(VectorsConfig):
+class CoefficientsConfig(AnalysisConfig):
     """Optimal scaling coefficients: one for all, one per task, one per task and part of the model.
 
     ``regimes`` are affine ones.
@@ -85,5 +85,5 @@ class CoefficientsConfig(VectorsConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class EnsemblingConfig(VectorsConfig):
+class EnsemblingConfig(AnalysisConfig):
     """Averaged weights against averaged logits, of pairs of tasks and of seeds."""

@@ -29,23 +29,14 @@ class VectorsConfig:
     """Passes over a task's training examples, in place of the recipes' ``steps``."""
     trainable: str | None = None
     """Regular expression of the parameter names to train; all where None."""
-    edit: EditConfig = EditConfig()
-    """The grid on which the scaling coefficient is searched in the affine regimes."""
     regimes: tuple[Regime, ...] = ("nonlinear", "posthoc", "linear")
     seeds: tuple[int, ...] = (0,)
     """Each draws its own heads and data order; intervals are over them."""
-    validation: int | None = None
-    """Validation examples of each task to look at, at most; all where None."""
-    test: int | None = None
-    """Test examples of each task to look at, at most; all where None."""
     batch_size: int = 256
     """Examples a call in evaluation."""
 
     def __post_init__(self) -> None:
         self.compare()
-        for name in ("validation", "test"):
-            count = getattr(self, name)
-            require(count is None or count > 0, name, count, "give a positive number, or None")
         require(bool(self.regimes), "regimes", self.regimes, "name one regime or more")
         require(
             len(set(self.regimes)) == len(self.regimes), "regimes", self.regimes, "name each once"
@@ -61,8 +52,29 @@ class VectorsConfig:
             linear=self.linear,
             epochs=self.epochs,
             trainable=self.trainable,
-            edit=self.edit,
             baselines=(),
             seeds=self.seeds,
             batch_size=self.batch_size,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalysisConfig(VectorsConfig):
+    """An analysis of what the vectors merge to."""
+
+    edit: EditConfig = EditConfig()
+    """The grid on which the scaling coefficient is searched in the affine regimes."""
+    validation: int | None = None
+    """Validation examples of each task to look at, at most; all where None."""
+    test: int | None = None
+    """Test examples of each task to look at, at most; all where None."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("validation", "test"):
+            count = getattr(self, name)
+            require(count is None or count > 0, name, count, "give a positive number, or None")
+
+    def compare(self) -> CompareConfig:
+        """The setting as ``experiments.compare`` is told it."""
+        return dataclasses.replace(super().compare(), edit=self.edit)
