@@ -26,7 +26,7 @@ from rich.table import Table
 from configs import COMPARE
 from linearize import cost, taylor, tree
 from linearize.config import CompareConfig, ConfigError
-from linearize.data.vision import VALIDATION, VISION
+from linearize.data.vision import VISION, held_out
 from linearize.models import clip, prompts, vit
 from linearize.models.heads import Head, apply_head
 from linearize.train import optim
@@ -178,7 +178,7 @@ def sizes(task: str) -> tuple[int, int, int]:
     test = row.counts[row.test]
     if row.original:
         whole, test = row.original_counts["train"], row.original_counts["test"]
-    validation = min(int(VALIDATION[0] * whole), VALIDATION[1])
+    validation = held_out(whole)
     return whole - validation, validation, test
 
 

@@ -198,14 +198,5 @@ def main(options: Options) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for name in ("linearize", "experiments", "__main__"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    try:
+    with cli.reporting(status=2):  # 1 is said of data that are not ready
         sys.exit(main(tyro.cli(Options, prog="python -m experiments.prepare_data")))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except cli.FORESEEN as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

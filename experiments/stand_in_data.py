@@ -1,6 +1,6 @@
 """Small data sets that lie on disk exactly as the papers' nine do, for runs without a data host.
 
-    python -m experiments.stand_in_data FOLDER cars dtd ... --per-class 4
+    python -m experiments.stand_in_data --folder DIR --names cars dtd --per-class 4
 
 Each is written by TFDS's own builder of that data set, with its name, version, features, class
 names and splits, as array_record. Only the images differ: each class is a pattern of stripes of its
@@ -9,7 +9,6 @@ resizing and cropping matter and a small model can learn them. The ordinary load
 """
 
 import contextlib
-import dataclasses
 import io
 import logging
 import math
@@ -35,23 +34,11 @@ FEW = {"imagenet": 1, "sun397": 2, "cars": 3}
 """Images a class in each TFDS split, where the classes are many."""
 
 
-@dataclasses.dataclass(frozen=True)
-class StandIns:
-    """Which data sets to make, and how large."""
-
-    folder: Path
-    """What ``data.data_dir`` will be."""
-    names: tuple[str, ...] = tuple(name for name in VISION if name != "svhn_extra")
-    per_class: int = 6
-    """Images a class in each TFDS split; fewer for 196 classes and more."""
-    seed: int = 0
+ALL = tuple(name for name in VISION if name != "svhn_extra")
 
 
 def make(
-    folder: str | Path,
-    names: tuple[str, ...] = StandIns.names,
-    per_class: int = StandIns.per_class,
-    seed: int = 0,
+    folder: str | Path, names: tuple[str, ...] = ALL, per_class: int = 6, seed: int = 0
 ) -> Path:
     """Write the stand-ins that are not there yet; the folder is a ``data_dir``.
 
@@ -76,13 +63,12 @@ def write(name: str, row: VisionSet, folder: Path, per_class: int, seed: int) ->
     tfds = import_tfds()
     builder = tfds.builder(row.tfds, data_dir=str(folder), file_format="array_record")
     splits = {
-        split: (number, examples(builder.info.features, split, per_class, [seed, number]))
+        split: examples(builder.info.features, split, per_class, [seed, number])
         for number, split in enumerate(row.counts)
     }
-    builder._split_generators = lambda _: {split: made for split, (_, made) in splits.items()}
-    hidden = {split for split in ("test",) if name == "gtsrb"}  # as in the decathlon
-    for split in hidden:
-        splits[split] = splits[split][0], _unlabelled(splits[split][1])
+    if name == "gtsrb":  # the decathlon keeps the test labels to itself
+        splits["test"] = _unlabelled(splits["test"])
+    builder._split_generators = lambda _: splits
     with quiet():
         builder.download_and_prepare()
     log.info("%s: %s", name, {s: i.num_examples for s, i in builder.info.splits.items()})
@@ -159,5 +145,4 @@ def quiet() -> Iterator[None]:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    chosen = tyro.cli(StandIns)
-    make(chosen.folder, chosen.names, chosen.per_class, chosen.seed)
+    tyro.cli(make)

@@ -1,11 +1,12 @@
 """Command line of an experiment: ``python -m experiments.NAME PRESET --a.b value``."""
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -102,25 +103,36 @@ def launch(
     presets: Mapping[str, Callable[[], C]],
     run: Callable[[Command[C]], None],
 ) -> None:
-    """Parse the command line and run; foreseen errors and Ctrl-C end in one line, not a traceback.
+    """Parse the command line and run, :func:`reporting`.
 
     Raises:
         SystemExit: status 2 for a command line that cannot be run, 1 for an error that the library
             foresees, 130 for Ctrl-C.
     """
     command = parse(experiment, presets)
+    with reporting():
+        run(command)
+
+
+@contextlib.contextmanager
+def reporting(status: int = 1) -> Iterator[None]:
+    """Log to the terminal; foreseen errors and Ctrl-C end in one line, not a traceback.
+
+    Raises:
+        SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C.
+    """
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in ("linearize", "experiments", "__main__"):
         logging.getLogger(name).setLevel(logging.INFO)
     try:
-        run(command)
+        yield
     except KeyboardInterrupt as stop:
         print(f"\nstopped: {str(stop) or 'nothing is lost'}", file=sys.stderr)
         print("the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
     except FORESEEN as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(status) from None
 
 
 def _preset(name: str, presets: Mapping[str, Callable[[], C]], usage: str) -> C:

@@ -64,7 +64,7 @@ class Loader:
         digest = hashlib.sha256(f"{self.images.fingerprint}, augment={self.augment}".encode())
         for name in sorted(self.columns):
             digest.update(name.encode() + np.ascontiguousarray(self.columns[name]).tobytes())
-        return f"{digest.hexdigest()}"
+        return digest.hexdigest()
 
     def batches(
         self, batch_size: int, seed: int, first: int = 0

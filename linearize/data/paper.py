@@ -13,7 +13,7 @@ from linearize.data.raw import Raw, TfdsRecords, check_rows, folder_fingerprint,
 from linearize.data.records import SPLITS, DataError, Limits, Split, Task
 from linearize.data.stored import StoredImages, memory_mapped, readable
 from linearize.data.tfds import import_tfds
-from linearize.data.vision import VALIDATION, VisionSet, vision_set
+from linearize.data.vision import VisionSet, held_out, vision_set
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +262,7 @@ def rows_of(
 
 def _held_out(order: np.ndarray) -> dict[str, np.ndarray]:
     """Training rows in two: validation is the papers' share of them."""
-    held = min(int(VALIDATION[0] * len(order)), VALIDATION[1])
+    held = held_out(len(order))
     return {"train": order[held:], "validation": order[:held]}
 
 

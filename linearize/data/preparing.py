@@ -9,7 +9,7 @@ from linearize.data.originals import ORIGINALS
 from linearize.data.paper import Reading, load_vision
 from linearize.data.records import DataError, Limits
 from linearize.data.tfds import import_tfds
-from linearize.data.vision import VALIDATION, human, vision_set
+from linearize.data.vision import held_out, human, vision_set
 from linearize.data.without_tensorflow import without_tensorflow
 
 
@@ -108,6 +108,6 @@ def evaluation_bytes(name: str, image_size: int, limit: Limits) -> int:
     if row.shares is not None:
         validation, test = (round(share * train) for share in row.shares[1:])
     else:
-        validation, test = min(int(VALIDATION[0] * train), VALIDATION[1]), row.counts[row.test]
+        validation, test = held_out(train), row.counts[row.test]
     kept = min(validation, limit.validation or validation) + min(test, limit.test or test)
     return kept * 3 * image_size**2

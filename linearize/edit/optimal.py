@@ -11,10 +11,9 @@ directions. So the gradient g and the Hessian's smallest eigenvalue m bound what
 which is ‖g‖² / (2 m) where the gradient is small. No α needs a model call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -131,13 +130,28 @@ def suboptimality(gradient: float, curvature: float, spread: float) -> float:
     return float(curvature / spread**2 * ((1 - x) * np.log1p(-x) + x))
 
 
-class _Objective(Protocol):
+_Derivatives = tuple[float, np.ndarray, np.ndarray]
+"""Value, gradient (K,) and Hessian (K, K)."""
+_Differentiated = Callable[[np.ndarray], _Derivatives]
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """The mean over data sets, and the penalty."""
+
+    sets: Sequence[_Differentiated]
     directions: int
+    l2: float
     spread: float
     tolerance: float
 
-    def derivatives(self, alphas: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Value, gradient (K,) and Hessian (K, K)."""
+    def derivatives(self, alphas: np.ndarray) -> _Derivatives:
+        values, gradients, hessians = zip(*(each(alphas) for each in self.sets), strict=True)
+        return (
+            float(np.mean(values)) + self.l2 / 2 * float(alphas @ alphas),
+            np.mean(gradients, 0) + self.l2 * alphas,
+            np.mean(hessians, 0) + self.l2 * np.eye(self.directions),
+        )
 
 
 def _certified(objective: _Objective, alphas: np.ndarray, iterations: int) -> Optimum:
@@ -152,7 +166,7 @@ def _objective(
     labels: Sequence[ArrayLike],
     readouts: Readout | Sequence[Readout],
     l2: float,
-) -> "_Objective":
+) -> _Objective:
     if not len(terms) or len(labels) != len(terms):
         raise ValueError(f"terms has {len(terms)} entries and labels {len(labels)}; one each")
     reads = list(readouts) if isinstance(readouts, Sequence) else [readouts] * len(terms)
@@ -163,9 +177,15 @@ def _objective(
     counts = {len(each.jvps) for each in terms}
     if len(counts) != 1 or 0 in counts:
         raise ValueError(f"terms have {sorted(counts)} directions; expected one number, 1 or more")
-    if all(affine_logits(read) for read in reads):
-        return _Convex(terms, labels, reads, l2)
-    return _Local(terms, labels, reads, l2)
+    convex = all(affine_logits(read) for read in reads)
+    made = [(_affine if convex else _any)(*each) for each in zip(terms, labels, reads, strict=True)]
+    return _Objective(
+        sets=[derivatives for derivatives, _ in made],
+        directions=counts.pop(),
+        l2=l2,
+        spread=max(spread for _, spread in made),
+        tolerance=_GRADIENT if convex else _GRADIENT_32,
+    )
 
 
 def _check_point(name: str, at: np.ndarray, directions: int) -> None:
@@ -173,46 +193,27 @@ def _check_point(name: str, at: np.ndarray, directions: int) -> None:
         raise ValueError(f"{name} has shape {at.shape}; expected ({directions},) finite numbers")
 
 
-class _Convex:
-    """Logits that are affine in the coefficients: closed forms, in float64."""
+def _affine(
+    terms: AffineOutputs, labels: ArrayLike, readout: Readout
+) -> tuple[_Differentiated, float]:
+    """Logits that are affine in the coefficients: closed forms, in float64; and R."""
+    scores = terms.scores(readout)
+    assert scores is not None
+    f0, jvps = np.asarray(scores.f0, np.float64), np.asarray(scores.jvps, np.float64)
+    y = check_labels(labels, *f0.shape)
+    n, directions = len(y), len(jvps)
 
-    tolerance = _GRADIENT
+    def derivatives(alphas: np.ndarray) -> _Derivatives:
+        logits = f0 + np.tensordot(alphas, jvps, 1)
+        logits -= logits.max(1, keepdims=True)
+        total = np.log(np.exp(logits).sum(1))
+        p = np.exp(logits - total[:, None])
+        centred = jvps - np.einsum("knc,nc->kn", jvps, p)[..., None]
+        rows = (centred * np.sqrt(p)).reshape(directions, -1)
+        value = float((total - logits[np.arange(n), y]).mean())
+        return value, -centred[:, np.arange(n), y].mean(1), rows @ rows.T / n
 
-    def __init__(
-        self,
-        terms: Sequence[AffineOutputs],
-        labels: Sequence[ArrayLike],
-        readouts: Sequence[Readout],
-        l2: float,
-    ) -> None:
-        self.l2 = l2
-        self.directions = len(terms[0].jvps)
-        self.sets = []
-        self.spread = 0.0
-        for each, given, readout in zip(terms, labels, readouts, strict=True):
-            scores = each.scores(readout)
-            assert scores is not None
-            f0 = np.asarray(scores.f0, np.float64)
-            jvps = np.asarray(scores.jvps, np.float64)
-            self.sets.append((f0, jvps, check_labels(given, *f0.shape)))
-            self.spread = max(self.spread, _spread(jvps))
-
-    def derivatives(self, alphas: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Of the mean over data sets, and of the penalty."""
-        value = self.l2 / 2 * float(alphas @ alphas)
-        gradient, hessian = self.l2 * alphas, self.l2 * np.eye(self.directions)
-        for f0, jvps, y in self.sets:
-            n, weight = len(y), 1 / (len(y) * len(self.sets))
-            logits = f0 + np.tensordot(alphas, jvps, 1)
-            logits -= logits.max(1, keepdims=True)
-            total = np.log(np.exp(logits).sum(1))
-            p = np.exp(logits - total[:, None])
-            value += weight * float((total - logits[np.arange(n), y]).sum())
-            centred = jvps - np.einsum("knc,nc->kn", jvps, p)[..., None]
-            gradient = gradient - weight * centred[:, np.arange(n), y].sum(1)
-            rows = (centred * np.sqrt(p)).reshape(self.directions, -1)
-            hessian = hessian + weight * (rows @ rows.T)
-        return value, gradient, hessian
+    return derivatives, _spread(jvps)
 
 
 def _spread(jvps: np.ndarray) -> float:
@@ -223,40 +224,20 @@ def _spread(jvps: np.ndarray) -> float:
     return float(np.sqrt(np.maximum(squares[:, :, None] + squares[:, None] - 2 * gram, 0).max()))
 
 
-class _Local:
-    """Any readout: automatic derivatives, in float32."""
+def _any(
+    terms: AffineOutputs, labels: ArrayLike, readout: Readout
+) -> tuple[_Differentiated, float]:
+    """Any readout: automatic derivatives, in float32; R is not known."""
+    read, f0 = as_readout(readout), jnp.asarray(terms.f0)
+    y = jnp.asarray(check_labels(labels, len(f0), jax.eval_shape(read, f0).shape[-1]))
+    whole = AffineOutputs(f0, jnp.asarray(terms.jvps))
 
-    tolerance = _GRADIENT_32
-    spread = float("inf")
+    def derivatives(alphas: np.ndarray) -> _Derivatives:
+        found = _derivatives(read, whole, y, jnp.asarray(alphas, jnp.float32))
+        value, gradient, hessian = (np.asarray(part, np.float64) for part in found)
+        return float(value), gradient, hessian
 
-    def __init__(
-        self,
-        terms: Sequence[AffineOutputs],
-        labels: Sequence[ArrayLike],
-        readouts: Sequence[Readout],
-        l2: float,
-    ) -> None:
-        self.l2 = l2
-        self.directions = len(terms[0].jvps)
-        self.sets = []
-        for each, given, readout in zip(terms, labels, readouts, strict=True):
-            read, f0 = as_readout(readout), jnp.asarray(each.f0)
-            classes = jax.eval_shape(read, f0).shape[-1]
-            y = check_labels(given, len(f0), classes)
-            self.sets.append((read, AffineOutputs(f0, jnp.asarray(each.jvps)), jnp.asarray(y)))
-
-    def derivatives(self, alphas: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Of the mean over data sets, and of the penalty."""
-        found = [_derivatives(*each, jnp.asarray(alphas, jnp.float32)) for each in self.sets]
-        value, gradient, hessian = (
-            sum(np.asarray(part, np.float64) for part in parts) / len(self.sets)
-            for parts in zip(*found, strict=True)
-        )
-        return (
-            float(value) + self.l2 / 2 * float(alphas @ alphas),
-            gradient + self.l2 * alphas,
-            hessian + self.l2 * np.eye(self.directions),
-        )
+    return derivatives, float("inf")
 
 
 @jax.jit

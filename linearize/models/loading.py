@@ -124,7 +124,7 @@ def load(
         blocks=("blocks",) if scan else tuple(f"block_{i}" for i in range(module.depth)),
         batch_stats=stats or None,
         kind=family.kind,
-        architecture=_architecture(module) if family.kind else None,
+        architecture=architecture(module) if family.kind else None,
     )
 
 
@@ -194,7 +194,7 @@ def agree(name: str, ours: Mapping[str, Any], told: Mapping[str, Any] | None) ->
     return {**ours, **told}
 
 
-def _architecture(module: Any) -> dict[str, Any]:
+def architecture(module: Any) -> dict[str, Any]:
     """The fields that make the function, without those that choose how it is computed."""
     ways = ("parent", "name", "dtype", "scan", "remat")
     fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}

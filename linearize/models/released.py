@@ -7,7 +7,6 @@ reads those as they are.)
 """
 
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,14 +86,10 @@ def read_linear(path: str | Path, *, like: str | Path | None = None) -> tuple[So
             "like=, the zeroshot.pt of the same run"
         )
     before, after = (
-        Source(Path(path), {n: partial(_identity, part[i]) for i, n in enumerate(names)}, notes={})
+        Source.of(Path(path), {n: part[i] for i, n in enumerate(names)})
         for part in (found["params0"], found["params"])
     )
     return before, after
-
-
-def _identity(array: np.ndarray) -> np.ndarray:
-    return array
 
 
 def _order(count: int) -> list[str]:

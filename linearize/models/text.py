@@ -1,6 +1,5 @@
 """CLIP's text tower (Radford et al. 2021, arXiv 2103.00020), apart from the encoder."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from linearize.models import clip, hf, layers
 from linearize.models.backbone import WeightsError
 from linearize.models.families import row
 from linearize.models.hf import configs, tables
-from linearize.models.loading import agree
+from linearize.models.loading import agree, architecture
 from linearize.types import Apply, Array, Params
 
 _LOGIT_SCALE = math.log(1 / 0.07)
@@ -102,8 +101,6 @@ def load_text(
     scale = float(leaves.pop("logit_scale"))
     params = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes})
     f, params = functional.from_linen(module, {"params": params})
-    ways = ("parent", "name", "dtype", "scan", "remat")
-    described = {x.name: getattr(module, x.name) for x in dataclasses.fields(module)}
     return TextEncoder(
         name=name,
         f=f,
@@ -112,7 +109,7 @@ def load_text(
         context=module.context,
         vocabulary=module.vocabulary,
         feature_dim=module.projection,
-        architecture={n: v for n, v in described.items() if n not in ways},
+        architecture=architecture(module),
     )
 
 

@@ -58,12 +58,11 @@ class Tokenizer:
         """
         if isinstance(sentences, str) or not len(sentences):
             raise ValueError(f"sentences={sentences!r}; expected a list of one sentence or more")
-        wrong = [s for s in sentences if not isinstance(s, str)]
-        if wrong or context < 2:
+        if wrong := [s for s in sentences if not isinstance(s, str)]:
+            raise ValueError(f"sentences hold {wrong[0]!r}, which is no string")
+        if context < 2:
             raise ValueError(
-                f"sentences hold {wrong[0]!r}, which is no string"
-                if wrong
-                else f"context={context}; a sentence has a start and an end: give 2 or more"
+                f"context={context}; a sentence has a start and an end: give 2 or more"
             )
         tokens = np.zeros((len(sentences), context), np.int32)
         for row, found in zip(tokens, self.backend.encode_batch(list(sentences)), strict=True):
@@ -110,9 +109,7 @@ def load_tokenizer(
                 f"are not OpenAI's {_SIZE}; put its tokenizer.json, or vocab.json and merges.txt, "
                 "beside the weights"
             )
-    except TokenizerError:
-        raise
-    except assets.AssetError:
+    except (TokenizerError, assets.AssetError):
         raise
     except Exception as error:  # the library raises plain Exceptions
         raise TokenizerError(

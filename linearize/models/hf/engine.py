@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from linearize import tree
@@ -142,7 +143,7 @@ def _load(
     described = ", ".join(
         f"{group[n]} {x.shape} {x.dtype}" for n, x in zip(names, arrays, strict=True)
     )
-    if not all(np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16" for x in arrays):
+    if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in arrays):  # NumPy has no bfloat16
         return {}, [f"not floating: {described}"]
     try:
         made = row[2].load([np.asarray(x, np.float32) for x in arrays])

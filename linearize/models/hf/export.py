@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
@@ -108,7 +109,7 @@ def _replace(
         elif table.find(name) is not None:
             problems.append(f"missing in params: {theirs}")
         else:
-            floating = np.issubdtype(old.dtype, np.floating) or old.dtype.name == "bfloat16"
+            floating = jnp.issubdtype(old.dtype, jnp.floating)
             out[theirs] = np.asarray(old, np.float32 if floating else old.dtype, order="C")
     problems += [f"missing in {source.path}: {name}" for name in tensors.keys() - replaced]
     if problems:

@@ -41,6 +41,13 @@ class Source:
     tensors: Mapping[str, Callable[[], np.ndarray]]
     notes: Mapping[str, Any]
 
+    @classmethod
+    def of(
+        cls, path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any] | None = None
+    ) -> "Source":
+        """Tensors that are in memory already."""
+        return cls(path, {name: partial(np.asarray, x) for name, x in arrays.items()}, notes or {})
+
     def __str__(self) -> str:
         """The path."""
         return str(self.path)
@@ -102,14 +109,8 @@ def _open(path: Path) -> Source:
             raise WeightsError(f"{path} names tensors that no shard holds: {', '.join(lost)}")
         return Source(path, tensors, notes)
     if path.suffix in (".pt", ".pth", ".bin", ".ckpt") or torch_modules.is_torch(path):
-        arrays = torch_modules.read(path)
-        lazy = {name: partial(_identity, array) for name, array in arrays.items()}
-        return Source(path, lazy, notes if path.name in WEIGHTS else {})
+        return Source.of(path, torch_modules.read(path), notes if path.name in WEIGHTS else {})
     return Source(path, _safetensors(path), notes)
-
-
-def _identity(array: np.ndarray) -> np.ndarray:
-    return array
 
 
 def _json(path: Path) -> Any:
