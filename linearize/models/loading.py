@@ -152,7 +152,10 @@ def _resolve(
         source = hf.read(weights)
         found = configs.kind(source.notes)
         if found not in (None, family.kind):
-            raise WeightsError(f"{weights} holds a {found!r}: models.load({found!r}, weights=...)")
+            raise WeightsError(
+                f"{weights} holds a {found!r}, and {name} is a {family.kind!r}; load it by the "
+                f"name {found!r}"
+            )
         told = configs.vision(source.notes)
     fields = agree(name, {"depth": family.depth, **(family.options or {})}, told)
     if activation is not None:
