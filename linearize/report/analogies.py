@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from linearize.report.claims import claims_table
 from linearize.report.claims import read as read_claims
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
+from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure, handle, legend
 from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import PAPER, colour, label, marker
@@ -131,13 +131,7 @@ def read(node: Node, run_dir: Path) -> Page:
     return Page(
         title=f"Task analogies: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            styles,
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, styles, results.seeds),
         sections=(
             Section("claims", "Claims of the paper", (claims_table(read_claims(node)),)),
             Section(

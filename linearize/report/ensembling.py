@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from linearize.report.claims import claims_table
 from linearize.report.claims import read as read_claims
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
+from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure
 from linearize.report.stats import seeds_phrase
 from linearize.report.style import MUTED, PAPER, colour, label
@@ -113,13 +113,7 @@ def read(node: Node, run_dir: Path) -> Page:
     return Page(
         title=f"Averaging weights and ensembling: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            results.tasks,
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, results.tasks, results.seeds),
         sections=(
             Section("claims", "Claims of the papers", (claims_table(read_claims(node)),)),
             Section("merges", "Two ways to merge", (scatter(results), merges(results))),

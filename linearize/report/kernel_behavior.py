@@ -13,7 +13,7 @@ from matplotlib.ticker import NullLocator
 
 from linearize.report import claims
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
+from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure, legend
 from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, colour, label, marker
@@ -105,7 +105,6 @@ def read(node: Node, run_dir: Path) -> Page:
         ResultsError: a key is missing or does not fit.
     """
     results = parse(node)
-    seconds = node.optional("seconds", ())
     plots = [along(results), gap(results), accuracy(results), movement(results), spectrum(results)]
     found = claims.read(node)
     sections = (
@@ -117,18 +116,11 @@ def read(node: Node, run_dir: Path) -> Page:
         Section("claims", "Claims", (claims.claims_table(found),) if found else ()),
         configuration_of(node),
     )
-    preset = str(node.get("preset"))
     return Page(
-        title=f"Kernel behaviour along fine-tuning: {preset}",
+        title=f"Kernel behaviour along fine-tuning: {node.get('preset')}",
         lead="A model is fine-tuned by SGD and by Adam, and its neural tangent kernel is measured "
         "along the way. Does it stay what it was at θ0? Does it predict what fine-tuning finds?",
-        facts=facts(
-            preset,
-            node.mapping("model"),
-            results.tasks,
-            results.seeds,
-            None if seconds is None else float(seconds),
-        ),
+        facts=facts_of(node, results.tasks, results.seeds),
         sections=sections,
         headlines=("final", "solutions", "claims"),
         sources=SOURCES,

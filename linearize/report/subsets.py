@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from linearize.report.claims import claims_table
 from linearize.report.claims import read as read_claims
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
+from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure, handle, legend
 from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import PAPER, colour, label, marker
@@ -114,13 +114,7 @@ def read(node: Node, run_dir: Path) -> Page:
     return Page(
         title=f"Subsets of the tasks: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            results.tasks,
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, results.tasks, results.seeds),
         sections=(
             Section("claims", "Claims of the papers", (claims_table(read_claims(node)),)),
             Section("sizes", "By number of tasks", (by_size(results), sizes(results))),

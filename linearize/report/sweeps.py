@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from linearize.report.claims import claims_table
 from linearize.report.claims import read as read_claims
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
+from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure, handle, legend
 from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import PAPER, colour, label, marker
@@ -109,13 +109,7 @@ def _page(node: Node, title: str, lead: str, x: str, *, log: bool) -> Page:
     return Page(
         title=f"{title}: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            results.tasks,
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, results.tasks, results.seeds),
         sections=(
             Section("claims", "Claims of the papers", (claims_table(read_claims(node)),)),
             Section("curves", title, (curves(results, title, x, log), table(results, title, x))),

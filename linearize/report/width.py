@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
+from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure, legend
 from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import MUTED, PAPER, colour
@@ -136,13 +136,7 @@ def read(node: Node, run_dir: Path) -> Page:
     return Page(
         title=f"Kernel behaviour against width: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            [str(node.get("task"))],
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, [str(node.get("task"))], results.seeds),
         sections=(
             Section("claims", "Claims of the papers", (claims(results),)),
             Section("scaling", "Against width", (scaling(results), slopes(results))),

@@ -5,7 +5,7 @@ from pathlib import Path
 from linearize.report.localization import plots, tables
 from linearize.report.localization.results import Results
 from linearize.report.node import Node
-from linearize.report.page import Page, Section, configuration_of, facts
+from linearize.report.page import Page, Section, configuration_of, facts_of
 
 SOURCES = """After Ortiz-Jimenez et al., <cite>Task Arithmetic in the Tangent Space</cite> (NeurIPS
 2023, arXiv 2305.12827), section 5; the interval over tasks after Snijders and Borgatti,
@@ -36,13 +36,7 @@ def read(node: Node, run_dir: Path) -> Page:
     return Page(
         title=f"Eigenfunction localization: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            tasks,
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, tasks, results.seeds),
         sections=(
             Section("claims", "Claims of the paper", (tables.claims(results),)),
             Section(
