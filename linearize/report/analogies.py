@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from linearize.report.claims import claims_table
-from linearize.report.claims import read as read_claims
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure, handle, legend
@@ -133,7 +132,7 @@ def read(node: Node, run_dir: Path) -> Page:
         lead=lead,
         facts=facts_of(node, styles, results.seeds),
         sections=(
-            Section("claims", "Claims of the paper", (claims_table(read_claims(node)),)),
+            claims_section(node, "Claims of the paper"),
             Section(
                 "subpopulations",
                 "Sub-populations",

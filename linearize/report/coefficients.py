@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from linearize.report.claims import claims_table
-from linearize.report.claims import read as read_claims
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import TASK_ARITHMETIC, Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure, handle, legend
@@ -129,7 +128,7 @@ def read(node: Node, run_dir: Path) -> Page:
         lead=lead,
         facts=facts_of(node, results.tasks, results.seeds),
         sections=(
-            Section("claims", "Claims", (claims_table(read_claims(node)),)),
+            claims_section(node, "Claims"),
             Section("worth", "What coefficients are worth", (worth(results), table(results))),
             Section("certificates", "Certificates", (certificates(results),)),
             Section("values", "The coefficients", (by_task(results), *maps)),

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from linearize.report.claims import claims_table
-from linearize.report.claims import read as read_claims
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure
@@ -115,7 +114,7 @@ def read(node: Node, run_dir: Path) -> Page:
         lead=lead,
         facts=facts_of(node, results.tasks, results.seeds),
         sections=(
-            Section("claims", "Claims of the papers", (claims_table(read_claims(node)),)),
+            claims_section(node),
             Section("merges", "Two ways to merge", (scatter(results), merges(results))),
             Section("seeds", "One task, several seeds", across),
             configuration_of(node),

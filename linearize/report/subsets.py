@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from linearize.report.claims import claims_table
-from linearize.report.claims import read as read_claims
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure, handle, legend
@@ -116,7 +115,7 @@ def read(node: Node, run_dir: Path) -> Page:
         lead=lead,
         facts=facts_of(node, results.tasks, results.seeds),
         sections=(
-            Section("claims", "Claims of the papers", (claims_table(read_claims(node)),)),
+            claims_section(node),
             Section("sizes", "By number of tasks", (by_size(results), sizes(results))),
             Section("alphas", "Scaling coefficients", (coefficients(results),)),
             Section("pairs", "Pairs of tasks", (pairs(results),)),

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from linearize.report.claims import claims_table
-from linearize.report.claims import read as read_claims
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure, handle, legend
@@ -111,7 +110,7 @@ def _page(node: Node, title: str, lead: str, x: str, *, log: bool) -> Page:
         lead=lead,
         facts=facts_of(node, results.tasks, results.seeds),
         sections=(
-            Section("claims", "Claims of the papers", (claims_table(read_claims(node)),)),
+            claims_section(node),
             Section("curves", title, (curves(results, title, x, log), table(results, title, x))),
             configuration_of(node),
         ),

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure, legend
@@ -138,7 +139,9 @@ def read(node: Node, run_dir: Path) -> Page:
         lead=lead,
         facts=facts_of(node, [str(node.get("task"))], results.seeds),
         sections=(
-            Section("claims", "Claims of the papers", (claims(results),)),
+            claims_section(
+                node, caption="Decided by the 95 % interval of this run's slopes alone."
+            ),
             Section("scaling", "Against width", (scaling(results), slopes(results))),
             Section("widths", "Width by width", (by_width(results), learning(results))),
             Section("time", "Along training", (in_time(results),)),
@@ -316,21 +319,6 @@ def learning(results: Results) -> Table:
                 row("Same class predicted", "agreement", True),
                 row("‖f − f_lin‖ / ‖f − f0‖", "gap_share", False),
             ]
-        ),
-    )
-
-
-def claims(results: Results) -> Table:
-    """What the papers say of the exponents, and whether it held."""
-    verdict = {True: "held", False: "did not hold", None: "not decided"}
-    return Table(
-        "claims",
-        "Claims of the papers",
-        "Decided by the 95 % interval of this run's slopes alone.",
-        ("Claim", "Held?", "Evidence"),
-        freeze(
-            [Cell(str(c.get("claim"))), Cell(verdict[c.get("held")]), Cell(str(c.get("evidence")))]
-            for c in results.node.children("claims")
         ),
     )
 
