@@ -44,7 +44,6 @@ class Method:
 class Results:
     """What the page shows, checked."""
 
-    node: Node
     seeds: tuple[int, ...]
     regimes: tuple[str, ...]
     targets: tuple[str, ...]
@@ -79,7 +78,6 @@ class Results:
             if drawn
         }
         return cls(
-            node,
             seeds,
             regimes,
             tuple(node.mapping("subpopulations")),

@@ -52,7 +52,6 @@ class Fit:
 class Results:
     """What the page shows, checked."""
 
-    node: Node
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     parts: tuple[str, ...]
@@ -88,7 +87,7 @@ class Results:
                         at = one.numbers("coefficients", (S, None))
                         fits[regime, kind, head] = _fit(one, at, S, T)
         parts, split = node.names("parts"), node.names("split")
-        return cls(node, seeds, tasks, parts, split, single, fits, starts)
+        return cls(seeds, tasks, parts, split, single, fits, starts)
 
     @property
     def regimes(self) -> tuple[str, ...]:

@@ -58,7 +58,6 @@ class Across:
 class Results:
     """What the page shows, checked."""
 
-    node: Node
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     regimes: Mapping[str, Regime]
@@ -90,7 +89,7 @@ class Results:
                 child.numbers("single", (T, S, S), 1.0),
                 child.numbers("average", (T, S), 1.0),
             )
-        return cls(node, seeds, tasks, regimes, across)
+        return cls(seeds, tasks, regimes, across)
 
 
 def read(node: Node, run_dir: Path) -> Page:

@@ -53,7 +53,6 @@ class Regime:
 class Results:
     """What the page shows, checked."""
 
-    node: Node
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     fixed: float
@@ -80,7 +79,7 @@ class Results:
                 child.numbers("fixed", (S, M)),
                 tuple(float(a) for a in node.list(f"grid/{name}")),
             )
-        return cls(node, seeds, tasks, float(node.get("fixed")), regimes)
+        return cls(seeds, tasks, float(node.get("fixed")), regimes)
 
     @property
     def sampled(self) -> str:

@@ -41,7 +41,6 @@ PANELS = ("cosine", "single", "addition", "normalized")
 class Results:
     """What the pages show, checked."""
 
-    node: Node
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     along: Mapping[str, Floats]
@@ -66,7 +65,7 @@ class Results:
             }
             for regime, x in along.items()
         }
-        return cls(node, seeds, node.names("tasks"), along, measured)
+        return cls(seeds, node.names("tasks"), along, measured)
 
     def panels(self) -> list[str]:
         """The measures that are drawn."""

@@ -41,7 +41,6 @@ class Relation:
 class Results:
     """All that the page shows."""
 
-    node: Node
     seeds: tuple[int, ...]
     tasks: Mapping[str, tuple[str, ...]]
     """By initialization; none at random weights where these were not asked for."""
@@ -92,7 +91,6 @@ class Results:
             for kind in ("pairs", "ordered")
         )
         return cls(
-            node,
             seeds,
             tasks,
             pairs,
