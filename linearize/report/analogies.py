@@ -63,7 +63,7 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds, regimes = tuple(int(s) for s in node.list("seeds")), node.names("regimes")
+        seeds, regimes = node.integers("seeds"), node.names("regimes")
         S = len(seeds)
         groups = {
             key: [Node(v, f"{key}/{name}") for name, v in node.mapping(key).items()]

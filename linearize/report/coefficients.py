@@ -70,7 +70,7 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds, tasks = tuple(int(s) for s in node.list("seeds")), node.names("tasks")
+        seeds, tasks = node.integers("seeds"), node.names("tasks")
         S, T = len(seeds), len(tasks)
         fits, starts, single = {}, {}, {}
         for regime in node.child("config").names("regimes"):

@@ -66,10 +66,8 @@ def parse(node: Node) -> Results:
         ResultsError: a key is missing or does not fit.
     """
     tasks = node.names("tasks")
-    seeds = tuple(int(s) for s in node.numbers("seeds", (None,)))
-    steps = {
-        o: tuple(int(t) for t in node.numbers(f"steps/{o}", (None,))) for o in node.mapping("steps")
-    }
+    seeds = node.integers("seeds")
+    steps = {o: node.integers(f"steps/{o}") for o in node.mapping("steps")}
     S = len(seeds)
 
     def measures(o: str, task: str, nested: str = "") -> dict[str, Floats]:

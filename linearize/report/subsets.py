@@ -65,7 +65,7 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds, tasks = tuple(int(s) for s in node.list("seeds")), node.names("tasks")
+        seeds, tasks = node.integers("seeds"), node.names("tasks")
         S, T = len(seeds), len(tasks)
         regimes = {}
         for name in node.mapping("subsets"):

@@ -55,7 +55,7 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds = tuple(int(s) for s in node.list("seeds"))
+        seeds = node.integers("seeds")
         along = {r: node.numbers(f"along/{r}", (None,)) for r in node.mapping("along")}
         measured = {
             regime: {

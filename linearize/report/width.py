@@ -85,7 +85,7 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds = tuple(node.list("seeds"))
+        seeds = node.integers("seeds")
         widths, steps = node.numbers("widths", (None,)), node.numbers("steps", (None,))
         S, W, T = len(seeds), len(widths), len(steps)
         values, slopes = {}, {}

@@ -64,7 +64,7 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds = tuple(int(seed) for seed in node.list("seeds"))
+        seeds = node.integers("seeds")
         shares = tuple(float(share) for share in node.list("shares"))
         tasks = {i: node.child("tasks").names(i) for i in INITIALIZATIONS}
         pairs = tuple((str(a), str(b)) for a, b in node.list("pairs"))
