@@ -11,7 +11,7 @@ from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import TASK_ARITHMETIC, Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure, handle, legend
-from linearize.report.stats import over_seeds, seeds_phrase
+from linearize.report.stats import mean_phrase, over_seeds, seeds_phrase
 from linearize.report.style import PAPER, colour, label, marker, shorten
 from linearize.report.table import NONE, Cell, Table, fixed, freeze, number, percent
 
@@ -312,11 +312,10 @@ def heatmap(results: Results, regime: str) -> Plot:
         bar.set_label("α")
         return fig
 
-    mean = "" if len(results.seeds) == 1 else f" Mean over {len(results.seeds)} seeds."
     return Plot(
         f"by_part_{regime}",
         f"Optimal coefficient of every task and part, {label(regime).lower()}",
-        f"Fitted through the true head; a row a part of the model.{mean}",
+        f"Fitted through the true head; a row a part of the model.{mean_phrase(results.seeds)}",
         "Matrix of coefficients, a column a task and a row a part of the model.",
         draw,
     )

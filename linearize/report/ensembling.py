@@ -11,7 +11,7 @@ from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure
-from linearize.report.stats import seeds_phrase
+from linearize.report.stats import mean_phrase, seeds_phrase
 from linearize.report.style import MUTED, PAPER, colour, label
 from linearize.report.table import NONE, Cell, Table, fixed, freeze, number, percent
 
@@ -148,13 +148,12 @@ def scatter(results: Results) -> Plot:
                 ax.set_xlabel("Ensemble, accuracy (%)")
         return fig
 
-    mean = "" if len(results.seeds) == 1 else f" Mean over {len(results.seeds)} seeds."
     return Plot(
         "scatter",
         "Averaged weights against the ensemble",
         "A point an ordered pair: the accuracy on the first task's test examples of its model "
         "merged with the second's. ρ: Spearman's rank correlation; dashed: equality."
-        f"{mean}",
+        f"{mean_phrase(results.seeds)}",
         f"Scatter plots of the accuracy of averaged weights against the ensemble's, "
         f"{len(results.regimes)} regimes.",
         draw,

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from linearize.report.compare.results import PairMap, Results
 from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure
+from linearize.report.stats import mean_phrase
 from linearize.report.style import ERROR_MAP, INK, MUTED, label, ordered, shorten
 from linearize.report.table import fixed
 
@@ -157,12 +158,11 @@ def cosine(results: Results) -> Plot:
         bar.outline.set_visible(False)
         return fig
 
-    mean = "" if len(results.seeds) == 1 else f" Mean over {len(results.seeds)} seeds."
     return Plot(
         "cosine",
         "Cosines between task vectors",
         "Cosine of the angle between the task vectors of two tasks; the diagonal, 1, is left out "
-        f"so that the scale shows the rest.{mean}",
+        f"so that the scale shows the rest.{mean_phrase(results.seeds)}",
         "Matrices of cosine similarities between the tasks' vectors, one a regime.",
         draw,
     )

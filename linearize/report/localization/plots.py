@@ -12,7 +12,7 @@ from linearize.report.localization.results import Relation, Results
 from linearize.report.localization.tables import NAMES, interval
 from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure, legend
-from linearize.report.stats import over_seeds, seeds_phrase
+from linearize.report.stats import mean_phrase, over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, colour, label, shorten
 from linearize.report.table import fixed
 
@@ -187,13 +187,12 @@ def matrix(results: Results) -> Plot:
         bar.outline.set_visible(False)
         return fig
 
-    mean = "" if len(results.seeds) == 1 else f" Mean over {len(results.seeds)} seeds."
     return Plot(
         "energy",
         "Energy on the control, of every target and control",
         "Local energy, on the control's inputs, of the eigenfunctions that carry the target, "
         "weighed by its squared coefficients; dark is localized on the task, 1 is everywhere."
-        f"{mean}",
+        f"{mean_phrase(results.seeds)}",
         "Matrices of energies, a row a target and a column a control, one an initialization.",
         draw,
     )
