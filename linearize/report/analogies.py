@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
-from linearize.report.plot import Plot, figure, handle, legend
-from linearize.report.stats import over_seeds, seeds_phrase
-from linearize.report.style import PAPER, colour, label, marker
+from linearize.report.plot import Plot, dots, errorbars, figure, handle, legend
+from linearize.report.stats import seeds_phrase
+from linearize.report.style import colour, label, marker
 from linearize.report.table import Cell, Table, freeze, number, percent
 
 NAMES = {
@@ -153,12 +153,8 @@ def gains(results: Results) -> Plot:
         ax = fig.subplots()
         for i, regime in enumerate(results.regimes):
             found = [results.subpopulations[regime, m].measured["accuracy"] for m in methods]
-            mean, half = over_seeds(100 * np.stack([v.mean(0) for v in found], -1))
             at = np.arange(len(methods)) + 0.14 * (i - (len(results.regimes) - 1) / 2)
-            ax.errorbar(
-                at, mean, yerr=None if np.isnan(half).all() else half, fmt=marker(regime), ms=6,
-                color=colour(regime), mec=PAPER, mew=0.5, elinewidth=1.2,
-            )  # fmt: skip
+            dots(ax, at, 100 * np.stack([v.mean(0) for v in found], -1), regime)
         names = [NAMES[m] for m in methods]
         ax.set_xticks(range(len(names)), names, rotation=25, ha="right", rotation_mode="anchor")
         ax.set_ylabel("Accuracy on the target (%)")
@@ -236,11 +232,7 @@ def curve(results: Results) -> Plot:
         at = np.arange(len(results.examples))
         handles = []
         for (start, text), method in zip(STARTS.items(), ("pretrained", "nonlinear"), strict=True):
-            mean, half = over_seeds(100 * results.curves[start].mean(0))
-            ax.errorbar(
-                at, mean, yerr=None if np.isnan(half).all() else half, color=colour(method),
-                marker=marker(method), ms=5, mec=PAPER, mew=0.5, elinewidth=1.2, lw=1.4,
-            )  # fmt: skip
+            errorbars(ax, at, 100 * results.curves[start].mean(0), method, lw=1.4)
             handles.append(
                 Line2D([], [], color=colour(method), marker=marker(method), ms=5, label=text)
             )
@@ -271,12 +263,8 @@ def forgetting(results: Results) -> Plot:
         for ax, what in zip(axes, ("target", "control"), strict=True):
             for i, regime in enumerate(results.regimes):
                 found = [results.kings[regime, m].measured[what] for m in methods]
-                mean, half = over_seeds(100 * np.stack([v.mean(0) for v in found], -1))
                 at = np.arange(len(methods)) + 0.14 * (i - (len(results.regimes) - 1) / 2)
-                ax.errorbar(
-                    at, mean, yerr=None if np.isnan(half).all() else half, fmt=marker(regime),
-                    ms=6, color=colour(regime), mec=PAPER, mew=0.5, elinewidth=1.2,
-                )  # fmt: skip
+                dots(ax, at, 100 * np.stack([v.mean(0) for v in found], -1), regime)
             names = [NAMES[m] for m in methods]
             ax.set_xticks(range(len(names)), names, rotation=25, ha="right", rotation_mode="anchor")
             ax.set_title("The class" if what == "target" else "All other classes")

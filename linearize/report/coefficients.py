@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import TASK_ARITHMETIC, Page, Section, configuration_of, facts_of
-from linearize.report.plot import Plot, figure, handle, legend
+from linearize.report.plot import Plot, dots, figure, handle, legend
 from linearize.report.stats import mean_phrase, over_seeds, seeds_phrase
-from linearize.report.style import PAPER, colour, label, marker, shorten
+from linearize.report.style import PAPER, colour, label, shorten
 from linearize.report.table import NONE, Cell, Table, fixed, freeze, number, percent
 
 SOURCES = (
@@ -151,13 +151,12 @@ def worth(results: Results) -> Plot:
                     shown = [k for k in kinds if (regime, k, "true") in results.fits]
                     found = [getattr(results.fits[regime, k, "true"], what)[split] for k in shown]
                     scale = 100 if what == "accuracy" else 1
-                    mean, half = over_seeds(np.stack([scale * v.mean(1) for v in found], -1))
+                    means = np.stack([scale * v.mean(1) for v in found], -1)
                     at = np.array([kinds.index(k) for k in shown]) + 0.16 * (2 * i - 1)
-                    ax.errorbar(
-                        at + (0.07 if filled else -0.07), mean,
-                        yerr=None if np.isnan(half).all() else half, fmt=marker(regime), ms=6,
-                        color=colour(regime), mfc=colour(regime) if filled else PAPER,
-                        mec=colour(regime), elinewidth=1.2,
+                    ink = colour(regime)
+                    dots(
+                        ax, at + (0.07 if filled else -0.07), means, regime,
+                        mfc=ink if filled else PAPER, mec=ink, mew=1.0,
                     )  # fmt: skip
             names = [KINDS[k] for k in kinds]
             ax.set_xticks(range(len(kinds)), names, rotation=25, ha="right", rotation_mode="anchor")
@@ -263,11 +262,7 @@ def by_task(results: Results) -> Plot:
         ax = fig.subplots()
         for i, regime in enumerate(results.regimes):
             at = np.arange(len(names)) + 0.12 * (2 * i - 1)
-            mean, half = over_seeds(results.fits[regime, "task", "true"].coefficients)
-            ax.errorbar(
-                at, mean, yerr=None if np.isnan(half).all() else half, fmt=marker(regime), ms=6,
-                color=colour(regime), mec=PAPER, mew=0.5, elinewidth=1.2,
-            )  # fmt: skip
+            dots(ax, at, results.fits[regime, "task", "true"].coefficients, regime)
             grid = over_seeds(results.fits[regime, "grid", "true"].coefficients[:, 0]).mean
             ax.axhline(float(grid), color=colour(regime), lw=1, ls="--")
         ax.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")

@@ -14,7 +14,7 @@ from matplotlib.ticker import NullLocator
 from linearize.report import claims
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
-from linearize.report.plot import Plot, figure, legend
+from linearize.report.plot import Plot, dots, figure, legend
 from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, colour, label, marker
 from linearize.report.table import Cell, Table, freeze, number, percent
@@ -260,12 +260,8 @@ def movement(results: Results) -> Plot:
             for k, o in enumerate(results.optimizers):
                 moved = results.movement[task][o]
                 last = np.stack([values[:, -1] for values in moved.values()], axis=1)
-                mean, half = over_seeds(100 * last)
                 x = np.arange(len(moved)) + 0.16 * (k - (len(results.optimizers) - 1) / 2)
-                ax.errorbar(
-                    x, mean, yerr=None if np.isnan(half).all() else half, fmt=marker(o),
-                    color=colour(o), ms=5.5, mec=PAPER, mew=0.5, elinewidth=1.2,
-                )  # fmt: skip
+                dots(ax, x, 100 * last, o, ms=5.5)
                 names = [n.rsplit("_", 1)[-1].rsplit("/", 1)[-1] for n in moved]
                 ax.set_xticks(range(len(moved)), names)
             ax.set_title(task)

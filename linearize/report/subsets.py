@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
-from linearize.report.plot import Plot, figure, handle, legend
+from linearize.report.plot import Plot, errorbars, figure, handle, legend
 from linearize.report.stats import over_seeds, seeds_phrase
-from linearize.report.style import PAPER, colour, label, marker
+from linearize.report.style import colour, label
 from linearize.report.table import NONE, Cell, Table, cell, freeze, percent
 
 OWN, ALL = "own", "all"
@@ -135,17 +135,13 @@ def by_size(results: Results) -> Plot:
             for i, (name, regime) in enumerate(results.regimes.items()):
                 values, ink = 100 * regime.means(on), colour(name)
                 by_number = [values[:, regime.rows(k)] for k in numbers]
-                mean, half = over_seeds(np.stack([v.mean(1) for v in by_number], -1))
                 shift = 0.09 * (i - (len(results.regimes) - 1) / 2)
                 for k, found in zip(numbers, by_number, strict=True):
                     dots = found.mean(0)
                     at = np.full(len(dots), k + shift - 0.05)
                     ax.scatter(at, dots, s=5, color=ink, alpha=0.35, lw=0)
-                ax.errorbar(
-                    np.array(numbers) + shift, mean, color=ink,
-                    yerr=None if np.isnan(half).all() else half,
-                    marker=marker(name), ms=5, mec=PAPER, mew=0.5, elinewidth=1.2, lw=1.2,
-                )  # fmt: skip
+                means = np.stack([v.mean(1) for v in by_number], -1)
+                errorbars(ax, np.array(numbers) + shift, means, name)
             ax.set(xticks=numbers, title=TITLES[on], xlabel="Number of task vectors added")
             ax.grid()
         for ax in axes if narrow else axes[:1]:
@@ -174,11 +170,7 @@ def coefficients(results: Results) -> Plot:
         ax = fig.subplots()
         for name, regime in results.regimes.items():
             chosen = np.stack([regime.alphas[:, regime.rows(k)].mean(1) for k in numbers], -1)
-            mean, half = over_seeds(chosen)
-            ax.errorbar(
-                numbers, mean, yerr=None if np.isnan(half).all() else half, color=colour(name),
-                marker=marker(name), ms=5, mec=PAPER, mew=0.5, elinewidth=1.2, lw=1.2,
-            )  # fmt: skip
+            errorbars(ax, numbers, chosen, name)
         ax.set(xticks=numbers, xlabel="Number of task vectors added", ylabel="Chosen α, mean")
         ax.set_ylim(0, None)
         ax.grid()

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
-from linearize.report.plot import Plot, figure, handle, legend
-from linearize.report.stats import over_seeds, seeds_phrase
-from linearize.report.style import PAPER, colour, label, marker
+from linearize.report.plot import Plot, errorbars, figure, handle, legend
+from linearize.report.stats import seeds_phrase
+from linearize.report.style import label
 from linearize.report.table import Cell, Table, freeze, number, percent
 
 
@@ -130,12 +129,8 @@ def curves(results: Results, title: str, x: str, log: bool) -> Plot:
         for ax, name in zip(axes, panels, strict=False):
             measure = MEASURES[name]
             for regime, found in results.measured.items():
-                mean, half = over_seeds((100 if measure.share else 1) * found[name])
-                ax.errorbar(
-                    results.along[regime], mean, yerr=None if np.isnan(half).all() else half,
-                    color=colour(regime), marker=marker(regime), ms=5, mec=PAPER, mew=0.5,
-                    elinewidth=1.2, lw=1.2,
-                )  # fmt: skip
+                values = (100 if measure.share else 1) * found[name]
+                errorbars(ax, results.along[regime], values, regime)
             ax.set(title=measure.title, xlabel=x, ylabel=measure.axis)
             if log:
                 ax.set_xscale("log")

@@ -14,9 +14,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
-from linearize.report.plot import Plot, figure, legend
+from linearize.report.plot import Plot, errorbars, figure, legend, whiskers
 from linearize.report.stats import over_seeds, seeds_phrase
-from linearize.report.style import MUTED, PAPER, colour
+from linearize.report.style import MUTED, colour
 from linearize.report.table import NONE, Cell, Table, cell, freeze, number, percent
 
 SOURCES = """After Jacot et al., <cite>Neural Tangent Kernel: Convergence and Generalization in
@@ -60,8 +60,8 @@ PANELS = (
     ("Movement of the weights", "‖Wₜ − W₀‖ / ‖W₀‖", ("input", "hidden", "output")),
     ("Empirical against analytic", "‖K₀ − K∞‖ / ‖K∞‖", ("ntk_error", "nngp_error")),
 )
-_COLOURS = tuple(colour(method) for method in ("nonlinear", "posthoc", "linear"))
-_MARKERS = ("o", "^", "s")
+_LOOKS = ("nonlinear", "posthoc", "linear")
+"""Methods of other pages, whose colours and marks a panel's quantities take."""
 
 
 @dataclass(frozen=True)
@@ -187,19 +187,13 @@ def _in_words(results: Results) -> str:
 
 def _panel(ax: Axes, results: Results, names: Sequence[str]) -> None:
     widths = results.widths
-    for name, ink, marker in zip(names, _COLOURS, _MARKERS, strict=False):
+    for name, method in zip(names, _LOOKS, strict=False):
         values = results.largest(name)
-        mean, half = over_seeds(values)
         slope = over_seeds(results.slopes[name][0]).mean
         text = f"{QUANTITIES[name].short} ({slope:.2f})".replace("-", "−")
-        spread = None if np.isnan(half).all() else half
-        ax.scatter(
-            np.broadcast_to(widths, values.shape), values, s=3, color=ink, alpha=0.3, lw=0
-        )  # fmt: skip
-        ax.errorbar(
-            widths, mean, yerr=spread, color=ink, marker=marker, ms=5, mec=PAPER, mew=0.5,
-            elinewidth=1.2, lw=1.2, label=text,
-        )  # fmt: skip
+        across = np.broadcast_to(widths, values.shape)
+        ax.scatter(across, values, s=3, color=colour(method), alpha=0.3, lw=0)
+        errorbars(ax, widths, values, method, label=text)
     at = int(np.argmax(widths >= results.fit_from))
     anchor = results.largest(names[0])[:, at].mean()
     for exponent, style in ((-0.5, "--"), (-1.0, ":")):
@@ -231,8 +225,9 @@ def in_time(results: Results) -> Plot:
         for ax, name in zip(np.ravel(axes), shown, strict=True):
             for w, ink in enumerate(inks):
                 mean, half = over_seeds(results.values[name][:, w])
-                spread = None if np.isnan(half).all() else half
-                ax.errorbar(results.steps, mean, yerr=spread, color=ink, marker="o", ms=3, lw=1.2)
+                ax.errorbar(
+                    results.steps, mean, yerr=whiskers(half), color=ink, marker="o", ms=3, lw=1.2
+                )
             _log_axes(ax, results.steps, results.values[name].mean(0))
             title, what, _ = next(p for p in PANELS if name in p[2])
             ax.set(title=title, ylabel=what, xlabel="Steps")
