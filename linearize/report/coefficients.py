@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import TASK_ARITHMETIC, Page, Section, configuration_of, facts_of
-from linearize.report.plot import Plot, dots, figure, handle, legend
+from linearize.report.plot import Plot, categories, dots, figure, handle, legend, matrix_axes
 from linearize.report.stats import mean_phrase, over_seeds, seeds_phrase
 from linearize.report.style import PAPER, colour, label, shorten
 from linearize.report.table import NONE, Cell, Table, fixed, freeze, number, percent
@@ -158,8 +158,7 @@ def worth(results: Results) -> Plot:
                         ax, at + (0.07 if filled else -0.07), means, regime,
                         mfc=ink if filled else PAPER, mec=ink, mew=1.0,
                     )  # fmt: skip
-            names = [KINDS[k] for k in kinds]
-            ax.set_xticks(range(len(kinds)), names, rotation=25, ha="right", rotation_mode="anchor")
+            categories(ax, [KINDS[k] for k in kinds], 25)
             ax.grid(axis="y")
         axes[0].set_ylabel("Accuracy after addition (%)")
         axes[1].set_ylabel("Cross-entropy (nats)")
@@ -265,7 +264,7 @@ def by_task(results: Results) -> Plot:
             dots(ax, at, results.fits[regime, "task", "true"].coefficients, regime)
             grid = over_seeds(results.fits[regime, "grid", "true"].coefficients[:, 0]).mean
             ax.axhline(float(grid), color=colour(regime), lw=1, ls="--")
-        ax.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+        categories(ax, names, 30)
         ax.set_ylabel("α of the task")
         ax.grid(axis="y")
         legend(fig, [handle(r) for r in results.regimes], narrow)
@@ -298,10 +297,7 @@ def heatmap(results: Results, regime: str) -> Plot:
                 fontsize=5.5 if narrow else 7, color="#fffffe" if dark else "#1c2129",
             )  # fmt: skip
         names = [shorten(t, 14) for t in results.tasks]
-        ax.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
-        ax.set_yticks(range(len(results.parts)), [shorten(p, 22) for p in results.parts])
-        ax.tick_params(length=0, labelsize=7.5)
-        ax.spines[:].set_visible(False)
+        matrix_axes(ax, names, [shorten(p, 22) for p in results.parts], 35)
         bar = fig.colorbar(image, ax=ax, location="bottom" if narrow else "right", shrink=0.8)
         bar.outline.set_visible(False)
         bar.set_label("α")

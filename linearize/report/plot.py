@@ -75,6 +75,21 @@ def dots(ax: Axes, x: ArrayLike, values: ArrayLike, method: str, **look: Any) ->
     errorbars(ax, x, values, method, **{"ls": "none", "ms": 6} | look)
 
 
+def categories(ax: Axes, names: Sequence[str], rotation: float) -> None:
+    """Names at 0, 1, ... of the x-axis, slanted by this many degrees."""
+    ax.set_xticks(
+        range(len(names)), names, rotation=rotation, ha="right", rotation_mode="anchor"
+    )  # fmt: skip
+
+
+def matrix_axes(ax: Axes, columns: Sequence[str], rows: Sequence[str], rotation: float) -> None:
+    """Names beside the columns and rows of a drawn matrix, without ticks or a frame."""
+    categories(ax, columns, rotation)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0, labelsize=7.5)
+    ax.spines[:].set_visible(False)
+
+
 def handle(method: str, text: str | None = None) -> Line2D:
     """The mark of a method for a legend."""
     return Line2D(

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from linearize.report.compare.results import PairMap, Results
 from linearize.report.node import Floats
-from linearize.report.plot import Plot, figure
+from linearize.report.plot import Plot, figure, matrix_axes
 from linearize.report.stats import mean_phrase
 from linearize.report.style import ERROR_MAP, INK, MUTED, label, ordered, shorten
 from linearize.report.table import fixed
@@ -140,10 +140,7 @@ def cosine(results: Results) -> Plot:
                             fontsize=7.5 if T <= 6 else (5.5 if narrow else 6.5),
                             color="#fffffe" if dark else "#1c2129",
                         )  # fmt: skip
-            ax.set_xticks(range(T), names, rotation=40, ha="right", rotation_mode="anchor")
-            ax.set_yticks(range(T), names)
-            ax.tick_params(length=0, labelsize=7.5)
-            ax.spines[:].set_visible(False)
+            matrix_axes(ax, names, names, 40)
             ax.set_title(label(regime))
         bar = fig.colorbar(
             images[0],

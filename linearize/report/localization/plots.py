@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from linearize.report.localization.results import Relation, Results
 from linearize.report.localization.tables import NAMES, interval
 from linearize.report.node import Floats
-from linearize.report.plot import Plot, figure, legend
+from linearize.report.plot import Plot, figure, legend, matrix_axes
 from linearize.report.stats import mean_phrase, over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, colour, label, shorten
 from linearize.report.table import fixed
@@ -174,10 +174,7 @@ def matrix(results: Results) -> Plot:
                         fontsize=5.5 if narrow else 6.5, color="#1c2129" if bright else "#fffffe",
                     )  # fmt: skip
             names = [shorten(name, 13) for name in results.tasks[i]]
-            ax.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-            ax.set_yticks(range(len(names)), names)
-            ax.tick_params(length=0, labelsize=7.5)
-            ax.spines[:].set_visible(False)
+            matrix_axes(ax, names, names, 40)
             ax.set(title=NAMES[i], xlabel="control", ylabel="target")
         bar = fig.colorbar(
             image, ax=axes, location="bottom" if narrow else "right", shrink=0.8,
