@@ -1,6 +1,6 @@
 """The page of ``experiments.coefficients``: optimal coefficients, certificates, their worth."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,16 @@ from matplotlib.figure import Figure
 from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import TASK_ARITHMETIC, Page, Section, configuration_of, facts_of
-from linearize.report.plot import Plot, categories, dots, figure, handle, legend, matrix_axes
+from linearize.report.plot import (
+    Plot,
+    categories,
+    dots,
+    figure,
+    handle,
+    in_cell,
+    legend,
+    matrix_axes,
+)
 from linearize.report.stats import mean_phrase, over_seeds, seeds_phrase
 from linearize.report.style import PAPER, colour, label, shorten
 from linearize.report.table import NONE, Cell, Table, fixed, freeze, number, percent
@@ -245,10 +254,10 @@ def certificates(results: Results) -> Table:
     )  # fmt: skip
 
 
-def _worst(values: Floats | None, of: object) -> Cell:
+def _worst(values: Floats | None, of: Callable[[Floats], float]) -> Cell:
     if values is None or np.isnan(values).any():
         return Cell(NONE)
-    worst = float(of(values))  # type: ignore[operator]
+    worst = float(of(values))
     return Cell(f"{worst:.1e}", worst)
 
 
@@ -291,11 +300,8 @@ def heatmap(results: Results, regime: str) -> Plot:
         top = float(np.abs(values).max())
         image = ax.imshow(values.T, cmap="RdBu", vmin=-top, vmax=top, aspect="auto")
         for (task, part), value in np.ndenumerate(values):
-            dark = abs(value) > 0.6 * top
-            ax.text(
-                task, part, fixed(float(value), 1 if narrow else 2), ha="center", va="center",
-                fontsize=5.5 if narrow else 7, color="#fffffe" if dark else "#1c2129",
-            )  # fmt: skip
+            text, size = fixed(float(value), 1 if narrow else 2), 5.5 if narrow else 7
+            in_cell(ax, task, part, text, size, dark=abs(value) > 0.6 * top)
         names = [shorten(t, 14) for t in results.tasks]
         matrix_axes(ax, names, [shorten(p, 22) for p in results.parts], 35)
         bar = fig.colorbar(image, ax=ax, location="bottom" if narrow else "right", shrink=0.8)

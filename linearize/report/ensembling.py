@@ -75,12 +75,13 @@ class Results:
         regimes, across = {}, {}
         for name in node.child("config").names("regimes"):
             child, relation = node.child(name), node.child(f"relation/{name}")
-            spearman = [relation.optional(f"spearman/{p}", ()) for p in ("mean", "low", "high")]
+            spearman = (relation.numbers(f"spearman/{p}", ()) for p in ("mean", "low", "high"))
+            mean, low, high = (float(value) for value in spearman)
             regimes[name] = Regime(
                 {k: child.numbers(f"pairs/{k}", (S, T, T), 1.0) for k in KEYS},
                 {k: child.numbers(f"all/{k}", (S, T), 1.0) for k in KEYS},
                 relation.numbers("pearson", (S,)),
-                tuple(float("nan") if v is None else float(v) for v in spearman),  # type: ignore[arg-type]
+                (mean, low, high),
             )
         for name in node.mapping("across"):
             child = node.child(f"across/{name}")

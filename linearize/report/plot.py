@@ -90,6 +90,14 @@ def matrix_axes(ax: Axes, columns: Sequence[str], rows: Sequence[str], rotation:
     ax.spines[:].set_visible(False)
 
 
+def in_cell(ax: Axes, column: int, row: int, text: str, size: float, *, dark: bool) -> None:
+    """A text in a cell of a drawn matrix, light where the cell is dark."""
+    ax.text(
+        column, row, text, ha="center", va="center", fontsize=size,
+        color="#fffffe" if dark else "#1c2129",  # no INK, no PAPER: those follow the page's theme
+    )  # fmt: skip
+
+
 def handle(method: str, text: str | None = None) -> Line2D:
     """The mark of a method for a legend."""
     return Line2D(

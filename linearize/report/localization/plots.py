@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from linearize.report.localization.results import Relation, Results
 from linearize.report.localization.tables import NAMES, interval
 from linearize.report.node import Floats
-from linearize.report.plot import Plot, figure, legend, matrix_axes
+from linearize.report.plot import Plot, figure, in_cell, legend, matrix_axes
 from linearize.report.stats import mean_phrase, over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, colour, label, shorten
 from linearize.report.table import fixed
@@ -168,11 +168,8 @@ def matrix(results: Results) -> Plot:
             image = ax.imshow(mean, cmap="viridis", vmin=np.floor(lowest * 20) / 20, vmax=1)
             for (row, column), value in np.ndenumerate(mean):
                 if row != column:
-                    bright = image.norm(value) > 0.6
-                    ax.text(
-                        column, row, fixed(float(value), 2), ha="center", va="center",
-                        fontsize=5.5 if narrow else 6.5, color="#1c2129" if bright else "#fffffe",
-                    )  # fmt: skip
+                    text, size = fixed(float(value), 2), 5.5 if narrow else 6.5
+                    in_cell(ax, column, row, text, size, dark=image.norm(value) <= 0.6)
             names = [shorten(name, 13) for name in results.tasks[i]]
             matrix_axes(ax, names, names, 40)
             ax.set(title=NAMES[i], xlabel="control", ylabel="target")
