@@ -226,10 +226,7 @@ def accuracy(results: Results) -> Plot:
             ax.set_ylabel("Test accuracy [%]")
             _steps_axis(ax, results)
         kernels = dict.fromkeys(k for task in results.tasks for k in results.solutions[task])
-        handles = [
-            Line2D([], [], color=colour(o), marker=marker(o), ms=5, mec=PAPER, label=label(o))
-            for o in results.optimizers
-        ]
+        handles = _handles(results)[: len(results.optimizers)]
         handles += [
             Line2D([], [], color=INK, ls=":", label="linearization at the same θ$_t$"),
             *(Line2D([], [], color=colour(k), ls="--", label=label(k)) for k in kernels),

@@ -1,7 +1,7 @@
 """The page of ``experiments.subsets``: normalized accuracy by number of tasks, pairs, claims."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,13 +133,13 @@ def by_size(results: Results) -> Plot:
         axes = fig.subplots(2, 1) if narrow else fig.subplots(1, 2)
         for ax, on in zip(axes, (OWN, ALL), strict=True):
             for i, (name, regime) in enumerate(results.regimes.items()):
-                values, ink = 100 * regime.means(on), colour(name)
+                values = 100 * regime.means(on)
                 by_number = [values[:, regime.rows(k)] for k in numbers]
                 shift = 0.09 * (i - (len(results.regimes) - 1) / 2)
                 for k, found in zip(numbers, by_number, strict=True):
                     dots = found.mean(0)
                     at = np.full(len(dots), k + shift - 0.05)
-                    ax.scatter(at, dots, s=5, color=ink, alpha=0.35, lw=0)
+                    ax.scatter(at, dots, s=5, color=colour(name), alpha=0.35, lw=0)
                 means = np.stack([v.mean(1) for v in by_number], -1)
                 errorbars(ax, np.array(numbers) + shift, means, name)
             ax.set(xticks=numbers, title=TITLES[on], xlabel="Number of task vectors added")
@@ -227,10 +227,11 @@ def sizes(results: Results) -> Table:
 
 def pairs(results: Results) -> Table:
     """Every pair's mean normalized accuracy on its two tasks, by regime."""
+    own = [(regime.subsets, regime.means(OWN)) for regime in results.regimes.values()]
     rows = []
     for pair in itertools.combinations(range(len(results.tasks)), 2):
         cells = [Cell(", ".join(results.tasks[t] for t in pair))]
-        cells += [_of(regime, pair) for regime in results.regimes.values()]
+        cells += [percent(v[:, s.index(pair)]) if pair in s else Cell(NONE) for s, v in own]
         rows.append(cells)
     return Table(
         "pairs",
@@ -240,9 +241,3 @@ def pairs(results: Results) -> Table:
         ("Pair", *(label(name) for name in results.regimes)),
         freeze(rows),
     )
-
-
-def _of(regime: Regime, subset: Sequence[int]) -> Cell:
-    if tuple(subset) not in regime.subsets:
-        return Cell(NONE)
-    return percent(regime.means(OWN)[:, regime.subsets.index(tuple(subset))])

@@ -1,6 +1,6 @@
 """The pages of ``experiments.learning_rate`` and ``experiments.trajectory``: curves by regime."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +66,9 @@ class Results:
         }
         return cls(seeds, node.names("tasks"), along, measured)
 
-    def panels(self) -> list[str]:
-        """The measures that are drawn."""
-        return [name for name in PANELS if all(name in m for m in self.measured.values())]
+    def common(self, names: Iterable[str]) -> list[str]:
+        """Those of these measures that every regime has."""
+        return [name for name in names if all(name in m for m in self.measured.values())]
 
 
 def learning_rate(node: Node, run_dir: Path) -> Page:
@@ -77,11 +77,10 @@ def learning_rate(node: Node, run_dir: Path) -> Page:
     Raises:
         ResultsError: a result file does not fit the schema.
     """
-    tasks = len(node.list("tasks"))
     lead = (
-        f"{tasks} tasks fine-tuned at several learning rates, {node.get('model/name')}: accuracy "
-        "of each task's own model, and of all task vectors added with the α that validation data "
-        "choose."
+        f"{len(node.names('tasks'))} tasks fine-tuned at several learning rates, "
+        f"{node.get('model/name')}: accuracy of each task's own model, and of all task vectors "
+        "added with the α that validation data choose."
     )
     return _page(node, "Effect of the learning rate", lead, "Learning rate", log=True)
 
@@ -92,11 +91,10 @@ def trajectory(node: Node, run_dir: Path) -> Page:
     Raises:
         ResultsError: a result file does not fit the schema.
     """
-    tasks = len(node.list("tasks"))
     lead = (
-        f"Task vectors of {tasks} tasks along fine-tuning, {node.get('model/name')}: their "
-        "direction, the accuracy of each task's model, and that of all vectors of the same step "
-        "added with the α that validation data choose."
+        f"Task vectors of {len(node.names('tasks'))} tasks along fine-tuning, "
+        f"{node.get('model/name')}: their direction, the accuracy of each task's model, and that "
+        "of all vectors of the same step added with the α that validation data choose."
     )
     return _page(node, "Task vectors along training", lead, "Steps", log=False)
 
@@ -118,7 +116,7 @@ def _page(node: Node, title: str, lead: str, x: str, *, log: bool) -> Page:
 
 def curves(results: Results, title: str, x: str, log: bool) -> Plot:
     """Every measure against learning rate or steps."""
-    panels = results.panels()
+    panels = results.common(PANELS)
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 2.5 * len(panels) if narrow else 2.7 * -(-len(panels) // 2))
@@ -150,7 +148,7 @@ def curves(results: Results, title: str, x: str, log: bool) -> Plot:
 
 def table(results: Results, title: str, x: str) -> Table:
     """Every measure at every point."""
-    shown = [n for n in MEASURES if all(n in m for m in results.measured.values())]
+    shown = results.common(MEASURES)
     rows = []
     for regime, found in results.measured.items():
         for i, value in enumerate(results.along[regime]):
