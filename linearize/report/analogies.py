@@ -1,20 +1,20 @@
 """The page of ``experiments.analogies``: sub-populations, learning curves, kings and queens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from linearize.report.claims import claims_table
-from linearize.report.claims import read as read_claims
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
-from linearize.report.plot import Plot, figure, handle, legend
-from linearize.report.stats import over_seeds, seeds_phrase
-from linearize.report.style import PAPER, colour, label, marker
+from linearize.report.page import Page, Section, configuration_of, facts_of
+from linearize.report.plot import Plot, categories, dots, errorbars, figure, handle, legend
+from linearize.report.stats import seeds_phrase
+from linearize.report.style import colour, label, marker
 from linearize.report.table import Cell, Table, freeze, number, percent
 
 NAMES = {
@@ -45,7 +45,6 @@ class Method:
 class Results:
     """What the page shows, checked."""
 
-    node: Node
     seeds: tuple[int, ...]
     regimes: tuple[str, ...]
     targets: tuple[str, ...]
@@ -65,13 +64,13 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds, regimes = tuple(int(s) for s in node.list("seeds")), node.names("regimes")
+        seeds, regimes = node.integers("seeds"), node.names("regimes")
         S = len(seeds)
         groups = {
             key: [Node(v, f"{key}/{name}") for name, v in node.mapping(key).items()]
             for key in ("subpopulations", "kings")
         }
-        targets = [Node(g.get("regimes"), f"{g.path}/regimes") for g in groups["subpopulations"]]
+        targets = [g.child("regimes") for g in groups["subpopulations"]]
         examples = node.numbers("examples", (None,))
         drawn = [g for g in groups["subpopulations"] if g.has("curve")]
         curves = {
@@ -80,7 +79,6 @@ class Results:
             if drawn
         }
         return cls(
-            node,
             seeds,
             regimes,
             tuple(node.mapping("subpopulations")),
@@ -131,15 +129,9 @@ def read(node: Node, run_dir: Path) -> Page:
     return Page(
         title=f"Task analogies: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            styles,
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, styles, results.seeds),
         sections=(
-            Section("claims", "Claims of the paper", (claims_table(read_claims(node)),)),
+            claims_section(node, "Claims of the paper"),
             Section(
                 "subpopulations",
                 "Sub-populations",
@@ -155,23 +147,12 @@ def read(node: Node, run_dir: Path) -> Page:
 
 def gains(results: Results) -> Plot:
     """Accuracy on the target by method."""
-    methods = [m for m in NAMES if (results.regimes[0], m) in results.subpopulations]
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 3.6)
         ax = fig.subplots()
-        for i, regime in enumerate(results.regimes):
-            found = [results.subpopulations[regime, m].measured["accuracy"] for m in methods]
-            mean, half = over_seeds(100 * np.stack([v.mean(0) for v in found], -1))
-            at = np.arange(len(methods)) + 0.14 * (i - (len(results.regimes) - 1) / 2)
-            ax.errorbar(
-                at, mean, yerr=None if np.isnan(half).all() else half, fmt=marker(regime), ms=6,
-                color=colour(regime), mec=PAPER, mew=0.5, elinewidth=1.2,
-            )  # fmt: skip
-        names = [NAMES[m] for m in methods]
-        ax.set_xticks(range(len(names)), names, rotation=25, ha="right", rotation_mode="anchor")
+        _by_method(ax, results.regimes, results.subpopulations, "accuracy")
         ax.set_ylabel("Accuracy on the target (%)")
-        ax.grid(axis="y")
         legend(fig, [handle(r) for r in results.regimes], narrow)
         return fig
 
@@ -183,6 +164,19 @@ def gains(results: Results) -> Plot:
         "Dot chart of accuracy on the target by method, from pre-trained to a vector of its own.",
         draw,
     )
+
+
+def _by_method(
+    ax: Axes, regimes: Sequence[str], found: Mapping[tuple[str, str], Method], measure: str
+) -> None:
+    """Dots of one measure, mean of its targets or quadruples, by method and regime."""
+    methods = [m for m in NAMES if (regimes[0], m) in found]
+    for i, regime in enumerate(regimes):
+        means = np.stack([found[regime, m].measured[measure].mean(0) for m in methods], -1)
+        at = np.arange(len(methods)) + 0.14 * (i - (len(regimes) - 1) / 2)
+        dots(ax, at, 100 * means, regime)
+    categories(ax, [NAMES[m] for m in methods], 25)
+    ax.grid(axis="y")
 
 
 def subpopulations(results: Results) -> Table:
@@ -245,11 +239,7 @@ def curve(results: Results) -> Plot:
         at = np.arange(len(results.examples))
         handles = []
         for (start, text), method in zip(STARTS.items(), ("pretrained", "nonlinear"), strict=True):
-            mean, half = over_seeds(100 * results.curves[start].mean(0))
-            ax.errorbar(
-                at, mean, yerr=None if np.isnan(half).all() else half, color=colour(method),
-                marker=marker(method), ms=5, mec=PAPER, mew=0.5, elinewidth=1.2, lw=1.4,
-            )  # fmt: skip
+            errorbars(ax, at, 100 * results.curves[start].mean(0), method, lw=1.4)
             handles.append(
                 Line2D([], [], color=colour(method), marker=marker(method), ms=5, label=text)
             )
@@ -272,25 +262,14 @@ def curve(results: Results) -> Plot:
 
 def forgetting(results: Results) -> Plot:
     """Accuracy on the class and on all others, by method."""
-    methods = [m for m in NAMES if (results.regimes[0], m) in results.kings]
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 6.0 if narrow else 3.4)
         axes = fig.subplots(2, 1, sharex=True) if narrow else fig.subplots(1, 2)
         for ax, what in zip(axes, ("target", "control"), strict=True):
-            for i, regime in enumerate(results.regimes):
-                found = [results.kings[regime, m].measured[what] for m in methods]
-                mean, half = over_seeds(100 * np.stack([v.mean(0) for v in found], -1))
-                at = np.arange(len(methods)) + 0.14 * (i - (len(results.regimes) - 1) / 2)
-                ax.errorbar(
-                    at, mean, yerr=None if np.isnan(half).all() else half, fmt=marker(regime),
-                    ms=6, color=colour(regime), mec=PAPER, mew=0.5, elinewidth=1.2,
-                )  # fmt: skip
-            names = [NAMES[m] for m in methods]
-            ax.set_xticks(range(len(names)), names, rotation=25, ha="right", rotation_mode="anchor")
+            _by_method(ax, results.regimes, results.kings, what)
             ax.set_title("The class" if what == "target" else "All other classes")
             ax.set_ylabel("Accuracy (%)")
-            ax.grid(axis="y")
         legend(fig, [handle(r) for r in results.regimes], narrow)
         return fig
 

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from linearize.report.node import Node, ResultsError
+from linearize.report.page import Section
 from linearize.report.table import Cell, Table, freeze
+
+DECIDED = (
+    "Decided by the numbers of this run alone: held, or not, where the 95 % t interval over "
+    "seeds lies on one side of zero."
+)
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,24 @@ def _claim(node: Node) -> Claim:
     return Claim(str(node.get("claim")), held, str(node.get("evidence", default="")))
 
 
-def claims_table(claims: Sequence[Claim]) -> Table:
-    """Each claim, whether it held, and by what."""
+def claims_table(claims: Sequence[Claim], caption: str = DECIDED) -> Table:
+    """Each claim, whether it held, and by what; the caption says how that was decided."""
     verdict = {True: "held", False: "did not hold", None: "not decided"}
     return Table(
         "claims",
         "Claims of the papers",
-        "Decided by the numbers of this run alone: held, or not, where the 95 % t interval over "
-        "seeds lies on one side of zero.",
+        caption,
         ("Claim", "Held?", "Evidence"),
         freeze([Cell(c.text), Cell(verdict[c.held]), Cell(c.evidence)] for c in claims),
     )
+
+
+def claims_section(
+    node: Node, title: str = "Claims of the papers", caption: str = DECIDED
+) -> Section:
+    """The section of a page that shows the ``claims`` of a result file.
+
+    Raises:
+        ResultsError: one that is no claim.
+    """
+    return Section("claims", title, (claims_table(read(node), caption),))

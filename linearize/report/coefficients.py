@@ -1,19 +1,27 @@
 """The page of ``experiments.coefficients``: optimal coefficients, certificates, their worth."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from linearize.report.claims import claims_table
-from linearize.report.claims import read as read_claims
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
-from linearize.report.page import TASK_ARITHMETIC, Page, Section, configuration_of, facts
-from linearize.report.plot import Plot, figure, handle, legend
-from linearize.report.stats import over_seeds, seeds_phrase
-from linearize.report.style import PAPER, colour, label, marker, shorten
+from linearize.report.page import TASK_ARITHMETIC, Page, Section, configuration_of, facts_of
+from linearize.report.plot import (
+    Plot,
+    categories,
+    dots,
+    figure,
+    handle,
+    in_cell,
+    legend,
+    matrix_axes,
+)
+from linearize.report.stats import mean_phrase, over_seeds, seeds_phrase
+from linearize.report.style import PAPER, colour, label, shorten
 from linearize.report.table import NONE, Cell, Table, fixed, freeze, number, percent
 
 SOURCES = (
@@ -53,7 +61,6 @@ class Fit:
 class Results:
     """What the page shows, checked."""
 
-    node: Node
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     parts: tuple[str, ...]
@@ -72,7 +79,7 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds, tasks = tuple(int(s) for s in node.list("seeds")), node.names("tasks")
+        seeds, tasks = node.integers("seeds"), node.names("tasks")
         S, T = len(seeds), len(tasks)
         fits, starts, single = {}, {}, {}
         for regime in node.child("config").names("regimes"):
@@ -89,7 +96,7 @@ class Results:
                         at = one.numbers("coefficients", (S, None))
                         fits[regime, kind, head] = _fit(one, at, S, T)
         parts, split = node.names("parts"), node.names("split")
-        return cls(node, seeds, tasks, parts, split, single, fits, starts)
+        return cls(seeds, tasks, parts, split, single, fits, starts)
 
     @property
     def regimes(self) -> tuple[str, ...]:
@@ -127,15 +134,9 @@ def read(node: Node, run_dir: Path) -> Page:
     return Page(
         title=f"Optimal coefficients: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            results.tasks,
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, results.tasks, results.seeds),
         sections=(
-            Section("claims", "Claims", (claims_table(read_claims(node)),)),
+            claims_section(node, "Claims"),
             Section("worth", "What coefficients are worth", (worth(results), table(results))),
             Section("certificates", "Certificates", (certificates(results),)),
             Section("values", "The coefficients", (by_task(results), *maps)),
@@ -159,16 +160,14 @@ def worth(results: Results) -> Plot:
                     shown = [k for k in kinds if (regime, k, "true") in results.fits]
                     found = [getattr(results.fits[regime, k, "true"], what)[split] for k in shown]
                     scale = 100 if what == "accuracy" else 1
-                    mean, half = over_seeds(np.stack([scale * v.mean(1) for v in found], -1))
+                    means = np.stack([scale * v.mean(1) for v in found], -1)
                     at = np.array([kinds.index(k) for k in shown]) + 0.16 * (2 * i - 1)
-                    ax.errorbar(
-                        at + (0.07 if filled else -0.07), mean,
-                        yerr=None if np.isnan(half).all() else half, fmt=marker(regime), ms=6,
-                        color=colour(regime), mfc=colour(regime) if filled else PAPER,
-                        mec=colour(regime), elinewidth=1.2,
+                    ink = colour(regime)
+                    dots(
+                        ax, at + (0.07 if filled else -0.07), means, regime,
+                        mfc=ink if filled else PAPER, mec=ink, mew=1.0,
                     )  # fmt: skip
-            names = [KINDS[k] for k in kinds]
-            ax.set_xticks(range(len(kinds)), names, rotation=25, ha="right", rotation_mode="anchor")
+            categories(ax, [KINDS[k] for k in kinds], 25)
             ax.grid(axis="y")
         axes[0].set_ylabel("Accuracy after addition (%)")
         axes[1].set_ylabel("Cross-entropy (nats)")
@@ -255,10 +254,10 @@ def certificates(results: Results) -> Table:
     )  # fmt: skip
 
 
-def _worst(values: Floats | None, of: object) -> Cell:
+def _worst(values: Floats | None, of: Callable[[Floats], float]) -> Cell:
     if values is None or np.isnan(values).any():
         return Cell(NONE)
-    worst = float(of(values))  # type: ignore[operator]
+    worst = float(of(values))
     return Cell(f"{worst:.1e}", worst)
 
 
@@ -271,14 +270,10 @@ def by_task(results: Results) -> Plot:
         ax = fig.subplots()
         for i, regime in enumerate(results.regimes):
             at = np.arange(len(names)) + 0.12 * (2 * i - 1)
-            mean, half = over_seeds(results.fits[regime, "task", "true"].coefficients)
-            ax.errorbar(
-                at, mean, yerr=None if np.isnan(half).all() else half, fmt=marker(regime), ms=6,
-                color=colour(regime), mec=PAPER, mew=0.5, elinewidth=1.2,
-            )  # fmt: skip
+            dots(ax, at, results.fits[regime, "task", "true"].coefficients, regime)
             grid = over_seeds(results.fits[regime, "grid", "true"].coefficients[:, 0]).mean
             ax.axhline(float(grid), color=colour(regime), lw=1, ls="--")
-        ax.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+        categories(ax, names, 30)
         ax.set_ylabel("α of the task")
         ax.grid(axis="y")
         legend(fig, [handle(r) for r in results.regimes], narrow)
@@ -305,26 +300,19 @@ def heatmap(results: Results, regime: str) -> Plot:
         top = float(np.abs(values).max())
         image = ax.imshow(values.T, cmap="RdBu", vmin=-top, vmax=top, aspect="auto")
         for (task, part), value in np.ndenumerate(values):
-            dark = abs(value) > 0.6 * top
-            ax.text(
-                task, part, fixed(float(value), 1 if narrow else 2), ha="center", va="center",
-                fontsize=5.5 if narrow else 7, color="#fffffe" if dark else "#1c2129",
-            )  # fmt: skip
+            text, size = fixed(float(value), 1 if narrow else 2), 5.5 if narrow else 7
+            in_cell(ax, task, part, text, size, dark=abs(value) > 0.6 * top)
         names = [shorten(t, 14) for t in results.tasks]
-        ax.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
-        ax.set_yticks(range(len(results.parts)), [shorten(p, 22) for p in results.parts])
-        ax.tick_params(length=0, labelsize=7.5)
-        ax.spines[:].set_visible(False)
+        matrix_axes(ax, names, [shorten(p, 22) for p in results.parts], 35)
         bar = fig.colorbar(image, ax=ax, location="bottom" if narrow else "right", shrink=0.8)
         bar.outline.set_visible(False)
         bar.set_label("α")
         return fig
 
-    mean = "" if len(results.seeds) == 1 else f" Mean over {len(results.seeds)} seeds."
     return Plot(
         f"by_part_{regime}",
         f"Optimal coefficient of every task and part, {label(regime).lower()}",
-        f"Fitted through the true head; a row a part of the model.{mean}",
+        f"Fitted through the true head; a row a part of the model.{mean_phrase(results.seeds)}",
         "Matrix of coefficients, a column a task and a row a part of the model.",
         draw,
     )

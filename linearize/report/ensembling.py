@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from linearize.report.claims import claims_table
-from linearize.report.claims import read as read_claims
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
+from linearize.report.page import Page, Section, configuration_of, facts_of
 from linearize.report.plot import Plot, figure
-from linearize.report.stats import seeds_phrase
+from linearize.report.stats import mean_phrase, seeds_phrase
 from linearize.report.style import MUTED, PAPER, colour, label
 from linearize.report.table import NONE, Cell, Table, fixed, freeze, number, percent
 
@@ -59,7 +58,6 @@ class Across:
 class Results:
     """What the page shows, checked."""
 
-    node: Node
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     regimes: Mapping[str, Regime]
@@ -72,17 +70,18 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds, tasks = tuple(int(s) for s in node.list("seeds")), node.names("tasks")
+        seeds, tasks = node.integers("seeds"), node.names("tasks")
         S, T = len(seeds), len(tasks)
         regimes, across = {}, {}
         for name in node.child("config").names("regimes"):
             child, relation = node.child(name), node.child(f"relation/{name}")
-            spearman = [relation.optional(f"spearman/{p}", ()) for p in ("mean", "low", "high")]
+            spearman = (relation.numbers(f"spearman/{p}", ()) for p in ("mean", "low", "high"))
+            mean, low, high = (float(value) for value in spearman)
             regimes[name] = Regime(
                 {k: child.numbers(f"pairs/{k}", (S, T, T), 1.0) for k in KEYS},
                 {k: child.numbers(f"all/{k}", (S, T), 1.0) for k in KEYS},
                 relation.numbers("pearson", (S,)),
-                tuple(float("nan") if v is None else float(v) for v in spearman),  # type: ignore[arg-type]
+                (mean, low, high),
             )
         for name in node.mapping("across"):
             child = node.child(f"across/{name}")
@@ -91,7 +90,7 @@ class Results:
                 child.numbers("single", (T, S, S), 1.0),
                 child.numbers("average", (T, S), 1.0),
             )
-        return cls(node, seeds, tasks, regimes, across)
+        return cls(seeds, tasks, regimes, across)
 
 
 def read(node: Node, run_dir: Path) -> Page:
@@ -113,15 +112,9 @@ def read(node: Node, run_dir: Path) -> Page:
     return Page(
         title=f"Averaging weights and ensembling: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            results.tasks,
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, results.tasks, results.seeds),
         sections=(
-            Section("claims", "Claims of the papers", (claims_table(read_claims(node)),)),
+            claims_section(node),
             Section("merges", "Two ways to merge", (scatter(results), merges(results))),
             Section("seeds", "One task, several seeds", across),
             configuration_of(node),
@@ -156,13 +149,12 @@ def scatter(results: Results) -> Plot:
                 ax.set_xlabel("Ensemble, accuracy (%)")
         return fig
 
-    mean = "" if len(results.seeds) == 1 else f" Mean over {len(results.seeds)} seeds."
     return Plot(
         "scatter",
         "Averaged weights against the ensemble",
         "A point an ordered pair: the accuracy on the first task's test examples of its model "
         "merged with the second's. ρ: Spearman's rank correlation; dashed: equality."
-        f"{mean}",
+        f"{mean_phrase(results.seeds)}",
         f"Scatter plots of the accuracy of averaged weights against the ensemble's, "
         f"{len(results.regimes)} regimes.",
         draw,

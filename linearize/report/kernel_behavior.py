@@ -13,8 +13,8 @@ from matplotlib.ticker import NullLocator
 
 from linearize.report import claims
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
-from linearize.report.plot import Plot, figure, legend
+from linearize.report.page import Page, Section, configuration_of, facts_of
+from linearize.report.plot import Plot, dots, figure, legend
 from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, colour, label, marker
 from linearize.report.table import Cell, Table, freeze, number, percent
@@ -66,10 +66,8 @@ def parse(node: Node) -> Results:
         ResultsError: a key is missing or does not fit.
     """
     tasks = node.names("tasks")
-    seeds = tuple(int(s) for s in node.numbers("seeds", (None,)))
-    steps = {
-        o: tuple(int(t) for t in node.numbers(f"steps/{o}", (None,))) for o in node.mapping("steps")
-    }
+    seeds = node.integers("seeds")
+    steps = {o: node.integers(f"steps/{o}") for o in node.mapping("steps")}
     S = len(seeds)
 
     def measures(o: str, task: str, nested: str = "") -> dict[str, Floats]:
@@ -105,7 +103,6 @@ def read(node: Node, run_dir: Path) -> Page:
         ResultsError: a key is missing or does not fit.
     """
     results = parse(node)
-    seconds = node.optional("seconds", ())
     plots = [along(results), gap(results), accuracy(results), movement(results), spectrum(results)]
     found = claims.read(node)
     sections = (
@@ -117,18 +114,11 @@ def read(node: Node, run_dir: Path) -> Page:
         Section("claims", "Claims", (claims.claims_table(found),) if found else ()),
         configuration_of(node),
     )
-    preset = str(node.get("preset"))
     return Page(
-        title=f"Kernel behaviour along fine-tuning: {preset}",
+        title=f"Kernel behaviour along fine-tuning: {node.get('preset')}",
         lead="A model is fine-tuned by SGD and by Adam, and its neural tangent kernel is measured "
         "along the way. Does it stay what it was at θ0? Does it predict what fine-tuning finds?",
-        facts=facts(
-            preset,
-            node.mapping("model"),
-            results.tasks,
-            results.seeds,
-            None if seconds is None else float(seconds),
-        ),
+        facts=facts_of(node, results.tasks, results.seeds),
         sections=sections,
         headlines=("final", "solutions", "claims"),
         sources=SOURCES,
@@ -236,10 +226,7 @@ def accuracy(results: Results) -> Plot:
             ax.set_ylabel("Test accuracy [%]")
             _steps_axis(ax, results)
         kernels = dict.fromkeys(k for task in results.tasks for k in results.solutions[task])
-        handles = [
-            Line2D([], [], color=colour(o), marker=marker(o), ms=5, mec=PAPER, label=label(o))
-            for o in results.optimizers
-        ]
+        handles = _handles(results)[: len(results.optimizers)]
         handles += [
             Line2D([], [], color=INK, ls=":", label="linearization at the same θ$_t$"),
             *(Line2D([], [], color=colour(k), ls="--", label=label(k)) for k in kernels),
@@ -270,12 +257,8 @@ def movement(results: Results) -> Plot:
             for k, o in enumerate(results.optimizers):
                 moved = results.movement[task][o]
                 last = np.stack([values[:, -1] for values in moved.values()], axis=1)
-                mean, half = over_seeds(100 * last)
                 x = np.arange(len(moved)) + 0.16 * (k - (len(results.optimizers) - 1) / 2)
-                ax.errorbar(
-                    x, mean, yerr=None if np.isnan(half).all() else half, fmt=marker(o),
-                    color=colour(o), ms=5.5, mec=PAPER, mew=0.5, elinewidth=1.2,
-                )  # fmt: skip
+                dots(ax, x, 100 * last, o, ms=5.5)
                 names = [n.rsplit("_", 1)[-1].rsplit("/", 1)[-1] for n in moved]
                 ax.set_xticks(range(len(moved)), names)
             ax.set_title(task)

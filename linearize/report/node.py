@@ -126,6 +126,13 @@ class Node:
             raise ResultsError(f"{self._name(key)} is {value!r}; expected distinct names")
         return tuple(value)
 
+    def integers(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers."""
+        value = self.get(key)
+        if not isinstance(value, Sequence) or not all(type(v) is int for v in value):
+            raise ResultsError(f"{self._name(key)} is {value!r}; expected a list of whole numbers")
+        return tuple(value)
+
     def numbers(
         self, key: str, shape: tuple[int | None, ...], upper: float | None = None
     ) -> Floats:

@@ -176,6 +176,13 @@ def facts(
     return tuple((name, str(value)) for name, value in known if value is not None)
 
 
+def facts_of(node: Node, tasks: Sequence[str], seeds: Sequence[int]) -> tuple[tuple[str, str], ...]:
+    """The same, of a run's result file."""
+    seconds = node.optional("seconds", ())
+    time = None if seconds is None else float(seconds)
+    return facts(str(node.get("preset")), node.mapping("model"), tasks, seeds, time)
+
+
 def duration(seconds: float) -> str:
     """A span of time in its two largest units.
 

@@ -2,10 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
+from linearize.report.node import Floats
+from linearize.report.stats import over_seeds
 from linearize.report.style import PAPER, colour, label, marker
 
 WIDE, NARROW = 9.0, 3.7
@@ -41,6 +47,55 @@ def legend(fig: Figure, handles: Sequence[Line2D], narrow: bool, ncols: int = 8)
         columnspacing=1.4,
         borderaxespad=0.2,
     )
+
+
+def whiskers(half: Floats) -> Floats | None:
+    """Half widths for ``errorbar``; None, which draws none, where there is no interval."""
+    return None if np.isnan(half).all() else half
+
+
+def errorbars(ax: Axes, x: ArrayLike, values: ArrayLike, method: str, **look: Any) -> None:
+    """A method's line: means over seeds and their intervals.
+
+    Args:
+        x: shape (n,).
+        values: shape (S, n).
+        look: what differs from the others, as ``Axes.errorbar`` names it.
+    """
+    mean, half = over_seeds(values)
+    usual: dict[str, Any] = {
+        "color": colour(method), "marker": marker(method), "ms": 5, "mec": PAPER, "mew": 0.5,
+        "elinewidth": 1.2, "lw": 1.2,
+    }  # fmt: skip
+    ax.errorbar(x, mean, yerr=whiskers(half), **usual | look)
+
+
+def dots(ax: Axes, x: ArrayLike, values: ArrayLike, method: str, **look: Any) -> None:
+    """The same as separate marks, without a line."""
+    errorbars(ax, x, values, method, **{"ls": "none", "ms": 6} | look)
+
+
+def categories(ax: Axes, names: Sequence[str], rotation: float) -> None:
+    """Names at 0, 1, ... of the x-axis, slanted by this many degrees."""
+    ax.set_xticks(
+        range(len(names)), names, rotation=rotation, ha="right", rotation_mode="anchor"
+    )  # fmt: skip
+
+
+def matrix_axes(ax: Axes, columns: Sequence[str], rows: Sequence[str], rotation: float) -> None:
+    """Names beside the columns and rows of a drawn matrix, without ticks or a frame."""
+    categories(ax, columns, rotation)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0, labelsize=7.5)
+    ax.spines[:].set_visible(False)
+
+
+def in_cell(ax: Axes, column: int, row: int, text: str, size: float, *, dark: bool) -> None:
+    """A text in a cell of a drawn matrix, light where the cell is dark."""
+    ax.text(
+        column, row, text, ha="center", va="center", fontsize=size,
+        color="#fffffe" if dark else "#1c2129",  # no INK, no PAPER: those follow the page's theme
+    )  # fmt: skip
 
 
 def handle(method: str, text: str | None = None) -> Line2D:

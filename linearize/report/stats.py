@@ -46,3 +46,12 @@ def seeds_phrase(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return f"One seed ({seeds[0]}): no interval."
     return f"Mean ± 95 % t interval over {len(seeds)} seeds."
+
+
+def mean_phrase(seeds: Sequence[int]) -> str:
+    """The same where no interval is shown, to end a caption with; empty for one seed.
+
+    >>> mean_phrase([0, 1, 2]), mean_phrase([0])
+    (' Mean over 3 seeds.', '')
+    """
+    return "" if len(seeds) == 1 else f" Mean over {len(seeds)} seeds."

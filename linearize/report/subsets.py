@@ -1,7 +1,7 @@
 """The page of ``experiments.subsets``: normalized accuracy by number of tasks, pairs, claims."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from linearize.report.claims import claims_table
-from linearize.report.claims import read as read_claims
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
-from linearize.report.plot import Plot, figure, handle, legend
+from linearize.report.page import Page, Section, configuration_of, facts_of
+from linearize.report.plot import Plot, errorbars, figure, handle, legend
 from linearize.report.stats import over_seeds, seeds_phrase
-from linearize.report.style import PAPER, colour, label, marker
+from linearize.report.style import colour, label
 from linearize.report.table import NONE, Cell, Table, cell, freeze, percent
 
 OWN, ALL = "own", "all"
@@ -54,7 +53,6 @@ class Regime:
 class Results:
     """What the page shows, checked."""
 
-    node: Node
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     fixed: float
@@ -67,7 +65,7 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds, tasks = tuple(int(s) for s in node.list("seeds")), node.names("tasks")
+        seeds, tasks = node.integers("seeds"), node.names("tasks")
         S, T = len(seeds), len(tasks)
         regimes = {}
         for name in node.mapping("subsets"):
@@ -81,7 +79,7 @@ class Results:
                 child.numbers("fixed", (S, M)),
                 tuple(float(a) for a in node.list(f"grid/{name}")),
             )
-        return cls(node, seeds, tasks, float(node.get("fixed")), regimes)
+        return cls(seeds, tasks, float(node.get("fixed")), regimes)
 
     @property
     def sampled(self) -> str:
@@ -114,15 +112,9 @@ def read(node: Node, run_dir: Path) -> Page:
     return Page(
         title=f"Subsets of the tasks: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            results.tasks,
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, results.tasks, results.seeds),
         sections=(
-            Section("claims", "Claims of the papers", (claims_table(read_claims(node)),)),
+            claims_section(node),
             Section("sizes", "By number of tasks", (by_size(results), sizes(results))),
             Section("alphas", "Scaling coefficients", (coefficients(results),)),
             Section("pairs", "Pairs of tasks", (pairs(results),)),
@@ -141,19 +133,15 @@ def by_size(results: Results) -> Plot:
         axes = fig.subplots(2, 1) if narrow else fig.subplots(1, 2)
         for ax, on in zip(axes, (OWN, ALL), strict=True):
             for i, (name, regime) in enumerate(results.regimes.items()):
-                values, ink = 100 * regime.means(on), colour(name)
+                values = 100 * regime.means(on)
                 by_number = [values[:, regime.rows(k)] for k in numbers]
-                mean, half = over_seeds(np.stack([v.mean(1) for v in by_number], -1))
                 shift = 0.09 * (i - (len(results.regimes) - 1) / 2)
                 for k, found in zip(numbers, by_number, strict=True):
                     dots = found.mean(0)
                     at = np.full(len(dots), k + shift - 0.05)
-                    ax.scatter(at, dots, s=5, color=ink, alpha=0.35, lw=0)
-                ax.errorbar(
-                    np.array(numbers) + shift, mean, color=ink,
-                    yerr=None if np.isnan(half).all() else half,
-                    marker=marker(name), ms=5, mec=PAPER, mew=0.5, elinewidth=1.2, lw=1.2,
-                )  # fmt: skip
+                    ax.scatter(at, dots, s=5, color=colour(name), alpha=0.35, lw=0)
+                means = np.stack([v.mean(1) for v in by_number], -1)
+                errorbars(ax, np.array(numbers) + shift, means, name)
             ax.set(xticks=numbers, title=TITLES[on], xlabel="Number of task vectors added")
             ax.grid()
         for ax in axes if narrow else axes[:1]:
@@ -182,11 +170,7 @@ def coefficients(results: Results) -> Plot:
         ax = fig.subplots()
         for name, regime in results.regimes.items():
             chosen = np.stack([regime.alphas[:, regime.rows(k)].mean(1) for k in numbers], -1)
-            mean, half = over_seeds(chosen)
-            ax.errorbar(
-                numbers, mean, yerr=None if np.isnan(half).all() else half, color=colour(name),
-                marker=marker(name), ms=5, mec=PAPER, mew=0.5, elinewidth=1.2, lw=1.2,
-            )  # fmt: skip
+            errorbars(ax, numbers, chosen, name)
         ax.set(xticks=numbers, xlabel="Number of task vectors added", ylabel="Chosen α, mean")
         ax.set_ylim(0, None)
         ax.grid()
@@ -243,10 +227,11 @@ def sizes(results: Results) -> Table:
 
 def pairs(results: Results) -> Table:
     """Every pair's mean normalized accuracy on its two tasks, by regime."""
+    own = [(regime.subsets, regime.means(OWN)) for regime in results.regimes.values()]
     rows = []
     for pair in itertools.combinations(range(len(results.tasks)), 2):
         cells = [Cell(", ".join(results.tasks[t] for t in pair))]
-        cells += [_of(regime, pair) for regime in results.regimes.values()]
+        cells += [percent(v[:, s.index(pair)]) if pair in s else Cell(NONE) for s, v in own]
         rows.append(cells)
     return Table(
         "pairs",
@@ -256,9 +241,3 @@ def pairs(results: Results) -> Table:
         ("Pair", *(label(name) for name in results.regimes)),
         freeze(rows),
     )
-
-
-def _of(regime: Regime, subset: Sequence[int]) -> Cell:
-    if tuple(subset) not in regime.subsets:
-        return Cell(NONE)
-    return percent(regime.means(OWN)[:, regime.subsets.index(tuple(subset))])

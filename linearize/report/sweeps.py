@@ -1,19 +1,17 @@
 """The pages of ``experiments.learning_rate`` and ``experiments.trajectory``: curves by regime."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from linearize.report.claims import claims_table
-from linearize.report.claims import read as read_claims
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
-from linearize.report.plot import Plot, figure, handle, legend
-from linearize.report.stats import over_seeds, seeds_phrase
-from linearize.report.style import PAPER, colour, label, marker
+from linearize.report.page import Page, Section, configuration_of, facts_of
+from linearize.report.plot import Plot, errorbars, figure, handle, legend
+from linearize.report.stats import seeds_phrase
+from linearize.report.style import label
 from linearize.report.table import Cell, Table, freeze, number, percent
 
 
@@ -42,7 +40,6 @@ PANELS = ("cosine", "single", "addition", "normalized")
 class Results:
     """What the pages show, checked."""
 
-    node: Node
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     along: Mapping[str, Floats]
@@ -57,7 +54,7 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds = tuple(int(s) for s in node.list("seeds"))
+        seeds = node.integers("seeds")
         along = {r: node.numbers(f"along/{r}", (None,)) for r in node.mapping("along")}
         measured = {
             regime: {
@@ -67,11 +64,11 @@ class Results:
             }
             for regime, x in along.items()
         }
-        return cls(node, seeds, node.names("tasks"), along, measured)
+        return cls(seeds, node.names("tasks"), along, measured)
 
-    def panels(self) -> list[str]:
-        """The measures that are drawn."""
-        return [name for name in PANELS if all(name in m for m in self.measured.values())]
+    def common(self, names: Iterable[str]) -> list[str]:
+        """Those of these measures that every regime has."""
+        return [name for name in names if all(name in m for m in self.measured.values())]
 
 
 def learning_rate(node: Node, run_dir: Path) -> Page:
@@ -80,11 +77,10 @@ def learning_rate(node: Node, run_dir: Path) -> Page:
     Raises:
         ResultsError: a result file does not fit the schema.
     """
-    tasks = len(node.list("tasks"))
     lead = (
-        f"{tasks} tasks fine-tuned at several learning rates, {node.get('model/name')}: accuracy "
-        "of each task's own model, and of all task vectors added with the α that validation data "
-        "choose."
+        f"{len(node.names('tasks'))} tasks fine-tuned at several learning rates, "
+        f"{node.get('model/name')}: accuracy of each task's own model, and of all task vectors "
+        "added with the α that validation data choose."
     )
     return _page(node, "Effect of the learning rate", lead, "Learning rate", log=True)
 
@@ -95,11 +91,10 @@ def trajectory(node: Node, run_dir: Path) -> Page:
     Raises:
         ResultsError: a result file does not fit the schema.
     """
-    tasks = len(node.list("tasks"))
     lead = (
-        f"Task vectors of {tasks} tasks along fine-tuning, {node.get('model/name')}: their "
-        "direction, the accuracy of each task's model, and that of all vectors of the same step "
-        "added with the α that validation data choose."
+        f"Task vectors of {len(node.names('tasks'))} tasks along fine-tuning, "
+        f"{node.get('model/name')}: their direction, the accuracy of each task's model, and that "
+        "of all vectors of the same step added with the α that validation data choose."
     )
     return _page(node, "Task vectors along training", lead, "Steps", log=False)
 
@@ -109,15 +104,9 @@ def _page(node: Node, title: str, lead: str, x: str, *, log: bool) -> Page:
     return Page(
         title=f"{title}: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            results.tasks,
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, results.tasks, results.seeds),
         sections=(
-            Section("claims", "Claims of the papers", (claims_table(read_claims(node)),)),
+            claims_section(node),
             Section("curves", title, (curves(results, title, x, log), table(results, title, x))),
             configuration_of(node),
         ),
@@ -127,7 +116,7 @@ def _page(node: Node, title: str, lead: str, x: str, *, log: bool) -> Page:
 
 def curves(results: Results, title: str, x: str, log: bool) -> Plot:
     """Every measure against learning rate or steps."""
-    panels = results.panels()
+    panels = results.common(PANELS)
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 2.5 * len(panels) if narrow else 2.7 * -(-len(panels) // 2))
@@ -138,12 +127,8 @@ def curves(results: Results, title: str, x: str, log: bool) -> Plot:
         for ax, name in zip(axes, panels, strict=False):
             measure = MEASURES[name]
             for regime, found in results.measured.items():
-                mean, half = over_seeds((100 if measure.share else 1) * found[name])
-                ax.errorbar(
-                    results.along[regime], mean, yerr=None if np.isnan(half).all() else half,
-                    color=colour(regime), marker=marker(regime), ms=5, mec=PAPER, mew=0.5,
-                    elinewidth=1.2, lw=1.2,
-                )  # fmt: skip
+                values = (100 if measure.share else 1) * found[name]
+                errorbars(ax, results.along[regime], values, regime)
             ax.set(title=measure.title, xlabel=x, ylabel=measure.axis)
             if log:
                 ax.set_xscale("log")
@@ -163,7 +148,7 @@ def curves(results: Results, title: str, x: str, log: bool) -> Plot:
 
 def table(results: Results, title: str, x: str) -> Table:
     """Every measure at every point."""
-    shown = [n for n in MEASURES if all(n in m for m in results.measured.values())]
+    shown = results.common(MEASURES)
     rows = []
     for regime, found in results.measured.items():
         for i, value in enumerate(results.along[regime]):

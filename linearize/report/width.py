@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts
-from linearize.report.plot import Plot, figure, legend
+from linearize.report.page import Page, Section, configuration_of, facts_of
+from linearize.report.plot import Plot, errorbars, figure, legend, whiskers
 from linearize.report.stats import over_seeds, seeds_phrase
-from linearize.report.style import MUTED, PAPER, colour
+from linearize.report.style import MUTED, colour
 from linearize.report.table import NONE, Cell, Table, cell, freeze, number, percent
 
 SOURCES = """After Jacot et al., <cite>Neural Tangent Kernel: Convergence and Generalization in
@@ -59,8 +60,8 @@ PANELS = (
     ("Movement of the weights", "‖Wₜ − W₀‖ / ‖W₀‖", ("input", "hidden", "output")),
     ("Empirical against analytic", "‖K₀ − K∞‖ / ‖K∞‖", ("ntk_error", "nngp_error")),
 )
-_COLOURS = tuple(colour(method) for method in ("nonlinear", "posthoc", "linear"))
-_MARKERS = ("o", "^", "s")
+_LOOKS = ("nonlinear", "posthoc", "linear")
+"""Methods of other pages, whose colours and marks a panel's quantities take."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds = tuple(node.list("seeds"))
+        seeds = node.integers("seeds")
         widths, steps = node.numbers("widths", (None,)), node.numbers("steps", (None,))
         S, W, T = len(seeds), len(widths), len(steps)
         values, slopes = {}, {}
@@ -136,15 +137,11 @@ def read(node: Node, run_dir: Path) -> Page:
     return Page(
         title=f"Kernel behaviour against width: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            [str(node.get("task"))],
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, [str(node.get("task"))], results.seeds),
         sections=(
-            Section("claims", "Claims of the papers", (claims(results),)),
+            claims_section(
+                node, caption="Decided by the 95 % interval of this run's slopes alone."
+            ),
             Section("scaling", "Against width", (scaling(results), slopes(results))),
             Section("widths", "Width by width", (by_width(results), learning(results))),
             Section("time", "Along training", (in_time(results),)),
@@ -190,19 +187,13 @@ def _in_words(results: Results) -> str:
 
 def _panel(ax: Axes, results: Results, names: Sequence[str]) -> None:
     widths = results.widths
-    for name, ink, marker in zip(names, _COLOURS, _MARKERS, strict=False):
+    for name, method in zip(names, _LOOKS, strict=False):
         values = results.largest(name)
-        mean, half = over_seeds(values)
         slope = over_seeds(results.slopes[name][0]).mean
         text = f"{QUANTITIES[name].short} ({slope:.2f})".replace("-", "−")
-        spread = None if np.isnan(half).all() else half
-        ax.scatter(
-            np.broadcast_to(widths, values.shape), values, s=3, color=ink, alpha=0.3, lw=0
-        )  # fmt: skip
-        ax.errorbar(
-            widths, mean, yerr=spread, color=ink, marker=marker, ms=5, mec=PAPER, mew=0.5,
-            elinewidth=1.2, lw=1.2, label=text,
-        )  # fmt: skip
+        across = np.broadcast_to(widths, values.shape)
+        ax.scatter(across, values, s=3, color=colour(method), alpha=0.3, lw=0)
+        errorbars(ax, widths, values, method, label=text)
     at = int(np.argmax(widths >= results.fit_from))
     anchor = results.largest(names[0])[:, at].mean()
     for exponent, style in ((-0.5, "--"), (-1.0, ":")):
@@ -234,8 +225,9 @@ def in_time(results: Results) -> Plot:
         for ax, name in zip(np.ravel(axes), shown, strict=True):
             for w, ink in enumerate(inks):
                 mean, half = over_seeds(results.values[name][:, w])
-                spread = None if np.isnan(half).all() else half
-                ax.errorbar(results.steps, mean, yerr=spread, color=ink, marker="o", ms=3, lw=1.2)
+                ax.errorbar(
+                    results.steps, mean, yerr=whiskers(half), color=ink, marker="o", ms=3, lw=1.2
+                )
             _log_axes(ax, results.steps, results.values[name].mean(0))
             title, what, _ = next(p for p in PANELS if name in p[2])
             ax.set(title=title, ylabel=what, xlabel="Steps")
@@ -322,21 +314,6 @@ def learning(results: Results) -> Table:
                 row("Same class predicted", "agreement", True),
                 row("‖f − f_lin‖ / ‖f − f0‖", "gap_share", False),
             ]
-        ),
-    )
-
-
-def claims(results: Results) -> Table:
-    """What the papers say of the exponents, and whether it held."""
-    verdict = {True: "held", False: "did not hold", None: "not decided"}
-    return Table(
-        "claims",
-        "Claims of the papers",
-        "Decided by the 95 % interval of this run's slopes alone.",
-        ("Claim", "Held?", "Evidence"),
-        freeze(
-            [Cell(str(c.get("claim"))), Cell(verdict[c.get("held")]), Cell(str(c.get("evidence")))]
-            for c in results.node.children("claims")
         ),
     )
 

@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from linearize.report.compare.results import PairMap, Results
 from linearize.report.node import Floats
-from linearize.report.plot import Plot, figure
+from linearize.report.plot import Plot, figure, in_cell, matrix_axes
+from linearize.report.stats import mean_phrase
 from linearize.report.style import ERROR_MAP, INK, MUTED, label, ordered, shorten
 from linearize.report.table import fixed
 
@@ -126,6 +127,7 @@ def cosine(results: Results) -> Plot:
         fig = figure(narrow, 3.7 * down if narrow else 4.3)
         axes = fig.subplots(down, across, squeeze=False)
         images = []
+        size = 7.5 if T <= 6 else (5.5 if narrow else 6.5)
         for ax, regime in zip(axes.flat, regimes, strict=True):
             shown = np.where(off, means[regime], np.nan)
             images.append(ax.imshow(shown, cmap="RdBu_r", vmin=-upper, vmax=upper))
@@ -133,16 +135,9 @@ def cosine(results: Results) -> Plot:
                 ax.text(i, i, "1", ha="center", va="center", fontsize=7, color=MUTED)
                 for j in range(T):
                     if off[i, j] and np.isfinite(shown[i, j]):
-                        dark = abs(shown[i, j]) > 0.6 * upper
-                        ax.text(
-                            j, i, fixed(shown[i, j], 2), ha="center", va="center",
-                            fontsize=7.5 if T <= 6 else (5.5 if narrow else 6.5),
-                            color="#fffffe" if dark else "#1c2129",
-                        )  # fmt: skip
-            ax.set_xticks(range(T), names, rotation=40, ha="right", rotation_mode="anchor")
-            ax.set_yticks(range(T), names)
-            ax.tick_params(length=0, labelsize=7.5)
-            ax.spines[:].set_visible(False)
+                        text, dark = fixed(shown[i, j], 2), abs(shown[i, j]) > 0.6 * upper
+                        in_cell(ax, j, i, text, size, dark=dark)
+            matrix_axes(ax, names, names, 40)
             ax.set_title(label(regime))
         bar = fig.colorbar(
             images[0],
@@ -157,12 +152,11 @@ def cosine(results: Results) -> Plot:
         bar.outline.set_visible(False)
         return fig
 
-    mean = "" if len(results.seeds) == 1 else f" Mean over {len(results.seeds)} seeds."
     return Plot(
         "cosine",
         "Cosines between task vectors",
         "Cosine of the angle between the task vectors of two tasks; the diagonal, 1, is left out "
-        f"so that the scale shows the rest.{mean}",
+        f"so that the scale shows the rest.{mean_phrase(results.seeds)}",
         "Matrices of cosine similarities between the tasks' vectors, one a regime.",
         draw,
     )

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from linearize.report.compare.results import Results
 from linearize.report.compare.tables import control_phrase, examples_phrase
 from linearize.report.node import Floats
-from linearize.report.plot import Plot, figure, handle, legend
+from linearize.report.plot import Plot, figure, handle, legend, whiskers
 from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import (
     GRID,
@@ -38,7 +38,7 @@ def _dots(ax: Axes, rows: Sequence[str], series: Mapping[str, Floats], narrow: b
         mean, half = over_seeds(100 * series[m])
         y = np.arange(len(rows)) + (k - (len(methods) - 1) / 2) * step
         ax.errorbar(
-            mean, y, xerr=None if np.isnan(half).all() else half, fmt=marker(m),
+            mean, y, xerr=whiskers(half), fmt=marker(m),
             color=colour(m), ms=5.5, mec=PAPER, mew=0.5, elinewidth=1.2, capsize=0,
         )  # fmt: skip
     ax.set_yticks(range(len(rows)), [shorten(r, 14 if narrow else 20) for r in rows])

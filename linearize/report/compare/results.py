@@ -109,7 +109,7 @@ def parse(raw: Any) -> Results:
     """
     top = checked(raw)
     tasks = top.names("tasks")
-    seeds = tuple(int(s) for s in top.numbers("seeds", (None,)))
+    seeds = top.integers("seeds")
     S, T = len(seeds), len(tasks)
     if not S or not T:
         raise ResultsError(f"seeds={list(seeds)}, tasks={list(tasks)}; each needs at least one")

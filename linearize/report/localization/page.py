@@ -2,15 +2,21 @@
 
 from pathlib import Path
 
+from linearize.report.claims import claims_section
 from linearize.report.localization import plots, tables
 from linearize.report.localization.results import Results
 from linearize.report.node import Node
-from linearize.report.page import Page, Section, configuration_of, facts
+from linearize.report.page import Page, Section, configuration_of, facts_of
 
 SOURCES = """After Ortiz-Jimenez et al., <cite>Task Arithmetic in the Tangent Space</cite> (NeurIPS
 2023, arXiv 2305.12827), section 5; the interval over tasks after Snijders and Borgatti,
 <cite>Non-Parametric Standard Errors and Tests for Network Statistics</cite> (Connections 22(2),
 1999)."""
+
+DECIDED = (
+    "Decided by the numbers of this run alone: held, or not, where the 95 % interval, over "
+    "seeds or over tasks as it says, lies on one side of zero."
+)
 
 
 def read(node: Node, run_dir: Path) -> Page:
@@ -36,15 +42,9 @@ def read(node: Node, run_dir: Path) -> Page:
     return Page(
         title=f"Eigenfunction localization: {node.get('preset')}",
         lead=lead,
-        facts=facts(
-            str(node.get("preset")),
-            node.mapping("model"),
-            tasks,
-            results.seeds,
-            node.get("seconds", default=None),
-        ),
+        facts=facts_of(node, tasks, results.seeds),
         sections=(
-            Section("claims", "Claims of the paper", (tables.claims(results),)),
+            claims_section(node, "Claims of the paper", DECIDED),
             Section(
                 "energy", "Where targets live", (plots.matrix(results), tables.energies(results))
             ),

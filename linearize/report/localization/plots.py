@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from linearize.report.localization.results import Relation, Results
 from linearize.report.localization.tables import NAMES, interval
 from linearize.report.node import Floats
-from linearize.report.plot import Plot, figure, legend
-from linearize.report.stats import over_seeds, seeds_phrase
+from linearize.report.plot import Plot, figure, in_cell, legend, matrix_axes
+from linearize.report.stats import mean_phrase, over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, colour, label, shorten
 from linearize.report.table import fixed
 
@@ -168,16 +168,10 @@ def matrix(results: Results) -> Plot:
             image = ax.imshow(mean, cmap="viridis", vmin=np.floor(lowest * 20) / 20, vmax=1)
             for (row, column), value in np.ndenumerate(mean):
                 if row != column:
-                    bright = image.norm(value) > 0.6
-                    ax.text(
-                        column, row, fixed(float(value), 2), ha="center", va="center",
-                        fontsize=5.5 if narrow else 6.5, color="#1c2129" if bright else "#fffffe",
-                    )  # fmt: skip
+                    text, size = fixed(float(value), 2), 5.5 if narrow else 6.5
+                    in_cell(ax, column, row, text, size, dark=image.norm(value) <= 0.6)
             names = [shorten(name, 13) for name in results.tasks[i]]
-            ax.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-            ax.set_yticks(range(len(names)), names)
-            ax.tick_params(length=0, labelsize=7.5)
-            ax.spines[:].set_visible(False)
+            matrix_axes(ax, names, names, 40)
             ax.set(title=NAMES[i], xlabel="control", ylabel="target")
         bar = fig.colorbar(
             image, ax=axes, location="bottom" if narrow else "right", shrink=0.8,
@@ -187,13 +181,12 @@ def matrix(results: Results) -> Plot:
         bar.outline.set_visible(False)
         return fig
 
-    mean = "" if len(results.seeds) == 1 else f" Mean over {len(results.seeds)} seeds."
     return Plot(
         "energy",
         "Energy on the control, of every target and control",
         "Local energy, on the control's inputs, of the eigenfunctions that carry the target, "
         "weighed by its squared coefficients; dark is localized on the task, 1 is everywhere."
-        f"{mean}",
+        f"{mean_phrase(results.seeds)}",
         "Matrices of energies, a row a target and a column a control, one an initialization.",
         draw,
     )

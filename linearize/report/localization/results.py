@@ -41,7 +41,6 @@ class Relation:
 class Results:
     """All that the page shows."""
 
-    node: Node
     seeds: tuple[int, ...]
     tasks: Mapping[str, tuple[str, ...]]
     """By initialization; none at random weights where these were not asked for."""
@@ -65,7 +64,7 @@ class Results:
         Raises:
             ResultsError: with the key that is missing or misshapen.
         """
-        seeds = tuple(int(seed) for seed in node.list("seeds"))
+        seeds = node.integers("seeds")
         shares = tuple(float(share) for share in node.list("shares"))
         tasks = {i: node.child("tasks").names(i) for i in INITIALIZATIONS}
         pairs = tuple((str(a), str(b)) for a, b in node.list("pairs"))
@@ -92,7 +91,6 @@ class Results:
             for kind in ("pairs", "ordered")
         )
         return cls(
-            node,
             seeds,
             tasks,
             pairs,

@@ -1,12 +1,10 @@
-"""Tables: claims, energies by initialization and by pair, rank correlations."""
+"""Tables: energies by initialization and by pair, rank correlations."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
-from linearize.report.claims import claims_table, read
 from linearize.report.localization.results import Relation, Results
 from linearize.report.node import Floats
 from linearize.report.stats import seeds_phrase
@@ -16,15 +14,6 @@ from linearize.report.table import NONE, Cell, Table, fixed, freeze, number
 NAMES = {"pretrained": "Pre-trained", "random": "Random initialization"}
 PLACES = {"box": "mean in search box", "one": "α = (1, 1)"}
 KINDS = {"pairs": "both directions", "ordered": "one direction"}
-
-
-def claims(results: Results) -> Table:
-    """The paper's claims that the run touches, and whether they held."""
-    caption = (
-        "Decided by the numbers of this run alone: held, or not, where the 95 % interval, over "
-        "seeds or over tasks as it says, lies on one side of zero."
-    )
-    return dataclasses.replace(claims_table(read(results.node)), caption=caption)
 
 
 def energies(results: Results) -> Table:
