@@ -64,6 +64,7 @@ ENSEMBLING = {
 ANALOGIES = {
     "debug": analogies.debug,
     "packaged": analogies.packaged,
+    "sketches": analogies.sketches,
 }
 """Presets of ``experiments.analogies``, sub-populations and single classes."""
 

@@ -159,7 +159,9 @@ def learned(
         start = train.fine_tune(
             setting.f,
             start,
-            {"inputs": rows.images, "labels": rows.labels},
+            protocol.for_training(
+                setting.config.data, {"inputs": rows.images, "labels": rows.labels}
+            ),
             regime="nonlinear",
             readout=Partial(apply_head, head),
             config=replace(config.curve, seed=setting.seed),

@@ -38,7 +38,7 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
     with running.claimed(run_dir, config):
         if config.stand_ins is not None:
             stand_ins.make(config.stand_ins, (*config.data.tasks, config.data.control))
-        tasks = protocol.load_tasks(config)
+        tasks = protocol.load_tasks(config, control=True)
         records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
         results = describe(config, tasks, preset) | assemble(config, records)
         if config.random_init:

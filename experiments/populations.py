@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments import protocol
 from experiments.protocol import Setting
+from linearize import edit
 from linearize.config import CompareConfig, ConfigError
 from linearize.data import Split, Task
 from linearize.models.heads import Head
@@ -41,17 +42,19 @@ def of(task: Task, classes: Sequence[int]) -> Population:
 
 def joined(tasks: Sequence[Task]) -> Task:
     """Several tasks' examples in one, a task's classes after the other's."""
-    offsets = np.cumsum([0, *(len(task.classes) for task in tasks)])
+    offsets = np.cumsum([0, *(len(task.classes) for task in tasks)], dtype=np.int32)
 
     def split(name: str) -> Split:
-        parts: list[Split] = [getattr(task, name) for task in tasks]
-        labels = [part.labels + o for part, o in zip(parts, offsets, strict=False)]
-        images = np.concatenate([part.images for part in parts])
-        return Split(images, np.concatenate(labels).astype(np.int32))
+        parts = [getattr(task, name) for task in tasks]
+        whole = edit.joint_examples(parts)
+        return Split(whole["inputs"], whole["labels"] + offsets[whole["task"]])
 
     classes = tuple(f"{task.name}: {c}" for task in tasks for c in task.classes)
     name = " + ".join(task.name for task in tasks)
-    return Task(name, split("train"), split("validation"), split("test"), classes)
+    every = all(task.every_class for task in tasks)
+    return Task(
+        name, split("train"), split("validation"), split("test"), classes, every_class=every
+    )
 
 
 def prepare(

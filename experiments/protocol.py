@@ -77,9 +77,9 @@ class Setting:
         return getattr(self.tasks[task], split)
 
 
-def load_tasks(config: CompareConfig) -> dict[str, Task]:
-    """The configuration's tasks and its control task, with splits cut to size."""
-    names = (*config.data.tasks, config.data.control)
+def load_tasks(config: CompareConfig, *, control: bool = False) -> dict[str, Task]:
+    """The configuration's tasks, its control task too where asked for; splits are cut to size."""
+    names = (*config.data.tasks, config.data.control) if control else config.data.tasks
     data.prefetch(names, config.data.image_size)
     return {name: load_task(config.data, name) for name in names}
 

@@ -1,4 +1,4 @@
-"""Small data sets that lie on disk exactly as the papers' nine do, for runs without a data host.
+"""Small data sets that lie on disk exactly as the papers' do, for runs without a data host.
 
     python -m experiments.stand_in_data --folder DIR --names cars dtd --per-class 4
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 SHORT, LONG = 36, 54
 """Sides in pixels lie between these where a data set's images have no fixed size."""
 
-FEW = {"imagenet": 1, "sun397": 2, "cars": 3}
+FEW = {"imagenet": 1, "imagenet_sketch": 1, "sun397": 2, "cars": 3}
 """Images a class in each TFDS split, where the classes are many."""
 
 

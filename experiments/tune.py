@@ -31,7 +31,7 @@ CANDIDATES: dict[Trained, tuple[float, ...]] = {
 
 def run(config: CompareConfig, run_dir: Path) -> list[dict[str, Any]]:
     """One row a candidate, sorted by regime and by accuracy after addition."""
-    tasks = protocol.load_tasks(config)
+    tasks = protocol.load_tasks(config, control=True)
     rows = [
         measure(with_value(config, regime, value), tasks, regime, value, run_dir)
         for regime, values in CANDIDATES.items()

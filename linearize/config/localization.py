@@ -15,9 +15,9 @@ Initialization = Literal["pretrained", "random"]
 class LocalizationConfig(VectorsConfig):
     """Eigenfunctions of the kernel at θ0 on every two tasks' inputs, and these tasks' ξ.
 
-    Every task is a target, with each other task as its control; ``data.control`` is not used. The
-    kernel is that of the logits of the target's head, in the trainable parameters; ``regimes`` are
-    those in which ξ is measured. Each seed draws its own points and random weights too.
+    Every task is a target, with each other task as its control. The kernel is that of the logits of
+    the target's head, in the trainable parameters; ``regimes`` are those in which ξ is measured.
+    Each seed draws its own points and random weights too.
     """
 
     regimes: tuple[Regime, ...] = ("linear", "posthoc")

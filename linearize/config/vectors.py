@@ -16,7 +16,7 @@ class VectorsConfig:
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig(tasks=("mnist", "animals"))
-    """``data.control`` is loaded, and used where an analysis says so."""
+    """``data.control`` is not used."""
     head: HeadConfig = HeadConfig()
     vectors: str | None = None
     """Run directory of ``experiments.compare`` whose task vectors to use; its own configuration

@@ -31,8 +31,9 @@ class Split:
         return len(self.labels)
 
     def take(self, rows: Any) -> "Split":
-        """The examples at ``rows`` (indices, a slice or a mask)."""
-        return Split(self.images[rows], self.labels[rows])
+        """The examples at ``rows`` (indices, a slice or a mask); images on disk stay there."""
+        subset = getattr(self.images, "subset", self.images.__getitem__)
+        return Split(subset(rows), self.labels[rows])
 
 
 @dataclasses.dataclass(frozen=True)

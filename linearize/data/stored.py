@@ -82,6 +82,12 @@ class StoredImages:
             images[start : start + len(pixels)] = pixels
         return images
 
+    def subset(self, at: Any) -> "StoredImages":
+        """The images of a slice, a mask or row numbers, still on disk."""
+        some = StoredImages.__new__(StoredImages)
+        some._set(self.parts, self.part[at], self.rows[at], self.size, self.workers)
+        return some
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All of it in memory."""
         images = self[:]

@@ -223,6 +223,18 @@ VISION: dict[str, VisionSet] = {
             "into {data_dir}/downloads/manual"
         ),
     ),
+    "imagenet_sketch": VisionSet(
+        "imagenet_sketch:1.0.0",
+        1000,
+        "test",
+        "",
+        {"test": 50_889},
+        7_593_573_012,
+        7_600_000_000,
+        "ImageNet's classes as black and white drawings (Wang et al. 2019), the other style of "
+        "task analogies",
+        shares=(0.8, 0.1, 0.1),
+    ),
 }
 """The papers' data sets, by the name of their task."""
 

@@ -24,7 +24,8 @@ def templates(task: str, path: str | Path | None = None) -> tuple[str, ...]:
 
     Args:
         task: its name; one that the file does not name takes ``default``.
-        path: a TOML file of one's own, ``task = ["a photo of a {}.", ...]`` a line.
+        path: a TOML file of one's own, ``task = ["a photo of a {}.", ...]`` a line, or
+            ``task = "another task"`` for that one's.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -38,7 +39,7 @@ def templates(task: str, path: str | Path | None = None) -> tuple[str, ...]:
     table = _table(where)
     if task not in table and "default" not in table:
         raise PromptError(f"{where} has no templates for {task!r}; add {task} or default")
-    found = table.get(task, table.get("default"))
+    found = _entry(where, task if task in table else "default")
     if not isinstance(found, list) or not found:
         raise PromptError(f"{where}: {task} is {found!r}; expected a list of templates")
     for template in found:
@@ -56,7 +57,8 @@ def class_names(
         task: its name; one that the file does not name keeps the data set's names, with
             underscores as spaces and without SUN397's ``/a/`` in front.
         classes: the data set's own names, by label.
-        path: a TOML file of one's own: a table for each task, from the data set's names.
+        path: a TOML file of one's own: a table for each task, from the data set's names; or
+            ``task = "another task"`` for that one's.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -67,7 +69,7 @@ def class_names(
     ('apse indoor', 'ball pit')
     """
     where = Path(path or CLASS_NAMES)
-    table = _table(where).get(task)
+    table = _entry(where, task)
     if table is None:
         return tuple(_plain(name) for name in classes)
     if not isinstance(table, Mapping):
@@ -86,6 +88,18 @@ def class_names(
     if wrong:
         raise PromptError(f"{where}: {task} calls a class {wrong[0]!r}; expected a word or more")
     return tuple(ours[key] for key in keys)
+
+
+def _entry(where: Path, task: str) -> Any:
+    """What a file holds of a task; where that is another task's name, that one's. None for none."""
+    table = _table(where)
+    found = table.get(task)
+    if isinstance(found, str) and found not in table:
+        raise PromptError(
+            f"{where}: {task} is {found!r}, which is no task there; expected a list of templates "
+            "or a table of class names, or the name of a task that has one"
+        )
+    return table[found] if isinstance(found, str) else found
 
 
 def _key(name: str) -> str:

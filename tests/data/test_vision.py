@@ -1,4 +1,4 @@
-"""The papers' nine data sets end to end: TFDS's mocked data, and stand-ins on disk."""
+"""The papers' data sets end to end: TFDS's mocked data, and stand-ins on disk."""
 
 import dataclasses
 import io
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import stand_in_data
+from experiments import populations, stand_in_data
 from linearize import evaluate
 from linearize.data import VISION, DataError, Limits, Reading, load_task, paper, preprocess
 from linearize.data.paper import load_vision, open_tfds, rows_of, split_vision
@@ -27,7 +27,7 @@ SMALL = Limits(40, 30, 30)
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """All nine, from their own builders."""
+    """All of them, from their own builders."""
     return stand_in_data.make(tmp_path_factory.mktemp("data"), per_class=3)
 
 
@@ -74,7 +74,7 @@ def test_mocked_data_of_each_builder_are_read(name, tmp_path):
         assert len(opened.classes) == row.classes
         task = split_vision(name, row, opened, SIZE, None, 0, Reading(tmp_path))
     # a mocked split has 12 examples, whichever it is
-    fixed = {"eurosat": (10, 1, 1), "resisc45": (6, 1, 2)}
+    fixed = {"eurosat": (10, 1, 1), "resisc45": (6, 1, 2), "imagenet_sketch": (10, 1, 1)}
     assert tuple(task.counts.values()) == fixed.get(name, (11, 1, 12))
     assert task.train.images[:].shape == (task.counts["train"], SIZE, SIZE, 3)
 
@@ -98,6 +98,7 @@ PAPERS = {
     "sun397": (17_865, 1_985, 19_850),
     "svhn": (68_257, 5_000, 26_032),
     "imagenet": (1_276_167, 5_000, 50_000),
+    "imagenet_sketch": (40_711, 5_089, 5_089),
 }
 
 
@@ -270,6 +271,24 @@ def test_an_image_that_does_not_decode_is_named_or_skipped_and_counted(damaged, 
     assert sum(task.counts.values()) == 54
     assert caplog.text.count("does not decode") == 6
     assert task.train.images[:].shape[0] == task.counts["train"]
+
+
+def test_populations_of_images_on_disk_stay_there(data_dir):
+    photographs, sketches = (
+        load_task(name, image_size=SIZE, limit=SMALL, reading=Reading(data_dir))
+        for name in ("imagenet", "imagenet_sketch")
+    )
+    assert photographs.classes == sketches.classes
+    even = populations.of(sketches, range(0, 1000, 2))
+    assert isinstance(even.train.images, StoredImages)
+    rows = sketches.train.labels % 2 == 0
+    assert 0 < rows.sum() < len(rows)
+    np.testing.assert_array_equal(even.train.images[:], sketches.train.images[rows])
+    both = populations.joined((photographs, sketches))
+    assert isinstance(both.train.images, StoredImages)
+    np.testing.assert_array_equal(both.train.images[40:], sketches.train.images[:])
+    np.testing.assert_array_equal(both.train.labels[40:], 1000 + sketches.train.labels)
+    np.testing.assert_array_equal(both.test.images[30:], sketches.test.images)
 
 
 def test_a_split_without_examples_is_refused(data_dir):

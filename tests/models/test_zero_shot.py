@@ -175,7 +175,8 @@ def test_files_of_one_s_own(tmp_path):
     assert prompts.templates("birds", own) == ("{} on a branch",)
     with pytest.raises(models.PromptError, match="no templates for 'cars'; add cars or default"):
         prompts.templates("cars", own)
-    own.write_text('birds = ["{} on a branch"]\ndefault = ["some {}"]')  # read anew
+    own.write_text('birds = ["{} on a branch"]\nowls = "birds"\ndefault = ["some {}"]')  # anew
+    assert prompts.templates("owls", own) == ("{} on a branch",)
     assert prompts.templates("cars", own) == ("some {}",)
     names = tmp_path / "names.toml"
     names.write_text('[digits]\n"0" = "zero"\n"1" = "one"\n')
@@ -186,7 +187,8 @@ def test_files_of_one_s_own(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('birds = "{}"', "expected a list of templates"),
+        ('birds = "{}"', "birds is '{}', which is no task there; expected a list of templates"),
+        ("birds = 3", "expected a list of templates"),
         ("birds = []", "expected a list of templates"),
         ('birds = ["a photo"]', "must hold {} once"),
         ('birds = ["{} and {}"]', "must hold {} once"),
@@ -197,6 +199,12 @@ def test_templates_that_make_no_sentence(tmp_path, content, message):
     (tmp_path / "own.toml").write_text(content)
     with pytest.raises(models.PromptError, match=message):
         prompts.templates("birds", tmp_path / "own.toml")
+
+
+def test_a_task_may_take_the_names_of_another():
+    table = tomllib.loads(prompts.CLASS_NAMES.read_text())["imagenet"]
+    for of in (prompts.templates, lambda task: prompts.class_names(task, list(table))):
+        assert of("imagenet_sketch") == of("imagenet")
 
 
 def test_class_names_that_do_not_match_the_data(tmp_path):
