@@ -77,9 +77,7 @@ def dots(ax: Axes, x: ArrayLike, values: ArrayLike, method: str, **look: Any) ->
 
 def categories(ax: Axes, names: Sequence[str], rotation: float) -> None:
     """Names at 0, 1, ... of the x-axis, slanted by this many degrees."""
-    ax.set_xticks(
-        range(len(names)), names, rotation=rotation, ha="right", rotation_mode="anchor"
-    )  # fmt: skip
+    ax.set_xticks(range(len(names)), names, rotation=rotation, ha="right", rotation_mode="anchor")
 
 
 def matrix_axes(ax: Axes, columns: Sequence[str], rows: Sequence[str], rotation: float) -> None:
