@@ -90,6 +90,8 @@ def edited(raw, path, value):
         (["tasks"], "mnist", "distinct names"),
         (["tasks"], [], "at least one"),
         (["seeds"], [], "at least one"),
+        (["seeds"], ["a"], r"seeds is \['a'\]; expected a list of whole numbers"),
+        (["seeds"], [0.5], "whole numbers"),
         (["pretrained"], [[0.5, 0.5]], r"pretrained has shape \(1, 2\); expected \(3, 4\)"),
         (["pretrained"], [[1], [1, 2]], "pretrained is not a regular list of numbers"),
         (["single", "linear"], [[88.0] * 4] * 3, r"single/linear reaches .* \[0, 1\]"),
