@@ -1,6 +1,7 @@
 """Foreign tensors to leaves and back, by a table of names; all that is wrong in one error."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ import numpy as np
 from linearize import tree
 from linearize.models.backbone import WeightsError
 from linearize.models.hf.table import Row, Table, spell
+
+_READERS = 4
+"""Leaves that are made at a time."""
 
 
 def import_leaves(
@@ -22,7 +26,7 @@ def import_leaves(
 ) -> dict[str, np.ndarray]:
     """The leaves that a model wants, float32, out of a file in any of the dialects given.
 
-    A tensor is read when its leaf is made, and one leaf at a time: what the model has no use for is
+    A tensor is read when its leaf is made, a few leaves at a time: what the model has no use for is
     never read, nor are there two copies of what it has.
 
     Args:
@@ -60,10 +64,14 @@ def import_leaves(
         elif found is None and not table.drops(name):
             problems.append(f"unknown: {theirs}")
     leaves: dict[str, np.ndarray] = {}
-    for (row, block), group in groups.items():
-        got, wrong = _load(table.rows[row], block, group, tensors, shapes, out)
-        leaves |= got
-        problems += wrong
+
+    def load(found: tuple[int, str]) -> tuple[dict[str, np.ndarray], list[str]]:
+        return _load(table.rows[found[0]], found[1], groups[found], tensors, shapes, out)
+
+    with ThreadPoolExecutor(_READERS) as pool:  # copies and transposes run outside Python's lock
+        for got, wrong in pool.map(load, groups):
+            leaves |= got
+            problems += wrong
     started = {ours for row, block in groups for ours in _ours(table.rows[row], block)}
     for name in sorted(wanted - started):
         problems += [f"missing: {theirs}" for theirs in _theirs_of(table, name)]
