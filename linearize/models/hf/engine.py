@@ -11,7 +11,7 @@ from linearize import tree
 from linearize.models.backbone import WeightsError
 from linearize.models.hf.table import Row, Table, spell
 
-_READERS = 4
+_READERS = 2
 """Leaves that are made at a time."""
 
 
