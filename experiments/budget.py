@@ -62,9 +62,10 @@ def encoder(config: CompareConfig) -> tuple[Apply, Params]:
     model = config.model
     if model.name not in clip.VISION:
         raise ConfigError(f"model.name={model.name!r}: expected one of {', '.join(clip.VISION)}")
+    fields = clip.VISION[model.name]
     module = vit.ViT(
         image_size=model.image_size,
-        **clip.VISION[model.name],
+        **fields | {"depth": model.blocks or fields["depth"]},
         dtype=jnp.dtype(model.dtype),
         scan=model.scan,
         remat=model.remat,
@@ -186,7 +187,7 @@ def parts(config: CompareConfig) -> list[Part]:
     """All that a seed of the preset computes, but for what takes no time."""
     names, alphas = config.data.tasks, config.edit.points
     train, validation, test = np.array([sizes(name) for name in names]).T
-    _, control, held_out = sizes(config.data.control)
+    _, control, control_test = sizes(config.data.control)
     forward = forward_flops(config)
     sentences = sum(
         VISION[name].classes * len(prompts.templates(name))
@@ -206,10 +207,10 @@ def parts(config: CompareConfig) -> list[Part]:
     swept = alphas * (validation.sum() + (test.sum() if config.edit.sweep_test else 0))
     negated = alphas * (validation.sum() + len(names) * control) + test.sum()
     found.append(Part("non-linear: single tasks, addition", whole + swept, forward))
-    found.append(Part("non-linear: negation", negated + len(names) * held_out, forward))
+    found.append(Part("non-linear: negation", negated + len(names) * control_test, forward))
     spread = config.map.points**2 * config.map.n_eval
     found.append(Part("non-linear: maps", 2 * len(config.map.pairs) * spread, forward))
-    outputs = 2 * (whole + control + held_out)  # post-hoc and linear
+    outputs = 2 * (whole + control + control_test)  # post-hoc and linear
     found.append(Part("affine outputs of both regimes", outputs, affine_flops(config)))
     return found
 

@@ -23,6 +23,7 @@ from experiments.bench import (
     maps,
     measure,
     memory,
+    policies,
     steady,
     step,
     torch_models,
@@ -258,6 +259,14 @@ def test_clip_beside_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     for which in ("a linearized step", "an ordinary step"):
         assert rows[f"time of {which}, ours / torch, 64 px"].value > 0
     assert rows["time of a forward pass, ours / torch, 64 px"].value > 0
+
+
+def test_steps_that_are_compiled_and_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "REGIMES", ("linear",))
+    operations, bytes_held = policies.rows(TINY)
+    assert 4 < operations.value < 5.1
+    assert bytes_held.holds
+    assert "remat='none'" in bytes_held.quantity
 
 
 @pytest.mark.skipif(not memory.available(), reason="wants /proc")

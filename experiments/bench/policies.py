@@ -1,0 +1,64 @@
+"""What a training step of the papers' image encoders costs under each remat policy; none is run."""
+
+import dataclasses
+from typing import Literal
+
+from configs import COMPARE
+from experiments import budget
+from experiments.bench.measure import Row
+from experiments.bench.problem import FULL, Size
+from linearize.config import CompareConfig
+
+CASE = "clip_policies"
+PRESETS = ("vit_b32", "vit_b16", "vit_l14")
+BATCH = 128
+ROOM = 80.0
+"""GB of the accelerator that the presets are written for."""
+POLICIES: tuple[Literal["none", "dots", "full"], ...] = ("none", "dots", "full")
+REGIMES: tuple[budget.Regime, ...] = ("nonlinear", "linear")
+
+
+def rows(size: Size) -> list[Row]:
+    """Operations and compiled memory of both regimes' steps, by preset and policy."""
+    whole = size == FULL
+    presets = PRESETS if whole else PRESETS[:1]
+    out = []
+    for preset in presets:
+        config = COMPARE[preset]()
+        for policy in POLICIES if whole else POLICIES[:1]:
+            model = dataclasses.replace(
+                config.model, remat=policy, blocks=None if whole else size.blocks
+            )
+            changed = dataclasses.replace(config, model=model)
+            for regime in REGIMES:
+                out += _of_step(preset, changed, regime, chosen=policy == config.model.remat)
+    return out
+
+
+def _of_step(
+    preset: str, config: CompareConfig, regime: budget.Regime, *, chosen: bool
+) -> list[Row]:
+    recipe = dataclasses.replace(getattr(config, regime), batch_size=BATCH, accumulate=1)
+    config = dataclasses.replace(config, nonlinear=recipe, linear=recipe)
+    held, temporary = budget.compiled_bytes(config, regime)
+    what = f"{preset}, {regime}, remat={config.model.remat!r}"
+    return [
+        Row(
+            CASE,
+            f"{what}: operations of the gradient",
+            budget.step_flops(config, regime) / budget.forward_flops(config),
+            "F",
+            note=f"F is {budget.forward_flops(config) / 1e9:.1f} GFLOP an image",
+        ),
+        Row(
+            CASE,
+            f"{what}: arguments and temporaries",
+            (held + temporary) / 1e9,
+            "GB",
+            ("<=", ROOM) if chosen else None,
+            note=f"{held / 1e9:.1f} GB of θ0, τ, AdamW's state and a batch of {BATCH}, "
+            f"{temporary / 1e9:.1f} GB of temporaries, compiled for a CPU, which keeps bfloat16 "
+            f"in float32; {budget.kept_bytes(config, regime) / 1e9:.1f} GB kept for the backward "
+            "pass, as traced, in bfloat16",
+        ),
+    ]
