@@ -41,14 +41,15 @@ def _of_step(
     recipe = dataclasses.replace(getattr(config, regime), batch_size=BATCH, accumulate=1)
     config = dataclasses.replace(config, nonlinear=recipe, linear=recipe)
     held, temporary = budget.compiled_bytes(config, regime)
+    forward = budget.forward_flops(config)
     what = f"{preset}, {regime}, remat={config.model.remat!r}"
     return [
         Row(
             CASE,
             f"{what}: operations of the gradient",
-            budget.step_flops(config, regime) / budget.forward_flops(config),
+            budget.step_flops(config, regime) / forward,
             "F",
-            note=f"F is {budget.forward_flops(config) / 1e9:.1f} GFLOP an image",
+            note=f"F is {forward / 1e9:.1f} GFLOP an image",
         ),
         Row(
             CASE,
