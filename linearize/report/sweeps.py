@@ -107,14 +107,14 @@ def _page(node: Node, title: str, lead: str, x: str, *, log: bool) -> Page:
         facts=facts_of(node, results.tasks, results.seeds),
         sections=(
             claims_section(node),
-            Section("curves", title, (curves(results, title, x, log), table(results, title, x))),
+            Section("curves", title, (curves(results, x, log), table(results, x))),
             configuration_of(node),
         ),
         headlines=("along", "claims"),
     )
 
 
-def curves(results: Results, title: str, x: str, log: bool) -> Plot:
+def curves(results: Results, x: str, log: bool) -> Plot:
     """Every measure against learning rate or steps."""
     panels = results.common(PANELS)
 
@@ -138,7 +138,7 @@ def curves(results: Results, title: str, x: str, log: bool) -> Plot:
 
     return Plot(
         "curves",
-        title,
+        f"By {x.lower()}",
         f"Mean over tasks, test examples. {seeds_phrase(results.seeds)}",
         f"Panels against {x.lower()}: {', '.join(MEASURES[p].title.lower() for p in panels)}; one "
         "line a regime.",
@@ -146,7 +146,7 @@ def curves(results: Results, title: str, x: str, log: bool) -> Plot:
     )
 
 
-def table(results: Results, title: str, x: str) -> Table:
+def table(results: Results, x: str) -> Table:
     """Every measure at every point."""
     shown = results.common(MEASURES)
     rows = []
@@ -160,7 +160,7 @@ def table(results: Results, title: str, x: str) -> Table:
     heads = [f"{MEASURES[n].title} (%)" if MEASURES[n].share else MEASURES[n].axis for n in shown]
     return Table(
         "along",
-        title,
+        "All measures",
         f"Test accuracy, mean over tasks; normalized: ÷ single-task accuracy. "
         f"{seeds_phrase(results.seeds)}",
         ("Regime", x, *heads),
