@@ -71,8 +71,9 @@ def packaged() -> AnalogiesConfig:
     python -m experiments.analogies packaged
 
     Accuracy in % on the target, mean of four ± 95 % t interval, non-linear: pre-trained
-    33.6 ± 8.2, analogy 54.6 ± 10.6, the same classes in the other style alone 58.7 ± 1.7, trained on
-    the target 70.9 ± 4.3. Single classes gain nothing. 75 minutes on two cores, on a busy machine.
+    33.6 ± 8.2, analogy 54.6 ± 10.6, the same classes in the other style alone 58.7 ± 1.7, trained
+    on the target 70.9 ± 4.3. Single classes gain nothing. 75 minutes on two cores, on a busy
+    machine.
     """
     whole = compare.packaged8()
     return AnalogiesConfig(
