@@ -164,6 +164,8 @@ def test_vectors_that_disentangle_make_the_analogy_exact():
         ({"quadruples": ((2, 2),)}, "two different classes"),
         ({"regimes": ("posthoc",)}, "regimes"),
         ({"retained": 1.5}, "retained=1.5"),
+        ({"single_steps": 0}, "single_steps=0"),
+        ({"single_steps": 0, "quadruples": ()}, "single_steps=0"),
         ({"single_steps": 2}, "single_steps=2: must be more than the 2 of warm-up"),
     ],
 )

@@ -45,6 +45,7 @@ class AnalogiesConfig:
         require(rising, "examples", self.examples, "give positive numbers, ascending")
         for pair in self.quadruples:
             require(pair[0] != pair[1], "quadruples", pair, "give two different classes")
+        require(self.single_steps > 0, "single_steps", self.single_steps, "must be positive")
         warmup = max(r.optim.warmup for r in (self.setting.nonlinear, self.setting.linear))
         require(not self.quadruples or self.single_steps > warmup, "single_steps",
                 self.single_steps, f"must be more than the {warmup} of warm-up")  # fmt: skip

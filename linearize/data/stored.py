@@ -1,5 +1,6 @@
 """Images that stay on disk: decoded when asked for, or once into a memory-mapped array."""
 
+import copy
 import hashlib
 import json
 import logging
@@ -36,13 +37,15 @@ class StoredImages:
     """
 
     def __init__(self, raw: Raw, rows: np.ndarray, size: int, workers: int = 4) -> None:
-        self._set((raw,), np.zeros(len(rows), np.int32), np.asarray(rows), size, workers)
-
-    def _set(
-        self, parts: tuple[Raw, ...], part: np.ndarray, rows: np.ndarray, size: int, workers: int
-    ) -> None:
-        self.parts, self.part, self.rows = parts, part, rows
+        self.parts: tuple[Raw, ...] = (raw,)
+        self.part, self.rows = np.zeros(len(rows), np.int32), np.asarray(rows)
         self.size, self.workers = size, workers
+
+    def _with(self, **changed: Any) -> "StoredImages":
+        """The same but for some attributes."""
+        other = copy.copy(self)
+        vars(other).update(changed)
+        return other
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -84,9 +87,7 @@ class StoredImages:
 
     def subset(self, at: Any) -> "StoredImages":
         """The images of a slice, a mask or row numbers, still on disk."""
-        some = StoredImages.__new__(StoredImages)
-        some._set(self.parts, self.part[at], self.rows[at], self.size, self.workers)
-        return some
+        return self._with(part=self.part[at], rows=self.rows[at])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All of it in memory."""
@@ -122,15 +123,12 @@ class StoredImages:
         if len({images.size for images in all_of_them}) > 1:
             raise DataError(f"images of sizes {[i.size for i in all_of_them]} do not join")
         offsets = np.cumsum([0, *(len(images.parts) for images in all_of_them[:-1])])
-        whole = StoredImages.__new__(StoredImages)
-        whole._set(
-            tuple(part for images in all_of_them for part in images.parts),
-            np.concatenate([i.part + o for i, o in zip(all_of_them, offsets, strict=True)]),
-            np.concatenate([images.rows for images in all_of_them]),
-            self.size,
-            max(images.workers for images in all_of_them),
+        return self._with(
+            parts=tuple(part for images in all_of_them for part in images.parts),
+            part=np.concatenate([i.part + o for i, o in zip(all_of_them, offsets, strict=True)]),
+            rows=np.concatenate([images.rows for images in all_of_them]),
+            workers=max(images.workers for images in all_of_them),
         )
-        return whole
 
 
 def _undecodable(raw: Raw, row: int, error: Exception) -> str:
