@@ -146,12 +146,14 @@ def by_regime(
 ) -> Record:
     """What one seed's evaluators measure, by regime; each regime is kept as a file."""
     setting = prepare(config, tasks, seed)
-    record: Record = {}
-    for regime in config.regimes:
-        taus = load_vectors(config, setting, regime, run_dir)
-        found = partial(measure, evaluator(setting, regime, taus))
-        record[regime] = kept(run_dir / "parts" / f"{regime}.json", found)
-    return record
+
+    def found(regime: Regime) -> Record:
+        return measure(evaluator(setting, regime, load_vectors(config, setting, regime, run_dir)))
+
+    return {
+        regime: kept(run_dir / "parts" / f"{regime}.json", partial(found, regime))
+        for regime in config.regimes
+    }
 
 
 def prepare(config: AnalysisConfig, tasks: Mapping[str, Task], seed: int) -> Setting:

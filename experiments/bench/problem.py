@@ -167,7 +167,8 @@ def train_step(problem: Problem, regime: str) -> Step:
     shapes = jax.eval_shape(lambda p, t: recipe.init(p, t, trainable), params0, total)
     layout = place.of_state(shapes, place.of(params0))
     leaves, treedef = jax.tree.flatten(layout)
-    programs = training.programs(recipe, place, (treedef, tuple(leaves)), 1)
+    in_place = training.overwritten(place, shapes)
+    programs = training.programs(recipe, place, (treedef, tuple(leaves)), 1, in_place)
     fixed = {"params0": params0, "arrays": arrays, "total": total, "key": jax.random.key(0)}
     batch = {"inputs": problem.images, "labels": problem.labels}
 

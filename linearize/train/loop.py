@@ -25,7 +25,16 @@ from linearize.train.losses import Loss
 from linearize.train.mesh import MeshConfig, Placement
 from linearize.train.record import Recorder, Row, progress_bar, read_rows
 from linearize.train.rundir import RunDirectory, data_fingerprint, open_run
-from linearize.train.step import REGIMES, Metrics, Programs, Recipe, Split, State, programs
+from linearize.train.step import (
+    REGIMES,
+    Metrics,
+    Programs,
+    Recipe,
+    Split,
+    State,
+    overwritten,
+    programs,
+)
 from linearize.types import Apply, Array, Params, PyTree
 
 Validation = Callable[[Params, dict[str, Array]], Iterable[tuple[str, float]]]
@@ -37,8 +46,8 @@ _KEPT = ("tau", "opt", "step")
 """The entries of the state that a checkpoint keeps."""
 
 _AHEAD, _AHEAD_ON_CPU = 4, 1
-"""Calls that may be under way on the device before the host waits for the oldest; on CPU, where the
-state is not donated, each holds a state of its own."""
+"""Calls that may be under way on the device before the host waits for the oldest; on CPU, where a
+small state is not donated, each holds a state of its own."""
 
 
 @dataclass(frozen=True)
@@ -376,7 +385,11 @@ class _Run:
         leaves, treedef = jax.tree.flatten(layout)
         self.layout = layout
         self.programs: Programs = programs(
-            setting.recipe, place, (treedef, tuple(leaves)), config.steps_per_call
+            setting.recipe,
+            place,
+            (treedef, tuple(leaves)),
+            config.steps_per_call,
+            overwritten(place, self.like),
         )
         self.feed: feed.Resident | feed.Streamed | feed.Loaded
         if isinstance(setting.data, feed.Loader):

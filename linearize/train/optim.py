@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from linearize.types import Array
+from linearize.types import Array, PyTree
 
 Decay = Literal["tau", "theta"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -144,14 +144,22 @@ def learning_rate(config: OptimConfig, total: int | Array) -> Callable[[Array], 
     return rate
 
 
+def clip(config: OptimConfig, grads: PyTree) -> PyTree:
+    """The gradient, of a global norm of ``config.clip`` at most."""
+    if config.clip is None:
+        return grads
+    transform = optax.clip_by_global_norm(config.clip)
+    return transform.update(grads, transform.init(grads))[0]
+
+
 def optimizer(config: OptimConfig, total: int | Array) -> optax.GradientTransformation:
-    """Clipping, then the named optimizer under its schedule.
+    """The named optimizer under its schedule, for gradients that :func:`clip` has seen.
 
     Its ``update`` wants ``params``: τ, or θ0 + τ where θ decays.
     """
     maker = optimizers()[config.name]
     options = dict(config.options)
-    parts = [] if config.clip is None else [optax.clip_by_global_norm(config.clip)]
+    parts = []
     if "weight_decay" in inspect.signature(maker).parameters:
         options["weight_decay"] = config.weight_decay
     elif config.weight_decay:

@@ -2,7 +2,8 @@
 
 θ0, the data and every array inside the callables are arguments of the compiled functions. A program
 is compiled once and serves every run of the same model, regime, optimizer and shapes: another
-task's head or data set is only another argument. Accelerators overwrite the state in place.
+task's head or data set is only another argument. The state is overwritten in place, but for a small
+one on CPU.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -18,7 +19,7 @@ from linearize import taylor, tree
 from linearize.train import feed
 from linearize.train.losses import Loss, correct, cross_entropy
 from linearize.train.mesh import Placement
-from linearize.train.optim import OptimConfig, learning_rate, optimizer
+from linearize.train.optim import OptimConfig, clip, learning_rate, optimizer
 from linearize.types import Apply, Array, Params, PyTree
 
 REGIMES: dict[str, Callable[[Apply], Apply]] = {
@@ -26,6 +27,8 @@ REGIMES: dict[str, Callable[[Apply], Apply]] = {
     "linear": taylor.tangent,
 }
 """How τ enters the model: ``regime(f)(params0, tau, *inputs)``."""
+
+_LARGE = 512 << 20
 
 State = dict[str, Any]
 """``tau``, ``opt`` and ``step`` (steps taken, int32), which checkpoints keep; ``bad``, the step
@@ -101,7 +104,12 @@ class Recipe:
         }
 
     def step(
-        self, state: State, fixed: Mapping[str, Any], batch: PyTree, place: Placement
+        self,
+        state: State,
+        fixed: Mapping[str, Any],
+        batch: PyTree,
+        place: Placement,
+        in_place: bool = True,
     ) -> tuple[State, Metrics]:
         """One optimizer step. After a step that is not finite, nothing changes any more.
 
@@ -111,13 +119,20 @@ class Recipe:
                 run's PRNG key.
             batch: arrays that share axis 0, (B, ...).
             place: where batches are split to.
+            in_place: in the form that overwrites a donated state with two more of τ's size at
+                most, or in the one that is best where the state is not donated.
         """
         functions = self.functions.join(fixed["arrays"])
         key = jax.random.fold_in(fixed["key"], state["step"])
         grads, means = self._gradient(functions, fixed["params0"], state["tau"], batch, key, place)
+        clipped = clip(self.optim, grads)
         transform = optimizer(self.optim, fixed["total"])
-        seen = self._seen(fixed["params0"], state["tau"])
-        updates, opt = transform.update(grads, state["opt"], seen)
+
+        def update(state: State) -> tuple[PyTree, PyTree]:
+            seen = self._seen(fixed["params0"], state["tau"])
+            return transform.update(clipped, state["opt"], seen)
+
+        updates, _ = update(state)
         tau = optax.apply_updates(state["tau"], updates)
         means["lr"] = learning_rate(self.optim, fixed["total"])(state["step"])
         means["grad_norm"] = optax.tree.norm(grads)
@@ -129,9 +144,17 @@ class Recipe:
         first_bad = ~finite & (state["bad"] == 0)
         bad = jnp.where(first_bad, here, state["bad"])
         bad_metrics = jnp.where(first_bad, values, state["bad_metrics"])
-        moved = {"tau": tau, "opt": opt, "step": here}
-        kept = {name: state[name] for name in moved}
-        state = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, kept)
+
+        def move(state: State) -> State:
+            tau = optax.apply_updates(state["tau"], updates)
+            return {"tau": tau, "opt": update(state)[1], "step": here}
+
+        kept = {name: state[name] for name in ("tau", "opt", "step")}
+        if in_place:
+            # a branch's new moments are not those that `updates` came from, which XLA would keep
+            state = jax.lax.cond(good, move, lambda kept: kept, kept)
+        else:
+            state = jax.tree.map(lambda new, old: jnp.where(good, new, old), move(kept), kept)
         state |= {"bad": bad, "bad_metrics": bad_metrics}
         return state, {"step": here[None], "bad": bad, "values": values[None]}
 
@@ -190,7 +213,7 @@ class Programs:
 
     ``step(state, fixed, batch)`` takes one step; ``steps(state, fixed, data, order, first, count)``
     takes ``count`` steps, at most ``steps_per_call``, and stops at one that is not finite; both
-    donate the state, but for CPU. ``gather(data, order, first, step)`` makes a batch.
+    donate the state where it is overwritten. ``gather(data, order, first, step)`` makes a batch.
     """
 
     init: Callable[..., State]
@@ -199,9 +222,27 @@ class Programs:
     gather: Callable[..., PyTree]
 
 
+def overwritten(place: Placement, state: PyTree) -> bool:
+    """Whether steps overwrite the state: on accelerators, and on CPU from 512 MiB on.
+
+    On CPU the temporaries of such a step are mapped anew, page by page, in every step, and the
+    arrays of a smaller state are not: up to a quarter of a small model's time.
+
+    Args:
+        place: the devices.
+        state: arrays, or shapes, with their dtypes.
+    """
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return not place.on_cpu or size >= _LARGE
+
+
 @lru_cache(maxsize=16)
 def programs(
-    recipe: Recipe, place: Placement, sharding: tuple[Any, tuple], steps_per_call: int
+    recipe: Recipe,
+    place: Placement,
+    sharding: tuple[Any, tuple],
+    steps_per_call: int,
+    in_place: bool,
 ) -> Programs:
     """Programs that are compiled on first use and shared by equal recipes.
 
@@ -210,11 +251,12 @@ def programs(
         place: the devices.
         sharding: tree definition and leaves of the state's shardings.
         steps_per_call: rows of the metrics of ``steps``.
+        in_place: whether steps overwrite the state.
     """
     layout = jax.tree.unflatten(*sharding)
 
     def step(state: State, fixed: Mapping[str, Any], batch: PyTree) -> tuple[State, Metrics]:
-        return recipe.step(state, fixed, batch, place)
+        return recipe.step(state, fixed, batch, place, in_place)
 
     def take(data: PyTree, order: Array, first: Array, step: Array) -> PyTree:
         return feed.gather(data, order, first, step, place)
@@ -228,7 +270,8 @@ def programs(
 
         def body(carry: tuple) -> tuple:
             done, state, metrics = carry
-            state, new = recipe.step(state, fixed, take(data, order, first, state["step"]), place)
+            batch = take(data, order, first, state["step"])
+            state, new = recipe.step(state, fixed, batch, place, in_place)
             metrics = {
                 "step": metrics["step"].at[done].set(new["step"][0]),
                 "bad": new["bad"],
@@ -246,9 +289,7 @@ def programs(
         )
         return state, metrics
 
-    # A donated state makes XLA:CPU keep new and old in one temporary of the state's size, which is
-    # mapped anew, page by page, in every step: 1.4 to 1.7 times the time, at the same peak.
-    donated = () if place.on_cpu else (0,)
+    donated = (0,) if in_place else ()
     return Programs(
         init=jax.jit(recipe.init, static_argnums=2, out_shardings=layout),
         step=jax.jit(step, donate_argnums=donated, out_shardings=(layout, None)),

@@ -318,8 +318,78 @@ def test_operations_of_a_step(regime, limit, accumulate):
     assert (limit - 1) * forward < cost <= limit * forward
 
 
+def _update(f, params0, regime, **optim):
+    """``step(state, batch, in_place)`` without data, and the first state."""
+    split, arrays = step.Split.of({"f": f, "loss": None, "readout": None, "augment": None})
+    config = OptimConfig(**optim)
+    recipe = step.Recipe(split, regime, ("inputs",), config, 1, 0.0, ascend=False, own_loss=False)
+    fixed = {"params0": params0, "arrays": arrays, "total": jnp.int32(9), "key": jax.random.key(0)}
+    place = Placement.make(None)
+
+    def run(state, batch, in_place):
+        return recipe.step(state, fixed, batch, place, in_place)
+
+    return run, recipe.init(params0, 9, tree.names(params0))
+
+
+@pytest.mark.parametrize("decay", ["tau", "theta"])
+@pytest.mark.parametrize("regime", ["linear", "nonlinear"])
+def test_a_step_in_place_is_the_same_step(problem, regime, decay):
+    run, start = _update(problem.f, problem.params0, regime, lr=0.01, weight_decay=0.1, decay=decay)
+    ends = []
+    for in_place in (True, False):
+        state = start
+        for _ in range(4):
+            state, _ = jax.jit(run, static_argnums=2)(state, problem.data, in_place)
+        ends.append(state)
+    assert int(ends[0]["step"]) == 4
+    for ours, theirs in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_step_that_is_not_finite_changes_nothing(problem, in_place):
+    run, state = _update(problem.f, problem.params0, "linear", lr=0.01)
+    compiled = jax.jit(run, static_argnums=2)
+    before, _ = compiled(state, problem.data, in_place)
+    broken = problem.data | {"inputs": problem.data["inputs"] * np.nan}
+    after, metrics = compiled(before, broken, in_place)
+    further, _ = compiled(after, problem.data, in_place)
+    assert int(metrics["bad"]) == 2
+    assert np.isnan(np.asarray(further["bad_metrics"])[0])
+    for name in ("tau", "opt", "step"):
+        for old, new in zip(*map(jax.tree.leaves, (before[name], further[name])), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("decay", ["tau", "theta"])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_donated_state_is_overwritten(clip, decay):
+    """Beside it there are the gradient and the update, and no third array of τ's size."""
+    params0 = {f"layer_{i}": jnp.ones((512, 512)) for i in range(4)}
+
+    def f(params, x):
+        for name in sorted(params):
+            x = jnp.tanh(x @ params[name])
+        return x
+
+    run, state = _update(f, params0, "linear", clip=clip, decay=decay, weight_decay=0.1)
+    batch = {"inputs": np.ones((2, 512), np.float32), "labels": np.zeros(2, np.int32)}
+    donating = jax.jit(run, static_argnums=2, donate_argnums=0)
+    memory = donating.lower(state, batch, True).compile().memory_analysis()
+    tau = 4 * 512 * 512 * 4
+    assert memory.alias_size_in_bytes >= 3 * tau
+    assert memory.temp_size_in_bytes < 2.5 * tau
+
+
+def test_a_large_state_is_overwritten_on_cpu_too():
+    place = Placement.make(None)
+    half = jax.ShapeDtypeStruct((64 << 20,), jnp.float32)
+    assert [step.overwritten(place, [half] * n) for n in (1, 2)] == [False, True]
+
+
 @pytest.mark.parametrize("on_cpu", [False, True])
-def test_the_state_is_donated_but_on_cpu(problem, on_cpu):
+def test_a_small_state_is_donated_but_on_cpu(problem, on_cpu):
     step.programs.cache_clear()
     from linearize.train import loop
 
