@@ -58,10 +58,10 @@ def subsets() -> SubsetsConfig:
 
     python -m experiments.subsets packaged --vectors runs/compare/packaged8
 
-    Normalized accuracy in % on the subset's own tasks, ± 95 % t interval: pairs 91.6 ± 1.4
-    (linear), 96.3 ± 7.8 (post-hoc); all eight 76.4 ± 2.8 and 86.8 ± 8.7. The affine regimes take
-    about 12 minutes on two cores on a busy machine; ``--regimes posthoc linear`` leaves out the
-    non-linear one, whose 52 sampled subsets are about 160,000 forward passes a seed.
+    Normalized accuracy in % on the subset's own tasks, ± 95 % t interval: pairs 90.1 ± 3.0
+    (non-linear), 96.3 ± 7.8 (post-hoc), 91.6 ± 1.4 (linear); all eight 73.3 ± 3.8, 86.8 ± 8.7 and
+    76.4 ± 2.8. About 20 minutes on two cores; ``--regimes posthoc linear`` leaves out the non-linear
+    one, whose 52 sampled subsets are about 160,000 forward passes a seed.
     """
     return analysis(SubsetsConfig, compare.packaged8(), validation=100, test=200)
 
@@ -80,8 +80,9 @@ def coefficients() -> CoefficientsConfig:
     python -m experiments.coefficients packaged --vectors runs/compare/packaged8
 
     Test accuracy in % after addition of all eight, linear: α on the grid 65.9 ± 3.0, one optimal α
-    64.4 ± 3.1, one per task 67.4 ± 0.4; test cross-entropy 1.47 ± 0.37, 1.34 ± 0.32, 1.16 ± 0.15.
-    ``--parts 0 --split`` leaves out the parts, which cost up to 4 (1 + 2T) passes an example.
+    64.4 ± 3.1, one per task 67.4 ± 0.4, one per task and part 70.4 ± 0.6; test cross-entropy
+    1.47 ± 0.37, 1.34 ± 0.32, 1.16 ± 0.15, 0.95 ± 0.19. About 15 minutes on two cores; ``--parts 0
+    --split`` leaves out the parts, which cost up to 4 (1 + 2T) passes an example.
     """
     return analysis(CoefficientsConfig, compare.packaged8(), validation=100, test=200)
 
