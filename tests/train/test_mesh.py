@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from linearize import tree
-from linearize.train import MeshConfig, OptimConfig
+from linearize.train import MeshConfig, OptimConfig, step
 from linearize.train.mesh import Placement
 
 SGD = OptimConfig(name="sgd", lr=0.3, weight_decay=0.01, options={"momentum": 0.9})
@@ -51,6 +51,15 @@ def test_with_micro_batches_several_steps_a_call_and_streaming(problem, alone):
     for overrides in ({"accumulate": 2}, {"steps_per_call": 6}, {"device_bytes": 0}):
         got = problem.run("linear", **fsdp, **overrides)
         assert distance(got.tau, alone["linear"].tau) < 1e-5, overrides
+
+
+@pytest.mark.parametrize("mesh", [None, MESHES["two axes"]])
+@pytest.mark.parametrize("steps_per_call", [1, 6])
+def test_the_form_that_overwrites_the_state(problem, alone, mesh, steps_per_call, monkeypatch):
+    """As on an accelerator, or with a large state."""
+    monkeypatch.setattr(step, "_LARGE", 0)
+    got = problem.run("linear", optim=SGD, mesh=mesh, steps_per_call=steps_per_call)
+    assert distance(got.tau, alone["linear"].tau) < 1e-5
 
 
 def test_state_lies_as_the_rules_say(problem):
