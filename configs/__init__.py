@@ -9,6 +9,7 @@ from configs import (
     sweeps,
     width,
 )
+from linearize.config import CoefficientsConfig, EnsemblingConfig, SubsetsConfig
 
 COMPARE = {
     "debug": compare.debug,
@@ -16,9 +17,7 @@ COMPARE = {
     "exact": compare.exact,
     "packaged8": compare.packaged8,
     "clip_debug": compare.clip_debug,
-    "vit_b32": compare.vit_b32,
-    "vit_b16": compare.vit_b16,
-    "vit_l14": compare.vit_l14,
+    **compare.PAPERS,
 }
 """Presets of ``experiments.compare``, the three regimes side by side."""
 
@@ -46,18 +45,21 @@ LOCALIZATION = {
 SUBSETS = {
     "debug": analyses.subsets_debug,
     "packaged": analyses.subsets,
+    **analyses.papers(SubsetsConfig),
 }
 """Presets of ``experiments.subsets``, addition of every subset of the tasks."""
 
 COEFFICIENTS = {
     "debug": analyses.coefficients_debug,
     "packaged": analyses.coefficients,
+    **analyses.papers(CoefficientsConfig),
 }
 """Presets of ``experiments.coefficients``, globally optimal scaling coefficients."""
 
 ENSEMBLING = {
     "debug": analyses.ensembling_debug,
     "packaged": analyses.ensembling,
+    **analyses.papers(EnsemblingConfig),
 }
 """Presets of ``experiments.ensembling``, averaged weights against averaged logits."""
 
@@ -71,11 +73,13 @@ ANALOGIES = {
 LEARNING_RATE = {
     "debug": sweeps.learning_rate_debug,
     "packaged": sweeps.learning_rate,
+    "vit_b32": sweeps.learning_rate_paper,
 }
 """Presets of ``experiments.learning_rate``, single-task and merged accuracy by learning rate."""
 
 TRAJECTORY = {
     "debug": sweeps.trajectory_debug,
     "packaged": sweeps.trajectory,
+    "vit_b32": sweeps.trajectory_paper,
 }
 """Presets of ``experiments.trajectory``, task vectors along training."""

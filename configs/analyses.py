@@ -1,6 +1,7 @@
 """Presets of the analyses that reuse task vectors: subsets, coefficients, ensembling."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from configs import compare
@@ -24,6 +25,23 @@ def analysis(kind: type[C], whole: CompareConfig, **options: Any) -> C:
     names = {field.name for field in dataclasses.fields(kind)}
     common = [f.name for f in dataclasses.fields(whole) if f.name in names]
     return kind(**{name: getattr(whole, name) for name in common} | options)
+
+
+def papers(kind: type[C]) -> Mapping[str, Callable[[], C]]:
+    """A preset for each of the papers' models: an analysis of what ``experiments.compare`` left.
+
+    All validation and test examples; the vectors are those of ``runs/compare/vit_b32`` and so on.
+    None was run yet.
+    """
+
+    def preset(name: str, whole: Callable[[], CompareConfig]) -> Callable[[], C]:
+        def build() -> C:
+            return analysis(kind, whole(), vectors=f"runs/compare/{name}")
+
+        build.__doc__ = f"After ``experiments.compare {name}``, of that run's task vectors."
+        return build
+
+    return {name: preset(name, whole) for name, whole in compare.PAPERS.items()}
 
 
 def small() -> CompareConfig:

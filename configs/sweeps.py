@@ -1,6 +1,7 @@
 """Presets of ``experiments.learning_rate`` and ``experiments.trajectory``."""
 
 import dataclasses
+from collections.abc import Callable
 
 from configs import analyses, compare
 from linearize.config import CompareConfig, LearningRateConfig, TrajectoryConfig
@@ -51,3 +52,37 @@ def trajectory() -> TrajectoryConfig:
     end 58.2 ± 1.7 and 62.3 ± 1.1 %. 44 minutes on two cores, on a busy machine.
     """
     return TrajectoryConfig(_demo(), steps=(7, 14, 28, 42))
+
+
+RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
+"""About the papers' 1e-5."""
+
+
+def _paper(whole: Callable[[], CompareConfig]) -> CompareConfig:
+    """2,000 steps a task, no maps and no baselines."""
+    config = whole()
+    maps = dataclasses.replace(config.map, pairs=())
+    return dataclasses.replace(config, map=maps, baselines=(), epochs={})
+
+
+def learning_rate_paper() -> LearningRateConfig:
+    """The papers' eight tasks with CLIP ViT-B/32, five learning rates a regime.
+
+    python -m experiments.prepare_data vit_b32
+    python -m experiments.learning_rate vit_b32 --setting.seeds 0 1 2
+
+    Not run yet. Ten times the fine-tuning of one regime: counted from ``experiments.budget``, 730
+    PFLOP a seed, 31 minutes at 40 % of an H100's peak, and 2.3 hours of decoding with 16 workers.
+    """
+    return LearningRateConfig(_paper(compare.vit_b32), nonlinear=RATES, linear=RATES)
+
+
+def trajectory_paper() -> TrajectoryConfig:
+    """The papers' eight tasks with CLIP ViT-B/32, vectors after 250 to 2,000 steps.
+
+    python -m experiments.prepare_data vit_b32
+    python -m experiments.trajectory vit_b32 --setting.seeds 0 1 2
+
+    Not run yet. Fine-tuning costs what it does in ``experiments.compare vit_b32``.
+    """
+    return TrajectoryConfig(_paper(compare.vit_b32), steps=(250, 500, 1000, 1500))

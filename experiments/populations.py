@@ -11,7 +11,7 @@ from experiments.protocol import Setting
 from linearize import edit
 from linearize.config import CompareConfig, ConfigError
 from linearize.data import Split, Task
-from linearize.models.heads import Head
+from linearize.models.heads import join_heads
 
 SPLITS = ("train", "validation", "test")
 
@@ -58,14 +58,22 @@ def joined(tasks: Sequence[Task]) -> Task:
 
 
 def prepare(
-    config: CompareConfig, seed: int, head: Task, populations: Mapping[str, Population]
+    config: CompareConfig, seed: int, head: Sequence[Task], populations: Mapping[str, Population]
 ) -> Setting:
-    """A setting whose tasks are populations, which share the head of one task.
+    """A setting whose tasks are populations, which share one head.
 
-    The head is made of that task's training examples at θ0: of all its classes, in its style.
+    Args:
+        config: the whole tasks' setting.
+        seed: of the head, and of all that follows.
+        head: tasks whose classes, one task's after the other's, the head knows: by their training
+            examples at θ0, or by their names in sentences of each task's own.
+        populations: the tasks of the setting.
     """
     model = protocol.backbone(config.model, seed)
-    made: Head = protocol.make_head(config, model, head, seed)
+    if config.head.kind == "text":
+        made = join_heads([protocol.make_head(config, model, task, seed) for task in head])
+    else:
+        made = protocol.make_head(config, model, head[0] if len(head) == 1 else joined(head), seed)
     names = tuple(populations)
     data = dataclasses.replace(config.data, tasks=names)
     config = dataclasses.replace(

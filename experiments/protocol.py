@@ -356,16 +356,26 @@ def alphas(config: CompareConfig) -> np.ndarray:
     return np.linspace(config.edit.low, config.edit.high, config.edit.points)
 
 
+EXPLORED = 500
+"""Test examples a task that the report's sliders look at: all of the papers' eight would make a
+page of 500 MB."""
+
+
 def write_explorer(evaluator: Evaluator, path: Path) -> None:
-    """What the report's sliders need: class scores at θ0 and along each τ, affine in α."""
+    """What the report's sliders need: class scores at θ0 and along each τ, affine in α.
+
+    Of :data:`EXPLORED` test examples a task, evenly spaced, or of all where there are fewer.
+    """
     arrays: dict[str, np.ndarray] = {}
     for task in evaluator.setting.names:
         scores = evaluator.terms(task, "test").scores(evaluator.setting.heads[task])
         if scores is None:
             return
-        arrays[f"{task}/logits0"] = np.asarray(scores.f0, np.float32)
-        arrays[f"{task}/dlogits"] = np.asarray(scores.jvps, np.float32)
-        arrays[f"{task}/labels"] = evaluator.setting.split(task, "test").labels
+        labels = evaluator.setting.split(task, "test").labels
+        shown = np.linspace(0, len(labels) - 1, min(EXPLORED, len(labels))).round().astype(int)
+        arrays[f"{task}/logits0"] = np.asarray(scores.f0, np.float32)[shown]
+        arrays[f"{task}/dlogits"] = np.asarray(scores.jvps, np.float32)[:, shown]
+        arrays[f"{task}/labels"] = labels[shown]
     buffer = BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     io.atomic_write(path, buffer.getvalue())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,8 @@ import linearize as lz
 from configs import ANALOGIES
 from experiments import analogies, kings, populations, protocol
 from linearize import assets, cli, config, data, io, report
-from linearize.config import ConfigError
-from linearize.models.heads import apply_head
+from linearize.config import ConfigError, HeadConfig, ModelConfig
+from linearize.models.heads import Head, apply_head, join_heads
 from linearize.task_vector import TaskVector
 
 close = np.testing.assert_allclose
@@ -52,7 +53,7 @@ def setting(tasks):
         name: populations.of(tasks[style], DEBUG.halves[half])
         for style, half, name in ((SOURCE, 0, A), (TARGET, 0, B), (SOURCE, 1, C), (TARGET, 1, D))
     }
-    return populations.prepare(DEBUG.setting, 0, tasks[SOURCE], four)
+    return populations.prepare(DEBUG.setting, 0, [tasks[SOURCE]], four)
 
 
 def accuracy(setting, f, tau, name, split="test"):
@@ -118,6 +119,30 @@ def test_joined_styles_keep_their_images_and_shift_their_labels(tasks):
     assert len(whole.classes) == 18
     np.testing.assert_array_equal(whole.test.labels[n:], tasks[TARGET].test.labels + 9)
     np.testing.assert_array_equal(whole.test.images[:n], tasks[SOURCE].test.images)
+
+
+def test_text_heads_of_two_styles_stand_side_by_side(tasks, monkeypatch):
+    """Each of its own task's sentences: the joined task has a name that no templates know."""
+    styles = (tasks[SOURCE], tasks[TARGET])
+    made = {
+        task.name: Head(jnp.zeros(5), jnp.full((5, 9), i), None, jnp.asarray(100.0), True)
+        for i, task in enumerate(styles)
+    }
+    monkeypatch.setattr(protocol, "make_head", lambda c, m, task, s: made[task.name])
+    monkeypatch.setattr(protocol, "backbone", lambda c, s: SimpleNamespace(f=None, params={}))
+    model = ModelConfig(name="clip", weights="folder")
+    config = dataclasses.replace(DEBUG.setting, model=model, head=HeadConfig(kind="text"))
+    whole = populations.joined(styles)
+    group = {role: populations.of(whole, [c]) for role, c in (("queen", 3), ("king", 12))}
+    head = populations.prepare(config, 0, styles, group).heads["king"]
+    np.testing.assert_array_equal(head.kernel[0], [0.0] * 9 + [1.0] * 9)
+
+
+def test_heads_that_read_features_differently_do_not_join():
+    head = Head(jnp.zeros(5), jnp.ones((5, 2)), None, jnp.asarray(100.0), True)
+    for other in ({"bias": jnp.zeros(2)}, {"normalize": False}, {"center": jnp.ones(5)}):
+        with pytest.raises(ValueError, match="heads: expected one center, scale and normal"):
+            join_heads([head, dataclasses.replace(head, **other)])
 
 
 def test_an_edit_for_a_class_keeps_the_others(results):

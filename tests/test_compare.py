@@ -4,12 +4,13 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from configs import COMPARE
-from experiments import claims, compare
+from experiments import claims, compare, protocol
 from linearize import assets, cli, config, report
 from linearize.task_vector import TaskVector
 
@@ -44,6 +45,29 @@ def test_writes_everything(finished):
     assert json.loads((run_dir / "config.json").read_text()) == config.to_dict(config_)
     for kind in ("png", "svg"):
         assert list((run_dir / "figures").glob(f"*.{kind}"))
+
+
+def test_the_explorer_holds_evenly_spaced_examples(tmp_path):
+    """2 classes, 2 task vectors, 1,201 examples whose logits say which they are."""
+    rows = np.arange(1201, dtype=np.float32)
+    logits = np.stack([rows, -rows], axis=1)
+    scores = SimpleNamespace(f0=logits, jvps=np.stack([logits, logits]))
+    evaluator = SimpleNamespace(
+        setting=SimpleNamespace(
+            names=("a",),
+            heads={"a": None},
+            split=lambda task, split: SimpleNamespace(labels=np.arange(1201) % 2),
+        ),
+        terms=lambda task, split: SimpleNamespace(scores=lambda head: scores),
+    )
+    protocol.write_explorer(evaluator, tmp_path / "explorer.npz")
+    found = np.load(tmp_path / "explorer.npz")
+    shown = found["a/logits0"][:, 0]
+    assert len(shown) == protocol.EXPLORED
+    assert {shown[0], shown[-1]} == {0, 1200}
+    assert set(np.diff(shown)) == {2, 3}
+    assert found["a/dlogits"].shape == (2, 500, 2)
+    np.testing.assert_array_equal(found["a/labels"], shown.astype(int) % 2)
 
 
 def test_alpha_zero_is_the_pretrained_model_and_the_choice_is_the_validation_best(finished):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import COMPARE
+from configs import COEFFICIENTS, COMPARE, ENSEMBLING, LEARNING_RATE, SUBSETS, TRAJECTORY
 from experiments import budget, protocol, stand_in_model
 from linearize import assets, config, data, models
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
@@ -186,9 +186,34 @@ def test_the_rehearsal_is_the_papers_protocol():
     assert rehearsal.data.data_dir == f"{rehearsal.stand_ins}/data"
     assert {*rehearsal.data.tasks, rehearsal.data.control} <= {*real.data.tasks, real.data.control}
     assert rehearsal.data.augment == real.data.augment
-    assert (rehearsal.model.scan, rehearsal.exact) == (real.model.scan, real.exact)
+    for name in ("exact", "baselines"):
+        assert getattr(rehearsal, name) == getattr(real, name)
+    for name in ("scan", "dtype", "pretrained"):
+        assert getattr(rehearsal.model, name) == getattr(real.model, name)
+    assert rehearsal.model.remat == COMPARE["vit_l14"]().model.remat
     ours, theirs = rehearsal.linear.optim, real.linear.optim
     assert dataclasses.replace(ours, lr=0, warmup=0) == dataclasses.replace(theirs, lr=0, warmup=0)
+
+
+@pytest.mark.parametrize("name", ["vit_b32", "vit_b16", "vit_l14"])
+@pytest.mark.parametrize("table", [SUBSETS, COEFFICIENTS, ENSEMBLING])
+def test_analyses_of_the_papers_models_take_the_vectors_of_compare(table, name):
+    preset, whole = table[name](), COMPARE[name]()
+    assert preset.vectors == f"runs/compare/{name}"
+    assert (preset.data.tasks, preset.model, preset.epochs) == (
+        whole.data.tasks,
+        whole.model,
+        whole.epochs,
+    )
+    assert (preset.validation, preset.test) == (None, None)
+
+
+@pytest.mark.parametrize("table", [LEARNING_RATE, TRAJECTORY])
+def test_sweeps_of_the_papers_model_keep_its_recipe(table):
+    setting, whole = table["vit_b32"]().setting, COMPARE["vit_b32"]()
+    assert (setting.nonlinear, setting.linear) == (whole.nonlinear, whole.linear)
+    assert setting.nonlinear.steps == 2000
+    assert setting.data == whole.data
 
 
 def test_operations_of_a_preset():

@@ -90,6 +90,24 @@ def pad_head(head: Head, n_classes: int) -> Head:
     )
 
 
+def join_heads(heads: Sequence[Head]) -> Head:
+    """Heads side by side: the classes of one after another's.
+
+    Raises:
+        ValueError: one has a bias, or they read features in different ways.
+
+    >>> head = prototype_head(jnp.eye(3), jnp.arange(3), 3, shots=1)
+    >>> join_heads([head, head]).kernel.shape
+    (3, 6)
+    """
+    first = heads[0]
+    for head in heads:
+        same = jnp.array_equal(head.center, first.center) & (head.scale == first.scale)
+        if head.bias is not None or head.normalize != first.normalize or not same:
+            raise ValueError("heads: expected one center, scale and normalization, and no bias")
+    return replace(first, kernel=jnp.concatenate([head.kernel for head in heads], axis=1))
+
+
 def few_shot(labels: Array, n_classes: int, *, shots: int, seed: int) -> np.ndarray:
     """Which examples a few-shot head sees: ``(n_classes * shots,)`` indices, class by class.
 

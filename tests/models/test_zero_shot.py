@@ -201,10 +201,19 @@ def test_templates_that_make_no_sentence(tmp_path, content, message):
         prompts.templates("birds", tmp_path / "own.toml")
 
 
-def test_a_task_may_take_the_names_of_another():
-    table = tomllib.loads(prompts.CLASS_NAMES.read_text())["imagenet"]
-    for of in (prompts.templates, lambda task: prompts.class_names(task, list(table))):
-        assert of("imagenet_sketch") == of("imagenet")
+def test_a_task_may_take_the_names_of_another(tmp_path):
+    table = list(tomllib.loads(prompts.CLASS_NAMES.read_text())["imagenet"])
+    assert prompts.class_names("imagenet_sketch", table) == prompts.class_names("imagenet", table)
+    own = tmp_path / "own.toml"
+    own.write_text('birds = ["a {}."]\nmore_birds = "birds"\n')
+    assert prompts.templates("more_birds", own) == ("a {}.",)
+
+
+def test_sketches_have_sentences_of_their_own():
+    """Else the two styles of a class would be one column twice, where both stand in one head."""
+    of_both, of_sketches = prompts.templates("imagenet"), prompts.templates("imagenet_sketch")
+    assert set(of_sketches) < set(of_both)
+    assert not any("photo" in sentence for sentence in of_sketches)
 
 
 def test_class_names_that_do_not_match_the_data(tmp_path):

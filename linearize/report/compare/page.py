@@ -147,7 +147,7 @@ def _explorer(results: Results, task_logits: Sequence[TaskLogits] | None) -> str
         )
     what = (
         "<p>Move the sliders: each task vector of the linear regime enters with its own "
-        "coefficient α, and every task’s true accuracy is recomputed here, in the page.</p>"
+        "coefficient α, and every task’s accuracy is recomputed here, in the page.</p>"
     )
     return what + explorer.section(results, task_logits)
 
