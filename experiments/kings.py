@@ -35,7 +35,7 @@ def king(
     folder: Path,
 ) -> Record:
     """One quadruple: accuracy on the target class and on all others, by regime and method."""
-    whole = populations.joined(styles)
+    whole = populations.joined(styles, config.setting.head)
     a, b = pair
     offset = len(styles[0].classes)
     classes = {"woman": a, "man": offset + a, "queen": b, "king": offset + b}

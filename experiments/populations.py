@@ -9,7 +9,7 @@ import numpy as np
 from experiments import protocol
 from experiments.protocol import Setting
 from linearize import edit
-from linearize.config import CompareConfig, ConfigError
+from linearize.config import CompareConfig, ConfigError, HeadConfig
 from linearize.data import Split, Task
 from linearize.models.heads import Head
 
@@ -40,8 +40,16 @@ def of(task: Task, classes: Sequence[int]) -> Population:
     return Population(*(s.take(np.isin(s.labels, list(classes))) for s in splits))
 
 
-def joined(tasks: Sequence[Task]) -> Task:
-    """Several tasks' examples in one, a task's classes after the other's."""
+def joined(tasks: Sequence[Task], head: HeadConfig | None = None) -> Task:
+    """Several tasks' examples in one, a task's classes after the other's.
+
+    A class is called by its task and its name; for a text head, by what sentences call it.
+
+    Raises:
+        ConfigError: a text head has no names for a task's classes.
+    """
+    text = head if head is not None and head.kind == "text" else None
+    said = {t.name: protocol.sentences(text, t)[0] if text else t.classes for t in tasks}
     offsets = np.cumsum([0, *(len(task.classes) for task in tasks)], dtype=np.int32)
 
     def split(name: str) -> Split:
@@ -49,7 +57,7 @@ def joined(tasks: Sequence[Task]) -> Task:
         whole = edit.joint_examples(parts)
         return Split(whole["inputs"], whole["labels"] + offsets[whole["task"]])
 
-    classes = tuple(f"{task.name}: {c}" for task in tasks for c in task.classes)
+    classes = tuple(f"{task.name}: {c}" for task in tasks for c in said[task.name])
     name = " + ".join(task.name for task in tasks)
     every = all(task.every_class for task in tasks)
     return Task(

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import tomllib
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import COMPARE
-from experiments import budget, protocol, stand_in_model
+from experiments import budget, populations, protocol, stand_in_model
 from linearize import assets, config, data, models
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
 from linearize.models import WeightsError
@@ -96,6 +97,34 @@ def test_templates_and_names_of_one_s_own(settings, task, tmp_path):
     names.write_text('[sun397]\n"/a/abbey" = "a"\n')
     with pytest.raises(ConfigError, match=r"without a name /b/ball_pit, /a/apse/indoor"):
         protocol.make_head(changed, model, task, 0)
+
+
+def test_class_names_that_are_no_words_are_refused(settings, task, tmp_path):
+    """A task, a name of it and the file to edit; never a sentence about a number."""
+    names = tmp_path / "names.toml"
+    names.write_text('[sun397]\n"/a/abbey" = "a"\n')
+    head = dataclasses.replace(settings.head, class_names=str(names))
+    changed = dataclasses.replace(settings, head=head)
+    numbers = dataclasses.replace(task, name="birds", classes=("owl", "fox", "00002"))
+    model = protocol.backbone(settings.model, 0)
+    with pytest.raises(ConfigError, match=rf"birds calls a class '00002'.*{names}") as raised:
+        protocol.make_head(changed, model, numbers, 0)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_head_of_two_styles_calls_classes_by_their_words(settings, task):
+    """The heads of single classes in ``sketches``: WordNet's ids never reach a sentence."""
+    table = tomllib.loads(models.prompts.CLASS_NAMES.read_text())["imagenet"]
+    styles = [
+        dataclasses.replace(task, name=name, classes=tuple(table), every_class=False)
+        for name in ("imagenet", "imagenet_sketch")
+    ]
+    whole = populations.joined(styles, settings.head)
+    names, _ = protocol.sentences(settings.head, whole)
+    assert (names[0], names[1000]) == ("imagenet: tench", "imagenet sketch: tench")
+    assert len(names) == 2000
+    with pytest.raises(ConfigError, match="calls a class 'imagenet: n01440764'"):
+        protocol.sentences(settings.head, populations.joined(styles))
 
 
 @pytest.mark.parametrize(
