@@ -1,5 +1,8 @@
 """Presets by experiment: functions that return a configuration; docstrings are the notebook."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from configs import (
     analogies,
     analyses,
@@ -83,3 +86,17 @@ TRAJECTORY = {
     "vit_b32": sweeps.trajectory_paper,
 }
 """Presets of ``experiments.trajectory``, task vectors along training."""
+
+PRESETS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
+    "compare": COMPARE,
+    "kernel_behavior": KERNEL_BEHAVIOR,
+    "width": WIDTH,
+    "localization": LOCALIZATION,
+    "subsets": SUBSETS,
+    "coefficients": COEFFICIENTS,
+    "ensembling": ENSEMBLING,
+    "analogies": ANALOGIES,
+    "learning_rate": LEARNING_RATE,
+    "trajectory": TRAJECTORY,
+}
+"""All presets, by experiment."""

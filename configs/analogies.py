@@ -33,7 +33,7 @@ def debug() -> AnalogiesConfig:
 def sketches() -> AnalogiesConfig:
     """ImageNet's classes as photographs and as sketches, CLIP ViT-B/32; wants a GPU and real data.
 
-    python -m experiments.prepare_data imagenet imagenet_sketch
+    python -m experiments.prepare_data sketches
     python -m experiments.analogies sketches --setting.seeds 0 1 2
 
     Not run yet. Halves are the even and the odd classes; *Editing Models with Task Arithmetic* (§5)

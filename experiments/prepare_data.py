@@ -1,29 +1,55 @@
-"""Download, check and decode all the data that a preset needs, before a run needs them.
+"""Fetch, check and decode all that a preset reads, before a run needs it.
 
     python -m experiments.prepare_data vit_b32 --dry-run
     python -m experiments.prepare_data vit_b32 --data-dir /data/tfds
+    python -m experiments.prepare_data analogies:sketches --weights FOLDER
     python -m experiments.prepare_data cars dtd
 
-What is there is passed over, so the same command goes on after an interruption. Ends with a table;
-the exit status is 1 where something is missing or is not what the papers' table says.
+Of a preset: its data, in the splits, rows and size that the experiment reads; its weights, and with
+text heads the text tower, the tokenizer and the class names. A preset that ``compare`` has is that
+one; of others, one that several experiments have is named EXPERIMENT:PRESET. What is there is passed over, so the same command goes on after an
+interruption. Ends with a table; the exit status is 1 where something is missing or is not what the
+papers' table says.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import logging
 import sys
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from configs import COMPARE
-from experiments import protocol
-from linearize import cli, data
-from linearize.config import CompareConfig, ConfigError, DataConfig
-from linearize.data import VISION, Limits, Reading, preparing
+from configs import PRESETS
+from experiments import protocol, stand_ins
+from linearize import assets, cli, data, tree
+from linearize.assets.cache import cached_path
+from linearize.config import (
+    AnalogiesConfig,
+    CompareConfig,
+    ConfigError,
+    DataConfig,
+    HeadConfig,
+    KernelBehaviorConfig,
+    LearningRateConfig,
+    ModelConfig,
+    TrajectoryConfig,
+    VectorsConfig,
+    WidthConfig,
+)
+from linearize.config.files import require
+from linearize.data import VISION, Limits, Reading, Task, preparing
 from linearize.data.vision import human
+from linearize.models import MODELS, clip
+from linearize.models.hf import sources
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +58,12 @@ log = logging.getLogger(__name__)
 class Options:
     """What to prepare, and where."""
 
-    what: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Presets of experiments.compare, or names of tasks."""
+    what: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Presets, of any experiment as EXPERIMENT:PRESET, or names of tasks."""
     data_dir: str | None = None
     """Where data sets of TFDS lie, the preset's own by default."""
+    weights: str | None = None
+    """A folder, a file or a repository on the Hub in place of the preset's weights."""
     image_size: int | None = None
     """Side of the decoded images in pixels, the preset's own by default."""
     workers: int = 4
@@ -45,16 +73,55 @@ class Options:
     dry_run: bool = False
     """Say what is there, what is missing and how large it is; fetch nothing."""
 
+    def __post_init__(self) -> None:
+        require(bool(self.what), "what", self.what, "name a preset or a task")
+        for name in ("data_dir", "weights"):
+            require(getattr(self, name) != "", name.replace("_", "-"), "", "give a path")
+        folder = self.data_dir is None or not Path(self.data_dir).is_file()
+        require(folder, "data-dir", self.data_dir, "it is a file; give a folder")
+        sized = self.image_size is None or 1 <= self.image_size <= 1024
+        require(sized, "image-size", self.image_size, "give a side from 1 to 1024 pixels")
+        require(self.workers > 0, "workers", self.workers, "give one thread or more")
+
+    def reading(self, data_dir: str | None = None) -> Reading:
+        """How images are read, from the preset's folder unless one is given here."""
+        folder = self.data_dir if self.data_dir is not None else data_dir
+        return Reading(folder, self.workers, self.on_bad_image)
+
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One task at one size, with the limits it is used with."""
+    """One task at one size, with the limits it is used with.
+
+    Attributes:
+        head: the text head that must have words for its classes; None for another head.
+        stand_in: whether it is made by this command, and not of the real data set's size.
+    """
 
     name: str
     image_size: int
     limit: Limits
     seed: int
     reading: Reading
+    head: HeadConfig | None = None
+    stand_in: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """Weights that a preset reads, and its head where that is of text."""
+
+    model: ModelConfig
+    head: HeadConfig | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """All that one preset reads."""
+
+    targets: tuple[Target, ...]
+    encoder: Encoder | None = None
+    stand_ins: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,46 +137,101 @@ class Line:
     note: str = ""
 
 
-def targets(options: Options) -> list[Target]:
-    """The tasks of the presets and names, each once.
+def needs(options: Options) -> list[Needs]:
+    """What the presets and tasks read.
 
     Raises:
-        ConfigError: a word that is neither; the nearest is suggested.
+        ConfigError: a word that is neither (the nearest is suggested), or a preset's name that
+            several experiments have; weights for tasks alone.
     """
-    found: dict[tuple[str, int], Target] = {}
+    found = []
     for word in options.what:
-        if word in COMPARE:
-            of_one = _of_preset(COMPARE[word](), options)
-        elif word in data.TASKS:
-            of_one = [_of_task(word, options)]
-        else:
-            near = difflib.get_close_matches(word, [*COMPARE, *data.TASKS], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"presets: {', '.join(COMPARE)}"
-            raise ConfigError(f"{word!r} is no preset of experiments.compare and no task; {hint}")
-        for target in of_one:
-            found.setdefault((target.name, target.image_size), target)
-    return list(found.values())
+        preset = None if word in data.TASKS else find_preset(word)
+        found.append(_of_preset(preset(), options) if preset else _of_task(word, options))
+    require(
+        options.weights is None or any(need.encoder for need in found),
+        "weights", options.weights, "they stand for a preset's; name one that has a model",
+    )  # fmt: skip
+    return found
 
 
-def _of_preset(config: CompareConfig, options: Options) -> list[Target]:
-    names = (*config.data.tasks, config.data.control)
-    return [_target(config.data, name, options) for name in names]
+def find_preset(word: str) -> Callable[[], Any]:
+    """The preset ``EXPERIMENT:NAME``, or ``NAME`` of ``compare`` or of the one that has it.
+
+    Raises:
+        ConfigError: there is none, or several; the message has the nearest, or the choices.
+    """
+    full = {f"{e}:{name}": build for e, table in PRESETS.items() for name, build in table.items()}
+    for name in (word, f"compare:{word}"):
+        if name in full:
+            return full[name]
+    same = [name for name in full if name.partition(":")[2] == word]
+    if len(same) == 1:
+        return full[same[0]]
+    if same:
+        raise ConfigError(f"{word!r} is a preset of several experiments; name {' or '.join(same)}")
+    short = [name.partition(":")[2] for name in full]
+    near = difflib.get_close_matches(word, [*full, *short, *data.TASKS], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"experiments: {', '.join(PRESETS)}"
+    raise ConfigError(f"{word!r} is no preset, EXPERIMENT:PRESET or PRESET, and no task; {hint}")
 
 
-def _of_task(name: str, options: Options) -> Target:
+def _of_preset(config: Any, options: Options) -> Needs:
+    """What the experiment loads: the control task is read by ``compare`` alone."""
+    match config:
+        case CompareConfig():
+            names = (*config.data.tasks, config.data.control)
+            return _of_setting(config, names, options)
+        case VectorsConfig():
+            return _of_setting(config.compare(), config.data.tasks, options)
+        case AnalogiesConfig() | LearningRateConfig() | TrajectoryConfig():
+            return _of_setting(config.setting, config.setting.data.tasks, options)
+        case KernelBehaviorConfig(data=few):
+            limit, size = Limits(None, few.validation, few.test), options.image_size
+            made = [
+                Target(name, size or few.image_size, limit, few.seed, options.reading())
+                for name in few.tasks
+            ]
+            return Needs(tuple(made), _encoder(config.model, config.head, options))
+        case WidthConfig():
+            limit, size = Limits(config.train, config.test, config.test), options.image_size
+            side, reading = size or config.image_size, options.reading()
+            return Needs((Target(config.task, side, limit, config.data_seed, reading),))
+    raise TypeError(f"nothing is known of what {type(config).__name__} reads")
+
+
+def _of_setting(config: CompareConfig, names: Iterable[str], options: Options) -> Needs:
+    encoder = _encoder(config.model, config.head, options)
+    head = config.head if config.head.kind == "text" else None
+    made = tuple(_target(config, name, options, head) for name in names)
+    return Needs(made, encoder, config.stand_ins)
+
+
+def _target(config: CompareConfig, name: str, options: Options, head: HeadConfig | None) -> Target:
+    own: DataConfig = config.data
+    reading = options.reading(own.data_dir)
+    made_here = config.stand_ins is not None and reading.folder == Path(config.stand_ins) / "data"
+    size = options.image_size or own.image_size
+    limit = protocol.limits(own, name)
+    return Target(name, size, limit, own.seed, reading, head, made_here and name in VISION)
+
+
+def _encoder(model: ModelConfig, head: HeadConfig, options: Options) -> Encoder | None:
+    """None where weights are drawn at random."""
+    if options.weights is not None:
+        model = dataclasses.replace(model, weights=options.weights, pretrained=True)
+    family = MODELS[model.name]
+    if not model.pretrained or not (model.weights or family.convert or family.kind):
+        return None
+    return Encoder(model, head if head.kind == "text" else None)
+
+
+def _of_task(name: str, options: Options) -> Needs:
     """A task by itself, at CLIP's size; of ImageNet, as many training images as a control has."""
     limit = Limits()
     if name == "imagenet":
         limit = Limits(protocol.CONTROL_PER_CLASS * VISION[name].classes)
-    reading = Reading(options.data_dir, options.workers, options.on_bad_image)
-    return Target(name, options.image_size or 224, limit, 0, reading)
-
-
-def _target(config: DataConfig, name: str, options: Options) -> Target:
-    folder = options.data_dir if options.data_dir is not None else config.data_dir
-    size = options.image_size or config.image_size
-    reading = Reading(folder, options.workers, options.on_bad_image)
-    return Target(name, size, protocol.limits(config, name), config.seed, reading)
+    return Needs((Target(name, options.image_size or 224, limit, 0, options.reading()),))
 
 
 def prepare(target: Target, dry_run: bool) -> Line:
@@ -118,16 +240,39 @@ def prepare(target: Target, dry_run: bool) -> Line:
         return _packaged(target, dry_run) if target.name not in VISION else _vision(target, dry_run)
     except cli.FORESEEN as error:
         return Line(target.name, "failed", note=str(error))
+    except OSError as error:
+        remedy = "make room there, or choose another --data-dir or LINEARIZE_CACHE"
+        return Line(target.name, "failed", note=f"{type(error).__name__}: {error}; {remedy}")
 
 
 def _packaged(target: Target, dry_run: bool) -> Line:
     if dry_run:
-        providers = ", ".join(data.TASKS[target.name].providers)
-        return Line(target.name, "ready", note=f"fetched on first use ({providers})")
+        return _assets(target.name, data.TASKS[target.name].assets)
+    return Line(target.name, "ready", _listed(_load(target).counts))
+
+
+def _assets(name: str, names: Iterable[str]) -> Line:
+    """Whether registered files are in the cache."""
+    absent = [a for n in names if not cached_path(a := assets.REGISTRY[n]).is_file()]
+    if not absent:
+        return Line(name, "ready")
+    size, providers = sum(a.size for a in absent), sorted({a.provider for a in absent})
+    note = f"fetched from {', '.join(providers)}"
+    return Line(name, "missing", download=human(size) if size else "", note=note)
+
+
+def _load(target: Target) -> Task:
+    """The task as the experiment loads it; a text head must have words for its classes."""
     task = data.load_task(
-        target.name, image_size=target.image_size, limit=target.limit, seed=target.seed
+        target.name,
+        image_size=target.image_size,
+        limit=target.limit,
+        seed=target.seed,
+        reading=target.reading,
     )
-    return Line(target.name, "ready", _listed(task.counts))
+    if target.head is not None:
+        protocol.sentences(target.head, task)
+    return task
 
 
 def _vision(target: Target, dry_run: bool) -> Line:
@@ -143,17 +288,18 @@ def _vision(target: Target, dry_run: bool) -> Line:
         notes.append(row.by_hand.format(data_dir=reading.folder))
     if row.differs:
         notes.append(row.differs.format(data_dir=reading.folder))
+    if target.stand_in:
+        notes = ["a stand-in"]
     if found.there and not dry_run:
         log.info("%s: decoding validation and test at %d px", name, target.image_size)
-        skipped = preparing.write_evaluation(
-            name, target.image_size, target.limit, target.seed, reading
-        )
+        skipped = _load(target).skipped
         if any(skipped.values()):
             notes.append(f"left out as they do not decode: {_listed(skipped)}")
     decoded = preparing.evaluation_bytes(name, target.image_size, target.limit)
+    ready = found.ready or (found.there and target.stand_in)
     return Line(
         name,
-        "ready" if found.ready else "differs" if found.there else "missing",
+        "ready" if ready else "differs" if found.there else "missing",
         _listed(found.counts or found.expected),
         "" if found.there else row.downloads,
         human(row.disk),
@@ -162,30 +308,117 @@ def _vision(target: Target, dry_run: bool) -> Line:
     )
 
 
+def prepare_encoder(encoder: Encoder, dry_run: bool) -> Iterator[Line]:
+    """Fetch and load one encoder, then its text tower; neither is kept."""
+    model, name = encoder.model, f"weights of {encoder.model.name}"
+    if dry_run:
+        yield _unread(name, model)
+        return
+    log.info("%s: %s", name, model.weights or "packaged")
+    try:
+        width, parameters = _loaded(model)
+        yield Line(name, "ready", parameters, disk=_size(model))
+        if encoder.head is not None:
+            name = f"text tower of {model.name}"
+            yield _text(name, encoder.model, encoder.head, width)
+    except cli.FORESEEN as error:
+        yield Line(name, "failed", note=str(error))
+
+
+def _unread(name: str, model: ModelConfig) -> Line:
+    """Whether the weights are here; nothing is fetched."""
+    if model.weights is None and model.name in assets.REGISTRY:
+        return _assets(name, [model.name])
+    if model.weights is None or sources.held(model.weights):
+        return Line(name, "ready", disk=_size(model))
+    if not sources.is_hub(model.weights):
+        note = f"weights={model.weights!r} holds no weights; point to a folder or a file of them"
+        return Line(name, "missing", note=note)
+    note = f"fetched from the Hub ({model.weights}); offline, pass --weights FOLDER"
+    size = expected_bytes(model.name)
+    return Line(name, "missing", download=f"about {human(size)}" if size else "", note=note)
+
+
+def _loaded(model: ModelConfig) -> tuple[int, str]:
+    """Width of an encoder's features and number of its parameters; the encoder is let go."""
+    backbone = protocol.load_backbone(model, 0)
+    return backbone.feature_dim, _parameters(backbone.params)
+
+
+def _text(name: str, model: ModelConfig, head: HeadConfig, width: int) -> Line:
+    with protocol.said_as_configuration("head"):
+        text, tokenizer = protocol.load_text_tower(model, head.tokenizer)
+    protocol.check_widths(text, model.name, width)
+    note = f"tokenizer: {tokenizer.source}, {tokenizer.vocabulary:,} tokens"
+    return Line(name, "ready", _parameters(text.params), note=note)
+
+
+def _parameters(params: Any) -> str:
+    return f"{sum(np.size(leaf) for leaf in tree.flatten(params).values()):,} parameters"
+
+
+def _size(model: ModelConfig) -> str:
+    """Size of the files of weights on this disk, for people."""
+    held = sources.held(model.weights) if model.weights else []
+    if model.weights is None and model.name in assets.REGISTRY:
+        held = [cached_path(assets.REGISTRY[model.name])]
+    size = sum(path.stat().st_size for path in held)
+    return human(size) if size else ""
+
+
+def expected_bytes(name: str) -> int:
+    """Bytes of a named model's weights in float32, the text tower's too; 0 where none is told."""
+    family = MODELS[name]
+    if not family.kind or not family.depth:
+        return 0
+    module = family.module(
+        image_size=family.image_size, depth=family.depth, scan=True, **family.options or {}
+    )
+    images = jax.ShapeDtypeStruct((1, family.image_size, family.image_size, 3), jnp.uint8)
+    shapes = [jax.eval_shape(module.init, jax.random.key(0), images)]
+    if family.text:
+        tower = clip.TextTower(**family.text, scan=True)
+        tokens = jax.ShapeDtypeStruct((1, tower.context), jnp.int32)
+        shapes.append(jax.eval_shape(tower.init, jax.random.key(0), tokens))
+    return sum(4 * leaf.size for leaf in jax.tree.leaves(shapes))
+
+
 def _listed(counts: object) -> str:
     return ", ".join(f"{split} {n:,}" for split, n in dict(counts).items())  # type: ignore[call-overload]
 
 
 def table(lines: list[Line]) -> Table:
     """For the terminal."""
-    shown = Table(title="Data", title_justify="left")
-    for title in ("task", "state", "examples", "download", "on disk", "decoded"):
+    shown = Table(title="Data and weights", title_justify="left")
+    for title in ("what", "state", "examples", "download", "on disk", "decoded"):
         shown.add_column(title, overflow="fold")
     for line in lines:
         shown.add_row(*dataclasses.astuple(line)[:6])
     return shown
 
 
+def prepare_all(wanted: list[Needs], dry_run: bool) -> Iterator[Line]:
+    """Weights first, which are soon checked, then every task once."""
+    targets = list(dict.fromkeys(target for need in wanted for target in need.targets))
+    for need in wanted if not dry_run else []:
+        if need.stand_ins is not None:
+            stand_ins.make(need.stand_ins, tuple(t.name for t in need.targets))
+    for encoder in dict.fromkeys(need.encoder for need in wanted if need.encoder):
+        yield from prepare_encoder(encoder, dry_run)
+    if not dry_run:
+        for size in dict.fromkeys(target.image_size for target in targets):
+            with contextlib.suppress(assets.AssetError):  # each task says so for itself below
+                data.prefetch([t.name for t in targets if t.image_size == size], size)
+    for target in targets:
+        yield prepare(target, dry_run)
+
+
 def main(options: Options) -> int:
     """Prepare, print, and the exit status: 0 where everything is ready."""
-    wanted = targets(options)
-    packaged = [t for t in wanted if t.name not in VISION]
-    if packaged and not options.dry_run:
-        data.prefetch([t.name for t in packaged], packaged[0].image_size)
     lines = []
-    for target in wanted:
-        lines.append(prepare(target, options.dry_run))
-        log.info("%s: %s", target.name, lines[-1].state)
+    for line in prepare_all(needs(options), options.dry_run):
+        lines.append(line)
+        log.info("%s: %s", line.name, line.state)
     console = Console()
     console.print(table(lines))
     for line in lines:

@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 
 from linearize import config as configuration
 from linearize import data, edit, evaluate, io, models, train, tree
-from linearize.config import CompareConfig, ConfigError, DataConfig, ModelConfig
+from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
 from linearize.data import Split, Task
 from linearize.disentangle import ErrorMap, disentanglement_error
 from linearize.models.heads import (
@@ -108,8 +108,8 @@ def limits(config: DataConfig, name: str) -> data.Limits:
     return data.Limits(train, config.validation, config.test)
 
 
-@cache
-def _backbone(config: ModelConfig, seed: int) -> models.Backbone:
+def load_backbone(config: ModelConfig, seed: int) -> models.Backbone:
+    """The model as configured, read anew; random weights are drawn from ``seed``."""
     with said_as_configuration("model"):
         return models.load(
             config.name,
@@ -122,6 +122,9 @@ def _backbone(config: ModelConfig, seed: int) -> models.Backbone:
             scan=config.scan,
             weights=config.weights if config.pretrained else None,
         )
+
+
+_backbone = cache(load_backbone)
 
 
 @contextmanager
@@ -154,25 +157,47 @@ def make_head(config: CompareConfig, model: models.Backbone, task: Task, seed: i
 
 def _text(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
     """Of class names, by the text tower beside the pretrained weights: the papers' head."""
+    names, templates = sentences(config.head, task)
     with said_as_configuration("head"):
-        names = models.prompts.class_names(task.name, task.classes, config.head.class_names)
-        templates = models.prompts.templates(task.name, config.head.templates)
         text, tokenizer = _text_tower(config.model, config.head.tokenizer)
-        if text.feature_dim != model.feature_dim:
-            raise ConfigError(
-                f"head.kind='text': the text tower's features are {text.feature_dim} wide and "
-                f"{model.name}'s {model.feature_dim}; they are not of one CLIP"
-            )
+        check_widths(text, model.name, model.feature_dim)
         return models.text_head(text, tokenizer, task.name, names, templates)
 
 
-@cache
-def _text_tower(
+def sentences(config: HeadConfig, task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a text head calls a task's classes, and its templates.
+
+    Raises:
+        ConfigError: there are none for these classes.
+    """
+    with said_as_configuration("head"):
+        names = models.prompts.class_names(task.name, task.classes, config.class_names)
+        return names, models.prompts.templates(task.name, config.templates)
+
+
+def check_widths(text: models.TextEncoder, name: str, feature_dim: int) -> None:
+    """Refuse a text tower that does not belong to the image encoder of that name.
+
+    Raises:
+        ConfigError: its features have another width.
+    """
+    if text.feature_dim != feature_dim:
+        raise ConfigError(
+            f"head.kind='text': the text tower's features are {text.feature_dim} wide and "
+            f"{name}'s {feature_dim}; they are not of one CLIP"
+        )
+
+
+def load_text_tower(
     config: ModelConfig, tokenizer: str | None
 ) -> tuple[models.TextEncoder, models.Tokenizer]:
+    """The text tower beside the weights, and its tokenizer."""
     text = models.load_text(config.name, weights=config.weights)
     where = tokenizer or config.weights
     return text, models.load_tokenizer(where, vocabulary=text.vocabulary)
+
+
+_text_tower = cache(load_text_tower)
 
 
 def _prototypes(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:

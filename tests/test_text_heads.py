@@ -98,6 +98,19 @@ def test_templates_and_names_of_one_s_own(settings, task, tmp_path):
         protocol.make_head(changed, model, task, 0)
 
 
+def test_class_names_that_are_no_words_are_refused(settings, task, tmp_path):
+    """A task, a name of it and the file to edit; never a sentence about a number."""
+    names = tmp_path / "names.toml"
+    names.write_text('[sun397]\n"/a/abbey" = "a"\n')
+    head = dataclasses.replace(settings.head, class_names=str(names))
+    changed = dataclasses.replace(settings, head=head)
+    numbers = dataclasses.replace(task, name="birds", classes=("owl", "fox", "00002"))
+    model = protocol.backbone(settings.model, 0)
+    with pytest.raises(ConfigError, match=rf"birds calls a class '00002'.*{names}") as raised:
+        protocol.make_head(changed, model, numbers, 0)
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from linearize.assets import RegistryError
 from linearize.data.originals import ORIGINALS
-from linearize.data.paper import Reading, load_vision
+from linearize.data.paper import Reading
 from linearize.data.records import DataError, Limits
 from linearize.data.tfds import import_tfds
 from linearize.data.vision import held_out, human, vision_set
@@ -87,18 +87,6 @@ def prepare_set(name: str, reading: Reading) -> None:
         raise RegistryError(
             f"{name!r} could not be prepared ({type(error).__name__}: {first}); {hand}"
         ) from error
-
-
-def write_evaluation(
-    name: str, image_size: int, limit: Limits, seed: int, reading: Reading
-) -> Mapping[str, int]:
-    """Decode validation and test images into the cache; how many were left out, by split.
-
-    Raises:
-        DataError: as :func:`linearize.data.paper.load_vision`.
-    """
-    task = load_vision(name, image_size=image_size, limit=limit, seed=seed, reading=reading)
-    return task.skipped
 
 
 def evaluation_bytes(name: str, image_size: int, limit: Limits) -> int:

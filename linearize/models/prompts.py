@@ -1,6 +1,6 @@
 """What a task's sentences say: templates, and what they call each class.
 
-Both are TOML files beside this one, in :data:`FOLDER`; files of one's own may stand in for them.
+Both are TOML files beside this one, in :data:`FOLDER`; files of one's own go before them.
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import Any
 FOLDER = Path(__file__).parent / "prompts"
 TEMPLATES = FOLDER / "templates.toml"
 CLASS_NAMES = FOLDER / "class_names.toml"
+_WORDNET = re.compile(r"\bn\d{8}\b")
 
 
 class PromptError(ValueError):
@@ -53,25 +54,32 @@ def class_names(
 ) -> tuple[str, ...]:
     """What sentences call a task's classes, in the order of its labels.
 
+    Taken from the task's table in the file of one's own, else in :data:`CLASS_NAMES`, else from
+    the data set's names, with underscores as spaces and without SUN397's ``/a/`` in front.
+
     Args:
-        task: its name; one that the file does not name keeps the data set's names, with
-            underscores as spaces and without SUN397's ``/a/`` in front.
+        task: its name.
         classes: the data set's own names, by label.
         path: a TOML file of one's own: a table for each task, from the data set's names; or
             ``task = "another task"`` for that one's.
 
     Raises:
         FileNotFoundError: there is no such file.
-        PromptError: it is no TOML, or the task's table has other classes than the data set; they
-            are listed.
+        PromptError: it is no TOML; the task's table has other classes than the data set, which are
+            listed; or there is no table and a name of the data set is no word.
 
     >>> class_names("sun397", ["/a/apse/indoor", "/b/ball_pit"])
     ('apse indoor', 'ball pit')
     """
-    where = Path(path or CLASS_NAMES)
-    table = _entry(where, task)
-    if table is None:
-        return tuple(_plain(name) for name in classes)
+    for where in (CLASS_NAMES,) if path is None else (Path(path), CLASS_NAMES):
+        table = _entry(where, task)
+        if table is not None:
+            return _of_table(where, table, task, classes)
+    return _of_data(task, classes, path)
+
+
+def _of_table(where: Path, table: Any, task: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """The names that a file gives to exactly the data set's classes."""
     if not isinstance(table, Mapping):
         raise PromptError(f"{where}: {task} is {table!r}; expected a table of class names")
     keys = [_key(name) for name in classes]
@@ -88,6 +96,20 @@ def class_names(
     if wrong:
         raise PromptError(f"{where}: {task} calls a class {wrong[0]!r}; expected a word or more")
     return tuple(ours[key] for key in keys)
+
+
+def _of_data(task: str, classes: Sequence[str], path: str | Path | None) -> tuple[str, ...]:
+    """The data set's own names, where all of them are words: no number, no WordNet id."""
+    said = tuple(_plain(name) for name in classes)
+    for name, plain in zip(classes, said, strict=True):
+        if _WORDNET.search(plain) or not any(character.isalpha() for character in plain):
+            own = path or "a TOML file of your own (--head.class-names FILE)"
+            raise PromptError(
+                f"{task} calls a class {name!r}, which is no word, and no file names its classes; "
+                f'add a table [{task}] to {own}, with a line such as "{name}" = "..." for each '
+                f"of its {len(classes)} classes"
+            )
+    return said
 
 
 def _entry(where: Path, task: str) -> Any:

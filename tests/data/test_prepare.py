@@ -17,12 +17,22 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from configs import COMPARE
-from experiments import prepare_data
+from configs import COMPARE, PRESETS
+from experiments import prepare_data, protocol, stand_in_model
 from linearize.assets import AssetError
-from linearize.config import ConfigError
-from linearize.data import VISION, Limits, Reading, load_vision
+from linearize.config import (
+    AnalogiesConfig,
+    CompareConfig,
+    ConfigError,
+    HeadConfig,
+    MapConfig,
+    ModelConfig,
+)
+from linearize.data import TASKS, VISION, Limits, Reading, load_vision, preprocess
 from linearize.data.preparing import evaluation_bytes, prepare_set, status
+from linearize.data.vision import human
+from linearize.models.hf import sources
+from linearize.train import OptimConfig
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -287,10 +297,283 @@ def test_sizes_of_decoded_images():
     assert evaluation_bytes("cars", 32, Limits(1, 100, 200)) == 300 * 32**2 * 3
 
 
+def targets(*words, **options):
+    return [
+        t for n in prepare_data.needs(prepare_data.Options(words, **options)) for t in n.targets
+    ]
+
+
 def test_presets_and_mistyped_names():
-    wanted = prepare_data.targets(prepare_data.Options(("demo",)))
+    wanted = targets("demo")
     config = COMPARE["demo"]().data
     assert [target.name for target in wanted] == [*config.tasks, config.control]
     assert {target.image_size for target in wanted} == {config.image_size}
     with pytest.raises(ConfigError, match="did you mean 'eurosat'"):
-        prepare_data.targets(prepare_data.Options(("eurosta",)))
+        targets("eurosta")
+
+
+def test_presets_of_every_experiment_are_known():
+    """By the name that no other experiment has, or with the experiment's."""
+    for experiment, table in PRESETS.items():
+        for name, build in table.items():
+            assert prepare_data.find_preset(f"{experiment}:{name}") is build
+            assert targets(f"{experiment}:{name}"), (experiment, name)
+            assert name not in TASKS
+    assert prepare_data.find_preset("mlp") is PRESETS["width"]["mlp"]
+    assert not prepare_data.needs(prepare_data.Options(("mlp",)))[0].encoder
+
+
+def test_a_preset_asks_for_the_rows_that_it_reads():
+    """No control task but in ``compare``; the limits of the preset, not those of a task alone."""
+    limit = Limits(40_000, 2_000, 10_000)
+    styles = targets("sketches")
+    assert [(t.name, t.limit, t.image_size) for t in styles] == [
+        ("imagenet", limit, 224),
+        ("imagenet_sketch", limit, 224),
+    ]
+    assert [t.name for t in targets("dtd_sun397")] == ["dtd", "sun397"]
+    (control,) = [t for t in targets("vit_b32") if t.name == "imagenet"]
+    assert control.limit == Limits(50_000, None, None)
+    assert len({*targets("vit_b32"), *targets("vit_l14"), *styles}) == 11  # imagenet's rows twice
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"what": ()}, r"what=\(\): name a preset or a task"),
+        (
+            {"what": ("packaged",)},
+            "several experiments; name kernel_behavior:packaged or localization",
+        ),
+        ({"what": ("analogy:sketches",)}, "did you mean 'analogies:sketches'"),
+        ({"what": ("analogies:sketch",)}, "did you mean 'analogies:sketches'"),
+        ({"what": ("sketchs",)}, "did you mean 'sketches'"),
+        ({"what": ("???",)}, "experiments: compare, kernel_behavior"),
+        ({"weights": "there"}, "weights='there': they stand for a preset's"),
+        ({"weights": ""}, "weights='': give a path"),
+        ({"data_dir": ""}, "data-dir='': give a path"),
+        ({"data_dir": __file__}, "it is a file; give a folder"),
+        ({"image_size": 0}, "image-size=0: give a side from 1"),
+        ({"workers": 0}, "workers=0: give one thread"),
+    ],
+)
+def test_options_that_cannot_be_followed(options, message):
+    with pytest.raises(ConfigError, match=message) as raised:
+        targets(*options.pop("what", ("dtd",)), **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    (wanted,) = targets("dtd", data_dir=str(tmp_path / "file" / "data"))
+    line = prepare_data.prepare(wanted, dry_run=False)
+    assert line.state == "failed"
+    assert "choose another --data-dir" in line.note
+    assert "\n" not in line.note
+
+
+class Stopped(BaseException):
+    """As Ctrl-C: nothing that the command handles."""
+
+
+def stopped_at(call, monkeypatch, owner, name):
+    """Raise at the given call of a function; the list counts its calls."""
+    calls, original = [], getattr(owner, name)
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == call:
+            raise Stopped
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+SMALL = ("eurosat", "svhn")
+"""Their small archives have 4 and 2 validation images, 4 and 20 test images."""
+
+
+@pytest.mark.parametrize(
+    ("part", "at", "there", "left"),
+    [("writing", 3, False, 22), ("decoding", 6, False, 4 + 22), ("decoding", 8 + 9, True, 20)],
+    ids=["writing the second's test split", "decoding the first's", "decoding the second's"],
+)
+def test_what_is_finished_is_not_done_again(part, at, there, left, reading, tmp_path, monkeypatch):
+    """Stopped anywhere, the same command ends with the data of an undisturbed one."""
+    for task in SMALL:
+        RAW[task](tmp_path / "raw", None)
+    options = prepare_data.Options(SMALL, data_dir=str(reading.folder), image_size=16, workers=1)
+    stops = {
+        "writing": (tfds.core.split_builder.SplitBuilder, "submit_split_generation"),
+        "decoding": (preprocess, "clip_image"),
+    }
+    with monkeypatch.context() as patch:
+        stopped_at(at, patch, *stops[part])
+        with pytest.raises(Stopped):
+            prepare_data.main(options)
+    assert status("eurosat", reading).there
+    assert status("svhn", reading).there == there
+    first = reading.folder / "eurosat"
+    written = {p: p.stat().st_mtime_ns for p in first.rglob("*") if p.is_file()}
+
+    fetched = stopped_at(0, monkeypatch, prepare_data.preparing, "prepare_set")
+    decoded = stopped_at(0, monkeypatch, preprocess, "clip_image")
+    prepare_data.main(options)
+    assert [call[0] for call in fetched] == ([] if there else ["svhn"])
+    assert len(decoded) == left
+    assert written == {p: p.stat().st_mtime_ns for p in first.rglob("*") if p.is_file()}
+    again = {n: load_vision(n, image_size=16, reading=reading) for n in SMALL}
+    assert len(decoded) == left
+    monkeypatch.setenv("LINEARIZE_CACHE", str(tmp_path / "undisturbed"))
+    whole = Reading(tmp_path / "undisturbed" / "data")
+    prepare_data.main(prepare_data.dataclasses.replace(options, data_dir=str(whole.folder)))
+    for task, found in again.items():
+        expected = load_vision(task, image_size=16, reading=whole)
+        assert status(task, reading).counts == status(task, whole).counts
+        for split in ("train", "validation", "test"):
+            ours, theirs = getattr(found, split), getattr(expected, split)
+            np.testing.assert_array_equal(ours.labels, theirs.labels)
+            np.testing.assert_array_equal(ours.images[:], theirs.images[:])
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The stand-in CLIP, with text tower and tokenizer."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    try:
+        return stand_in_model.make(tmp_path_factory.mktemp("weights") / "clip")
+    except AssetError as error:
+        pytest.skip(str(error))
+
+
+def small(config):
+    """A preset on the small archives and a CLIP whose configuration tells its size."""
+    replace = prepare_data.dataclasses.replace
+    if isinstance(config, AnalogiesConfig):
+        return replace(config, setting=small(config.setting))
+    names, control = ("eurosat", "svhn"), "mnist_full"
+    kept = {"train": 12, "validation": None, "test": 3}
+    data = replace(config.data, tasks=names, control=control, image_size=32, **kept)
+    model = replace(config.model, name="clip", image_size=32)
+    recipe = replace(config.nonlinear, batch_size=4, epochs=3.0, optim=OptimConfig(warmup=1))
+    changes = {"epochs": {}, "nonlinear": recipe, "linear": recipe}
+    if hasattr(config, "points"):
+        changes |= {"points": 2}
+    elif hasattr(config, "map"):
+        changes |= {"map": MapConfig()}
+    return replace(config, model=model, data=data, **changes)
+
+
+@pytest.mark.parametrize("name", ["compare:vit_b32", "localization:eurosat_svhn", "sketches"])
+def test_a_prepared_preset_decodes_nothing_more(
+    name, reading, weights, tmp_path, monkeypatch, capsys
+):
+    """Every split that the experiment will load is there, and so are weights and tokenizer."""
+    for task in ("eurosat", "svhn", "mnist_full"):
+        RAW[task](tmp_path / "raw", None)
+    config = small(prepare_data.find_preset(name)())
+    experiment, _, preset = name.rpartition(":")
+    monkeypatch.setitem(PRESETS[experiment or "analogies"], preset, lambda: config)
+    options = prepare_data.Options((name,), data_dir=str(reading.folder), weights=str(weights))
+    kept = protocol._backbone.cache_info().currsize, protocol._text_tower.cache_info().currsize
+    lines = list(prepare_data.prepare_all(prepare_data.needs(options), dry_run=False))
+    state = {line.name: line.state for line in lines}
+    assert state.pop("weights of clip") == state.pop("text tower of clip") == "ready"
+    assert set(state.values()) == {"differs"}  # a few images, not the real data set
+    assert "tokenizer.json, 49,408 tokens" in lines[1].note
+    assert lines[0].disk == human((weights / "model.safetensors").stat().st_size)
+    now = protocol._backbone.cache_info().currsize, protocol._text_tower.cache_info().currsize
+    assert now == kept
+
+    monkeypatch.setattr(preprocess, "clip_image", None)
+    control = isinstance(config, CompareConfig)
+    setting = config if control else config.setting if name == "sketches" else config.compare()
+    data = prepare_data.dataclasses.replace(setting.data, data_dir=str(reading.folder))
+    setting = prepare_data.dataclasses.replace(setting, data=data)
+    assert set(protocol.load_tasks(setting, control=control)) == set(state)
+
+
+def test_names_that_a_text_head_lacks_are_found_beforehand(reading, weights, tmp_path, monkeypatch):
+    RAW["eurosat"](tmp_path / "raw", None)
+    own = tmp_path / "names.toml"
+    own.write_text('[eurosat]\nForest = "forest"\n')
+    (wanted,) = targets("eurosat", data_dir=str(reading.folder), image_size=16)
+    head = HeadConfig(kind="text", class_names=str(own))
+    line = prepare_data.prepare(prepare_data.dataclasses.replace(wanted, head=head), False)
+    assert line.state == "failed"
+    assert f"class names of eurosat in {own} do not match" in line.note
+
+
+def encoder_lines(model, dry_run=False, **head):
+    encoder = prepare_data.Encoder(model, HeadConfig(kind="text", **head))
+    return list(prepare_data.prepare_encoder(encoder, dry_run))
+
+
+def test_weights_that_cannot_be_had_say_what_to_do(weights, tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def offline(*args, **kwargs):
+        raise hub.errors.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(hub, "hf_hub_download", offline)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *args: None)
+    model = COMPARE["vit_b32"]().model
+    (line,) = encoder_lines(model)
+    assert line.state == "failed"
+    assert "pass weights=FOLDER" in line.note
+    assert "\n" not in line.note
+    (line,) = encoder_lines(model, dry_run=True)
+    assert (line.state, line.download) == ("missing", "about 605.1 MB")
+    assert "pass --weights FOLDER" in line.note
+
+    replace = prepare_data.dataclasses.replace
+    model = replace(model, name="clip", image_size=32)
+    (line,) = encoder_lines(replace(model, weights=str(tmp_path)))
+    assert "holds none of model.safetensors" in line.note
+    (line,) = encoder_lines(replace(model, weights=str(tmp_path)), dry_run=True)
+    assert line.state == "missing"
+    lines = encoder_lines(replace(model, weights=str(weights)), tokenizer="absent/folder/here")
+    assert [line.state for line in lines] == ["ready", "ready"]  # OpenAI's merges stand in
+    (tmp_path / "tokenizer.json").write_text("{}")
+    lines = encoder_lines(replace(model, weights=str(weights)), tokenizer=str(tmp_path))
+    assert [line.state for line in lines] == ["ready", "failed"]
+    assert "cannot be read" in lines[1].note
+
+
+def test_weights_come_from_the_hub_as_models_take_them(weights, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def fetch(repository, file):
+        asked.append(file)
+        if not (weights / file).is_file():
+            raise hub.errors.EntryNotFoundError(file)
+        return str(weights / file)
+
+    def cached(repository, file):
+        return str(weights / file) if (weights / file).is_file() and asked else None
+
+    monkeypatch.setattr(hub, "hf_hub_download", fetch)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", cached)
+    model = ModelConfig(name="clip", weights="someone/clip", image_size=32, blocks=None)
+    assert encoder_lines(model, dry_run=True)[0].state == "missing"
+    assert not asked
+    assert [line.state for line in encoder_lines(model)] == ["ready", "ready"]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(asked)
+    count = len(asked)
+    (line,) = encoder_lines(model, dry_run=True)
+    assert (line.state, len(asked)) == ("ready", count)
+
+
+def test_files_of_weights_that_lie_here(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}))
+    (tmp_path / "1.safetensors").write_bytes(b"1")
+    assert sources.held(tmp_path) == sources.held(index) == []
+    (tmp_path / "2.safetensors").write_bytes(b"2")
+    both = [tmp_path / "1.safetensors", tmp_path / "2.safetensors"]
+    assert sources.held(tmp_path) == sources.held(index) == both
+    assert sources.held(both[0]) == both[:1]
+    assert sources.held(tmp_path / "absent" / "deep") == []

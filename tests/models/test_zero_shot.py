@@ -181,7 +181,50 @@ def test_files_of_one_s_own(tmp_path):
     names = tmp_path / "names.toml"
     names.write_text('[digits]\n"0" = "zero"\n"1" = "one"\n')
     assert prompts.class_names("digits", ["1", "0"], names) == ("one", "zero")
-    assert prompts.class_names("eurosat", ["SeaLake"], names) == ("SeaLake",)
+
+
+@pytest.mark.parametrize("task", ["eurosat", "gtsrb", "imagenet", "imagenet_sketch", "svhn"])
+def test_a_file_without_the_task_leaves_it_the_packaged_names(tmp_path, task):
+    """A file that names birds alone once made "0", "1" of traffic signs."""
+    packaged = tomllib.loads(prompts.CLASS_NAMES.read_text())
+    table = packaged[task]
+    table = packaged[table] if isinstance(table, str) else table
+    own = tmp_path / "names.toml"
+    own.write_text('[birds]\nowl = "owl"\n')
+    assert prompts.class_names(task, list(table), own) == tuple(table.values())
+    with pytest.raises(models.PromptError, match=f"names of {task} in .*class_names.toml"):
+        prompts.class_names(task, list(table)[1:], own)
+    own.write_text(f"[{task}]\n" + "".join(f'"{name}" = "a {name}"\n' for name in table))
+    assert prompts.class_names(task, list(table), own) == tuple(f"a {name}" for name in table)
+
+
+def test_a_file_s_table_serves_its_own_aliases_alone(tmp_path):
+    own = tmp_path / "names.toml"
+    own.write_text('owls = "birds"\n[birds]\na = "snowy"\n[digits]\n0 = "zero"\n')
+    assert prompts.class_names("owls", ["a"], own) == ("snowy",)
+    assert prompts.class_names("digits", ["0"], own) == ("zero",)
+    assert prompts.class_names("svhn", list("0123456789"), own) == tuple("0123456789")
+
+
+@pytest.mark.parametrize("name", ["0", "00042", "n01440764", "sketch: n01440764", "-", " ", "３"])
+def test_names_of_the_data_that_are_no_words(tmp_path, name):
+    with pytest.raises(models.PromptError) as raised:
+        prompts.class_names("birds", ["owl", name])
+    message = str(raised.value)
+    assert repr(name) in message
+    assert "add a table [birds] to a TOML file of your own (--head.class-names FILE)" in message
+    assert "\n" not in message
+    own = tmp_path / "names.toml"
+    own.write_text('[fish]\ncod = "cod"\n')
+    with pytest.raises(models.PromptError, match=rf"birds calls .* to {own}, with a line"):
+        prompts.class_names("birds", ["owl", name], own)
+    own.write_text(f'[birds]\nowl = "owl"\n"{name}" = "snowy owl"\n')
+    assert prompts.class_names("birds", ["owl", name], own) == ("owl", "snowy owl")
+
+
+def test_names_of_the_data_that_are_words():
+    classes = ["MiG-29", "4 wheels", "n0144", "Ólafur", "犬"]
+    assert prompts.class_names("birds", classes) == tuple(classes)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,45 @@ def is_hub(where: str | Path) -> bool:
     return not Path(where).expanduser().exists() and bool(_HUB_ID.fullmatch(str(where)))
 
 
+def held(where: str | Path) -> list[Path]:
+    """The files of weights that lie here, shards in place of their index; nothing is fetched.
+
+    Args:
+        where: as for :func:`read`; a repository is looked up in the Hub's own cache.
+
+    Returns:
+        No path where a file is missing.
+
+    Raises:
+        WeightsError: the index of shards is no JSON.
+    """
+    path = Path(where).expanduser()
+    folder = path if path.is_dir() else path.parent
+    hub = is_hub(where)
+
+    def find(name: str) -> Path | None:
+        if hub:
+            return _in_cache(str(where), name)
+        return folder / name if (folder / name).is_file() else None
+
+    names = [path.name] if path.is_file() else WEIGHTS if hub or path.is_dir() else []
+    found = next((file for name in names if (file := find(name)) is not None), None)
+    if found is None or not found.name.endswith(".index.json"):
+        return [] if found is None else [found]
+    shards = [find(name) for name in sorted(set(_json(found).get("weight_map", {}).values()))]
+    there = [shard for shard in shards if shard is not None]
+    return there if len(there) == len(shards) else []
+
+
+def _in_cache(repository: str, file: str) -> Path | None:
+    try:
+        import huggingface_hub
+    except ImportError:
+        return None
+    found = huggingface_hub.try_to_load_from_cache(repository, file)
+    return Path(found) if isinstance(found, str) else None
+
+
 def beside(where: str | Path | Source, names: Sequence[str]) -> Path | None:
     """The first of these files that lies beside the weights; None where none does.
 
