@@ -165,7 +165,9 @@ def prepare(config: AnalysisConfig, tasks: Mapping[str, Task], seed: int) -> Set
 def first(setting: Setting, validation: int | None, test: int | None) -> Setting:
     """The same setting with at most so many validation and test examples of each task.
 
-    Splits lie in an order whose every beginning has the classes in proportion.
+    Splits of packaged tasks and of the papers' begin with one example of each class and go on with
+    the classes in proportion (:func:`linearize.data.split.stratified_order`), however sorted the
+    data lie on disk; so does what this takes.
     """
     tasks = {
         name: dataclasses.replace(

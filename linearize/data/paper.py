@@ -11,6 +11,7 @@ from linearize.assets import cache_dir
 from linearize.data.originals import ORIGINALS
 from linearize.data.raw import Raw, TfdsRecords, check_rows, folder_fingerprint, index
 from linearize.data.records import SPLITS, DataError, Limits, Split, Task
+from linearize.data.split import stratified_order
 from linearize.data.stored import StoredImages, memory_mapped, readable
 from linearize.data.tfds import import_tfds
 from linearize.data.vision import VisionSet, held_out, vision_set
@@ -74,13 +75,16 @@ def load_vision(
 
     Validation is 10 % of the training rows, at most 5,000, as in the papers; which rows is decided
     by a NumPy permutation of ``seed``, so they are not the rows of the papers' torch generator.
+    Each split begins with one example of each class and goes on with the classes in proportion, as
+    those of packaged tasks do (:func:`linearize.data.split.stratified_order`), however sorted the
+    data lie on disk: labels are read before images, so this costs no pass over the data.
 
     Args:
         name: a key of ``VISION``.
         image_size: side in pixels.
         limit: at most so many examples of each split, drawn by the same permutation; a smaller
             limit keeps a subset of a larger one's.
-        seed: of validation rows and limits.
+        seed: of validation rows, limits and order.
         reading: where data lie and how they are read.
 
     Raises:
@@ -199,7 +203,7 @@ def split_vision(
     seed: int,
     reading: Reading,
 ) -> Task:
-    """The task of opened records.
+    """The task of opened records, each split in :func:`linearize.data.split.stratified_order`.
 
     Raises:
         DataError: as :func:`load_vision`.
@@ -220,8 +224,9 @@ def split_vision(
             skipped[split], rows = len(rows) - len(kept), kept
         labels = index(source, rows, reading.workers).labels
         check_rows(source, labels, rows, len(opened.classes))
-        images = StoredImages(source, rows, image_size, reading.workers)
-        parts[split] = Split(images if split == "train" else memory_mapped(images), labels)
+        order = stratified_order(labels, rows.astype(np.uint64), seed)
+        images = StoredImages(source, rows[order], image_size, reading.workers)
+        parts[split] = Split(images if split == "train" else memory_mapped(images), labels[order])
     return Task(
         name,
         **parts,

@@ -171,8 +171,8 @@ def _read_list(path: Path) -> list[int] | None:
 def memory_mapped(images: StoredImages) -> np.memmap:
     """The same images as an array on disk: decoded once, then mapped, never held in memory whole.
 
-    Kept in the cache under a name that says data set, rows, size and preprocessing; written whole
-    or not at all.
+    Kept in the cache under a name that says data set, rows in their order, size and preprocessing;
+    written whole or not at all. Records are read in the order in which they lie on disk.
 
     Args:
         images: of one part.
@@ -201,8 +201,9 @@ def memory_mapped(images: StoredImages) -> np.memmap:
         target = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=images.dtype, shape=images.shape
         )
-        for start, pixels in images.decoded():
-            target[start : start + len(pixels)] = pixels
+        by_row = np.argsort(images.rows, kind="stable")
+        for start, pixels in images.decoded(by_row):
+            target[by_row[start : start + len(pixels)]] = pixels
         target.flush()
 
     atomic(path, write)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from experiments import stand_in_data
+
 
 @pytest.fixture
 def make_images():
@@ -14,3 +16,9 @@ def make_images():
         return images, np.arange(n) % classes
 
     return make
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """The papers' data sets on disk, from their own builders; not to be written to."""
+    return stand_in_data.make(tmp_path_factory.mktemp("data"), per_class=3)

@@ -14,7 +14,7 @@ from experiments import populations, stand_in_data
 from linearize import evaluate
 from linearize.data import VISION, DataError, Limits, Reading, load_task, paper, preprocess
 from linearize.data.paper import load_vision, open_tfds, rows_of, split_vision
-from linearize.data.stored import StoredImages
+from linearize.data.stored import StoredImages, memory_mapped
 from linearize.evaluate import batches
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -23,12 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 SIZE = 24
 SMALL = Limits(40, 30, 30)
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """All of them, from their own builders."""
-    return stand_in_data.make(tmp_path_factory.mktemp("data"), per_class=3)
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +87,8 @@ PAPERS = {
     "cars": (7_330, 814, 8_041),
     "dtd": (3_384, 376, 1_880),
     "eurosat": (21_600, 2_700, 2_700),
+    "gtsrb": (28_231, 3_136, 7_842),
+    "gtsrb, the original": (23_976, 2_664, 12_630),
     "mnist_full": (55_000, 5_000, 10_000),
     "resisc45": (17_010, 1_890, 6_300),
     "sun397": (17_865, 1_985, 19_850),
@@ -100,16 +96,26 @@ PAPERS = {
     "imagenet": (1_276_167, 5_000, 50_000),
     "imagenet_sketch": (40_711, 5_089, 5_089),
 }
+"""Train, validation and test: the papers' rules, of the counts in TFDS's catalogue.
+
+GTSRB's there are 31,367 for train and 7,842 for validation (docs/catalog/visual_domain_decathlon.md
+of tensorflow/datasets); the original's, which the papers read, 26,640 and 12,630 (Hugging Face's
+tanganke/gtsrb has them too).
+"""
 
 
-@pytest.mark.parametrize("name", PAPERS)
-def test_splits_have_the_papers_sizes_and_do_not_overlap(name, tmp_path):
+@pytest.mark.parametrize("case", PAPERS)
+def test_splits_have_the_papers_sizes_and_do_not_overlap(case, tmp_path):
+    name, _, original = case.partition(", ")
     row = VISION[name]
-    train = Sized(sum(row.counts[s] for s in row.train.split("+")))
-    test = Sized(row.counts[row.test]) if row.test else None
+    if original:
+        train, test = (Sized(row.original_counts[s]) for s in ("train", "test"))
+    else:
+        train = Sized(sum(row.counts[s] for s in row.train.split("+")))
+        test = Sized(row.counts[row.test]) if row.test else None
     opened = paper.Opened(train, test, (), "")
     rows = rows_of(name, row, opened, None, 0, Reading(tmp_path))
-    assert tuple(len(rows[s]) for s in ("train", "validation", "test")) == PAPERS[name]
+    assert tuple(len(rows[s]) for s in ("train", "validation", "test")) == PAPERS[case]
     parts = [rows["train"], rows["validation"], *([rows["test"]] if test is None else [])]
     used = np.concatenate(parts)
     unused = 6_300 if name == "resisc45" else 0  # its validation list
@@ -183,23 +189,104 @@ def test_file_lists_decide_the_split_of_resisc45(data_dir, tmp_path):
         load_vision("resisc45", image_size=SIZE, reading=Reading(tmp_path / "data"))
 
 
-@pytest.fixture
-def original(tmp_path):
-    """GTSRB as its authors publish it: 43 classes of three images, and two for test."""
-    root = tmp_path / "data" / "gtsrb"
+def write_original(data_dir, per_class):
+    """GTSRB as its authors publish it, so many training images of each class and one for test."""
+    root = data_dir / "gtsrb"
     test = root / "GTSRB" / "Final_Test" / "Images"
     test.mkdir(parents=True)
     rows = ["Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"]
-    for number in range(43):
+    for number, images in enumerate(per_class):
         folder = root / "GTSRB" / "Training" / f"{number:05d}"
         folder.mkdir(parents=True)
-        for i in range(3):
+        for i in range(images):
             Image.new("RGB", (30, 40), (number, i, 7)).save(folder / f"{i:05d}_00000.ppm")
         file = f"{42 - number:05d}.ppm"
         Image.new("RGB", (30, 40), (number, 99, 7)).save(test / file)
         rows.append(f"{file};30;40;0;0;30;40;{number}")
     (root / "GT-final_test.csv").write_text("\n".join(rows) + "\n")
-    return tmp_path / "data"
+    return data_dir
+
+
+@pytest.fixture
+def original(tmp_path):
+    """GTSRB's folder with 43 classes of three images."""
+    return write_original(tmp_path / "data", [3] * 43)
+
+
+@pytest.fixture(scope="module")
+def sorted_data(tmp_path_factory):
+    """Data sets whose records lie class after class: EuroSAT as array_record, GTSRB's folder."""
+    folder, made = tmp_path_factory.mktemp("sorted"), stand_in_data.examples
+
+    def by_class(*args):
+        return iter(sorted(made(*args), key=lambda pair: pair[1]["label"]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stand_in_data, "examples", by_class)
+        patch.setattr(tfds.core.DatasetInfo, "disable_shuffling", True)
+        stand_in_data.make(folder, ("eurosat",), per_class=30)
+    return write_original(folder, [8 + number % 17 for number in range(43)])
+
+
+def excess(labels, classes):
+    """The largest count of a class in a beginning of the labels, over its share of these rows.
+
+    By the order's rule a class's count differs by less than one from its share of an example's
+    place, and places from row numbers by less than one a class.
+    """
+    counts = np.cumsum(np.eye(classes)[labels], axis=0)
+    share = counts[-1] / len(labels)
+    expected = np.arange(1, len(labels) + 1)[:, None] * share
+    return (np.abs(counts - expected) / (1 + classes * share)).max()
+
+
+@pytest.mark.parametrize("name", ["eurosat", "gtsrb"])
+def test_every_beginning_of_a_split_has_the_classes_in_proportion(name, sorted_data, monkeypatch):
+    row, reading = VISION[name], Reading(sorted_data)
+    opened = paper.open_vision(name, row, reading)
+    on_disk = np.array([opened.train.about(i)[0] for i in range(len(opened.train))])
+    assert (np.diff(on_disk) >= 0).all()  # class after class
+    held = np.random.default_rng(0).permutation(len(on_disk))
+    cut = len(held) // 10
+    rows = {"validation": held[:cut], "train": held[cut:]}
+    if name == "eurosat":
+        rows = {"train": held[: -2 * cut], "validation": held[-2 * cut : -cut], "test": held[-cut:]}
+    task = load_task(name, image_size=SIZE, reading=reading)
+    for split, members in rows.items():
+        part, members = getattr(task, split), np.sort(members)
+        expected = StoredImages(opened.train, members, SIZE)[:]
+        # each image is there with its label, and no other
+        assert pairs(part.images[:], part.labels) == pairs(expected, on_disk[members])
+        assert excess(part.labels, row.classes) <= 1
+        there = len(set(part.labels))
+        assert len(set(part.labels[:there])) == there
+        assert len(set(on_disk[members][:there])) < there  # as they lie
+    assert excess(np.sort(task.train.labels), row.classes) > 1.5
+    monkeypatch.setenv("LINEARIZE_CACHE", str(sorted_data / "another_cache"))
+    again = load_task(name, image_size=SIZE, reading=dataclasses.replace(reading, workers=1))
+    np.testing.assert_array_equal(again.train.images.rows, task.train.images.rows)
+    for split in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(again, split).labels, getattr(task, split).labels)
+    np.testing.assert_array_equal(again.validation.images, task.validation.images)
+    np.testing.assert_array_equal(again.test.images, task.test.images)
+
+
+def pairs(images, labels):
+    return sorted((x.tobytes(), int(y)) for x, y in zip(images, labels, strict=True))
+
+
+def test_records_are_decoded_in_the_order_in_which_they_lie(sorted_data, monkeypatch):
+    opened = paper.open_vision("eurosat", VISION["eurosat"], Reading(sorted_data))
+    rows = np.random.default_rng(1).permutation(30)
+    images = StoredImages(opened.train, rows, SIZE, workers=1)
+    expected, read = images[:], []
+    decode = type(opened.train).image
+    monkeypatch.setattr(type(opened.train), "image", lambda s, i: read.append(i) or decode(s, i))
+    np.testing.assert_array_equal(memory_mapped(images), expected)
+    assert read == sorted(rows)
+    other = dataclasses.replace(opened.train)  # the same rows in another order are another file
+    found = memory_mapped(StoredImages(other, np.sort(rows), SIZE))
+    np.testing.assert_array_equal(found, expected[np.argsort(rows)])
 
 
 def test_the_original_gtsrb_takes_the_place_of_tfds(original):

@@ -1,0 +1,120 @@
+"""The papers' nine data sets from records to an accuracy: text head, two linear steps, evaluation.
+
+By the code that the presets run, on a random CLIP of one block that transformers writes. The heads
+are padded to one shape in training as there, so the nine tasks share what is compiled.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import protocol, stand_in_model, vectors
+from linearize import assets, models
+from linearize.config import CompareConfig, DataConfig, HeadConfig, ModelConfig
+from linearize.data import VISION, Loader, Reading
+from linearize.data.paper import open_tfds, split_vision
+from linearize.models.heads import apply_head
+from linearize.train import OptimConfig, TrainConfig
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+tfds = pytest.importorskip("tensorflow_datasets")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+NINE = ("cars", "dtd", "eurosat", "gtsrb", "mnist_full", "resisc45", "sun397", "svhn", "imagenet")
+SIDE, BATCH, TEST = 32, 8, 12
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, data_dir):
+    folder = tmp_path_factory.mktemp("stand_in") / "clip"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(stand_in_model.VISION, "num_hidden_layers", 1)
+        patch.setitem(stand_in_model.TEXT, "num_hidden_layers", 1)
+        try:
+            stand_in_model.make(folder)
+        except (assets.RegistryError, assets.ClientMissingError) as error:
+            pytest.skip(str(error))
+    recipe = TrainConfig(
+        optim=OptimConfig(lr=1e-3, weight_decay=0.1, decay="theta", warmup=1, clip=1.0),
+        steps=2,
+        batch_size=BATCH,
+        checkpoint_every=0,
+        tensorboard=False,
+    )
+    return CompareConfig(
+        model=ModelConfig(name="clip", weights=str(folder), image_size=SIDE, blocks=None),
+        data=DataConfig(
+            tasks=NINE[:-1],
+            control=NINE[-1],
+            image_size=SIDE,
+            train=None,
+            validation=TEST,
+            test=TEST,
+            data_dir=str(data_dir),
+            workers=2,
+        ),
+        head=HeadConfig(kind="text"),
+        nonlinear=recipe,
+        linear=recipe,
+        batch_size=1,  # one shape, however few test examples there are
+    )
+
+
+@pytest.fixture(scope="module")
+def setting(config):
+    """All nine from array_record, with the heads of their class names."""
+    return protocol.prepare(config, protocol.load_tasks(config, control=True), seed=0)
+
+
+@pytest.fixture(scope="module")
+def mocked(setting, tmp_path_factory):
+    """The same, but for the images and labels, which TFDS draws."""
+    folder, tasks = tmp_path_factory.mktemp("mocked"), {}
+    for name in NINE:
+        with tfds.testing.mock_data(num_examples=TEST):
+            builder = tfds.builder(VISION[name].tfds, data_dir=str(folder))
+            opened = open_tfds(name, VISION[name], builder, None)
+            tasks[name] = split_vision(name, VISION[name], opened, SIDE, None, 0, Reading(folder))
+    return dataclasses.replace(setting, tasks=tasks)
+
+
+@pytest.mark.parametrize("source", ["setting", "mocked"])
+@pytest.mark.parametrize("name", NINE)
+def test_from_records_to_an_accuracy(name, source, request, tmp_path):
+    setting, row = request.getfixturevalue(source), VISION[name]
+    task, head = setting.tasks[name], setting.heads[name]
+    assert head.kernel.shape == (stand_in_model.PROJECTION, row.classes)
+    names = models.prompts.class_names(name, task.classes)
+    assert len(np.unique(head.kernel, axis=1).T) == len(set(names)) >= row.classes - 2
+
+    examples = {"inputs": task.train.images, "labels": task.train.labels}
+    fed = protocol.for_training(setting.config.data, examples)
+    assert isinstance(fed, Loader)
+    assert fed.augment
+    tau = protocol.fine_tune(setting, "linear", name, tmp_path)
+    assert 0 < tau.norm() < 10
+
+    evaluator = protocol.Evaluator(setting, "linear", {name: tau})
+    terms = evaluator.terms(name, "test")
+    logits = [np.asarray(apply_head(head, jnp.asarray(terms.at([a])))) for a in (0.0, 1.0)]
+    assert logits[1].shape == (len(task.test), row.classes)
+    assert np.isfinite(logits[1]).all()
+    assert np.abs(logits[1] - logits[0]).max() > 1e-3
+    accuracy = evaluator({name: [0.0, 1.0]}, name, "test")
+    by_hand = [(x.argmax(1) == task.test.labels).mean() for x in logits]
+    np.testing.assert_allclose(accuracy, by_hand)
+
+
+def test_analyses_look_at_the_first_examples(setting):
+    few = vectors.first(setting, validation=3, test=5)
+    for name in NINE:
+        whole, cut = setting.tasks[name], few.tasks[name]
+        assert len(cut.train) == len(whole.train)
+        assert len(cut.validation) == min(3, len(whole.validation))
+        assert len(cut.test) == min(5, len(whole.test))
+        np.testing.assert_array_equal(cut.test.images, whole.test.images[:5])
+        assert len(set(cut.test.labels)) == min(5, len(set(whole.test.labels)))
