@@ -30,6 +30,12 @@ def learning_rate() -> LearningRateConfig:
     """The demo's four tasks, four learning rates a regime, three seeds.
 
     python -m experiments.learning_rate packaged
+
+    Accuracy in % of a single task and of all four added, ± 95 % t interval, from the lowest rate to
+    the highest: 65.5 ± 5.8, 80.6 ± 1.3, 84.9 ± 4.1, 80.1 ± 1.4 and 57.3 ± 2.0, 58.2 ± 1.7,
+    57.2 ± 7.2, 53.3 ± 6.3 (non-linear); 70.6 ± 5.0, 79.2 ± 1.6, 81.6 ± 1.9, 80.3 ± 2.7 and
+    58.9 ± 1.1, 62.3 ± 1.1, 63.2 ± 1.8, 61.8 ± 9.5 (linear). An hour on two cores, on a busy
+    machine.
     """
     return LearningRateConfig(_demo())
 

@@ -6,10 +6,10 @@
     python -m experiments.prepare_data cars dtd
 
 Of a preset: its data, in the splits, rows and size that the experiment reads; its weights, and with
-text heads the text tower, the tokenizer and the class names. A preset that ``compare`` has is that
-one; of others, one that several experiments have is named EXPERIMENT:PRESET. What is there is passed over, so the same command goes on after an
-interruption. Ends with a table; the exit status is 1 where something is missing or is not what the
-papers' table says.
+text heads the text tower, the tokenizer and the class names. A preset's name is that of ``compare``
+where it has one; another's, where several have it, is EXPERIMENT:PRESET. What is there is passed
+over, so the same command goes on after an interruption. Ends with a table; the exit status is 1
+where something is missing or is not what the papers' table says.
 """
 
 import contextlib
