@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +16,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from experiments import budget
 from experiments.bench import __main__ as bench
 from experiments.bench import (
     against_torch,
     clip,
+    device,
     dual,
     kernels,
     maps,
     measure,
     memory,
+    peaks,
     policies,
     steady,
     step,
@@ -279,6 +284,152 @@ def test_clip_is_loaded_into_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0.9 < peak.value < 1.5, (
         peak.note
     )  # a copy of so small a file weighs little beside jaxprs
+
+
+KIND = "NVIDIA H100 80GB HBM3"
+LARGE = device.Job("vit_l14", "bfloat16", "linear")
+
+
+def test_the_largest_batch_is_bisected() -> None:
+    asked = []
+
+    def held(batch: int) -> int:
+        asked.append(batch)
+        return 1000 + 10 * batch
+
+    assert device.largest_batch(held, 1000 + 10 * 1063, start=128) == 1056
+    assert asked[:5] == [128, 256, 512, 1024, 2048]
+    assert len(asked) == 5 + 7  # halves of 1024, down to 8
+    assert device.largest_batch(held, 1000 + 10 * 1056, start=128) == 1056
+    assert device.largest_batch(held, 1000 + 10 * 47, start=128) == 40
+    assert device.largest_batch(held, 1000, start=128) == 0
+
+
+def test_a_step_that_cannot_be_compiled_does_not_fit() -> None:
+    def refusing(why: str) -> Any:
+        lower = Mock(side_effect=jax.errors.JaxRuntimeError(f"{why}: 99 GB"))
+        arguments = ({}, {}, {"inputs": jnp.zeros((2, 3))})
+        return Mock(run=Mock(lower=lower), arguments=lambda: arguments)
+
+    assert device.compiled_bytes(refusing("RESOURCE_EXHAUSTED"), 8) == float("inf")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        device.compiled_bytes(refusing("INTERNAL"), 8)
+
+
+def test_utilisation_is_of_the_operations_without_remat() -> None:
+    # 5 x 162.0 GFLOP an image, 128 images in a quarter of a second
+    assert peaks.utilisation(810e9, 128, 0.25, 989e12) == pytest.approx(0.41934, rel=1e-4)
+    unit = budget.forward_flops(LARGE.config())
+    linear = device.useful_flops(LARGE)
+    ordinary = device.useful_flops(dataclasses.replace(LARGE, regime="nonlinear"))
+    assert linear / unit == pytest.approx(4.996, abs=2e-3)
+    assert ordinary / unit == pytest.approx(2.998, abs=2e-3)
+    assert budget.step_flops(LARGE.config(), "linear") > linear  # the preset repeats some
+
+
+def test_rows_of_a_timed_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "useful_flops", lambda job: 810e9)
+    timed = {"seconds": [0.2, 0.25, 0.5], "kind": KIND, "precision": None, "peak": 7e10}
+    seconds, images, share = device.time_rows(LARGE, timed)
+    assert (seconds.value, seconds.spread) == (0.25, (0.225, 0.375))
+    assert images.value == 512
+    assert images.spread == pytest.approx((128 / 0.375, 128 / 0.225))
+    assert share.value == pytest.approx(0.41934, rel=1e-4)
+    assert share.spread == pytest.approx((0.41934 / 1.5, 0.41934 / 0.9), rel=1e-4)
+    assert share.holds
+    slow = {**timed, "seconds": [0.3, 0.3]}
+    assert device.time_rows(LARGE, slow)[2].holds is False
+    *_, ordinary = device.time_rows(dataclasses.replace(LARGE, regime="nonlinear"), slow)
+    assert ordinary.goal is None
+    peak, compiled = device.memory_rows(LARGE, {"bytes": 6e10}, timed)
+    assert (peak.value, compiled.value) == (70, 60)
+
+
+@pytest.mark.parametrize(
+    ("precision", "arithmetic", "peak"),
+    [(None, "tensorfloat32", 494e12), ("highest", "float32", 67e12)],
+)
+def test_float32_has_the_peak_of_its_arithmetic(
+    precision: str | None, arithmetic: str, peak: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "useful_flops", lambda job: 810e9)
+    job = dataclasses.replace(LARGE, dtype="float32")
+    timed = {"seconds": [2.0, 2.0], "kind": KIND, "precision": precision}
+    seconds, _, share = device.time_rows(job, timed)
+    assert f"products in {arithmetic}" in seconds.note
+    assert share.value == pytest.approx(810e9 * 128 / 2 / peak)
+    assert share.goal is None
+    other = device.time_rows(job, {**timed, "precision": "BF16_BF16_F32_X3"})
+    assert len(other) == 2
+    assert "BF16_BF16_F32_X3" in other[0].note
+
+
+def test_an_unknown_device_has_no_utilisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(peaks.GIVEN, raising=False)
+    timed = {"seconds": [0.2, 0.25], "kind": "NVIDIA H100 PCIe", "precision": None}
+    seconds, _ = device.time_rows(LARGE, timed)
+    assert "no utilisation" in seconds.note
+    assert "NVIDIA H100 PCIe" in seconds.note
+    assert peaks.GIVEN in seconds.note
+    monkeypatch.setenv(peaks.GIVEN, "bfloat16=756e12,tensorfloat32=378e12")
+    assert peaks.peaks("NVIDIA H100 PCIe") == {"bfloat16": 756e12, "tensorfloat32": 378e12}
+    assert peaks.peaks(KIND)["float32"] == 67e12
+
+
+@pytest.mark.parametrize("given", ["756e12", "bfloat16=fast", "bfloat16=-1", "float16=1e12"])
+def test_a_peak_that_cannot_be_read_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(peaks.GIVEN, given)
+    with pytest.raises(ValueError, match=r"LINEARIZE_PEAKS=.*bfloat16=989e12"):
+        peaks.peaks(KIND)
+
+
+def test_steps_that_run_out_of_memory_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(module: str, request: dict) -> dict:
+        if request["do"] == "search":
+            return {"largest": 256, "bytes": 6e10, "room": 8e10}
+        raise RuntimeError("experiments.bench.device failed: RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(against_torch, "in_process", failing)
+    fits, runs = device.rows(TINY)
+    assert fits.value == 256
+    assert (runs.value, runs.holds) == (0, False)
+
+
+def test_a_cpu_alone_gives_no_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert device.rows(FULL) == []
+    told = capsys.readouterr().err
+    assert "needs an accelerator" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_tiny_step_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search in this process, the steps in others, of which the first compiles them."""
+    alone = against_torch.in_process
+
+    def ask(module: str, request: dict) -> dict:
+        here = request["do"] == "search"
+        return json.loads(json.dumps(device.main(request))) if here else alone(module, request)
+
+    monkeypatch.setattr(against_torch, "in_process", ask)
+    monkeypatch.setattr(device, "POOL", {})
+    monkeypatch.setattr(device, "largest_batch", lambda held, room, start: 8 * (held(8) <= room))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv(peaks.GIVEN, "bfloat16=1e12")
+    rows = {row.quantity.partition(": ")[2]: row for row in device.rows(TINY)}
+    assert list(rows) == [
+        "largest batch that fits",
+        "steps of that batch run",
+        "time of a step",
+        "images a second",
+        "model FLOP utilisation",
+    ]
+    assert rows["largest batch that fits"].value == 8
+    assert rows["steps of that batch run"].holds
+    seconds = rows["time of a step"].value
+    assert 0 < seconds < float("inf")
+    assert rows["images a second"].value == pytest.approx(8 / seconds)
+    flops = device.useful_flops(device.jobs(TINY)[0])
+    assert rows["model FLOP utilisation"].value == pytest.approx(flops * 8 / seconds / 1e12)
 
 
 def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """``python -m experiments.bench [--case NAME ...] [--out FILE] [--tiny]``."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from rich.console import Console
 from experiments.bench import (
     against_torch,
     clip,
+    device,
     dual,
     kernels,
     maps,
@@ -33,6 +35,7 @@ CASES: dict[str, Callable[[Size], list[Row]]] = {
     clip.CASE: clip.rows,
     clip.LOAD_CASE: clip.load_rows,
     policies.CASE: policies.rows,
+    device.CASE: device.rows,
     kernels.CASE: kernels.rows,
     dual.CASE: dual.rows,
     stream.CASE: stream.rows,
@@ -50,6 +53,8 @@ def main(args: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     rows: list[Row] = []
     seconds = {}
+    # an accelerator's memory is left to the cases' own processes
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     facts = measure.facts()
     for name in chosen.case or CASES:
         start = time.perf_counter()

@@ -140,7 +140,7 @@ class Step:
         return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
-def train_step(problem: Problem, regime: str) -> Step:
+def train_step(problem: Problem, regime: str, optim: OptimConfig = OPTIM) -> Step:
     """:mod:`linearize.train.step` as :func:`linearize.train.fine_tune` uses it: AdamW on τ."""
     functions, arrays = training.Split.of(
         {
@@ -154,7 +154,7 @@ def train_step(problem: Problem, regime: str) -> Step:
         functions=functions,
         regime=regime,
         inputs=("inputs",),
-        optim=OPTIM,
+        optim=optim,
         accumulate=1,
         label_smoothing=0.0,
         ascend=False,
