@@ -211,8 +211,16 @@ def _placed(name: str, view: View, flat: np.ndarray) -> np.ndarray:
 
 def _check(name: str, view: View) -> None:
     """Raises TorchArchiveError, with the name, unless each element lies within the storage."""
+    fault = _fault(view)
+    if fault:
+        place = said(*view[1:])
+        raise TorchArchiveError(
+            f"tensor {said(name)}, of offset, shape and strides {place}, {fault}"
+        )
+
+
+def _fault(view: View) -> str | None:
     storage, offset, shape, strides = view
-    placed = f"tensor {said(name)}, of offset, shape and strides {said(offset, shape, strides)}"
     if (
         type(storage) is not Storage
         or type(shape) is not tuple
@@ -221,16 +229,17 @@ def _check(name: str, view: View) -> None:
         or not all(type(i) is int and 0 <= i < LARGEST_INDEX for i in (offset, *shape, *strides))
         or math.prod(n for n in shape if n) >= LARGEST_INDEX
     ):
-        raise TorchArchiveError(f"{placed}, is none")
+        return "is none"
     count = math.prod(shape)
     if count > storage.size:
-        raise TorchArchiveError(
-            f"{placed}, has {count} elements and its storage {storage.size}; "
+        return (
+            f"has {count} elements and its storage {storage.size}; "
             "save tensor.contiguous() if it is an expanded one"
         )
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     if count and last >= storage.size:
-        raise TorchArchiveError(f"{placed}, reaches beyond its storage of {storage.size}")
+        return f"reaches beyond its storage of {storage.size}"
+    return None
 
 
 def _check_totals(views: Mapping[str, View], length: int) -> None:

@@ -19,7 +19,8 @@ from linearize.models import torch_archive
 from linearize.models.torch_pickle import TENSOR, Shell, TorchArchiveError, Unpickler, View, Word
 
 _NEEDED = {
-    "builtins": {"set", "frozenset", "slice", "range", "complex", "bytearray", "object", "getattr"},
+    "builtins": {"set", "frozenset", "slice", "range", "complex", "bytearray", "object", "getattr"}
+    | {"dict", "list"},
     "collections": {"defaultdict", "deque", "Counter"},
     "functools": {"partial"},
     "pathlib": {"Path", "PosixPath", "WindowsPath", "PurePosixPath"},

@@ -184,6 +184,7 @@ class Unpickler(pickle._Unpickler):
 
     stack: list[Any]
     append: Callable[[Any], None]
+    read: Callable[[int], bytes]
     pop_mark: Callable[[], list[Any]]
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -198,10 +199,11 @@ class Unpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Word:
         """The word; TorchArchiveError if it is not among the few that are known."""
-        word = _WORDS.get(f"{module}.{name}")
+        full = f"{module}.{name}"
+        word = _WORDS.get(full)
         if word is None:
             raise TorchArchiveError(
-                f"its pickle names {said(f'{module}.{name}')}, which no state dict of tensors needs; "
+                f"its pickle names {said(full)}, which no state dict of tensors needs; "
                 "nothing was run. Save it anew with torch.save(module.state_dict(), path)"
             )
         return word
@@ -209,7 +211,7 @@ class Unpickler(pickle._Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         """The storage that torch's ``("storage", kind, key, location, size)`` describes."""
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[5:] not in ((), (None,)):
-            refuse("storage", pid)
+            _refuse_storage(pid)
         tag, word, key, _, size = pid[:5]
         if (
             type(tag) is not str
@@ -220,7 +222,7 @@ class Unpickler(pickle._Unpickler):
             or type(size) is not int
             or not 0 <= size < LARGEST_INDEX
         ):
-            refuse("storage", pid)
+            _refuse_storage(pid)
         storage = self.storages.setdefault(key, Storage(key, _KINDS[word], size))
         if storage != (key, _KINDS[word], size):
             raise TorchArchiveError(f"storage {said(key)} has two kinds or two sizes")
@@ -302,9 +304,8 @@ class Unpickler(pickle._Unpickler):
     )
 
 
-def refuse(what: str, *values: Any) -> NoReturn:
-    """Ends the reading of what cannot be."""
-    raise TorchArchiveError(f"it describes an impossible {what}: {said(*values)}")
+def _refuse_storage(pid: Any) -> NoReturn:
+    raise TorchArchiveError(f"it describes an impossible storage: {said(pid)}")
 
 
 def _refuse_change(target: Any) -> NoReturn:
