@@ -48,7 +48,9 @@ class TorchArchiveError(ValueError):
     """Not a torch state dict, a damaged one, or one that wants to run code."""
 
 
-class Storage(NamedTuple):  # as all that a pickle gets hold of: a tuple cannot be changed
+class Storage(NamedTuple):
+    """Where tensors lie; as all that a pickle gets hold of, a tuple, for that cannot be changed."""
+
     key: str
     dtype: np.dtype
     size: int
