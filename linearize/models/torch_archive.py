@@ -1,58 +1,37 @@
 """Tensors of a torch ``.pt``/``.pth`` state dict, without torch and without running its pickle.
 
-A pickle is a program. The unpickler here knows only the words that a state dict is written in
-(ordered mappings, storages, strided views of them); any other word ends the reading. Both of
-torch's formats are read: the zip archive (since 1.6) and the older stream of pickles.
+Both of torch's formats are read: the zip archive (since 1.6) and the older stream of pickles. What
+the pickle describes (:mod:`linearize.models.torch_pickle`) is checked against the bytes that are
+there, and the memory that it may ask for is bounded by the file's size.
 """
 
 import io
 import math
-import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 
+from linearize.models.torch_pickle import (
+    LARGEST_INDEX,
+    Storage,
+    TorchArchiveError,
+    Unpickler,
+    View,
+    kind,
+    said,
+)
+
+__all__ = ["TorchArchiveError", "Unpickler", "View", "read", "read_with"]
+
 _MAGIC = 0x1950A86A20F9469CFC6C
-_STORAGES = {
-    "FloatStorage": np.float32,
-    "DoubleStorage": np.float64,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-}
-
-
-class TorchArchiveError(ValueError):
-    """Not a torch state dict, a damaged one, or one that wants to run code."""
-
-
-@dataclass(frozen=True)
-class _Storage:
-    key: str
-    dtype: np.dtype
-    size: int
-
-
-@dataclass(frozen=True)
-class View:
-    """A tensor that is described and not yet read."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+_MOST_COPIES = 16
+"""Tensors that share storages may hold this many times the file's bytes together."""
+_MOST_AXES = 64
+"""NumPy's own bound."""
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -63,7 +42,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         TorchArchiveError: the file holds anything but a mapping of names to tensors, is
-            truncated, or its pickle names a function outside the few that tensors need.
+            truncated, describes a tensor that is not within its bytes, or its pickle names a
+            function outside the few that tensors need, or changes what it made.
         FileNotFoundError: there is no such file.
     """
     return read_with(path, Unpickler, _views)
@@ -97,26 +77,39 @@ def read_with(
 def _read_zip(
     file: BinaryIO, unpickler: "type[Unpickler]", select: Callable[[Any], Mapping[str, View]]
 ) -> dict[str, np.ndarray]:
+    length = _length(file)
     with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
+        if len(members) != len(archive.infolist()):
+            raise TorchArchiveError("two members of the zip archive have one name")
         roots = [n.removesuffix("/data.pkl") for n in members if n.endswith("/data.pkl")]
         if len(roots) != 1:
             raise TorchArchiveError("the zip archive has not exactly one data.pkl")
         root = roots[0]
-        if f"{root}/byteorder" in members and archive.read(f"{root}/byteorder") != b"little":
-            raise TorchArchiveError("big-endian archives are not supported")
-        views = select(unpickler(io.BytesIO(archive.read(f"{root}/data.pkl"))).load())
 
-        def payload(storage: _Storage) -> bytes:
-            info = members.get(f"{root}/data/{storage.key}")
-            expected = storage.size * storage.dtype.itemsize
-            if info is None or info.file_size != expected or info.compress_size != expected:
+        def member(name: str, size: int | None = None) -> bytes:
+            info = members.get(f"{root}/{name}")
+            if info is None or not _is_plain(info, size, length):
                 raise TorchArchiveError(
-                    f"storage {storage.key} should be {expected} plain bytes and is not"
+                    f"{said(name)} should be {'' if size is None else size} plain bytes and is not"
                 )
             return archive.read(info)
 
-        return _materialise(views, payload)
+        if f"{root}/byteorder" in members and member("byteorder") != b"little":
+            raise TorchArchiveError("big-endian archives are not supported")
+        views = select(unpickler(io.BytesIO(member("data.pkl"))).load())
+        return _materialise(
+            views, lambda storage: member(f"data/{storage.key}", _bytes(storage)), length
+        )
+
+
+def _is_plain(info: zipfile.ZipInfo, size: int | None, length: int) -> bool:
+    """Whether a member is not compressed, of this size (None: any) and no larger than the file."""
+    return (
+        info.compress_type == zipfile.ZIP_STORED
+        and info.file_size == info.compress_size <= length
+        and size in (None, info.file_size)
+    )
 
 
 def _read_stream(
@@ -131,83 +124,41 @@ def _read_stream(
         raise TorchArchiveError("big-endian archives are not supported")
     loaded = unpickler(file)
     views = select(loaded.load())
+    keys = Unpickler(file).load()
+    length = _length(file)
     payloads: dict[str, bytes] = {}
-    for key in Unpickler(file).load():
+    for key in keys:
         (size,) = struct.unpack("<q", file.read(8))
-        storage = loaded.storages.get(key)
+        storage = loaded.storages.get(key) if type(key) is str else None
         if storage is None or size != storage.size:
-            raise TorchArchiveError(f"storage {key!r} is not the size that its tensors state")
-        payloads[key] = file.read(size * storage.dtype.itemsize)
-    return _materialise(views, lambda storage: payloads[storage.key])
+            raise TorchArchiveError(f"storage {said(key)} is not the size that its tensors state")
+        if _bytes(storage) > length - file.tell():
+            raise TorchArchiveError(f"the file ends within storage {said(key)}; fetch it again")
+        payloads[key] = file.read(_bytes(storage))
+    return _materialise(views, lambda storage: payloads.get(storage.key, b""), length)
 
 
-class Unpickler(pickle.Unpickler):
-    """Builds records of what the pickle describes; calls nothing that the pickle brings along."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        """Reads one pickle of the file.
-
-        Attributes:
-            storages: those that the pickle named, by key.
-        """
-        super().__init__(file)
-        self.storages: dict[str, _Storage] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda *args: View(*_view_arguments(*args))
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda data, *_: data
-        if module == "torch" and name in _STORAGES:
-            return np.dtype(_STORAGES[name])
-        raise TorchArchiveError(
-            f"its pickle names {module}.{name}, which no state dict of tensors needs; "
-            "nothing was run. Save it anew with torch.save(module.state_dict(), path)"
-        )
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, size, *view = pid
-        if (
-            kind != "storage"
-            or not isinstance(dtype, np.dtype)
-            or not isinstance(key, str)
-            or not isinstance(size, int)
-            or size < 0
-            or any(part is not None for part in view)
-        ):
-            _refuse(f"storage {pid!r}")
-        return self.storages.setdefault(key, _Storage(key, dtype, size))
+def _bytes(storage: Storage) -> int:
+    return storage.size * storage.dtype.itemsize
 
 
-def _view_arguments(
-    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
-) -> tuple[_Storage, int, tuple[int, ...], tuple[int, ...]]:
-    integers = (offset, *shape, *strides)
-    if (
-        not isinstance(storage, _Storage)
-        or len(shape) != len(strides)
-        or not all(isinstance(i, int) and i >= 0 for i in integers)
-    ):
-        _refuse(f"tensor of shape {shape!r}, strides {strides!r}, offset {offset!r}")
-    count = math.prod(shape)
-    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-    if count and (count > storage.size or last >= storage.size):
-        _refuse(f"tensor of shape {tuple(shape)} beyond its storage of {storage.size} entries")
-    return storage, offset, tuple(shape), tuple(strides)
+def _length(file: BinaryIO) -> int:
+    place = file.tell()
+    length = file.seek(0, io.SEEK_END)
+    file.seek(place)
+    return length
 
 
 def _views(loaded: Any) -> dict[str, View]:
     if not isinstance(loaded, Mapping) or not loaded:
         raise TorchArchiveError(
-            f"it holds a {type(loaded).__name__}, not a mapping of names to tensors; "
+            f"it holds a {kind(loaded)}, not a mapping of names to tensors; "
             "save it with torch.save(module.state_dict(), path)"
         )
     wrong = [
-        f"{name!r}: {type(value).__name__}"
+        f"{said(name)}: {kind(value)}"
         for name, value in loaded.items()
-        if not isinstance(name, str) or not isinstance(value, View)
+        if type(name) is not str or type(value) is not View
     ]
     if wrong:
         raise TorchArchiveError(f"it holds more than tensors: {', '.join(wrong[:8])}")
@@ -215,26 +166,95 @@ def _views(loaded: Any) -> dict[str, View]:
 
 
 def _materialise(
-    views: Mapping[str, View], payload: Callable[[_Storage], bytes]
+    views: Mapping[str, View], payload: Callable[[Storage], bytes], length: int
 ) -> dict[str, np.ndarray]:
+    """Copies of the tensors, each checked before anything is read and again where it is read.
+
+    Args:
+        views: by name.
+        payload: reads a storage.
+        length: of the file, in bytes.
+    """
+    for name, view in views.items():
+        _check(name, view)
+    _check_totals(views, length)
     buffers: dict[str, np.ndarray] = {}
     out = {}
     for name, view in views.items():
         key, dtype = view.storage.key, view.storage.dtype
         if key not in buffers:
             data = payload(view.storage)
-            if len(data) != view.storage.size * dtype.itemsize:
-                raise TorchArchiveError(f"the file ends within {name}; fetch it again")
-            buffers[key] = np.frombuffer(data, np.uint8)
-        flat = buffers[key].view(dtype)
-        if math.prod(view.shape) == 0:
-            out[name] = np.zeros(view.shape, dtype)
-            continue
-        strides = tuple(s * dtype.itemsize for s in view.strides)
-        strided = np.lib.stride_tricks.as_strided(flat[view.offset :], view.shape, strides)
-        out[name] = np.array(strided, order="C")
+            if len(data) != _bytes(view.storage):
+                raise TorchArchiveError(f"the file ends within {said(name)}; fetch it again")
+            logical = dtype.kind == "b"  # NumPy relies on its booleans' bytes being 0 or 1
+            flat = np.frombuffer(data, np.uint8 if logical else dtype)
+            buffers[key] = flat != 0 if logical else flat
+        out[name] = _placed(name, view, buffers[key])
     return out
 
 
-def _refuse(what: str) -> NoReturn:
-    raise TorchArchiveError(f"it describes an impossible {what}")
+def _placed(name: str, view: View, flat: np.ndarray) -> np.ndarray:
+    """A copy of the view of these entries. NumPy checks its bounds too, unlike ``as_strided``."""
+    if flat.size != view.storage.size:
+        raise TorchArchiveError(f"tensor {said(name)} has a storage of another size than it states")
+    _check(name, view)
+    if math.prod(view.shape) == 0:
+        return np.zeros(view.shape, flat.dtype)
+    item = flat.dtype.itemsize
+    strides = tuple(s * item for s in view.strides)
+    try:
+        seen = np.ndarray(view.shape, flat.dtype, flat, view.offset * item, strides)
+    except (ValueError, TypeError) as error:
+        raise TorchArchiveError(f"tensor {said(name)} does not fit its storage: {error}") from error
+    return np.array(seen, order="C")
+
+
+def _check(name: str, view: View) -> None:
+    """Raises TorchArchiveError, with the name, unless each element lies within the storage."""
+    fault = _fault(view)
+    if fault:
+        place = said(*view[1:])
+        raise TorchArchiveError(
+            f"tensor {said(name)}, of offset, shape and strides {place}, {fault}"
+        )
+
+
+def _fault(view: View) -> str | None:
+    storage, offset, shape, strides = view
+    if (
+        type(storage) is not Storage
+        or type(shape) is not tuple
+        or type(strides) is not tuple
+        or not len(shape) == len(strides) <= _MOST_AXES
+        or not all(type(i) is int and 0 <= i < LARGEST_INDEX for i in (offset, *shape, *strides))
+        or math.prod(n for n in shape if n) >= LARGEST_INDEX
+    ):
+        return "is none"
+    count = math.prod(shape)
+    if count > storage.size:
+        return (
+            f"has {count} elements and its storage {storage.size}; "
+            "save tensor.contiguous() if it is an expanded one"
+        )
+    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if count and last >= storage.size:
+        return f"reaches beyond its storage of {storage.size}"
+    return None
+
+
+def _check_totals(views: Mapping[str, View], length: int) -> None:
+    """Members of a zip archive may overlap, and tensors too: neither may fill the memory."""
+    storages = {view.storage.key: _bytes(view.storage) for view in views.values()}
+    if sum(storages.values()) > length:
+        raise TorchArchiveError(
+            f"its tensors' storages have {sum(storages.values())} bytes and the file {length}; "
+            f"{said(next(iter(views)))} is the first of them. Fetch it again"
+        )
+    total = 0
+    for name, view in views.items():
+        total += math.prod(view.shape) * view.storage.dtype.itemsize
+        if total > _MOST_COPIES * length:
+            raise TorchArchiveError(
+                f"its tensors up to {said(name)} share storages, and copies of them would take "
+                f"more than {_MOST_COPIES} times the file's {length} bytes"
+            )

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from linearize.models import torch_archive
-from linearize.models.torch_archive import TorchArchiveError
+from linearize.models.torch_pickle import TENSOR, Shell, TorchArchiveError, Unpickler, View, Word
 
 _NEEDED = {
-    "builtins": {"set", "frozenset", "slice", "range", "complex", "bytearray", "object", "getattr"},
+    "builtins": {"set", "frozenset", "slice", "range", "complex", "bytearray", "object", "getattr"}
+    | {"dict", "list"},
     "collections": {"defaultdict", "deque", "Counter"},
     "functools": {"partial"},
     "pathlib": {"Path", "PosixPath", "WindowsPath", "PurePosixPath"},
@@ -29,49 +30,32 @@ _NEEDED = {
     "types": {"SimpleNamespace"},
 }
 """Words of the standard library that whole modules do use; they become shells like all others."""
+_LONGEST_NAME = 1000
+"""Characters. A pickle can hold a long name once and nest it many times."""
 
 
-class Shell:
-    """Stands for an object of a class that is not looked for: it keeps its state and does nothing.
-
-    Attributes:
-        state: what the pickle put into it: a mapping of attributes, as a rule.
-    """
-
-    state: Any = None
-
-    def __new__(cls, *_: Any, **__: Any) -> "Shell":
-        """Whatever the arguments are, they are not looked at."""
-        return object.__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-    def __setstate__(self, state: Any) -> None:
-        """Keep the state as it is."""
-        self.state = state
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Entries of what was a mapping are of no use here."""
-
-    def append(self, value: Any) -> None:
-        """Entries of what was a list are of no use here."""
-
-    def extend(self, values: Any) -> None:
-        """Likewise."""
-
-    add = append
-    __hash__ = object.__hash__
+def _of_type(function: Any, _: Any, arguments: Any, *__: Any) -> View:
+    """Tensors of a subclass; what that adds is not looked at."""
+    if function != TENSOR or type(arguments) is not tuple:
+        raise TorchArchiveError("its pickle builds a tensor in an unknown way; nothing was run")
+    return TENSOR.call(*arguments)
 
 
-class _Unpickler(torch_archive.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+_WORDS = {
+    word.name: word
+    for word in (
+        Word("torch._utils._rebuild_parameter_with_state", lambda data, *_: data),
+        Word("torch._tensor._rebuild_from_type_v2", _of_type),
+    )
+}
+
+
+class _Unpickler(Unpickler):
+    def find_class(self, module: str, name: str) -> Word:
         # protocols up to 2, torch's among them, call the standard library as Python 2 did
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-        if (module, name) == ("torch._utils", "_rebuild_parameter_with_state"):
-            return lambda data, *_: data
-        if (module, name) == ("torch._tensor", "_rebuild_from_type_v2"):
-            return lambda function, _, arguments, __: function(*arguments)
+        if f"{module}.{name}" in _WORDS:
+            return _WORDS[f"{module}.{name}"]
         try:
             return super().find_class(module, name)
         except TorchArchiveError:
@@ -81,11 +65,13 @@ class _Unpickler(torch_archive.Unpickler):
                 root in sys.stdlib_module_names and name not in _NEEDED.get(module, ())
             ):
                 raise
-            return type(name.rpartition(".")[2], (Shell,), {})
+            return Word(f"{module}.{name}", lambda *_: Shell(name))
 
     def persistent_load(self, pid: Any) -> Any:
         # the stream format names a class together with its source, which is not looked at
-        return pid[1] if pid[0] == "module" else super().persistent_load(pid)
+        if type(pid) is tuple and len(pid) == 4 and type(pid[0]) is str and pid[0] == "module":
+            return pid[1]
+        return super().persistent_load(pid)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -107,23 +93,29 @@ def is_torch(path: Path) -> bool:
     return zipfile.is_zipfile(path)
 
 
-def _tensors(loaded: Any) -> dict[str, Any]:
-    found = dict(_walk(loaded, "", set()))
+def _tensors(loaded: Any) -> dict[str, View]:
+    found = dict(_walk(loaded, (), set()))
     if not found:
+        held = loaded.name if isinstance(loaded, Shell) else type(loaded).__name__
         raise TorchArchiveError(
-            f"it holds a {type(loaded).__name__} without tensors; save the module or its state dict"
+            f"it holds a {held} without tensors; save the module or its state dict"
         )
     return found
 
 
-def _walk(value: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+def _walk(value: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, View]]:
     """Tensors with dotted names; torch's own three dictionaries leave no trace in a name."""
-    if isinstance(value, torch_archive.View):
-        yield prefix, value
+    if isinstance(value, View):
+        if sum(map(len, path)) > _LONGEST_NAME:
+            name = ".".join(part[:20] for part in path[:8])
+            raise TorchArchiveError(
+                f"the name of tensor {name!r}... has more than {_LONGEST_NAME} characters"
+            )
+        yield ".".join(path), value
         return
     if isinstance(value, Shell):
         value = value.state
-        if isinstance(value, tuple) and value and isinstance(value[0], Mapping):
+        if type(value) is tuple and value and isinstance(value[0], Mapping):
             value = value[0]
     if not isinstance(value, Mapping) or id(value) in seen:
         return
@@ -132,4 +124,4 @@ def _walk(value: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     inner = [pair for key in own for pair in value[key].items()] if own else value.items()
     for key, item in inner:
         if isinstance(key, str):
-            yield from _walk(item, f"{prefix}.{key}" if prefix else key, seen)
+            yield from _walk(item, (*path, key), seen)
