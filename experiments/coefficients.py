@@ -4,20 +4,26 @@
 
 Where the regime is affine, Newton steps on one pass's terms find the coefficients of least
 cross-entropy on validation data. The heads' cosine normalisation makes the problem non-convex, so
-it is solved twice: through the *affine* head with the same prototypes, which is convex and predicts
+it is solved twice: through an *affine* head with the same prototypes, which is convex and predicts
 the same classes, to the global optimum with its certificate; and through the *true* head, from
 several starts. Both are measured on test data with the true head, beside the papers' protocol: one
 α for all, chosen on a grid by normalized accuracy.
+
+The affine head of prototypes divides by one norm, their examples' mean. That of class names, CLIP's
+text head, divides each example by its own norm at θ0, ``scale · (f0 + Σ α Jτ) / ‖f0‖ · w``: its
+logits are the true ones where all α are 0.
 """
 
 import dataclasses
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
@@ -26,16 +32,20 @@ from experiments import claims, protocol, running, vectors
 from experiments.compare import addition, singles
 from experiments.protocol import Evaluator, Setting
 from experiments.records import Record, about, recorded
-from linearize import edit, evaluate, io, tree
+from linearize import edit, evaluate, io, models, tree
 from linearize.config import CoefficientsConfig
 from linearize.data import Task
 from linearize.evaluate import AffineOutputs
 from linearize.models.heads import Head
+from linearize.models.layers import shape_only
+from linearize.task_vector import TaskVector
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("validation", "test")
 OUTSIDE = "outside the blocks"
+_SHORTEST = 1e-6
+"""Norm by which features of zero are divided, as by :func:`linearize.models.heads.normalize`."""
 
 
 def run(config: CoefficientsConfig, run_dir: Path, preset: str = "custom") -> Path:
@@ -58,21 +68,59 @@ def measure(
 
 
 def parts(config: CoefficientsConfig) -> dict[str, str]:
-    """Patterns of the parameters' names by part: groups of consecutive blocks, and the rest."""
+    """Patterns of the parameters' names by part: groups of consecutive blocks, and the rest.
+
+    Names are those of the unrolled model, whether blocks are stacked or not; a part in which
+    nothing is trainable is left out.
+    """
     if not config.parts:
         return {}
     model = protocol.backbone(config.model, config.seeds[0])
-    groups = [list(g) for g in np.array_split(model.blocks, min(config.parts, len(model.blocks)))]
-    inside = "|".join(f"^{re.escape(block)}/" for block in model.blocks)
+    blocks = block_names(model)
+    groups = [list(g) for g in np.array_split(blocks, min(config.parts, len(blocks)))]
+    inside = "|".join(f"^{re.escape(block)}/" for block in blocks)
     found = {
         (group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"): "|".join(
             f"^{re.escape(block)}/" for block in group
         )
         for group in groups
-    }
-    names = tree.select(model.params, config.trainable)
-    rest = f"^(?!{inside})"
-    return found | ({OUTSIDE: rest} if any(re.search(rest, name) for name in names) else {})
+    } | {OUTSIDE: f"^(?!{inside})"}
+    leaves = tree.flatten(model.params)
+    trainable = {n: leaves[n] for n in tree.select(leaves, config.trainable)}
+    names = [n for name, leaf in trainable.items() for n in unrolled(name, leaf)]
+    return {part: p for part, p in found.items() if any(re.search(p, n) for n in names)}
+
+
+def block_names(model: models.Backbone) -> tuple[str, ...]:
+    """The blocks from input to output, as the unrolled model calls them."""
+    if model.blocks != ("blocks",):
+        return model.blocks
+    depth = len(jax.tree.leaves(model.params["blocks"])[0])
+    return tuple(f"block_{i}" for i in range(depth))
+
+
+def unrolled(name: str, leaf: Any) -> list[str]:
+    """A leaf's name in the unrolled model; of stacked blocks' leaf, a name for each row.
+
+    >>> unrolled("blocks/norm/bias", np.zeros((2, 8))), unrolled("norm/bias", np.zeros(8))
+    (['block_0/norm/bias', 'block_1/norm/bias'], ['norm/bias'])
+    """
+    return list(models.unstack({name: shape_only(leaf)}))
+
+
+def restrict(tau: TaskVector, pattern: str) -> TaskVector:
+    """The vector where a pattern finds the unrolled model's names, zero elsewhere.
+
+    Leaves without such a name are left out; of stacked blocks' leaves, other blocks' rows are zero.
+    """
+    delta = {}
+    for name, leaf in tau.delta.items():
+        rows = np.array([bool(re.search(pattern, n)) for n in unrolled(name, leaf)])
+        if rows.all():
+            delta[name] = leaf
+        elif rows.any():
+            delta[name] = jnp.where(rows.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
+    return dataclasses.replace(tau, delta=delta)
 
 
 def fitted(config: CoefficientsConfig, evaluator: Evaluator) -> Record:
@@ -115,8 +163,10 @@ class Problem:
     terms: Mapping[str, list[AffineOutputs]]
     """By split, of each task: directions are parts within tasks."""
     labels: Mapping[str, list[np.ndarray]]
-    heads: Mapping[str, list[Head]]
+    heads: Mapping[str, Sequence[Head]]
     """``true`` ones, and their ``affine`` variants."""
+    fitted: Mapping[str, Sequence[AffineOutputs]]
+    """What either kind of heads reads of validation data; the affine ones may have it scaled."""
 
     @classmethod
     def of(
@@ -127,18 +177,20 @@ class Problem:
         along = [evaluator]
         if groups:
             restricted = (
-                {name: tau.select(pattern) for name, tau in evaluator.taus.items()}
+                {name: restrict(tau, pattern) for name, tau in evaluator.taus.items()}
                 for pattern in groups.values()
             )
             along = [vectors.evaluator(setting, evaluator.regime, taus) for taus in restricted]
         terms = {s: [directions(along, task, s) for task in setting.names] for s in SPLITS}
         labels = {s: [setting.split(t, s).labels for t in setting.names] for s in SPLITS}
         true = [setting.padded[task] for task in setting.names]
-        return cls(terms, labels, {"true": true, "affine": affine_heads(config, setting)})
+        read, affine = SURROGATES[config.head.kind](config, setting, terms["validation"])
+        heads = {"true": true, "affine": affine}
+        return cls(terms, labels, heads, {"true": terms["validation"], "affine": read})
 
     def fit(self, head: str, basis: np.ndarray, l2: float, start: np.ndarray) -> edit.Optimum:
         """The best coefficients on validation data, in the span of a basis."""
-        tied = [each.along(basis) for each in self.terms["validation"]]
+        tied = [each.along(basis) for each in self.fitted[head]]
         return edit.optimal_coefficients(
             tied, self.labels["validation"], self.heads[head], l2=l2, start=start
         )
@@ -169,6 +221,20 @@ def directions(evaluators: Sequence[Evaluator], task: str, split: str) -> Affine
     return AffineOutputs(found[0].f0, jvps.reshape(-1, *jvps.shape[2:]))
 
 
+Surrogate = Callable[
+    [CoefficientsConfig, Setting, Sequence[AffineOutputs]],
+    tuple[Sequence[AffineOutputs], list[Head]],
+]
+"""Of the tasks' terms: the terms that affine heads read, and these heads."""
+
+
+def rebuilt(
+    config: CoefficientsConfig, setting: Setting, terms: Sequence[AffineOutputs]
+) -> tuple[Sequence[AffineOutputs], list[Head]]:
+    """The terms as they are, and heads made anew without normalisation."""
+    return terms, affine_heads(config, setting)
+
+
 def affine_heads(config: CoefficientsConfig, setting: Setting) -> list[Head]:
     """Each task's head without normalisation: the same prototypes, and the same predictions."""
     plain = dataclasses.replace(config.head, normalize=False)
@@ -178,6 +244,38 @@ def affine_heads(config: CoefficientsConfig, setting: Setting) -> list[Head]:
         protocol.make_head(whole, model, setting.tasks[name], setting.seed)
         for name in setting.names
     ]
+
+
+def frozen(
+    config: CoefficientsConfig, setting: Setting, terms: Sequence[AffineOutputs]
+) -> tuple[Sequence[AffineOutputs], list[Head]]:
+    """Terms divided by each example's norm at θ0, and the same heads reading them as they are."""
+    heads = [setting.heads[name] for name in setting.names]
+    read = [frozen_norms(each, head) for each, head in zip(terms, heads, strict=True)]
+    return read, [dataclasses.replace(head, normalize=False) for head in heads]
+
+
+def frozen_norms(terms: AffineOutputs, head: Head) -> AffineOutputs:
+    """Terms whose features at θ0 have norm 1 about a head's center c.
+
+    ``c + (f0 − c) / n`` and ``Jτ / n`` with ``n = ‖f0 − c‖``, one for each example. The head
+    without normalisation gives of them logits that are affine in the coefficients, equal the
+    normalising head's where these are 0, and, without a bias, rank the classes alike everywhere.
+
+    >>> head = models.zero_shot_head([jnp.eye(2)[:1], jnp.eye(2)[1:]], 0.0)
+    >>> terms = AffineOutputs(np.array([[3.0, 4.0]]), np.array([[[5.0, 0.0]]]))
+    >>> found = frozen_norms(terms, head)
+    >>> found.f0.tolist(), found.jvps.tolist()
+    ([[0.6, 0.8]], [[[1.0, 0.0]]])
+    """
+    center = np.asarray(head.center)
+    z, jvps = np.asarray(terms.f0) - center, np.asarray(terms.jvps)
+    n = np.maximum(np.linalg.norm(z, axis=1, keepdims=True), _SHORTEST)
+    return AffineOutputs(center + z / n, jvps / n)
+
+
+SURROGATES: Mapping[str, Surrogate] = {"text": frozen, "prototype": rebuilt, "probe": rebuilt}
+"""What stands in for normalisation where logits must be affine, by the kind of head."""
 
 
 def describe(config: CoefficientsConfig, preset: str) -> Record:

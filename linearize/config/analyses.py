@@ -60,10 +60,12 @@ class CoefficientsConfig(AnalysisConfig):
 
     regimes: tuple[Regime, ...] = ("posthoc", "linear")
     parts: int = 3
-    """Groups of consecutive blocks that have coefficients of their own; what lies outside the
-    blocks is one more part. 0 leaves the parts out."""
+    """Groups of consecutive blocks that have coefficients of their own: with as many parts as
+    blocks, or more, one block each. What lies outside the blocks is one more part. 0 leaves the
+    parts out."""
     split: tuple[Regime, ...] = ("linear",)
-    """Regimes in which coefficients by part are fitted; each part costs 1 + 2T partial passes."""
+    """Regimes in which coefficients by part are fitted; each part costs 1 + 2T passes, partial
+    ones unless ``model.scan`` stacks the blocks."""
     l2: float = 0.0
     """Weight of a penalty (l2 / 2) ‖α‖² on the coefficients."""
     starts: int = 3

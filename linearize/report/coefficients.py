@@ -38,6 +38,8 @@ KINDS = {
     "task and part": "Per task and part",
 }
 """Which coefficients are free, in the order shown."""
+AFFINE = {"text": "a head that divides each example by its own norm at θ0"}
+"""What the affine head is, by the kind of the true one; elsewhere one without normalisation."""
 HEADS = {"affine": "affine, global", "true": "true, best start"}
 SPLITS = ("validation", "test")
 
@@ -121,11 +123,12 @@ def read(node: Node, run_dir: Path) -> Page:
     """
     results = Results.parse(node)
     config = node.mapping("config")
+    affine = AFFINE.get(config["head"]["kind"], "a head without normalisation")
     counts = [config.get(split) or config["data"][split] for split in SPLITS]
     lead = (
         f"Scaling coefficients of {len(results.tasks)} task vectors, {node.get('model/name')}, of "
         f"least cross-entropy on {counts[0]} validation examples a task: one for all, one for each "
-        "task, one for each part of the model. Through a head without normalisation the problem "
+        f"task, one for each part of the model. Through {affine} the problem "
         "is convex and the optimum global, with a certificate; through the true, normalising head "
         "it is the best of several starts. All are measured with the true head, on "
         f"{counts[1]} test examples a task."
