@@ -480,7 +480,14 @@ def test_runs_that_were_killed_go_on_from_their_parts(finished, results, tmp_pat
         experiment.run(given, run_dir, "debug")
         again = json.loads((run_dir / "results.json").read_text())
         assert again == results[name]
+        (run_dir / "results.json").unlink()
         (run_dir / "seed_0" / "record.json").unlink()
+        experiment.run(given, run_dir, "debug")
+        pieced = json.loads((run_dir / "results.json").read_text())
+        regimes = given.regimes
+        assert {r: pieced[r] for r in regimes} == {r: again[r] for r in regimes}
+        (run_dir / "seed_0" / "record.json").unlink()
+        shutil.rmtree(run_dir / "seed_0" / "parts")
         with pytest.raises(RepeatedError):
             experiment.run(given, run_dir, "debug")
 
