@@ -305,8 +305,8 @@ def clip_debug() -> CompareConfig:
 
     A rehearsal, whose numbers say nothing of CLIP. Seed 0, test accuracy in %, mean over the tasks:
     pre-trained 12.5; single task 100.0 (non-linear), 87.8 (post-hoc), 96.9 (linear); all three
-    added 47.2, 42.5, 48.1. The control task, ImageNet's 1,000 classes, is at chance. Measured: 2 min
-    43 s, of a clean clone.
+    added 47.2, 42.5, 48.1. The control task, ImageNet's 1,000 classes, is at chance. Measured:
+    2 min 43 s, of a clean clone.
     """
     recipe = TrainConfig(
         optim=OptimConfig(lr=1e-3, weight_decay=0.1, decay="theta", warmup=10, clip=1.0),
