@@ -1,17 +1,19 @@
 """Presets of ``experiments.learning_rate`` and ``experiments.trajectory``."""
 
 import dataclasses
-from collections.abc import Callable
+from typing import Any
 
 from configs import analyses, compare
 from linearize.config import CompareConfig, LearningRateConfig, TrajectoryConfig
 
 
+def _without_maps(whole: CompareConfig, **options: Any) -> CompareConfig:
+    return dataclasses.replace(whole, map=dataclasses.replace(whole.map, pairs=()), **options)
+
+
 def _demo() -> CompareConfig:
     """The demo's four tasks, three seeds, no maps."""
-    whole = compare.demo()
-    maps = dataclasses.replace(whole.map, pairs=())
-    return dataclasses.replace(whole, map=maps, seeds=(0, 1, 2))
+    return _without_maps(compare.demo(), seeds=(0, 1, 2))
 
 
 def _small() -> CompareConfig:
@@ -64,11 +66,9 @@ RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
 """About the papers' 1e-5."""
 
 
-def _paper(whole: Callable[[], CompareConfig]) -> CompareConfig:
-    """2,000 steps a task, no maps and no baselines."""
-    config = whole()
-    maps = dataclasses.replace(config.map, pairs=())
-    return dataclasses.replace(config, map=maps, baselines=(), epochs={})
+def _paper() -> CompareConfig:
+    """The papers' eight tasks with ViT-B/32, 2,000 steps each, no maps and no baselines."""
+    return _without_maps(compare.vit_b32(), baselines=(), epochs={})
 
 
 def learning_rate_paper() -> LearningRateConfig:
@@ -80,7 +80,7 @@ def learning_rate_paper() -> LearningRateConfig:
     Not run yet. Ten times the fine-tuning of one regime: counted from ``experiments.budget``, 730
     PFLOP a seed, 31 minutes at 40 % of an H100's peak, and 2.3 hours of decoding with 16 workers.
     """
-    return LearningRateConfig(_paper(compare.vit_b32), nonlinear=RATES, linear=RATES)
+    return LearningRateConfig(_paper(), nonlinear=RATES, linear=RATES)
 
 
 def trajectory_paper() -> TrajectoryConfig:
@@ -91,4 +91,4 @@ def trajectory_paper() -> TrajectoryConfig:
 
     Not run yet. Fine-tuning costs what it does in ``experiments.compare vit_b32``.
     """
-    return TrajectoryConfig(_paper(compare.vit_b32), steps=(250, 500, 1000, 1500))
+    return TrajectoryConfig(_paper(), steps=(250, 500, 1000, 1500))

@@ -67,7 +67,7 @@ def measure(run_dir: Path, config: AnalogiesConfig, tasks: Mapping[str, Task], s
             for style in (source, target)
             for half in (0, 1)
         }
-        setting = populations.prepare(config.setting, seed, [tasks[source]], four)
+        setting = populations.prepare(config.setting, seed, tasks[source], four)
         for half in (0, 1):
             roles = {
                 "a": f"{source}_{1 - half}",

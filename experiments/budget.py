@@ -40,8 +40,6 @@ TOKENS = 24
 DECODED = 160
 """Images a second that a core decodes and crops for training: JPEG, 500 by 375 pixels, as measured
 on an AMD EPYC. Small images, such as SVHN's, take less."""
-TRAINING = ("nonlinear fine-tuning", "linear fine-tuning", "gradient ascent")
-"""Parts that read images as files, in every epoch anew."""
 Regime = Literal["nonlinear", "linear"]
 
 
@@ -52,6 +50,8 @@ class Part:
     name: str
     passes: float
     flops: float
+    decodes: bool = False
+    """Whether images are read as files, in every epoch anew."""
 
     @property
     def total(self) -> float:
@@ -208,18 +208,20 @@ def parts(config: CompareConfig) -> list[Part]:
             recipe.steps * recipe.batch_size if p is None else p * n
             for p, n in zip(passes, train, strict=True)
         )
-        found.append(Part(f"{regime} fine-tuning", examples, step_flops(config, regime)))
+        found.append(Part(f"{regime} fine-tuning", examples, step_flops(config, regime), True))
     whole = validation.sum() + test.sum()
     swept = alphas * (validation.sum() + (test.sum() if config.edit.sweep_test else 0))
     negated = alphas * (validation.sum() + len(names) * control) + test.sum()
-    found.append(Part("non-linear: single tasks, addition", whole + swept, forward))
-    found.append(Part("non-linear: negation", negated + len(names) * control_test, forward))
+    edits = [
+        Part("non-linear: single tasks, addition", whole + swept, forward),
+        Part("non-linear: negation", negated + len(names) * control_test, forward),
+    ]
+    found += edits
     if "gradient_ascent" in config.baselines:
         climbing = next(part for part in found if part.name == "nonlinear fine-tuning")
         found.append(dataclasses.replace(climbing, name="gradient ascent"))
     if "random" in config.baselines:
-        edits = whole + swept + negated + len(names) * control_test
-        found.append(Part("random vectors", edits, forward))
+        found.append(Part("random vectors", sum(part.passes for part in edits), forward))
     spread = config.map.points**2 * config.map.n_eval
     found.append(Part("non-linear: maps", 2 * len(config.map.pairs) * spread, forward))
     outputs = 2 * (whole + control + control_test)  # post-hoc and linear
@@ -253,7 +255,7 @@ def main(preset: str = "vit_b32", utilisation: float = 0.4, compiled: bool = Fal
     table.add_row("all", "", "", f"{total / 1e15:,.1f}", f"{total / rate / 60:,.1f}")
     console.print(table)
     regimes: tuple[Regime, ...] = ("nonlinear", "linear")
-    drawn = sum(part.passes for part in found if part.name in TRAINING)
+    drawn = sum(part.passes for part in found if part.decodes)
     minutes = drawn / DECODED / config.data.workers / 60
     console.print(
         f"training decodes {drawn / 1e6:.1f} M images: {minutes:.0f} minutes at {DECODED} a second "

@@ -47,7 +47,7 @@ def king(
         for recipe in (config.setting.nonlinear, config.setting.linear)
     )
     compare = dataclasses.replace(config.setting, nonlinear=nonlinear, linear=linear)
-    setting = populations.prepare(compare, seed, styles, groups)
+    setting = populations.prepare(compare, seed, whole, groups, parts=styles)
     record: Record = {}
     for regime in config.regimes:
         vectors = {

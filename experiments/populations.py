@@ -58,22 +58,26 @@ def joined(tasks: Sequence[Task]) -> Task:
 
 
 def prepare(
-    config: CompareConfig, seed: int, head: Sequence[Task], populations: Mapping[str, Population]
+    config: CompareConfig,
+    seed: int,
+    head: Task,
+    populations: Mapping[str, Population],
+    parts: Sequence[Task] = (),
 ) -> Setting:
     """A setting whose tasks are populations, which share one head.
 
     Args:
         config: the whole tasks' setting.
         seed: of the head, and of all that follows.
-        head: tasks whose classes, one task's after the other's, the head knows: by their training
-            examples at θ0, or by their names in sentences of each task's own.
+        head: the task whose classes the head knows: by training examples at θ0, or by their names.
         populations: the tasks of the setting.
+        parts: the tasks that ``head`` was :func:`joined` of, whose own sentences name its classes.
     """
     model = protocol.backbone(config.model, seed)
-    if config.head.kind == "text":
-        made = join_heads([protocol.make_head(config, model, task, seed) for task in head])
+    if parts and config.head.kind == "text":
+        made = join_heads([protocol.make_head(config, model, task, seed) for task in parts])
     else:
-        made = protocol.make_head(config, model, head[0] if len(head) == 1 else joined(head), seed)
+        made = protocol.make_head(config, model, head, seed)
     names = tuple(populations)
     data = dataclasses.replace(config.data, tasks=names)
     config = dataclasses.replace(

@@ -53,7 +53,7 @@ def setting(tasks):
         name: populations.of(tasks[style], DEBUG.halves[half])
         for style, half, name in ((SOURCE, 0, A), (TARGET, 0, B), (SOURCE, 1, C), (TARGET, 1, D))
     }
-    return populations.prepare(DEBUG.setting, 0, [tasks[SOURCE]], four)
+    return populations.prepare(DEBUG.setting, 0, tasks[SOURCE], four)
 
 
 def accuracy(setting, f, tau, name, split="test"):
@@ -134,7 +134,7 @@ def test_text_heads_of_two_styles_stand_side_by_side(tasks, monkeypatch):
     config = dataclasses.replace(DEBUG.setting, model=model, head=HeadConfig(kind="text"))
     whole = populations.joined(styles)
     group = {role: populations.of(whole, [c]) for role, c in (("queen", 3), ("king", 12))}
-    head = populations.prepare(config, 0, styles, group).heads["king"]
+    head = populations.prepare(config, 0, whole, group, parts=styles).heads["king"]
     np.testing.assert_array_equal(head.kernel[0], [0.0] * 9 + [1.0] * 9)
 
 

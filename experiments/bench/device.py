@@ -16,11 +16,10 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from configs import COMPARE
 from experiments import budget
 from experiments.bench import against_torch, peaks
 from experiments.bench.measure import Row
-from experiments.bench.policies import BATCH, PRESETS, REGIMES, ROOM
+from experiments.bench.policies import BATCH, PRESETS, REGIMES, ROOM, of_step
 from experiments.bench.problem import FULL, Size, Step, problem, train_step
 from linearize.config import CompareConfig
 
@@ -55,12 +54,8 @@ class Job:
 
     def config(self) -> CompareConfig:
         """The preset at this dtype and batch."""
-        config = COMPARE[self.preset]()
-        model = dataclasses.replace(config.model, dtype=self.dtype, blocks=self.blocks)
-        recipe = dataclasses.replace(
-            getattr(config, self.regime), batch_size=self.batch, accumulate=1
-        )
-        return dataclasses.replace(config, model=model, nonlinear=recipe, linear=recipe)
+        changed = {"dtype": self.dtype, "blocks": self.blocks}
+        return of_step(self.preset, self.regime, self.batch, **changed)
 
     def step(self) -> Step:
         """The library's step, as the preset's recipe compiles it, at random weights."""

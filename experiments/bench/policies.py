@@ -1,16 +1,17 @@
 """What a training step of the papers' image encoders costs under each remat policy; none is run."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from configs import COMPARE
+from configs.compare import PAPERS
 from experiments import budget
 from experiments.bench.measure import Row
 from experiments.bench.problem import FULL, Size
 from linearize.config import CompareConfig
 
 CASE = "clip_policies"
-PRESETS = ("vit_b32", "vit_b16", "vit_l14")
+PRESETS = tuple(PAPERS)
 BATCH = 128
 ROOM = 80.0
 """GB of the accelerator that the presets are written for."""
@@ -24,22 +25,24 @@ def rows(size: Size) -> list[Row]:
     presets = PRESETS if whole else PRESETS[:1]
     out = []
     for preset in presets:
-        config = COMPARE[preset]()
+        own = COMPARE[preset]().model.remat
         for policy in POLICIES if whole else POLICIES[:1]:
-            model = dataclasses.replace(
-                config.model, remat=policy, blocks=None if whole else size.blocks
-            )
-            changed = dataclasses.replace(config, model=model)
             for regime in REGIMES:
-                out += _of_step(preset, changed, regime, chosen=policy == config.model.remat)
+                blocks = None if whole else size.blocks
+                config = of_step(preset, regime, BATCH, remat=policy, blocks=blocks)
+                out += _rows(preset, config, regime, chosen=policy == own)
     return out
 
 
-def _of_step(
-    preset: str, config: CompareConfig, regime: budget.Regime, *, chosen: bool
-) -> list[Row]:
-    recipe = dataclasses.replace(getattr(config, regime), batch_size=BATCH, accumulate=1)
-    config = dataclasses.replace(config, nonlinear=recipe, linear=recipe)
+def of_step(preset: str, regime: budget.Regime, batch: int, **model: Any) -> CompareConfig:
+    """A preset with one regime's steps of so many examples, and its model changed."""
+    config = COMPARE[preset]()
+    recipe = dataclasses.replace(getattr(config, regime), batch_size=batch, accumulate=1)
+    changed = dataclasses.replace(config.model, **model)
+    return dataclasses.replace(config, model=changed, nonlinear=recipe, linear=recipe)
+
+
+def _rows(preset: str, config: CompareConfig, regime: budget.Regime, *, chosen: bool) -> list[Row]:
     held, temporary = budget.compiled_bytes(config, regime)
     forward = budget.forward_flops(config)
     what = f"{preset}, {regime}, remat={config.model.remat!r}"

@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from linearize.models import torch_archive
-from linearize.models.torch_pickle import TENSOR, Shell, TorchArchiveError, Unpickler, View, Word
+from linearize.models.torch_pickle import (
+    TENSOR,
+    Shell,
+    TorchArchiveError,
+    Unpickler,
+    View,
+    Word,
+    kind,
+)
 
 _NEEDED = {
     "builtins": {"set", "frozenset", "slice", "range", "complex", "bytearray", "object", "getattr"}
@@ -96,9 +104,8 @@ def is_torch(path: Path) -> bool:
 def _tensors(loaded: Any) -> dict[str, View]:
     found = dict(_walk(loaded, (), set()))
     if not found:
-        held = loaded.name if isinstance(loaded, Shell) else type(loaded).__name__
         raise TorchArchiveError(
-            f"it holds a {held} without tensors; save the module or its state dict"
+            f"it holds a {kind(loaded)} without tensors; save the module or its state dict"
         )
     return found
 
