@@ -21,6 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.optimize import minimize
 
+from linearize.compiled import jit
 from linearize.evaluate import AffineOutputs, Readout, as_readout
 from linearize.evaluate.grid import check_labels
 from linearize.evaluate.readout import affine_logits
@@ -240,7 +241,7 @@ def _any(
     return derivatives, float("inf")
 
 
-@jax.jit
+@jit
 def _derivatives(
     readout: jax.tree_util.Partial, terms: AffineOutputs, labels: Array, alphas: Array
 ) -> tuple[Array, Array, Array]:
