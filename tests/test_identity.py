@@ -23,7 +23,7 @@ def scaled(factor, x):
 
 
 def ruled(slope):
-    """x ↦ x with a derivative of one's own."""
+    """The identity, with a derivative of one's own."""
 
     @jax.custom_jvp
     def f(x):
@@ -180,7 +180,7 @@ def test_a_stated_fingerprint_is_taken_at_its_word():
     f.fingerprint = "f, 1"
     assert identity.of(f, X) == "f, 1"
     f.fingerprint = ""
-    with pytest.raises(UnidentifiedError, match="fingerprint of .* is ''"):
+    with pytest.raises(UnidentifiedError, match=r"fingerprint of .* is ''"):
         identity.of(f, X)
 
 

@@ -69,7 +69,7 @@ def test_a_callback_is_refused_with_the_remedy(problem, run_dir):
         weights = jax.pure_callback(lambda y: np.ones(y.shape, np.float32), like, batch["labels"])
         return weights * cross_entropy(outputs, batch["labels"])
 
-    with pytest.raises(UnidentifiedError, match="loss cannot be told.*`fingerprint`.*run_dir out"):
+    with pytest.raises(UnidentifiedError, match=r"loss cannot be told.*`fingerprint`.*run_dir out"):
         short(problem, run_dir, loss=loss)
     assert not run_dir.exists()
     loss.fingerprint = "weighted, 1"
@@ -194,7 +194,9 @@ def test_directories_of_the_earlier_version_are_read(problem, runs, run_dir, cap
 def test_an_own_loss_of_the_earlier_version_is_refused(problem, run_dir):
     short(problem, run_dir, loss=halved)
     earlier(run_dir, "own")
-    with pytest.raises(RunMismatchError, match="did not note which loss.*delete this one to train"):
+    with pytest.raises(
+        RunMismatchError, match=r"did not note which loss.*delete this one to train"
+    ):
         short(problem, run_dir, loss=halved)
 
 
