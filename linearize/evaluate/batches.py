@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track as rich_track
 
+from linearize import narration
 from linearize.compiled import jit
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -220,5 +221,5 @@ def _join(*parts: np.ndarray, axis: int, size: int, n: int) -> np.ndarray:
 
 
 def track(items: Sequence[_Item], progress: bool, label: str = "evaluating") -> Iterable[_Item]:
-    """The items, with a progress bar in the terminal if wanted."""
-    return rich_track(items, label, transient=True) if progress else items
+    """The items, with a progress bar in the terminal if wanted, and else with lines in the log."""
+    return rich_track(items, label, transient=True) if progress else narration.paced(items, label)
