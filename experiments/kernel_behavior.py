@@ -24,7 +24,7 @@ import linearize as lz
 from configs import KERNEL_BEHAVIOR
 from experiments import claims, protocol, running
 from experiments.records import Record, about, kept, recorded, stack
-from linearize import data, evaluate, train
+from linearize import data, evaluate, identity, train
 from linearize.config import KernelBehaviorConfig
 from linearize.data import Split, Task
 from linearize.models.heads import apply_head, few_shot, prototype_head
@@ -148,6 +148,8 @@ def logits_of(features: Apply) -> Apply:
     def f(params: Params, images: Array) -> Array:
         return apply_head(params["head"], features(params["backbone"], images))
 
+    if stated := identity.stated(features):
+        f.fingerprint = f"logits of {stated}"  # type: ignore[attr-defined]
     return f
 
 

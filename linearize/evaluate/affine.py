@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import taylor, tree
+from linearize.compiled import jit
 from linearize.evaluate.batches import gather, split_batches
 from linearize.evaluate.readout import Readout, class_scores
 from linearize.types import Apply, Array, Params, PyTree
@@ -82,7 +83,7 @@ class AffineOutputs:
         return AffineOutputs(*_project(affine_map, self))
 
 
-@jax.jit
+@jit
 def _project(affine_map: jax.tree_util.Partial, affine: AffineOutputs) -> tuple[Array, Array]:
     push = jax.vmap(lambda dz: jax.jvp(affine_map, (affine.f0,), (dz,)), out_axes=(None, 0))
     f0, jvps = push(affine.jvps)
@@ -137,7 +138,7 @@ def affine_outputs(
     return AffineOutputs(f0, jvps)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jit, static_argnums=(0, 1))
 def _affine_step(
     f: Apply,
     method: taylor.Method,
@@ -175,7 +176,7 @@ def stack(params0: Params, taus: Sequence[PyTree]) -> dict[str, Array]:
     return stacked
 
 
-@jax.jit
+@jit
 def _finite(leaf: Array) -> Array:
     return jnp.isfinite(leaf).all()
 

@@ -15,6 +15,7 @@ import numpy as np
 from rich.progress import track as rich_track
 
 from linearize import narration
+from linearize.compiled import jit
 from linearize.types import Apply, Array, Params, PyTree
 
 RESIDENT_BYTES = 2 * 1024**3
@@ -173,7 +174,7 @@ def outputs(
     return gather(partial(forward, f, params), batches, progress=progress)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def forward(f: Apply, params: Params, args: tuple[PyTree, ...]) -> PyTree:
     """``f(params, *args)``, compiled once per function and shapes."""
     return f(params, *args)
