@@ -137,8 +137,11 @@ def launch(
         build = presets.get(command.preset)
         what = "" if build is None else f": {summary(build)}"
         log.info("%s %s%s", experiment, command.preset, what)
-        seeds = ", ".join(map(str, getattr(command.config, "seeds", ())))
-        log.info("%sresults go to %s", f"seeds {seeds}; " if seeds else "", command.run_dir)
+        seeds = getattr(command.config, "seeds", ())
+        log.info(
+            "seed%s %s; results go to %s",
+            "s" if len(seeds) > 1 else "", ", ".join(map(str, seeds)) or "–", command.run_dir,
+        )  # fmt: skip
         run(command)
 
 

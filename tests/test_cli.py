@@ -152,6 +152,14 @@ def test_the_first_lines_say_what_is_going_to_be_done(monkeypatch, capsys, tmp_p
     assert second.endswith(f"seeds 3, 5; results go to {tmp_path}")
 
 
+def test_a_run_begins_without_what_its_end_needs():
+    program = "import sys, experiments.compare; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    loaded = found.stdout.decode().split()
+    assert "jax" in loaded
+    assert not {"matplotlib", "scipy.stats", "pandas", "tensorflow"} & set(loaded)
+
+
 def test_help_shows_the_notebook(capsys):
     with pytest.raises(SystemExit):
         cli.parse("toy", TOYS, ["--help"])
