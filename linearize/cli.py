@@ -94,13 +94,16 @@ def parse(
     name, *rest = words
     default = _preset(name, presets, usage)
     run_dir, rest = _run_dir(rest, Path("runs") / experiment / Path(name).stem)
+    if name in presets and {"-h", "--help"} & set(rest):
+        # as it stands: tyro would run its tables together
+        print(f"{notebook(presets[name])}\n\nResults go to {run_dir} (--run-dir DIR).\n")
     try:
         config = tyro.cli(
             type(default),
             default=default,
             args=rest,
             prog=f"{program} {name}",
-            description=notebook(presets[name]) if name in presets else f"The run of {name}.",
+            description="",
             config=(tyro.conf.AvoidSubcommands,),
         )
     except ValueError as error:
@@ -134,8 +137,11 @@ def launch(
         build = presets.get(command.preset)
         what = "" if build is None else f": {summary(build)}"
         log.info("%s %s%s", experiment, command.preset, what)
-        seeds = ", ".join(map(str, getattr(command.config, "seeds", ())))
-        log.info("%sresults go to %s", f"seeds {seeds}; " if seeds else "", command.run_dir)
+        seeds = getattr(command.config, "seeds", ())
+        log.info(
+            "seed%s %s; results go to %s",
+            "s" if len(seeds) > 1 else "", ", ".join(map(str, seeds)) or "–", command.run_dir,
+        )  # fmt: skip
         run(command)
 
 

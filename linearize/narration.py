@@ -22,7 +22,7 @@ NAMES = ("linearize", "experiments", "__main__")
 
 
 class Pace:
-    """Logs how far something is, at most once in :data:`SILENCE`."""
+    """Logs how far something is, about once in :data:`SILENCE`."""
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total = label, total
@@ -30,7 +30,7 @@ class Pace:
 
     def at(self, done: int) -> None:
         """So much is done."""
-        if time.monotonic() - self.said >= SILENCE and done < self.total:
+        if time.monotonic() - self.said >= 0.9 * SILENCE and done < self.total:
             self.said = time.monotonic()
             log.info("%s: %d of %d", self.label, done, self.total)
 
