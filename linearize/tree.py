@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from linearize.types import Array, Flat, Params, PyTree
 
@@ -62,7 +63,7 @@ def names(tree: PyTree) -> tuple[str, ...]:
     return tuple(flatten(tree))
 
 
-def is_trainable(leaf: Array) -> bool:
+def is_trainable(leaf: ArrayLike) -> bool:
     """Whether a leaf can carry a tangent: floating or complex, not an integer, key or flag."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
