@@ -59,7 +59,7 @@ def run(config: CoefficientsConfig, run_dir: Path, preset: str = "custom") -> Pa
         return running.finish(run_dir, results)
 
 
-@recorded
+@recorded(lambda config: len(config.regimes))
 def measure(
     run_dir: Path, config: CoefficientsConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:

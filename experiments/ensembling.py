@@ -40,13 +40,13 @@ def run(config: EnsemblingConfig, run_dir: Path, preset: str = "custom") -> Path
         results = describe(config, preset) | measured
         results["relation"] = {r: relate(results[r]) for r in config.regimes}
         if len(config.seeds) > 1 and config.model.pretrained:  # seeds share θ0
-            path = run_dir / "across_seeds.json"
+            path = run_dir / f"across_seeds_{'_'.join(map(str, config.seeds))}.json"
             results["across"] = kept(path, partial(across_seeds, config, tasks, run_dir))
         results["claims"] = claims.judge(results, CLAIMS)
         return running.finish(run_dir, results)
 
 
-@recorded
+@recorded(lambda config: len(config.regimes))
 def measure(
     run_dir: Path, config: EnsemblingConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:

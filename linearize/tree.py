@@ -275,7 +275,7 @@ def check_finite(tree: PyTree, what: str = "tree") -> None:
     """
     bad, dtypes = [], set()
     for name, leaf in flatten(tree).items():
-        if is_trainable(leaf) and not (isinstance(leaf, jax.Array) and _all_finite(leaf)):
+        if is_trainable(leaf) and not _finite_there(leaf):
             dtype = jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
             with np.errstate(over="ignore"):
                 finite = np.isfinite(np.asarray(leaf).astype(dtype, copy=False))
@@ -288,10 +288,9 @@ def check_finite(tree: PyTree, what: str = "tree") -> None:
         )
 
 
-@jax.jit
-def _all_finite(leaf: Array) -> Array:
-    """Where the leaf is, which may be far from the host."""
-    return jnp.isfinite(leaf).all()
+def _finite_there(leaf: Array) -> bool:
+    """Known to be finite without being brought to the host."""
+    return isinstance(leaf, jax.Array) and bool(jnp.isfinite(leaf).all())
 
 
 def fingerprint(tree: PyTree, only: Iterable[str] | None = None) -> str:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linearize.compiled import jit
 from linearize.disentangle.distances import Compare, Distance
 from linearize.disentangle.grid import Grid
 from linearize.evaluate import AffineOutputs, Readout, as_readout
@@ -69,7 +70,7 @@ def _read_then_encode(
     return code(readout(features))
 
 
-@partial(jax.jit, static_argnames="size")
+@partial(jit, static_argnames="size")
 def _encode_at(
     encode: jax.tree_util.Partial, affine: AffineOutputs, weights: Array, size: int
 ) -> Array:
@@ -77,7 +78,7 @@ def _encode_at(
     return jax.lax.map(lambda w: encode(affine.at(w)), weights, batch_size=size)
 
 
-@partial(jax.jit, static_argnames=("compare", "size"))
+@partial(jit, static_argnames=("compare", "size"))
 def _distances(
     encode: jax.tree_util.Partial,
     affine: AffineOutputs,

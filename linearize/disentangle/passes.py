@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize import tree
+from linearize.compiled import jit
 from linearize.disentangle.distances import Compare, Distance, missing
 from linearize.evaluate import Readout, as_readout
 from linearize.evaluate.affine import stack
@@ -97,15 +98,15 @@ class Passes:
         return list(map(run, singles, singles, self.masks[task]))
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def _logits(f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree) -> Array:
     return readout(f(params, *args))
 
 
-_encoded = jax.jit(lambda encode, logits: encode(logits), static_argnums=0)
+_encoded = jit(lambda encode, logits: encode(logits), static_argnums=0)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jit, static_argnums=(0, 1, 2))
 def _distance(
     f: Apply,
     encode: Callable[[Array], Array],
@@ -119,6 +120,6 @@ def _distance(
     return _masked_sum(compare, single, encode(readout(f(params, *args))), mask)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def _masked_sum(compare: Compare, a: Array, b: Array, mask: Array) -> Array:
     return jnp.sum(jnp.where(mask > 0, compare(a, b), 0))

@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import taylor, tree
+from linearize.compiled import jit
 from linearize.evaluate.batches import gather, split_batches
 from linearize.evaluate.readout import Readout, class_scores
 from linearize.types import Apply, Array, Params, PyTree
@@ -103,7 +104,7 @@ def _examples(values: ArrayLike) -> str:
     return f"{np.count_nonzero(bad)} of {len(bad)} examples (the first is {int(bad.argmax())})"
 
 
-@jax.jit
+@jit
 def _project(affine_map: jax.tree_util.Partial, affine: AffineOutputs) -> tuple[Array, Array]:
     push = jax.vmap(lambda dz: jax.jvp(affine_map, (affine.f0,), (dz,)), out_axes=(None, 0))
     f0, jvps = push(affine.jvps)
@@ -160,7 +161,7 @@ def affine_outputs(
     return affine
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jit, static_argnums=(0, 1))
 def _affine_step(
     f: Apply,
     method: taylor.Method,

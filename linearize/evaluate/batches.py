@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track as rich_track
 
-from linearize import tree
+from linearize import narration, tree
+from linearize.compiled import jit
 from linearize.types import Apply, Array, Params, PyTree
 
 RESIDENT_BYTES = 2 * 1024**3
@@ -192,7 +193,7 @@ def outputs(
     return gather(partial(forward, f, params), batches, progress=progress)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def forward(f: Apply, params: Params, args: tuple[PyTree, ...]) -> PyTree:
     """``f(params, *args)``, compiled once per function and shapes."""
     return f(params, *args)
@@ -239,5 +240,5 @@ def _join(*parts: np.ndarray, axis: int, size: int, n: int) -> np.ndarray:
 
 
 def track(items: Sequence[_Item], progress: bool, label: str = "evaluating") -> Iterable[_Item]:
-    """The items, with a progress bar in the terminal if wanted."""
-    return rich_track(items, label, transient=True) if progress else items
+    """The items, with a progress bar in the terminal if wanted, and else with lines in the log."""
+    return rich_track(items, label, transient=True) if progress else narration.paced(items, label)

@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import tree
+from linearize.compiled import jit
 from linearize.evaluate.affine import stack
 from linearize.evaluate.batches import Batches, check_inputs, split_batches
 from linearize.evaluate.grid import check_labels, check_points
@@ -82,13 +83,13 @@ def in_turn(work: Callable[[_Point], PyTree], points: Iterable[_Point]) -> Itera
         yield jax.device_get(result)
 
 
-@jax.jit
+@jit
 def displace(params0: Params, stacked: dict[str, Array], alphas: Array) -> Params:
     """``θ0 + Σ α_t τ_t`` for task vectors stacked on axis 0 and coefficients (T,)."""
     return tree.add(params0, combine(stacked, alphas))
 
 
-@jax.jit
+@jit
 def combine(stacked: dict[str, Array], alphas: Array) -> dict[str, Array]:
     """``Σ α_t τ_t`` for task vectors stacked on axis 0 and coefficients (T,)."""
     precise = jax.lax.Precision.HIGHEST
@@ -103,12 +104,12 @@ def pad_rows(rows: np.ndarray, batches: Batches, fill: int = -1) -> list[Array]:
     return [jax.device_put(row) for row in padded.reshape(-1, size)]
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def _read(f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree) -> Array:
     return readout(f(params, *args))
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def _batch_hits(
     f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree, labels: Array
 ) -> Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.compiled import jit
 from linearize.evaluate.affine import AffineOutputs
 from linearize.evaluate.metrics import predicted
 from linearize.evaluate.readout import Readout, as_readout
@@ -39,7 +40,7 @@ def grid_logits(affine: AffineOutputs, alphas: ArrayLike, readout: Readout = Non
     return np.asarray(_logits(as_readout(readout), affine, points, chunk(affine)))
 
 
-@partial(jax.jit, static_argnames="size")
+@partial(jit, static_argnames="size")
 def _logits(
     readout: jax.tree_util.Partial, affine: AffineOutputs, points: Array, size: int
 ) -> Array:
@@ -83,7 +84,7 @@ def grid_accuracy(
     return np.asarray(hits, np.float64) / n
 
 
-@partial(jax.jit, static_argnames="size")
+@partial(jit, static_argnames="size")
 def _hits(
     readout: jax.tree_util.Partial,
     affine: AffineOutputs,

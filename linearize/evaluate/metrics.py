@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from linearize.types import Array
 
@@ -75,7 +75,7 @@ def binomial_interval(successes: ArrayLike, n: ArrayLike, level: float = 0.95) -
         raise ValueError(f"n={n.min():g}; a proportion needs at least one trial")
     if (k < 0).any() or (k > n).any():
         raise ValueError(f"successes={k}; expected numbers from 0 to n={n}")
-    z = stats.norm.ppf((1 + level) / 2)
+    z = ndtri((1 + level) / 2)
     p = k / n
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
@@ -109,7 +109,7 @@ def seed_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     if len(x) == 1:
         unknown = np.full_like(mean, np.nan)
         return Interval(mean, unknown, unknown)
-    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(0, ddof=1) / np.sqrt(len(x))
+    half = stdtrit(len(x) - 1, (1 + level) / 2) * x.std(0, ddof=1) / np.sqrt(len(x))
     return Interval(mean, mean - half, mean + half)
 
 
