@@ -147,6 +147,7 @@ def affine_outputs(
     >>> affine.at([1.0, 1.0]).tolist()  # (9 + 6 + 12) x
     [0.0, 27.0, 54.0]
     """
+    taylor.check_function(f)
     stacked = stack(params0, taus)
     batches = split_batches(inputs, batch_size)
     step = partial(_affine_step, f, method, params0, stacked)

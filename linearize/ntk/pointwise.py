@@ -14,6 +14,7 @@ from linearize import cost, tree
 from linearize.compiled import jit
 from linearize.evaluate.batches import count
 from linearize.ntk.programs import remembered
+from linearize.taylor import check_function
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
 Inputs = tuple[PyTree, ...]
@@ -97,6 +98,7 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
         ValueError: no example; outputs that are empty, not floating, or without examples on axis
             0; examples that change each other's outputs, as in training-mode batch norm.
     """
+    check_function(f)
     n = count(inputs)
     seen = Pointwise(f, _like(params), tree.select(params, pattern), specification(inputs))
     point = remembered(("point", seen.key), lambda: seen)
