@@ -26,6 +26,7 @@ from jax.typing import ArrayLike
 from scipy.optimize import minimize
 
 from linearize import tree
+from linearize.compiled import jit
 from linearize.edit.newton import Derivatives, newton, newton_step
 from linearize.edit.span import Span
 from linearize.evaluate import AffineOutputs, Readout, as_readout
@@ -334,7 +335,7 @@ def _check_point(name: str, at: np.ndarray, directions: int) -> None:
         raise ValueError(f"{name} has shape {at.shape}; expected ({directions},) finite numbers")
 
 
-@jax.jit
+@jit
 def _derivatives(
     readout: jax.tree_util.Partial, terms: AffineOutputs, labels: Array, alphas: Array
 ) -> tuple[Array, Array, Array]:

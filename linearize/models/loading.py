@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from linearize import assets, functional, io, tree
+from linearize.compiled import jit
 from linearize.models import hf, layers, transformer, vit
 from linearize.models.backbone import Backbone, WeightsError
 from linearize.models.families import MODELS as MODELS
@@ -22,6 +23,9 @@ from linearize.types import Params
 
 _CONVERSION = 1
 """Raised whenever a ``convert`` changes, so that older converted files are not read."""
+
+_FUNCTION = 1
+"""Raised whenever what a module computes changes, so that older runs of it are not gone on with."""
 
 
 def load(
@@ -115,6 +119,7 @@ def load(
         params = layers.stack(params) if scan else params
     fixed = {"batch_stats": stats} if stats else {}
     f, params = functional.from_linen(module, {"params": params, **fixed})
+    f.fingerprint = _fingerprint(module, stats)  # type: ignore[attr-defined]
     return Backbone(
         name=name,
         f=f,
@@ -204,6 +209,13 @@ def architecture(module: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in ways}
 
 
+def _fingerprint(module: Any, stats: Params) -> str:
+    """All that decides ``f``, but for its parameters (:mod:`linearize.identity`)."""
+    fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}
+    told = sorted((n, str(v)) for n, v in fields.items() if n not in ("parent", "name"))
+    return f"{type(module).__name__} {_FUNCTION} {told} {tree.fingerprint(stats)}"
+
+
 def _build(
     name: str,
     family: Family,
@@ -278,7 +290,7 @@ def _draw(module: Any, seed: int) -> dict[str, Any]:
 
 @functools.cache
 def _initialiser(module: nn.Module) -> Callable[..., Any]:
-    return jax.jit(module.init)
+    return jit(module.init)
 
 
 def _packaged(name: str, family: Family) -> Mapping[str, np.ndarray]:

@@ -19,12 +19,13 @@ from linearize.train import feed
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
 from linearize.train.errors import CheckpointError, NonFiniteLossError, RunDirectoryError
+from linearize.train.identity import data_fingerprint, functions
 from linearize.train.interrupt import Request, deferred
 from linearize.train.lock import guarded
 from linearize.train.losses import Loss
 from linearize.train.mesh import MeshConfig, Placement
 from linearize.train.record import Recorder, Row, progress_bar, read_rows
-from linearize.train.rundir import RunDirectory, data_fingerprint, open_run
+from linearize.train.rundir import RunDirectory, open_run
 from linearize.train.step import (
     REGIMES,
     Metrics,
@@ -108,7 +109,9 @@ def fine_tune(
         readout: the frozen head, ``outputs -> logits (B, C)``; identity by default.
         config: the recipe; ``TrainConfig.paper()`` is the papers'.
         run_dir: where the run is kept. The same call resumes a run that was stopped, bitwise as if
-            it had not been, and returns the result of one that is finished.
+            it had not been, and returns the result of one that is finished. Functions are told
+            apart by their compiled programs and constants, or, where they have an attribute
+            ``fingerprint`` (a string), by that.
         trainable: pattern of the leaves to train (:func:`linearize.tree.select`).
         mesh: as ``config.mesh``, which it replaces.
         validation: called with θ0 and τ every ``config.validate_every`` steps and at the end.
@@ -120,10 +123,13 @@ def fine_tune(
 
     Raises:
         ValueError: a regime, data, labels, loss or mesh that does not fit; the message says which.
+        UnidentifiedError: a ``run_dir`` is given, and nothing says what one of the functions
+            computes: it calls back to Python, or changes from trace to trace.
         NonFiniteError: θ0 holds NaN or infinity.
         NonFiniteLossError: training diverged; the last finite state is kept as a checkpoint.
         RunLockedError: another process works in ``run_dir``.
-        RunMismatchError: ``run_dir`` holds a run of another config, base model, data or head.
+        RunMismatchError: ``run_dir`` holds a run of another config, function, base model, data or
+            head, or a file of one.
         RunDirectoryError: ``run_dir`` cannot be written.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint saved.
 
@@ -267,6 +273,14 @@ class _Setting:
             + f", {len(self.trainable)} leaves",
             "inputs": list(self.recipe.inputs),
             "loss": "own" if self.recipe.own_loss else "cross_entropy",
+            "functions": functions(
+                self.recipe.functions.join(self.arrays),
+                self.params0,
+                feed.entries(self.data, config.batch_size // config.accumulate),
+                regime=self.recipe.regime,
+                trainable=self.trainable,
+                inputs=self.recipe.inputs,
+            ),
             "arrays": tree.fingerprint(self.arrays),
         }
 
@@ -340,7 +354,9 @@ class _Run:
         self.vectors: dict[int, TaskVector] = {}
         self.pending: deque[tuple[int, Metrics]] = deque()
         self.checkpoints = (
-            None if directory is None else Checkpoints(directory.checkpoints, config.keep)
+            None
+            if directory is None
+            else Checkpoints(directory.checkpoints, config.keep, directory.hash)
         )
 
     def go(self) -> FineTuned:
@@ -351,8 +367,10 @@ class _Run:
             if isinstance(self.feed, feed.Loaded):
                 stack.callback(self.feed.close)
             start = self._restore()
-            path = None if self.directory is None else self.directory.path
-            self.recorder = Recorder(path, start, self.config.tensorboard)
+            path, run = None, ""
+            if self.directory is not None:
+                path, run = self.directory.path, self.directory.hash
+            self.recorder = Recorder(path, start, self.config.tensorboard, run)
             stack.callback(self.recorder.close)
             title = str(self.meta.get("task", "")) or "training"
             self.bar = stack.enter_context(
@@ -570,7 +588,8 @@ class _Run:
 
     def _vector(self, step: int) -> TaskVector:
         delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self.state["tau"].items()}
-        return TaskVector(delta, self.setting.base, {**self.meta, "steps": step})
+        vector = TaskVector(delta, self.setting.base, {**self.meta, "steps": step})
+        return vector if self.directory is None else self.directory.stamped(vector)
 
     def _finish(self, start: int) -> FineTuned:
         self._drain()
