@@ -33,12 +33,18 @@ def papers(kind: type[C]) -> Mapping[str, Callable[[], C]]:
     All validation and test examples; the vectors are those of ``runs/compare/vit_b32`` and so on.
     None was run yet.
     """
+    experiment = kind.__name__.removesuffix("Config").lower()
 
     def preset(name: str, whole: Callable[[], CompareConfig]) -> Callable[[], C]:
         def build() -> C:
             return analysis(kind, whole(), vectors=f"runs/compare/{name}")
 
-        build.__doc__ = f"After ``experiments.compare {name}``, of that run's task vectors."
+        build.__doc__ = f"""After ``experiments.compare {name}``, of that run's task vectors.
+
+        python -m experiments.{experiment} {name}
+
+        Not run yet.
+        """
         return build
 
     return {name: preset(name, whole) for name, whole in compare.PAPERS.items()}

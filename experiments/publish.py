@@ -7,14 +7,13 @@ Every number on the page is copied from the run's own files; nothing is computed
 
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from linearize import io
+from linearize import cli, io
 
 TABLES = (
     *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
@@ -87,11 +86,8 @@ def _one(folder: Path, start: str) -> Path:
 
 def main() -> None:
     """Parse, copy, say where."""
-    try:
+    with cli.reporting():
         print(publish(tyro.cli(Publish, prog="python -m experiments.publish")))
-    except FileNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A run of an experiment, from its command line to its report."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any, TypeVar
 from experiments.records import Record, stack, total_seconds
 from linearize import cli, io, report
 from linearize.train.lock import exclusive
+
+log = logging.getLogger(__name__)
 
 C = TypeVar("C")
 
@@ -37,6 +40,7 @@ def every_seed(measure: Callable[..., Record], run_dir: Path, config: Any, *give
 def finish(run_dir: Path, results: Record) -> Path:
     """Write ``results.json`` and everything that is drawn from it; the page's path."""
     io.write_json(run_dir / "results.json", results)
+    log.info("figures, tables and page")
     return report.write_all(run_dir)
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linearize.compiled import jit
 from linearize.disentangle.distances import Compare, Distance
 from linearize.disentangle.grid import Grid
 from linearize.evaluate import AffineOutputs, Readout, as_readout
@@ -53,13 +54,13 @@ def combined_distances(
     """
     size = chunk(affine, int(np.prod(singles.shape[2:])))
     encode = encoder(readout, distance)
-    sums = _distances(encode, affine, weights, singles, which, distance.compare, size)
+    sums = _distances(encode, affine, weights, singles, which, distance.between, size)
     return np.asarray(sums, np.float64)
 
 
 def encoder(readout: Readout, distance: Distance) -> jax.tree_util.Partial:
     """Features to what the distance compares; a pytree, so that head arrays are arguments."""
-    code = jax.tree_util.Partial(distance.encode)
+    code = jax.tree_util.Partial(distance.kept)
     return jax.tree_util.Partial(_read_then_encode, code, as_readout(readout))
 
 
@@ -69,7 +70,7 @@ def _read_then_encode(
     return code(readout(features))
 
 
-@partial(jax.jit, static_argnames="size")
+@partial(jit, static_argnames="size")
 def _encode_at(
     encode: jax.tree_util.Partial, affine: AffineOutputs, weights: Array, size: int
 ) -> Array:
@@ -77,7 +78,7 @@ def _encode_at(
     return jax.lax.map(lambda w: encode(affine.at(w)), weights, batch_size=size)
 
 
-@partial(jax.jit, static_argnames=("compare", "size"))
+@partial(jit, static_argnames=("compare", "size"))
 def _distances(
     encode: jax.tree_util.Partial,
     affine: AffineOutputs,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import jax
 
 from linearize import tree
+from linearize.compiled import jit
 from linearize.task_vector import TaskVector
 from linearize.types import Array
 
@@ -78,7 +79,7 @@ def _named_key(seed: int, name: str) -> Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
-@jax.jit
+@jit
 def _matched(key: Array, leaf: Array) -> Array:
     noise = jax.random.normal(key, leaf.shape, leaf.dtype)
-    return noise * (tree.norm(leaf) / tree.norm(noise)).astype(leaf.dtype)
+    return (noise * (tree.norm(leaf) / tree.norm(noise))).astype(leaf.dtype)

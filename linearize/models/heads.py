@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from linearize.compiled import jit
 from linearize.types import Array
 
 _TINY = 1e-12
@@ -275,7 +276,7 @@ def linear_probe(
     )
 
 
-@jax.jit
+@jit
 def _fit(
     z: Array, labels: Array, kernel: Array, l2: Array, max_iterations: Array, tolerance: Array
 ) -> tuple[Array, Array, Array]:

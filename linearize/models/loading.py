@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from linearize import assets, functional, io, tree
+from linearize.compiled import jit
 from linearize.models import hf, layers, transformer, vit
 from linearize.models.backbone import Backbone, WeightsError
 from linearize.models.families import MODELS as MODELS
@@ -289,7 +290,7 @@ def _draw(module: Any, seed: int) -> dict[str, Any]:
 
 @functools.cache
 def _initialiser(module: nn.Module) -> Callable[..., Any]:
-    return jax.jit(module.init)
+    return jit(module.init)
 
 
 def _packaged(name: str, family: Family) -> Mapping[str, np.ndarray]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize import functional, tree
+from linearize.compiled import jit
 from linearize.models import clip, hf, layers
 from linearize.models.backbone import WeightsError
 from linearize.models.families import row
@@ -89,7 +90,7 @@ def load_text(
     tokens = jax.ShapeDtypeStruct((1, module.context), jnp.int32)
     shapes = tree.flatten(jax.eval_shape(module.init, jax.random.key(0), tokens)["params"])
     if source is None:
-        drawn = jax.jit(module.clone(scan=True).init)(
+        drawn = jit(module.clone(scan=True).init)(
             jax.random.key(seed or 0), jnp.zeros(tokens.shape, tokens.dtype)
         )
         leaves: dict[str, Any] = dict(layers.unstack(tree.flatten(drawn["params"])))
@@ -131,7 +132,7 @@ def text_features(text: TextEncoder, tokens: Array, *, batch: int = 64) -> Array
         )
     size = min(batch, len(host))
     padded = np.concatenate([host, np.repeat(host[-1:], -len(host) % size, axis=0)])
-    f = jax.jit(text.f)
+    f = jit(text.f)
     chunks = [
         f(text.params, jnp.asarray(x, jnp.int32)) for x in padded.reshape(-1, size, host.shape[1])
     ]

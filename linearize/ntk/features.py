@@ -8,9 +8,9 @@ import numpy as np
 from jax import lax
 
 from linearize import tree
+from linearize.compiled import jit
 from linearize.evaluate.batches import as_arguments
 from linearize.ntk.behavior import FixedFeatures
-from linearize.ntk.compiled import jit
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.programs import remembered
 from linearize.types import Apply, Array, Params, PyTree

@@ -15,10 +15,10 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from linearize import tree
+from linearize.compiled import jit
 from linearize.evaluate.batches import as_arguments, count, track, window
 from linearize.evaluate.choices import one_of
 from linearize.ntk import contract
-from linearize.ntk.compiled import jit
 from linearize.ntk.contract import LAYOUTS, Output
 from linearize.ntk.jacobian import RULES, Part
 from linearize.ntk.plan import (
@@ -266,7 +266,7 @@ def _blame(
 ) -> str:
     """Which leaf and example is not finite; found only once something is wrong."""
 
-    @jax.jit
+    @jit
     def one(params: Params, example: Inputs) -> dict[str, Array]:
         named = task.point.pick(params)
         return jax.jacrev(lambda named: task.point(params, named, example))(named)

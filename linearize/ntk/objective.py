@@ -19,6 +19,7 @@ import optax
 from jax.typing import ArrayLike
 
 from linearize import taylor, tree
+from linearize.compiled import jit
 from linearize.evaluate.affine import check_taus
 from linearize.evaluate.batches import split_batches, window
 from linearize.evaluate.readout import Readout, affine_logits, as_readout
@@ -188,19 +189,19 @@ def squared(flat: Flat) -> float:
     return float(inner(flat, flat))
 
 
-@jax.jit
+@jit
 def inner(a: Flat, b: Flat) -> Array:
     """Inner product over all leaves, in float32 or wider."""
     return tree.dot(a, b)
 
 
-@jax.jit
+@jit
 def combine(a: PyTree, scale: float | Array, b: PyTree) -> PyTree:
     """``a + scale b``, leaf by leaf."""
     return jax.tree.map(lambda x, y: x + jnp.asarray(scale, x.dtype) * y, a, b)
 
 
-@jax.jit
+@jit
 def _scaled(flat: Flat, scale: float | Array) -> dict[str, Array]:
     return {n: jnp.asarray(scale, leaf.dtype) * leaf for n, leaf in flat.items()}
 
@@ -213,7 +214,7 @@ def _examples(readout: jax.tree_util.Partial, z: Array, labels: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jit, static_argnums=(0, 1))
 def _slope(
     f: Apply,
     method: taylor.Method,
@@ -232,7 +233,7 @@ def _slope(
     return z, losses, jax.tree.map(jnp.add, total, gradient)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jit, static_argnums=(0, 1))
 def _curve(
     f: Apply,
     method: taylor.Method,
@@ -256,7 +257,7 @@ def _curve(
     return u, jax.tree.map(jnp.add, total, pull(bent)[0])
 
 
-@jax.jit
+@jit
 def _along(
     readout: jax.tree_util.Partial, z: Array, u: Array, length: float | Array, labels: Array
 ) -> Array:

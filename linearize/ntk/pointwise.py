@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize import cost, tree
+from linearize.compiled import jit
 from linearize.evaluate.batches import count
 from linearize.ntk.programs import remembered
 from linearize.types import Apply, Array, Flat, Params, PyTree
@@ -100,7 +101,7 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
     seen = Pointwise(f, _like(params), tree.select(params, pattern), specification(inputs))
     point = remembered(("point", seen.key), lambda: seen)
     few = jax.tree.map(lambda x: jnp.asarray(x[: min(_PROBED, n)]), inputs)
-    together = tree.flatten(jax.jit(f)(params, *few))
+    together = tree.flatten(jit(f)(params, *few))
     size = min(_PROBED, n)
     for name, y in together.items():
         where = f"output {name!r}" if name else "the output"
@@ -118,7 +119,7 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
         raise ValueError("f has no output; give an f that returns features or logits")
     joined = jnp.concatenate([y.reshape(size, -1) for y in together.values()], axis=1)
     apart = remembered(
-        ("pointwise", point.key, size), lambda: jax.jit(jax.vmap(point, in_axes=(None, None, 0)))
+        ("pointwise", point.key, size), lambda: jit(jax.vmap(point, in_axes=(None, None, 0)))
     )
     alone = apart(params, point.pick(params), few)
     _check_independent(np.asarray(joined, np.float64), np.asarray(alone, np.float64))
@@ -137,13 +138,13 @@ def _check_independent(together: np.ndarray, alone: np.ndarray) -> None:
 
 def specification(inputs: Inputs) -> Inputs:
     """Shapes and dtypes of one example."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], jax.dtypes.canonicalize_dtype(x.dtype)),
-        inputs,
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], _dtype(x)), inputs)
 
 
 def _like(params: Params) -> Params:
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(x.dtype)), params
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), _dtype(x)), params)
+
+
+def _dtype(leaf: Array) -> Any:
+    """What JAX makes of it; keys have a dtype of their own."""
+    return jax.dtypes.canonicalize_dtype(jnp.result_type(leaf), allow_extended_dtype=True)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from linearize import tree
+from linearize.compiled import jit
 from linearize.evaluate.batches import as_arguments, count
 from linearize.ntk.contract import Output
 from linearize.ntk.jacobian import Part, over_examples
@@ -58,7 +59,7 @@ def vector_product(
     n2 = count(right)
     at_once = batch_size or max(n2, count(left))
 
-    @jax.jit
+    @jit
     def run(params: Params, left: Inputs, right: Inputs, v: Array) -> Array:
         return push(point, params, left, pull(point, params, right, v, at_once), at_once)
 

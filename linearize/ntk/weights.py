@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from linearize import tree
+from linearize.compiled import jit
 from linearize.evaluate.batches import as_arguments, count
-from linearize.ntk.compiled import jit
 from linearize.ntk.pointwise import pointwise
 from linearize.ntk.products import pull
 from linearize.ntk.regression import Dual

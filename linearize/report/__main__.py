@@ -10,6 +10,6 @@ if __name__ == "__main__":
     try:
         path = write_all(sys.argv[1])
         read_page(sys.argv[1]).print()
-    except ResultsError as error:
+    except (ResultsError, OSError) as error:
         sys.exit(f"error: {error}")
     print(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from linearize import narration
 from linearize.io import atomic_write
 from linearize.report import (
     analogies,
@@ -77,7 +78,7 @@ def write_all(run_dir: Path | str) -> Path:
     files: dict[Path, bytes | str] = {}
     svgs: dict[str, tuple[str, str]] = {}
     with rc_context(PLAIN):
-        for plot in page.plots:
+        for plot in narration.paced(page.plots, "figures"):
             wide = plot.draw(False)
             svg = files[run_dir / "figures" / f"{plot.name}.svg"] = _save(wide, "svg")
             files[run_dir / "figures" / f"{plot.name}.png"] = _save(wide, "png")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,8 +20,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from linearize import io
+from linearize import io, narration
 from linearize.train.lock import guarded
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -122,7 +125,7 @@ class Bar:
     """Where training stands."""
 
     def __init__(self, progress: Progress | None, total: int, done: int, title: str) -> None:
-        self._progress = progress
+        self._progress, self._pace = progress, narration.Pace(title, total)
         if progress is not None:
             self._task = progress.add_task(title, total=total, completed=done, loss="")
 
@@ -130,6 +133,8 @@ class Bar:
         """So many steps are done."""
         if self._progress is not None:
             self._progress.update(self._task, completed=step)
+        else:
+            self._pace.at(step)
 
     def loss(self, value: float) -> None:
         """The loss to show."""
@@ -139,7 +144,8 @@ class Bar:
 
 @contextlib.contextmanager
 def progress_bar(show: bool, total: int, done: int, title: str) -> Iterator[Bar]:
-    """A bar with rate and remaining time on a terminal; nothing elsewhere."""
+    """A bar with rate and remaining time on a terminal; lines in the log elsewhere."""
+    log.info("%s: %d steps%s", title, total, f", from step {done} on" if done else "")
     console = Console(stderr=True)
     if not (show and console.is_terminal):
         yield Bar(None, total, done, title)

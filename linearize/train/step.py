@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from linearize import taylor, tree
+from linearize.compiled import jit
 from linearize.train import feed
 from linearize.train.losses import Loss, correct, cross_entropy
 from linearize.train.mesh import Placement
@@ -307,8 +308,8 @@ def programs(
 
     donated = (0,) if in_place else ()
     return Programs(
-        init=jax.jit(recipe.init, static_argnums=2, out_shardings=layout),
-        step=jax.jit(step, donate_argnums=donated, out_shardings=(layout, None)),
-        steps=jax.jit(steps, donate_argnums=donated, out_shardings=(layout, None)),
-        gather=jax.jit(take),
+        init=jit(recipe.init, static_argnums=2, out_shardings=layout),
+        step=jit(step, donate_argnums=donated, out_shardings=(layout, None)),
+        steps=jit(steps, donate_argnums=donated, out_shardings=(layout, None)),
+        gather=jit(take),
     )
