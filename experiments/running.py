@@ -20,11 +20,12 @@ def claimed(run_dir: Path, config: object) -> Iterator[None]:
     """Hold a run directory for one configuration, alone.
 
     Raises:
-        ConfigError: it holds a run of another configuration, or cannot be written to.
-        RunLockedError: another process works there.
+        RunLockedError: another process works there, and nothing in it was touched.
+        RunDirectoryError: it cannot be made or written.
+        ConfigError: it holds a run of another configuration.
     """
-    cli.claim(run_dir, config)
     with exclusive(run_dir):
+        cli.claim(run_dir, config)
         yield
 
 
