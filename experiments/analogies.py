@@ -175,7 +175,7 @@ def learned(
             run_dir=folder / target,
         ).tau.apply_to(start)
     logits = apply_head(head, evaluate.outputs(setting.f, start, test.images))
-    return float((np.asarray(logits).argmax(-1) == test.labels).mean())
+    return float((np.asarray(evaluate.predicted(logits)) == test.labels).mean())
 
 
 def describe(config: AnalogiesConfig, tasks: Mapping[str, Task], preset: str) -> Record:

@@ -211,7 +211,7 @@ def scored(
     """Cross-entropy and accuracy of one data set."""
     logits = evaluate.grid_logits(terms, coefficients[None], head)[0].astype(np.float64)
     entropy = logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
-    return float(entropy.mean()), float((logits.argmax(1) == labels).mean())
+    return float(entropy.mean()), float((np.asarray(evaluate.predicted(logits)) == labels).mean())
 
 
 def directions(evaluators: Sequence[Evaluator], task: str, split: str) -> AffineOutputs:

@@ -158,7 +158,7 @@ def test_what_a_layer_norm_takes_back_is_no_direction():
     params = {n: jnp.asarray(p, jnp.float32) for n, p in params.items()} | {"b": jnp.zeros(6)}
 
     def f(p, x):
-        z = x @ p["w"] + p["b"]
+        z = x @ p["w"] + p["b"][None]
         z = z - z.mean(-1, keepdims=True)
         return z / jnp.sqrt((z**2).mean(-1, keepdims=True) + 1e-6) @ p["head"]
 

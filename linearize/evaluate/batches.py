@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track as rich_track
 
-from linearize import narration
+from linearize import narration, tree
 from linearize.compiled import jit
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -80,6 +80,25 @@ def count(inputs: PyTree) -> int:
     if n == 0:
         raise ValueError("inputs hold no example; give at least one")
     return n
+
+
+def check_inputs(inputs: PyTree, what: str = "inputs") -> None:
+    """Floating inputs in memory are finite in the dtype that JAX gives them.
+
+    Raises:
+        NonFiniteError: with the number of examples that hold NaN or infinity.
+    """
+    for leaf in jax.tree.leaves(inputs):
+        if isinstance(leaf, np.ndarray | jax.Array) and tree.is_trainable(leaf):
+            dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(np.asarray(leaf).astype(dtype, copy=False))
+            if not finite.all():
+                bad = ~finite.reshape(len(finite), -1).all(1)
+                raise tree.NonFiniteError(
+                    f"{what} hold NaN or infinity in {np.count_nonzero(bad)} of {len(bad)} "
+                    f"examples, the first at {int(bad.argmax())}; mend them or leave them out"
+                )
 
 
 def split_batches(inputs: PyTree, batch_size: int, *, balanced: bool = False) -> Batches:

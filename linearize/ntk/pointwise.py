@@ -138,13 +138,13 @@ def _check_independent(together: np.ndarray, alone: np.ndarray) -> None:
 
 def specification(inputs: Inputs) -> Inputs:
     """Shapes and dtypes of one example."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], jax.dtypes.canonicalize_dtype(x.dtype)),
-        inputs,
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], _dtype(x)), inputs)
 
 
 def _like(params: Params) -> Params:
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(x.dtype)), params
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), _dtype(x)), params)
+
+
+def _dtype(leaf: Array) -> Any:
+    """What JAX makes of it; keys have a dtype of their own."""
+    return jax.dtypes.canonicalize_dtype(jnp.result_type(leaf), allow_extended_dtype=True)

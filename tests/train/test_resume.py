@@ -193,6 +193,7 @@ def wait_for_checkpoint(process: subprocess.Popen, run_dir: Path, beyond: int) -
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_killed_at_random_instants(problem, long, long_run, run_dir, start):
     """SIGKILL, three times, amid checkpoints; each resumes, and the end is bitwise the same."""
     seed = time.time_ns() % 2**32
