@@ -95,9 +95,9 @@ def from_linen(
             return module.apply(variables, *inputs, *modes, method=called, **kwargs)
         except ModifyScopeVariableError as error:
             raise ValueError(
-                f"the module changes its variables (mode arguments set: "
-                f"{sorted(flags) or 'none'}): {error}. {_WHAT_THEN}, or mutable=[...] to get the new "
-                "variables beside the outputs (has_aux=True)"
+                "the module changes its variables (mode arguments set: "
+                f"{sorted(flags) or 'none'}): {error}. {_WHAT_THEN}, or mutable=[...] to get the "
+                "new variables beside the outputs (has_aux=True)"
             ) from error
 
     return f, params
