@@ -23,8 +23,9 @@ import optax
 import tyro
 
 from configs import COMPARE
-from linearize import cost, taylor, tree
+from linearize import cli, cost, taylor, tree
 from linearize.config import CompareConfig, ConfigError
+from linearize.config.files import require
 from linearize.data.vision import VISION, held_out
 from linearize.models import clip, prompts, vit
 from linearize.models.heads import Head, apply_head
@@ -235,7 +236,11 @@ def main(preset: str = "vit_b32", utilisation: float = 0.4, compiled: bool = Fal
         preset: of ``experiments.compare``.
         utilisation: share of the peak that is reached.
         compiled: also compile the steps, for their memory.
+
+    Raises:
+        ConfigError: no such preset.
     """
+    require(preset in COMPARE, "preset", preset, f"known: {', '.join(COMPARE)}")
     config = COMPARE[preset]()
     console, rate = terminal.console(), utilisation * PEAK
     found = parts(config)
@@ -274,4 +279,5 @@ def main(preset: str = "vit_b32", utilisation: float = 0.4, compiled: bool = Fal
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    with cli.reporting():
+        tyro.cli(main)

@@ -3,25 +3,25 @@
 import contextlib
 import dataclasses
 import difflib
+import hashlib
 import inspect
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import tyro
 
 from linearize import config as configuration
-from linearize import io
+from linearize import io, sealed
 from linearize.assets import AssetError
 from linearize.data import DataError
 from linearize.io import CorruptFileError
 from linearize.models import WeightsError
-from linearize.narration import logged
+from linearize.narration import forgive, logged
 from linearize.ntk import NotConvergedError
 from linearize.report import ResultsError
 from linearize.train import (
@@ -94,13 +94,16 @@ def parse(
     name, *rest = words
     default = _preset(name, presets, usage)
     run_dir, rest = _run_dir(rest, Path("runs") / experiment / Path(name).stem)
+    if name in presets and {"-h", "--help"} & set(rest):
+        # as it stands: tyro would run its tables together
+        print(f"{notebook(presets[name])}\n\nResults go to {run_dir} (--run-dir DIR).\n")
     try:
         config = tyro.cli(
             type(default),
             default=default,
             args=rest,
             prog=f"{program} {name}",
-            description=notebook(presets[name]) if name in presets else f"The run of {name}.",
+            description="",
             config=(tyro.conf.AvoidSubcommands,),
         )
     except ValueError as error:
@@ -134,8 +137,11 @@ def launch(
         build = presets.get(command.preset)
         what = "" if build is None else f": {summary(build)}"
         log.info("%s %s%s", experiment, command.preset, what)
-        seeds = ", ".join(map(str, getattr(command.config, "seeds", ())))
-        log.info("%sresults go to %s", f"seeds {seeds}; " if seeds else "", command.run_dir)
+        seeds = getattr(command.config, "seeds", ())
+        log.info(
+            "seed%s %s; results go to %s",
+            "s" if len(seeds) > 1 else "", ", ".join(map(str, seeds)) or "–", command.run_dir,
+        )  # fmt: skip
         run(command)
 
 
@@ -147,9 +153,7 @@ def reporting(status: int = 1, run_dir: Path | None = None) -> Iterator[None]:
         SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C, 141 where
             nobody reads standard output any more.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without "±" gets "?"
+    forgive()
     try:
         with logged():
             yield
@@ -227,23 +231,60 @@ def claim(run_dir: Path, config: object) -> None:
     """Write ``config.json`` and ``versions.json``, or refuse a directory of another configuration.
 
     An option that did not exist when the directory was made counts as its default. Seeds that are
-    added are written down: the run goes on with them.
+    added are written down: the run goes on with them. Whoever calls this holds the directory's
+    lock; ``run.json`` then says which run the files in it are of, with ``config.json`` or without.
 
     Raises:
         configuration.ConfigError: the directory holds a run of another configuration (each
             difference is listed), or cannot be written to.
     """
-    path = run_dir / "config.json"
+    path, mark = run_dir / "config.json", run_dir / sealed.RUN
     ours = configuration.to_dict(config)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or may_go_on(run_dir, type(config), ours):
+        begun, there = _said(mark), ours
+        if path.exists():
+            if not may_go_on(run_dir, type(config), ours):
+                there = json.loads(path.read_text())
+                if begun.get("config", _digest(there)) != _digest(there):
+                    raise configuration.ConfigError(
+                        f"{path} was changed after it was written, so what lies beside it is of "
+                        "another configuration; undo that, or choose another --run-dir"
+                    )
+        elif begun.get("run", _digest(ours)) != _digest(ours):
+            raise configuration.ConfigError(
+                f"{path} is missing, and {mark.name} beside it is of another configuration; put "
+                "it back, or choose another --run-dir"
+            )
+        if there is ours:
             io.write_json(path, ours)
+        marked = {"run": begun.get("run", _digest(there)), "config": _digest(there)}
+        if marked != begun:
+            io.write_json(mark, marked)
         io.write_json(run_dir / "versions.json", io.versions())
     except OSError as error:
         raise configuration.ConfigError(
             f"cannot use run directory {run_dir}: {error}; choose another --run-dir"
         ) from error
+
+
+def _said(mark: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(mark.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Of a configuration without its seeds, which may be added to."""
+
+    def without(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: without(v) for k, v in value.items() if k != "seeds"}
+
+    return hashlib.sha256(json.dumps(without(values), sort_keys=True).encode()).hexdigest()
 
 
 def may_go_on(run_dir: Path, kind: type, ours: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from io import TextIOWrapper
 from typing import TypeVar
 
 from rich.file_proxy import FileProxy
@@ -22,7 +23,7 @@ NAMES = ("linearize", "experiments", "__main__")
 
 
 class Pace:
-    """Logs how far something is, at most once in :data:`SILENCE`."""
+    """Logs how far something is, about once in :data:`SILENCE`."""
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total = label, total
@@ -30,7 +31,7 @@ class Pace:
 
     def at(self, done: int) -> None:
         """So much is done."""
-        if time.monotonic() - self.said >= SILENCE and done < self.total:
+        if time.monotonic() - self.said >= 0.9 * SILENCE and done < self.total:
             self.said = time.monotonic()
             log.info("%s: %d of %d", self.label, done, self.total)
 
@@ -55,19 +56,30 @@ class Narrator(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record's line."""
         self.last, self.spoke = record, time.monotonic()
-        print(self.format(record), file=sys.stderr, flush=True)
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)  # a run outlives who reads it
 
     def remind(self) -> None:
         """Say what goes on, where nothing was said for :data:`SILENCE` and no bar moves."""
         if self.last is None or time.monotonic() - self.spoke < SILENCE or drawing():
             return
-        with self.lock or contextlib.nullcontext():
+        with self.lock or contextlib.nullcontext(), contextlib.suppress(OSError):
             self.spoke = time.monotonic()
             lasts = time.time() - self.last.created
             clock = time.strftime("%H:%M:%S")
             print(
                 f"{clock}   … {self.last.getMessage()}: {lasts:.0f} s", file=sys.stderr, flush=True
             )
+
+
+def forgive() -> None:
+    """Let standard output and error show "?" for what their encoding lacks, such as "±"."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):  # closed, or not what it was
+                stream.reconfigure(errors="replace")
 
 
 def drawing() -> bool:

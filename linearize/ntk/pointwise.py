@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import cost, tree
+from linearize import agreement, cost, tree
 from linearize.compiled import jit
 from linearize.evaluate.batches import count
 from linearize.ntk.programs import remembered
@@ -76,6 +76,11 @@ class Pointwise:
         made: list[Any] = [v.aval for e in cost.equations(traced) for v in e.outvars]
         weights = {leaf.shape for leaf in jax.tree.leaves(self.params)}
         return max(prod(a.shape) for a in made if hasattr(a, "shape") and a.shape not in weights)
+
+    @cached_property
+    def narrowest(self) -> np.dtype:
+        """The floating dtype of fewest digits on the way from an example to its outputs."""
+        return agreement.narrowest(self, self.params, self.named, self.inputs)
 
     @cached_property
     def dtype(self) -> np.dtype:

@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from linearize import narration
 from linearize.io import atomic_write
 from linearize.report import (
     analogies,
@@ -80,7 +81,7 @@ def write_all(run_dir: Path | str) -> Path:
     with rc_context(PLAIN), warnings.catch_warnings():
         # a sign that the font lacks is drawn as a box: no reason to lose a run's page
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        for plot in page.plots:
+        for plot in narration.paced(page.plots, "figures"):
             wide = plot.draw(False)
             svg = files[run_dir / "figures" / f"{plot.name}.svg"] = _save(wide, "svg")
             files[run_dir / "figures" / f"{plot.name}.png"] = _save(wide, "png")

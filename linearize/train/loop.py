@@ -266,6 +266,7 @@ class _Setting:
         """What decides the result; a run directory belongs to one."""
         deciding = config.deciding()
         deciding.pop("epochs")
+        revision = config.optim.revision
         return {
             "config": io.to_json({**deciding, "steps": self.total}),
             "regime": self.recipe.regime,
@@ -284,6 +285,7 @@ class _Setting:
                 inputs=self.recipe.inputs,
             ),
             "arrays": tree.fingerprint(self.arrays),
+            **({"optimizer": revision} if revision else {}),
         }
 
     def disk_bytes(self, config: TrainConfig) -> int:
@@ -536,7 +538,7 @@ class _Run:
         due = _due(step, config.validate_every) or last
         if self.validation is not None and due:
             self._drain()
-            tau = jax.tree.map(jnp.copy, self.state["tau"])
+            tau = jax.tree.map(jnp.copy, self._tau())
             found = {f"validation/{n}": v for n, v in self.validation(self.setting.params0, tau)}
             self.recorder.write(step, found)
         if step in config.save_vectors_at:
@@ -588,8 +590,11 @@ class _Run:
             kept,
         )
 
+    def _tau(self) -> Mapping[str, Array]:
+        return self.setting.recipe.answer(self.setting.params0, self.state)
+
     def _vector(self, step: int) -> TaskVector:
-        delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self.state["tau"].items()}
+        delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self._tau().items()}
         vector = TaskVector(delta, self.setting.base, {**self.meta, "steps": step})
         return vector if self.directory is None else self.directory.stamped(vector)
 

@@ -20,7 +20,14 @@ from linearize.compiled import jit
 from linearize.train import feed
 from linearize.train.losses import Loss, correct, cross_entropy
 from linearize.train.mesh import Placement
-from linearize.train.optim import OptimConfig, clip, learning_rate, optimizer
+from linearize.train.optim import (
+    OptimConfig,
+    averaged,
+    clip,
+    decayed,
+    learning_rate,
+    optimizer,
+)
 from linearize.types import Apply, Array, Params, PyTree
 
 REGIMES: dict[str, Callable[[Apply], Apply]] = {
@@ -126,7 +133,7 @@ class Recipe:
         functions = self.functions.join(fixed["arrays"])
         key = jax.random.fold_in(fixed["key"], state["step"])
         grads, means = self._gradient(functions, fixed["params0"], state["tau"], batch, key, place)
-        clipped = clip(self.optim, grads)
+        clipped = decayed(self.optim, clip(self.optim, grads), state["tau"])
         transform = optimizer(self.optim, fixed["total"])
 
         def update(state: State) -> tuple[PyTree, PyTree]:
@@ -161,10 +168,19 @@ class Recipe:
 
     def _seen(self, params0: Params, tau: Mapping[str, Array]) -> Mapping[str, Array]:
         """What the optimizer takes for the parameters: τ, or θ = θ0 + τ."""
-        if self.optim.decay == "tau":
+        if not self.optim.sees_theta:
             return tau
         base = tree.flatten(params0)
         return {n: base[n].astype(d.dtype) + d for n, d in tau.items()}
+
+    def answer(self, params0: Params, state: State) -> Mapping[str, Array]:
+        """The τ to evaluate and to keep: that of the average, where the optimizer has one."""
+        tau = state["tau"]
+        seen = self._seen(params0, tau)
+        average = averaged(state["opt"], seen)
+        if average is None:
+            return tau
+        return {n: t + (average[n] - seen[n]) for n, t in tau.items()}
 
     def _gradient(
         self,
