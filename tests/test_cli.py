@@ -23,6 +23,7 @@ from linearize import cli, config, narration
 from linearize.assets import AssetError
 from linearize.task_vector import TaskVector
 from linearize.train import CheckpointError, NonFiniteLossError, RunLockedError, RunMismatchError
+from linearize.train.lock import exclusive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,20 +309,37 @@ def test_no_line_is_put_into_a_bar(monkeypatch, capsys):
     assert "… part: 0 s" in capsys.readouterr().err
 
 
-def test_ctrl_c_reaches_a_run_that_computes(tmp_path):
-    program = (
-        "import time\n"
-        "from linearize import cli\n"
-        "with cli.reporting():\n"
-        "    print('ready', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
+WAITING = """
+import sys, time
+from pathlib import Path
+from linearize import cli
+from linearize.train.lock import exclusive
+with cli.reporting(), exclusive(Path(sys.argv[1])):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [
+        (signal.SIGINT, 130, "\nstopped: nothing is lost\nthe same command goes on from here\n"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM; the same command goes on from here\n"),
+        (signal.SIGHUP, 129, "stopped by SIGHUP; the same command goes on from here\n"),
+    ],
+)
+def test_a_signal_reaches_a_run_that_computes(tmp_path, number, status, words):
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", WAITING, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert said == "\nstopped: nothing is lost\nthe same command goes on from here\n"
+    assert process.returncode == status
+    assert said == words
+    with exclusive(tmp_path):
+        pass
