@@ -130,21 +130,27 @@ def zeros(tree: Params, pattern: Pattern = None) -> dict[str, Array]:
 
 
 def dot(a: PyTree, b: PyTree) -> Array:
-    """Inner product over all leaves, a scalar summed in float32 or wider.
+    """Inner product over all leaves, a real scalar summed in float32 or wider.
+
+    A complex leaf counts as its real and imaginary parts: Re ⟨a, b⟩.
 
     Raises:
         StructureMismatch: the names or shapes differ.
     """
     check_match(a, b, what="second factor")
     left, right = flatten(a), flatten(b)
-    return sum((jnp.vdot(_wide(left[n]), _wide(right[n])) for n in left), start=jnp.zeros(()))
+    return sum((jnp.vdot(_wide(left[n]), _wide(right[n])).real for n in left), start=jnp.zeros(()))
 
 
 def norm(tree: PyTree) -> Array:
     """Euclidean norm over all leaves, in float32 or wider; its gradient at 0 is 0, not NaN."""
-    squares = dot(tree, tree).real
+    squares = dot(tree, tree)
     zero = squares == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
+
+
+def _is_complex(leaf: Array) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating))
 
 
 def _wide(leaf: Array) -> Array:
@@ -168,6 +174,12 @@ def differences(expected: PyTree, got: PyTree, *, subset: bool = False) -> list[
         f"mis-shaped: {n} is {jnp.shape(given[n])}, expected {jnp.shape(leaf)}"
         for n, leaf in wanted.items()
         if n in given and jnp.shape(given[n]) != jnp.shape(leaf)
+    ]
+    lines += [
+        f"complex: {n} is {jnp.result_type(given[n])}, expected {jnp.result_type(leaf)}, whose "
+        "imaginary part is nothing: give its real part, or make the other complex"
+        for n, leaf in wanted.items()
+        if n in given and _is_complex(given[n]) and not _is_complex(leaf)
     ]
     for n in given:
         if n not in wanted:
