@@ -23,7 +23,8 @@ PROGRAM = "program "
 
 _HOW = {
     *("name", "name_and_src_info", "debug_info", "source_info", "call_src_info"),
-    *("in_shardings", "out_shardings", "sharding", "out_sharding", "ctx_mesh", "mesh"),
+    *("in_shardings", "out_shardings", "sharding", "out_sharding", "dst_sharding"),
+    *("ctx_mesh", "mesh"),
     *("in_layouts", "out_layouts", "donated_invars", "keep_unused", "inline"),
     *("compiler_options_kvs", "effects", "prevent_cse", "policy", "unroll", "_split_transpose"),
     # rules of what is not differentiated here; the others are part of the derivative's jaxpr
@@ -106,7 +107,7 @@ def program(function: Callable[..., Any], *args: PyTree, derivative: bool = Fals
         def traced(*args: PyTree) -> PyTree:
             return _with_derivative(function, *args) if derivative else function(*args)
 
-        abstract = jax.tree.map(jax.typeof, args)
+        abstract = jax.tree.map(_abstract, args)
         return _Reader().closed(jax.make_jaxpr(traced)(*abstract))
 
     first = once()
@@ -116,6 +117,13 @@ def program(function: Callable[..., Any], *args: PyTree, derivative: bool = Fals
             "clock in Python?)"
         )
     return first
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Without the devices that it lies on."""
+    aval = jax.typeof(leaf)
+    weak = getattr(aval, "weak_type", False)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
 
 
 def _with_derivative(function: Callable[..., Any], first: PyTree, *rest: PyTree) -> PyTree:

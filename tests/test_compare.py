@@ -93,7 +93,7 @@ def test_posthoc_map_is_zero_on_its_own_axis(finished):
 def test_vectors_of_the_regimes_share_a_base(finished):
     run_dir, _ = finished
     paths = [
-        run_dir / "seed_0" / regime / "toy_a" / "task_vector.safetensors"
+        run_dir / "seed_0" / regime / COMPARE["debug"]().data.tasks[0] / "task_vector.safetensors"
         for regime in ("nonlinear", "linear")
     ]
     nonlinear, linear = (TaskVector.load(path) for path in paths)
