@@ -22,7 +22,7 @@ from configs import COMPARE
 from experiments import claims, exact, protocol, running, stand_ins
 from experiments.protocol import TRAINED, Evaluator, Regime, Setting, Trained
 from experiments.records import Record, about, begin, kept, recorded, stack, total_seconds
-from linearize import edit, io
+from linearize import edit, sealed
 from linearize.config import CompareConfig
 from linearize.data import Task
 from linearize.task_vector import TaskVector
@@ -47,7 +47,7 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
         results["claims"] = claims.judge(results, claims.COMPARE)
         shown = run_dir / f"seed_{config.seeds[0]}" / "explorer.npz"
         if shown.exists():
-            io.atomic_write(run_dir / "explorer.npz", shown.read_bytes())
+            sealed.write(run_dir / "explorer.npz", shown.read_bytes())
         return running.finish(run_dir, results)
 
 

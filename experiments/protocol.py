@@ -19,7 +19,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from linearize import config as configuration
-from linearize import data, edit, evaluate, io, models, train, tree
+from linearize import data, edit, evaluate, models, sealed, train, tree
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
 from linearize.data import Split, Task
 from linearize.disentangle import ErrorMap, disentanglement_error
@@ -407,7 +407,7 @@ def write_explorer(evaluator: Evaluator, path: Path) -> None:
         arrays[f"{task}/labels"] = labels[shown]
     buffer = BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    io.atomic_write(path, buffer.getvalue())
+    sealed.write(path, buffer.getvalue())
 
 
 def describe_model(config: ModelConfig, seed: int) -> dict[str, Any]:

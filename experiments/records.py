@@ -1,4 +1,8 @@
-"""What the experiments measure, kept as files: measured once, stacked over seeds."""
+"""What the experiments measure, kept as files: measured once, stacked over seeds.
+
+A file that was changed, cut short or brought from another run is set aside by name, and measured
+again (:mod:`linearize.sealed`).
+"""
 
 import dataclasses
 import functools
@@ -11,7 +15,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from linearize import config as configuration
-from linearize import io
+from linearize import io, sealed
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +67,34 @@ def kept(path: Path, compute: Callable[[], T]) -> T:
     plan = _plan.get()
     within = path if plan is None else path.relative_to(plan.run_dir)
     name = ", ".join(part for part in within.with_suffix("").parts if part != "parts")
-    if path.exists():
+    found = _read(path)
+    if found is not _ABSENT:
         begin(f"{name}: measured before")
-        return json.loads(path.read_text())
+        return found
     begin(name)
     value = compute()
-    io.write_json(path, value)
+    keep(path, value)
     return value
+
+
+_ABSENT: Any = object()
+
+
+def _read(path: Path) -> Any:
+    data = sealed.read(path)
+    if data is None:
+        return _ABSENT
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        sealed.set_aside(path, f"is no JSON ({error})")
+        return _ABSENT
+
+
+def keep(path: Path, value: Any) -> None:
+    """Write a file of JSON, with its hash."""
+    text = json.dumps(io.to_json(value), indent=2, allow_nan=False)
+    sealed.write(path, text + "\n")
 
 
 def recorded(
@@ -88,9 +113,13 @@ def recorded(
         @functools.wraps(measure)
         def once(run_dir: Path, config: Any, *args: P.args, **options: P.kwargs) -> Record:
             path, plan = run_dir / "record.json", _Plan(run_dir, parts(config))
-            if path.exists():
+            found = _read(path)
+            lost = sealed.lost(run_dir)
+            if found is not _ABSENT and not lost:
                 log.info("%s: measured before", plan.name)
-                return json.loads(path.read_text())
+                return found
+            if found is not _ABSENT:
+                log.warning("%s: %s lost or damaged; made anew", plan.name, ", ".join(lost))
             resumed, started = run_dir.exists(), time.perf_counter()
             outer = _plan.set(plan)
             try:
@@ -99,8 +128,10 @@ def recorded(
                 _plan.reset(outer)
             seconds = time.perf_counter() - started
             log.info("%s: measured in %.0f s", plan.name, seconds)
+            if plan.begun != plan.total:
+                log.warning("%s: %d parts began, not %d", plan.name, plan.begun, plan.total)
             record |= {"seconds": None if resumed else seconds}
-            io.write_json(path, record)
+            keep(path, record)
             return record
 
         return once

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from configs import COMPARE
-from experiments import compare, exact, protocol
+from experiments import compare, exact, protocol, running
 from experiments.protocol import Evaluator, Trained
 from linearize import cli, edit, io
 from linearize.config import CompareConfig
@@ -101,8 +101,8 @@ def _cell(value: object) -> str:
 
 def present(command: cli.Command[CompareConfig]) -> None:
     """Run in a directory of this configuration."""
-    cli.claim(command.run_dir, command.config)
-    run(command.config, command.run_dir)
+    with running.claimed(command.run_dir, command.config):
+        run(command.config, command.run_dir)
 
 
 if __name__ == "__main__":

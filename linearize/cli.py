@@ -3,25 +3,25 @@
 import contextlib
 import dataclasses
 import difflib
+import hashlib
 import inspect
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import tyro
 
 from linearize import config as configuration
-from linearize import io
+from linearize import io, sealed
 from linearize.assets import AssetError
 from linearize.data import DataError
 from linearize.io import CorruptFileError
 from linearize.models import WeightsError
-from linearize.narration import logged
+from linearize.narration import forgive, logged
 from linearize.ntk import NotConvergedError
 from linearize.report import ResultsError
 from linearize.train import (
@@ -30,7 +30,9 @@ from linearize.train import (
     RunDirectoryError,
     RunLockedError,
     RunMismatchError,
+    Terminated,
 )
+from linearize.train.interrupt import raised
 from linearize.tree import NonFiniteError, StructureMismatch
 
 log = logging.getLogger(__name__)
@@ -147,23 +149,26 @@ def launch(
 
 @contextlib.contextmanager
 def reporting(status: int = 1, run_dir: Path | None = None) -> Iterator[None]:
-    """Log to the terminal; foreseen errors and Ctrl-C end in a sentence, not a traceback.
+    """Log to the terminal; foreseen errors and signals end in a sentence, not a traceback.
 
     Raises:
-        SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C, 141 where
-            nobody reads standard output any more.
+        SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C, 143 for
+            SIGTERM, 129 for SIGHUP, 141 where nobody reads standard output any more.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without "±" gets "?"
+    forgive()
     try:
-        with logged():
+        with logged(), raised():
             yield
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
         print(f"\nstopped: {str(stop) or 'nothing is lost'}", file=sys.stderr)
         print("the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
+    except Terminated as stop:
+        with contextlib.suppress(OSError):  # the terminal that hung up takes no words
+            words = f"stopped by {stop.name}; the same command goes on from here"
+            print(words, file=sys.stderr)
+        raise SystemExit(stop.code) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else its end is an error
         raise SystemExit(141) from None
@@ -233,23 +238,59 @@ def claim(run_dir: Path, config: object) -> None:
     """Write ``config.json`` and ``versions.json``, or refuse a directory of another configuration.
 
     An option that did not exist when the directory was made counts as its default. Seeds that are
-    added are written down: the run goes on with them.
+    added are written down: the run goes on with them. Whoever calls this holds the directory's
+    lock; ``run.json`` then says which run the files in it are of, with ``config.json`` or without.
 
     Raises:
         configuration.ConfigError: the directory holds a run of another configuration (each
             difference is listed), or cannot be written to.
     """
-    path = run_dir / "config.json"
+    path, mark = run_dir / "config.json", run_dir / sealed.RUN
     ours = configuration.to_dict(config)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or may_go_on(run_dir, type(config), ours):
+        begun, there = _said(mark), ours
+        if path.exists():
+            if not may_go_on(run_dir, type(config), ours):
+                there = io.read_json(path)
+                if begun.get("config", _digest(there)) != _digest(there):
+                    raise configuration.ConfigError(
+                        f"{path} was changed after it was written, so what lies beside it is of "
+                        "another configuration; undo that, or choose another --run-dir"
+                    )
+        elif begun.get("run", _digest(ours)) != _digest(ours):
+            raise configuration.ConfigError(
+                f"{path} is missing, and {mark.name} beside it is of another configuration; put "
+                "it back, or choose another --run-dir"
+            )
+        if there is ours:
             io.write_json(path, ours)
+        marked = {"run": begun.get("run", _digest(there)), "config": _digest(there)}
+        if marked != begun:
+            io.write_json(mark, marked)
         io.write_json(run_dir / "versions.json", io.versions())
     except OSError as error:
         raise configuration.ConfigError(
             f"cannot use run directory {run_dir}: {error}; choose another --run-dir"
         ) from error
+
+
+def _said(mark: Path) -> dict[str, Any]:
+    try:
+        return io.read_json(mark)
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Of a configuration without its seeds, which may be added to."""
+
+    def without(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: without(v) for k, v in value.items() if k != "seeds"}
+
+    return hashlib.sha256(json.dumps(without(values), sort_keys=True).encode()).hexdigest()
 
 
 def may_go_on(run_dir: Path, kind: type, ours: Mapping[str, Any]) -> bool:
@@ -260,16 +301,16 @@ def may_go_on(run_dir: Path, kind: type, ours: Mapping[str, Any]) -> bool:
     """
     path = run_dir / "config.json"
     try:
-        theirs = configuration.completed(kind, json.loads(path.read_text()))
+        theirs = configuration.completed(kind, io.read_json(path))
     except (TypeError, ValueError) as error:
         raise configuration.ConfigError(
-            f"{path} is damaged ({error}); remove it if the run is of this configuration, or "
+            f"{path} is damaged ({error}); move it away if the run is of this configuration, or "
             "choose another --run-dir"
         ) from error
     changed = configuration.hindrances(theirs, ours)
     if changed:
         raise configuration.ConfigError(
             f"{run_dir} holds a run of another configuration; choose another --run-dir or "
-            "remove it. Differences (there -> here):\n  " + "\n  ".join(changed)
+            "move it away. Differences (there -> here):\n  " + "\n  ".join(changed)
         )
     return bool(configuration.differences(theirs, ours))

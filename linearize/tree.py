@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from linearize.compiled import jit
 from linearize.types import Array, Flat, Params, PyTree
 
 Pattern = str | Sequence[str] | None
@@ -63,7 +63,7 @@ def names(tree: PyTree) -> tuple[str, ...]:
     return tuple(flatten(tree))
 
 
-def is_trainable(leaf: Array) -> bool:
+def is_trainable(leaf: ArrayLike) -> bool:
     """Whether a leaf can carry a tangent: floating or complex, not an integer, key or flag."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
@@ -147,14 +147,17 @@ def zeros(tree: Params, pattern: Pattern = None) -> dict[str, Array]:
 
 
 def dot(a: PyTree, b: PyTree) -> Array:
-    """Inner product over all leaves but keys, a scalar summed in float32 or wider.
+    """Inner product over all leaves but keys, a real scalar summed in float32 or wider.
+
+    A complex leaf counts as its real and imaginary parts: Re ⟨a, b⟩.
 
     Raises:
         StructureMismatch: the names or shapes differ.
     """
     check_match(a, b, what="second factor")
     left, right = _numbers(a), _numbers(b)
-    return sum((jnp.vdot(left[n], right[n]) for n in left if n in right), start=jnp.zeros(()))
+    shared = (jnp.vdot(left[n], right[n]).real for n in left if n in right)
+    return sum(shared, start=jnp.zeros(()))
 
 
 def norm(tree: PyTree) -> Array:
@@ -164,7 +167,7 @@ def norm(tree: PyTree) -> Array:
     its dtype has it.
     """
     scaled, unit = _scaled(tree)
-    squares = dot(scaled, scaled).real
+    squares = dot(scaled, scaled)
     zero = squares == 0
     return unit * jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
 
@@ -205,6 +208,10 @@ def _is_key(leaf: Array) -> bool:
     return jnp.issubdtype(kind, jax.dtypes.extended) or kind == jax.dtypes.float0
 
 
+def _is_complex(leaf: Array) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating))
+
+
 def _wide(leaf: Array) -> Array:
     return jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
 
@@ -226,6 +233,12 @@ def differences(expected: PyTree, got: PyTree, *, subset: bool = False) -> list[
         f"mis-shaped: {n} is {jnp.shape(given[n])}, expected {jnp.shape(leaf)}"
         for n, leaf in wanted.items()
         if n in given and jnp.shape(given[n]) != jnp.shape(leaf)
+    ]
+    lines += [
+        f"complex: {n} is {jnp.result_type(given[n])}, expected {jnp.result_type(leaf)}, whose "
+        "imaginary part is nothing: give its real part, or make the other complex"
+        for n, leaf in wanted.items()
+        if n in given and _is_complex(given[n]) and not _is_complex(leaf)
     ]
     for n in given:
         if n not in wanted:
@@ -275,7 +288,7 @@ def check_finite(tree: PyTree, what: str = "tree") -> None:
     """
     bad, dtypes = [], set()
     for name, leaf in flatten(tree).items():
-        if is_trainable(leaf) and not (isinstance(leaf, jax.Array) and _all_finite(leaf)):
+        if is_trainable(leaf) and not _finite_there(leaf):
             dtype = jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
             with np.errstate(over="ignore"):
                 finite = np.isfinite(np.asarray(leaf).astype(dtype, copy=False))
@@ -288,10 +301,9 @@ def check_finite(tree: PyTree, what: str = "tree") -> None:
         )
 
 
-@jit
-def _all_finite(leaf: Array) -> Array:
-    """Where the leaf is, which may be far from the host."""
-    return jnp.isfinite(leaf).all()
+def _finite_there(leaf: Array) -> bool:
+    """Known to be finite without being brought to the host."""
+    return isinstance(leaf, jax.Array) and bool(jnp.isfinite(leaf).all())
 
 
 def fingerprint(tree: PyTree, only: Iterable[str] | None = None) -> str:

@@ -1,6 +1,5 @@
 """A result file, read and checked key by key, so that every error names its key."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from linearize import files, sealed
 
 Floats = NDArray[np.float64]
 
@@ -22,16 +23,21 @@ def read(run_dir: Path | str) -> "Node":
     """``results.json`` of a run directory.
 
     Raises:
-        ResultsError: the file is missing, is no JSON object, or of another schema.
+        ResultsError: the file is missing, was changed, is no JSON object, or of another schema.
     """
     path = Path(run_dir) / "results.json"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        files.check_regular(path)
+        if wrong := sealed.problem(path):
+            raise ResultsError(
+                f"{path} {wrong}; run the experiment again: it is made anew from what was measured"
+            )
+        raw = files.read_json(path, kind=object)
     except FileNotFoundError:
         raise ResultsError(
             f"no results.json in {str(run_dir)!r}; give the directory of a finished run"
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except files.CorruptFileError as error:
         raise ResultsError(
             f"{path} is damaged or unfinished ({error}); run the experiment again"
         ) from None

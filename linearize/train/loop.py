@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 
 from linearize import io, tree
 from linearize.task_vector import TaskVector
+from linearize.taylor import check_function
 from linearize.train import feed
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
@@ -132,6 +133,8 @@ def fine_tune(
             head, or a file of one.
         RunDirectoryError: ``run_dir`` cannot be written.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint saved.
+        Terminated: likewise after SIGTERM or SIGHUP, which clusters send; a ``SystemExit`` whose
+            status is 128 + the signal's number.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> data = {"inputs": np.eye(2, dtype=np.float32), "labels": np.array([0, 1])}
@@ -211,6 +214,7 @@ class _Setting:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             also = " ('posthoc' evaluates a 'nonlinear' vector)" if regime == "posthoc" else ""
             raise ValueError(f"regime={regime!r}; expected {' or '.join(REGIMES)}{also}{hint}")
+        check_function(f)
         examples = feed.check(data)
         wanted = [*inputs, *(() if loss is not None or augment is not None else ("labels",))]
         there = feed.entries(data, 1)
@@ -264,6 +268,7 @@ class _Setting:
         """What decides the result; a run directory belongs to one."""
         deciding = config.deciding()
         deciding.pop("epochs")
+        revision = config.optim.revision
         return {
             "config": io.to_json({**deciding, "steps": self.total}),
             "regime": self.recipe.regime,
@@ -282,6 +287,7 @@ class _Setting:
                 inputs=self.recipe.inputs,
             ),
             "arrays": tree.fingerprint(self.arrays),
+            **({"optimizer": revision} if revision else {}),
         }
 
     def disk_bytes(self, config: TrainConfig) -> int:
@@ -449,8 +455,8 @@ class _Run:
         step = self.settled = start
         ahead = _AHEAD_ON_CPU if self.setting.place.on_cpu else _AHEAD
         while step < self.total:
-            if request.made:
-                self._interrupt(step)
+            if request.number:
+                self._interrupt(step, request)
             count = self._advance(step)
             step += count
             while len(self.pending) > ahead:
@@ -534,7 +540,7 @@ class _Run:
         due = _due(step, config.validate_every) or last
         if self.validation is not None and due:
             self._drain()
-            tau = jax.tree.map(jnp.copy, self.state["tau"])
+            tau = jax.tree.map(jnp.copy, self._tau())
             found = {f"validation/{n}": v for n, v in self.validation(self.setting.params0, tau)}
             self.recorder.write(step, found)
         if step in config.save_vectors_at:
@@ -551,16 +557,14 @@ class _Run:
         if self.checkpoints is not None:
             self.checkpoints.save(step, {n: self.state[n] for n in _KEPT})
 
-    def _interrupt(self, step: int) -> None:
+    def _interrupt(self, step: int, request: Request) -> NoReturn:
         self._drain()
-        if self.checkpoints is None or not step:
-            raise KeyboardInterrupt(f"interrupted at step {step} of {self.total}")
-        self._save(step)
-        self.checkpoints.wait()
-        raise KeyboardInterrupt(
-            f"interrupted at step {step} of {self.total}; a checkpoint is saved, and the same call "
-            "resumes from it"
-        )
+        said = f"interrupted at step {step} of {self.total}"
+        if self.checkpoints is not None and step:
+            self._save(step)
+            self.checkpoints.wait()
+            said += "; a checkpoint is saved, and the same call resumes from it"
+        raise request.answer(said)
 
     def _diverged(self, bad: int) -> None:
         values = np.asarray(self.state["bad_metrics"]).tolist()
@@ -586,8 +590,11 @@ class _Run:
             kept,
         )
 
+    def _tau(self) -> Mapping[str, Array]:
+        return self.setting.recipe.answer(self.setting.params0, self.state)
+
     def _vector(self, step: int) -> TaskVector:
-        delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self.state["tau"].items()}
+        delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self._tau().items()}
         vector = TaskVector(delta, self.setting.base, {**self.meta, "steps": step})
         return vector if self.directory is None else self.directory.stamped(vector)
 
