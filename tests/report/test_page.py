@@ -1,6 +1,8 @@
 """Figures and page are whole, self-contained, and fit what the run has."""
 
+import html
 import html.parser
+import json
 import os
 import re
 import xml.etree.ElementTree as ElementTree
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy import stats
 
 from linearize import report
 from linearize.report.compare import explorer, maps
@@ -75,6 +78,129 @@ def test_tables_are_written_twice(whole):
     assert f"{accuracy:.1f} ±" in (run / "tables" / "addition.md").read_text("utf-8")
 
 
+def cells(text):
+    """The rows of all tables of a page, as lists of their cells' words."""
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", text, re.DOTALL)
+    return [
+        [html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in re.findall(CELL, row)]
+        for row in rows
+    ]
+
+
+CELL = re.compile(r"<t[dh][^>]*>(.*?)</t[dh]>", re.DOTALL)
+
+
+def percent(values):
+    """Mean ± 95 % t interval over seeds, in %, by SciPy."""
+    values = 100 * np.asarray(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{values.mean():.1f} ± {half:.1f}"
+
+
+def test_every_result_is_in_the_tables_of_the_page(whole):
+    run, raw = whole
+    found = cells((run / "report.html").read_text("utf-8"))
+    regimes = ("nonlinear", "posthoc", "linear")
+    before = [raw["pretrained"], raw["random_init"]]
+    added, negated = raw["addition"], raw["negation"]
+    others = [negated[m] for m in ("random", "gradient_ascent")]
+    tables = {
+        "single": [*before, *(raw["single"][r] for r in regimes)],
+        "addition": [
+            *before,
+            *(added[m]["accuracy"] for m in ("random", *regimes, "joint")),
+        ],
+        "normalized": [added[m]["normalized"] for m in ("random", *regimes, "joint")],
+        "target": [
+            raw["pretrained"],
+            *(n["target"] for n in (*others, *map(negated.get, regimes))),
+        ],
+        "control": [
+            raw["control_pretrained"],
+            *(n["control"] for n in (*others, *map(negated.get, regimes))),
+        ],
+    }
+    for name, columns in tables.items():
+        for t, task in enumerate(raw["tasks"]):
+            assert [task, *(percent(np.array(c)[:, t]) for c in columns)] in found, (name, task)
+        assert ["Mean", *(percent(np.mean(c, 1)) for c in columns)] in found, name
+    for drawn in raw["maps"]:
+        for total in drawn["total"].values():
+            mean = f"{np.mean(total):.3f}"
+            assert any(row[0] == " + ".join(drawn["tasks"]) and mean in row[-1] for row in found)
+    for claim in raw["claims"]:
+        assert any(claim["claim"] == row[0] and claim["evidence"] == row[-1] for row in found)
+
+
+def test_every_figure_is_on_the_page(whole):
+    run, _ = whole
+    page = Document((run / "report.html").read_text("utf-8"))
+    shown = {a["id"].removeprefix("figure-") for a in page.all("figure") if "id" in a}
+    assert {path.stem for path in (run / "figures").iterdir()} == shown
+    assert len([a for a in page.all("svg") if "plot" in a.get("class", "")]) >= len(shown)
+
+
+BROWSER = """
+const made = {};
+const element = (name) => made[name] ??= {
+  style: {}, dataset: {}, on: {}, value: "", textContent: "",
+  setAttribute(key, value) { this[key] = value; },
+  addEventListener(kind, call) { this.on[kind] = call; },
+  querySelector(selector) { return element(`${name} ${selector}`); },
+};
+const document = { getElementById: (id) => element(`#${id}`) };
+const window = element("window"), location = { hash: "" };
+const requestAnimationFrame = (call) => call();
+globalThis.setTimeout = () => 0;
+globalThis.clearTimeout = () => {};
+"""
+"""As much of a browser as the sliders need."""
+
+
+def near(shown, share):
+    """Whether a number in % with one digit is that share."""
+    return abs(float(shown) - 100 * share) < 0.05 + 1e-9
+
+
+def test_a_moved_slider_moves_the_page_s_numbers(whole):
+    """The page's own script on the page's own data, in an engine without a browser."""
+    racer = pytest.importorskip("py_mini_racer", reason="no py_mini_racer: pip install mini-racer")
+    run, raw = whole
+    text = (run / "report.html").read_text("utf-8")
+    data = re.search(r'id="explorer-data">(.*?)</script>', text, re.DOTALL)[1]
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
+    engine = racer.MiniRacer()
+    engine.eval(BROWSER)
+    engine.eval(f'element("#explorer-data").textContent = {json.dumps(data)};')
+    engine.eval(script)
+    arrays = np.load(run / "explorer.npz")
+    before = np.mean(
+        [(arrays[f"{n}/logits0"].argmax(-1) == arrays[f"{n}/labels"]).mean() for n in raw["tasks"]]
+    )
+    alpha = json.loads(data)["best"]
+    for t, value in ((1, -0.3), (0, 0.85), (3, 1.0)):
+        alpha[t] = value
+        engine.eval(
+            f"{{ const slider = element('#explorer [data-task-index=\"{t}\"] input');"
+            f"slider.value = '{value}'; slider.on.input(); }}"
+        )
+        expected = []
+        for i, task in enumerate(raw["tasks"]):
+            moved = np.tensordot(alpha, arrays[f"{task}/dlogits"].astype(np.float64), 1)
+            logits = arrays[f"{task}/logits0"] + moved
+            expected.append((logits.argmax(-1) == arrays[f"{task}/labels"]).mean())
+            row = f'element(\'#explorer [data-task-index="{i}"]'
+            assert float(engine.eval(f"{row} .bar').dataset.accuracy")) == expected[-1]
+            shown = engine.eval(f"{row} .accuracy').textContent")
+            assert near(shown.removesuffix(" %"), expected[-1])
+        mean = np.mean(expected)
+        shown = engine.eval("element('#explorer #explorer-mean').textContent")
+        assert near(shown.removesuffix(" %"), mean)
+        shown = engine.eval("element('#explorer #explorer-gain').textContent")
+        assert near(shown.replace("−", "-"), mean - before)
+    engine.close()
+
+
 def test_the_page_needs_no_network(whole):
     text = (whole[0] / "report.html").read_text("utf-8")
     assert set(re.findall(r"https?://[^\s\"'<>)]+", text)) <= NAMESPACES
@@ -121,7 +247,10 @@ def test_inline_figures_follow_the_page_theme(whole):
     assert set(re.findall(r"var\((--[\w-]+)", text)) <= declared
 
 
-@pytest.mark.parametrize(("T", "S", "n_maps", "optional"), [(2, 1, 0, False), (9, 5, 4, True)])
+@pytest.mark.parametrize(
+    ("T", "S", "n_maps", "optional"),
+    [(2, 1, 0, False), pytest.param(9, 5, 4, True, marks=pytest.mark.slow)],
+)
 def test_every_size_of_run_has_a_page(
     make_results, make_explorer, write_run, tmp_path, T, S, n_maps, optional
 ):
