@@ -14,7 +14,7 @@ neither their scales nor zero and repeated ones matter to it. Cross-entropy bein
 itself is a bound as well, and the only one far from a minimum. No α needs a model call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -266,7 +266,7 @@ class _Objective:
             method="trust-exact",
             options={"gtol": _GRADIENT_32, "maxiter": max_iterations},
         )
-        return found.x, int(found.nit)
+        return _polished(self.derivatives, found.x), int(found.nit)
 
     def certified(self, alphas: np.ndarray, iterations: int) -> Optimum:
         """What is known of the objective at ``alphas``."""
@@ -323,6 +323,18 @@ def _objective(
         penalty=l2 * np.eye(counts.pop()),
         dtype=np.result_type(*(np.asarray(each.jvps).dtype for each in terms)),
     )
+
+
+def _polished(derivatives: Callable[[np.ndarray], Derivatives], at: np.ndarray) -> np.ndarray:
+    """Newton steps while they shrink the gradient, which resolves more than values in float32."""
+    _, gradient, hessian = derivatives(at)
+    while np.linalg.norm(gradient) > 0 and np.linalg.eigvalsh(hessian)[0] > 0:
+        new = at + newton_step(gradient, hessian)
+        _, slope, bend = derivatives(new)
+        if not np.linalg.norm(slope) < np.linalg.norm(gradient) / 2:
+            break
+        at, gradient, hessian = new, slope, bend
+    return at
 
 
 def _centred(logits: ArrayLike) -> np.ndarray:
