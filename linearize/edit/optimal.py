@@ -16,7 +16,7 @@ itself is a bound as well, and the only one far from a minimum. No α needs a mo
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import jax
@@ -54,8 +54,9 @@ class Optimum:
     """Smallest eigenvalue of its Hessian; positive at a strict minimum."""
     gap: float
     """Upper bound on the objective minus its infimum over all α, in nats: finite, and rigorous but
-    for rounding. It is the objective itself, which is positive, where no more is known: logits that
-    are not affine, or a point too far from a minimum."""
+    for rounding; of directions that count as nothing, nothing is said. It is the objective itself,
+    which is positive, where no more is known: logits that are not affine, or a point too far from a
+    minimum."""
     iterations: int = 0
     attained: bool = True
     """Whether this is a minimum, as far as another Newton step moves no logit by 1e-3 beside
@@ -201,10 +202,14 @@ class _Any:
         y = check_labels(labels, len(f0), jax.eval_shape(read, jnp.asarray(f0)).shape[-1])
         return cls(f0, np.asarray(terms.jvps, np.float64), y, read)
 
+    @cached_property
+    def placed(self) -> tuple[AffineOutputs, Array]:
+        """Terms and labels on the device."""
+        jvps = jnp.asarray(self.jvps, jnp.float32)
+        return AffineOutputs(jnp.asarray(self.f0), jvps), jnp.asarray(self.labels)
+
     def derivatives(self, alphas: np.ndarray) -> Derivatives:
-        whole = AffineOutputs(jnp.asarray(self.f0), jnp.asarray(self.jvps, jnp.float32))
-        at = jnp.asarray(alphas, jnp.float32)
-        found = _derivatives(self.readout, whole, jnp.asarray(self.labels), at)
+        found = _derivatives(self.readout, *self.placed, jnp.asarray(alphas, jnp.float32))
         value, gradient, hessian = (np.asarray(part, np.float64) for part in found)
         return float(value), gradient, hessian
 
