@@ -14,9 +14,9 @@ neither their scales nor zero and repeated ones matter to it. Cross-entropy bein
 itself is a bound as well, and the only one far from a minimum. No α needs a model call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import jax
@@ -54,8 +54,9 @@ class Optimum:
     """Smallest eigenvalue of its Hessian; positive at a strict minimum."""
     gap: float
     """Upper bound on the objective minus its infimum over all α, in nats: finite, and rigorous but
-    for rounding. It is the objective itself, which is positive, where no more is known: logits that
-    are not affine, or a point too far from a minimum."""
+    for rounding; of directions that count as nothing, nothing is said. It is the objective itself,
+    which is positive, where no more is known: logits that are not affine, or a point too far from a
+    minimum."""
     iterations: int = 0
     attained: bool = True
     """Whether this is a minimum, as far as another Newton step moves no logit by 1e-3 beside
@@ -201,10 +202,14 @@ class _Any:
         y = check_labels(labels, len(f0), jax.eval_shape(read, jnp.asarray(f0)).shape[-1])
         return cls(f0, np.asarray(terms.jvps, np.float64), y, read)
 
+    @cached_property
+    def placed(self) -> tuple[AffineOutputs, Array]:
+        """Terms and labels on the device."""
+        jvps = jnp.asarray(self.jvps, jnp.float32)
+        return AffineOutputs(jnp.asarray(self.f0), jvps), jnp.asarray(self.labels)
+
     def derivatives(self, alphas: np.ndarray) -> Derivatives:
-        whole = AffineOutputs(jnp.asarray(self.f0), jnp.asarray(self.jvps, jnp.float32))
-        at = jnp.asarray(alphas, jnp.float32)
-        found = _derivatives(self.readout, whole, jnp.asarray(self.labels), at)
+        found = _derivatives(self.readout, *self.placed, jnp.asarray(alphas, jnp.float32))
         value, gradient, hessian = (np.asarray(part, np.float64) for part in found)
         return float(value), gradient, hessian
 
@@ -266,7 +271,7 @@ class _Objective:
             method="trust-exact",
             options={"gtol": _GRADIENT_32, "maxiter": max_iterations},
         )
-        return found.x, int(found.nit)
+        return _polished(self.derivatives, found.x), int(found.nit)
 
     def certified(self, alphas: np.ndarray, iterations: int) -> Optimum:
         """What is known of the objective at ``alphas``."""
@@ -323,6 +328,18 @@ def _objective(
         penalty=l2 * np.eye(counts.pop()),
         dtype=np.result_type(*(np.asarray(each.jvps).dtype for each in terms)),
     )
+
+
+def _polished(derivatives: Callable[[np.ndarray], Derivatives], at: np.ndarray) -> np.ndarray:
+    """Newton steps while they shrink the gradient, which resolves more than values in float32."""
+    _, gradient, hessian = derivatives(at)
+    while np.linalg.norm(gradient) > 0 and np.linalg.eigvalsh(hessian)[0] > 0:
+        new = at + newton_step(gradient, hessian)
+        _, slope, bend = derivatives(new)
+        if not np.linalg.norm(slope) < np.linalg.norm(gradient) / 2:
+            break
+        at, gradient, hessian = new, slope, bend
+    return at
 
 
 def _centred(logits: ArrayLike) -> np.ndarray:

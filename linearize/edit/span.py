@@ -15,7 +15,8 @@ _COLLINEAR = 16
 """Roundings of a unit column, times √K, below which a combination of columns is nothing."""
 _BESIDE_OTHERS, _BESIDE_OUTPUTS = 16, 4
 """Roundings of the largest column *and* of the outputs at θ0, below both of which a column is
-noise: what is left where terms cancel, as for a shift before a LayerNorm."""
+noise: what is left where terms cancel, as for a shift before a LayerNorm. Columns that are all of
+one small size are taken at their word."""
 
 
 @dataclass(frozen=True, eq=False)

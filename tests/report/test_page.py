@@ -348,34 +348,22 @@ def test_the_colour_scale_spans_the_regimes(make_results):
     assert "(mean over both tasks, range 0–1)" in maps.error_label(report.parse(raw).maps[0])
 
 
-NASTY = (
-    "a$b_c^",
-    "$x$ and $\\frac{$",
-    "<b>bold</b>",
-    "a/b",
-    "a\\b",
-    "a|b & c",
-    "\U0001f600 smile",
-    "long" * 80,
-    "../up",
-)
+NASTY = ("a$b_c^", "$x$ <b>bold</b> $\\frac{$", "../a|b & \\c \U0001f600", "long" * 80)
 
 
-def test_any_name_of_a_task_has_a_page(make_results, make_explorer, write_run, tmp_path):
+def test_any_name_of_a_task_has_a_page(make_results, write_run, tmp_path):
     """Mathtext, tags, separators, emoji: every figure, table and file, and nothing outside."""
-    raw = make_results(9, 1, n_maps=2, names=NASTY)
-    for pair, tasks in zip(raw["maps"], (NASTY[:2], NASTY[7:]), strict=True):
+    raw = make_results(4, 1, n_maps=2, names=NASTY)
+    for pair, tasks in zip(raw["maps"], (NASTY[:2], NASTY[2:]), strict=True):
         pair["tasks"] = list(tasks)
     text = report.write_all(write_run(tmp_path / "run", raw, None)).read_text("utf-8")
-    page = Document(text)
+    Document(text)
     assert "<b>bold" not in text
     assert "&lt;b&gt;bold&lt;/b&gt;" in text
-    assert [a for _, a in page.found if "data-map-index" in a] == []
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
-    figures = sorted(p.stem for p in (tmp_path / "run" / "figures").glob("error_map*.png"))
-    assert figures[0] == "error_map_1_a-b_c-_-x--and---frac--"
-    assert len(figures) == 2
-    assert max(len(name) for name in figures) < 100
+    first, second = sorted(p.stem for p in (tmp_path / "run" / "figures").glob("error_map*.png"))
+    assert first == "error_map_1_a-b_c-_-x---b-bold--b----frac--"
+    assert second == f"error_map_2_---a-b----c--_{'long' * 10}"
 
 
 def test_dollars_are_drawn_as_they_are():
