@@ -51,12 +51,13 @@ def papers(kind: type[C]) -> Mapping[str, Callable[[], C]]:
 
 
 def small() -> CompareConfig:
-    """A small random network and three tasks."""
+    """A small random network and three toy tasks."""
     return CompareConfig(
         model=ModelConfig(name="mlp", blocks=None, image_size=14, pretrained=False),
         data=DataConfig(
-            tasks=("mnist", "landsat", "digits"),
-            control="animals",
+            tasks=("toy_a", "toy_b", "toy_c"),
+            control="toy_e",
+            image_size=14,
             train=300,
             validation=60,
             test=80,
@@ -70,7 +71,7 @@ def small() -> CompareConfig:
 
 
 def subsets_debug() -> SubsetsConfig:
-    """Seconds: a small random network and three tasks.
+    """Seconds: a small random network and three toy tasks.
 
     python -m experiments.subsets debug
     """
@@ -91,7 +92,7 @@ def subsets() -> SubsetsConfig:
 
 
 def coefficients_debug() -> CoefficientsConfig:
-    """Seconds: a small random network and three tasks.
+    """Seconds: a small random network and three toy tasks.
 
     python -m experiments.coefficients debug
     """
@@ -112,7 +113,7 @@ def coefficients() -> CoefficientsConfig:
 
 
 def ensembling_debug() -> EnsemblingConfig:
-    """Seconds: a small random network and three tasks.
+    """Seconds: a small random network and three toy tasks.
 
     python -m experiments.ensembling debug
     """

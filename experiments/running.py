@@ -20,9 +20,9 @@ def claimed(run_dir: Path, config: object) -> Iterator[None]:
     """Hold a run directory for one configuration, alone: what it says is read under the lock.
 
     Raises:
+        RunLockedError: another process works there, and nothing in it was touched.
+        RunDirectoryError: it cannot be made or written.
         ConfigError: it holds a run of another configuration.
-        RunDirectoryError: it cannot be written to.
-        RunLockedError: another process works there.
     """
     with exclusive(run_dir):
         cli.claim(run_dir, config)

@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +21,7 @@ from linearize.assets import AssetError
 from linearize.data import DataError
 from linearize.io import CorruptFileError
 from linearize.models import WeightsError
-from linearize.narration import logged
+from linearize.narration import forgive, logged
 from linearize.ntk import NotConvergedError
 from linearize.report import ResultsError
 from linearize.train import (
@@ -156,9 +155,7 @@ def reporting(status: int = 1, run_dir: Path | None = None) -> Iterator[None]:
         SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C, 143 for
             SIGTERM, 129 for SIGHUP, 141 where nobody reads standard output any more.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without "±" gets "?"
+    forgive()
     try:
         with logged(), raised():
             yield

@@ -75,6 +75,8 @@ def from_linen(
     >>> f(params, jnp.ones((4, 3))).shape
     (4, 2)
     """
+    if not isinstance(module, linen.Module):
+        raise TypeError(_not_a(module, "linen", "from_nnx", nnx.Module))
     if "params" not in variables:
         raise ValueError(
             f"variables has collections {sorted(variables)} and no 'params'; pass what "
@@ -146,6 +148,8 @@ def from_nnx(
     >>> f(params, jnp.ones((4, 3))).shape
     (4, 2)
     """
+    if not isinstance(model, nnx.Module):
+        raise TypeError(_not_a(model, "nnx", "from_linen", linen.Module))
     copy = nnx.clone(model)
     for _, part in nnx.iter_modules(copy):
         for name in _EVALUATION.keys() & {k for k, v in vars(part).items() if isinstance(v, bool)}:
@@ -260,6 +264,13 @@ def _beside_kept(path: tuple[Any, ...], new: set[tuple[Any, ...]], before: _Watc
         if beside:
             return any(p not in new for p in beside)
     return True
+
+
+def _not_a(model: object, wanted: str, other: str, kind: type) -> str:
+    remedy, got = f": use {other}" if isinstance(model, kind) else "", type(model).__name__
+    if isinstance(model, type) and issubclass(model, linen.Module | nnx.Module):
+        remedy, got = ": make an instance of it", f"the class {model.__name__}"
+    return f"expected a module of flax.{wanted}, not {got}{remedy}"
 
 
 def _plain(variables: Any) -> Any:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from io import TextIOWrapper
 from typing import TypeVar
 
 from rich.file_proxy import FileProxy
@@ -55,19 +56,30 @@ class Narrator(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record's line."""
         self.last, self.spoke = record, time.monotonic()
-        print(self.format(record), file=sys.stderr, flush=True)
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)  # a run outlives who reads it
 
     def remind(self) -> None:
         """Say what goes on, where nothing was said for :data:`SILENCE` and no bar moves."""
         if self.last is None or time.monotonic() - self.spoke < SILENCE or drawing():
             return
-        with self.lock or contextlib.nullcontext():
+        with self.lock or contextlib.nullcontext(), contextlib.suppress(OSError):
             self.spoke = time.monotonic()
             lasts = time.time() - self.last.created
             clock = time.strftime("%H:%M:%S")
             print(
                 f"{clock}   … {self.last.getMessage()}: {lasts:.0f} s", file=sys.stderr, flush=True
             )
+
+
+def forgive() -> None:
+    """Let standard output and error show "?" for what their encoding lacks, such as "±"."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):  # closed, or not what it was
+                stream.reconfigure(errors="replace")
 
 
 def drawing() -> bool:

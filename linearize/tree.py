@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from linearize.compiled import jit
 from linearize.types import Array, Flat, Params, PyTree
 
 Pattern = str | Sequence[str] | None
@@ -63,7 +63,7 @@ def names(tree: PyTree) -> tuple[str, ...]:
     return tuple(flatten(tree))
 
 
-def is_trainable(leaf: Array) -> bool:
+def is_trainable(leaf: ArrayLike) -> bool:
     """Whether a leaf can carry a tangent: floating or complex, not an integer, key or flag."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
@@ -275,7 +275,7 @@ def check_finite(tree: PyTree, what: str = "tree") -> None:
     """
     bad, dtypes = [], set()
     for name, leaf in flatten(tree).items():
-        if is_trainable(leaf) and not (isinstance(leaf, jax.Array) and _all_finite(leaf)):
+        if is_trainable(leaf) and not _finite_there(leaf):
             dtype = jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
             with np.errstate(over="ignore"):
                 finite = np.isfinite(np.asarray(leaf).astype(dtype, copy=False))
@@ -288,10 +288,9 @@ def check_finite(tree: PyTree, what: str = "tree") -> None:
         )
 
 
-@jit
-def _all_finite(leaf: Array) -> Array:
-    """Where the leaf is, which may be far from the host."""
-    return jnp.isfinite(leaf).all()
+def _finite_there(leaf: Array) -> bool:
+    """Known to be finite without being brought to the host."""
+    return isinstance(leaf, jax.Array) and bool(jnp.isfinite(leaf).all())
 
 
 def fingerprint(tree: PyTree, only: Iterable[str] | None = None) -> str:

@@ -194,6 +194,14 @@ def test_seeds_may_be_added_and_not_left_out(tmp_path, of):
     assert path.read_bytes() == before
 
 
+def test_a_directory_in_use_is_not_touched(tmp_path):
+    with running.claimed(tmp_path, Toy()):
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(RunLockedError), running.claimed(tmp_path, Toy(seeds=(0, 1))):
+            pass
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_another_configuration_is_refused_with_more_seeds_too(tmp_path):
     cli.claim(tmp_path, Toy())
     with pytest.raises(config.ConfigError, match=r"lr: 0\.1 -> 0\.2$"):
@@ -260,6 +268,20 @@ def test_warnings_alone_are_said_unasked():
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert found.stderr == b"damaged\n"
+
+
+def test_a_run_outlives_who_reads_its_log_and_a_poor_encoding():
+    program = (
+        "import logging\n"
+        "from linearize import cli\n"
+        "with cli.reporting():\n"
+        "    logging.getLogger('linearize.x').info('step')\n"
+        "    print('1 ± 2')\n"
+    )
+    script = f'({sys.executable} -c "{program}" 2>&1 >&3 | true) 3>&1'
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    found = subprocess.run(["bash", "-c", script], capture_output=True, env=environment, check=True)
+    assert found.stdout == b"1 ? 2\n"
 
 
 WAITING = """

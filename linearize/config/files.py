@@ -5,7 +5,7 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,28 @@ def require(holds: bool, field: str, value: object, remedy: str) -> None:
     """
     if not holds:
         raise ConfigError(f"{field}={value!r}: {remedy}")
+
+
+def require_task(field: str, task: str, tasks: Sequence[str]) -> None:
+    """Refuse a field that names a task which is none of ``data.tasks``.
+
+    Where ``data.tasks`` itself holds a name that no task has, it is the one to mend, and is named.
+
+    Raises:
+        ConfigError: with the nearest name.
+    """
+    if task in tasks:
+        return
+    from linearize.data import TASKS, VISION  # readers of data are not needed but here
+
+    for name in tasks:
+        near = difflib.get_close_matches(name, (*TASKS, *VISION), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        known = name in TASKS or name in VISION
+        require(known, "data.tasks", name, f"no task of this name{hint} ({field} has {task!r})")
+    near = difflib.get_close_matches(task, tasks, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    require(False, field, task, f"not one of data.tasks{hint}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

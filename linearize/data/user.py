@@ -69,7 +69,8 @@ def from_folder(
     parts = folders.splits(root)
     if parts:
         classes = _classes(parts["train"])
-        found, skipped = {}, {}
+        found: dict[str, Split] = {}
+        skipped: dict[str, int] = {}
         for split, folder in parts.items():
             images, labels, over = _read(folder, classes, image_size)
             found[split] = _limited(images, labels, limit, split, seed)
@@ -141,8 +142,9 @@ def _open(file: Path, image_size: int | None) -> tuple[np.ndarray, int]:
         raise DataError(
             f"cannot read the image {str(file)!r} ({error}); repair it or take it out"
         ) from error
-    whole = image_size is None
-    return np.asarray(image) if whole else resize(np.asarray(square(image)), image_size), frames
+    if image_size is None:
+        return np.asarray(image), frames
+    return resize(np.asarray(square(image)), image_size), frames
 
 
 def _limited(

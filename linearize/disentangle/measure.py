@@ -23,6 +23,7 @@ from linearize.evaluate import AffineOutputs, Readout, affine_outputs
 from linearize.evaluate.affine import check_taus
 from linearize.evaluate.batches import check_inputs, count
 from linearize.evaluate.choices import one_of
+from linearize.taylor import check_function
 from linearize.types import Apply, Params, PyTree
 
 Regime = Literal["nonlinear", "posthoc", "linear"]
@@ -204,6 +205,7 @@ def _tasks(
     else:
         if f is None or taus is None or inputs is None:
             raise ValueError("f, taus and inputs are needed where no cached outputs are given")
+        check_function(f)
         given = {"taus": len(taus), "inputs": len(inputs)}
         sizes = tuple(count(x) for x in inputs)
         check_taus(params0, taus)

@@ -15,8 +15,9 @@ from jax.typing import ArrayLike
 
 from linearize import taylor, tree
 from linearize.compiled import jit
-from linearize.evaluate.batches import gather, split_batches
+from linearize.evaluate.batches import count, gather, split_batches
 from linearize.evaluate.readout import Readout, class_scores
+from linearize.evaluate.second_way import check_terms
 from linearize.types import Apply, Array, Params, PyTree
 
 
@@ -141,12 +142,14 @@ def affine_outputs(
         StructureMismatch: a task vector names or shapes a leaf that θ0 has not, or stems from
             another base.
         NonFiniteError: NaN or infinity in ``params0``, a task vector or what comes out.
+        DisagreementError: a sampled example, computed alone and in reverse, has other outputs.
 
     >>> f = lambda params, x: params["w"] ** 2 * x
     >>> affine = affine_outputs(f, {"w": 3.0}, [{"w": 1.0}, {"w": 2.0}], np.arange(3.0))
     >>> affine.at([1.0, 1.0]).tolist()  # (9 + 6 + 12) x
     [0.0, 27.0, 54.0]
     """
+    taylor.check_function(f)
     stacked = stack(params0, taus)
     batches = split_batches(inputs, batch_size)
     step = partial(_affine_step, f, method, params0, stacked)
@@ -158,6 +161,8 @@ def affine_outputs(
         )
     affine = AffineOutputs(f0, jvps)
     affine.check_finite()
+    size = min(batches.n, count(batches.items[0]))
+    check_terms(f, method, params0, stacked, batches.items[0], f0[:size], jvps[:, :size])
     return affine
 
 

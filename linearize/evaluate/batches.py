@@ -16,6 +16,7 @@ from rich.progress import track as rich_track
 
 from linearize import narration, tree
 from linearize.compiled import jit
+from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 
 RESIDENT_BYTES = 2 * 1024**3
@@ -189,6 +190,7 @@ def outputs(
     >>> outputs(f, 2.0, np.arange(5.0), batch_size=2).tolist()
     [0.0, 2.0, 4.0, 6.0, 8.0]
     """
+    check_function(f)
     batches = split_batches(inputs, batch_size)
     return gather(partial(forward, f, params), batches, progress=progress)
 

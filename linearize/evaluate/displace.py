@@ -17,6 +17,7 @@ from linearize.evaluate.batches import Batches, check_inputs, split_batches
 from linearize.evaluate.grid import check_labels, check_points
 from linearize.evaluate.metrics import predicted
 from linearize.evaluate.readout import Readout, as_readout
+from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 
 _POINTS_IN_FLIGHT = 2
@@ -53,6 +54,7 @@ def displaced_accuracy(
         StructureMismatch: a task vector does not fit ``params0``.
         NonFiniteError: NaN or infinity in ``params0``, a task vector or the inputs.
     """
+    check_function(f)
     points = check_points(alphas, len(taus))
     stacked = stack(params0, taus)
     check_inputs(inputs)

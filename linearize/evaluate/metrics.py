@@ -22,7 +22,7 @@ NO_CLASS = -2
 """What is predicted where a logit is NaN or infinite: no class, so it agrees with no label."""
 
 
-def predicted(logits: Array) -> Array:
+def predicted(logits: ArrayLike) -> Array:
     """The class of the largest logit, int32; :data:`NO_CLASS` where that is not a finite number.
 
     A class that is masked by −∞ beside a finite one is merely not chosen.

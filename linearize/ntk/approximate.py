@@ -22,6 +22,7 @@ from linearize.ntk.contract import LAYOUTS, Output, contract
 from linearize.ntk.jacobian import over_examples
 from linearize.ntk.kernel import kernel
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
+from linearize.ntk.second_way import check_vector, draw
 from linearize.types import Apply, Array, Params, PyTree
 
 _AT_ONCE = 16
@@ -65,11 +66,12 @@ def approximate_kernel(
         x1: N1 examples.
         x2: N2 examples; by default ``x1``.
         method: ``"pntk"``: ⟨∇ Σ_c f_c, ∇ Σ_c f_c'⟩, which leaves out nothing but adds the cross
-            terms of different outputs, and approximates the trace only; one reverse pass an
-            example. ``"sketch"``: inner products of count sketches of ``size`` numbers a row,
+            terms of different outputs, and approximates the trace (or mean) only; one reverse pass
+            an example. ``"sketch"``: inner products of count sketches of ``size`` numbers a row,
             unbiased, relative error about 1/√size of the norms; any layout, one reverse pass an
             output.
-        output: layout of the kernel; ``"trace"`` is the plain sum over outputs.
+        output: layout of the kernel; ``"trace"`` is the plain sum over outputs, ``"mean"`` that
+            divided by their number.
         size: k, numbers kept of each row in a sketch.
         seed: of the sketch's hash and signs, and of the checked rows.
         checked: rows a side to compare with exact entries.
@@ -87,10 +89,10 @@ def approximate_kernel(
     """
     one_of("method", method, FEATURES)
     one_of("output", output, LAYOUTS)
-    if method == "pntk" and output != "trace":
+    if method == "pntk" and output not in ("trace", "mean"):
         raise ValueError(
             f"output={output!r}: the pNTK is a kernel of the summed outputs and "
-            "approximates output='trace' only; use method='sketch'"
+            "approximates output='trace' or 'mean' only; use method='sketch'"
         )
     if size < 1:
         raise ValueError(f"size={size}; a sketch keeps 1 number or more")
@@ -106,7 +108,9 @@ def approximate_kernel(
     key = jax.random.key(seed)
     rows1 = all_features(params, jax.tree.map(jnp.asarray, left), key)
     rows2 = rows1 if x2 is None else all_features(params, jax.tree.map(jnp.asarray, right), key)
-    found = np.asarray(contract(rows1, rows2, output))
+    _check(point, params, left, features, key, np.asarray(rows1))
+    found = np.asarray(contract(rows1, rows2, "trace" if output == "mean" else output))
+    found = found / point.outputs if output == "mean" else found
     rng = np.random.default_rng(seed)
     picked = [np.sort(rng.permutation(n)[: min(n, checked)]) for n in (count(left), count(right))]
     exact = kernel(
@@ -126,6 +130,22 @@ def approximate_kernel(
         correlation=float(np.corrcoef(part.ravel(), exact.ravel())[0, 1]),
         checked=(picked[0], picked[1]),
     )
+
+
+def _check(
+    point: Pointwise,
+    params: Params,
+    inputs: Inputs,
+    features: "Features",
+    key: Array,
+    rows: np.ndarray,
+) -> None:
+    """The rows of one example, computed alone; the kernel made of them meets exact entries."""
+    n = int(draw(len(rows), many=1)[0, 0])
+    alone = jit(features)(params, key, jax.tree.map(lambda x: jnp.asarray(x[n]), inputs))
+    expected = {"rows": np.asarray(alone, np.float64)}
+    what = "the norm of an example's rows, with their error, in approximate_kernel"
+    check_vector({"rows": rows[n]}, expected, point, what, f"of example {n}")
 
 
 Features = Callable[[Params, Array, Inputs], Array]

@@ -16,7 +16,7 @@ from jax import lax
 from linearize import cost
 from linearize.types import Array
 
-Output = Literal["full", "trace", "diagonal"]
+Output = Literal["full", "trace", "mean", "diagonal"]
 A = TypeVar("A", Array, np.ndarray)
 
 _CHUNKS = 4
@@ -51,6 +51,11 @@ def trace(left: Array, right: Array) -> Array:
     return _rows(left.reshape(left.shape[0], -1), right.reshape(right.shape[0], -1))
 
 
+def mean(left: Array, right: Array) -> Array:
+    """The trace divided by the number of outputs: (N1, N2)."""
+    return trace(left, right) / left.shape[1]
+
+
 def diagonal(left: Array, right: Array) -> Array:
     """Each output with itself: (N1, N2, C)."""
     left, right = (side.reshape(*side.shape[:2], -1) for side in (left, right))
@@ -67,6 +72,7 @@ def _rows(left: Array, right: Array) -> Array:
 LAYOUTS: dict[Output, Callable[[Array, Array], Array]] = {
     "full": full,
     "trace": trace,
+    "mean": mean,
     "diagonal": diagonal,
 }
 """How the outputs' axes enter, by name."""
@@ -110,13 +116,22 @@ def _trace_factors(met: Array, left: Array, right: Array) -> Array:
     return (product.reshape(n1, t2, n2) * met).sum(1)
 
 
+def _mean_factors(met: Array, left: Array, right: Array) -> Array:
+    return _trace_factors(met, left, right) / left.shape[1]
+
+
 def _diagonal_factors(met: Array, left: Array, right: Array) -> Array:
     (n1, *_), (t2, n2, c, m) = left.shape, right.shape
     product = diagonal(left, right.reshape(t2 * n2, c, m)).reshape(n1, t2, n2, c)
     return (product * met[..., None]).sum(1)
 
 
-_FACTORED = {"full": _full_factors, "trace": _trace_factors, "diagonal": _diagonal_factors}
+_FACTORED = {
+    "full": _full_factors,
+    "trace": _trace_factors,
+    "mean": _mean_factors,
+    "diagonal": _diagonal_factors,
+}
 """``(met (N1, T, N2), slopes (N1, C, M), slopes (T, N2, C, M))`` to a layout, by name."""
 
 
@@ -160,7 +175,7 @@ def shape(
 ) -> tuple[int, ...]:
     """The shape of a kernel in this layout."""
     second = outputs if outputs2 is None else outputs2
-    trailing = {"full": (outputs, second), "trace": (), "diagonal": (outputs,)}[output]
+    trailing = {"full": (outputs, second), "diagonal": (outputs,)}.get(output, ())
     return (n1, n2, *trailing)
 
 

@@ -8,11 +8,13 @@ import numpy as np
 from jax import lax
 
 from linearize import tree
+from linearize.agreement import agree
 from linearize.compiled import jit
-from linearize.evaluate.batches import as_arguments
+from linearize.evaluate.batches import as_arguments, count
 from linearize.ntk.behavior import FixedFeatures
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.programs import remembered
+from linearize.ntk.second_way import dot, draw, norm, row
 from linearize.types import Apply, Array, Params, PyTree
 
 
@@ -45,6 +47,7 @@ def feature_change(
         ValueError: as :func:`linearize.ntk.kernel`; an output whose gradient at θ0 is zero or not
             finite on some example.
         StructureMismatch: the two trees differ in names or shapes.
+        DisagreementError: a sampled example's numbers are others by its own reverse passes.
 
     >>> f = lambda params, x: x @ params["w"] ** 2
     >>> old, new = {"w": jnp.ones((1, 1))}, {"w": 1.5 * jnp.ones((1, 1))}
@@ -56,12 +59,15 @@ def feature_change(
         raise ValueError(f"batch_size={batch_size}; expected 1 or more")
     inputs = jax.tree.map(jnp.asarray, as_arguments(x))
     point = pointwise(f, params_0, inputs, params_filter)
-    both = remembered(
-        ("feature_change", point.key, batch_size),
-        lambda: jit(partial(_squares, point, at_once=batch_size)),
+    both, seen = remembered(
+        ("feature_change", point.key, batch_size, count(inputs)),
+        lambda: (jit(partial(_squares, point, at_once=batch_size)), set[bool]()),
     )
-    moved, norm = both(params_t, params_0, inputs)
-    squares, start = np.asarray(moved, np.float64), np.asarray(norm, np.float64)
+    moved, before = both(params_t, params_0, inputs)
+    squares, start = np.asarray(moved, np.float64), np.asarray(before, np.float64)
+    if not seen:
+        _check(point, params_t, params_0, inputs, squares, start)
+        seen.add(True)
     bad = np.argwhere(~np.isfinite(squares) | ~(start > 0) | ~np.isfinite(start))
     if len(bad):
         n, c = bad[0]
@@ -72,6 +78,34 @@ def feature_change(
         )
     per_point = np.sqrt(squares / start)
     return FixedFeatures(float(per_point.mean()), per_point)
+
+
+def _check(
+    point: Pointwise,
+    params_t: Params,
+    params_0: Params,
+    inputs: Inputs,
+    squares: np.ndarray,
+    start: np.ndarray,
+) -> None:
+    """Both numbers of one example and output, by its own reverse passes."""
+    n, c = (int(k) for k in draw(*start.shape, many=1)[0])
+    then, now = (row(point, p, inputs, n, np.eye(point.outputs)[c]) for p in (params_0, params_t))
+    gap = {name: now[name] - then[name] for name in then}
+    for what, found, expected, scale in (
+        ("‖∇f(θ0)‖²", start[n, c], dot(then, then), dot(then, then)),
+        # each gradient is rounded before they are subtracted
+        ("‖∇f(θt) − ∇f(θ0)‖²", squares[n, c], dot(gap, gap), (norm(now) + norm(then)) ** 2),
+    ):
+        agree(
+            found,
+            expected,
+            scale=scale,
+            dtypes=(point.narrowest, point.dtype),
+            terms=sum(point.sizes.values()),
+            what=f"{what} of feature_change",
+            entry=f"of example {n}, output {c}",
+        )
 
 
 def _squares(

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from linearize.ntk.plan import (
 )
 from linearize.ntk.pointwise import Inputs, pointwise, specification
 from linearize.ntk.programs import remembered
+from linearize.ntk.second_way import check_block
 from linearize.ntk.store import Disk, Memory, Store
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -76,8 +77,10 @@ def kernel(
             ``"products"`` goes column by column and holds no Jacobian; ``"auto"`` takes the one
             with the fewest counted operations that stays within ``memory``.
         output: ``"full"`` (N1, N2, C, C): every output with every output; ``"diagonal"`` (N1, N2,
-            C): each with itself; ``"trace"`` (N1, N2): the sum of these over outputs. Nothing is
-            divided by C or by N.
+            C): each with itself; ``"trace"`` (N1, N2): the sum of these over outputs, divided by
+            nothing; ``"mean"`` (N1, N2): trace / C, what neural-tangents gives by default. Solvers
+            take a kernel (N, N) for that of every output, which the mean is an average of and the
+            trace C times as much; see :func:`linearize.ntk.regression`.
         params_filter: which leaves derivatives are taken in (:func:`linearize.tree.select`); the
             last layer's alone give the NNGP-like kernel of features.
         optimizer: ``"sgd"`` for the NTK; ``"signgd"`` ⟨sign ∇f, sign ∇f'⟩ and
@@ -100,6 +103,8 @@ def kernel(
             leaf's name.
         MemoryError: result or blocks do not fit, with what does; nothing was computed.
         FileExistsError: ``out`` holds another kernel.
+        DisagreementError: an entry, of three that are drawn for each compiled program, is another
+            number by a second way (:mod:`linearize.ntk.second_way`).
 
     >>> f = lambda params, x: x @ params["w"]
     >>> x = np.array([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]], np.float32)
@@ -135,11 +140,11 @@ def kernel(
     )
     programs = ("kernel", point.key, output, optimizer, task.dtype, task.n1, task.n2)
     choice = (task.symmetric, memory, implementation, batch_size, mesh)
-    plan, compute = remembered((*programs, *choice), lambda: _programs(task, *choice[2:]))
+    plan, compute, seen = remembered((*programs, *choice), lambda: _programs(task, *choice[2:]))
     _check_memory(task, plan, on_disk=out is not None)
     store = _open(task, plan, out, left, right, params, optimizer, params_filter)
     log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
-    _fill(store, task, plan, compute, params, left, right, mesh, progress)
+    _fill(store, task, plan, compute, seen, params, left, right, mesh, progress)
     return store.result()
 
 
@@ -148,17 +153,28 @@ def _fill(
     task: Task,
     plan: Plan,
     parts: Sequence[Part],
+    seen: set[bool],
     params: Params,
     left: Inputs,
     right: Inputs,
     mesh: Mesh | None,
     progress: bool,
 ) -> None:
+    check = partial(
+        check_block,
+        task.point,
+        params,
+        (left, right),
+        output=task.output,
+        rule=task.rule,
+        what=f"the {task.output} kernel by implementation={plan.implementation!r}",
+    )
     mirrored = task.symmetric and task.rule.symmetric
     starts = [
         (i, j)
         for i, j in itertools.product(range(0, task.n1, plan.rows), range(0, task.n2, plan.rows))
-        if (i <= j or not mirrored) and not store.holds((i, j))
+        if (i <= j or not mirrored)
+        and not (store.holds((i, j)) and (not mirrored or store.holds((j, i))))
     ]
     split = 1 if mesh is None else mesh.size
     kept: tuple[int, PyTree] | None = None
@@ -176,8 +192,16 @@ def _fill(
         else:
             computed = reduce(jnp.add, (part.block(params, x1, x2) for part in parts))
         block = np.asarray(computed)[:rows1, :rows2]
-        if not np.isfinite(block).all():
-            raise ValueError(_blame(task, params, left, i, rows1, right, j, rows2))
+        bad = np.argwhere(~np.isfinite(block))
+        if len(bad):
+            _blame(task, params, left, i, rows1, right, j, rows2)
+            check((i, j), block, places=bad[:1])
+            raise ValueError(
+                "the kernel overflows though every Jacobian is finite; pass a wider dtype"
+            )
+        if same not in seen:  # blocks of the diagonal and others are two programs
+            check((i, j), block)
+            seen.add(same)
         if mirrored and i != j:
             store.put((j, i), contract.mirror(block, task.output))
         store.put((i, j), block)
@@ -185,9 +209,10 @@ def _fill(
 
 def _programs(
     task: Task, implementation: str, batch_size: int | None, mesh: Mesh | None
-) -> tuple[Plan, Sequence[Part]]:
+) -> tuple[Plan, Sequence[Part], set[bool]]:
+    """A plan, its parts compiled, and which of them were checked: blocks (i, i), others."""
     plan = choose(task, implementation, batch_size)
-    return plan, [_compile(part, mesh) for part in plan.parts]
+    return plan, [_compile(part, mesh) for part in plan.parts], set()
 
 
 def _compile(part: Part, mesh: Mesh | None) -> Part:
@@ -263,8 +288,8 @@ def _blame(
     right: Inputs,
     j: int,
     rows2: int,
-) -> str:
-    """Which leaf and example is not finite; found only once something is wrong."""
+) -> None:
+    """Raise with the leaf and example that is not finite, if one is."""
 
     @jit
     def one(params: Params, example: Inputs) -> dict[str, Array]:
@@ -276,9 +301,8 @@ def _blame(
             found = one(params, jax.tree.map(lambda x, k=k: jnp.asarray(x[k]), inputs))
             bad = [n for n, leaf in found.items() if not np.isfinite(np.asarray(leaf)).all()]
             if bad:
-                return (
+                raise ValueError(
                     f"the Jacobian of example {k} of {side} holds NaN or infinity in "
                     f"{len(bad)} of {len(found)} leaves, first in {', '.join(bad[:5])}; check "
                     "params and this example"
                 )
-    return "the kernel overflows though every Jacobian is finite; pass a wider dtype"

@@ -9,7 +9,7 @@ five forward passes of the data each: a primal, and a tangent and its transpose 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import jax
@@ -19,10 +19,12 @@ import optax
 from jax.typing import ArrayLike
 
 from linearize import taylor, tree
+from linearize.agreement import agree, narrowest
 from linearize.compiled import jit
 from linearize.evaluate.affine import check_taus
 from linearize.evaluate.batches import split_batches, window
 from linearize.evaluate.readout import Readout, affine_logits, as_readout
+from linearize.evaluate.second_way import check_terms
 from linearize.ntk import checks
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
@@ -63,6 +65,8 @@ class Passes:
     """Inputs, labels (B,) and weights (B,) of each: 1/N, and 0 of padding."""
     l2: float
     method: taylor.Method
+    seen: list[bool] = field(default_factory=list)
+    """Empty until a pass was checked (:mod:`linearize.agreement`)."""
 
     @classmethod
     def of(
@@ -82,6 +86,7 @@ class Passes:
             ValueError: no example, labels that are not classes, outputs that are not logits
                 (B, C) where there is no readout.
         """
+        taylor.check_function(f)
         cut = split_batches(x, batch_size, balanced=True)
         read = as_readout(readout)
         logits = jax.eval_shape(lambda p, args: read(f(p, *args)), params0, cut.items[0])
@@ -123,7 +128,34 @@ class Passes:
                 self.f, self.method, self.params0, d, total, self.readout, args, z, labels, weights
             )
             moved.append(u)
+        if not self.seen:
+            self._check(outputs, d, moved, total)
+            self.seen.append(True)
         return moved, total
+
+    def _check(
+        self, outputs: Sequence[Array], d: Flat, moved: Sequence[Array], total: Flat
+    ) -> None:
+        """J d of an example; and dᵀ (Jᵀ H J) d = uᵀ H u, which takes no pass of the model."""
+        stacked = {name: jnp.asarray(leaf)[None] for name, leaf in d.items()}
+        args, *_ = self.batches[0]
+        check_terms(self.f, self.method, self.params0, stacked, args, None, moved[0][None])
+        bent = sum(
+            float(_bend(self.readout, z, u, labels, weights))
+            for z, u, (_, labels, weights) in zip(outputs, moved, self.batches, strict=True)
+        )
+        size = {name: float(np.linalg.norm(leaf)) for name, leaf in d.items()}
+        decay = self.l2 * sum(value**2 for value in size.values())
+        dtype = moved[0].dtype
+        agree(
+            float(inner(total, d)),
+            bent + decay,
+            scale=sum(v * float(np.linalg.norm(total[k])) for k, v in size.items()) + decay,
+            dtypes=(dtype, narrowest(self.f, self.params0, *args)),
+            terms=sum(leaf.size for leaf in d.values()),
+            what="the curvature dᵀ (Jᵀ H J + l2) d of a Gauss-Newton pass",
+            entry="of the first direction d",
+        )
 
     def loss(self, outputs: Sequence[Array], moved: Sequence[Array], length: float) -> float:
         """Mean cross-entropy at outputs + length · moved: no pass of the model."""
@@ -255,6 +287,16 @@ def _curve(
     u, pull = jax.vjp(moved, dict(d))
     _, bent = jax.jvp(jax.grad(loss), (z,), (u,))
     return u, jax.tree.map(jnp.add, total, pull(bent)[0])
+
+
+@jit
+def _bend(
+    readout: jax.tree_util.Partial, z: Array, u: Array, labels: Array, weights: Array
+) -> Array:
+    def loss(z: Array) -> Array:
+        return jnp.vdot(_examples(readout, z, labels), weights)
+
+    return jnp.vdot(u, jax.jvp(jax.grad(loss), (z,), (u,))[1])
 
 
 @jit

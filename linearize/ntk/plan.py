@@ -132,14 +132,14 @@ def _apart(layer: Layer, task: Task) -> bool:
     Counted for a pair of examples: T² K + T² M S against K M S, S the pairs of outputs met.
     """
     T, K, M, C = layer.positions, layer.inner, layer.outer, task.point.outputs
-    met = {"full": C * C, "diagonal": C, "trace": C}[task.output]
+    met = C * C if task.output == "full" else C
     return T * T * ((1 if layer.looks_up else K) + M * met) < K * M * met
 
 
 def _meeting(layer: Layer, task: Task) -> int:
     """Examples a side whose products at T positions take the budget while they are summed."""
     C, T = task.point.outputs, layer.positions
-    held = {"full": C * C, "diagonal": C, "trace": 1}[task.output] * task.dtype.itemsize
+    held = {"full": C * C, "diagonal": C}.get(task.output, 1) * task.dtype.itemsize
     return max(task.n1, task.n2) if T == 1 else math.isqrt(task.budget // (held * T))
 
 

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import cost, tree
+from linearize import agreement, cost, tree
 from linearize.compiled import jit
 from linearize.evaluate.batches import count
 from linearize.ntk.programs import remembered
+from linearize.taylor import check_function
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
 Inputs = tuple[PyTree, ...]
@@ -77,6 +78,11 @@ class Pointwise:
         return max(prod(a.shape) for a in made if hasattr(a, "shape") and a.shape not in weights)
 
     @cached_property
+    def narrowest(self) -> np.dtype:
+        """The floating dtype of fewest digits on the way from an example to its outputs."""
+        return agreement.narrowest(self, self.params, self.named, self.inputs)
+
+    @cached_property
     def dtype(self) -> np.dtype:
         """What kernels are summed in unless the caller says: float32, or wider if θ or f is."""
         spec = jax.eval_shape(self, self.params, self.named, self.inputs)
@@ -97,6 +103,7 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
         ValueError: no example; outputs that are empty, not floating, or without examples on axis
             0; examples that change each other's outputs, as in training-mode batch norm.
     """
+    check_function(f)
     n = count(inputs)
     seen = Pointwise(f, _like(params), tree.select(params, pattern), specification(inputs))
     point = remembered(("point", seen.key), lambda: seen)

@@ -8,14 +8,17 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from linearize import tree
+from linearize.agreement import agree
 from linearize.compiled import jit
 from linearize.evaluate.batches import as_arguments, count
 from linearize.ntk.contract import Output
 from linearize.ntk.jacobian import Part, over_examples
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
+from linearize.ntk.second_way import dot, draw, norm, row, signs
 from linearize.taylor import affine_terms
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -46,6 +49,8 @@ def vector_product(
 
     Raises:
         ValueError: as :func:`linearize.ntk.kernel`; in ``product``, ``v`` of another shape.
+        DisagreementError: in the first ``product``, which costs two: a sampled entry of the map is
+            another number by a second way.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> x = jnp.array([[1.0, 0.0], [1.0, 2.0]])
@@ -63,12 +68,35 @@ def vector_product(
     def run(params: Params, left: Inputs, right: Inputs, v: Array) -> Array:
         return push(point, params, left, pull(point, params, right, v, at_once), at_once)
 
+    def check() -> None:
+        """One example's random signs, seen at another."""
+        (i, j) = (int(k) for k in draw(count(left), n2, many=1)[0])
+        c = int(draw(point.outputs, many=1)[0, 0])
+        probe = np.zeros((n2, point.outputs), np.float32)
+        probe[j] = signs(point.outputs)
+        rows = row(point, params, left, i, np.eye(point.outputs)[c])
+        columns = row(point, params, right, j, probe[j])
+        agree(
+            run(params, left, right, jnp.asarray(probe))[i, c],
+            dot(rows, columns),
+            scale=norm(rows) * norm(columns),
+            dtypes=(point.narrowest, point.dtype),
+            terms=sum(point.sizes.values()),
+            what="the kernel's product with a vector that is random signs at one example",
+            entry=f"{(i, c)} for example {j}",
+        )
+        seen.append(True)
+
+    seen: list[bool] = []
+
     def product(v: Array) -> Array:
         if jnp.shape(v) != (n2, point.outputs):
             raise ValueError(
                 f"v has shape {jnp.shape(v)}; expected ({n2}, {point.outputs}): a row per example "
                 "and a column per output"
             )
+        if not seen:
+            check()
         return run(params, left, right, jnp.asarray(v))
 
     return product
@@ -133,7 +161,7 @@ def product_part(point: Pointwise, *, output: Output, dtype: jnp.dtype, at_once:
             if output == "full":
                 return found
             own = jnp.diagonal(found, axis1=0, axis2=2)  # (N1, C)
-            return own.sum(-1) if output == "trace" else own
+            return {"trace": own.sum(-1), "mean": own.mean(-1), "diagonal": own}[output]
 
         found = lax.map(columns, x1 if x2 is None else x2)  # (N2, ...)
         return found.transpose(2, 0, 3, 1) if output == "full" else found.swapaxes(0, 1)

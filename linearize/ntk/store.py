@@ -1,7 +1,21 @@
-"""Where a kernel's blocks go: host memory, or a zarr array on disk that a killed run resumes."""
+"""Where a kernel's blocks go: host memory, or a zarr array on disk that a killed run resumes.
 
+    kernel.json    what kernel it is, with a hash of that
+    blocks.txt     a line for each block that is whole
+    array.zarr/    one chunk a block, each with its CRC-32C; NaN where none is
+
+Nothing is taken on trust: a block counts if it is noted, there, of its full size, and reads with
+its checksum. Stores of version 0.1 have neither hash nor checksums, and zeros where no block is.
+"""
+
+import hashlib
+import itertools
 import json
+import logging
+import math
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,17 +24,33 @@ import tensorstore as ts
 
 from linearize import io
 
+log = logging.getLogger(__name__)
+
 _PROGRESS = "blocks.txt"
 _DESCRIPTION = "kernel.json"
+_ARRAY = "array.zarr"
+_FORMAT, _HASH = "format", "sha256"
+
+_AGAIN = (
+    "call kernel(..., out=...) with the same arguments: blocks that are whole are kept, the others "
+    "are computed again"
+)
+
+Start = tuple[int, int]
+"""The rows and columns at which a block begins."""
+
+
+class UnfinishedKernelError(ValueError):
+    """A kernel on disk of which blocks are still to be computed."""
 
 
 class Store(Protocol):
     """A kernel that takes blocks in any order."""
 
-    def holds(self, start: tuple[int, int]) -> bool:
+    def holds(self, start: Start) -> bool:
         """Whether the block that starts at these rows and columns is there already."""
 
-    def put(self, start: tuple[int, int], block: np.ndarray) -> None:
+    def put(self, start: Start, block: np.ndarray) -> None:
         """Write a block."""
 
     def result(self) -> Any:
@@ -33,11 +63,11 @@ class Memory:
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.array = np.empty(shape, dtype)
 
-    def holds(self, start: tuple[int, int]) -> bool:
+    def holds(self, start: Start) -> bool:
         """Never: memory does not outlive a run."""
         return False
 
-    def put(self, start: tuple[int, int], block: np.ndarray) -> None:
+    def put(self, start: Start, block: np.ndarray) -> None:
         """Write a block."""
         self.array[_window(start, block)] = block
 
@@ -51,6 +81,7 @@ class Disk:
 
     Raises:
         FileExistsError: the folder holds another kernel, or other files.
+        CorruptFileError: what it says of itself or of its blocks is damaged.
     """
 
     def __init__(
@@ -63,43 +94,46 @@ class Disk:
     ) -> None:
         self.path = Path(path).absolute()
         described = {**description, "shape": list(shape), "dtype": str(dtype), "rows": rows}
-        self._claim(json.loads(json.dumps(described)))
-        chunk = [min(rows, shape[0]), min(rows, shape[1]), *shape[2:]]
-        self.array = ts.open(
-            _spec(self.path),
-            open=True,
-            create=True,
-            dtype=ts.dtype(dtype),
-            shape=shape,
-            chunk_layout=ts.ChunkLayout(chunk_shape=chunk),
-        ).result()
-        done = self.path / _PROGRESS
-        lines = done.read_text().splitlines() if done.exists() else []
-        # a line without its full stop was being written when the run was killed
-        whole = [line[:-1].split() for line in lines if line.endswith(".")]
-        self._done = {(int(i), int(j)) for i, j in whole}
+        self._held = self._claim(json.loads(json.dumps(described)))
+        self.array = _open(self.path, self._held, create=True)
+        self._done = _progress(self.path, self._held)
 
-    def _claim(self, described: dict[str, Any]) -> None:
+    def _claim(self, described: dict[str, Any]) -> dict[str, Any]:
         file = self.path / _DESCRIPTION
         if file.exists():
-            held = json.loads(file.read_text())
-            changed = sorted(k for k in held | described if held.get(k) != described.get(k))
+            held = _description(self.path)
+            stated = {k: v for k, v in held.items() if k not in (_FORMAT, _HASH)}
+            changed = sorted(k for k in stated | described if stated.get(k) != described.get(k))
             if changed:
                 raise FileExistsError(
                     f"out={self.path} holds another kernel (it differs in {', '.join(changed)}); "
                     "give another folder, or delete this one"
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+            return held
+        if self.path.exists() and any(self.path.iterdir()):
             raise FileExistsError(f"out={self.path} holds other files; give an empty or new folder")
-        else:
-            self.path.mkdir(parents=True, exist_ok=True)
-            io.write_json(file, described)
+        self.path.mkdir(parents=True, exist_ok=True)
+        held = {**described, _FORMAT: 2}
+        held[_HASH] = _hash(held)
+        io.write_json(file, held)
+        return held
 
-    def holds(self, start: tuple[int, int]) -> bool:
-        """Whether a block was written whole, by this run or one before."""
-        return start in self._done
+    def holds(self, start: Start) -> bool:
+        """Whether a block was written whole, by this run or one before, and still reads."""
+        if start not in self._done:
+            return False
+        file = _chunk(self.path, self._held, start)
+        try:
+            whole = _whole(file, self._held)
+            whole = whole and bool(np.isfinite(self.array[_extent(self._held, start)]).all())
+        except ValueError:  # its checksum
+            whole = False
+        if not whole:
+            log.warning("block %s of the kernel is damaged (%s): it is computed again", start, file)
+            self._done.discard(start)
+        return whole
 
-    def put(self, start: tuple[int, int], block: np.ndarray) -> None:
+    def put(self, start: Start, block: np.ndarray) -> None:
         """Write a block, and only then note that it is there."""
         self.array[_window(start, block)].write(block).result()
         with open(self.path / _PROGRESS, "a") as file:
@@ -110,26 +144,152 @@ class Disk:
 
     def result(self) -> ts.TensorStore:
         """The array on disk; ``numpy.asarray`` reads all of it, indexing and ``read`` a part."""
-        return self.array
+        return open_kernel(self.path)
 
 
-def open_kernel(path: str | Path) -> ts.TensorStore:
+def open_kernel(path: str | Path, *, unfinished: bool = False) -> ts.TensorStore:
     """A kernel on disk, for reading: ``numpy.asarray(open_kernel(path)[:100, :100])``.
+
+    Every block is looked for now; its checksum is verified when it is read, and where it does not
+    agree reading raises a ``ValueError`` that names the block's file.
+
+    Args:
+        path: the folder that was passed as ``out``.
+        unfinished: accept one of which blocks are still to be computed; they read as NaN.
 
     Raises:
         FileNotFoundError: there is no kernel.
+        UnfinishedKernelError: blocks are still to be computed, and ``unfinished`` is False.
+        CorruptFileError: a block that was written is missing or truncated, or what describes the
+            kernel is damaged; with the file.
     """
-    if not (Path(path) / _DESCRIPTION).exists():
+    folder = Path(path).absolute()
+    if not (folder / _DESCRIPTION).exists():
         raise FileNotFoundError(
             f"{path} holds no kernel; give the folder that was passed to kernel(..., out=...)"
         )
-    return ts.open(_spec(Path(path).absolute()), open=True, read=True).result()
+    held = _description(folder)
+    done, wanted = _progress(folder, held), list(_starts(held))
+    missing = [start for start in wanted if start not in done]
+    if missing and (not unfinished or _FORMAT not in held):
+        raise UnfinishedKernelError(
+            f"{folder} lacks {len(missing)} of {len(wanted)} blocks, the first at {missing[0]}: "
+            f"the kernel is unfinished; {_AGAIN}"
+            + ("" if _FORMAT not in held else ", or pass unfinished=True for NaN in their place")
+        )
+    for start in wanted:
+        file = _chunk(folder, held, start)
+        if start in done and not _whole(file, held):
+            state = "is truncated" if file.exists() else "is missing"
+            raise io.CorruptFileError(f"block {start} of the kernel {state} ({file}); {_AGAIN}")
+    return _open(folder, held, create=False, gaps=bool(missing))
 
 
-def _spec(path: Path) -> dict[str, Any]:
-    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path / 'array.zarr'}/"}}
+def _open(
+    folder: Path, held: dict[str, Any], *, create: bool, gaps: bool = False
+) -> ts.TensorStore:
+    chunk = _chunk_shape(held)
+    checked = _FORMAT in held
+    codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": f"{folder / _ARRAY}/"},
+        "fill_missing_data_reads": gaps,
+        "metadata": {
+            "shape": held["shape"],
+            "data_type": held["dtype"],
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+            "fill_value": "NaN" if checked else 0.0,
+            "codecs": codecs + [{"name": "crc32c"}] * checked,
+        },
+    }
+    try:
+        return ts.open(spec, open=True, read=True, create=create, write=create or None).result()
+    except ValueError as error:
+        raise io.CorruptFileError(
+            f"{folder / _ARRAY} is no array as {_DESCRIPTION} describes it: its zarr.json is "
+            f"damaged or missing ({error}); delete the folder {folder}, and compute the kernel anew"
+        ) from error
 
 
-def _window(start: tuple[int, int], block: np.ndarray) -> tuple[slice, slice]:
+def _description(folder: Path) -> dict[str, Any]:
+    """What the folder says that it holds, checked against its hash.
+
+    Raises:
+        CorruptFileError: it is damaged.
+    """
+    file = folder / _DESCRIPTION
+    try:
+        held: dict[str, Any] = json.loads(file.read_text())
+        ts.dtype(held["dtype"])
+        sound = all(isinstance(n, int) and n > 0 for n in (*held["shape"], held["rows"]))
+        if {_FORMAT, _HASH} & set(held):
+            sound = sound and held[_HASH] == _hash(held)
+    except (ValueError, TypeError, KeyError):
+        sound = False
+    if not sound:
+        raise io.CorruptFileError(
+            f"{file} was changed or damaged after it was written, so that it is not known what "
+            f"kernel this is; delete the folder {folder}, and compute the kernel again"
+        )
+    return held
+
+
+def _hash(held: dict[str, Any]) -> str:
+    text = json.dumps({k: v for k, v in held.items() if k != _HASH}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _progress(folder: Path, held: dict[str, Any]) -> set[Start]:
+    """The blocks that were noted as whole.
+
+    Raises:
+        CorruptFileError: a line that no run writes.
+    """
+    file = folder / _PROGRESS
+    text = file.read_bytes().decode(errors="replace") if file.exists() else ""
+    # what follows the last line's end was being written when the run was killed
+    *lines, _ = text.split("\n")
+    wanted, done = set(_starts(held)), set()
+    for number, line in enumerate(lines, 1):
+        found = re.fullmatch(r"(\d{1,18}) (\d{1,18})\.", line, re.ASCII)
+        start = (int(found[1]), int(found[2])) if found else None
+        if start not in wanted:
+            raise io.CorruptFileError(
+                f"line {number} of {file} is {line[:40]!r}, no block of this kernel: the file is "
+                f"damaged; delete it, and {_AGAIN}"
+            )
+        done.add(start)
+    return done
+
+
+def _starts(held: dict[str, Any]) -> Iterator[Start]:
+    (n1, n2, *_), rows = held["shape"], held["rows"]
+    return itertools.product(range(0, n1, rows), range(0, n2, rows))
+
+
+def _chunk_shape(held: dict[str, Any]) -> list[int]:
+    shape, rows = held["shape"], held["rows"]
+    return [min(rows, shape[0]), min(rows, shape[1]), *shape[2:]]
+
+
+def _chunk(folder: Path, held: dict[str, Any], start: Start) -> Path:
+    """The file of a block."""
+    place = [k // held["rows"] for k in start] + [0] * (len(held["shape"]) - 2)
+    return folder.joinpath(_ARRAY, "c", *map(str, place))
+
+
+def _whole(file: Path, held: dict[str, Any]) -> bool:
+    """Whether a block's file is there, with all its bytes."""
+    size = math.prod(_chunk_shape(held)) * ts.dtype(held["dtype"]).numpy_dtype.itemsize
+    return file.is_file() and file.stat().st_size == size + 4 * (_FORMAT in held)
+
+
+def _extent(held: dict[str, Any], start: Start) -> tuple[slice, slice]:
+    i, j = (slice(k, min(k + held["rows"], n)) for k, n in zip(start, held["shape"], strict=False))
+    return i, j
+
+
+def _window(start: Start, block: np.ndarray) -> tuple[slice, slice]:
     (i, j), (n1, n2) = start, block.shape[:2]
     return slice(i, i + n1), slice(j, j + n2)

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from linearize import tree
-from linearize.compiled import jit
+from linearize.compiled import Program, jit
 from linearize.evaluate.batches import as_arguments, count
-from linearize.ntk.pointwise import pointwise
+from linearize.ntk.pointwise import Pointwise, pointwise
 from linearize.ntk.products import pull
+from linearize.ntk.programs import remembered
 from linearize.ntk.regression import Dual
+from linearize.ntk.second_way import check_vector, draw, row
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Params, PyTree
 
@@ -49,6 +51,7 @@ def to_task_vector(
     Raises:
         ValueError: ``coefficients`` are not (N, C), or not finite; a solution with an intercept or
             another scale of f0 than 1, which no displacement of weights gives.
+        DisagreementError: one example's share of τ is another by its own reverse pass.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> params, x = {"w": jnp.zeros((2, 1))}, jnp.array([[1.0, 0.0], [0.0, 2.0]])
@@ -73,7 +76,23 @@ def to_task_vector(
         )
     if not bool(jnp.isfinite(c).all()):
         raise ValueError("coefficients hold NaN or infinity; solve again, with a ridge")
-    moved = jit(partial(pull, point), static_argnames="at_once")(
-        params0, jax.tree.map(jnp.asarray, inputs), -c, at_once=batch_size
-    )
+    arrays = jax.tree.map(jnp.asarray, inputs)
+    run, seen = remembered(("pull", point.key, batch_size, c.shape), lambda: _program(point))
+    if not seen:
+        n = int(draw(len(c), many=1)[0, 0])
+        alone = jnp.zeros_like(c).at[n].set(-c[n])
+        check_vector(
+            run(params0, arrays, alone, at_once=batch_size),
+            row(point, params0, arrays, n, -c[n]),
+            point,
+            what="the norm of a task vector −J(X)ᵀ c of one example's coefficients, with its error",
+            entry=f"of example {n}",
+        )
+        seen.append(True)
+    moved = run(params0, arrays, -c, at_once=batch_size)
     return TaskVector(moved, tree.fingerprint(params0), {"regime": "linear", **(meta or {})})
+
+
+def _program(point: Pointwise) -> tuple[Program, list[bool]]:
+    """The compiled pass, and whether it was checked: empty until then."""
+    return jit(partial(pull, point), static_argnames="at_once"), []

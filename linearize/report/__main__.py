@@ -2,9 +2,11 @@
 
 import sys
 
+from linearize.narration import forgive
 from linearize.report import ResultsError, read_page, write_all
 
 if __name__ == "__main__":
+    forgive()
     if len(sys.argv) != 2:
         sys.exit("usage: python -m linearize.report RUN_DIR")
     try:

@@ -1,6 +1,7 @@
 """Everything that a run directory gets: figures, tables and the page."""
 
 import io
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -77,7 +78,9 @@ def write_all(run_dir: Path | str) -> Path:
     page = read_page(run_dir)
     files: dict[Path, bytes | str] = {}
     svgs: dict[str, tuple[str, str]] = {}
-    with rc_context(PLAIN):
+    with rc_context(PLAIN), warnings.catch_warnings():
+        # a sign that the font lacks is drawn as a box: no reason to lose a run's page
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         for plot in narration.paced(page.plots, "figures"):
             wide = plot.draw(False)
             svg = files[run_dir / "figures" / f"{plot.name}.svg"] = _save(wide, "svg")

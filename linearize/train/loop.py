@@ -15,6 +15,7 @@ import numpy as np
 
 from linearize import io, tree
 from linearize.task_vector import TaskVector
+from linearize.taylor import check_function
 from linearize.train import feed
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
@@ -213,6 +214,7 @@ class _Setting:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             also = " ('posthoc' evaluates a 'nonlinear' vector)" if regime == "posthoc" else ""
             raise ValueError(f"regime={regime!r}; expected {' or '.join(REGIMES)}{also}{hint}")
+        check_function(f)
         examples = feed.check(data)
         wanted = [*inputs, *(() if loss is not None or augment is not None else ("labels",))]
         there = feed.entries(data, 1)

@@ -59,7 +59,9 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("cnn", "vit")]
 LAYOUTS = [("full", "one"), ("full", "two"), ("trace", "two"), ("diagonal", "one")]
 COMPARED = [
     *(("mlp", *layout) for layout in LAYOUTS),
-    *((name, *layout) for name in ("cnn", "words") for layout in LAYOUTS[1:3]),
+    *(("words", *layout) for layout in LAYOUTS[1:3]),
+    ("cnn", "full", "two"),
+    pytest.param("cnn", "trace", "two", marks=pytest.mark.slow),
     pytest.param("vit", "full", "two", marks=pytest.mark.slow),
 ]
 
