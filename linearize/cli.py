@@ -252,7 +252,7 @@ def claim(run_dir: Path, config: object) -> None:
         begun, there = _said(mark), ours
         if path.exists():
             if not may_go_on(run_dir, type(config), ours):
-                there = json.loads(path.read_text())
+                there = io.read_json(path)
                 if begun.get("config", _digest(there)) != _digest(there):
                     raise configuration.ConfigError(
                         f"{path} was changed after it was written, so what lies beside it is of "
@@ -277,10 +277,9 @@ def claim(run_dir: Path, config: object) -> None:
 
 def _said(mark: Path) -> dict[str, Any]:
     try:
-        value = json.loads(mark.read_text())
+        return io.read_json(mark)
     except (FileNotFoundError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _digest(values: Mapping[str, Any]) -> str:
@@ -302,16 +301,16 @@ def may_go_on(run_dir: Path, kind: type, ours: Mapping[str, Any]) -> bool:
     """
     path = run_dir / "config.json"
     try:
-        theirs = configuration.completed(kind, json.loads(path.read_text()))
+        theirs = configuration.completed(kind, io.read_json(path))
     except (TypeError, ValueError) as error:
         raise configuration.ConfigError(
-            f"{path} is damaged ({error}); remove it if the run is of this configuration, or "
+            f"{path} is damaged ({error}); move it away if the run is of this configuration, or "
             "choose another --run-dir"
         ) from error
     changed = configuration.hindrances(theirs, ours)
     if changed:
         raise configuration.ConfigError(
             f"{run_dir} holds a run of another configuration; choose another --run-dir or "
-            "remove it. Differences (there -> here):\n  " + "\n  ".join(changed)
+            "move it away. Differences (there -> here):\n  " + "\n  ".join(changed)
         )
     return bool(configuration.differences(theirs, ours))

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from configs import PRESETS
 from experiments import records, running
@@ -228,6 +231,12 @@ def test_an_added_seed_alone_is_measured(tmp_path, caplog):
     assert said[-1] == "seed 0: measured before"
 
 
+def test_parts_that_were_not_announced_are_told(tmp_path, caplog):
+    measure = records.recorded(lambda config: 2)(lambda run_dir, config: {"x": 1})
+    measure(tmp_path / "seed_0", Toy())
+    assert caplog.records[-1].getMessage() == "seed 0: 0 parts began, not 2"
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[1]", "3", "null"])
 def test_a_damaged_configuration_is_named(tmp_path, damage):
     (tmp_path / "config.json").write_text(damage)
@@ -282,6 +291,22 @@ def test_a_run_outlives_who_reads_its_log_and_a_poor_encoding():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     found = subprocess.run(["bash", "-c", script], capture_output=True, env=environment, check=True)
     assert found.stdout == b"1 ? 2\n"
+
+
+def test_no_line_is_put_into_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(narration, "SILENCE", 0.0)
+    narrator = narration.Narrator()
+    narrator.handle(logging.makeLogRecord({"msg": "part"}))
+    capsys.readouterr()
+    stuck = SimpleNamespace(tqdm=SimpleNamespace(_instances=["a bar"]))
+    monkeypatch.setitem(sys.modules, "tqdm", stuck)
+    narrator.remind()
+    assert capsys.readouterr().err == ""
+    stuck.tqdm._instances.clear()
+    with Progress(console=Console(force_terminal=True, file=sys.stderr)):
+        assert narration.drawing()
+    narrator.remind()
+    assert "… part: 0 s" in capsys.readouterr().err
 
 
 WAITING = """
