@@ -10,7 +10,7 @@ EMOJI = DataConfig(tasks=("emoji", "emoji_google"), control="emoji_twitter")
 
 
 def debug() -> AnalogiesConfig:
-    """Seconds: a small random network, two styles of emoji, every part of the job once.
+    """Seconds: a small random network, two styles of toys, every part of the job once.
 
     python -m experiments.analogies debug
     """
@@ -18,11 +18,19 @@ def debug() -> AnalogiesConfig:
     return AnalogiesConfig(
         setting=dataclasses.replace(
             analyses.small(),
-            data=dataclasses.replace(EMOJI, train=300, validation=90, test=120),
+            data=DataConfig(
+                tasks=("toy_a", "toy_b"),
+                control="toy_c",
+                image_size=14,
+                train=300,
+                validation=60,
+                test=100,
+            ),
             nonlinear=brief,
             linear=brief,
             edit=EditConfig(points=5),
         ),
+        halves=((0, 2), (1, 3)),
         examples=(10,),
         curve=compare.recipe(1e-3, steps=5, batch_size=10, warmup=2),
         quadruples=((1, 3),),

@@ -33,24 +33,31 @@ def papers(kind: type[C]) -> Mapping[str, Callable[[], C]]:
     All validation and test examples; the vectors are those of ``runs/compare/vit_b32`` and so on.
     None was run yet.
     """
+    experiment = kind.__name__.removesuffix("Config").lower()
 
     def preset(name: str, whole: Callable[[], CompareConfig]) -> Callable[[], C]:
         def build() -> C:
             return analysis(kind, whole(), vectors=f"runs/compare/{name}")
 
-        build.__doc__ = f"After ``experiments.compare {name}``, of that run's task vectors."
+        build.__doc__ = f"""After ``experiments.compare {name}``, of that run's task vectors.
+
+        python -m experiments.{experiment} {name}
+
+        Not run yet.
+        """
         return build
 
     return {name: preset(name, whole) for name, whole in compare.PAPERS.items()}
 
 
 def small() -> CompareConfig:
-    """A small random network and three tasks."""
+    """A small random network and three toy tasks."""
     return CompareConfig(
         model=ModelConfig(name="mlp", blocks=None, image_size=14, pretrained=False),
         data=DataConfig(
-            tasks=("mnist", "landsat", "digits"),
-            control="animals",
+            tasks=("toy_a", "toy_b", "toy_c"),
+            control="toy_e",
+            image_size=14,
             train=300,
             validation=60,
             test=80,
@@ -64,7 +71,7 @@ def small() -> CompareConfig:
 
 
 def subsets_debug() -> SubsetsConfig:
-    """Seconds: a small random network and three tasks.
+    """Seconds: a small random network and three toy tasks.
 
     python -m experiments.subsets debug
     """
@@ -85,7 +92,7 @@ def subsets() -> SubsetsConfig:
 
 
 def coefficients_debug() -> CoefficientsConfig:
-    """Seconds: a small random network and three tasks.
+    """Seconds: a small random network and three toy tasks.
 
     python -m experiments.coefficients debug
     """
@@ -106,7 +113,7 @@ def coefficients() -> CoefficientsConfig:
 
 
 def ensembling_debug() -> EnsemblingConfig:
-    """Seconds: a small random network and three tasks.
+    """Seconds: a small random network and three toy tasks.
 
     python -m experiments.ensembling debug
     """

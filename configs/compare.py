@@ -26,20 +26,25 @@ def recipe(lr: float, steps: int, batch_size: int, warmup: int = 10) -> TrainCon
 
 
 def debug() -> CompareConfig:
-    """Seconds: a small random network and two tasks, every part of the job once.
+    """Seconds: a small random network and two toy tasks, every part of the job once.
 
     python -m experiments.compare debug
     """
     return CompareConfig(
         model=ModelConfig(name="mlp", blocks=None, image_size=14, pretrained=False),
         data=DataConfig(
-            tasks=("mnist", "digits"), control="landsat", train=300, validation=60, test=80
+            tasks=("toy_a", "toy_b"),
+            control="toy_e",
+            image_size=14,
+            train=300,
+            validation=60,
+            test=80,
         ),
         head=HeadConfig(shots=5),
         nonlinear=recipe(1e-3, steps=20, batch_size=32, warmup=2),
         linear=recipe(1e-3, steps=20, batch_size=32, warmup=2),
         edit=EditConfig(points=5),
-        map=MapConfig(pairs=(("mnist", "digits"),), points=7, n_eval=40),
+        map=MapConfig(pairs=(("toy_a", "toy_b"),), points=7, n_eval=40),
         seeds=(0, 1),
         random_init=True,
     )

@@ -16,13 +16,13 @@ def recipe(name: str, lr: float, steps: int, batch_size: int) -> TrainConfig:
 
 
 def debug() -> KernelBehaviorConfig:
-    """Seconds: a small random network, one task, two seeds.
+    """Seconds: a small random network, one toy task, two seeds.
 
     python -m experiments.kernel_behavior debug
     """
     return KernelBehaviorConfig(
         model=ModelConfig(name="mlp", blocks=None, image_size=8, pretrained=False),
-        data=FewShotConfig(tasks=("digits",), image_size=8, shots=4, validation=40, test=60),
+        data=FewShotConfig(tasks=("toy_a",), image_size=8, shots=4, validation=40, test=60),
         head=HeadConfig(shots=4),
         sgd=recipe("sgd", 1e-2, steps=12, batch_size=16),
         adam=recipe("adam", 1e-3, steps=12, batch_size=16),

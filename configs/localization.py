@@ -7,18 +7,18 @@ from linearize.config import LocalizationConfig, MapConfig
 
 
 def debug() -> LocalizationConfig:
-    """Seconds: a small random network and four tasks, every part of the job once.
+    """Seconds: a small random network and four toy tasks, every part of the job once.
 
     python -m experiments.localization debug
     """
-    whole, tasks = analyses.small(), ("mnist", "landsat", "animals", "digits")
+    whole, tasks = analyses.small(), ("toy_a", "toy_b", "toy_c", "toy_d")
     return analyses.analysis(
         LocalizationConfig,
         whole,
-        data=dataclasses.replace(whole.data, tasks=tasks, control="scripts"),
+        data=dataclasses.replace(whole.data, tasks=tasks, control="toy_e"),
         points=12,
         random_tasks=tasks,
-        map=MapConfig(pairs=(("mnist", "digits"),), low=-1.0, high=1.0, points=5, n_eval=80),
+        map=MapConfig(pairs=(("toy_a", "toy_b"),), low=-1.0, high=1.0, points=5, n_eval=80),
     )
 
 

@@ -21,7 +21,7 @@ def _small() -> CompareConfig:
 
 
 def learning_rate_debug() -> LearningRateConfig:
-    """Seconds: a small random network and three tasks.
+    """Seconds: a small random network and three toy tasks.
 
     python -m experiments.learning_rate debug
     """
@@ -43,7 +43,7 @@ def learning_rate() -> LearningRateConfig:
 
 
 def trajectory_debug() -> TrajectoryConfig:
-    """Seconds: a small random network and three tasks.
+    """Seconds: a small random network and three toy tasks.
 
     python -m experiments.trajectory debug
     """

@@ -4,12 +4,12 @@ from linearize.config import WidthConfig
 
 
 def debug() -> WidthConfig:
-    """Seconds: two narrow networks of two hidden layers, few small images, two seeds.
+    """Seconds: two narrow networks of two hidden layers, few small toy images, two seeds.
 
     python -m experiments.width debug
     """
     return WidthConfig(
-        task="landsat",
+        task="toy_e",
         image_size=6,
         train=8,
         test=7,

@@ -13,6 +13,7 @@ far labelled examples of the target help, from θ0 and from the edited model; an
 
 import itertools
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -56,7 +57,12 @@ def run(config: AnalogiesConfig, run_dir: Path, preset: str = "custom") -> Path:
         return running.finish(run_dir, results)
 
 
-@recorded
+def parts(config: AnalogiesConfig) -> int:
+    """How many parts a seed has: each half of each two styles, each quadruple of classes."""
+    return 2 * math.perm(len(config.setting.data.tasks), 2) + len(config.quadruples)
+
+
+@recorded(parts)
 def measure(run_dir: Path, config: AnalogiesConfig, tasks: Mapping[str, Task], seed: int) -> Record:
     """One seed: every analogy, by its source and target style and the target's half."""
     record: Record = {"subpopulations": {}, "kings": {}}
@@ -169,7 +175,7 @@ def learned(
             run_dir=folder / target,
         ).tau.apply_to(start)
     logits = apply_head(head, evaluate.outputs(setting.f, start, test.images))
-    return float((np.asarray(logits).argmax(-1) == test.labels).mean())
+    return float((np.asarray(evaluate.predicted(logits)) == test.labels).mean())
 
 
 def describe(config: AnalogiesConfig, tasks: Mapping[str, Task], preset: str) -> Record:

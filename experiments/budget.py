@@ -21,15 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from configs import COMPARE
-from linearize import cost, taylor, tree
+from linearize import cli, cost, taylor, tree
 from linearize.config import CompareConfig, ConfigError
+from linearize.config.files import require
 from linearize.data.vision import VISION, held_out
 from linearize.models import clip, prompts, vit
 from linearize.models.heads import Head, apply_head
+from linearize.report import terminal
 from linearize.train import optim
 from linearize.types import Apply, Array, Params
 
@@ -236,24 +236,29 @@ def main(preset: str = "vit_b32", utilisation: float = 0.4, compiled: bool = Fal
         preset: of ``experiments.compare``.
         utilisation: share of the peak that is reached.
         compiled: also compile the steps, for their memory.
+
+    Raises:
+        ConfigError: no such preset.
     """
+    require(preset in COMPARE, "preset", preset, f"known: {', '.join(COMPARE)}")
     config = COMPARE[preset]()
-    console, rate = Console(), utilisation * PEAK
-    table = Table(title=f"{preset}: one seed, at {rate / 1e12:.0f} TFLOP/s")
-    for name in ("part", "images", "GFLOP each", "PFLOP", "minutes"):
-        table.add_column(name, justify="left" if name == "part" else "right")
+    console, rate = terminal.console(), utilisation * PEAK
     found = parts(config)
-    for part in found:
-        table.add_row(
+    rows = [
+        (
             part.name,
             f"{part.passes:,.0f}",
             f"{part.flops / 1e9:,.1f}",
             f"{part.total / 1e15:,.1f}",
             f"{part.total / rate / 60:,.1f}",
         )
+        for part in found
+    ]
     total = sum(part.total for part in found)
-    table.add_row("all", "", "", f"{total / 1e15:,.1f}", f"{total / rate / 60:,.1f}")
-    console.print(table)
+    rows.append(("all", "", "", f"{total / 1e15:,.1f}", f"{total / rate / 60:,.1f}"))
+    head = ("part", "images", "GFLOP each", "PFLOP", "minutes")
+    title = f"{preset}: one seed, at {rate / 1e12:.0f} TFLOP/s"
+    terminal.show(console, title, terminal.Grid.plain(head, rows, numbers=4))
     regimes: tuple[Regime, ...] = ("nonlinear", "linear")
     drawn = sum(part.passes for part in found if part.decodes)
     minutes = drawn / DECODED / config.data.workers / 60
@@ -274,4 +279,5 @@ def main(preset: str = "vit_b32", utilisation: float = 0.4, compiled: bool = Fal
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    with cli.reporting():
+        tyro.cli(main)

@@ -59,7 +59,7 @@ def run(config: CoefficientsConfig, run_dir: Path, preset: str = "custom") -> Pa
         return running.finish(run_dir, results)
 
 
-@recorded
+@recorded(lambda config: len(config.regimes))
 def measure(
     run_dir: Path, config: CoefficientsConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:
@@ -211,7 +211,7 @@ def scored(
     """Cross-entropy and accuracy of one data set."""
     logits = evaluate.grid_logits(terms, coefficients[None], head)[0].astype(np.float64)
     entropy = logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
-    return float(entropy.mean()), float((logits.argmax(1) == labels).mean())
+    return float(entropy.mean()), float((np.asarray(evaluate.predicted(logits)) == labels).mean())
 
 
 def directions(evaluators: Sequence[Evaluator], task: str, split: str) -> AffineOutputs:

@@ -20,9 +20,9 @@ import numpy as np
 
 from configs import COMPARE
 from experiments import claims, exact, protocol, running, stand_ins
-from experiments.protocol import TRAINED, Evaluator, Regime, Setting
-from experiments.records import Record, about, kept, recorded, stack, total_seconds
-from linearize import edit, io
+from experiments.protocol import TRAINED, Evaluator, Regime, Setting, Trained
+from experiments.records import Record, about, begin, kept, recorded, stack, total_seconds
+from linearize import edit, sealed
 from linearize.config import CompareConfig
 from linearize.data import Task
 from linearize.task_vector import TaskVector
@@ -42,11 +42,12 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
         records = [measure(run_dir / f"seed_{seed}", config, tasks, seed) for seed in config.seeds]
         results = describe(config, tasks, preset) | assemble(config, records)
         if config.random_init:
+            log.info("the maps once more, from random weights")
             results["random"] = run_random(config, tasks, run_dir / "random_init")
         results["claims"] = claims.judge(results, claims.COMPARE)
         shown = run_dir / f"seed_{config.seeds[0]}" / "explorer.npz"
         if shown.exists():
-            io.atomic_write(run_dir / "explorer.npz", shown.read_bytes())
+            sealed.write(run_dir / "explorer.npz", shown.read_bytes())
         return running.finish(run_dir, results)
 
 
@@ -65,7 +66,20 @@ def run_random(config: CompareConfig, tasks: Mapping[str, Task], run_dir: Path) 
     return {"tasks": list(config.data.tasks)} | assemble(config, records)
 
 
-@recorded
+def parts(config: CompareConfig) -> int:
+    """How many parts a seed's measuring has: fine-tunings, files of numbers, class scores."""
+    exact = config.exact is not None
+    regimes = len(TRAINED) - (not exact)
+    files = 1 + 3 * regimes + len(config.map.pairs) + exact + len(config.baselines)
+    return fine_tunings(config) + files + 1
+
+
+def fine_tunings(config: CompareConfig) -> int:
+    """How many regimes are fine-tuned in."""
+    return len(set(TRAINED.values())) - (config.exact is None)
+
+
+@recorded(parts)
 def measure(run_dir: Path, config: CompareConfig, tasks: Mapping[str, Task], seed: int) -> Record:
     """One seed's measurements, in the shape that ``results.json`` stacks over seeds.
 
@@ -74,7 +88,6 @@ def measure(run_dir: Path, config: CompareConfig, tasks: Mapping[str, Task], see
     setting, vectors, evaluators = trained(config, tasks, seed, run_dir)
 
     def part(name: str, compute: Callable[[], T]) -> T:
-        log.info("seed %d: %s", seed, name)
         return kept(run_dir / "parts" / f"{name}.json", compute)
 
     def each(name: str, of: Callable[[Evaluator], T]) -> dict[str, T]:
@@ -98,20 +111,27 @@ def measure(run_dir: Path, config: CompareConfig, tasks: Mapping[str, Task], see
         baseline = partial(BASELINES[name], setting, vectors["nonlinear"], record, run_dir)
         for table, row in part(name, baseline).items():
             record[table][name] = row
+    begin("class scores for the report's sliders")
     protocol.write_explorer(evaluators["linear"], run_dir / "explorer.npz")
     return record
 
 
-@recorded
+@recorded(lambda config: fine_tunings(config) + 1 + len(config.map.pairs))
 def measure_maps(
     run_dir: Path, config: CompareConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:
     """One seed's accuracies before and after fine-tuning, and its error maps."""
     setting, _, evaluators = trained(config, tasks, seed, run_dir)
+
+    def maps(pair: tuple[str, str]) -> Record:
+        begin("map, " + ", ".join(pair))
+        return error_maps(evaluators, pair)
+
+    begin("accuracies")
     return {
         "pretrained": [evaluators["linear"].at({}, task, "test") for task in setting.names],
         "single": {r: singles(e) for r, e in evaluators.items()},
-        "maps": [error_maps(evaluators, pair) for pair in config.map.pairs],
+        "maps": [maps(pair) for pair in config.map.pairs],
     }
 
 
@@ -120,11 +140,13 @@ def trained(
 ) -> tuple[Setting, dict[Regime, Taus], dict[Regime, Evaluator]]:
     """A seed's setting, its task vectors by training regime, and an evaluator of each regime."""
     setting = protocol.prepare(config, tasks, seed)
-    vectors: dict[Regime, Taus] = {
-        "nonlinear": protocol.task_vectors(setting, "nonlinear", run_dir),
-        "linear": protocol.task_vectors(setting, "linear", run_dir),
-    }
+    vectors: dict[Regime, Taus] = {}
+    regimes: tuple[Trained, ...] = ("nonlinear", "linear")
+    for regime in regimes:
+        begin(f"{regime} fine-tuning")
+        vectors[regime] = protocol.task_vectors(setting, regime, run_dir)
     if config.exact is not None:
+        begin("exact linear fine-tuning")
         vectors["exact"] = exact.task_vectors(setting, config.exact, run_dir)
     evaluators = {r: Evaluator(setting, r, vectors[t]) for r, t in TRAINED.items() if t in vectors}
     return setting, vectors, evaluators

@@ -40,13 +40,13 @@ def run(config: EnsemblingConfig, run_dir: Path, preset: str = "custom") -> Path
         results = describe(config, preset) | measured
         results["relation"] = {r: relate(results[r]) for r in config.regimes}
         if len(config.seeds) > 1 and config.model.pretrained:  # seeds share θ0
-            path = run_dir / "across_seeds.json"
+            path = run_dir / f"across_seeds_{'_'.join(map(str, config.seeds))}.json"
             results["across"] = kept(path, partial(across_seeds, config, tasks, run_dir))
         results["claims"] = claims.judge(results, CLAIMS)
         return running.finish(run_dir, results)
 
 
-@recorded
+@recorded(lambda config: len(config.regimes))
 def measure(
     run_dir: Path, config: EnsemblingConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:
@@ -81,11 +81,11 @@ def compared(evaluator: Evaluator) -> Record:
 
 def scores(average: np.ndarray, ensemble: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy of two sets of logits, and how often they predict alike."""
-    left, right = average.argmax(-1), ensemble.argmax(-1)
+    left, right = (np.asarray(evaluate.predicted(each)) for each in (average, ensemble))
     return {
         "average": float((left == labels).mean()),
         "ensemble": float((right == labels).mean()),
-        "agreement": float((left == right).mean()),
+        "agreement": float(((left == right) & (left >= 0)).mean()),
     }
 
 
@@ -163,7 +163,7 @@ def averaged(settings: list[Setting], regime: Regime, task: str, taus: list[Task
         outputs = evaluate.grid_logits(terms, points)
     hits = [
         [
-            float((np.asarray(apply_head(s.heads[task], z)).argmax(-1) == labels).mean())
+            float((np.asarray(evaluate.predicted(apply_head(s.heads[task], z))) == labels).mean())
             for s in settings
         ]
         for z in outputs

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.protocol import Regime, Setting
 from linearize import config as configuration
-from linearize import evaluate, io, ntk, tree
+from linearize import evaluate, identity, io, ntk, tree
 from linearize.config import ExactConfig
 from linearize.models.heads import apply_head
 from linearize.task_vector import TaskVector
@@ -37,18 +38,20 @@ def fine_tune(setting: Setting, config: ExactConfig, task: str, run_dir: Path) -
     """One task's vector at the optimum of linear fine-tuning under its frozen head."""
     split = setting.split(task, "train")
     heads = setting.padded if config.solver == "gauss_newton" else setting.heads
-    identity = {
+    example = jax.ShapeDtypeStruct((1, *split.images.shape[1:]), split.images.dtype)
+    decided_by = {
         "config": dataclasses.asdict(config),
         "regime": "exact",
         "base": tree.fingerprint(setting.params0),
         "data": data_fingerprint({"inputs": split.images, "labels": split.labels}),
         "trainable": setting.config.trainable,
+        "functions": {"f": identity.of(setting.f, setting.params0, example, derivative=True)},
         "arrays": tree.fingerprint(heads[task]),
     }
     meta = {"task": task, "config": configuration.to_dict(setting.config)}
     needs = sum(leaf.nbytes for leaf in tree.zeros(setting.params0).values())
     record = {"seed": setting.seed, "meta": meta, "versions": io.versions()}
-    with open_run(run_dir, identity, record, needs) as run:
+    with open_run(run_dir, decided_by, record, needs) as run:
         done = run.finished()
         if done is not None:
             return done[0]

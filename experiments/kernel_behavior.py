@@ -24,7 +24,7 @@ import linearize as lz
 from configs import KERNEL_BEHAVIOR
 from experiments import claims, protocol, running
 from experiments.records import Record, about, kept, recorded, stack
-from linearize import data, evaluate, train
+from linearize import data, evaluate, identity, train
 from linearize.config import KernelBehaviorConfig
 from linearize.data import Split, Task
 from linearize.models.heads import apply_head, few_shot, prototype_head
@@ -97,14 +97,14 @@ def load_task(config: KernelBehaviorConfig, name: str) -> Task:
     return data.load_task(name, image_size=size, limit=sizes, seed=seed)
 
 
-@recorded
+@recorded(lambda config: len(config.data.tasks) * (1 + len(config.recipes) + len(config.kernels)))
 def measure(
     run_dir: Path, config: KernelBehaviorConfig, tasks: dict[str, Task], seed: int
 ) -> Record:
     """One seed's measurements of every task; each part is a file as soon as it is measured."""
     found: dict[str, Record] = {"pretrained": {}, "along": {}, "spectrum": {}, "solutions": {}}
     for name, task in tasks.items():
-        setting, part = prepare(config, task, seed), partial(_part, run_dir / "parts", seed, name)
+        setting, part = prepare(config, task, seed), partial(_part, run_dir / "parts", name)
         found["pretrained"][name] = part("pretrained", lambda s=setting: accuracies(s, s.params0))
         runs = {o: part(o, partial(along, setting, o, run_dir / o / name)) for o in config.recipes}
         found["along"][name] = {o: run["along"] for o, run in runs.items()}
@@ -116,8 +116,7 @@ def measure(
     return {"tasks": found}
 
 
-def _part(folder: Path, seed: int, task: str, name: str, compute: Any) -> Any:
-    log.info("seed %d, %s: %s", seed, task, name)
+def _part(folder: Path, task: str, name: str, compute: Any) -> Any:
     return kept(folder / f"{name}_{task}.json", compute)
 
 
@@ -149,6 +148,8 @@ def logits_of(features: Apply) -> Apply:
     def f(params: Params, images: Array) -> Array:
         return apply_head(params["head"], features(params["backbone"], images))
 
+    if stated := identity.stated(features):
+        f.fingerprint = f"logits of {stated}"  # type: ignore[attr-defined]
     return f
 
 

@@ -40,7 +40,7 @@ def run(config: LearningRateConfig, run_dir: Path, preset: str = "custom") -> Pa
         return running.finish(run_dir, results)
 
 
-@recorded
+@recorded(lambda config: sum(len(rates(config, regime)) for regime in REGIMES))
 def measure(
     run_dir: Path, config: LearningRateConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:

@@ -48,7 +48,13 @@ def run(config: LocalizationConfig, run_dir: Path, preset: str = "custom") -> Pa
         return running.finish(run_dir, results)
 
 
-@recorded
+def parts(config: LocalizationConfig) -> int:
+    """How many parts a seed has: the energies of each target task, ξ in each regime."""
+    targets = sum(len(config.tasks_at(i)) for i in get_args(Initialization))
+    return targets + len(config.regimes)
+
+
+@recorded(parts)
 def measure(
     run_dir: Path, config: LocalizationConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:

@@ -25,8 +25,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from configs import PRESETS
 from experiments import protocol, stand_ins
@@ -50,6 +48,7 @@ from linearize.data import VISION, Limits, Reading, Task, preparing
 from linearize.data.vision import human
 from linearize.models import MODELS, clip
 from linearize.models.hf import sources
+from linearize.report import terminal
 
 log = logging.getLogger(__name__)
 
@@ -387,14 +386,10 @@ def _listed(counts: object) -> str:
     return ", ".join(f"{split} {n:,}" for split, n in dict(counts).items())  # type: ignore[call-overload]
 
 
-def table(lines: list[Line]) -> Table:
+def table(lines: list[Line]) -> terminal.Grid:
     """For the terminal."""
-    shown = Table(title="Data and weights", title_justify="left")
-    for title in ("what", "state", "examples", "download", "on disk", "decoded"):
-        shown.add_column(title, overflow="fold")
-    for line in lines:
-        shown.add_row(*dataclasses.astuple(line)[:6])
-    return shown
+    head = ("what", "state", "examples", "download", "on disk", "decoded")
+    return terminal.Grid.plain(head, (dataclasses.astuple(line)[:6] for line in lines), numbers=3)
 
 
 def prepare_all(wanted: list[Needs], dry_run: bool) -> Iterator[Line]:
@@ -419,8 +414,8 @@ def main(options: Options) -> int:
     for line in prepare_all(needs(options), options.dry_run):
         lines.append(line)
         log.info("%s: %s", line.name, line.state)
-    console = Console()
-    console.print(table(lines))
+    console = terminal.console()
+    terminal.show(console, "Data and weights", table(lines))
     for line in lines:
         if line.note:
             console.print(f"{line.name}: {line.note}", markup=False, highlight=False)

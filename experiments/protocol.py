@@ -19,7 +19,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from linearize import config as configuration
-from linearize import data, edit, evaluate, io, models, train, tree
+from linearize import data, edit, evaluate, models, sealed, train, tree
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
 from linearize.data import Split, Task
 from linearize.disentangle import ErrorMap, disentanglement_error
@@ -80,6 +80,7 @@ class Setting:
 def load_tasks(config: CompareConfig, *, control: bool = False) -> dict[str, Task]:
     """The configuration's tasks, its control task too where asked for; splits are cut to size."""
     names = (*config.data.tasks, config.data.control) if control else config.data.tasks
+    log.info("reading tasks: %s", ", ".join(names))
     data.prefetch(names, config.data.image_size)
     return {name: load_task(config.data, name) for name in names}
 
@@ -110,6 +111,7 @@ def limits(config: DataConfig, name: str) -> data.Limits:
 
 def load_backbone(config: ModelConfig, seed: int) -> models.Backbone:
     """The model as configured, read anew; random weights are drawn from ``seed``."""
+    log.info("reading model %s", config.name)
     with said_as_configuration("model"):
         return models.load(
             config.name,
@@ -146,6 +148,7 @@ def backbone(config: ModelConfig, seed: int) -> models.Backbone:
 def prepare(config: CompareConfig, tasks: Mapping[str, Task], seed: int) -> Setting:
     """The model at θ0 and a frozen head per task."""
     model = backbone(config.model, seed)
+    log.info("seed %d: heads of %d tasks", seed, len(tasks))
     heads = {name: make_head(config, model, task, seed) for name, task in tasks.items()}
     return Setting(config, seed, model.f, model.params, tasks, heads)
 
@@ -232,8 +235,9 @@ HEADS: Mapping[str, Callable[[CompareConfig, models.Backbone, Task, int], Head]]
 def task_vectors(setting: Setting, regime: Regime, run_dir: Path) -> dict[str, TaskVector]:
     """Fine-tune every task in one regime; vectors that a finished run left are reused."""
     vectors = {}
-    for name in setting.names:
-        log.info("seed %d: %s fine-tuning on %s", setting.seed, regime, name)
+    for i, name in enumerate(setting.names, 1):
+        where = f"task {i} of {len(setting.names)}"
+        log.info("seed %d: %s fine-tuning on %s, %s", setting.seed, regime, name, where)
         vectors[name] = fine_tune(setting, regime, name, run_dir / regime / name)
     return vectors
 
@@ -403,7 +407,7 @@ def write_explorer(evaluator: Evaluator, path: Path) -> None:
         arrays[f"{task}/labels"] = labels[shown]
     buffer = BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    io.atomic_write(path, buffer.getvalue())
+    sealed.write(path, buffer.getvalue())
 
 
 def describe_model(config: ModelConfig, seed: int) -> dict[str, Any]:

@@ -5,16 +5,15 @@
 Every number on the page is copied from the run's own files; nothing is computed here.
 """
 
-import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from linearize import io
+from linearize import cli, io
+from linearize.report import node
 
 TABLES = (
     *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
@@ -40,9 +39,10 @@ def publish(job: Publish) -> Path:
     """Write the page and copy its figures; the page's path is returned.
 
     Raises:
-        FileNotFoundError: the run is not finished, or has no such figure.
+        ResultsError: the run is not finished, or its results were changed.
+        FileNotFoundError: it has no such figure.
     """
-    results = json.loads((job.run_dir / "results.json").read_text())
+    results = node.read(job.run_dir).value
     figures = [_one(job.run_dir / "figures", start) for start in job.figures]
     seconds = results["seconds"]
     time = "" if seconds is None else f", {seconds / 60:.0f} minutes of measuring on 2 cores"
@@ -87,11 +87,8 @@ def _one(folder: Path, start: str) -> Path:
 
 def main() -> None:
     """Parse, copy, say where."""
-    try:
+    with cli.reporting():
         print(publish(tyro.cli(Publish, prog="python -m experiments.publish")))
-    except FileNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -1,27 +1,31 @@
 """A run of an experiment, from its command line to its report."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments.records import Record, stack, total_seconds
-from linearize import cli, io, report
+from experiments.records import Record, keep, stack, total_seconds
+from linearize import cli, report
 from linearize.train.lock import exclusive
+
+log = logging.getLogger(__name__)
 
 C = TypeVar("C")
 
 
 @contextmanager
 def claimed(run_dir: Path, config: object) -> Iterator[None]:
-    """Hold a run directory for one configuration, alone.
+    """Hold a run directory for one configuration, alone: what it says is read under the lock.
 
     Raises:
-        ConfigError: it holds a run of another configuration, or cannot be written to.
-        RunLockedError: another process works there.
+        RunLockedError: another process works there, and nothing in it was touched.
+        RunDirectoryError: it cannot be made or written.
+        ConfigError: it holds a run of another configuration.
     """
-    cli.claim(run_dir, config)
     with exclusive(run_dir):
+        cli.claim(run_dir, config)
         yield
 
 
@@ -36,7 +40,8 @@ def every_seed(measure: Callable[..., Record], run_dir: Path, config: Any, *give
 
 def finish(run_dir: Path, results: Record) -> Path:
     """Write ``results.json`` and everything that is drawn from it; the page's path."""
-    io.write_json(run_dir / "results.json", results)
+    keep(run_dir / "results.json", results)
+    log.info("figures, tables and page")
     return report.write_all(run_dir)
 
 

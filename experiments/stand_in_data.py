@@ -21,6 +21,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from linearize import cli
 from linearize.data.paper import Reading, open_vision
 from linearize.data.tfds import import_tfds
 from linearize.data.vision import VISION, VisionSet, vision_set
@@ -144,5 +145,5 @@ def quiet() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    tyro.cli(make)
+    with cli.reporting():
+        tyro.cli(make)

@@ -15,7 +15,7 @@ from typing import Any
 
 import tyro
 
-from linearize import models
+from linearize import cli, models
 from linearize.models import WeightsError
 
 log = logging.getLogger(__name__)
@@ -99,5 +99,5 @@ def _save(folder: Path, seed: int, torch: Any, transformers: Any) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(tyro.cli(make))
+    with cli.reporting():
+        print(tyro.cli(make))

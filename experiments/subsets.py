@@ -41,7 +41,7 @@ def run(config: SubsetsConfig, run_dir: Path, preset: str = "custom") -> Path:
         return running.finish(run_dir, results)
 
 
-@recorded
+@recorded(lambda config: len(config.regimes))
 def measure(run_dir: Path, config: SubsetsConfig, tasks: Mapping[str, Task], seed: int) -> Record:
     """One seed: every regime's accuracies."""
     return vectors.by_regime(partial(additions, config), run_dir, config, tasks, seed)

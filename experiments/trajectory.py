@@ -35,7 +35,7 @@ def run(config: TrajectoryConfig, run_dir: Path, preset: str = "custom") -> Path
         return running.finish(run_dir, results)
 
 
-@recorded
+@recorded(lambda config: sum(len(steps(config, regime)) for regime in REGIMES))
 def measure(
     run_dir: Path, config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from configs import COMPARE
-from experiments import compare, exact, protocol
+from experiments import compare, exact, protocol, running
 from experiments.protocol import Evaluator, Trained
 from linearize import cli, edit, io
 from linearize.config import CompareConfig
+from linearize.report import terminal
 
 CANDIDATES: dict[Trained, tuple[float, ...]] = {
     "nonlinear": (2e-6, 5e-6, 1e-5, 2e-5),
@@ -44,10 +43,12 @@ def run(config: CompareConfig, run_dir: Path) -> list[dict[str, Any]]:
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in rows]
     io.atomic_write(run_dir / "table.md", "\n".join(lines) + "\n")
-    table = Table(*columns, title="Validation accuracy, mean over tasks and seeds")
-    for row in rows:
-        table.add_row(*(_cell(row[c]) for c in columns))
-    Console().print(table)
+    shown = ([_cell(row[c]) for c in columns] for row in rows)
+    terminal.show(
+        terminal.console(),
+        "Validation accuracy, mean over tasks and seeds",
+        terminal.Grid.plain(columns, shown, numbers=len(columns) - 1),
+    )
     return rows
 
 
@@ -100,8 +101,8 @@ def _cell(value: object) -> str:
 
 def present(command: cli.Command[CompareConfig]) -> None:
     """Run in a directory of this configuration."""
-    cli.claim(command.run_dir, command.config)
-    run(command.config, command.run_dir)
+    with running.claimed(command.run_dir, command.config):
+        run(command.config, command.run_dir)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Task vectors of a finished run of ``compare``, and their affine terms, for the analyses.
 
 The terms f0 and Jτ of a data set cost 1 + 2T passes, and every analysis of the same vectors asks
-for the same ones: they are kept in the cache directory, by the content of weights, vectors and
-images.
+for the same ones: they are kept in the cache directory, by the identity of f and the content of
+weights, vectors and images.
 """
 
 import dataclasses
@@ -13,12 +13,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import jax
 import numpy as np
 
 from experiments import protocol
 from experiments.protocol import TRAINED, Evaluator, Regime, Setting
 from experiments.records import Record, kept
-from linearize import assets, evaluate, io, tree
+from linearize import assets, evaluate, identity, io, tree
 from linearize import config as configuration
 from linearize.config import AnalysisConfig, CompareConfig, ConfigError
 from linearize.data import Task
@@ -91,7 +92,7 @@ class KeptEvaluator(Evaluator):
         """f0 and Jτ of every task vector on one split, computed once for all runs."""
         if (task, split) not in self._terms:
             images = self.setting.split(task, split).images
-            path = terms_path(self._vectors, images)
+            path = terms_path(self._decided_by, images)
             found = read_terms(path)
             if found is None:
                 log.info("seed %d: %s terms on %s, %s", self.setting.seed, self.regime, task, split)
@@ -108,14 +109,22 @@ class KeptEvaluator(Evaluator):
         )
 
     @cached_property
-    def _vectors(self) -> tuple[str, ...]:
-        whole = (self.setting.params0, *self.taus.values())
-        return tuple(tree.fingerprint(parameters) for parameters in whole)
+    def _decided_by(self) -> tuple[str, ...]:
+        whole, setting = (self.setting.params0, *self.taus.values()), self.setting
+        images = setting.split(setting.names[0], "test").images
+        example = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+        f = identity.of(setting.f, setting.params0, example, derivative=True)
+        return f, *(tree.fingerprint(parameters) for parameters in whole)
 
 
-def terms_path(vectors: Sequence[str], images: np.ndarray) -> Path:
-    """Where terms are kept; the name says everything that decides them."""
-    digest = hashlib.sha256("\n".join((*vectors, str(images.shape))).encode())
+def terms_path(decided_by: Sequence[str], images: np.ndarray) -> Path:
+    """Where terms are kept; the name says everything that decides them.
+
+    Args:
+        decided_by: the identity of f, the fingerprints of θ0 and of the task vectors.
+        images: (N, ...).
+    """
+    digest = hashlib.sha256("\n".join((*decided_by, str(images.shape))).encode())
     digest.update(np.ascontiguousarray(images).tobytes())
     return assets.cache_dir() / "terms" / f"{digest.hexdigest()[:32]}.safetensors"
 

@@ -90,7 +90,7 @@ def vectors(split: Split, scale: float) -> np.ndarray:
     return (scale * x.shape[1] ** 0.5 * x / np.where(norm > 0, norm, 1)).astype(np.float32)
 
 
-@recorded
+@recorded(lambda config: len(config.widths))
 def measure(run_dir: Path, config: WidthConfig, problem: Problem, seed: int) -> Record:
     """One seed at every width, in the shape (W, ...); each width is a file once it is measured."""
     parts = run_dir / "parts"
@@ -145,7 +145,7 @@ def at_width(config: WidthConfig, problem: Problem, width: int, seed: int) -> Re
         return stack(steps)
 
 
-@recorded
+@recorded(lambda config: len(config.widths))
 def measure_start(run_dir: Path, config: WidthConfig, problem: Problem) -> Record:
     """Kernels at θ0 of many draws beside the analytic ones, at every width: (W, draws) and (W,)."""
     parts = run_dir / "parts"

@@ -1,4 +1,8 @@
-"""Fine-tune pretrained models in their tangent space."""
+"""Fine-tune pretrained models in their tangent space.
+
+What takes long says so to the logger ``linearize``: ``logging.basicConfig(level=logging.INFO)``
+shows it. Warnings are shown in any case, as Python does where logging is not configured.
+"""
 
 from linearize import edit as edit
 from linearize import evaluate as evaluate

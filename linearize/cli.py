@@ -3,21 +3,25 @@
 import contextlib
 import dataclasses
 import difflib
+import hashlib
+import inspect
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import tyro
 
 from linearize import config as configuration
-from linearize import io
+from linearize import io, sealed
 from linearize.assets import AssetError
 from linearize.data import DataError
 from linearize.io import CorruptFileError
 from linearize.models import WeightsError
+from linearize.narration import forgive, logged
 from linearize.ntk import NotConvergedError
 from linearize.report import ResultsError
 from linearize.train import (
@@ -28,6 +32,8 @@ from linearize.train import (
     RunMismatchError,
 )
 from linearize.tree import NonFiniteError, StructureMismatch
+
+log = logging.getLogger(__name__)
 
 C = TypeVar("C")
 
@@ -46,8 +52,10 @@ FORESEEN = (
     StructureMismatch,
     WeightsError,
     configuration.ConfigError,
+    ModuleNotFoundError,
+    OSError,
 )
-"""Errors whose message says what to do."""
+"""Errors whose message says what to do; :func:`sentence` completes it where it does not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +83,10 @@ def parse(
     """
     words = list(sys.argv[1:] if args is None else args)
     program = f"python -m experiments.{experiment}"
-    usage = f"usage: {program} PRESET [--run-dir DIR] [--option value ...]\npresets:\n" + "\n".join(
-        f"  {name:<12} {(build.__doc__ or '').strip().splitlines()[0]}"
-        for name, build in presets.items()
+    listed = "\n".join(f"  {name:<12} {summary(build)}" for name, build in presets.items())
+    usage = (
+        f"usage: {program} PRESET [--run-dir DIR] [--option value ...]\n"
+        f"presets (PRESET --help tells more, and lists the options):\n{listed}"
     )
     if not words or words[0] in ("-h", "--help"):
         print(usage)
@@ -85,17 +94,31 @@ def parse(
     name, *rest = words
     default = _preset(name, presets, usage)
     run_dir, rest = _run_dir(rest, Path("runs") / experiment / Path(name).stem)
+    if name in presets and {"-h", "--help"} & set(rest):
+        # as it stands: tyro would run its tables together
+        print(f"{notebook(presets[name])}\n\nResults go to {run_dir} (--run-dir DIR).\n")
     try:
         config = tyro.cli(
             type(default),
             default=default,
             args=rest,
             prog=f"{program} {name}",
+            description="",
             config=(tyro.conf.AvoidSubcommands,),
         )
-    except configuration.ConfigError as error:
+    except ValueError as error:
         _stop(str(error))
     return Command(Path(name).stem, config, run_dir)
+
+
+def notebook(build: Callable[[], object]) -> str:
+    """A preset's docstring: the command, what to expect, and how long it takes."""
+    return inspect.getdoc(build) or "No notes."
+
+
+def summary(build: Callable[[], object]) -> str:
+    """Its first line."""
+    return notebook(build).splitlines()[0]
 
 
 def launch(
@@ -103,36 +126,67 @@ def launch(
     presets: Mapping[str, Callable[[], C]],
     run: Callable[[Command[C]], None],
 ) -> None:
-    """Parse the command line and run, :func:`reporting`.
+    """Parse the command line, say what is going to be done, and run, :func:`reporting`.
 
     Raises:
         SystemExit: status 2 for a command line that cannot be run, 1 for an error that the library
             foresees, 130 for Ctrl-C.
     """
     command = parse(experiment, presets)
-    with reporting():
+    with reporting(run_dir=command.run_dir):
+        build = presets.get(command.preset)
+        what = "" if build is None else f": {summary(build)}"
+        log.info("%s %s%s", experiment, command.preset, what)
+        seeds = getattr(command.config, "seeds", ())
+        log.info(
+            "seed%s %s; results go to %s",
+            "s" if len(seeds) > 1 else "", ", ".join(map(str, seeds)) or "–", command.run_dir,
+        )  # fmt: skip
         run(command)
 
 
 @contextlib.contextmanager
-def reporting(status: int = 1) -> Iterator[None]:
-    """Log to the terminal; foreseen errors and Ctrl-C end in one line, not a traceback.
+def reporting(status: int = 1, run_dir: Path | None = None) -> Iterator[None]:
+    """Log to the terminal; foreseen errors and Ctrl-C end in a sentence, not a traceback.
 
     Raises:
-        SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C.
+        SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C, 141 where
+            nobody reads standard output any more.
     """
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for name in ("linearize", "experiments", "__main__"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    forgive()
     try:
-        yield
+        with logged():
+            yield
+            sys.stdout.flush()
     except KeyboardInterrupt as stop:
         print(f"\nstopped: {str(stop) or 'nothing is lost'}", file=sys.stderr)
         print("the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
-    except FORESEEN as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(status) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else its end is an error
+        raise SystemExit(141) from None
+    except Exception as error:
+        if said := sentence(error):
+            print(f"error: {said}", file=sys.stderr)
+            raise SystemExit(status) from None
+        if run_dir is not None:
+            error.add_note(
+                f"error: not foreseen, so the lines above are for who mends it. What was measured "
+                f"is in {run_dir}, and the same command goes on from there"
+            )
+        raise
+
+
+def sentence(error: Exception) -> str | None:
+    """What to tell the user of an error that can be foreseen; None of any other."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; mend that, and the same command goes on from here"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the Python package {error.name!r} is missing: pip install {error.name}"
+    if isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED"):
+        return f"out of memory; lower the batch sizes ({str(error).partition(chr(10))[0]})"
+    return (str(error) or type(error).__name__) if isinstance(error, FORESEEN) else None
 
 
 def _preset(name: str, presets: Mapping[str, Callable[[], C]], usage: str) -> C:
@@ -144,6 +198,8 @@ def _preset(name: str, presets: Mapping[str, Callable[[], C]], usage: str) -> C:
             return configuration.load_config(kind, name)
         except configuration.ConfigError as error:
             _stop(str(error))
+        except (TypeError, ValueError) as error:
+            _stop(f"{name}: not a configuration of this experiment ({error})")
     near = difflib.get_close_matches(name, presets, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     _stop(f"unknown preset {name!r}{hint}\n{usage}")
@@ -174,28 +230,81 @@ def _stop(message: str) -> None:
 def claim(run_dir: Path, config: object) -> None:
     """Write ``config.json`` and ``versions.json``, or refuse a directory of another configuration.
 
-    An option that did not exist when the directory was made counts as its default.
+    An option that did not exist when the directory was made counts as its default. Seeds that are
+    added are written down: the run goes on with them. Whoever calls this holds the directory's
+    lock; ``run.json`` then says which run the files in it are of, with ``config.json`` or without.
 
     Raises:
         configuration.ConfigError: the directory holds a run of another configuration (each
             difference is listed), or cannot be written to.
     """
-    path = run_dir / "config.json"
+    path, mark = run_dir / "config.json", run_dir / sealed.RUN
     ours = configuration.to_dict(config)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        begun, there = _said(mark), ours
         if path.exists():
-            theirs = configuration.completed(type(config), json.loads(path.read_text()))
-            changed = configuration.differences(theirs, ours)
-            if changed:
-                raise configuration.ConfigError(
-                    f"{run_dir} holds a run of another configuration; choose another --run-dir or "
-                    "remove it. Differences (there -> here):\n  " + "\n  ".join(changed)
-                )
-        else:
+            if not may_go_on(run_dir, type(config), ours):
+                there = json.loads(path.read_text())
+                if begun.get("config", _digest(there)) != _digest(there):
+                    raise configuration.ConfigError(
+                        f"{path} was changed after it was written, so what lies beside it is of "
+                        "another configuration; undo that, or choose another --run-dir"
+                    )
+        elif begun.get("run", _digest(ours)) != _digest(ours):
+            raise configuration.ConfigError(
+                f"{path} is missing, and {mark.name} beside it is of another configuration; put "
+                "it back, or choose another --run-dir"
+            )
+        if there is ours:
             io.write_json(path, ours)
+        marked = {"run": begun.get("run", _digest(there)), "config": _digest(there)}
+        if marked != begun:
+            io.write_json(mark, marked)
         io.write_json(run_dir / "versions.json", io.versions())
-    except (OSError, json.JSONDecodeError) as error:
+    except OSError as error:
         raise configuration.ConfigError(
-            f"cannot write to run directory {run_dir}: {error}; choose another --run-dir"
+            f"cannot use run directory {run_dir}: {error}; choose another --run-dir"
         ) from error
+
+
+def _said(mark: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(mark.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Of a configuration without its seeds, which may be added to."""
+
+    def without(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: without(v) for k, v in value.items() if k != "seeds"}
+
+    return hashlib.sha256(json.dumps(without(values), sort_keys=True).encode()).hexdigest()
+
+
+def may_go_on(run_dir: Path, kind: type, ours: Mapping[str, Any]) -> bool:
+    """Whether this configuration adds to what the directory's ``config.json`` says.
+
+    Raises:
+        configuration.ConfigError: it is another configuration; each difference is listed.
+    """
+    path = run_dir / "config.json"
+    try:
+        theirs = configuration.completed(kind, json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise configuration.ConfigError(
+            f"{path} is damaged ({error}); remove it if the run is of this configuration, or "
+            "choose another --run-dir"
+        ) from error
+    changed = configuration.hindrances(theirs, ours)
+    if changed:
+        raise configuration.ConfigError(
+            f"{run_dir} holds a run of another configuration; choose another --run-dir or "
+            "remove it. Differences (there -> here):\n  " + "\n  ".join(changed)
+        )
+    return bool(configuration.differences(theirs, ours))

@@ -8,23 +8,31 @@ neighbours, and that carries one fixed dropout mask. It is there for those who w
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen, nnx
+from flax.errors import ModifyScopeVariableError
 
 from linearize import tree
 from linearize.types import Apply, Params, PyTree
 
 _EVALUATION = {
-    "train": False,
-    "training": False,
-    "is_training": False,
-    "deterministic": True,
-    "use_running_average": True,
-}
-"""What a model's mode argument is called, and its value in evaluation mode."""
+    **dict.fromkeys(
+        ("train", "training", "is_training", "is_train", "in_training", "train_mode",
+         "training_mode", "update_stats", "update_batch_stats", "enable_dropout"),
+        False,
+    ),
+    **dict.fromkeys(
+        ("deterministic", "use_running_average", "use_running_stats", "inference",
+         "inference_mode", "is_inference", "eval", "evaluate", "evaluation", "is_eval",
+         "is_evaluating", "eval_mode", "is_test", "test_mode"),
+        True,
+    ),
+}  # fmt: skip
+"""What a model's mode argument or attribute is called, and its value in evaluation mode."""
 
 
 def from_linen(
@@ -37,9 +45,10 @@ def from_linen(
     """A linen module and its variables as ``(f, params)``.
 
     Other collections (batch statistics, caches) stay as they are in ``variables``. A mode argument
-    of the method (``train``, ``training``, ``is_training``, ``deterministic``,
-    ``use_running_average``) is set to evaluation unless it is given here, among the inputs, or as
-    a field of the module. The way back is ``{**variables, "params": params}``.
+    of the method (``train``, ``is_training``, ``deterministic``, ``use_running_average``,
+    ``update_stats``, ``inference``, ``eval`` and the like, keyword-only ones too) is set to
+    evaluation unless it is given here, among the inputs, or as a field of the module. A module that
+    yet changes its variables is refused. The way back is ``{**variables, "params": params}``.
 
     Args:
         module: any linen module; shared, scanned and remat'ed layers are welcome.
@@ -54,7 +63,8 @@ def from_linen(
         dicts, without partitioning metadata.
 
     Raises:
-        ValueError: ``variables`` has no ``"params"``.
+        ValueError: ``variables`` has no ``"params"`` with a floating leaf; from ``f``, a module
+            that changes its variables, where ``mutable`` was not given.
         TypeError: ``f`` was given parameters of other names or shapes (raised by Flax).
 
     >>> import jax.numpy as jnp
@@ -65,6 +75,8 @@ def from_linen(
     >>> f(params, jnp.ones((4, 3))).shape
     (4, 2)
     """
+    if not isinstance(module, linen.Module):
+        raise TypeError(_not_a(module, "linen", "from_nnx", nnx.Module))
     if "params" not in variables:
         raise ValueError(
             f"variables has collections {sorted(variables)} and no 'params'; pass what "
@@ -72,13 +84,20 @@ def from_linen(
         )
     plain = jax.tree.map(lambda x: x, linen.meta.unbox(_plain(variables)))
     params, rest = plain["params"], {k: v for k, v in plain.items() if k != "params"}
-    called = getattr(type(module), method) if isinstance(method, str) else method
-    flags = _mode_arguments(called or type(module).__call__, module)
+    _check_trainable(params, "variables['params']")
+    called = _unbound(type(module), "__call__" if method is None else method)
+    flags = _mode_arguments(called, module)
 
     def f(params: Params, *inputs: PyTree) -> PyTree:
-        mode = {k: v for k, (place, v) in flags.items() if place >= len(inputs)}
-        kwargs = {**mode, **apply_kwargs}
-        return module.apply({**rest, "params": params}, *inputs, method=method, **kwargs)
+        kwargs = {**_modes(flags, inputs), **apply_kwargs}
+        try:
+            return module.apply({**rest, "params": params}, *inputs, method=called, **kwargs)
+        except ModifyScopeVariableError as error:
+            raise ValueError(
+                f"the module changes its variables in this mode ({kwargs or 'no mode argument'}): "
+                f"{error}. {_WHAT_THEN}, or mutable=[...] to get the new variables beside the "
+                "outputs (has_aux=True)"
+            ) from error
 
     return f, params
 
@@ -89,22 +108,30 @@ def from_nnx(
     method: str | Callable[..., Any] = "__call__",
     train: bool = False,
     mutable: Any = None,
+    wrt: Any = nnx.Param,
     **call_kwargs: Any,
 ) -> tuple[Apply, Params]:
     """An nnx model as ``(f, params)``; the model itself is never changed.
 
-    Everything but :class:`flax.nnx.Param` (batch statistics, dropout's keys and counts) is copied
-    now and read afresh in each call, so ``f`` has no state. A tied parameter is one leaf, named by
-    the first of its places in the order of attribute names.
+    Everything but ``wrt`` (batch statistics, dropout's keys and counts) is copied now and read
+    afresh in each call, so ``f`` has no state. Mode attributes of all parts and mode arguments of
+    the method are set to evaluation, by the names that :func:`from_linen` knows; a model that yet
+    changes its batch statistics or dropout's keys and counts when it is called is refused. What a
+    spectral norm writes in evaluation mode is part of the function: the kernel divided by the norm
+    that its stored statistics give, which are constants of the derivative. A tied parameter is one
+    leaf, named by the first of its places in the order of attribute names.
 
     Args:
         model: any nnx module.
-        method: name of the method to call, or a function of ``(model, *inputs)``.
+        method: name of the method to call, a bound method, or a function of ``(model, *inputs)``.
         train: take the model in training mode: batch statistics of the batch at hand, and the one
             dropout mask that the model's present keys and counts give.
         mutable: an nnx filter, such as ``nnx.BatchStat``: ``f`` then returns ``(outputs, state)``
             with the new values as nested dicts: pass ``has_aux=True`` to
             :func:`linearize.linearize`.
+        wrt: an nnx filter of the variables that are parameters, as for ``nnx.grad``'s
+            ``DiffState``: ``nnx.Param``, ``nnx.LoRAParam``, a variable class of one's own, or
+            ``nnx.Any(...)`` of several.
         **call_kwargs: go to the method.
 
     Returns:
@@ -112,6 +139,8 @@ def from_nnx(
         dicts, named like ``layers/0/kernel``. The way back is :func:`update_nnx`.
 
     Raises:
+        ValueError: ``wrt`` finds no floating leaf; from ``f``, a model that changes its state in
+            evaluation mode, unless ``mutable`` or a mode argument asks for that.
         StructureMismatch: ``f`` was given parameters of other names or shapes.
 
     >>> import jax.numpy as jnp
@@ -119,29 +148,41 @@ def from_nnx(
     >>> f(params, jnp.ones((4, 3))).shape
     (4, 2)
     """
+    if not isinstance(model, nnx.Module):
+        raise TypeError(_not_a(model, "nnx", "from_linen", linen.Module))
     copy = nnx.clone(model)
-    if train:
-        copy.train()
-    else:
-        copy.eval()
-    graphdef, *states = nnx.split(copy, nnx.Param, ...)
+    for _, part in nnx.iter_modules(copy):
+        for name in _EVALUATION.keys() & {k for k, v in vars(part).items() if isinstance(v, bool)}:
+            setattr(part, name, _EVALUATION[name] != train)
+    graphdef, *states = nnx.split(copy, wrt, ...)
     state, rest = states
     params = nnx.to_pure_dict(state)
-    called = getattr(type(model), method) if isinstance(method, str) else method
+    kinds = sorted({type(v).__name__ for _, v in nnx.to_flat_state(rest)})
+    _check_trainable(params, f"wrt={getattr(wrt, '__name__', wrt)} of this model", kinds)
+    called = _unbound(type(model), method)
     flags = _mode_arguments(called, model, train)
+    asked = train or mutable is not None or not _EVALUATION.keys().isdisjoint(call_kwargs)
 
     def f(params: Params, *inputs: PyTree) -> PyTree:
         # copy=True: otherwise the call would write into the variables of `rest`
         fresh = nnx.merge(graphdef, _replace(state, params), rest, copy=True)
-        mode = {k: v for k, (place, v) in flags.items() if place >= len(inputs)}
-        out = called(fresh, *inputs, **{**mode, **call_kwargs})
+        before = _watched(fresh, wrt)
+        modes = _modes(flags, inputs)
+        out = called(fresh, *inputs, **{**modes, **call_kwargs})
+        if not asked and len(modes) == len(flags):
+            _check_unchanged(before, _watched(fresh, wrt), flags)
         return out if mutable is None else (out, nnx.to_pure_dict(nnx.state(fresh, mutable)))
 
     return f, params
 
 
-def update_nnx(model: nnx.Module, params: Params) -> None:
+def update_nnx(model: nnx.Module, params: Params, *, wrt: Any = nnx.Param) -> None:
     """Write parameters, as :func:`from_nnx` names them, into a model in place.
+
+    Args:
+        model: the model.
+        params: parameters.
+        wrt: the filter that :func:`from_nnx` was given.
 
     Raises:
         StructureMismatch: other names or shapes than the model's; nothing is written.
@@ -152,7 +193,7 @@ def update_nnx(model: nnx.Module, params: Params) -> None:
     >>> model(jnp.ones(1))
     Array([3.], dtype=float32)
     """
-    nnx.update(model, _replace(nnx.state(model, nnx.Param), params))
+    nnx.update(model, _replace(nnx.state(model, wrt), params))
 
 
 def _replace(state: nnx.State, params: Params) -> nnx.State:
@@ -162,6 +203,76 @@ def _replace(state: nnx.State, params: Params) -> nnx.State:
     return fresh
 
 
+def _check_trainable(params: Params, what: str, kinds: Sequence[str] = ()) -> None:
+    if not any(map(tree.is_trainable, jax.tree.leaves(params))):
+        remedy = f"; it has {', '.join(kinds)}: name what is trainable by wrt" if kinds else ""
+        raise ValueError(f"{what} holds no floating leaf, so nothing can be trained{remedy}")
+
+
+_WHAT_THEN = (
+    "What would be differentiated is one call's function, which depends on the batch at hand or on "
+    "a state that moves on; set the argument or attribute that says evaluation"
+)
+
+
+_Watched = Mapping[tuple[Any, ...], tuple[bool, Any]]
+"""``{path: (whether it is a parameter, value)}``."""
+
+
+def _watched(model: nnx.Module, wrt: Any) -> _Watched:
+    """Parameters, batch statistics, and dropout's keys and counts."""
+    kept = nnx.Any(nnx.BatchStat, nnx.RngState)
+    parameters, others, _ = nnx.state(model, nnx.Any(wrt, nnx.Param), kept, ...)
+    found = [(p, True, v) for p, v in nnx.to_flat_state(parameters)]
+    found += [(p, False, v) for p, v in nnx.to_flat_state(others)]
+    return {path: (is_parameter, v[...]) for path, is_parameter, v in found}
+
+
+def _check_unchanged(before: _Watched, after: _Watched, flags: Mapping[str, Any]) -> None:
+    """A call left batch statistics, keys and counts as they were, as far as can be known.
+
+    Traced values are compared by identity, which nnx's transforms (scan, remat) lose for whole
+    modules: a new value is believed where parameters beside it kept theirs. Parameters may be
+    written to: a spectral norm divides its kernel in place, each call from the given one.
+    """
+    new = {path for path, (_, value) in before.items() if after[path][1] is not value}
+    changed = []
+    for path in sorted(new, key=str):
+        (is_parameter, old), (_, now) = before[path], after[path]
+        if not is_parameter and _differs(old, now, _beside_kept(path, new, before)):
+            changed.append("/".join(map(str, path)))
+    if changed:
+        more = ", ..." if len(changed) > 4 else ""
+        raise ValueError(
+            f"the call changes the model's {', '.join(changed[:4])}{more} in evaluation mode "
+            f"(mode arguments set: {sorted(flags) or 'none'}). {_WHAT_THEN}, or give train=True "
+            "to linearize the function of the present batch, state and keys"
+        )
+
+
+def _differs(old: Any, now: Any, where_traced: bool) -> bool:
+    if isinstance(old, jax.core.Tracer) or isinstance(now, jax.core.Tracer):
+        return where_traced
+    return not np.array_equal(tree.to_numpy(old), tree.to_numpy(now), equal_nan=True)
+
+
+def _beside_kept(path: tuple[Any, ...], new: set[tuple[Any, ...]], before: _Watched) -> bool:
+    """Whether the nearest module around that has parameters kept one of them."""
+    parameters = [p for p, (is_parameter, _) in before.items() if is_parameter]
+    for depth in reversed(range(len(path))):
+        beside = [p for p in parameters if p[:depth] == path[:depth]]
+        if beside:
+            return any(p not in new for p in beside)
+    return True
+
+
+def _not_a(model: object, wanted: str, other: str, kind: type) -> str:
+    remedy, got = f": use {other}" if isinstance(model, kind) else "", type(model).__name__
+    if isinstance(model, type) and issubclass(model, linen.Module | nnx.Module):
+        remedy, got = ": make an instance of it", f"the class {model.__name__}"
+    return f"expected a module of flax.{wanted}, not {got}{remedy}"
+
+
 def _plain(variables: Any) -> Any:
     """Nested mappings as nested dicts, FrozenDict included."""
     if isinstance(variables, Mapping):
@@ -169,16 +280,36 @@ def _plain(variables: Any) -> Any:
     return variables
 
 
+def _unbound(kind: type, method: str | Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a class as a function of ``(model, *inputs)``, however it was given."""
+    called = getattr(kind, method) if isinstance(method, str) else method
+    return called.__func__ if inspect.ismethod(called) else called
+
+
 def _mode_arguments(
     called: Callable[..., Any], module: Any, train: bool = False
-) -> dict[str, tuple[int, bool]]:
+) -> dict[str, tuple[float, bool]]:
     """``{argument: (its place among the inputs, its value)}`` of the mode arguments of a method.
 
-    One that a field of the module answers already is left alone: Flax wants one answer, not two.
+    The place of one that is given by keyword alone is ∞. One that a field of the module answers
+    already is left alone: Flax wants one answer, not two.
     """
-    arguments = list(inspect.signature(called).parameters.values())[1:]
+    try:
+        arguments = list(inspect.signature(called).parameters.values())[1:]
+    except (TypeError, ValueError):  # a callable that does not say what it takes
+        return {}
     return {
-        a.name: (place, _EVALUATION[a.name] != train)
+        a.name: (
+            float("inf") if a.kind is a.KEYWORD_ONLY else place,
+            _EVALUATION[a.name] != train,
+        )
         for place, a in enumerate(arguments)
-        if a.name in _EVALUATION and not isinstance(getattr(module, a.name, None), bool)
+        if a.name in _EVALUATION
+        and a.kind in (a.KEYWORD_ONLY, a.POSITIONAL_OR_KEYWORD)
+        and not isinstance(getattr(module, a.name, None), bool)
     }
+
+
+def _modes(flags: Mapping[str, tuple[float, bool]], inputs: tuple[PyTree, ...]) -> dict[str, bool]:
+    """The mode arguments that are not among the inputs."""
+    return {name: value for name, (place, value) in flags.items() if place >= len(inputs)}

@@ -66,7 +66,7 @@ class TaskVector:
             NonFiniteError: NaN or infinity in either; not checked inside ``jit``.
         """
         delta = tree.subtract(params, params0, trainable)
-        for what, given in (("params0", params0), ("params", params)):
+        for what, given in (("params0", params0), ("params", params), ("their difference", delta)):
             if not _traced(given):
                 tree.check_finite(given, what=what)
         return cls(delta, "" if _traced(params0) else tree.fingerprint(params0), dict(meta or {}))
@@ -84,6 +84,7 @@ class TaskVector:
 
         Raises:
             StructureMismatch: another base, or names and shapes that ``params0`` has not.
+            NonFiniteError: the sum is NaN or infinite somewhere; not checked inside ``jit``.
         """
         problems = tree.differences(params0, self, subset=True)
         if check_base and self.base and not _traced(params0):
@@ -93,7 +94,12 @@ class TaskVector:
             "the task vector does not belong to these parameters (check_base=False permits "
             "another base of the same names and shapes)",
         )
-        return tree.add(params0, self, scale)
+        if _traced((params0, self, scale)):
+            return tree.add(params0, self, scale)
+        tree.check_finite(self, what="the task vector")
+        moved = tree.add(params0, self, scale)
+        tree.check_finite(moved, what="params0 + scale * τ")
+        return moved
 
     def select(self, pattern: tree.Pattern) -> "TaskVector":
         """The vector restricted to the leaves whose names the pattern finds.
@@ -119,8 +125,8 @@ class TaskVector:
 
     def cosine(self, other: "TaskVector") -> Array:
         """Cosine of the angle between the two; 0 where either is zero."""
-        product, scale = self.dot(other), self.norm() * other.norm()
-        return jnp.where(scale > 0, product / jnp.where(scale > 0, scale, 1), 0)
+        self._check(other)
+        return tree.cosine(self, other)
 
     def __add__(self, other: "TaskVector") -> "TaskVector":
         if not isinstance(other, TaskVector):

@@ -27,6 +27,46 @@ Line = Callable[[Array], tuple[list[PyTree], PyTree]]
 _X = TypeVar("_X")
 
 
+_MODELS = {
+    ("flax.linen", "Module"): "f, params = linearize.from_linen(module, variables)",
+    ("flax.nnx", "Module"): "f, params = linearize.from_nnx(model)",
+    ("flax.training", "TrainState"): (
+        "f = lambda params, *inputs: state.apply_fn({'params': params}, *inputs), with state.params"
+    ),
+    ("equinox", "Module"): (
+        "params, static = equinox.partition(model, equinox.is_inexact_array) and "
+        "f = lambda params, x: jax.vmap(equinox.combine(params, static))(x)"
+    ),
+    (
+        "haiku",
+        "Transformed",
+    ): "f = lambda params, *inputs: transformed.apply(params, None, *inputs)",
+    ("torch", "Module"): "a Flax model that holds the same weights",
+    ("keras", "Layer"): "f = lambda params, x: model.stateless_call(params, state, x)[0]",
+}
+"""Packages and classes of model objects, and what is wanted in place of one."""
+
+
+def check_function(f: object) -> None:
+    """``f`` is a function of ``(params, *inputs)``, and not a model that holds its parameters.
+
+    Raises:
+        TypeError: another object, with the way from a model to a function.
+
+    >>> check_function(3)
+    Traceback (most recent call last):
+        ...
+    TypeError: f is a int; expected a function f(params, *inputs)
+    """
+    found = f"f is a {type(f).__name__}; expected a function f(params, *inputs)"
+    for kind in type(f).__mro__:
+        for (package, name), remedy in _MODELS.items():
+            if kind.__name__ == name and f"{kind.__module__}.".startswith(f"{package}."):
+                raise TypeError(f"{found}: make one by {remedy}")
+    if not callable(f):
+        raise TypeError(found)
+
+
 def linearize(
     f: Apply,
     params0: Params,
@@ -57,6 +97,7 @@ def linearize(
     6.0
     """
     f_tan = tangent(f, has_aux=has_aux, method=method)
+    tree.select(params0, trainable)  # a pattern that picks nothing is refused here, not in a call
 
     def f_lin(params: Params, *inputs: PyTree) -> PyTree:
         return f_tan(params0, tree.subtract(params, params0, trainable), *inputs)
@@ -76,6 +117,7 @@ def tangent(f: Apply, *, has_aux: bool = False, method: Method = "auto") -> Appl
     >>> float(f_tan({"w": 0.0}, {"w": 0.5}, 2.0))
     3.0
     """
+    check_function(f)
 
     def f_tan(params0: Params, tau: PyTree, *inputs: PyTree) -> PyTree:
         flat = tree.flatten(tau)
@@ -88,6 +130,7 @@ def tangent(f: Apply, *, has_aux: bool = False, method: Method = "auto") -> Appl
 
 def displaced(f: Apply) -> Apply:
     """``f_dis(params0, tau, *inputs) = f(x; θ0 + τ)``: the non-linear regime in τ's own terms."""
+    check_function(f)
 
     def f_dis(params0: Params, tau: PyTree, *inputs: PyTree) -> PyTree:
         return f(tree.add(params0, tau), *inputs)
@@ -129,6 +172,7 @@ def affine_terms(
     >>> affine_terms(f, {"w": 3.0}, [{"w": 1.0}, {"w": 0.5}], 1.0)
     (Array(9., dtype=float32), Array([6., 3.], dtype=float32))
     """
+    check_function(f)
     flats = [tree.flatten(tau) for tau in taus]
     if not flats:
         raise ValueError("taus is empty; affine_terms needs at least one task vector")
@@ -167,8 +211,10 @@ def taylor_expand(
     >>> float(f_2({"w": 2.0}, 1.0))  # 1 + 3 + 3, where w ** 3 is 8
     7.0
     """
+    check_function(f)
     if order < 0:
         raise ValueError(f"order={order}; a Taylor expansion has order 0 or more")
+    tree.select(params0, trainable)
 
     def f_k(params: Params, *inputs: PyTree) -> PyTree:
         delta = tree.subtract(params, params0, trainable)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from linearize.types import Array, Flat, Params, PyTree
 
@@ -30,11 +31,31 @@ class NonFiniteError(ValueError):
 def flatten(tree: PyTree) -> dict[str, Array]:
     """Leaves keyed by name, in the tree's order.
 
+    Raises:
+        StructureMismatch: two leaves have one name, as those of ``{"a": {"b": ...}, "a/b": ...}``.
+
     >>> flatten({"dense": {"kernel": 1.0, "bias": 2.0}})
     {'dense/bias': 2.0, 'dense/kernel': 1.0}
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return dict(_named(tree)[0])
+
+
+def _named(tree: PyTree) -> tuple[list[tuple[str, Array]], jax.tree_util.PyTreeDef]:
+    """``(name, leaf)`` in the tree's order, no name twice; and the tree's structure."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    named = [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves
+    ]
+    if len({name for name, _ in named}) < len(named):
+        paths: dict[str, list[str]] = {}
+        for (name, _), (path, _) in zip(named, leaves, strict=True):
+            paths.setdefault(name, []).append(jax.tree_util.keystr(path))
+        twice = [f"{n}: {' and '.join(p)}" for n, p in paths.items() if len(p) > 1]
+        raise StructureMismatch(
+            "leaves are called by their keys joined by '/', and some have one name; rename a key "
+            "(a '/' inside one is the usual reason):\n  " + "\n  ".join(twice)
+        )
+    return named, treedef
 
 
 def names(tree: PyTree) -> tuple[str, ...]:
@@ -42,7 +63,7 @@ def names(tree: PyTree) -> tuple[str, ...]:
     return tuple(flatten(tree))
 
 
-def is_trainable(leaf: Array) -> bool:
+def is_trainable(leaf: ArrayLike) -> bool:
     """Whether a leaf can carry a tangent: floating or complex, not an integer, key or flag."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
@@ -78,12 +99,8 @@ def select(tree: PyTree, pattern: Pattern = None) -> tuple[str, ...]:
 
 def update(tree: Params, flat: Flat) -> Params:
     """The tree with the named leaves replaced, all others kept as they are."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    new = [
-        flat.get(jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in leaves
-    ]
-    return jax.tree_util.tree_unflatten(treedef, new)
+    named, treedef = _named(tree)
+    return jax.tree_util.tree_unflatten(treedef, [flat.get(name, leaf) for name, leaf in named])
 
 
 def add(tree: Params, flat: PyTree, scale: float | Array = 1.0) -> Params:
@@ -130,7 +147,7 @@ def zeros(tree: Params, pattern: Pattern = None) -> dict[str, Array]:
 
 
 def dot(a: PyTree, b: PyTree) -> Array:
-    """Inner product over all leaves, a real scalar summed in float32 or wider.
+    """Inner product over all leaves but keys, a real scalar summed in float32 or wider.
 
     A complex leaf counts as its real and imaginary parts: Re ⟨a, b⟩.
 
@@ -138,15 +155,57 @@ def dot(a: PyTree, b: PyTree) -> Array:
         StructureMismatch: the names or shapes differ.
     """
     check_match(a, b, what="second factor")
-    left, right = flatten(a), flatten(b)
-    return sum((jnp.vdot(_wide(left[n]), _wide(right[n])).real for n in left), start=jnp.zeros(()))
+    left, right = _numbers(a), _numbers(b)
+    shared = [n for n in left if n in right]
+    return sum((jnp.vdot(left[n], right[n]).real for n in shared), start=jnp.zeros(()))
 
 
 def norm(tree: PyTree) -> Array:
-    """Euclidean norm over all leaves, in float32 or wider; its gradient at 0 is 0, not NaN."""
-    squares = dot(tree, tree)
+    """Euclidean norm over all leaves but keys, in float32 or wider.
+
+    Its gradient at 0 is 0, not NaN. No square overflows or vanishes: the norm is right wherever
+    its dtype has it.
+    """
+    scaled, unit = _scaled(tree)
+    squares = dot(scaled, scaled)
     zero = squares == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
+    return unit * jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
+
+
+def cosine(a: PyTree, b: PyTree) -> Array:
+    """Cosine of the angle between two trees, whatever their sizes; 0 where either is zero.
+
+    Raises:
+        StructureMismatch: the names or shapes differ.
+
+    >>> import numpy as np
+    >>> cosine({"w": np.float32([3e-30, 4e-30])}, {"w": np.float32([4e30, 3e30])}).round(6)
+    Array(0.96, dtype=float32)
+    """
+    check_match(a, b, what="second tree")
+    (left, _), (right, _) = _scaled(a), _scaled(b)
+    scale = norm(left) * norm(right)
+    return jnp.where(scale > 0, dot(left, right) / jnp.where(scale > 0, scale, 1), 0)
+
+
+def _scaled(tree: PyTree) -> tuple[dict[str, Array], Array]:
+    """The leaves divided by a power of two, exactly, to be of size 1; and that power."""
+    leaves = _numbers(tree)
+    tops = [jnp.max(jnp.abs(jax.lax.stop_gradient(leaf)), initial=0) for leaf in leaves.values()]
+    top = jnp.stack(tops).max() if tops else jnp.ones(())
+    exponent = jnp.frexp(jnp.where(jnp.isfinite(top) & (top > 0), top, 1))[1] - 1
+    unit = jnp.ldexp(jnp.ones((), top.dtype), jnp.maximum(exponent, jnp.finfo(top.dtype).minexp))
+    return {n: leaf / unit for n, leaf in leaves.items()}, unit
+
+
+def _numbers(tree: PyTree) -> dict[str, Array]:
+    return {n: _wide(leaf) for n, leaf in flatten(tree).items() if not _is_key(leaf)}
+
+
+def _is_key(leaf: Array) -> bool:
+    """A PRNG key, or the tangent of a leaf that has none."""
+    kind = jnp.result_type(leaf)
+    return jnp.issubdtype(kind, jax.dtypes.extended) or kind == jax.dtypes.float0
 
 
 def _is_complex(leaf: Array) -> bool:
@@ -213,19 +272,38 @@ def raise_if(problems: list[str], summary: str) -> None:
 
 
 def check_finite(tree: PyTree, what: str = "tree") -> None:
-    """Every floating leaf is finite, or one error names those that are not.
+    """Every floating leaf is finite in the dtype that JAX gives it, or one error names the others.
+
+    A float64 number beyond float32 is infinite there, unless ``jax_enable_x64`` is on.
 
     Raises:
         NonFiniteError: with the name of each such leaf and how many entries are affected.
+
+    >>> import numpy as np
+    >>> check_finite({"w": np.array([1.0, 1e39])})
+    Traceback (most recent call last):
+        ...
+    linearize.tree.NonFiniteError: tree holds NaN or infinity in float32:
+      w: 1 of 2
     """
-    bad = []
+    bad, dtypes = [], set()
     for name, leaf in flatten(tree).items():
-        if is_trainable(leaf):
-            finite = np.isfinite(np.asarray(leaf))
+        if is_trainable(leaf) and not _finite_there(leaf):
+            dtype = jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(np.asarray(leaf).astype(dtype, copy=False))
             if not finite.all():
+                dtypes.add(str(dtype))
                 bad.append(f"{name}: {finite.size - np.count_nonzero(finite)} of {finite.size}")
     if bad:
-        raise NonFiniteError(f"{what} holds NaN or infinity:\n  " + "\n  ".join(bad))
+        raise NonFiniteError(
+            f"{what} holds NaN or infinity in {', '.join(sorted(dtypes))}:\n  " + "\n  ".join(bad)
+        )
+
+
+def _finite_there(leaf: Array) -> bool:
+    """Known to be finite without being brought to the host."""
+    return isinstance(leaf, jax.Array) and bool(jnp.isfinite(leaf).all())
 
 
 def fingerprint(tree: PyTree, only: Iterable[str] | None = None) -> str:

@@ -332,6 +332,7 @@ def test_parts_of_stacked_blocks_are_those_of_the_unrolled_model(parts, names):
     assert all(np.array_equal(total[n], leaf) for n, leaf in stacked.delta.items())
 
 
+@pytest.mark.slow
 def test_stacked_blocks_have_the_unrolled_model_s_terms_and_coefficients(kept_here):
     forms = [vit(scan, blocks=2, parts=2) for scan in (False, True)]
     groups = coefficients.parts(forms[0][0])
@@ -359,6 +360,7 @@ def test_parts_without_trainable_leaves_are_left_out():
     assert list(coefficients.parts(inside)) == ["block_0", "block_1", "block_2"]
 
 
+@pytest.mark.slow
 def test_a_run_with_text_heads_and_stacked_blocks(kept_here, tmp_path, monkeypatch):
     """The whole experiment on the vectors of a run of ``compare``, which are random here."""
     pytest.importorskip("torch")

@@ -117,7 +117,7 @@ def test_memory_of_a_step_is_seen() -> None:
 
 
 def test_the_linearized_step_costs_five_forward_passes() -> None:
-    made = problem(dataclasses.replace(FULL, pretrained=False))
+    made = problem(dataclasses.replace(FULL, pretrained=False, blocks=3))
     f, args = forward(made)
     unit = count_flops(f, *args)
     linear = step.operations(train_step(made, "linear")) / unit
@@ -127,6 +127,7 @@ def test_the_linearized_step_costs_five_forward_passes() -> None:
     assert linear / ordinary == pytest.approx(5 / 3, rel=0.05)
 
 
+@pytest.mark.slow
 def test_remat_saves_what_scanned_blocks_keep() -> None:
     size = dataclasses.replace(TINY, image_size=98, blocks=4, batch=64)
     kept, saved = (
@@ -136,6 +137,7 @@ def test_remat_saves_what_scanned_blocks_keep() -> None:
     assert saved < 0.7 * kept
 
 
+@pytest.mark.slow
 def test_maps_agree_with_a_pass_per_point() -> None:
     rows = maps.rows(TINY)
     differing = [row for row in rows if "differently" in row.quantity]
@@ -152,12 +154,16 @@ def test_the_vectors_of_the_maps_move_predictions() -> None:
     assert naive(np.array([0.0, 0.0])).sum() == 0
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_or_copied_in_the_steady_state() -> None:
     rows = steady.rows(TINY)
     assert {row.quantity: row.value for row in rows if not row.holds} == {}
 
 
-@pytest.mark.parametrize(("model", "image_size"), [("vit_s_focus", 28), (torch_models.CLIP, 64)])
+@pytest.mark.parametrize(
+    ("model", "image_size"),
+    [("vit_s_focus", 28), pytest.param(torch_models.CLIP, 64, marks=pytest.mark.slow)],
+)
 def test_the_torch_step_is_ours(model: str, image_size: int) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
@@ -201,6 +207,20 @@ def test_kernels_alone_say_that_the_rival_is_missing(monkeypatch: pytest.MonkeyP
     assert all(kernels.RIVAL in row.note for row in rows)
 
 
+def test_the_command_line_writes_what_a_case_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "bench.json"
+    assert bench.main(["--tiny", "--case", kernels.CASE, "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert record["size"] == vars(TINY)
+    assert list(record["seconds"]) == [kernels.CASE]
+    assert record["facts"]["versions"]["jax"] == jax.__version__
+    printed = capsys.readouterr().out
+    assert len(record["rows"]) == len(kernels.CASES["tiny"])
+    assert all(row["quantity"][:20] in printed for row in record["rows"])
+
+
 @pytest.mark.skipif(not memory.available(), reason="wants /proc")
 def test_kernels_beside_a_rival_in_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -229,12 +249,14 @@ def test_kernels_beside_a_rival_in_another_process(
     assert 0 < memory_ratio.value < 1
 
 
+@pytest.mark.slow
 def test_the_dual_ends_where_weight_space_does() -> None:
     ratio, difference = dual.rows(TINY)
     assert ratio.value > 0
     assert difference.holds
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not memory.available(), reason="wants /proc")
 def test_command_line_writes_table_and_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -254,6 +276,7 @@ def test_command_line_writes_table_and_json(
     assert "time of a step" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_clip_beside_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process; the other processes are the command line's test below."""
     pytest.importorskip("torch")
@@ -266,6 +289,7 @@ def test_clip_beside_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["time of a forward pass, ours / torch, 64 px"].value > 0
 
 
+@pytest.mark.slow
 def test_steps_that_are_compiled_and_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "REGIMES", ("linear",))
     operations, bytes_held = policies.rows(TINY)
@@ -274,6 +298,7 @@ def test_steps_that_are_compiled_and_not_run(monkeypatch: pytest.MonkeyPatch) ->
     assert "remat='none'" in bytes_held.quantity
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not memory.available(), reason="wants /proc")
 def test_clip_is_loaded_into_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip, "LOADS", 1)
@@ -402,6 +427,7 @@ def test_a_cpu_alone_gives_no_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(told.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_tiny_step_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The search in this process, the steps in others, of which the first compiles them."""
     alone = against_torch.in_process

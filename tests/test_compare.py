@@ -145,9 +145,9 @@ def test_a_run_that_was_killed_goes_on_from_its_last_part(finished, tmp_path, mo
 
 def test_a_directory_of_another_configuration_is_refused(finished):
     run_dir, _ = finished
-    other = dataclasses.replace(COMPARE["debug"](), seeds=(0, 1, 2))
+    other = dataclasses.replace(COMPARE["debug"](), trainable="kernel")
     before = (run_dir / "config.json").read_text()
-    with pytest.raises(config.ConfigError, match="seeds"):
+    with pytest.raises(config.ConfigError, match="trainable: None -> 'kernel'"):
         compare.run(other, run_dir)
     assert (run_dir / "config.json").read_text() == before
 

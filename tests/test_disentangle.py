@@ -529,3 +529,70 @@ def test_bad_tasks(regime):
     ]:
         with pytest.raises(ValueError, match=message):
             disentanglement_error(mlp, params, bad_taus, bad_inputs, regime=regime)
+
+
+@pytest.mark.parametrize("distance", ["argmax", "total_variation", disagreement])
+@pytest.mark.parametrize("regime", REGIMES)
+def test_inputs_and_predictions_that_are_not_finite_are_no_agreement(regime, distance):
+    params0, taus, inputs, heads = make(0)
+    given = {"alphas": [0.0, 1.0], "regime": regime, "distance": distance}
+    bad = [inputs[0], inputs[1].copy()]
+    bad[1][[2, 5], 0] = np.nan, np.inf
+    with pytest.raises(tree.NonFiniteError, match=r"inputs\[1\] hold NaN.* 2 of 9 examples"):
+        disentanglement_error(mlp, params0, taus, bad, readouts=heads, **given)
+    wide = [inputs[0], inputs[1].astype(np.float64)]
+    wide[1][3, 0] = 1e39  # finite until it is float32
+    with pytest.raises(tree.NonFiniteError, match=r"inputs\[1\].* 1 of 9 examples"):
+        disentanglement_error(mlp, params0, taus, wide, readouts=heads, **given)
+
+    def undefined(params, x):
+        return mlp(params, x) + jnp.log(x[:, :1])  # NaN where x < 0
+
+    count = int((inputs[0][:, 0] < 0).sum())
+    with pytest.raises(tree.NonFiniteError, match=rf"task 0: .* {count} of 11 examples"):
+        disentanglement_error(undefined, params0, taus, inputs, **given)
+
+
+@pytest.mark.parametrize("distance", ["argmax", "total_variation", disagreement])
+@pytest.mark.parametrize("kind", ["nonlinear", "linear", "preview"])
+def test_a_point_that_is_displaced_too_far_agrees_with_nothing(kind, distance):
+    """A head that divides by 1 − a: not finite at α₁ = 1, where all is as far apart as can be."""
+
+    def f(params, x):
+        return x * params["w"][None]
+
+    def readout(z):
+        return z / (2 - z[:, :1])  # x is 1, so z is 1 + α₁
+
+    params0 = {"w": jnp.ones(3)}
+    taus = [{"w": jnp.ones(3)}, {"w": jnp.zeros(3)}]
+    x = np.ones((4, 3), np.float32)
+    found = disentanglement_error(
+        f, params0, taus, [x, x], alphas=[0.0, 0.5, 1.0], readouts=readout, distance=distance,
+        regime="linear" if kind == "linear" else "nonlinear",
+        preview=3 if kind == "preview" else None,
+    )  # fmt: skip
+    worst = 1.0 if isinstance(distance, str) else np.nan
+    np.testing.assert_array_equal(found.per_task[0][2], [worst] * 3)  # α₁ = 1: its own examples
+    np.testing.assert_array_equal(found.per_task[1][2][1:], [worst] * 2)
+    if kind != "preview":
+        np.testing.assert_array_equal(found.per_task[:, :2], 0)
+
+
+def test_a_cache_that_is_not_finite_is_named():
+    params0, taus, inputs, heads = make(0)
+    cached = [affine_outputs(mlp, params0, taus, x) for x in inputs]
+    cached[1].jvps[0, 4, 2] = np.inf
+    with pytest.raises(
+        tree.NonFiniteError,
+        match=r"cached\[1\].* 1 of 9 examples \(the first is 4\) along task vector 0",
+    ):
+        disentanglement_error(
+            None, None, None, None, cached=cached, readouts=heads, regime="linear"
+        )
+
+
+def test_coefficients_beyond_float32_are_refused():
+    params0, taus, inputs, heads = make(0)
+    with pytest.raises(ValueError, match="float32"):
+        disentanglement_error(mlp, params0, taus, inputs, readouts=heads, alphas=[0.0, 1e39])

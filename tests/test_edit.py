@@ -375,3 +375,14 @@ def test_bad_joint_losses():
         edit.joint_loss([])
     with pytest.raises(ValueError, match="smoothing=1"):
         edit.joint_loss([None], smoothing=1.0)
+
+
+@pytest.mark.parametrize("size", [1e-35, 1e-30, 1.0, 1e25, 1e35])
+def test_a_random_direction_has_the_norm_of_tensors_of_any_size(size):
+    tau = TaskVector({"a": jnp.full((20,), size), "b": jnp.zeros(3)})
+    drawn = edit.random_like(tau, 3)
+    leaf = np.asarray(drawn.delta["a"], np.float64)
+    np.testing.assert_allclose(np.linalg.norm(leaf), size * np.sqrt(20), rtol=1e-5)
+    assert not np.any(drawn.delta["b"])
+    plain = edit.random_like(TaskVector({"a": jnp.ones(20)}), 3)  # the direction does not depend
+    np.testing.assert_allclose(leaf / size, plain.delta["a"], rtol=1e-5)

@@ -529,3 +529,54 @@ class TestRankCorrelation:
             evaluate.rank_correlation(a, b)
         with pytest.raises(ValueError, match="level=1"):
             evaluate.rank_correlation(np.eye(4), np.eye(4), level=1)
+
+
+class TestNotFinite:
+    """NaN is no class: argmax would call it class 0, and class 0 right."""
+
+    logits = np.array([[np.nan, 1.0], [np.inf, 0.0], [-np.inf, 0.0], [2.0, 1.0]], np.float32)
+
+    def test_no_label_is_met(self):
+        assert evaluate.predicted(self.logits).tolist() == [-2, -2, 1, 0]
+        assert float(evaluate.accuracy(self.logits, jnp.array([0, 0, 1, 0]))) == 0.5
+
+    def test_a_displaced_model_is_wrong_where_it_is_not_finite(self):
+        f = lambda params, x: x / (1 - params["w"])  # noqa: E731
+        x, labels = np.array([[3.0, 1], [2, 1], [5, 0]], np.float32), np.zeros(3, int)
+        tau = {"w": jnp.ones(())}
+        found = evaluate.displaced_accuracy(
+            f, {"w": jnp.zeros(())}, [tau], x, [[0.0], [0.5], [1.0]], None, labels
+        )
+        assert found.tolist() == [1, 1, 0]
+
+    def test_inputs_caches_and_outputs_are_named(self):
+        f = lambda params, x: jnp.log(x) * params["w"]  # noqa: E731
+        x, labels = np.array([[1.0, 2], [-1, 2]], np.float32), np.zeros(2, int)
+        tau, params = {"w": jnp.ones(())}, {"w": jnp.ones(())}
+        with pytest.raises(tree.NonFiniteError, match=r"1 of 2 examples \(the first is 1\) at θ0"):
+            evaluate.affine_outputs(f, params, [tau], x)
+        cache = evaluate.AffineOutputs(np.log(np.abs(x)), np.full((1, 2, 2), np.nan, np.float32))
+        for use in (
+            lambda: evaluate.grid_accuracy(cache, [[1.0]], None, labels),
+            lambda: evaluate.grid_logits(cache, [[1.0]]),
+        ):
+            with pytest.raises(tree.NonFiniteError, match=r"2 of 2 .* task vector 0"):
+                use()
+        with pytest.raises(tree.NonFiniteError, match=r"inputs hold NaN .* 1 of 2"):
+            evaluate.displaced_accuracy(
+                f, params, [tau], x * [[np.nan], [1]], [[1.0]], None, labels
+            )
+
+    @pytest.mark.parametrize("where", ["params0", "taus"])
+    def test_vectors_beyond_float32_are_refused(self, where):
+        f = lambda params, x: x * params["w"]  # noqa: E731
+        params, tau = {"w": np.float64(1)}, {"w": np.float64(1)}
+        ({"params0": params, "taus": tau}[where])["w"] = np.float64(1e39)
+        for use in (
+            lambda: evaluate.affine_outputs(f, params, [tau], np.ones((2, 2))),
+            lambda: evaluate.displaced_accuracy(
+                f, params, [tau], np.ones((2, 2)), [[1.0]], None, np.zeros(2, int)
+            ),
+        ):
+            with pytest.raises(tree.NonFiniteError, match=f"{where}.*float32"):
+                use()

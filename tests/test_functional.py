@@ -1,5 +1,6 @@
 """Flax models as functions: every kind of layer and state, in linen and in nnx."""
 
+import functools
 import inspect
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from flax import core, linen, nnx
 
 import linearize as lz
-from linearize import tree
+from linearize import functional, tree
 
 X = jax.random.normal(jax.random.key(9), (4, 3))
 KEY = jax.random.key(0)
@@ -375,3 +376,218 @@ class TestNnx:
 
 def test_docs_say_what_training_mode_means():
     assert "training mode" in inspect.getmodule(lz.from_nnx).__doc__
+
+
+# modes by any name
+
+
+def linen_flagged(argument, *, where="keyword", required=False):
+    """Dropout under a mode argument of that name, which says training by default."""
+    evaluation = functional._EVALUATION[argument]
+    default = inspect.Parameter.empty if required else not evaluation
+
+    class Flagged(linen.Module):
+        @linen.compact
+        def __call__(self, *args, **kwargs):
+            given = signature.bind(self, *args, **kwargs)
+            given.apply_defaults()
+            x = linen.Dense(2)(given.args[1] if where != "after inputs" else sum(given.args[1:]))
+            off = given.arguments[argument] == evaluation
+            return linen.Dropout(0.5, deterministic=off)(x)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    inputs = [inspect.Parameter("x", kind)]
+    if where == "after inputs":
+        inputs = [inspect.Parameter("inputs", inspect.Parameter.VAR_POSITIONAL)]
+    if where != "positional":
+        kind = inspect.Parameter.KEYWORD_ONLY
+    mode = inspect.Parameter(argument, kind, default=default)
+    signature = inspect.Signature(
+        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *inputs, mode]
+    )
+    Flagged.__call__.__signature__ = signature
+    return Flagged(), {argument: evaluation}
+
+
+@pytest.mark.parametrize("argument", sorted(functional._EVALUATION))
+def test_every_name_of_a_mode_is_set_in_linen(argument):
+    module, mode = linen_flagged(argument)
+    variables = module.init(KEY, X, **mode)
+    f, params = lz.from_linen(module, variables)
+    np.testing.assert_array_equal(f(params, X), module.apply(variables, X, **mode))
+
+
+class Summed(linen.Module):
+    @linen.compact
+    def __call__(self, *inputs, is_train):
+        return linen.Dropout(0.5, deterministic=not is_train)(linen.Dense(2)(sum(inputs)))
+
+    def encode(self, x, *, train=True):
+        return self(x, is_train=train)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_mode_after_any_number_of_inputs_linen(count):
+    variables = Summed().init(KEY, X, is_train=False)
+    f, params = lz.from_linen(Summed(), variables)
+    inputs = (X,) * count
+    expected = Summed().apply(variables, *inputs, is_train=False)
+    np.testing.assert_array_equal(f(params, *inputs), expected)
+    bound, _ = lz.from_linen(Summed(), variables, method=Summed().encode)
+    np.testing.assert_array_equal(bound(params, X), Summed().apply(variables, X, is_train=False))
+
+
+class NnxSummed(nnx.Module):
+    def __init__(self, rngs):
+        self.dense = nnx.Linear(3, 2, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, *inputs, is_train):
+        return self.dropout(self.dense(sum(inputs)), deterministic=not is_train)
+
+    def encode(self, x, training=True):
+        return self(x, is_train=training)
+
+    @nnx.jit
+    def compiled(self, x, training: bool = True):
+        return jax.lax.cond(training, lambda: 0 * self.dense(x), lambda: self.dense(x))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_mode_after_any_number_of_inputs_nnx(count):
+    model = NnxSummed(nnx.Rngs(0))
+    f, params = lz.from_nnx(model)
+    np.testing.assert_allclose(f(params, *(X,) * count), model.dense(count * X), **CLOSE)
+
+
+@pytest.mark.parametrize("method", ["encode", "compiled", "bound", "unbound", "partial"])
+def test_a_mode_of_a_method_given_in_any_way(method):
+    model = NnxSummed(nnx.Rngs(0))
+    given = {
+        "bound": model.encode,
+        "unbound": NnxSummed.encode,
+        "partial": functools.partial(NnxSummed.__call__),
+    }.get(method, method)
+    f, params = lz.from_nnx(model, method=given)
+    np.testing.assert_allclose(f(params, X), model.dense(X), **CLOSE)
+    moved = jax.tree.map(lambda p: 2 * p, params)  # of the given parameters, not the model's own
+    np.testing.assert_allclose(f(moved, X), 2 * model.dense(X), **CLOSE)
+
+
+class OwnMode(nnx.Module):
+    def __init__(self, rngs):
+        self.dense, self.training = nnx.Linear(3, 2, rngs=rngs), True
+
+    def __call__(self, x):
+        return self.dense(x) + (100 if self.training else 0)
+
+
+def test_a_mode_attribute_of_ones_own_is_set_in_nnx():
+    model = nnx.Sequential(OwnMode(nnx.Rngs(0)))
+    f, params = lz.from_nnx(model)
+    np.testing.assert_allclose(f(params, X), model(X) - 100, **CLOSE)
+    f, params = lz.from_nnx(model, train=True)
+    np.testing.assert_allclose(f(params, X), model(X), **CLOSE)
+
+
+class Stateful(nnx.Module):
+    """A layer that is in training mode whatever it is told."""
+
+    def __init__(self, kind, rngs):
+        self.dense = nnx.Linear(3, 2, rngs=rngs)
+        self.spectral = nnx.SpectralNorm(nnx.Linear(2, 2, rngs=rngs), rngs=rngs)
+        self.norm = nnx.BatchNorm(2, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.kind = kind
+
+    def __call__(self, x):
+        x = self.dense(x)
+        return {
+            "spectral": lambda: self.spectral(x, update_stats=True),
+            "batch": lambda: self.norm(x, use_running_average=False),
+            "dropout": lambda: self.dropout(x, deterministic=False),
+            "none": lambda: self.dropout(self.norm(self.spectral(x))),
+        }[self.kind]()
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("spectral", "spectral/batch_stats"),
+        ("batch", "norm/mean, norm/var"),
+        ("dropout", "dropout/rngs/count"),
+    ],
+)
+def test_a_call_that_changes_the_state_is_refused(kind, words, traced):
+    model = Stateful(kind, nnx.Rngs(0))
+    f, params = lz.from_nnx(model)
+    call = jax.jit(f) if traced else f
+    with pytest.raises(ValueError, match=rf"changes the model's .*{words}.*train=True"):
+        call(params, X)
+    f, params = lz.from_nnx(model, train=True)
+    (jax.jit(f) if traced else f)(params, X)
+    f, params = lz.from_nnx(model, mutable=nnx.BatchStat)
+    assert len((jax.jit(f) if traced else f)(params, X)) == 2
+
+
+def test_a_spectral_norm_in_evaluation_mode_is_one_fixed_function():
+    model = Stateful("none", nnx.Rngs(0))
+    f, params = lz.from_nnx(model)
+    first = f(params, X)
+    np.testing.assert_array_equal(f(params, X), first)
+    np.testing.assert_allclose(jax.jit(f)(params, X), first, **CLOSE)
+
+
+def test_linen_layers_that_write_are_refused_with_what_to_set():
+    class Writes(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return linen.BatchNorm(use_running_average=False)(linen.Dense(2)(x))
+
+    f, params = lz.from_linen(Writes(), Writes().init(KEY, X))
+    with pytest.raises(ValueError, match=r"changes its variables.*mutable="):
+        f(params, X)
+
+
+# what is trainable
+
+
+class Scale(nnx.Variable):
+    pass
+
+
+class Scaled(nnx.Module):
+    def __init__(self, rngs):
+        self.dense = nnx.Linear(3, 2, rngs=rngs)
+        self.scale = Scale(jnp.full(2, 3.0))
+
+    def __call__(self, x):
+        return self.dense(x) * self.scale[...][None]
+
+
+def test_wrt_says_what_is_trainable():
+    model = Scaled(nnx.Rngs(0))
+    assert tree.names(lz.from_nnx(model)[1]) == ("dense/bias", "dense/kernel")
+    f, params = lz.from_nnx(model, wrt=Scale)
+    assert tree.names(params) == ("scale",)
+    np.testing.assert_allclose(jax.jacobian(f)(params, X)["scale"].sum(-1), model.dense(X), **CLOSE)
+    both, params = lz.from_nnx(model, wrt=nnx.Any(nnx.Param, Scale))
+    assert tree.names(params) == ("dense/bias", "dense/kernel", "scale")
+    np.testing.assert_array_equal(both(params, X), model(X))
+    lz.update_nnx(model, {"scale": jnp.zeros(2)}, wrt=Scale)
+    assert not np.any(model(X))
+
+
+def test_a_model_without_anything_to_train_is_refused():
+    class Bare(nnx.Module):
+        def __init__(self):
+            self.scale = Scale(jnp.ones(2))
+
+        def __call__(self, x):
+            return x * self.scale[...]
+
+    with pytest.raises(ValueError, match=r"wrt=Param.*it has Scale: name what is trainable"):
+        lz.from_nnx(Bare())
+    with pytest.raises(ValueError, match="no floating leaf"):
+        lz.from_linen(linen.Dense(2), {"params": {"steps": jnp.arange(3)}})

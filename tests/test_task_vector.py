@@ -306,3 +306,26 @@ class TestFiles:
 def test_repr_is_short(a):
     assert repr(a).startswith("TaskVector(3 leaves, 12 numbers, base ")
     assert "task='a', regime='linear'" in repr(a)
+
+
+class TestSizes:
+    def test_norms_and_cosines_of_any_size(self):
+        tiny, huge = (TaskVector({"a": jnp.array([3 * s, 4 * s])}) for s in (1e-30, 1e25))
+        assert float(tiny.norm()) == pytest.approx(5e-30)
+        assert float(huge.norms()["a"]) == pytest.approx(5e25)
+        assert float(tiny.cosine(huge)) == pytest.approx(1)
+        assert float((0 * tiny).cosine(huge)) == 0
+
+    def test_what_grows_beyond_float32_is_refused(self, tmp_path):
+        params = {"w": jnp.ones(2)}
+        tau = TaskVector({"w": jnp.array([1.0, 1e30])})
+        with pytest.raises(tree.NonFiniteError, match=r"scale \* τ.*\n.*w: 1 of 2"):
+            tau.apply_to(params, scale=1e20)
+        with pytest.raises(tree.NonFiniteError, match="w: 1 of 2"):
+            TaskVector({"w": np.array([1.0, 1e39])}).apply_to(params)
+        with pytest.raises(tree.NonFiniteError):
+            (1e20 * tau).save(tmp_path / "tau.safetensors")
+        with pytest.raises(tree.NonFiniteError, match="their difference"):
+            TaskVector.between({"w": jnp.full(1, -3e38)}, {"w": jnp.full(1, 3e38)})
+        moved = jax.jit(lambda p: tau.apply_to(p, scale=1e20))(params)  # a traced sum is let be
+        assert np.isinf(moved["w"]).any()

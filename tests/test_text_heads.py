@@ -48,6 +48,7 @@ def settings(folder):
     )
 
 
+@pytest.mark.slow
 def test_logits_equal_transformers(settings, folder, clip, task):
     """From images and class names to logits, against transformers' own tokenizer and towers."""
     model = protocol.backbone(settings.model, 0)

@@ -1,12 +1,14 @@
 """Names, arithmetic, and errors that name the key path."""
 
 import gc
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import linearize as lz
 from linearize import tree
 from linearize.task_vector import TaskVector
 
@@ -172,3 +174,68 @@ def test_norm_of_nan_is_nan_and_of_zero_is_zero():
     assert np.isnan(tree.norm({"w": jnp.array([1.0, jnp.nan])}))
     assert np.isinf(tree.norm({"w": jnp.array([jnp.inf])}))
     assert tree.norm({"w": jnp.zeros(3)}) == 0
+
+
+class Pair(NamedTuple):
+    a: object
+    b: object
+
+
+class TestOneName:
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"a": {"b": np.zeros(2)}, "a/b": np.ones(2)},
+            {"a": [np.zeros(2)], "a/0": np.ones(2)},
+            {"x": Pair({"k": 0.0}, 1.0), "x/a/k": 2.0},
+            {"": {"a": 1.0}, "/a": 2.0},
+        ],
+    )
+    def test_two_leaves_of_one_name_are_refused_everywhere(self, params):
+        for use in (
+            tree.flatten, tree.select, tree.zeros, tree.norm, tree.fingerprint, tree.check_finite,
+            lambda p: tree.update(p, {}), lambda p: lz.linearize(lambda q: q, p)(p),
+            lambda p: lz.TaskVector.between(p, p),
+        ):  # fmt: skip
+            with pytest.raises(tree.StructureMismatch, match="some have one name"):
+                use(params)
+
+    def test_the_message_shows_both_places(self):
+        with pytest.raises(tree.StructureMismatch, match=r"a/b: \['a'\]\['b'\] and \['a/b'\]"):
+            tree.flatten({"a": {"b": 1.0}, "a/b": 2.0})
+
+    def test_names_with_a_slash_stay_welcome(self):
+        assert tree.names({"a/b": 1.0, "a": {"c": 2.0}}) == ("a/c", "a/b")
+
+
+class TestSizes:
+    @pytest.mark.parametrize("scale", [1e-35, 1e-30, 1e-20, 1.0, 1e19, 1e30, 3e37])
+    def test_norms_and_cosines_neither_vanish_nor_overflow(self, scale):
+        rng = np.random.default_rng(0)
+        x, y = (rng.normal(size=6).astype(np.float32) for _ in range(2))
+        size = np.float32(scale)
+        split = {"a": size * x[:2], "b": {"c": size * x[2:]}}
+        exact = np.linalg.norm((size * x).astype(np.float64))
+        np.testing.assert_allclose(float(tree.norm(split)), exact, rtol=3e-7)
+        other = {"a": y[:2], "b": {"c": y[2:]}}
+        angle = x.astype(float) @ y / np.linalg.norm(x.astype(float)) / np.linalg.norm(y)
+        np.testing.assert_allclose(float(tree.cosine(split, other)), angle, rtol=2e-5, atol=2e-7)
+        gradient = jax.grad(tree.norm)(split)
+        np.testing.assert_allclose(gradient["a"], size * x[:2] / exact, rtol=1e-6)
+
+    def test_ordinary_norms_are_the_plain_root_of_squares_to_the_last_bit(self):
+        x = np.random.default_rng(1).normal(size=(50, 7)).astype(np.float32)
+        for row in x * np.float32(10.0) ** np.arange(-12, 13, 0.5, dtype=np.float32)[:, None]:
+            plain = jnp.sqrt(jnp.vdot(row, row))
+            assert float(tree.norm(row)) == float(plain)
+
+    def test_what_is_not_finite_stays_so(self):
+        assert float(tree.norm({"a": jnp.array([1.0, jnp.inf])})) == np.inf
+        assert np.isnan(float(tree.norm({"a": jnp.array([1.0, jnp.nan])})))
+        assert float(tree.norm({"a": jnp.zeros(2)})) == 0
+
+    def test_keys_have_no_size(self):
+        params = {"w": jnp.array([3.0, 4.0]), "key": jax.random.key(0), "step": jnp.array(12)}
+        assert float(tree.norm(params)) == 13
+        assert float(tree.dot(params, params)) == 169
+        assert float(tree.cosine(params, params)) == pytest.approx(1)

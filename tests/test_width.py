@@ -91,8 +91,8 @@ class TestRun:
         assert after == before
 
     def test_a_directory_of_another_configuration_is_refused(self, finished):
-        other = dataclasses.replace(DEBUG, seeds=(0, 1, 2))
-        with pytest.raises(ConfigError, match="seeds"):
+        other = dataclasses.replace(DEBUG, draws=DEBUG.draws + 1)
+        with pytest.raises(ConfigError, match="draws"):
             width.run(other, finished)
 
     def test_a_result_without_a_key_is_named(self, finished, tmp_path):

@@ -154,7 +154,8 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
     """The table in the terminal."""
     table = Table(title="linearize: speed and memory")
     for column in ("case", "quantity", "measured", "goal", "", "how"):
-        table.add_column(column, justify="right" if column in ("measured", "goal") else "left")
+        side: Literal["right", "left"] = "right" if column in ("measured", "goal") else "left"
+        table.add_column(column, justify=side, overflow="fold")
     last = None
     for row in rows:
         if last not in (None, row.case):

@@ -20,6 +20,7 @@ from linearize.config.files import ConfigError as ConfigError
 from linearize.config.files import completed as completed
 from linearize.config.files import differences as differences
 from linearize.config.files import from_dict as from_dict
+from linearize.config.files import hindrances as hindrances
 from linearize.config.files import load_config as load_config
 from linearize.config.files import to_dict as to_dict
 from linearize.config.kernel_behavior import FewShotConfig as FewShotConfig

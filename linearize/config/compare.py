@@ -1,10 +1,9 @@
 """The main job: three regimes of task arithmetic side by side."""
 
 import dataclasses
-import difflib
 from typing import Literal
 
-from linearize.config.files import ConfigError, require
+from linearize.config.files import ConfigError, require, require_task
 from linearize.train import TrainConfig
 
 
@@ -211,7 +210,7 @@ class CompareConfig:
             "head.kind", "text", "its sentences need model.weights, which hold a text tower",
         )  # fmt: skip
         for task, passes in self.epochs.items():
-            require(task in self.data.tasks, "epochs", task, "not one of data.tasks")
+            require_task("epochs", task, self.data.tasks)
             require(0 < passes < float("inf"), f"epochs[{task!r}]", passes, "must be positive")
         require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")
         require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
@@ -224,6 +223,4 @@ class CompareConfig:
                 raise ConfigError(f"{name}: {error}") from error
         for pair in self.map.pairs:
             for task in pair:
-                near = difflib.get_close_matches(task, self.data.tasks, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
-                require(task in self.data.tasks, "map.pairs", task, f"not one of data.tasks{hint}")
+                require_task("map.pairs", task, self.data.tasks)

@@ -5,7 +5,7 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,28 @@ def require(holds: bool, field: str, value: object, remedy: str) -> None:
     """
     if not holds:
         raise ConfigError(f"{field}={value!r}: {remedy}")
+
+
+def require_task(field: str, task: str, tasks: Sequence[str]) -> None:
+    """Refuse a field that names a task which is none of ``data.tasks``.
+
+    Where ``data.tasks`` itself holds a name that no task has, it is the one to mend, and is named.
+
+    Raises:
+        ConfigError: with the nearest name.
+    """
+    if task in tasks:
+        return
+    from linearize.data import TASKS, VISION  # readers of data are not needed but here
+
+    for name in tasks:
+        near = difflib.get_close_matches(name, (*TASKS, *VISION), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        known = name in TASKS or name in VISION
+        require(known, "data.tasks", name, f"no task of this name{hint} ({field} has {task!r})")
+    near = difflib.get_close_matches(task, tasks, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    require(False, field, task, f"not one of data.tasks{hint}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -80,14 +102,37 @@ def completed(kind: type[C], values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
 
 
-def differences(a: Any, b: Any, where: str = "") -> list[str]:
+def differences(a: Any, b: Any) -> list[str]:
     """Lines ``field: a -> b`` for each leaf in which two JSON trees differ."""
+    return [f"{field}: {left!r} -> {right!r}" for field, left, right in _differing(a, b)]
+
+
+def hindrances(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Why a run that was begun may not go on as another configuration; nothing where it may.
+
+    ``seeds`` may be added, in any order: each is measured on its own. All else must agree.
+
+    >>> hindrances({"seeds": [0], "lr": 1}, {"seeds": [1, 0], "lr": 1})
+    []
+    >>> hindrances({"seeds": [0, 1], "lr": 1}, {"seeds": [0], "lr": 2})
+    ['lr: 1 -> 2', 'seeds: [0, 1] -> [0] (seeds may be added, not left out)']
+    """
+    lines = []
+    for field, left, right in _differing(begun, wanted):
+        line = f"{field}: {left!r} -> {right!r}"
+        if field.rpartition(".")[2] != "seeds":
+            lines.append(line)
+        elif not set(left or ()) <= set(right or ()):
+            lines.append(f"{line} (seeds may be added, not left out)")
+    return lines
+
+
+def _differing(a: Any, b: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        lines = []
         for key in sorted(set(a) | set(b)):
-            lines += differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)
-        return lines
-    return [] if a == b else [f"{where}: {a!r} -> {b!r}"]
+            yield from _differing(a.get(key), b.get(key), f"{where}.{key}" if where else key)
+    elif a != b:
+        yield where, a, b
 
 
 def load_config(kind: type[C], path: str | Path) -> C:

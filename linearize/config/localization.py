@@ -1,11 +1,10 @@
 """Localization of the kernel's eigenfunctions, and the disentanglement error beside it."""
 
 import dataclasses
-import difflib
 from typing import Literal
 
 from linearize.config.compare import CompareConfig, MapConfig
-from linearize.config.files import require
+from linearize.config.files import require, require_task
 from linearize.config.vectors import Regime, VectorsConfig
 
 Initialization = Literal["pretrained", "random"]
@@ -45,9 +44,7 @@ class LocalizationConfig(VectorsConfig):
         require(good, "shares", self.shares, "give one share or more, each in (0, 1]")
         require(len(set(self.shares)) == len(self.shares), "shares", self.shares, "name each once")
         for task in self.random_tasks:
-            near = difflib.get_close_matches(task, self.data.tasks, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            require(task in self.data.tasks, "random_tasks", task, f"not one of data.tasks{hint}")
+            require_task("random_tasks", task, self.data.tasks)
         require(
             len(self.random_tasks) != 1, "random_tasks", self.random_tasks,
             "a target needs a control: name none, or two or more",

@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 Colour = tuple[int, int, int]
 
@@ -12,16 +12,60 @@ THUMBNAIL = 14
 """Side of the thumbnails that near-duplicates are found with, in pixels."""
 
 
+class UnknownScaleError(ValueError):
+    """An image whose numbers do not say which of them is white."""
+
+
 def to_rgb(image: Image.Image, background: Colour = (255, 255, 255)) -> Image.Image:
-    """RGB; transparency is laid over ``background``; 16-bit grey is scaled to 8 bits."""
-    if image.mode.startswith("I"):
-        wide = np.asarray(image, np.float64)
-        image = Image.fromarray(np.clip(wide / 257 + 0.5, 0, 255).astype(np.uint8))
+    """8-bit RGB; transparency is laid over ``background``.
+
+    Grey of 12 or 16 bits is scaled so that its largest number is white. Pillow has cut colour of 16
+    bits to the upper 8 itself.
+
+    Raises:
+        UnknownScaleError: floats, 32-bit integers and L*a*b*, which have no agreed white.
+    """
+    image = _eight_bits(image)
+    if image.mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         front = image.convert("RGBA")
         back = Image.new("RGBA", front.size, (*background, 255))
         return Image.alpha_composite(back, front).convert("RGB")
     return image.convert("RGB")
+
+
+def upright_rgb(image: Image.Image, background: Colour = (255, 255, 255)) -> Image.Image:
+    """As :func:`to_rgb`, turned and mirrored as EXIF says."""
+    plain = to_rgb(image, background)
+    plain.info.clear()
+    plain.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+    return ImageOps.exif_transpose(plain)
+
+
+_ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 258, 262
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits as grey of 8; all else as it is."""
+    grey16 = image.mode.startswith("I;16")
+    # Pillow opens 16-bit portable grey maps, and once did PNGs, as 32-bit integers
+    if not grey16 and not (image.mode == "I" and image.format in ("PNG", "PPM")):
+        if image.mode in ("I", "F", "LAB"):
+            raise UnknownScaleError(
+                f"its mode is {image.mode!r}: {_NO_SCALE[image.mode]}, whose white is not known; "
+                "save it with 8 bits a channel, or as 16-bit grey"
+            )
+        return image
+    tags = getattr(image, "tag_v2", {})
+    (bits,) = tags.get(_BITS, (16,))
+    wide = np.asarray(image, np.float64)
+    if tags.get(_PHOTOMETRIC) == 0:  # white is 0
+        wide = 2**bits - 1 - wide
+    return Image.fromarray(np.clip(wide * 255 / (2**bits - 1) + 0.5, 0, 255).astype(np.uint8))
+
+
+_NO_SCALE = {"I": "32-bit integers", "F": "floats", "LAB": "L*a*b* colour"}
 
 
 def square(image: Image.Image) -> Image.Image:

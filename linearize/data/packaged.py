@@ -20,6 +20,7 @@ from linearize.data.prepare import Prepared, build, prepare
 from linearize.data.records import DataError, Limits, Task
 from linearize.data.sources import Paths, Source
 from linearize.data.split import FRACTIONS
+from linearize.data.toy import TOYS
 from linearize.data.vision import VISION
 
 VERSION = 3
@@ -50,17 +51,23 @@ class PackagedTask:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """Who serves it: ``pypi`` alone means that pip alone can fetch it."""
-        return tuple(sorted({assets.REGISTRY[a].provider for a in self.assets})) or ("tfds",)
+        """Who serves it: ``pypi`` alone means that pip alone can fetch it; none draws it here."""
+        if self.tfds:
+            return ("tfds",)
+        return tuple(sorted({assets.REGISTRY[a].provider for a in self.assets}))
 
     @property
     def licence(self) -> str:
-        """The licences of its assets."""
+        """The licences of its assets; our own where it is drawn here."""
+        if not self.assets and not self.tfds:
+            return "Apache-2.0"
         return "; ".join(dict.fromkeys(assets.REGISTRY[a].licence for a in self.assets))
 
     @property
     def provenance(self) -> str:
         """Where its assets come from."""
+        if not self.assets and not self.tfds:
+            return "drawn by linearize.data.toy"
         found = list(dict.fromkeys(assets.REGISTRY[a].provenance for a in self.assets))
         if len(found) > 4:
             return f"{len(found)} font families, such as {found[0]}"
@@ -130,6 +137,10 @@ TASKS: dict[str, PackagedTask] = {
         10,
         "articles of clothing; the source's own test set",
     ),
+    **{
+        name: PackagedTask(toy.read, (), toy.classes, "angles of gratings, for tests and debugging")
+        for name, toy in TOYS.items()
+    },
     **{
         name: PackagedTask(None, (), row.classes, f"{row.about}, through TFDS", tfds=row.tfds)
         for name, row in VISION.items()

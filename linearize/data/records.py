@@ -62,7 +62,8 @@ class Task:
         provenance: where the data come from.
         every_class: whether each split must hold each class. A validation split that is drawn at
             random as a paper draws it may lack some.
-        skipped: how many examples of each split were left out because they do not decode.
+        skipped: how many examples were left out: by split those that do not decode, or, of a
+            user's folder, by reason.
 
     Raises:
         DataError: an empty split, fewer than two classes, a class missing in a split, images or
@@ -116,14 +117,25 @@ def check_images(name: str, images: Any) -> None:
     if not hasattr(images, "__array__") or images.dtype != np.uint8:
         got = getattr(images, "dtype", type(images).__name__)
         raise DataError(
-            f"images of {name!r} are {got}, expected uint8 from 0 to 255; floats in [0, 1] become "
-            "that by `(255 * x).round().astype('uint8')`"
+            f"images of {name!r} are {got}, expected uint8 from 0 to 255{_as_uint8(images)}"
         )
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape[1:]:
         raise DataError(
             f"images of {name!r} have the shape {images.shape}, expected (N, H, W, 3); grey ones "
             "become that by `np.repeat(x[..., None], 3, -1)`"
         )
+
+
+def _as_uint8(images: Any) -> str:
+    """How images of another dtype become uint8, as far as their numbers tell."""
+    if not hasattr(images, "__array__") or images.dtype.kind not in "biuf" or not images.size:
+        return ""
+    low, high = float(np.min(images)), float(np.max(images))
+    if images.dtype.kind == "b" or (images.dtype.kind == "f" and low >= 0 and high <= 1):
+        return "; numbers in [0, 1] become that by `(255 * x).round().astype('uint8')`"
+    if low >= 0 and high <= 255:
+        return "; numbers in [0, 255] become that by `x.round().astype('uint8')`"
+    return f"; theirs run from {low:g} to {high:g}: scale them to that range"
 
 
 def check_labels(name: str, labels: np.ndarray, n: int, n_classes: int) -> None:

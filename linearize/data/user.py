@@ -1,15 +1,17 @@
 """A user's own images: a folder with one sub-folder a class, or arrays."""
 
+import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from linearize.data.images import resize, square, to_rgb
+from linearize.data import folders
+from linearize.data.images import resize, square, upright_rgb
 from linearize.data.prepare import build, prepare
 from linearize.data.records import (
-    SPLITS,
     DataError,
     Limits,
     Split,
@@ -20,7 +22,9 @@ from linearize.data.records import (
 from linearize.data.sources import Source
 from linearize.data.split import FRACTIONS, content_keys, stratified_order
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+log = logging.getLogger(__name__)
+
+SUFFIXES = folders.SUFFIXES
 
 
 def from_folder(
@@ -35,9 +39,13 @@ def from_folder(
 ) -> Task:
     """A folder of images with one sub-folder a class.
 
-    Where the folder holds ``train``, ``validation`` (or ``val``) and ``test``, each with the
-    classes inside, these are the splits; otherwise the images are split by content, near-duplicates
-    together. Hidden files and files that are not images by their suffix are passed over.
+    Where the folder holds a training, a validation and a test folder, each with the classes inside,
+    these are the splits: ``train``, ``Training``, ``val``, ``dev``, ``Test_Set``, ``holdout`` and
+    the like (:data:`linearize.data.folders.SPLIT_NAMES`). Otherwise the images are split by
+    content, near-duplicates together. Links are followed. Hidden files, files that are not images
+    by their suffix, images outside the classes and frames after an image's first are passed over,
+    with a warning in the log, and counted in ``Task.skipped``. Pixels become 8-bit RGB as
+    :func:`linearize.data.images.to_rgb` says, turned upright where EXIF says how.
 
     Args:
         path: the folder.
@@ -50,95 +58,93 @@ def from_folder(
         licence: to be shown with results.
 
     Raises:
-        DataError: no such folder, no image, an image that cannot be read (named), images of several
-            sizes with ``image_size=None``, and as :class:`Task`.
+        DataError: no such folder, no image, an image that cannot be read, has no known scale or is
+            a link to nothing (named); splits that are incomplete or beside classes; images of
+            several sizes with ``image_size=None``, and as :class:`Task`.
     """
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"path={str(path)!r} is not a folder")
     name = name or root.resolve().name
-    folders = {split: _split_folder(root, split) for split in SPLITS}
-    present = [split for split, folder in folders.items() if folder is not None]
-    if "train" in present and len(present) > 1:
-        if len(present) < 3:
-            missing = [s for s in SPLITS if s not in present]
-            raise DataError(
-                f"{str(root)!r} has {present} and lacks {missing}; give all three, or put the "
-                "classes right into the folder and let them be split"
-            )
-        classes = _classes(folders["train"])
-        parts = {}
-        for split, folder in folders.items():
-            images, labels = _read(folder, classes, image_size)
-            parts[split] = _limited(images, labels, limit, split, seed)
+    parts = folders.splits(root)
+    if parts:
+        classes = _classes(parts["train"])
+        found: dict[str, Split] = {}
+        skipped: dict[str, int] = {}
+        for split, folder in parts.items():
+            images, labels, over = _read(folder, classes, image_size)
+            found[split] = _limited(images, labels, limit, split, seed)
+            skipped |= {f"{split}: {reason}": n for reason, n in over.items()}
         return Task(
-            name, parts["train"], parts["validation"], parts["test"], classes, licence, str(root)
-        )
+            name, found["train"], found["validation"], found["test"], classes, licence, str(root),
+            skipped=skipped,
+        )  # fmt: skip
     classes = _classes(root)
-    images, labels = _read(root, classes, image_size)
+    images, labels, over = _read(root, classes, image_size)
     source = Source(list(images), labels, classes)
     if len(classes) < 2:
         raise DataError(
             f"{str(root)!r} holds the classes {list(classes)}; two or more sub-folders are needed"
         )
-    return build(prepare(source, None), name, classes, limit, seed, fractions, licence, str(root))
+    task = build(prepare(source, None), name, classes, limit, seed, fractions, licence, str(root))
+    return dataclasses.replace(task, skipped=over)
 
 
-def _split_folder(root: Path, split: str) -> Path | None:
-    for alias in {"validation": ("validation", "val", "valid")}.get(split, (split,)):
-        if (root / alias).is_dir() and any(p.is_dir() for p in (root / alias).iterdir()):
-            return root / alias
-    return None
-
-
-def _classes(folder: Path | None) -> tuple[str, ...]:
-    assert folder is not None
-    return tuple(
-        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    )
+def _classes(folder: Path) -> tuple[str, ...]:
+    return tuple(p.name for p in folders.subfolders(folder))
 
 
 def _read(
-    folder: Path | None, classes: tuple[str, ...], image_size: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    assert folder is not None
+    folder: Path, classes: tuple[str, ...], image_size: int | None
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     if unknown := set(_classes(folder)) - set(classes):
         raise DataError(
             f"{str(folder)!r} has the classes {sorted(unknown)}, which the training folder lacks"
         )
-    images, labels = [], []
-    for label, name in enumerate(classes):
-        for file in sorted((folder / name).rglob("*")):
-            hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-            if file.is_file() and not hidden and file.suffix.lower() in SUFFIXES:
-                images.append(_open(file, image_size))
-                labels.append(label)
-    if not images:
+    if lacking := set(classes) - set(_classes(folder)):
+        raise DataError(
+            f"{str(folder)!r} has no folder for the classes {sorted(lacking)}, which the training "
+            "folder has"
+        )
+    files, over = folders.images(folder, classes)
+    if not files:
         raise DataError(
             f"{str(folder)!r} holds no image; expected one sub-folder a class with files that end "
-            f"in one of {' '.join(sorted(SUFFIXES))}"
+            f"in one of {' '.join(sorted(folders.SUFFIXES))}"
         )
+    images = []
+    for file, _ in files:
+        image, frames = _open(file, image_size)
+        images.append(image)
+        over["frames after the first"] += frames - 1
+    over = +over
+    if over:
+        passed = ", ".join(f"{n} {reason}" for reason, n in over.items())
+        log.warning("%s: passed over %s", folder, passed)
     if len({x.shape for x in images}) > 1:
         raise DataError(
             f"images in {str(folder)!r} have several sizes; pass image_size to resize them"
         )
-    return np.stack(images), np.array(labels, np.int32)
+    return np.stack(images), np.array([label for _, label in files], np.int32), dict(over)
 
 
-def _open(file: Path, image_size: int | None) -> np.ndarray:
+def _open(file: Path, image_size: int | None) -> tuple[np.ndarray, int]:
+    """The image, and how many frames its file has."""
     try:
         with Image.open(file) as opened:
+            # a photograph's second picture is a preview or another lens's
+            frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
             opened.load()
-            image = to_rgb(ImageOps.exif_transpose(opened))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            image = upright_rgb(opened)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"the image {str(file)!r} is too large: {error}") from error
+    except Exception as error:  # a damaged file fails in a dozen ways, struct.error among them
         raise DataError(
             f"cannot read the image {str(file)!r} ({error}); repair it or take it out"
         ) from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"the image {str(file)!r} is too large: {error}") from error
-    return (
-        np.asarray(image) if image_size is None else resize(np.asarray(square(image)), image_size)
-    )
+    if image_size is None:
+        return np.asarray(image), frames
+    return resize(np.asarray(square(image)), image_size), frames
 
 
 def _limited(

@@ -54,13 +54,13 @@ def combined_distances(
     """
     size = chunk(affine, int(np.prod(singles.shape[2:])))
     encode = encoder(readout, distance)
-    sums = _distances(encode, affine, weights, singles, which, distance.compare, size)
+    sums = _distances(encode, affine, weights, singles, which, distance.between, size)
     return np.asarray(sums, np.float64)
 
 
 def encoder(readout: Readout, distance: Distance) -> jax.tree_util.Partial:
     """Features to what the distance compares; a pytree, so that head arrays are arguments."""
-    code = jax.tree_util.Partial(distance.encode)
+    code = jax.tree_util.Partial(distance.kept)
     return jax.tree_util.Partial(_read_then_encode, code, as_readout(readout))
 
 

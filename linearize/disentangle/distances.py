@@ -1,12 +1,15 @@
 """Distances between predictions, as rows of a table."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
 
 from linearize.evaluate.choices import one_of
+from linearize.evaluate.metrics import NO_CLASS, predicted
 from linearize.types import Array
 
 Compare = Callable[[Array, Array], Array]
@@ -15,20 +18,46 @@ Compare = Callable[[Array, Array], Array]
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance on logits, factored so that what is kept of a prediction is small."""
+    """A distance on logits, factored so that what is kept of a prediction is small.
+
+    A prediction that is not finite agrees with nothing, not even itself: its distance from any is
+    ``farthest``.
+    """
 
     name: str
     encode: Callable[[Array], Array]
-    """Logits (N, C) to what is compared."""
+    """Logits (N, C) to what is compared: floats, or classes of 0 and more."""
     compare: Compare
+    farthest: float = math.nan
+    """The largest value, where there is one."""
     binary: bool = False
     """Every value is 0 or 1, so that a mean of them is a proportion."""
     ranks_only: bool = False
     """Only the largest logit matters."""
 
+    def kept(self, logits: Array) -> Array:
+        """What is kept of predictions (N, ...); of one that is not finite, −2 or NaN."""
+        code = self.encode(logits)
+        nothing = jnp.nan if jnp.issubdtype(code.dtype, jnp.inexact) else NO_CLASS
+        return jnp.where(_rows(predicted(logits) == NO_CLASS, code), nothing, code)
+
+    def between(self, a: Array, b: Array) -> Array:
+        """Distances (N,) of what is kept of two predictions."""
+        return jnp.where(missing(a) | missing(b), self.farthest, self.compare(a, b))
+
+
+def missing(kept: Array) -> Array:
+    """(N,) bool: of which predictions nothing is kept, since they are not finite."""
+    none = jnp.isnan(kept) if jnp.issubdtype(kept.dtype, jnp.inexact) else kept == NO_CLASS
+    return none.reshape(len(kept), -1).all(1)
+
+
+def _rows(flags: Array, like: Array) -> Array:
+    return flags.reshape(flags.shape + (1,) * (like.ndim - flags.ndim))
+
 
 def _largest(logits: Array) -> Array:
-    return jnp.argmax(logits, -1).astype(jnp.int32)
+    return predicted(logits)
 
 
 def _differ(a: Array, b: Array) -> Array:
@@ -48,11 +77,16 @@ def _half_l1(p: Array, q: Array) -> Array:
 
 
 DISTANCES: Mapping[str, Distance] = {
-    "argmax": Distance("argmax", _largest, _differ, binary=True, ranks_only=True),
-    "total_variation": Distance("total_variation", _softmax, _half_l1),
+    "argmax": Distance("argmax", _largest, _differ, 1.0, binary=True, ranks_only=True),
+    "total_variation": Distance("total_variation", _softmax, _half_l1, 1.0),
 }
 """``argmax``: 1 where the predicted classes differ (the paper's). ``total_variation``: between the
-softmax distributions, in [0, 1]."""
+softmax distributions, in [0, 1]. Both are 1 where a prediction is not finite."""
+
+
+@lru_cache(maxsize=32)  # one object for one function, which compilations are remembered by
+def _own(compare: Compare) -> Distance:
+    return Distance(getattr(compare, "__name__", "distance"), _same, compare)
 
 
 def as_distance(distance: str | Compare) -> Distance:
@@ -62,5 +96,5 @@ def as_distance(distance: str | Compare) -> Distance:
         ValueError: an unknown name; the nearest is suggested.
     """
     if callable(distance):
-        return Distance(getattr(distance, "__name__", "distance"), _same, distance)
+        return _own(distance)
     return DISTANCES[one_of("distance", distance, DISTANCES)]

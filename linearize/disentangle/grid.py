@@ -64,8 +64,8 @@ def _axis(alphas: ArrayLike) -> np.ndarray:
     axis = np.asarray(alphas, np.float64)
     if axis.ndim != 1 or not len(axis):
         raise ValueError(f"alphas has an axis of shape {axis.shape}; expected 1-D, not empty")
-    if not np.isfinite(axis).all():
-        raise ValueError(f"alphas={axis.tolist()}; expected finite numbers")
+    if not (np.abs(axis) <= np.finfo(np.float32).max).all():
+        raise ValueError(f"alphas={axis.tolist()}; expected finite numbers, in float32 as well")
     return np.where(np.abs(axis) <= 1e-12 * np.abs(axis).max(), 0.0, axis)
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize import tree
 from linearize.disentangle.affine_map import affine_errors
 from linearize.disentangle.distances import Compare, as_distance
 from linearize.disentangle.error_map import ErrorMap
@@ -20,8 +21,9 @@ from linearize.disentangle.nonlinear_map import nonlinear_errors, previewed_erro
 from linearize.disentangle.passes import Passes
 from linearize.evaluate import AffineOutputs, Readout, affine_outputs
 from linearize.evaluate.affine import check_taus
-from linearize.evaluate.batches import count
+from linearize.evaluate.batches import check_inputs, count
 from linearize.evaluate.choices import one_of
+from linearize.taylor import check_function
 from linearize.types import Apply, Params, PyTree
 
 Regime = Literal["nonlinear", "posthoc", "linear"]
@@ -49,7 +51,9 @@ def disentanglement_error(
 
     The affine regimes take T tangents per data set, then algebra. The non-linear one evaluates a
     single-task prediction once per coefficient and a grid point once, reusing the former where all
-    other coefficients are 0. Both give what a pass per point gives.
+    other coefficients are 0. Both give what a pass per point gives. A prediction that is not finite
+    (displaced too far, say) agrees with none: its distance is the largest there is, NaN for a
+    function of one's own.
 
     Args:
         f: ``f(params, *inputs) -> (B, D)`` features, or logits.
@@ -84,7 +88,8 @@ def disentanglement_error(
         ValueError: unknown regime, distance or reduction; numbers of tasks that differ; fewer than
             two; axes that are not 1-D and finite; an empty data set; ``n_eval`` below 1.
         StructureMismatch: a task vector does not fit ``params0`` or stems from another base.
-        NonFiniteError: NaN or infinity in ``params0`` or a task vector.
+        NonFiniteError: NaN or infinity in ``params0``, a task vector, the inputs or cached
+            outputs, or in predictions at θ0 (with the task and how many examples).
 
     >>> import jax.numpy as jnp
     >>> f = lambda params, x: x @ params["w"]
@@ -113,8 +118,12 @@ def disentanglement_error(
     passes, note = 0, None
     if cached is not None:
         terms = [a if r is None else a.take(r) for a, r in zip(cached, rows, strict=True)]
+        for t, term in enumerate(terms):
+            term.check_finite(f"cached[{t}]: the outputs")
     else:
         data = [_rows(x, r) for x, r in zip(tasks.inputs, rows, strict=True)]
+        for t, x in enumerate(data):
+            check_inputs(x, what=f"inputs[{t}]")
     if regime == "nonlinear":
         model = Passes.over(tasks.f, params0, tasks.taus, data, reads, dist, batch_size)
         if preview is None:
@@ -127,8 +136,8 @@ def disentanglement_error(
         if cached is None:
             passes = tasks.number * (1 + 2 * tasks.number)
             terms = [
-                affine_outputs(tasks.f, params0, tasks.taus, x, batch_size, progress=progress)
-                for x in data
+                _terms(t, tasks.f, params0, tasks.taus, x, batch_size, progress)
+                for t, x in enumerate(data)
             ]
         per_task = affine_errors(terms, grid, reads, dist)
     sizes = [n if r is None else len(r) for n, r in zip(tasks.sizes, rows, strict=True)]
@@ -147,6 +156,21 @@ def disentanglement_error(
     if note is not None:
         print(note)
     return result
+
+
+def _terms(
+    task: int,
+    f: Apply,
+    params0: Params,
+    taus: Sequence[PyTree],
+    inputs: PyTree,
+    batch_size: int,
+    progress: bool,
+) -> AffineOutputs:
+    try:
+        return affine_outputs(f, params0, taus, inputs, batch_size, progress=progress)
+    except tree.NonFiniteError as error:
+        raise tree.NonFiniteError(f"task {task}: {error}") from error
 
 
 class _Tasks(NamedTuple):
@@ -181,6 +205,7 @@ def _tasks(
     else:
         if f is None or taus is None or inputs is None:
             raise ValueError("f, taus and inputs are needed where no cached outputs are given")
+        check_function(f)
         given = {"taus": len(taus), "inputs": len(inputs)}
         sizes = tuple(count(x) for x in inputs)
         check_taus(params0, taus)

@@ -68,7 +68,11 @@ def previewed_errors(
 
 
 def _singles(passes: Passes, grid: Grid) -> Singles:
-    """Every single-task prediction, once."""
+    """Every single-task prediction, once.
+
+    Raises:
+        NonFiniteError: those at θ0 are not finite.
+    """
     found: Singles = []
     for t in range(len(grid.axes)):
         row: list[list[Array]] = []
@@ -76,6 +80,8 @@ def _singles(passes: Passes, grid: Grid) -> Singles:
             row.append(passes.encoded(t, passes.params(point)))
             jax.block_until_ready(row[-2:][0])  # bounds the parameters that wait in the queue
         found.append(row)
+        for at_zero in np.flatnonzero(grid.axes[t] == 0)[:1]:
+            passes.check_finite(t, row[at_zero])
     return found
 
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linearize import tree
 from linearize.compiled import jit
-from linearize.disentangle.distances import Compare, Distance
+from linearize.disentangle.distances import Compare, Distance, missing
 from linearize.evaluate import Readout, as_readout
 from linearize.evaluate.affine import stack
 from linearize.evaluate.batches import Batches, split_batches
@@ -69,17 +70,31 @@ class Passes:
 
     def encoded(self, task: int, params: Params) -> list[Array]:
         """What the distance keeps of the predictions, a batch each."""
-        return [_encoded(self.distance.encode, y) for y in self.logits(task, params)]
+        return [_encoded(self.distance.kept, y) for y in self.logits(task, params)]
 
     def distances(self, task: int, params: Params, singles: list[Array]) -> list[Array]:
         """Summed distance of the predictions at ``params`` to ``singles``, a scalar a batch."""
-        run = partial(_distance, self.f, self.distance.encode, self.distance.compare)
+        run = partial(_distance, self.f, self.distance.kept, self.distance.between)
         run = partial(run, self.readouts[task], params)
         return list(map(run, self.batches[task].items, singles, self.masks[task]))
 
+    def check_finite(self, task: int, kept: list[Array]) -> None:
+        """Predictions at θ0 are finite.
+
+        Raises:
+            NonFiniteError: with the task and the number of examples.
+        """
+        flags = [missing(k) & (m > 0) for k, m in zip(kept, self.masks[task], strict=True)]
+        bad = sum(int(jnp.sum(flag)) for flag in flags)
+        if bad:
+            raise tree.NonFiniteError(
+                f"task {task}: the model's predictions at θ0 are NaN or infinite for {bad} of "
+                f"{self.batches[task].n} examples; look at what f does with them"
+            )
+
     def to_themselves(self, task: int, singles: list[Array]) -> list[Array]:
         """Summed distance of predictions to themselves, a scalar a batch: 0 for any metric."""
-        run = partial(_masked_sum, self.distance.compare)
+        run = partial(_masked_sum, self.distance.between)
         return list(map(run, singles, singles, self.masks[task]))
 
 

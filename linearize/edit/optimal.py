@@ -8,12 +8,16 @@ directions. So the gradient g and the Hessian's smallest eigenvalue m bound what
 
     L(α) − min L ≤ (m / R²) [(1 − x) log(1 − x) + x]        x = R ‖g‖ / m < 1
 
-which is ‖g‖² / (2 m) where the gradient is small. No α needs a model call.
+which is ‖g‖² / (2 m) where the gradient is small. The bound is taken in coordinates in which the
+Hessian is 1 (m = 1, ‖g‖ Newton's decrement), on the span of what the directions do to logits: so
+neither their scales nor zero and repeated ones matter to it. Cross-entropy being positive, L(α)
+itself is a bound as well, and the only one far from a minimum. No α needs a model call.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +25,19 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.optimize import minimize
 
+from linearize import tree
 from linearize.compiled import jit
+from linearize.edit.newton import Derivatives, newton, newton_step
+from linearize.edit.span import Span
 from linearize.evaluate import AffineOutputs, Readout, as_readout
 from linearize.evaluate.grid import check_labels
 from linearize.evaluate.readout import affine_logits
 from linearize.types import Array
 
-_GRADIENT, _GRADIENT_32 = 1e-10, 1e-5
-"""Norms at which the iteration stops: closed forms in float64, and autodiff in float32."""
+_GRADIENT_32 = 1e-5
+"""Norm of the gradient at which the iteration by autodiff in float32 stops."""
+_STILL = 1e-3
+"""Change of a logit, relative to another, below which a Newton step has arrived."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +53,14 @@ class Optimum:
     curvature: float
     """Smallest eigenvalue of its Hessian; positive at a strict minimum."""
     gap: float
-    """Upper bound on the objective minus its minimum over all α, in nats; infinite where nothing is
-    known: logits that are not affine, or a gradient too large for the curvature."""
+    """Upper bound on the objective minus its infimum over all α, in nats: finite, and rigorous but
+    for rounding. It is the objective itself, which is positive, where no more is known: logits that
+    are not affine, or a point too far from a minimum."""
     iterations: int = 0
+    attained: bool = True
+    """Whether this is a minimum, as far as another Newton step moves no logit by 1e-3 beside
+    another. False where the steps were too few, and where there is no minimum since the objective
+    falls for ever as coefficients grow (separable examples): give ``l2``."""
 
 
 def optimal_coefficients(
@@ -60,10 +74,15 @@ def optimal_coefficients(
 ) -> Optimum:
     """The coefficients of least cross-entropy, mean over data sets of each one's mean.
 
-    Newton steps in a trust region (scipy's ``trust-exact``). Where every readout is ``None`` or a
-    head without normalisation, the objective is convex, the minimum global and ``gap`` its
-    certificate; elsewhere it is a local minimum that depends on ``start``. Tied coefficients, such
-    as one for all tasks, are those of summed directions (:meth:`AffineOutputs.along`).
+    Where every readout is ``None`` or a head without normalisation, the objective is convex, the
+    minimum global and ``gap`` its certificate: Newton steps in float64. Elsewhere it is a local
+    minimum that depends on ``start``: a trust region (scipy's ``trust-exact``) in float32. Tied
+    coefficients, such as one for all tasks, are those of summed directions
+    (:meth:`AffineOutputs.along`).
+
+    Of all optimal coefficients these are the ones of least norm: 0 for a vector that changes
+    nothing, equal ones for a vector given twice. Scaling a vector divides its coefficient. What is
+    below the rounding of ``jvps``' dtype counts as nothing: see :mod:`linearize.edit.span`.
 
     Args:
         terms: S data sets' outputs along the same K directions.
@@ -85,16 +104,9 @@ def optimal_coefficients(
     objective = _objective(terms, labels, readouts, l2)
     first = np.zeros(objective.directions) if start is None else np.asarray(start, np.float64)
     _check_point("start", first, objective.directions)
-    at = lru_cache(maxsize=4)(lambda point: objective.derivatives(np.frombuffer(point)))
-    found = minimize(
-        lambda a: at(a.tobytes())[:2],
-        first,
-        jac=True,
-        hess=lambda a: at(a.tobytes())[2],
-        method="trust-exact",
-        options={"gtol": objective.tolerance, "maxiter": max_iterations},
-    )
-    return _certified(objective, found.x, int(found.nit))
+    span = objective.span()
+    found, steps = objective.along(span.gives).minimum(span.reads @ first, max_iterations)
+    return objective.certified(span.gives @ found, steps)
 
 
 def certify(
@@ -112,7 +124,7 @@ def certify(
     objective = _objective(terms, labels, readouts, l2)
     at = np.asarray(coefficients, np.float64)
     _check_point("coefficients", at, objective.directions)
-    return _certified(objective, at, 0)
+    return objective.certified(at, 0)
 
 
 def suboptimality(gradient: float, curvature: float, spread: float) -> float:
@@ -131,35 +143,160 @@ def suboptimality(gradient: float, curvature: float, spread: float) -> float:
     return float(curvature / spread**2 * ((1 - x) * np.log1p(-x) + x))
 
 
-_Derivatives = tuple[float, np.ndarray, np.ndarray]
-"""Value, gradient (K,) and Hessian (K, K)."""
-_Differentiated = Callable[[np.ndarray], _Derivatives]
+@dataclass(frozen=True, eq=False)
+class _Affine:
+    """A data set whose logits are affine in the coefficients: closed forms, in float64."""
+
+    f0: np.ndarray
+    jvps: np.ndarray
+    """(K, N, C), centred over the classes, which no cross-entropy sees."""
+    labels: np.ndarray
+
+    @classmethod
+    def of(cls, terms: AffineOutputs, labels: ArrayLike, readout: Readout) -> "_Affine":
+        scores = terms.scores(readout)
+        assert scores is not None
+        f0, jvps = (_centred(x) for x in (scores.f0, scores.jvps))
+        return cls(f0, jvps, check_labels(labels, *f0.shape))
+
+    def derivatives(self, alphas: np.ndarray) -> Derivatives:
+        n = len(self.labels)
+        logits = self.f0 + np.tensordot(alphas, self.jvps, 1)
+        logits -= logits.max(1, keepdims=True)
+        total = np.log(np.exp(logits).sum(1))
+        p = np.exp(logits - total[:, None])
+        centred = self.jvps - np.einsum("knc,nc->kn", self.jvps, p)[..., None]
+        rows = (centred * np.sqrt(p)).reshape(len(centred), self.f0.size)
+        true = np.arange(n), self.labels
+        return float((total - logits[true]).mean()), -centred[:, *true].mean(1), rows @ rows.T / n
+
+    def along(self, basis: np.ndarray) -> "_Affine":
+        return replace(self, jvps=np.tensordot(basis.T, self.jvps, 1))
+
+    def reach(self, step: np.ndarray) -> float:
+        """The largest change of a logit beside another of its example."""
+        return float(np.ptp(np.tensordot(step, self.jvps, 1), axis=1).max())
+
+    def spread(self) -> float:
+        """R: the largest distance of two classes of one example, over the directions."""
+        rows = np.moveaxis(self.jvps, 0, -1)
+        gram = np.einsum("nck,ndk->ncd", rows, rows)
+        squares = np.einsum("ncc->nc", gram)
+        apart = squares[:, :, None] + squares[:, None] - 2 * gram
+        return float(np.sqrt(np.maximum(apart, 0).max()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Any:
+    """A data set under any readout: automatic derivatives, in float32."""
+
+    f0: np.ndarray
+    jvps: np.ndarray
+    labels: np.ndarray
+    readout: jax.tree_util.Partial
+
+    @classmethod
+    def of(cls, terms: AffineOutputs, labels: ArrayLike, readout: Readout) -> "_Any":
+        read, f0 = as_readout(readout), np.asarray(terms.f0)
+        y = check_labels(labels, len(f0), jax.eval_shape(read, jnp.asarray(f0)).shape[-1])
+        return cls(f0, np.asarray(terms.jvps, np.float64), y, read)
+
+    def derivatives(self, alphas: np.ndarray) -> Derivatives:
+        whole = AffineOutputs(jnp.asarray(self.f0), jnp.asarray(self.jvps, jnp.float32))
+        at = jnp.asarray(alphas, jnp.float32)
+        found = _derivatives(self.readout, whole, jnp.asarray(self.labels), at)
+        value, gradient, hessian = (np.asarray(part, np.float64) for part in found)
+        return float(value), gradient, hessian
+
+    def along(self, basis: np.ndarray) -> "_Any":
+        return replace(self, jvps=np.tensordot(basis.T, self.jvps, 1))
+
+
+@dataclass(frozen=True, eq=False)
 class _Objective:
-    """The mean over data sets, and the penalty."""
+    """The mean over data sets, and a quadratic penalty (K, K)."""
 
-    sets: Sequence[_Differentiated]
-    directions: int
-    l2: float
-    spread: float
-    tolerance: float
+    sets: Sequence[Any]
+    """All :class:`_Affine`, or all :class:`_Any`."""
+    penalty: np.ndarray
+    dtype: np.dtype
+    """Whose rounding the directions' effects carry."""
 
-    def derivatives(self, alphas: np.ndarray) -> _Derivatives:
-        values, gradients, hessians = zip(*(each(alphas) for each in self.sets), strict=True)
-        return (
-            float(np.mean(values)) + self.l2 / 2 * float(alphas @ alphas),
-            np.mean(gradients, 0) + self.l2 * alphas,
-            np.mean(hessians, 0) + self.l2 * np.eye(self.directions),
+    @property
+    def directions(self) -> int:
+        return len(self.penalty)
+
+    @property
+    def convex(self) -> bool:
+        return all(isinstance(each, _Affine) for each in self.sets)
+
+    def derivatives(self, alphas: np.ndarray) -> Derivatives:
+        parts = zip(*(each.derivatives(alphas) for each in self.sets), strict=True)
+        value, gradient, hessian = (np.mean(part, 0) for part in parts)
+        pulled = self.penalty @ alphas
+        return float(value + alphas @ pulled / 2), gradient + pulled, hessian + self.penalty
+
+    def along(self, basis: np.ndarray) -> "_Objective":
+        """The same in the coefficients of combinations (K, r) of the directions."""
+        sets = [each.along(basis) for each in self.sets]
+        return replace(self, sets=sets, penalty=basis.T @ self.penalty @ basis)
+
+    def span(self) -> Span:
+        """Coordinates in which the directions are of one size, and none is nothing."""
+        size = float(np.sqrt(np.mean([np.mean(np.square(each.f0)) for each in self.sets])))
+        unit = 1.0 if self.convex else size or 1.0
+        changes = [each.jvps for each in self.sets]
+        if self.penalty.any():  # which decides alone what no output sees
+            return Span.scaled(changes, unit)
+        return Span.of(changes, unit, size, self.dtype)
+
+    def reach(self, step: np.ndarray) -> float:
+        return max(each.reach(step) for each in self.sets)
+
+    def minimum(self, start: np.ndarray, max_iterations: int) -> tuple[np.ndarray, int]:
+        """The minimiser and the number of steps."""
+        if self.convex or not len(start):
+            return newton(self.derivatives, self.reach, start, max_iterations)
+        at = lru_cache(maxsize=4)(lambda point: self.derivatives(np.frombuffer(point)))
+        found = minimize(
+            lambda a: at(a.tobytes())[:2],
+            start,
+            jac=True,
+            hess=lambda a: at(a.tobytes())[2],
+            method="trust-exact",
+            options={"gtol": _GRADIENT_32, "maxiter": max_iterations},
+        )
+        return found.x, int(found.nit)
+
+    def certified(self, alphas: np.ndarray, iterations: int) -> Optimum:
+        """What is known of the objective at ``alphas``."""
+        value, gradient, hessian = self.derivatives(alphas)
+        gives = self.span().gives
+        within = gives.T @ gradient, gives.T @ hessian @ gives
+        bound, attained = float("inf"), bool(np.linalg.norm(within[0]) <= 10 * _GRADIENT_32)
+        if self.convex:
+            bound = self._bound(gives, *within)
+            attained = self.reach(gives @ newton_step(*within)) <= _STILL
+        return Optimum(
+            coefficients=np.asarray(alphas),
+            objective=value,
+            gradient=float(np.linalg.norm(gradient)),
+            curvature=float(np.linalg.eigvalsh(hessian)[0]),
+            gap=min(bound, value),
+            iterations=iterations,
+            attained=attained,
         )
 
-
-def _certified(objective: _Objective, alphas: np.ndarray, iterations: int) -> Optimum:
-    value, gradient, hessian = objective.derivatives(alphas)
-    norm, least = float(np.linalg.norm(gradient)), float(np.linalg.eigvalsh(hessian)[0])
-    gap = suboptimality(norm, least, objective.spread)
-    return Optimum(np.asarray(alphas), float(value), norm, least, gap, iterations)
+    def _bound(self, gives: np.ndarray, gradient: np.ndarray, hessian: np.ndarray) -> float:
+        """The module's bound, where the Hessian is 1."""
+        try:
+            root = np.linalg.cholesky(hessian)
+        except np.linalg.LinAlgError:  # too flat to say anything
+            return float("inf")
+        metric = np.linalg.inv(root)
+        sets = self.along(gives @ metric.T).sets
+        spread = max(each.spread() for each in sets)
+        return suboptimality(float(np.linalg.norm(metric @ gradient)), 1.0, spread)
 
 
 def _objective(
@@ -178,67 +315,24 @@ def _objective(
     counts = {len(each.jvps) for each in terms}
     if len(counts) != 1 or 0 in counts:
         raise ValueError(f"terms have {sorted(counts)} directions; expected one number, 1 or more")
-    convex = all(affine_logits(read) for read in reads)
-    made = [(_affine if convex else _any)(*each) for each in zip(terms, labels, reads, strict=True)]
+    for s, each in enumerate(terms):
+        tree.check_finite(each, what=f"terms[{s}]")
+    make = _Affine.of if all(affine_logits(read) for read in reads) else _Any.of
     return _Objective(
-        sets=[derivatives for derivatives, _ in made],
-        directions=counts.pop(),
-        l2=l2,
-        spread=max(spread for _, spread in made),
-        tolerance=_GRADIENT if convex else _GRADIENT_32,
+        sets=[make(*each) for each in zip(terms, labels, reads, strict=True)],
+        penalty=l2 * np.eye(counts.pop()),
+        dtype=np.result_type(*(np.asarray(each.jvps).dtype for each in terms)),
     )
+
+
+def _centred(logits: ArrayLike) -> np.ndarray:
+    values = np.asarray(logits, np.float64)
+    return values - values.mean(-1, keepdims=True)
 
 
 def _check_point(name: str, at: np.ndarray, directions: int) -> None:
     if at.shape != (directions,) or not np.isfinite(at).all():
         raise ValueError(f"{name} has shape {at.shape}; expected ({directions},) finite numbers")
-
-
-def _affine(
-    terms: AffineOutputs, labels: ArrayLike, readout: Readout
-) -> tuple[_Differentiated, float]:
-    """Logits that are affine in the coefficients: closed forms, in float64; and R."""
-    scores = terms.scores(readout)
-    assert scores is not None
-    f0, jvps = np.asarray(scores.f0, np.float64), np.asarray(scores.jvps, np.float64)
-    y = check_labels(labels, *f0.shape)
-    n, directions = len(y), len(jvps)
-
-    def derivatives(alphas: np.ndarray) -> _Derivatives:
-        logits = f0 + np.tensordot(alphas, jvps, 1)
-        logits -= logits.max(1, keepdims=True)
-        total = np.log(np.exp(logits).sum(1))
-        p = np.exp(logits - total[:, None])
-        centred = jvps - np.einsum("knc,nc->kn", jvps, p)[..., None]
-        rows = (centred * np.sqrt(p)).reshape(directions, -1)
-        value = float((total - logits[np.arange(n), y]).mean())
-        return value, -centred[:, np.arange(n), y].mean(1), rows @ rows.T / n
-
-    return derivatives, _spread(jvps)
-
-
-def _spread(jvps: np.ndarray) -> float:
-    """R: the largest distance of two classes of one example, over the directions."""
-    rows = np.moveaxis(jvps, 0, -1)
-    gram = np.einsum("nck,ndk->ncd", rows, rows)
-    squares = np.einsum("ncc->nc", gram)
-    return float(np.sqrt(np.maximum(squares[:, :, None] + squares[:, None] - 2 * gram, 0).max()))
-
-
-def _any(
-    terms: AffineOutputs, labels: ArrayLike, readout: Readout
-) -> tuple[_Differentiated, float]:
-    """Any readout: automatic derivatives, in float32; R is not known."""
-    read, f0 = as_readout(readout), jnp.asarray(terms.f0)
-    y = jnp.asarray(check_labels(labels, len(f0), jax.eval_shape(read, f0).shape[-1]))
-    whole = AffineOutputs(f0, jnp.asarray(terms.jvps))
-
-    def derivatives(alphas: np.ndarray) -> _Derivatives:
-        found = _derivatives(read, whole, y, jnp.asarray(alphas, jnp.float32))
-        value, gradient, hessian = (np.asarray(part, np.float64) for part in found)
-        return float(value), gradient, hessian
-
-    return derivatives, float("inf")
 
 
 @jit

@@ -61,7 +61,7 @@ def regime_accuracies(
         ValueError: unknown regime, numbers that differ, bad coefficients, labels out of range, no
             example.
         StructureMismatch: a task vector does not fit ``params0`` or stems from another base.
-        NonFiniteError: NaN or infinity in ``params0`` or a task vector.
+        NonFiniteError: NaN or infinity in ``params0``, a task vector or cached outputs.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> data = (np.array([[1.0, 2.0], [3.0, 1.0]]), np.array([0, 0]))
@@ -110,8 +110,9 @@ def regime_accuracies(
 
 def _direction(direction: ArrayLike | None, n_taus: int) -> np.ndarray:
     d = np.ones(n_taus) if direction is None else np.asarray(direction, np.float64)
-    if d.shape != (n_taus,) or not np.isfinite(d).all():
+    if d.shape != (n_taus,) or not (np.abs(d) <= np.finfo(np.float32).max).all():
         raise ValueError(
-            f"direction={direction}; expected ({n_taus},) finite numbers, one per task vector"
+            f"direction={direction}; expected ({n_taus},) finite numbers, in float32 as well, "
+            "one per task vector"
         )
     return d

@@ -82,4 +82,4 @@ def _named_key(seed: int, name: str) -> Array:
 @jit
 def _matched(key: Array, leaf: Array) -> Array:
     noise = jax.random.normal(key, leaf.shape, leaf.dtype)
-    return noise * (tree.norm(leaf) / tree.norm(noise)).astype(leaf.dtype)
+    return (noise * (tree.norm(leaf) / tree.norm(noise))).astype(leaf.dtype)

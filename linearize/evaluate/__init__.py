@@ -10,6 +10,7 @@ from linearize.evaluate.grid import grid_logits as grid_logits
 from linearize.evaluate.metrics import Interval as Interval
 from linearize.evaluate.metrics import accuracy as accuracy
 from linearize.evaluate.metrics import binomial_interval as binomial_interval
+from linearize.evaluate.metrics import predicted as predicted
 from linearize.evaluate.metrics import seed_interval as seed_interval
 from linearize.evaluate.pairs import rank_correlation as rank_correlation
 from linearize.evaluate.readout import Readout as Readout

@@ -31,6 +31,22 @@ class AffineOutputs:
     jvps: Array | np.ndarray
     """(T, N, ...), float32."""
 
+    def check_finite(self, what: str = "the model's outputs") -> None:
+        """No number is NaN or infinite, or one error counts the examples that hold some.
+
+        Raises:
+            NonFiniteError: outputs at θ0, or along which task vectors, of how many examples.
+        """
+        bad = [f"{_examples(self.f0)} at θ0"] if not np.isfinite(self.f0).all() else []
+        for t, along in enumerate(np.asarray(self.jvps)):
+            if not np.isfinite(along).all():
+                bad.append(f"{_examples(along)} along task vector {t}")
+        if bad:
+            raise tree.NonFiniteError(
+                f"{what} hold NaN or infinity for {', '.join(bad)}; look at the inputs of these "
+                "examples, and at what f does with them"
+            )
+
     def at(self, alphas: ArrayLike) -> Array:
         """Outputs at ``θ0 + Σ α_t τ_t``, shape (N, ...), for coefficients of shape (T,).
 
@@ -85,6 +101,11 @@ class AffineOutputs:
         return AffineOutputs(*_project(affine_map, self))
 
 
+def _examples(values: ArrayLike) -> str:
+    bad = ~np.isfinite(np.asarray(values)).reshape(len(np.asarray(values)), -1).all(1)
+    return f"{np.count_nonzero(bad)} of {len(bad)} examples (the first is {int(bad.argmax())})"
+
+
 @jit
 def _project(affine_map: jax.tree_util.Partial, affine: AffineOutputs) -> tuple[Array, Array]:
     push = jax.vmap(lambda dz: jax.jvp(affine_map, (affine.f0,), (dz,)), out_axes=(None, 0))
@@ -121,7 +142,7 @@ def affine_outputs(
         ValueError: no task vector, no example, or an output without examples on axis 0.
         StructureMismatch: a task vector names or shapes a leaf that θ0 has not, or stems from
             another base.
-        NonFiniteError: NaN or infinity in ``params0`` or a task vector.
+        NonFiniteError: NaN or infinity in ``params0``, a task vector or what comes out.
         DisagreementError: a sampled example, computed alone and in reverse, has other outputs.
 
     >>> f = lambda params, x: params["w"] ** 2 * x
@@ -129,6 +150,7 @@ def affine_outputs(
     >>> affine.at([1.0, 1.0]).tolist()  # (9 + 6 + 12) x
     [0.0, 27.0, 54.0]
     """
+    taylor.check_function(f)
     stacked = stack(params0, taus)
     batches = split_batches(inputs, batch_size)
     step = partial(_affine_step, f, method, params0, stacked)
@@ -138,9 +160,11 @@ def affine_outputs(
             f"f returns a {type(f0).__name__}; an affine pass needs one array with examples on "
             "axis 0. Wrap f to pick it"
         )
+    affine = AffineOutputs(f0, jvps)
+    affine.check_finite()
     size = min(batches.n, count(batches.items[0]))
     check_terms(f, method, params0, stacked, batches.items[0], f0[:size], jvps[:, :size])
-    return AffineOutputs(f0, jvps)
+    return affine
 
 
 @partial(jit, static_argnums=(0, 1))
@@ -161,6 +185,8 @@ def _affine_step(
 def stack(params0: Params, taus: Sequence[PyTree]) -> dict[str, Array]:
     """Task vectors stacked on axis 0, by name; a leaf that one of them lacks is zero there.
 
+    Integer, boolean and key leaves of θ0 do not move, so they are left out.
+
     Raises:
         ValueError: no task vector.
         StructureMismatch: one does not fit ``params0``, or stems from another base.
@@ -168,22 +194,15 @@ def stack(params0: Params, taus: Sequence[PyTree]) -> dict[str, Array]:
     """
     check_taus(params0, taus)
     flats = [tree.flatten(tau) for tau in taus]
-    union = {n: leaf for flat in flats for n, leaf in flat.items()}
-    stacked = {
+    tree.check_finite(params0, what="params0")
+    for t, flat in enumerate(flats):
+        tree.check_finite(flat, what=f"taus[{t}]")
+    trainable = set(tree.select(params0))
+    union = {n: leaf for flat in flats for n, leaf in flat.items() if n in trainable}
+    return {
         n: jnp.stack([jnp.asarray(flat.get(n, jnp.zeros_like(like))) for flat in flats])
         for n, like in union.items()
     }
-    base = {n: leaf for n, leaf in tree.flatten(params0).items() if tree.is_trainable(leaf)}
-    if not all(_finite(leaf) for leaf in jax.tree.leaves((base, stacked))):
-        tree.check_finite(params0, what="params0")
-        for t, flat in enumerate(flats):
-            tree.check_finite(flat, what=f"taus[{t}]")
-    return stacked
-
-
-@jit
-def _finite(leaf: Array) -> Array:
-    return jnp.isfinite(leaf).all()
 
 
 def check_taus(params0: Params, taus: Sequence[PyTree]) -> None:

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track as rich_track
 
+from linearize import narration, tree
 from linearize.compiled import jit
+from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 
 RESIDENT_BYTES = 2 * 1024**3
@@ -79,6 +81,25 @@ def count(inputs: PyTree) -> int:
     if n == 0:
         raise ValueError("inputs hold no example; give at least one")
     return n
+
+
+def check_inputs(inputs: PyTree, what: str = "inputs") -> None:
+    """Floating inputs in memory are finite in the dtype that JAX gives them.
+
+    Raises:
+        NonFiniteError: with the number of examples that hold NaN or infinity.
+    """
+    for leaf in jax.tree.leaves(inputs):
+        if isinstance(leaf, np.ndarray | jax.Array) and tree.is_trainable(leaf):
+            dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(np.asarray(leaf).astype(dtype, copy=False))
+            if not finite.all():
+                bad = ~finite.reshape(len(finite), -1).all(1)
+                raise tree.NonFiniteError(
+                    f"{what} hold NaN or infinity in {np.count_nonzero(bad)} of {len(bad)} "
+                    f"examples, the first at {int(bad.argmax())}; mend them or leave them out"
+                )
 
 
 def split_batches(inputs: PyTree, batch_size: int, *, balanced: bool = False) -> Batches:
@@ -169,6 +190,7 @@ def outputs(
     >>> outputs(f, 2.0, np.arange(5.0), batch_size=2).tolist()
     [0.0, 2.0, 4.0, 6.0, 8.0]
     """
+    check_function(f)
     batches = split_batches(inputs, batch_size)
     return gather(partial(forward, f, params), batches, progress=progress)
 
@@ -220,5 +242,5 @@ def _join(*parts: np.ndarray, axis: int, size: int, n: int) -> np.ndarray:
 
 
 def track(items: Sequence[_Item], progress: bool, label: str = "evaluating") -> Iterable[_Item]:
-    """The items, with a progress bar in the terminal if wanted."""
-    return rich_track(items, label, transient=True) if progress else items
+    """The items, with a progress bar in the terminal if wanted, and else with lines in the log."""
+    return rich_track(items, label, transient=True) if progress else narration.paced(items, label)

@@ -13,9 +13,11 @@ from jax.typing import ArrayLike
 from linearize import tree
 from linearize.compiled import jit
 from linearize.evaluate.affine import stack
-from linearize.evaluate.batches import Batches, split_batches
+from linearize.evaluate.batches import Batches, check_inputs, split_batches
 from linearize.evaluate.grid import check_labels, check_points
+from linearize.evaluate.metrics import predicted
 from linearize.evaluate.readout import Readout, as_readout
+from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 
 _POINTS_IN_FLIGHT = 2
@@ -45,15 +47,17 @@ def displaced_accuracy(
         batch_size: examples per pass.
 
     Returns:
-        (G,), float64 in [0, 1].
+        (G,), float64 in [0, 1]. A prediction that is not finite is wrong.
 
     Raises:
         ValueError: bad ``alphas``, labels out of range, no example, no task vector.
         StructureMismatch: a task vector does not fit ``params0``.
-        NonFiniteError: NaN or infinity in ``params0`` or a task vector.
+        NonFiniteError: NaN or infinity in ``params0``, a task vector or the inputs.
     """
+    check_function(f)
     points = check_points(alphas, len(taus))
     stacked = stack(params0, taus)
+    check_inputs(inputs)
     batches = split_batches(inputs, batch_size, balanced=True)
     read = as_readout(readout)
     shapes = _read.eval_shape(f, read, params0, batches.items[0])
@@ -111,4 +115,4 @@ def _read(f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree
 def _batch_hits(
     f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree, labels: Array
 ) -> Array:
-    return jnp.sum(jnp.argmax(_read(f, readout, params, args), -1) == labels)
+    return jnp.sum(predicted(_read(f, readout, params, args)) == labels)

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from linearize.compiled import jit
 from linearize.evaluate.affine import AffineOutputs
+from linearize.evaluate.metrics import predicted
 from linearize.evaluate.readout import Readout, as_readout
 from linearize.types import Array
 
@@ -32,8 +33,10 @@ def grid_logits(affine: AffineOutputs, alphas: ArrayLike, readout: Readout = Non
 
     Raises:
         ValueError: ``alphas`` is not (G, T) or not finite.
+        NonFiniteError: NaN or infinity in ``affine``.
     """
     points = check_points(alphas, len(affine.jvps))
+    affine.check_finite("the cached outputs")
     return np.asarray(_logits(as_readout(readout), affine, points, chunk(affine)))
 
 
@@ -62,12 +65,14 @@ def grid_accuracy(
         labels: (N,) integers in [0, C).
 
     Returns:
-        (G,), float64 in [0, 1].
+        (G,), float64 in [0, 1]. A prediction that is not finite is wrong.
 
     Raises:
         ValueError: ``alphas`` is not (G, T) or not finite, or labels are out of range.
+        NonFiniteError: NaN or infinity in ``affine``.
     """
     points = check_points(alphas, len(affine.jvps))
+    affine.check_finite("the cached outputs")
     scores = affine.scores(readout)
     if scores is not None:
         affine, readout = scores, None
@@ -88,7 +93,7 @@ def _hits(
     size: int,
 ) -> Array:
     def at(alpha: Array) -> Array:
-        return jnp.sum(jnp.argmax(readout(affine.at(alpha)), -1) == labels)
+        return jnp.sum(predicted(readout(affine.at(alpha))) == labels)
 
     return jax.lax.map(at, points, batch_size=size)
 
@@ -105,14 +110,15 @@ def check_points(alphas: ArrayLike, n_taus: int) -> np.ndarray:
     Raises:
         ValueError: another shape, no point, or a number that is not finite.
     """
-    points = np.asarray(alphas, np.float32)
+    with np.errstate(over="ignore"):
+        points = np.asarray(alphas, np.float32)
     if points.ndim != 2 or points.shape[1] != n_taus or not len(points):
         raise ValueError(
             f"alphas has shape {points.shape}; expected (G, {n_taus}): one row per grid point, "
             "one coefficient per task vector"
         )
     if not np.isfinite(points).all():
-        raise ValueError(f"alphas={alphas}; expected finite numbers")
+        raise ValueError(f"alphas={alphas}; expected finite numbers, in float32 as well")
     return points
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from linearize.types import Array
 
@@ -18,8 +18,24 @@ class Interval(NamedTuple):
     high: np.ndarray
 
 
+NO_CLASS = -2
+"""What is predicted where a logit is NaN or infinite: no class, so it agrees with no label."""
+
+
+def predicted(logits: ArrayLike) -> Array:
+    """The class of the largest logit, int32; :data:`NO_CLASS` where that is not a finite number.
+
+    A class that is masked by −∞ beside a finite one is merely not chosen.
+
+    >>> predicted(jnp.array([[1.0, 2.0], [jnp.nan, 3.0], [-jnp.inf, 0.0]])).tolist()
+    [1, -2, 1]
+    """
+    best = jnp.argmax(logits, -1).astype(jnp.int32)
+    return jnp.where(jnp.isfinite(jnp.max(logits, -1)), best, NO_CLASS)
+
+
 def accuracy(logits: Array, labels: Array) -> Array:
-    """Share of examples whose largest logit is the label's.
+    """Share of examples whose largest logit is the label's; none is where a logit is NaN.
 
     Args:
         logits: (..., N, C), floating.
@@ -31,7 +47,7 @@ def accuracy(logits: Array, labels: Array) -> Array:
     >>> float(accuracy(jnp.array([[1.0, 2.0], [3.0, 0.0]]), jnp.array([1, 1])))
     0.5
     """
-    hits = jnp.argmax(logits, -1)
+    hits = predicted(logits)
     return jnp.mean(hits == jnp.broadcast_to(labels, hits.shape), axis=-1, dtype=jnp.float32)
 
 
@@ -59,7 +75,7 @@ def binomial_interval(successes: ArrayLike, n: ArrayLike, level: float = 0.95) -
         raise ValueError(f"n={n.min():g}; a proportion needs at least one trial")
     if (k < 0).any() or (k > n).any():
         raise ValueError(f"successes={k}; expected numbers from 0 to n={n}")
-    z = stats.norm.ppf((1 + level) / 2)
+    z = ndtri((1 + level) / 2)
     p = k / n
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
@@ -93,7 +109,7 @@ def seed_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     if len(x) == 1:
         unknown = np.full_like(mean, np.nan)
         return Interval(mean, unknown, unknown)
-    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(0, ddof=1) / np.sqrt(len(x))
+    half = stdtrit(len(x) - 1, (1 + level) / 2) * x.std(0, ddof=1) / np.sqrt(len(x))
     return Interval(mean, mean - half, mean + half)
 
 

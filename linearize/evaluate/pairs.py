@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import stdtrit
 
 from linearize.evaluate.metrics import Interval
 
@@ -52,7 +52,7 @@ def rank_correlation(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interva
     rest = [np.delete(np.arange(T), t) for t in range(T)]
     without = np.array([_spearman(left[np.ix_(r, r)], right[np.ix_(r, r)]) for r in rest])
     error = np.sqrt((T - 1) / T * ((without - without.mean()) ** 2).sum())
-    half = stats.t.ppf((1 + level) / 2, T - 1) * error
+    half = stdtrit(T - 1, (1 + level) / 2) * error
     return Interval(found, np.maximum(found - half, -1.0), np.minimum(found + half, 1.0))
 
 
@@ -61,4 +61,6 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     left, right = a[off], b[off]
     if np.ptp(left) == 0 or np.ptp(right) == 0:
         return np.asarray(np.nan)
+    from scipy import stats  # a second, which only who asks for it should wait
+
     return np.asarray(stats.spearmanr(left, right).statistic)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from linearize.types import Apply, Params
 
 
@@ -39,6 +41,11 @@ class Backbone:
     batch_stats: Mapping[str, Params] | None = None
     kind: str = ""
     architecture: Mapping[str, Any] | None = None
+
+    def fake_batch(self, batch_size: int, seed: int = 0) -> np.ndarray:
+        """Images of noise in the shape that the network sees, (B, S, S, 3) uint8."""
+        shape = (batch_size, self.image_size, self.image_size, 3)
+        return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
     def last(self, n: int) -> tuple[str, ...]:
         """Patterns of the last ``n`` blocks, for :func:`linearize.tree.select`.

@@ -58,6 +58,9 @@ def apply_head(head: Head, features: Array) -> Array:
     return logits if head.bias is None else logits + head.bias[None]
 
 
+apply_head.fingerprint = "apply_head 1"  # type: ignore[attr-defined]
+
+
 def normalize(z: Array) -> Array:
     """Rows divided by their Euclidean norm; a zero row stays zero and has finite derivatives.
 

@@ -24,6 +24,9 @@ from linearize.types import Params
 _CONVERSION = 1
 """Raised whenever a ``convert`` changes, so that older converted files are not read."""
 
+_FUNCTION = 1
+"""Raised whenever what a module computes changes, so that older runs of it are not gone on with."""
+
 
 def load(
     name: str,
@@ -116,6 +119,7 @@ def load(
         params = layers.stack(params) if scan else params
     fixed = {"batch_stats": stats} if stats else {}
     f, params = functional.from_linen(module, {"params": params, **fixed})
+    f.fingerprint = _fingerprint(module, stats)  # type: ignore[attr-defined]
     return Backbone(
         name=name,
         f=f,
@@ -203,6 +207,13 @@ def architecture(module: Any) -> dict[str, Any]:
     ways = ("parent", "name", "dtype", "scan", "remat")
     fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}
     return {name: value for name, value in fields.items() if name not in ways}
+
+
+def _fingerprint(module: Any, stats: Params) -> str:
+    """All that decides ``f``, but for its parameters (:mod:`linearize.identity`)."""
+    fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}
+    told = sorted((n, str(v)) for n, v in fields.items() if n not in ("parent", "name"))
+    return f"{type(module).__name__} {_FUNCTION} {told} {tree.fingerprint(stats)}"
 
 
 def _build(

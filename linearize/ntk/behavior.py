@@ -3,6 +3,13 @@
 The two conditions of kernel behaviour (Malladi et al. 2023, *A kernel-based view of language model
 fine-tuning*) are that f stays by its linearization, :func:`linearization_gap`, and
 that gradients stay put, :func:`fixed_features`.
+
+A model with batch statistics s has two kernels after fine-tuning, K(θ_t, s_0) and K(θ_t, s_t), and
+so two drifts. :func:`linearize.from_linen` and :func:`linearize.from_nnx` keep the statistics they
+were given: one ``f`` at θ0 and at θ_t measures the drift of the *parameters*, the one that the
+linearization around θ0 is about, and the one that ``linearize.train`` trains (s stays s_0). Where a
+loop of one's own moved the statistics, two functions, of s_0 and of s_t, measure what the *model*
+did: ``drift(kernel(f_t, params_t, x), kernel(f_0, params_0, x))``. Say which.
 """
 
 from collections.abc import Mapping
@@ -65,6 +72,9 @@ class FixedFeatures:
 
 def drift(kernel_t: ArrayLike, kernel_0: ArrayLike) -> float:
     """‖K_t − K_0‖ / ‖K_0‖, Frobenius, over any layout.
+
+    With batch statistics, whether K_t is taken with those of θ0 or of θ_t is the caller's choice,
+    and two numbers: see above.
 
     Raises:
         ValueError: shapes that differ, entries that are not finite, a zero ``kernel_0``.

@@ -107,7 +107,12 @@ def outputs_like(
     """
     wide = widen(argument, values)
     if wide.ndim != 2 or wide.shape[0] != examples or outputs not in (None, wide.shape[1]):
-        hint = f"; reshape it to ({wide.shape[0]}, 1)" if wide.shape == (examples,) else ""
+        hint = ""
+        if wide.shape == (examples,) and np.asarray(values).dtype.kind in "iu" and outputs != 1:
+            hint = f"; these integers look like class labels: give np.eye({outputs or 'C'})"
+            hint += f"[{argument}], a one-hot row each"
+        elif wide.shape == (examples,) and outputs in (1, None):
+            hint = f"; reshape it to ({wide.shape[0]}, 1)"
         raise ValueError(
             f"{argument} has shape {wide.shape}; expected ({examples}, {outputs or 'C'}), one row "
             f"for each of the kernel's examples{hint}"

@@ -98,6 +98,7 @@ def fine_tune_exactly(
     >>> found.solver, found.reached.certified
     ('dual', True)
     """
+    taylor.check_function(f)
     one_of("solver", solver, ("auto", "dual", "gauss_newton"))
     l2 = newton.check_l2(l2)
     if solver == "dual" and not affine_logits(readout):

@@ -86,6 +86,7 @@ class Passes:
             ValueError: no example, labels that are not classes, outputs that are not logits
                 (B, C) where there is no readout.
         """
+        taylor.check_function(f)
         cut = split_batches(x, batch_size, balanced=True)
         read = as_readout(readout)
         logits = jax.eval_shape(lambda p, args: read(f(p, *args)), params0, cut.items[0])

@@ -14,6 +14,7 @@ from linearize import agreement, cost, tree
 from linearize.compiled import jit
 from linearize.evaluate.batches import count
 from linearize.ntk.programs import remembered
+from linearize.taylor import check_function
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
 Inputs = tuple[PyTree, ...]
@@ -112,6 +113,7 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
         ValueError: no example; outputs that are empty, not floating, or without examples on axis
             0; examples that change each other's outputs, as in training-mode batch norm.
     """
+    check_function(f)
     n = count(inputs)
     seen = Pointwise(f, _like(params), tree.select(params, pattern), specification(inputs))
     point = remembered(("point", seen.key), lambda: seen)
@@ -153,10 +155,7 @@ def _check_independent(together: np.ndarray, alone: np.ndarray) -> None:
 
 def specification(inputs: Inputs) -> Inputs:
     """Shapes and dtypes of one example."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], jax.dtypes.canonicalize_dtype(x.dtype)),
-        inputs,
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], _dtype(x)), inputs)
 
 
 def _is_complex(leaf: Array) -> bool:
@@ -168,6 +167,9 @@ def _as_real(leaf: Array) -> Array:
 
 
 def _like(params: Params) -> Params:
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(x.dtype)), params
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), _dtype(x)), params)
+
+
+def _dtype(leaf: Array) -> Any:
+    """What JAX makes of it; keys have a dtype of their own."""
+    return jax.dtypes.canonicalize_dtype(jnp.result_type(leaf), allow_extended_dtype=True)

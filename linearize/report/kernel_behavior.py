@@ -14,7 +14,7 @@ from matplotlib.ticker import NullLocator
 from linearize.report import claims
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
-from linearize.report.plot import Plot, dots, figure, legend
+from linearize.report.plot import Plot, dots, figure, legend, powers_of_ten
 from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, colour, label, marker
 from linearize.report.table import Cell, Table, freeze, number, percent
@@ -27,14 +27,14 @@ LINES = ("-", "--", ":", "-.")
 """One a task."""
 
 ALONG = {
-    "drift": "Kernel drift ‖K$_t$ − K$_0$‖ / ‖K$_0$‖",
+    "drift": "Kernel drift ‖Kₜ − K₀‖ / ‖K₀‖",
     "feature_change": "Change of gradients, relative",
-    "alignment": "Centred alignment with K$_0$",
+    "alignment": "Centred alignment with K₀",
     "target_alignment": "Centred alignment with the labels",
 }
 GAP = {
-    "gap": "‖f$_t$ − f$_{lin}$(θ$_t$)‖ / ‖f$_t$ − f$_0$‖",
-    "gap_loss": "Loss of f minus loss of f$_{lin}$",
+    "gap": "‖fₜ − fₗᵢₙ(θₜ)‖ / ‖fₜ − f₀‖",
+    "gap_loss": "Loss of f minus loss of fₗᵢₙ",
 }
 
 
@@ -228,7 +228,7 @@ def accuracy(results: Results) -> Plot:
         kernels = dict.fromkeys(k for task in results.tasks for k in results.solutions[task])
         handles = _handles(results)[: len(results.optimizers)]
         handles += [
-            Line2D([], [], color=INK, ls=":", label="linearization at the same θ$_t$"),
+            Line2D([], [], color=INK, ls=":", label="linearization at the same θₜ"),
             *(Line2D([], [], color=colour(k), ls="--", label=label(k)) for k in kernels),
         ]
         legend(fig, handles, narrow)
@@ -296,6 +296,7 @@ def spectrum(results: Results) -> Plot:
             for method, values in series.items():
                 mean = np.maximum(values, 0).mean(0)
                 ax.loglog(np.arange(1, len(mean) + 1), mean, color=colour(method))
+            powers_of_ten(ax.xaxis, ax.yaxis)
             ax.set_title(task)
             ax.set_xlabel("Index")
             ax.grid()

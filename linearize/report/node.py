@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from linearize import sealed
+
 Floats = NDArray[np.float64]
 
 SCHEMA = 1
@@ -22,10 +24,14 @@ def read(run_dir: Path | str) -> "Node":
     """``results.json`` of a run directory.
 
     Raises:
-        ResultsError: the file is missing, is no JSON object, or of another schema.
+        ResultsError: the file is missing, was changed, is no JSON object, or of another schema.
     """
     path = Path(run_dir) / "results.json"
     try:
+        if wrong := sealed.problem(path):
+            raise ResultsError(
+                f"{path} {wrong}; run the experiment again: it is made anew from what was measured"
+            )
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ResultsError(

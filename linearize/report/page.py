@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from linearize.report import terminal
 from linearize.report.node import Node
 from linearize.report.plot import Plot
 from linearize.report.style import CSS_NAMES
@@ -59,11 +60,10 @@ class Page:
 
     def print(self, console: Console | None = None) -> None:
         """Print the main tables to a terminal; the others are in the files and on the page."""
-        console = console or Console()
+        console = console or terminal.console()
         for table in self.tables:
             if self.headlines is None or table.name in self.headlines:
-                console.print(table.rich())
-                console.print()
+                table.print(console)
 
     def _parts(self) -> Iterator[Plot | Table | str]:
         for section in self.sections:

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
 from numpy.typing import ArrayLike
 
 from linearize.report.node import Floats
@@ -78,6 +80,29 @@ def dots(ax: Axes, x: ArrayLike, values: ArrayLike, method: str, **look: Any) ->
 def categories(ax: Axes, names: Sequence[str], rotation: float) -> None:
     """Names at 0, 1, ... of the x-axis, slanted by this many degrees."""
     ax.set_xticks(range(len(names)), names, rotation=rotation, ha="right", rotation_mode="anchor")
+
+
+def powers_of_ten(*axes: Axis) -> None:
+    """Labels of logarithmic axes without mathtext, which :data:`style.PLAIN` turns off.
+
+    Numbers between powers are labelled where matplotlib would.
+    """
+    for axis in axes:
+        axis.set_major_formatter(_PowersOfTen())
+        axis.set_minor_formatter(_PowersOfTen())
+
+
+class _PowersOfTen(LogFormatter):
+    """Powers as 10⁻³, numbers between as 3 × 10⁻³."""
+
+    def _num_to_string(self, x: float, vmin: float, vmax: float) -> str:
+        exponent = int(np.floor(np.log10(x) + 1e-9))
+        power = f"10{str(exponent).translate(_RAISED)}"
+        times = x / 10.0**exponent
+        return power if np.isclose(times, 1) else f"{times:.3g} × {power}"
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def matrix_axes(ax: Axes, columns: Sequence[str], rows: Sequence[str], rotation: float) -> None:

@@ -61,6 +61,7 @@ ERROR_MAP = "viridis_r"
 
 PLAIN: Any = {
     "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # names of tasks and classes are a user's, "$" and all
     "font.size": 8.5,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from linearize.report.claims import claims_section
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section, configuration_of, facts_of
-from linearize.report.plot import Plot, errorbars, figure, handle, legend
+from linearize.report.plot import Plot, errorbars, figure, handle, legend, powers_of_ten
 from linearize.report.stats import seeds_phrase
 from linearize.report.style import label
 from linearize.report.table import Cell, Table, freeze, number, percent
@@ -132,6 +132,7 @@ def curves(results: Results, x: str, log: bool) -> Plot:
             ax.set(title=measure.title, xlabel=x, ylabel=measure.axis)
             if log:
                 ax.set_xscale("log")
+                powers_of_ten(ax.xaxis)
             ax.grid()
         legend(fig, [handle(r) for r in results.measured], narrow)
         return fig

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from rich.table import Table as RichTable
+from rich.console import Console
+from rich.text import Text
 
+from linearize.report import terminal
 from linearize.report.node import Floats
 from linearize.report.stats import over_seeds
 
@@ -94,23 +96,12 @@ class Table:
             f'<p class="caption">{html.escape(self.caption)}</p>'
         )
 
-    def rich(self) -> RichTable:
-        """The table for a terminal."""
-        table = RichTable(title=self.title, caption=self.caption, title_justify="left")
-        table.caption_justify = "left"
-        for j, (name, number) in enumerate(zip(self.columns, self._numeric(), strict=True)):
-            width = max((len(row[j].text) for row in self.rows), default=0)
-            table.add_column(
-                name,
-                justify="right" if number else "left",
-                overflow="fold",
-                min_width=width if width <= 20 else None,
-            )
-        for row in self.rows:
-            table.add_row(
-                *(f"[bold]{_plain(c.text)}[/]" if c.best else _plain(c.text) for c in row)
-            )
-        return table
+    def print(self, console: Console) -> None:
+        """The table in a terminal, in parts where it is wider than that."""
+        rows = [[Text(c.text, style="bold" if c.best else "") for c in row] for row in self.rows]
+        terminal.show(
+            console, self.title, terminal.Grid(self.columns, rows, self._numeric()), self.caption
+        )
 
     def _numeric(self) -> list[bool]:
         return [
@@ -122,10 +113,6 @@ class Table:
 
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def _full(value: float | None) -> str:

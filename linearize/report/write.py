@@ -1,12 +1,14 @@
 """Everything that a run directory gets: figures, tables and the page."""
 
 import io
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from linearize import narration
 from linearize.io import atomic_write
 from linearize.report import (
     analogies,
@@ -76,8 +78,10 @@ def write_all(run_dir: Path | str) -> Path:
     page = read_page(run_dir)
     files: dict[Path, bytes | str] = {}
     svgs: dict[str, tuple[str, str]] = {}
-    with rc_context(PLAIN):
-        for plot in page.plots:
+    with rc_context(PLAIN), warnings.catch_warnings():
+        # a sign that the font lacks is drawn as a box: no reason to lose a run's page
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        for plot in narration.paced(page.plots, "figures"):
             wide = plot.draw(False)
             svg = files[run_dir / "figures" / f"{plot.name}.svg"] = _save(wide, "svg")
             files[run_dir / "figures" / f"{plot.name}.png"] = _save(wide, "png")

@@ -26,7 +26,8 @@ from linearize.types import PyTree
 
 log = logging.getLogger(__name__)
 
-_HASHES = "sha256.json"
+HASHES = "sha256.json"
+"""The list of a checkpoint's files, each with its SHA-256, and the run that it is of."""
 
 
 class Checkpoints:
@@ -35,9 +36,11 @@ class Checkpoints:
     Args:
         directory: made on first use.
         keep: how many of the newest remain.
+        run: the hash of the run, which each says that it is of.
     """
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    def __init__(self, directory: Path, keep: int, run: str = "") -> None:
+        self._run = run
         self.directory, self.keep = directory.absolute(), keep  # Orbax refuses relative paths
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._writing: concurrent.futures.Future | None = None
@@ -72,7 +75,7 @@ class Checkpoints:
     def _finish(self, step: int, part: Path, response: Any) -> None:
         try:
             response.result()
-            io.write_json(part / _HASHES, {"step": step, "files": _hashes(part)})
+            io.write_json(part / HASHES, {"run": self._run, "step": step, "files": _hashes(part)})
             part.rename(self.directory / str(step))
         except Exception as error:
             raise self._failed(step, error) from error
@@ -143,9 +146,9 @@ class Checkpoints:
 def damage(path: Path) -> str:
     """What is wrong with a checkpoint's files; empty where all have the hashes they were given."""
     try:
-        expected = json.loads((path / _HASHES).read_text())["files"]
+        expected = json.loads((path / HASHES).read_text())["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{_HASHES}: {error}"
+        return f"{HASHES}: {error}"
     found = _hashes(path)
     for name, digest in expected.items():
         if name not in found:
@@ -159,7 +162,7 @@ def _hashes(path: Path) -> dict[str, str]:
     return {
         file.relative_to(path).as_posix(): _sha256(file)
         for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name != _HASHES
+        if file.is_file() and file.name != HASHES
     }
 
 

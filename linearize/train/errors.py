@@ -19,7 +19,7 @@ class RunLockedError(RunDirectoryError):
 
 
 class RunMismatchError(RunDirectoryError):
-    """The run directory holds a run of another config, base model, data or head."""
+    """The run directory holds a run of another config, function, base model, data or head."""
 
 
 class CheckpointError(RunDirectoryError):

@@ -116,6 +116,11 @@ def check(data: Data) -> int:
         if not data.examples:
             raise ValueError("data holds no examples; is the training split empty?")
         return data.examples
+    if not isinstance(data, Mapping):
+        raise ValueError(
+            f"data is a {type(data).__name__}; expected a mapping of arrays by role, such as "
+            "{'inputs': x, 'labels': y}, or a Loader"
+        )
     lengths = {n: np.shape(a)[0] if np.ndim(a) else None for n, a in tree.flatten(data).items()}
     if not lengths:
         raise ValueError("data has no entries; expected arrays such as 'inputs' and 'labels'")

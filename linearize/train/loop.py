@@ -15,16 +15,18 @@ import numpy as np
 
 from linearize import io, tree
 from linearize.task_vector import TaskVector
+from linearize.taylor import check_function
 from linearize.train import feed
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
 from linearize.train.errors import CheckpointError, NonFiniteLossError, RunDirectoryError
+from linearize.train.identity import data_fingerprint, functions
 from linearize.train.interrupt import Request, deferred
 from linearize.train.lock import guarded
 from linearize.train.losses import Loss
 from linearize.train.mesh import MeshConfig, Placement
 from linearize.train.record import Recorder, Row, progress_bar, read_rows
-from linearize.train.rundir import RunDirectory, data_fingerprint, open_run
+from linearize.train.rundir import RunDirectory, open_run
 from linearize.train.step import (
     REGIMES,
     Metrics,
@@ -32,6 +34,7 @@ from linearize.train.step import (
     Recipe,
     Split,
     State,
+    check_first_step,
     overwritten,
     programs,
 )
@@ -108,7 +111,9 @@ def fine_tune(
         readout: the frozen head, ``outputs -> logits (B, C)``; identity by default.
         config: the recipe; ``TrainConfig.paper()`` is the papers'.
         run_dir: where the run is kept. The same call resumes a run that was stopped, bitwise as if
-            it had not been, and returns the result of one that is finished.
+            it had not been, and returns the result of one that is finished. Functions are told
+            apart by their compiled programs and constants, or, where they have an attribute
+            ``fingerprint`` (a string), by that.
         trainable: pattern of the leaves to train (:func:`linearize.tree.select`).
         mesh: as ``config.mesh``, which it replaces.
         validation: called with θ0 and τ every ``config.validate_every`` steps and at the end.
@@ -120,10 +125,13 @@ def fine_tune(
 
     Raises:
         ValueError: a regime, data, labels, loss or mesh that does not fit; the message says which.
+        UnidentifiedError: a ``run_dir`` is given, and nothing says what one of the functions
+            computes: it calls back to Python, or changes from trace to trace.
         NonFiniteError: θ0 holds NaN or infinity.
         NonFiniteLossError: training diverged; the last finite state is kept as a checkpoint.
         RunLockedError: another process works in ``run_dir``.
-        RunMismatchError: ``run_dir`` holds a run of another config, base model, data or head.
+        RunMismatchError: ``run_dir`` holds a run of another config, function, base model, data or
+            head, or a file of one.
         RunDirectoryError: ``run_dir`` cannot be written.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint saved.
 
@@ -205,6 +213,7 @@ class _Setting:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             also = " ('posthoc' evaluates a 'nonlinear' vector)" if regime == "posthoc" else ""
             raise ValueError(f"regime={regime!r}; expected {' or '.join(REGIMES)}{also}{hint}")
+        check_function(f)
         examples = feed.check(data)
         wanted = [*inputs, *(() if loss is not None or augment is not None else ("labels",))]
         there = feed.entries(data, 1)
@@ -258,6 +267,7 @@ class _Setting:
         """What decides the result; a run directory belongs to one."""
         deciding = config.deciding()
         deciding.pop("epochs")
+        revision = config.optim.revision
         return {
             "config": io.to_json({**deciding, "steps": self.total}),
             "regime": self.recipe.regime,
@@ -267,7 +277,16 @@ class _Setting:
             + f", {len(self.trainable)} leaves",
             "inputs": list(self.recipe.inputs),
             "loss": "own" if self.recipe.own_loss else "cross_entropy",
+            "functions": functions(
+                self.recipe.functions.join(self.arrays),
+                self.params0,
+                feed.entries(self.data, config.batch_size // config.accumulate),
+                regime=self.recipe.regime,
+                trainable=self.trainable,
+                inputs=self.recipe.inputs,
+            ),
             "arrays": tree.fingerprint(self.arrays),
+            **({"optimizer": revision} if revision else {}),
         }
 
     def disk_bytes(self, config: TrainConfig) -> int:
@@ -340,7 +359,9 @@ class _Run:
         self.vectors: dict[int, TaskVector] = {}
         self.pending: deque[tuple[int, Metrics]] = deque()
         self.checkpoints = (
-            None if directory is None else Checkpoints(directory.checkpoints, config.keep)
+            None
+            if directory is None
+            else Checkpoints(directory.checkpoints, config.keep, directory.hash)
         )
 
     def go(self) -> FineTuned:
@@ -351,8 +372,10 @@ class _Run:
             if isinstance(self.feed, feed.Loaded):
                 stack.callback(self.feed.close)
             start = self._restore()
-            path = None if self.directory is None else self.directory.path
-            self.recorder = Recorder(path, start, self.config.tensorboard)
+            path, run = None, ""
+            if self.directory is not None:
+                path, run = self.directory.path, self.directory.hash
+            self.recorder = Recorder(path, start, self.config.tensorboard, run)
             stack.callback(self.recorder.close)
             title = str(self.meta.get("task", "")) or "training"
             self.bar = stack.enter_context(
@@ -444,27 +467,41 @@ class _Run:
         count = 1
         if not isinstance(self.feed, feed.Resident):
             batch = self.feed.batch(step)
-            self.state, metrics = self.programs.step(self.state, self.fixed, batch)
+            self.state, metrics = self._step(step, batch)
             if step + 1 < self.total:
                 self.feed.prepare(step + 1)
         else:
             order, first = self.feed.window(step)
             if self.config.steps_per_call == 1:
                 batch = self.programs.gather(self.feed.data, order, first, self.state["step"])
-                self.state, metrics = self.programs.step(self.state, self.fixed, batch)
+                self.state, metrics = self._step(step, batch)
             else:
                 count = min(
-                    self.config.steps_per_call,
+                    self.config.steps_per_call if step else 1,
                     self._until_event(step),
                     self.feed.until_window_ends(step),
                 )
                 self.state, metrics = self.programs.steps(
                     self.state, self.fixed, self.feed.data, order, first, self._count(count)
                 )
+                if step == 0:
+                    batch = self.programs.gather(self.feed.data, order, first, np.int32(0))
+                    self._check(batch, metrics)
         if self._logged(step, count):
             metrics["values"].copy_to_host_async()
         self.pending.append((count, metrics))
         return count
+
+    def _step(self, step: int, batch: PyTree) -> tuple[State, Metrics]:
+        self.state, metrics = self.programs.step(self.state, self.fixed, batch)
+        if step == 0:
+            self._check(batch, metrics)
+        return self.state, metrics
+
+    def _check(self, batch: PyTree, metrics: Metrics) -> None:
+        """The first step is held to a second way, before τ is overwritten."""
+        setting = self.setting
+        check_first_step(setting.recipe, setting.place, self.state, self.fixed, batch, metrics)
 
     def _count(self, count: int) -> Array:
         if count not in self.counts:
@@ -516,7 +553,7 @@ class _Run:
         due = _due(step, config.validate_every) or last
         if self.validation is not None and due:
             self._drain()
-            tau = jax.tree.map(jnp.copy, self.state["tau"])
+            tau = jax.tree.map(jnp.copy, self._tau())
             found = {f"validation/{n}": v for n, v in self.validation(self.setting.params0, tau)}
             self.recorder.write(step, found)
         if step in config.save_vectors_at:
@@ -568,9 +605,13 @@ class _Run:
             kept,
         )
 
+    def _tau(self) -> Mapping[str, Array]:
+        return self.setting.recipe.answer(self.setting.params0, self.state)
+
     def _vector(self, step: int) -> TaskVector:
-        delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self.state["tau"].items()}
-        return TaskVector(delta, self.setting.base, {**self.meta, "steps": step})
+        delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self._tau().items()}
+        vector = TaskVector(delta, self.setting.base, {**self.meta, "steps": step})
+        return vector if self.directory is None else self.directory.stamped(vector)
 
     def _finish(self, start: int) -> FineTuned:
         self._drain()

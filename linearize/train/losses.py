@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import optax
 
+from linearize.evaluate import predicted
 from linearize.types import Array, Batch, PyTree
 
 Loss = Callable[[PyTree, Batch], Array]
@@ -29,4 +30,4 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array
 
 def correct(logits: Array, labels: Array) -> Array:
     """1.0 where the largest logit is the label's, else 0.0; shape (B,)."""
-    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return (predicted(logits) == labels).astype(jnp.float32)

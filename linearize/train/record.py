@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,8 +20,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from linearize import io
+from linearize import io, narration
 from linearize.train.lock import guarded
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -32,10 +35,14 @@ class Recorder:
         directory: of ``metrics.jsonl`` and ``tensorboard/``; None keeps rows in memory only.
         resumed_at: rows of later steps, which will be written again, are dropped.
         tensorboard: whether to write TensorBoard files as well.
+        run: the run's hash; each row of the file begins with it.
     """
 
-    def __init__(self, directory: Path | None, resumed_at: int, tensorboard: bool) -> None:
+    def __init__(
+        self, directory: Path | None, resumed_at: int, tensorboard: bool, run: str = ""
+    ) -> None:
         self.rows: list[Row] = []
+        self._run = run
         self._file: Any = None
         self._board: Any = None
         self._directory = directory
@@ -45,7 +52,7 @@ class Recorder:
         with guarded(directory):
             path = directory / "metrics.jsonl"
             self.rows = [row for row in read_rows(path) if row["step"] <= resumed_at]
-            io.atomic_write(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+            io.atomic_write(path, "".join(map(self._line, self.rows)))
             self._file = path.open("a", encoding="utf-8")
         if self.rows:
             self._start -= self.rows[-1].get("seconds", 0.0)
@@ -69,12 +76,15 @@ class Recorder:
         self.rows.append(row)
         if self._file is not None and self._directory is not None:
             with guarded(self._directory):
-                self._file.write(json.dumps(row) + "\n")
+                self._file.write(self._line(row))
                 self._file.flush()
         if self._board is not None:
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float):
                     self._board.add_scalar(name, value, step)
+
+    def _line(self, row: Row) -> str:
+        return json.dumps({"run": self._run, **row} if self._run else row) + "\n"
 
     def close(self) -> None:
         """Write out what is buffered. A full disk has been reported by :meth:`write`."""
@@ -86,6 +96,15 @@ class Recorder:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file of JSON lines, up to the first that is not whole."""
+    return [{k: v for k, v in row.items() if k != "run"} for row in _whole_rows(path)]
+
+
+def runs(path: Path) -> set[str | None]:
+    """The runs that the rows of a file are of; None for rows that do not say."""
+    return {row.get("run") for row in _whole_rows(path)}
+
+
+def _whole_rows(path: Path) -> list[Row]:
     rows: list[Row] = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -106,7 +125,7 @@ class Bar:
     """Where training stands."""
 
     def __init__(self, progress: Progress | None, total: int, done: int, title: str) -> None:
-        self._progress = progress
+        self._progress, self._pace = progress, narration.Pace(title, total)
         if progress is not None:
             self._task = progress.add_task(title, total=total, completed=done, loss="")
 
@@ -114,6 +133,8 @@ class Bar:
         """So many steps are done."""
         if self._progress is not None:
             self._progress.update(self._task, completed=step)
+        else:
+            self._pace.at(step)
 
     def loss(self, value: float) -> None:
         """The loss to show."""
@@ -123,7 +144,8 @@ class Bar:
 
 @contextlib.contextmanager
 def progress_bar(show: bool, total: int, done: int, title: str) -> Iterator[Bar]:
-    """A bar with rate and remaining time on a terminal; nothing elsewhere."""
+    """A bar with rate and remaining time on a terminal; lines in the log elsewhere."""
+    log.info("%s: %d steps%s", title, total, f", from step {done} on" if done else "")
     console = Console(stderr=True)
     if not (show and console.is_terminal):
         yield Bar(None, total, done, title)

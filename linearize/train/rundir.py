@@ -7,22 +7,31 @@ vectors/step_K.safetensors
 task_vector.safetensors  the result
 done.json                written last: the run is finished
 lock                     held by the process that works here
+
+Every file but the last says which run it is of, by the SHA-256 of the run's identity: a file of
+another run is refused, with ``config.json`` beside it or without. Directories from before the
+hashes have neither these nor their functions' identities; they are read where the loss was
+cross-entropy, with a warning.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import safetensors
 
-from linearize import io, tree
+from linearize import io
+from linearize.identity import PROGRAM
 from linearize.task_vector import TaskVector
-from linearize.train import feed
+from linearize.train import checkpoint, record
 from linearize.train.errors import RunDirectoryError, RunMismatchError
+from linearize.train.identity import data_fingerprint as data_fingerprint
 from linearize.train.lock import exclusive, guarded
 
 log = logging.getLogger(__name__)
@@ -34,6 +43,7 @@ class RunDirectory:
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
         self.identity: dict[str, Any] = io.to_json(identity)
+        self.hash = _hash(self.identity)
 
     @property
     def checkpoints(self) -> Path:
@@ -43,6 +53,10 @@ class RunDirectory:
     def vector_at(self, step: int) -> Path:
         """The file of an intermediate task vector."""
         return self.path / "vectors" / f"step_{step}.safetensors"
+
+    def stamped(self, vector: TaskVector) -> TaskVector:
+        """The vector, which remembers that it is this run's."""
+        return replace(vector, meta={**vector.meta, "run": self.hash})
 
     def finished(self) -> tuple[TaskVector, dict[str, Any]] | None:
         """The result and its record, where the run is over and its files are whole."""
@@ -66,8 +80,8 @@ class RunDirectory:
         """
         try:
             with guarded(self.path):
-                vector.save(self.path / "task_vector.safetensors")
-                io.write_json(self.path / "done.json", record)
+                self.stamped(vector).save(self.path / "task_vector.safetensors")
+                io.write_json(self.path / "done.json", {**record, "run": self.hash})
         except RunDirectoryError as error:
             error.vector = vector
             raise
@@ -102,37 +116,103 @@ def open_run(
         run = RunDirectory(path, identity)
         with guarded(path):
             config = path / "config.json"
-            if config.exists():
-                before = _read(config)
-                if before is None or not isinstance(before.get("identity"), dict):
-                    raise RunMismatchError(
-                        f"{config} is damaged or is no run's; delete run_dir={path} to train "
-                        "anew, or choose another"
-                    )
-                _compare(path, before["identity"], run.identity)
+            before = _described(config) if config.exists() else None
+            if before is not None:
+                _compare(path, before, run)
+            _check_files(run, before)
             free = shutil.disk_usage(path).free
             if free < needs and not (path / "done.json").exists():
                 raise RunDirectoryError(
                     f"run_dir={path} has {free / 1e6:.1f} MB free and the run wants about "
                     f"{needs / 1e6:.1f} MB; make room, lower keep, or choose another run_dir"
                 )
-            if not config.exists():
-                io.write_json(config, {"identity": run.identity, **record})
+            if before is None:
+                io.write_json(config, {"identity": run.identity, "run": run.hash, **record})
         yield run
 
 
-def _compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    left, right = _leaves(before), _leaves(now)
-    problems = [
-        f"{name}: there {left.get(name)!r}, now {right.get(name)!r}"
-        for name in sorted(left.keys() | right.keys())
-        if left.get(name) != right.get(name)
-    ]
-    if problems:
+def _hash(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _described(config: Path) -> dict[str, Any]:
+    """What ``config.json`` holds, if it is whole."""
+    before = _read(config) or {}
+    there = before.get("identity")
+    if not isinstance(there, dict) or before.get("run", _hash(there)) != _hash(there):
         raise RunMismatchError(
-            f"run_dir={path} holds another run; choose another run_dir, or delete this one. "
-            "What differs:\n  " + "\n  ".join(problems)
+            f"{config} is damaged or is no run's; delete run_dir={config.parent} to train anew, or "
+            "choose another"
         )
+    return before
+
+
+def _compare(path: Path, before: Mapping[str, Any], run: RunDirectory) -> None:
+    there, now = dict(before["identity"]), dict(run.identity)
+    if "functions" not in there:
+        if there.get("loss") == "own":
+            raise RunMismatchError(
+                f"run_dir={path} is of an earlier version, which did not note which loss it was "
+                "trained with; choose another run_dir, or delete this one to train anew"
+            )
+        log.warning(
+            "run_dir=%s is of an earlier version, which did not note which function was trained; "
+            "it is taken for the run of f. If f is another one, choose another run_dir",
+            path,
+        )
+        now.pop("functions", None)
+    left, right = _leaves(there), _leaves(now)
+    changed = [n for n in sorted(left.keys() | right.keys()) if left.get(n) != right.get(n)]
+    if not changed:
+        return
+    listed = [f"{name}: there {left.get(name)!r}, now {right.get(name)!r}" for name in changed]
+    versions = (before.get("versions") or {}).get("jax"), io.versions()["jax"]
+    programs = [n for n in changed if str(left.get(n)).startswith(PROGRAM)]
+    if programs == changed and versions[0] != versions[1]:
+        listed.append(
+            f"(programs of jax {versions[0]} and {versions[1]} cannot be compared: with the same "
+            "function, go on under the earlier version, or give the function a fingerprint)"
+        )
+    raise RunMismatchError(
+        f"run_dir={path} holds another run; choose another run_dir, or delete this one. "
+        "What differs:\n  " + "\n  ".join(listed)
+    )
+
+
+def _check_files(run: RunDirectory, config: Mapping[str, Any] | None) -> None:
+    """Every file there is this run's; one of an earlier version, beside its config, may be silent.
+
+    Raises:
+        RunMismatchError: a file is another run's, or nothing says which it is of.
+    """
+    earlier = config is not None and "functions" not in config["identity"]
+    for file, stated in _stated(run.path):
+        if stated == run.hash or (earlier and stated is None):
+            continue
+        lost = "" if config is not None else "config.json is missing, and "
+        which = "does not say which run it is of" if stated is None else "is another run's"
+        raise RunMismatchError(
+            f"run_dir={run.path}: {lost}{file.relative_to(run.path)} {which}; "
+            + ("put config.json back, " if config is None else "")
+            + ("delete that file, " if config is not None else "")
+            + "choose another run_dir, or delete this one to train anew"
+        )
+
+
+def _stated(path: Path) -> Iterator[tuple[Path, str | None]]:
+    """Each file that a result can come from, and the run that it names; damaged ones are left."""
+    for file in (path / "done.json", *sorted(path.glob(f"checkpoints/*/{checkpoint.HASHES}"))):
+        if file.parent == path or file.parent.name.isdigit():
+            found = _read(file)
+            if found is not None:
+                yield file, found.get("run")
+    for run in sorted(record.runs(path / "metrics.jsonl"), key=str):
+        yield path / "metrics.jsonl", run
+    for file in (path / "task_vector.safetensors", *sorted(path.glob("vectors/*.safetensors"))):
+        with contextlib.suppress(OSError, ValueError, safetensors.SafetensorError):
+            with safetensors.safe_open(file, "numpy") as opened:
+                notes = opened.metadata() or {}
+            yield file, json.loads(notes.get("meta", "{}")).get("run")
 
 
 def _leaves(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,22 +231,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def data_fingerprint(data: feed.Data, whole_below: int = 1 << 30) -> str:
-    """A fingerprint of a data set; of 4,096 evenly spaced examples where it is larger."""
-    if isinstance(data, feed.Loader):
-        return f"{data.examples} examples, {data.fingerprint}"
-    flat = tree.flatten(dict(data))
-    length = len(next(iter(flat.values())))
-    flat = {name: _unread(leaf) for name, leaf in flat.items()}
-    if sum(leaf.nbytes for leaf in flat.values()) > whole_below:
-        every = max(1, length // 4096)
-        flat = {name: leaf[::every] for name, leaf in flat.items()}
-    return f"{length} examples, {tree.fingerprint(flat)}"
-
-
-def _unread(leaf: Any) -> Any:
-    """Images on disk by their own fingerprint, for which none is decoded; arrays as they are."""
-    known = getattr(leaf, "fingerprint", None)
-    return leaf if known is None else np.frombuffer(known.encode(), np.uint8)

@@ -5,6 +5,7 @@ are padded to one shape in training as there, so the nine tasks share what is co
 """
 
 import dataclasses
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +72,12 @@ def setting(config):
 
 
 @pytest.fixture(scope="module")
+def alone(config):
+    """One of them, with its head."""
+    return protocol.prepare(config, {"dtd": protocol.load_task(config.data, "dtd")}, seed=0)
+
+
+@pytest.fixture(scope="module")
 def mocked(setting, tmp_path_factory):
     """The same, but for the images and labels, which TFDS draws."""
     folder, tasks = tmp_path_factory.mktemp("mocked"), {}
@@ -82,9 +89,17 @@ def mocked(setting, tmp_path_factory):
     return dataclasses.replace(setting, tasks=tasks)
 
 
-@pytest.mark.parametrize("source", ["setting", "mocked"])
-@pytest.mark.parametrize("name", NINE)
-def test_from_records_to_an_accuracy(name, source, request, tmp_path):
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("alone", "dtd"),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in itertools.product(("setting", "mocked"), NINE)
+        ),
+    ],
+)
+def test_from_records_to_an_accuracy(source, name, request, tmp_path):
     setting, row = request.getfixturevalue(source), VISION[name]
     task, head = setting.tasks[name], setting.heads[name]
     assert head.kernel.shape == (stand_in_model.PROJECTION, row.classes)
@@ -109,6 +124,7 @@ def test_from_records_to_an_accuracy(name, source, request, tmp_path):
     np.testing.assert_allclose(accuracy, by_hand)
 
 
+@pytest.mark.slow
 def test_analyses_look_at_the_first_examples(setting):
     few = vectors.first(setting, validation=3, test=5)
     for name in NINE:

@@ -1,12 +1,15 @@
 """A user's arrays and folders: what is wrong is named."""
 
 import io
+import os
+import struct
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from linearize.data import DataError, Limits, Split, Task, from_arrays, from_folder
+from linearize.data.images import decode, to_rgb, upright_rgb
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -226,3 +229,205 @@ def test_mixed_sizes_need_image_size(folder):
     with pytest.raises(DataError, match="several sizes; pass image_size"):
         from_folder(folder, image_size=None)
     assert sum(from_folder(folder).counts.values()) == 91
+
+
+def put(root, **folders):
+    """One small image a class and file in each folder: ``put(root, Train=6)``."""
+    rng = np.random.default_rng(len(folders))
+    for part, count in folders.items():
+        for i in range(count):
+            place = root / part.replace("__", "/") / CLASSES[i % 3] / f"{i}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).save(place)
+    return root
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train", "Val", "Test"),
+        ("training", "validation", "testing"),
+        ("TRAIN", "valid", "holdout"),
+        ("train_set", "dev", "test_set"),
+        ("train2017", "val2017", "test2017"),
+        ("1-train", "eval", "2-test"),
+        ("train", "val", "eval"),
+        ("Trn", "Development", "held-out"),
+    ],
+)
+def test_splits_are_known_by_their_many_names(tmp_path, names):
+    put(tmp_path, **dict(zip(names, (6, 3, 9), strict=True)))
+    task = from_folder(tmp_path, image_size=None)
+    assert task.classes == CLASSES
+    assert task.counts == {"train": 6, "validation": 3, "test": 9}
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        ({"training": 3, "testing": 3}, r"lacks \['validation'\]; give all three"),
+        ({"train": 3, "eval": 3}, r"lacks \['test'\]"),
+        ({"Train": 6}, r"lacks .*, or give path='.*Train' alone"),
+        ({"train": 3, "val": 3, "test": 3, "validation": 3}, "both say validation"),
+        ({"train": 3, "Train": 3, "val": 3, "test": 3}, "both say train"),
+        ({"train": 3, "val": 3, "test": 3, "extra": 3}, r"beside \['extra'\]"),
+        ({"cat__train": 3, "cat__test": 3, "dog__train": 3}, "splits inside a class"),
+    ],
+)
+def test_splits_that_leave_a_doubt_are_refused(tmp_path, folders, words):
+    with pytest.raises(DataError, match=words):
+        from_folder(put(tmp_path, **folders))
+
+
+def test_an_unlabelled_test_folder_is_no_class(tmp_path):
+    put(tmp_path, train=6)
+    (tmp_path / "test").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "test" / "0.png")
+    with pytest.raises(DataError, match=r"beside \['test'\], which are not splits"):
+        from_folder(tmp_path)
+    for file in (tmp_path / "train").rglob("*.png"):
+        file.rename(tmp_path / "train" / file.name)
+    for place in (tmp_path / "train").glob("*/"):
+        place.rmdir()
+    with pytest.raises(DataError, match="none holds a folder a class"):
+        from_folder(tmp_path)
+
+
+def test_a_class_may_be_called_like_a_split(folder):
+    (folder / "ant").rename(folder / "train")
+    assert from_folder(folder).classes == ("bee", "cat", "train")
+
+
+def test_links_are_followed_and_loops_are_not(folder, tmp_path):
+    (folder / "bee").rename(tmp_path / "elsewhere")
+    (folder / "bee").symlink_to(tmp_path / "elsewhere")
+    inner = tmp_path / "more"
+    inner.mkdir()
+    Image.new("RGB", (12, 12), (9, 9, 9)).save(inner / "new.png")
+    (folder / "ant" / "linked").symlink_to(inner)
+    (folder / "ant" / "again").symlink_to(folder / "ant")
+    (inner / "up").symlink_to(folder / "ant")
+    assert sum(from_folder(folder).counts.values()) == 91
+    (folder / "ant" / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"ant/lost\.png' is a link to nothing"):
+        from_folder(folder)
+
+
+def test_a_pipe_is_no_image(folder):
+    os.mkfifo(folder / "ant" / "pipe.png")
+    with pytest.raises(DataError, match=r"ant/pipe\.png' is no regular file"):
+        from_folder(folder)
+
+
+def test_what_is_passed_over_is_counted(folder, caplog):
+    (folder / "ant" / ".hidden.png").write_bytes(b"")
+    (folder / "ant" / "notes.txt").write_text("")
+    (folder / "bee" / "scan.npy").write_bytes(b"")
+    Image.new("RGB", (12, 12)).save(folder / "loose.png")
+    frames = [Image.new("L", (12, 12), k) for k in (0, 90, 200)]
+    frames[0].save(folder / "cat" / "moves.gif", save_all=True, append_images=frames[1:])
+    task = from_folder(folder)
+    expected = {
+        "hidden": 1,
+        "no image by its suffix": 2,
+        "outside the classes": 1,
+        "frames after the first": 2,
+    }
+    assert dict(task.skipped) == expected
+    assert "passed over 1 hidden, 2 no image by its suffix" in caplog.text
+
+
+GREY = np.array([[0, 1, 128], [1000, 40000, 65535]], np.uint16)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_sixteen_bits_of_grey_are_scaled(tmp_path, suffix):
+    Image.fromarray(GREY).save(tmp_path / f"x.{suffix}")
+    found = decode((tmp_path / f"x.{suffix}").read_bytes())
+    np.testing.assert_array_equal(found[..., 0], np.round(GREY / 257))
+
+
+def tiff(values, bits, photometric=1, kind=1):
+    """A little-endian TIFF of one strip, from its raw bytes."""
+    raw = values.tobytes()
+    fields = [
+        (256, 4, values.shape[1]), (257, 4, values.shape[0]), (258, 3, bits), (259, 3, 1),
+        (262, 3, photometric), (273, 4, 8), (277, 3, 1), (278, 4, values.shape[0]),
+        (279, 4, len(raw)), (339, 3, kind),
+    ]  # fmt: skip
+    table = b"".join(struct.pack("<HHII", tag, form, 1, v) for tag, form, v in fields)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(raw))
+    return head + raw + struct.pack("<H", len(fields)) + table + bytes(4)
+
+
+def test_white_may_be_zero():
+    found = decode(tiff(GREY, 16, photometric=0))
+    np.testing.assert_array_equal(found[..., 0], 255 - np.round(GREY / 257))
+
+
+def test_twelve_bits_of_grey_are_scaled():
+    packed = np.array([[0x00, 0x0F, 0xFF, 0x80, 0x00, 0x01]], np.uint8)  # 0, 4095, 2048, 1
+    content = bytearray(tiff(packed, 12))
+    content[content.index(struct.pack("<HHI", 256, 4, 1)) + 8] = 4  # four pixels in six bytes
+    np.testing.assert_array_equal(decode(bytes(content))[..., 0], [[0, 255, 128, 0]])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (tiff(np.ones((2, 2), np.float32) / 2, 32, kind=3), "mode is 'F': floats"),
+        (tiff(np.full((2, 2), 200, np.int32), 32, kind=2), "mode is 'I': 32-bit integers"),
+        (tiff(np.full((2, 2), -5, np.int16), 16, kind=2), "mode is 'I'"),
+    ],
+    ids=["float", "int32", "int16"],
+)
+def test_numbers_without_a_white_are_refused_by_name(folder, content, words):
+    (folder / "bee" / "wide.tif").write_bytes(content)
+    with pytest.raises(DataError, match=rf"bee/wide\.tif.*{words}"):
+        from_folder(folder)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV",
+                                  "La", "RGBa", "RGBX"])  # fmt: skip
+def test_every_other_mode_is_read_as_pillow_converts_it(mode):
+    grey = Image.fromarray(np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6))
+    through = {"PA": "P", "La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB", "CMYK": "RGB"}
+    image = grey.convert("L")
+    if mode in through:
+        image = image.convert(through[mode])
+    image = image.convert(mode)
+    found = np.asarray(to_rgb(image)).astype(int)
+    expected = np.asarray(grey if mode != "1" else grey.convert("1").convert("L")).astype(int)
+    assert np.abs(found - expected[..., None]).max() <= 2
+    assert to_rgb(image).mode == "RGB"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+def test_exif_turns_images_upright(tmp_path, mode):
+    values = np.array([[0, 257 * 50, 257 * 100], [257 * 150, 257 * 200, 65535]], np.uint16)
+    eight = (values // 257).astype(np.uint8)
+    image = Image.fromarray(values) if mode == "I;16" else Image.fromarray(eight).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    image.save(tmp_path / "x.png", exif=exif)
+    with Image.open(tmp_path / "x.png") as opened:
+        found = np.asarray(upright_rgb(opened))
+    np.testing.assert_array_equal(found[..., 0], np.rot90(eight, -1))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x / np.float32(255), r"`\(255 \* x\)\.round"),
+        (lambda x: x > 128, r"bool.*`\(255 \* x\)"),
+        (lambda x: x.astype(np.float64), r"`x\.round\(\)"),
+        (lambda x: x.astype(np.int32), r"int32.*`x\.round\(\)"),
+        (lambda x: x.astype(np.uint16) * 257, "run from 0 to 65535"),
+        (lambda x: x / 127.5 - 1, "run from -1 to 1: scale them"),
+    ],
+)
+def test_arrays_of_other_dtypes_are_told_how_to_become_bytes(make_images, change, words):
+    images, labels = make_images(30)
+    images[0, 0, 0, 0], images[0, 0, 0, 1] = 0, 255
+    with pytest.raises(DataError, match=words):
+        from_arrays(change(images), labels, classes=CLASSES)

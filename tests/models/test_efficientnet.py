@@ -131,6 +131,7 @@ def test_statistics_are_fixed_and_not_among_the_parameters(load, digits):
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_every_part_has_a_jacobian(load, digits):
     backbone = load("efficientnet_lite0", image_size=32, output="logits")
     images = digits(2, 32)
@@ -148,6 +149,7 @@ def test_every_part_has_a_jacobian(load, digits):
         assert size > 1e-3, part
 
 
+@pytest.mark.slow
 def test_gradients_are_finite(load, digits):
     backbone = load("efficientnet_lite0", image_size=32, blocks=3)
     images = digits(2, 32)

@@ -52,6 +52,9 @@ CASES = {
 }
 
 
+SLOW_TOO = [pytest.param(case, marks=pytest.mark.slow) for case in ("vit", "dinov2")]
+
+
 class Saved:
     """A random model of transformers, its folder, and the same model here."""
 
@@ -164,7 +167,7 @@ def test_a_head_is_the_mean_over_templates(saved, tokens):
     np.testing.assert_allclose(head.scale * head.kernel, expected.T, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["clip", "vit", "dinov2"])
+@pytest.mark.parametrize("case", ["clip", *SLOW_TOO])
 def test_linearized_loss_and_gradient_equal_torch(saved, images, case, tmp_path):
     """f_lin, the loss and its gradient with respect to τ, each to 1e-4 of its own size."""
     model = saved(case)
@@ -218,7 +221,7 @@ class Call(torch.nn.Module):
         return self.model[0].readout(self.inner, pixels)
 
 
-@pytest.mark.parametrize("case", ["clip", "vit", "dinov2", "dinov2_swiglu"])
+@pytest.mark.parametrize("case", ["dinov2_swiglu", "clip", *SLOW_TOO])
 def test_every_part_has_a_jacobian(saved, images, case):
     ours = saved(case).ours
     weights = np.random.default_rng(4).normal(size=(3, ours.feature_dim))
@@ -231,6 +234,7 @@ def test_every_part_has_a_jacobian(saved, images, case):
     assert set(ours.blocks) <= set(parts)
 
 
+@pytest.mark.slow
 def test_scan_and_remat_change_nothing(saved, images):
     model = saved("clip")
     other = models.load("clip", weights=model.folder, scan=True, remat="dots")
@@ -250,6 +254,7 @@ def test_scan_and_remat_change_nothing(saved, images):
         np.testing.assert_allclose(value, expected[name], atol=2e-5 * scale, err_msg=name)
 
 
+@pytest.mark.slow
 def test_scanned_and_bfloat16_text_towers(saved, tokens):
     model = saved("clip")
     text = models.load_text("clip", weights=model.folder)

@@ -19,6 +19,7 @@ from linearize.models import heads
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow  # test_hf.py has the same promises at small shapes
 
 SIDE = 224
 SENTENCES = [

@@ -49,7 +49,9 @@ def source():
     return run
 
 
-@pytest.mark.parametrize("side", [28, 56, 98])
+@pytest.mark.parametrize(
+    "side", [28, pytest.param(56, marks=pytest.mark.slow), pytest.param(98, marks=pytest.mark.slow)]
+)
 def test_features_equal_the_source_runtime(load, digits, source, side):
     images = digits(4, side)
     tokens = source(images)["norm"]
@@ -73,6 +75,7 @@ def test_first_blocks_equal_the_source_runtimes_intermediate(load, digits, sourc
     assert backbone.blocks == tuple(f"block_{i}" for i in range(k))
 
 
+@pytest.mark.slow
 def test_every_part_of_the_packaged_model_has_a_jacobian(load, digits):
     backbone = load("vit_s_focus", image_size=28)
     images = digits(2, 28)
@@ -132,7 +135,14 @@ def plain(small):
 
 
 @pytest.mark.parametrize(
-    ("scan", "remat"), [(True, "none"), (True, "dots"), (True, "full"), (False, "full")]
+    ("scan", "remat"),
+    [
+        (True, "dots"),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in ((True, "none"), (True, "full"), (False, "full"))
+        ),
+    ],
 )
 def test_scan_and_remat_change_nothing(small, plain, scan, remat):
     params, tau, images = small
@@ -148,6 +158,7 @@ def test_scan_and_remat_change_nothing(small, plain, scan, remat):
         np.testing.assert_allclose(value, plain[1][name], atol=1e-5 * scale + 1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_remat_over_scanned_blocks_saves_memory(digits):
     options = SMALL | {"depth": 6, "image_size": 70}
     images = digits(16, 70)

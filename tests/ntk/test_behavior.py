@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import linearize as lz
 from linearize.ntk.behavior import (
     alignment,
     drift,
@@ -248,3 +250,34 @@ class TestFixedFeatures:
             fixed_features([1.0], [0.0], [0.0])
         with pytest.raises(ValueError, match="cross"):
             fixed_features([1.0], [1.0], [1.0, 1.0])
+
+
+def test_statistics_of_the_start_and_of_the_end_are_two_drifts():
+    """What the module's docstring says of batch norm: ``f`` holds the statistics it was given."""
+    model = nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
+    x = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    f_0, params_0 = lz.from_nnx(model)
+    params_t = jax.tree.map(lambda p: 1.5 * p, params_0)
+    lz.update_nnx(model, params_t)
+    model.layers[1].var[...] = model.layers[1].var[...] * 4
+    f_t, again = lz.from_nnx(model)
+    jax.tree.map(np.testing.assert_array_equal, again, params_t)
+
+    def kernel(f, params):
+        return np.asarray(lz.ntk.kernel(f, params, x, implementation="jacobian", output="trace"))
+
+    def by_hand(params, scale):
+        """Z = (x W + b) γ / s + β: Σ over outputs of the four leaves' inner products."""
+        W, b = (np.asarray(params["layers"][0][n], float) for n in ("kernel", "bias"))
+        gamma = np.asarray(params["layers"][1]["scale"], float) / scale
+        h = (x @ W + b) / scale
+        return (x @ x.T + 1) * np.sum(gamma**2) + h @ h.T + 3
+
+    s0, st = np.sqrt(1 + 1e-5), np.sqrt(4 + 1e-5)
+    start = by_hand(params_0, s0)
+    for f, scale in ((f_0, s0), (f_t, st)):
+        now = by_hand(params_t, scale)
+        expected = np.linalg.norm(now - start) / np.linalg.norm(start)
+        np.testing.assert_allclose(
+            lz.ntk.drift(kernel(f, params_t), kernel(f_0, params_0)), expected, rtol=1e-4
+        )

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +139,17 @@ def cases():
     }
 
 
-NAMES = ("linen mlp", "nnx mlp", "cnn", "scan", "scan remat", "remat", "words")
+SLOW = ("cnn", "scan", "scan remat", "remat")
+"""Whose programs take long to compile; the others are in every run."""
+
+
+def of_each(*outputs):
+    """Parameters (model, layout) over all models of :func:`cases`."""
+    return [
+        pytest.param(name, output, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in cases()
+        for output in outputs
+    ]
 
 
 @functools.cache
@@ -154,8 +165,7 @@ def case(name):
 @pytest.mark.parametrize("implementation", EXACT)
 @pytest.mark.parametrize(
     ("name", "output"),
-    [(name, "full") for name in NAMES]
-    + [(name, output) for name in ("linen mlp", "words") for output in ("trace", "diagonal")],
+    [*of_each("full"), *itertools.product(("linen mlp", "words"), ("trace", "diagonal"))],
 )
 def test_every_implementation_equals_the_dense_product(name, output, implementation):
     f, params, inputs, reference = case(name)

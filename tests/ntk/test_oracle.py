@@ -55,11 +55,14 @@ def found(name, output, sides, implementation, dtype):
     )
 
 
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("cnn", "vit")]
 LAYOUTS = [("full", "one"), ("full", "two"), ("trace", "two"), ("diagonal", "one")]
 COMPARED = [
     *(("mlp", *layout) for layout in LAYOUTS),
-    *((name, *layout) for name in ("cnn", "words") for layout in LAYOUTS[1:3]),
-    ("vit", "full", "two"),  # the slowest to compile
+    *(("words", *layout) for layout in LAYOUTS[1:3]),
+    ("cnn", "full", "two"),
+    pytest.param("cnn", "trace", "two", marks=pytest.mark.slow),
+    pytest.param("vit", "full", "two", marks=pytest.mark.slow),
 ]
 
 
@@ -74,7 +77,7 @@ def test_float64_equals_neural_tangents_to_1e_10(name, output, sides, implementa
 
 
 @pytest.mark.parametrize("implementation", EXACT)
-@pytest.mark.parametrize("name", ["mlp", "cnn", "vit", "words"])
+@pytest.mark.parametrize("name", ["mlp", "words", *SLOW])
 def test_float32_equals_neural_tangents_to_1e_5(name, implementation):
     ours = found(name, "full", "two", implementation, jnp.float32)
     theirs = expected(name, "full", "two")

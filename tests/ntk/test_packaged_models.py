@@ -46,6 +46,7 @@ def kernels(name):
     return {i: ntk.kernel(f, params, images, implementation=i) for i in IMPLEMENTATIONS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_every_pair_of_implementations_agrees_to_1e_5(name):
     found = kernels(name)
@@ -56,6 +57,7 @@ def test_every_pair_of_implementations_agrees_to_1e_5(name):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_kernel_is_the_square_of_the_jacobian(name):
     """Against ``jax.jacrev`` of the whole batch, leaf by leaf, summed in float64."""

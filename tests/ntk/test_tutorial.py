@@ -12,6 +12,7 @@ from linearize import assets, data
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "kernel.py"
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_and_its_numbers_make_sense(tmp_path):
     try:
         data.prefetch(["digits"], 16)

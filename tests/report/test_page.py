@@ -5,13 +5,16 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from linearize import report
 from linearize.report.compare import explorer, maps
-from linearize.report.style import error_colours
+from linearize.report.plot import powers_of_ten
+from linearize.report.style import PLAIN, error_colours
 
 VOID = {"meta", "link", "input", "br", "img"}
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
@@ -214,3 +217,47 @@ def test_the_colour_scale_spans_the_regimes(make_results):
     assert maps.error_label(pair) == ("disentanglement error ξ (sum over both tasks, range 0–2)")
     raw["maps"][0]["reduction"] = "mean"
     assert "(mean over both tasks, range 0–1)" in maps.error_label(report.parse(raw).maps[0])
+
+
+NASTY = (
+    "a$b_c^",
+    "$x$ and $\\frac{$",
+    "<b>bold</b>",
+    "a/b",
+    "a\\b",
+    "a|b & c",
+    "\U0001f600 smile",
+    "long" * 80,
+    "../up",
+)
+
+
+def test_any_name_of_a_task_has_a_page(make_results, make_explorer, write_run, tmp_path):
+    """Mathtext, tags, separators, emoji: every figure, table and file, and nothing outside."""
+    raw = make_results(9, 1, n_maps=2, names=NASTY)
+    for pair, tasks in zip(raw["maps"], (NASTY[:2], NASTY[7:]), strict=True):
+        pair["tasks"] = list(tasks)
+    text = report.write_all(write_run(tmp_path / "run", raw, None)).read_text("utf-8")
+    page = Document(text)
+    assert "<b>bold" not in text
+    assert "&lt;b&gt;bold&lt;/b&gt;" in text
+    assert [a for _, a in page.found if "data-map-index" in a] == []
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    figures = sorted(p.stem for p in (tmp_path / "run" / "figures").glob("error_map*.png"))
+    assert figures[0] == "error_map_1_a-b_c-_-x--and---frac--"
+    assert len(figures) == 2
+    assert max(len(name) for name in figures) < 100
+
+
+def test_dollars_are_drawn_as_they_are():
+    with matplotlib.rc_context(PLAIN):
+        fig = Figure()
+        ax = fig.subplots()
+        ax.loglog([1e-3, 1, 50], [0.2, 3, 4e4])
+        powers_of_ten(ax.xaxis, ax.yaxis)
+        ax.set_title("$x$")
+        fig.draw_without_rendering()
+        shown = [t.get_text() for t in (*ax.get_xticklabels(), *ax.get_yticklabels())]
+        assert {"10⁻³", "10⁰", "10¹", "10⁴"} <= set(shown)
+        assert not any("$" in t for t in shown)
+        assert not ax.title.get_parse_math()

@@ -10,7 +10,7 @@ from linearize.train.optim import OptimConfig, learning_rate, optimizer, optimiz
 
 @pytest.mark.parametrize("name", sorted(optimizers()))
 def test_every_listed_optimizer_makes_a_step(name):
-    transform = optimizer(OptimConfig(name=name, weight_decay=0.1), total=10)
+    transform = optimizer(OptimConfig(name=name, weight_decay=0.1, decay="theta"), total=10)
     params = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones((3,))}
 
     def step(params):

@@ -2,11 +2,13 @@
 
 import io
 import json
+import logging
 import warnings
 
 import pytest
 from rich.console import Console
 
+from linearize import narration
 from linearize.train import record
 from linearize.train.record import Recorder, progress_bar, read_rows
 
@@ -78,3 +80,14 @@ def test_the_bar_shows_rate_and_remaining_time(monkeypatch):
     shown = screen.getvalue()
     for part in ("mnist (linear)", "70/100", "steps/s", "0:0", "loss 0.2500"):
         assert part in shown
+
+
+def test_the_log_says_what_no_bar_shows(problem, run_dir, caplog, monkeypatch):
+    monkeypatch.setattr(narration, "SILENCE", 0.0)
+    caplog.set_level(logging.INFO, "linearize")
+    result = problem.run(run_dir=run_dir)
+    first, *steps = [record.getMessage() for record in caplog.records]
+    total = result.steps
+    assert first.endswith(f": {total} steps")
+    assert steps[0].endswith(f": 1 of {total}")
+    assert steps[-1].endswith(f": {total - 1} of {total}")

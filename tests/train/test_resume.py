@@ -50,7 +50,8 @@ def assert_same(got, expected):
 
 def rows(directory: Path) -> list[dict]:
     lines = (directory / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+    found = map(json.loads, lines)
+    return [{k: v for k, v in row.items() if k not in ("run", "seconds")} for row in found]
 
 
 class Stopped(BaseException):
@@ -78,7 +79,18 @@ def test_a_relative_run_directory_keeps_checkpoints(problem, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("regime", ["nonlinear", "linear"])
-@pytest.mark.parametrize("overrides", [{}, {"steps_per_call": 3, "augment": noise}])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"steps_per_call": 3, "augment": noise},
+        {
+            "optim": OptimConfig(name="contrib.schedule_free_adamw", lr=1e-2),
+            "save_vectors_at": (7,),
+        },
+        {"optim": OptimConfig(name="lamb", lr=1e-2)},
+    ],
+)
 def test_resume_is_bitwise_equal(problem, tmp_path, monkeypatch, regime, overrides):
     """Parameters, optimizer, data order and rng: τ and all metrics of the rest are the same."""
     whole = problem.run(regime, run_dir=tmp_path / "whole", **overrides)
@@ -192,6 +204,7 @@ def wait_for_checkpoint(process: subprocess.Popen, run_dir: Path, beyond: int) -
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_killed_at_random_instants(problem, long, long_run, run_dir, start):
     """SIGKILL, three times, amid checkpoints; each resumes, and the end is bitwise the same."""
     seed = time.time_ns() % 2**32

@@ -163,4 +163,4 @@ def cosine(results: Results) -> Plot:
 
 
 def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:40]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from linearize import sealed
 from linearize.report import claims
 from linearize.report.claims import Claim
 from linearize.report.node import Floats, Node, ResultsError, checked, read
@@ -204,6 +205,11 @@ def load_explorer(run_dir: Path | str, results: Results) -> tuple[TaskLogits, ..
     path = Path(run_dir) / "explorer.npz"
     if not path.exists():
         return None
+    if wrong := sealed.problem(path):
+        raise ResultsError(
+            f"{path} {wrong}; delete it for a page without the live explorer, or run the "
+            "experiment again"
+        )
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

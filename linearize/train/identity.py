@@ -1,0 +1,87 @@
+"""Which question a run answers: the identity of its functions and of its data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from linearize import identity, tree
+from linearize.train import feed
+from linearize.train.step import REGIMES, Split
+from linearize.types import Params, PyTree
+
+
+def functions(
+    given: Mapping[str, Callable | None],
+    params0: Params,
+    batch: PyTree,
+    *,
+    regime: str,
+    trainable: Sequence[str],
+    inputs: Sequence[str],
+) -> dict[str, str | None]:
+    """The identity of each function that decides a run (:mod:`linearize.identity`).
+
+    Args:
+        given: ``f``, ``loss``, ``readout`` and ``augment``, None where there is none.
+        params0: θ0.
+        batch: a batch before ``augment``, or its shapes.
+        regime: in which ``f`` is differentiated.
+        trainable: names of the leaves in which it is.
+        inputs: the batch's entries that ``f`` is called with.
+
+    Raises:
+        UnidentifiedError: for one of them nothing says what it computes.
+    """
+    found: dict[str, str | None] = dict.fromkeys(given)
+    key = jax.random.key(0)
+
+    def known(name: str, *args: PyTree, derivative: bool = True) -> PyTree:
+        """Note a function's identity; what it returns for these arguments."""
+        split, arrays = Split.of({name: given[name]})
+
+        def call(*args: PyTree) -> PyTree:
+            *args, arrays = args  # type: ignore[assignment]
+            function: Any = split.join(arrays)[name]
+            if name == "f":
+                tau, params, *args = args  # type: ignore[assignment]
+                return REGIMES[regime](function)(params, tau, *args)
+            return function(*args)
+
+        try:
+            stated = identity.stated(given[name])
+            found[name] = stated or identity.of(call, *args, arrays, derivative=derivative)
+        except identity.UnidentifiedError as error:
+            raise identity.UnidentifiedError(
+                f"{name} cannot be told from another, so a run_dir could answer for a different "
+                f"question: {error}. Give it an attribute `fingerprint`, a string that says all "
+                "that decides what it computes, or leave run_dir out"
+            ) from error
+        return jax.eval_shape(call, *args, arrays)
+
+    if given["augment"] is not None:
+        batch = known("augment", key, batch, derivative=False)
+    base = tree.flatten(params0)
+    tau = jax.eval_shape(lambda: tree.zeros({n: base[n] for n in trainable}))
+    outputs = known("f", tau, params0, *(batch[name] for name in inputs))
+    if given["loss"] is not None:
+        known("loss", outputs, batch)
+    elif given["readout"] is not None:
+        known("readout", outputs)
+    return found
+
+
+def data_fingerprint(data: feed.Data) -> str:
+    """The number of examples and a hash of all their bytes; 1 to 2 s a GB."""
+    if isinstance(data, feed.Loader):
+        return f"{data.examples} examples, {data.fingerprint}"
+    flat = tree.flatten(dict(data))
+    length = len(next(iter(flat.values())))
+    return f"{length} examples, {tree.fingerprint({n: _unread(leaf) for n, leaf in flat.items()})}"
+
+
+def _unread(leaf: Any) -> Any:
+    """Images on disk by their own fingerprint, for which none is decoded; arrays as they are."""
+    known = getattr(leaf, "fingerprint", None)
+    return leaf if known is None else np.frombuffer(known.encode(), np.uint8)
