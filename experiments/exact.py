@@ -5,7 +5,6 @@ is reused, one that was killed is begun again.
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,7 +97,7 @@ def _row(
 ) -> dict[str, float]:
     tau, config = vectors[regime][task], setting.config
     split, head = setting.split(task, "train"), setting.padded[task]
-    done = json.loads((run_dir / regime / task / "done.json").read_text())
+    done = io.read_json(run_dir / regime / task / "done.json")
     row: dict[str, Any] = {
         "seconds": done["seconds"],
         "steps": done["steps"],

@@ -237,11 +237,11 @@ def prepare(target: Target, dry_run: bool) -> Line:
     """Do what is missing of one task; what came of it."""
     try:
         return _packaged(target, dry_run) if target.name not in VISION else _vision(target, dry_run)
-    except cli.FORESEEN as error:
-        return Line(target.name, "failed", note=str(error))
     except OSError as error:
         remedy = "make room there, or choose another --data-dir or LINEARIZE_CACHE"
         return Line(target.name, "failed", note=f"{type(error).__name__}: {error}; {remedy}")
+    except cli.FORESEEN as error:
+        return Line(target.name, "failed", note=str(error))
 
 
 def _packaged(target: Target, dry_run: bool) -> Line:

@@ -30,7 +30,9 @@ from linearize.train import (
     RunDirectoryError,
     RunLockedError,
     RunMismatchError,
+    Terminated,
 )
+from linearize.train.interrupt import raised
 from linearize.tree import NonFiniteError, StructureMismatch
 
 log = logging.getLogger(__name__)
@@ -147,21 +149,26 @@ def launch(
 
 @contextlib.contextmanager
 def reporting(status: int = 1, run_dir: Path | None = None) -> Iterator[None]:
-    """Log to the terminal; foreseen errors and Ctrl-C end in a sentence, not a traceback.
+    """Log to the terminal; foreseen errors and signals end in a sentence, not a traceback.
 
     Raises:
-        SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C, 141 where
-            nobody reads standard output any more.
+        SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C, 143 for
+            SIGTERM, 129 for SIGHUP, 141 where nobody reads standard output any more.
     """
     forgive()
     try:
-        with logged():
+        with logged(), raised():
             yield
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
         print(f"\nstopped: {str(stop) or 'nothing is lost'}", file=sys.stderr)
         print("the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
+    except Terminated as stop:
+        with contextlib.suppress(OSError):  # the terminal that hung up takes no words
+            words = f"stopped by {stop.name}; the same command goes on from here"
+            print(words, file=sys.stderr)
+        raise SystemExit(stop.code) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else its end is an error
         raise SystemExit(141) from None
@@ -245,7 +252,7 @@ def claim(run_dir: Path, config: object) -> None:
         begun, there = _said(mark), ours
         if path.exists():
             if not may_go_on(run_dir, type(config), ours):
-                there = json.loads(path.read_text())
+                there = io.read_json(path)
                 if begun.get("config", _digest(there)) != _digest(there):
                     raise configuration.ConfigError(
                         f"{path} was changed after it was written, so what lies beside it is of "
@@ -270,10 +277,9 @@ def claim(run_dir: Path, config: object) -> None:
 
 def _said(mark: Path) -> dict[str, Any]:
     try:
-        value = json.loads(mark.read_text())
+        return io.read_json(mark)
     except (FileNotFoundError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _digest(values: Mapping[str, Any]) -> str:
@@ -295,16 +301,16 @@ def may_go_on(run_dir: Path, kind: type, ours: Mapping[str, Any]) -> bool:
     """
     path = run_dir / "config.json"
     try:
-        theirs = configuration.completed(kind, json.loads(path.read_text()))
+        theirs = configuration.completed(kind, io.read_json(path))
     except (TypeError, ValueError) as error:
         raise configuration.ConfigError(
-            f"{path} is damaged ({error}); remove it if the run is of this configuration, or "
+            f"{path} is damaged ({error}); move it away if the run is of this configuration, or "
             "choose another --run-dir"
         ) from error
     changed = configuration.hindrances(theirs, ours)
     if changed:
         raise configuration.ConfigError(
             f"{run_dir} holds a run of another configuration; choose another --run-dir or "
-            "remove it. Differences (there -> here):\n  " + "\n  ".join(changed)
+            "move it away. Differences (there -> here):\n  " + "\n  ".join(changed)
         )
     return bool(configuration.differences(theirs, ours))

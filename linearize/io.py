@@ -11,20 +11,21 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import operator
 import os
-import struct
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import ml_dtypes
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from linearize import tree
+from linearize import files, tree
+from linearize.files import CorruptFileError as CorruptFileError
+from linearize.files import read_json as read_json
 from linearize.types import PyTree
 
 _FORMAT, _HASH = "linearize.format", "linearize.sha256"
@@ -41,10 +42,6 @@ _DTYPES = {
     **{f"I{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
     **{f"U{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
 }
-
-
-class CorruptFileError(ValueError):
-    """A file is truncated, damaged, or not of the kind that was asked for."""
 
 
 def save_tree(path: str | Path, params: PyTree, metadata: Mapping[str, str] | None = None) -> Path:
@@ -86,17 +83,12 @@ def load_tree(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         CorruptFileError: the file is truncated or damaged, or is no safetensors file.
         NonFiniteError: a leaf holds NaN or infinity.
     """
-    data = Path(path).read_bytes()
-    try:
-        views = sorted(safetensors.deserialize(data), key=lambda item: item[0])
-        arrays = {name: _array(**view) for name, view in views}
-        (length,) = struct.unpack("<Q", data[:8])
-        notes = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise CorruptFileError(
-            f"{path} ({len(data)} bytes) is truncated or is no safetensors file: {error}; "
-            "delete it and write or fetch it anew"
-        ) from error
+    with files.open_regular(path) as file:
+        stored, notes, start = _header(path, file)
+        arrays = {}
+        for name, entry in sorted(stored.items()):
+            file.seek(start + entry.begin)
+            arrays[name] = entry.array(file)
     stated, ours = notes.pop(_HASH, None), _FORMAT in notes
     if (ours or stated) and stated != _hash(arrays, notes):
         raise CorruptFileError(
@@ -108,8 +100,140 @@ def load_tree(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return arrays, notes
 
 
-def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray:
-    return np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A tensor in a safetensors file, as its header describes it.
+
+    Attributes:
+        path: the file.
+        name: of the tensor.
+        dtype: as safetensors spells it, ``"F32"``.
+        shape: of the array.
+        begin: its first byte, counted from the header's end.
+        end: the byte after its last.
+        start: where the header ends.
+    """
+
+    path: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+    start: int
+
+    def read(self) -> np.ndarray:
+        """The array, in its own dtype.
+
+        Raises:
+            CorruptFileError: the file was changed meanwhile, or NumPy has no such dtype.
+            OSError: it cannot be read.
+        """
+        with files.open_regular(self.path) as file:
+            file.seek(self.start + self.begin)
+            return self.array(file)
+
+    def array(self, file: BinaryIO) -> np.ndarray:
+        """As :meth:`read`, of an open file at its first byte."""
+        dtype = _DTYPES.get(self.dtype)
+        if dtype is None:
+            raise CorruptFileError(
+                f"{self.path}: tensor {self.name!r} has dtype {self.dtype}, which has no array "
+                "here; convert it to F32 or BF16 and save it again"
+            )
+        data = file.read(self.end - self.begin)
+        if len(data) != self.end - self.begin:
+            raise CorruptFileError(f"{self.path} became shorter while it was read; read it again")
+        return np.frombuffer(data, dtype).reshape(self.shape)
+
+
+def stored_tensors(path: str | Path) -> dict[str, Stored]:
+    """The tensors of a safetensors file by name, none of them read yet.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CorruptFileError: the file is truncated or damaged, or is no safetensors file.
+        OSError: it cannot be read.
+    """
+    with files.open_regular(path) as file:
+        return _header(path, file)[0]
+
+
+def read_notes(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file, of which no tensor is read.
+
+    Raises:
+        CorruptFileError, OSError: as :func:`stored_tensors`.
+    """
+    with files.open_regular(path) as file:
+        notes = _header(path, file)[1]
+    return {name: value for name, value in notes.items() if name not in (_FORMAT, _HASH)}
+
+
+_LONGEST_HEADER = 10**8
+"""Bytes; the format's own bound."""
+
+
+def _header(path: str | Path, file: BinaryIO) -> tuple[dict[str, Stored], dict[str, str], int]:
+    """Tensors by name, metadata, and where the tensors' bytes start.
+
+    Raises:
+        CorruptFileError: no header, or one that does not tell of each byte exactly once.
+    """
+    size = os.fstat(file.fileno()).st_size
+    first = file.read(9)
+    length = int.from_bytes(first[:8], "little")
+    other = len(first) == 9 and (first[8:] != b"{" or not 2 <= length <= _LONGEST_HEADER)
+    if other or 0 < len(first) < 9:
+        raise CorruptFileError(
+            f"{path} ({size} bytes) is no safetensors file: it begins with {first!r}; is it a file "
+            "of another kind?"
+        )
+    start = 8 + length
+    if len(first) < 9 or start > size:
+        raise _cut(path, size, "its header does not end")
+    try:
+        told = json.loads((first[8:] + file.read(length - 1)).decode())
+        notes = told.pop("__metadata__", None) or {}
+        stored = {}
+        for name, entry in told.items():
+            begin, end = map(operator.index, entry["data_offsets"])
+            shape = tuple(map(operator.index, entry["shape"]))
+            stored[name] = Stored(Path(path), name, entry["dtype"], shape, begin, end, start)
+        place = 0
+        for entry in sorted(stored.values(), key=lambda x: (x.begin, x.end)):
+            dtype = _DTYPES.get(entry.dtype)
+            count = math.prod(entry.shape)
+            if (
+                entry.begin != place
+                or entry.end < place
+                or not all(0 <= n < 2**48 for n in entry.shape)
+                or (dtype is not None and entry.end - place != count * dtype.itemsize)
+            ):
+                raise ValueError(f"tensor {entry.name[:200]!r} is not where it should be")
+            place = entry.end
+        if not all(isinstance(v, str) for v in notes.values()):
+            raise ValueError("its metadata are no strings")
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CorruptFileError(
+            f"{path} ({size} bytes) is damaged or is no safetensors file: its header cannot be "
+            f"read ({error}). If nothing writes it any more, delete it and write or fetch it anew"
+        ) from error
+    if start + place > size:
+        raise _cut(path, size, f"its header tells of {start + place}")
+    if start + place < size:
+        raise CorruptFileError(
+            f"{path} has {size} bytes and its header tells of {start + place}: it was changed "
+            "after it was written"
+        )
+    return stored, notes, start
+
+
+def _cut(path: str | Path, size: int, why: str) -> CorruptFileError:
+    return CorruptFileError(
+        f"{path} ({size} bytes) is truncated: {why}. If nothing writes it any more, delete it and "
+        "write or fetch it anew"
+    )
 
 
 def _hash(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:

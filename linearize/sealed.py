@@ -6,11 +6,10 @@ there is taken as it is, once, and listed then.
 """
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 
-from linearize import io
+from linearize import files, io
 
 log = logging.getLogger(__name__)
 
@@ -118,16 +117,15 @@ def _listed(folder: Path) -> dict | None:
     path = folder / LIST
     if not path.is_file():
         return None
-    files = (_json(path) or {}).get("files")
-    return files if isinstance(files, dict) else {}
+    listed = (_json(path) or {}).get("files")
+    return listed if isinstance(listed, dict) else {}
 
 
 def _json(path: Path) -> dict | None:
     try:
-        value = json.loads(path.read_bytes())
+        return files.read_json(path)
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 def _hash(data: bytes) -> str:

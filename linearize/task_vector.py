@@ -190,7 +190,12 @@ class TaskVector:
                 "them with linearize.io.load_tree and use TaskVector.between(params0, params)"
             )
         delta = {n: jnp.asarray(a) for n, a in arrays.items()}
-        return cls(delta, notes["base"], json.loads(notes["meta"]))
+        try:
+            return cls(delta, notes["base"], json.loads(notes["meta"]))
+        except (KeyError, ValueError, RecursionError) as error:
+            raise io.CorruptFileError(
+                f"{path}: the notes of a task vector are damaged ({error!r})"
+            ) from error
 
     def _check(self, other: "TaskVector") -> None:
         problems = tree.differences(self, other)

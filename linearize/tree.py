@@ -156,8 +156,8 @@ def dot(a: PyTree, b: PyTree) -> Array:
     """
     check_match(a, b, what="second factor")
     left, right = _numbers(a), _numbers(b)
-    shared = [n for n in left if n in right]
-    return sum((jnp.vdot(left[n], right[n]).real for n in shared), start=jnp.zeros(()))
+    shared = (jnp.vdot(left[n], right[n]).real for n in left if n in right)
+    return sum(shared, start=jnp.zeros(()))
 
 
 def norm(tree: PyTree) -> Array:

@@ -2,6 +2,7 @@
 
 from linearize.assets.asset import Asset as Asset
 from linearize.assets.asset import AssetError as AssetError
+from linearize.assets.asset import CacheError as CacheError
 from linearize.assets.asset import ChecksumError as ChecksumError
 from linearize.assets.asset import ClientMissingError as ClientMissingError
 from linearize.assets.asset import RegistryError as RegistryError

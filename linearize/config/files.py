@@ -1,5 +1,6 @@
 """A configuration to JSON and back, checked field by field."""
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -9,11 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from linearize import files
+
 C = TypeVar("C")
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message names the field, the value and a remedy."""
+
+
+_PLAIN = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}
+_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+_MOST = 2**24
+"""Bytes of a configuration."""
 
 
 def require(holds: bool, field: str, value: object, remedy: str) -> None:
@@ -59,6 +68,7 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     Raises:
         ConfigError: a field that ``kind`` does not have, or a value of the wrong kind.
     """
+    require(isinstance(values, Mapping), where or "configuration", values, "expected a mapping")
     hints = typing.get_type_hints(kind)
     fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name in values:
@@ -71,15 +81,29 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        if value is None:
+        if value is None and type(None) in args:
             return None
-        return _value(next(a for a in args if a is not type(None)), value, where)
+        *others, last = (a for a in args if a is not type(None))
+        for other in others:
+            with contextlib.suppress(ConfigError):
+                return _value(other, value, where)
+        return _value(last, value, where)
+    if origin is typing.Literal:
+        require(value in args, where, value, f"expected one of {', '.join(map(repr, args))}")
+        return value
+    if hint in _PLAIN:
+        require(type(value) in _PLAIN[hint], where, value, f"expected {_NAMES[hint]}")
+        return value
     if dataclasses.is_dataclass(hint):
         require(isinstance(value, Mapping), where, value, "expected a mapping of options")
         return from_dict(typing.cast(type, hint), value, f"{where}.")
+    if origin in (dict, Mapping):
+        require(isinstance(value, Mapping), where, value, "expected a mapping")
+        return {name: _value(args[1], inner, f"{where}.{name}") for name, inner in value.items()}
     if origin is tuple:
         require(isinstance(value, list | tuple), where, value, "expected a list")
         inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        require(len(inner) == len(value), where, value, f"expected {len(inner)} entries")
         return tuple(_value(i, v, where) for i, v in zip(inner, value, strict=True))
     return value
 
@@ -142,7 +166,8 @@ def load_config(kind: type[C], path: str | Path) -> C:
         ConfigError: the file cannot be read, or does not fit ``kind``.
     """
     try:
-        values = json.loads(Path(path).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        return from_dict(kind, files.read_json(path, most=_MOST))
+    except (OSError, files.CorruptFileError) as error:
         raise ConfigError(f"{path}: not a readable configuration ({error})") from error
-    return from_dict(kind, values)
+    except (TypeError, ValueError) as error:  # of the configuration's own checks
+        raise ConfigError(f"{path}: {error}") from error

@@ -161,8 +161,8 @@ def open_tfds(name: str, row: VisionSet, builder: Any, place: Path | None) -> Op
         except (NotImplementedError, ValueError) as error:
             raise DataError(
                 f"{name!r} in {place} cannot be read ({str(error).splitlines()[0]}); it must be "
-                "prepared with file_format='array_record': remove the folder and run "
-                f"`python -m experiments.prepare_data {name}`"
+                "prepared with file_format='array_record': what is there may be whole in another "
+                f"format; move the folder away and run `python -m experiments.prepare_data {name}`"
             ) from error
         hashed = f"{fingerprint}, {split}"
         return TfdsRecords(f"{name}/{part}", source, ("image", "label"), hashed)
@@ -190,7 +190,7 @@ def _check_names(name: str, ours: tuple[str, ...], theirs: tuple[str, ...]) -> N
         raise DataError(
             f"{name!r} was prepared with {len(theirs)} classes of other names than TFDS has for "
             f"this version: class {at} is {theirs[at : at + 1]} there and {ours[at : at + 1]} "
-            "here; remove its folder and prepare it anew"
+            "here; move its folder away and prepare it anew"
         )
 
 
@@ -285,6 +285,6 @@ def _lists(name: str, opened: Opened, order: np.ndarray, reading: Reading) -> di
         if len(orders[split]) != len(wanted):
             raise DataError(
                 f"{path} lists {len(wanted)} files, of which {len(orders[split])} are in "
-                f"{opened.train.name}; prepare the data set anew, or remove the list"
+                f"{opened.train.name}; prepare the data set anew, or move the list away"
             )
     return orders | _held_out(orders["train"])

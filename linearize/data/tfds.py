@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from linearize import files
 from linearize.assets import AssetError, ClientMissingError, RegistryError, cache_dir
 from linearize.data.images import resize, square, to_rgb
 from linearize.data.prepare import Prepared, build
@@ -114,7 +115,15 @@ def import_tfds() -> Any:
 def _builder(dataset: str, data_dir: str | Path | None, download: bool) -> Any:
     tfds = import_tfds()
     if (Path(dataset) / "dataset_info.json").is_file():
-        return tfds.builder_from_directory(dataset)
+        try:
+            for path in Path(dataset).iterdir():
+                if not path.is_dir():
+                    files.check_regular(path)
+            return tfds.builder_from_directory(dataset)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"the TFDS folder {dataset!r} cannot be read ({error}); prepare it anew"
+            ) from error
     folder = str(data_dir or cache_dir() / "tfds")
     try:
         builder = tfds.builder(dataset, data_dir=folder, file_format="array_record")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from linearize import io
+from linearize import files, io
 from linearize.evaluate import Interval, binomial_interval
 
 _KIND = "linearize.error_map"
@@ -115,7 +115,7 @@ class ErrorMap:
             FileNotFoundError: there is no such file.
             CorruptFileError: the file is damaged, or holds no error map.
         """
-        data = Path(path).read_bytes()
+        data = files.read_bytes(path)
         try:
             with np.load(bytes_io.BytesIO(data), allow_pickle=False) as file:
                 arrays = dict(file)
@@ -129,6 +129,6 @@ class ErrorMap:
             )
         except Exception as error:  # a damaged archive fails in a dozen ways, zlib's among them
             raise io.CorruptFileError(
-                f"{path} ({len(data)} bytes) is damaged or holds no error map: {error}; delete it "
-                "and measure anew"
+                f"{path} ({len(data)} bytes) is damaged or holds no error map: {error}; if it is "
+                "to be one, measure anew"
             ) from error

@@ -40,6 +40,7 @@ FIELDS: dict[str, Any] = {
     "patch_bias": False,
     "mean": MEAN,
     "std": STD,
+    "resample": "bicubic",
 }
 """What makes a ViT a CLIP image encoder, whatever its size."""
 

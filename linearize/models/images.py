@@ -30,15 +30,27 @@ def check(images: Array) -> None:
         )
 
 
-def prepare(images: Array, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
+RESAMPLE = ("bilinear", "bicubic")
+"""Filters that images are resized by, under JAX's names."""
+
+
+def prepare(
+    images: Array,
+    size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    resample: str = "bilinear",
+) -> Array:
     """Square images of the wanted side, ``(pixel - mean) / std`` per channel, float32.
 
     Args:
         images: ``(B, H, W, 3) uint8``.
-        size: side in pixels; other sizes are resized to it, bilinearly with antialiasing,
-            whatever the aspect ratio. Nothing is computed when it fits.
+        size: side in pixels; other sizes are resized to it, with antialiasing, whatever the aspect
+            ratio. Nothing is computed when it fits.
         mean: three numbers on the scale 0 to 255.
         std: likewise.
+        resample: one of :data:`RESAMPLE`; what a filter puts beyond 0 to 255 is cut, as it is
+            where images are bytes.
 
     Returns:
         ``(B, size, size, 3)`` float32.
@@ -46,9 +58,9 @@ def prepare(images: Array, size: int, mean: tuple[float, ...], std: tuple[float,
     check(images)
     pixels = images.astype(jnp.float32)
     if images.shape[1:3] != (size, size):
-        pixels = jax.image.resize(
-            pixels, (images.shape[0], size, size, 3), "bilinear", antialias=True
-        )
+        shape = (images.shape[0], size, size, 3)
+        pixels = jax.image.resize(pixels, shape, resample, antialias=True)
+        pixels = jnp.clip(pixels, 0.0, 255.0)
     shift = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, 3)
     scale = jnp.asarray(std, jnp.float32).reshape(1, 1, 1, 3)
     return (pixels - shift) / scale

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def load(
         pretrained: take the packaged weights, where the model has any; otherwise, and for the
             small models always, weights are drawn at random.
         seed: of the random weights.
-        image_size: side in pixels that images are resized to; a multiple of 14 for the ViT.
+        image_size: side in pixels that images are resized to, a multiple of the ViT's patch; that
+            of the configuration beside the weights by default.
         blocks: keep the first so many blocks.
         output: ``"features"``; ``"logits"`` for EfficientNet's 1000 ImageNet classes;
             ``"class_token"`` or ``"patch_mean"`` for the ViT, whose features are both.
@@ -63,7 +65,8 @@ def load(
             model's names: ``io.save_tree(path, backbone.params)``. Batch statistics not named
             there are the packaged ones. CLIP, ViT and DINOv2 also read what others wrote, wherever
             :func:`linearize.models.hf.read` finds it; ``"clip"``, ``"vit"`` and ``"dinov2"`` take
-            their architecture from the ``config.json`` there.
+            their architecture from the ``config.json`` there. What a configuration or an image
+            processor there says is honoured, or refused by name.
         activation: of the MLPs of CLIP, ViT and DINOv2, where the weights come without a
             configuration that tells it: OpenCLIP's own models have ``"gelu"``, OpenAI's
             ``"quick_gelu"``.
@@ -91,6 +94,7 @@ def load(
     shapes = _shapes(module)
     room = None
     if source is not None:
+        check_size(shapes, source)
         whole = _shapes(module.clone(depth=family.depth, output="features"))
         room = layers.Room(shapes, stacked=scan)
         leaves: Mapping[str, Any] = hf.import_leaves(
@@ -155,13 +159,14 @@ def _resolve(
         source, told = None, None
     else:
         source = hf.read(weights)
-        found = configs.kind(source.notes)
+        folder = source.path.parent
+        found = configs.kind(source.notes, folder)
         if found not in (None, family.kind):
             raise WeightsError(
                 f"{weights} holds a {found!r}, and {name} is a {family.kind!r}; load it by the "
                 f"name {found!r}"
             )
-        told = configs.vision(source.notes)
+        told = configs.vision(source.notes, folder)
     fields = agree(name, {"depth": family.depth, **(family.options or {})}, told)
     if activation is not None:
         fields["activation"] = configs.activation(activation)
@@ -179,6 +184,20 @@ def _resolve(
     )
     own = source is not None and any("/" in n for n in source.tensors)
     return family, None if own else source
+
+
+def check_size(shapes: Mapping[str, Any], source: hf.Source) -> None:
+    """A configuration may describe a model that no memory holds: its file must be near it in size.
+
+    Raises:
+        WeightsError: the file has not a tenth of the model.
+    """
+    wanted = sum(math.prod(x.shape) for x in shapes.values())
+    if wanted > 10 * source.size + 10**7:
+        raise WeightsError(
+            f"{source} holds {source.size} bytes of tensors and the configuration beside it "
+            f"describes a model of {wanted} parameters: is it another model's?"
+        )
 
 
 def agree(name: str, ours: Mapping[str, Any], told: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from linearize import files
 from linearize.models.backbone import WeightsError
 
 
@@ -26,6 +27,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             "reading these weights needs the onnx package: pip install 'linearize[demo]'"
         ) from error
     try:
+        files.check_regular(path)
         graph = onnx.load(str(path)).graph
     except FileNotFoundError:
         raise

@@ -10,6 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from linearize import files
+
+_MOST = 2**24
+"""Bytes of a file of names."""
 FOLDER = Path(__file__).parent / "prompts"
 TEMPLATES = FOLDER / "templates.toml"
 CLASS_NAMES = FOLDER / "class_names.toml"
@@ -145,6 +149,6 @@ def _table(path: Path) -> Mapping[str, Any]:
 @cache
 def _read(path: Path, stamp: int) -> Mapping[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return tomllib.loads(files.read_text(path, most=_MOST))
+    except (ValueError, RecursionError) as error:
         raise PromptError(f"{path} is no readable TOML: {error}") from error

@@ -15,7 +15,7 @@ from linearize.models import clip, hf, layers
 from linearize.models.backbone import WeightsError
 from linearize.models.families import row
 from linearize.models.hf import configs, tables
-from linearize.models.loading import agree, architecture
+from linearize.models.loading import agree, architecture, check_size
 from linearize.types import Apply, Array, Params
 
 _LOGIT_SCALE = math.log(1 / 0.07)
@@ -78,7 +78,8 @@ def load_text(
             f"on the Hub such as {family.hub!r}, or seed= for random ones"
         )
     source = None if weights is None else hf.read(weights)
-    fields = agree(name, family.text, None if source is None else configs.text(source.notes))
+    told = None if source is None else configs.text(source.notes, source.path.parent)
+    fields = agree(name, family.text, told)
     if not fields:
         raise WeightsError(
             f"{weights or name} has no configuration that tells the architecture; load it by the "
@@ -88,7 +89,9 @@ def load_text(
         fields["activation"] = configs.activation(activation)
     module = clip.TextTower(**fields, dtype=jnp.dtype(dtype))
     tokens = jax.ShapeDtypeStruct((1, module.context), jnp.int32)
-    shapes = tree.flatten(jax.eval_shape(module.init, jax.random.key(0), tokens)["params"])
+    # of all blocks one is traced, for all
+    traced = jax.eval_shape(module.clone(scan=True).init, jax.random.key(0), tokens)["params"]
+    shapes = layers.unstack({n: layers.shape_only(x) for n, x in tree.flatten(traced).items()})
     if source is None:
         drawn = jit(module.clone(scan=True).init)(
             jax.random.key(seed or 0), jnp.zeros(tokens.shape, tokens.dtype)
@@ -96,6 +99,7 @@ def load_text(
         leaves: dict[str, Any] = dict(layers.unstack(tree.flatten(drawn["params"])))
         leaves["logit_scale"] = _LOGIT_SCALE
     else:
+        check_size(shapes, source)
         wanted = {**shapes, "logit_scale": jax.ShapeDtypeStruct((), jnp.float32)}
         leaves = dict(hf.import_leaves(source.tensors, _DIALECTS, wanted, what=str(weights)))
     tree.check_finite(leaves, what=f"text weights of {name}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from linearize import assets
+from linearize import assets, files
 from linearize.models import hf
 from linearize.models.hf import sources
 
@@ -23,6 +23,9 @@ _WORDS = (
 )
 _MERGES = 49152 - 256 - 2
 _SIZE = 49408
+_MOST = 2**26
+"""Bytes of a file of words, and words."""
+_OTHER_TOKENS = ("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
 
 
 class TokenizerError(ValueError):
@@ -55,6 +58,7 @@ class Tokenizer:
 
         Raises:
             ValueError: no sentence, something else than a string, or a context below 2.
+            TokenizerError: its files have no token for a part of a sentence.
         """
         if isinstance(sentences, str) or not len(sentences):
             raise ValueError(f"sentences={sentences!r}; expected a list of one sentence or more")
@@ -65,8 +69,7 @@ class Tokenizer:
                 f"context={context}; a sentence has a start and an end: give 2 or more"
             )
         tokens = np.zeros((len(sentences), context), np.int32)
-        for row, found in zip(tokens, self.backend.encode_batch(list(sentences)), strict=True):
-            ids = found.ids
+        for row, ids in zip(tokens, _encode(self.backend, self.source, sentences), strict=True):
             row[: len(ids)] = ids if len(ids) <= context else [*ids[: context - 1], ids[-1]]
         return tokens
 
@@ -91,15 +94,23 @@ def load_tokenizer(
         AssetError: OpenAI's merges are not in the cache and cannot be fetched.
     """
     library = _library()
+    if weights is not None:
+        _check_open_clip(weights)
     whole = None if weights is None else sources.beside(weights, ["tokenizer.json"])
     merges = None if weights is None or whole else sources.beside(weights, ["merges.txt"])
     words = None if merges is None else sources.beside(weights or "", ["vocab.json"])
     try:
         if whole is not None:
-            found, source = library.Tokenizer.from_file(str(whole)), str(whole)
+            files.read_json(whole, most=_MOST)
+            found, source = (
+                library.Tokenizer.from_str(files.read_text(whole, most=_MOST)),
+                str(whole),
+            )
         elif merges is not None and words is not None:
-            model = library.models.BPE.read_file(str(words), str(merges))
-            found, source = _clip(*model), str(merges)
+            _check_words(words)
+            files.check_regular(merges)
+            numbers, pairs = library.models.BPE.read_file(str(words), str(merges))
+            found, source = _clip(numbers, pairs, str(words)), str(merges)
         elif vocabulary == _SIZE:
             path = assets.fetch("clip_bpe")
             found, source = _openai(path), assets.REGISTRY["clip_bpe"].source
@@ -109,15 +120,41 @@ def load_tokenizer(
                 f"are not OpenAI's {_SIZE}; put its tokenizer.json, or vocab.json and merges.txt, "
                 "beside the weights"
             )
-    except (TokenizerError, assets.AssetError):
+    except (TokenizerError, assets.AssetError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # the library raises plain Exceptions
+    except BaseException as error:  # the library raises plain Exceptions, and panics that are none
         raise TokenizerError(
             f"{whole or merges} cannot be read ({error}); fetch it again"
         ) from error
     found.no_truncation()
     found.no_padding()
     return _checked(found, source, vocabulary)
+
+
+def _check_words(path: Path) -> None:
+    """``vocab.json`` holds words and the number of each."""
+    for word, number in files.read_json(path, most=_MOST).items():
+        if type(number) is not int or not 0 <= number < _MOST:
+            raise TokenizerError(f"{path}: the number of {word[:50]!r} is {number!r:.50}")
+
+
+def _check_open_clip(weights: str | Path | hf.Source) -> None:
+    """OpenCLIP's configuration asks for no other way from sentences to tokens than CLIP's."""
+    note = sources.beside(weights, ["open_clip_config.json"])
+    if note is None:
+        return
+    try:
+        told = files.read_json(note)
+        asked = told.get("model_cfg", told)["text_cfg"]
+        wrong = {k: asked[k] for k in _OTHER_TOKENS if asked.get(k)}
+    except (AttributeError, KeyError, TypeError):
+        return  # no text tower, which load_text says
+    except (OSError, files.CorruptFileError) as error:
+        raise TokenizerError(str(error)) from error
+    if wrong:
+        raise TokenizerError(
+            f"{note}: text_cfg asks for tokens of another kind than CLIP's, by {wrong}"
+        )
 
 
 def _library() -> Any:
@@ -130,8 +167,17 @@ def _library() -> Any:
     return tokenizers
 
 
+def _encode(backend: Any, source: str, sentences: Sequence[str]) -> list[list[int]]:
+    try:
+        return [found.ids for found in backend.encode_batch(list(sentences))]
+    except Exception as error:  # the library raises plain Exceptions
+        raise TokenizerError(
+            f"{source} makes no tokens of these sentences ({error}); fetch it again"
+        ) from error
+
+
 def _checked(found: Any, source: str, vocabulary: int) -> Tokenizer:
-    ids = found.encode("").ids
+    (ids,) = _encode(found, source, [""])
     if len(ids) != 2 or ids[0] == ids[1]:
         raise TokenizerError(
             f"{source} makes {ids} of an empty sentence; a tokenizer of CLIP makes a start and an "
@@ -162,12 +208,12 @@ def _bytes() -> list[str]:
     return [chr(b) for b in printable] + [chr(256 + n) for n in range(256 - len(printable))]
 
 
-def _clip(vocabulary: dict[str, int], merges: Sequence[Any]) -> Any:
+def _clip(vocabulary: dict[str, int], merges: Sequence[Any], where: str = "the vocabulary") -> Any:
     """CLIP's tokenizer of a vocabulary and its merges."""
     library = _library()
     missing = [token for token in (START, END) if token not in vocabulary]
     if missing:
-        raise TokenizerError(f"the vocabulary has no {', '.join(missing)}; it is not CLIP's")
+        raise TokenizerError(f"{where} has no {', '.join(missing)}; it is not CLIP's")
     model = library.models.BPE(
         vocab=vocabulary,
         merges=list(merges),

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from linearize import files
 from linearize.models.torch_pickle import (
     LARGEST_INDEX,
     Storage,
@@ -45,6 +46,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             truncated, describes a tensor that is not within its bytes, or its pickle names a
             function outside the few that tensors need, or changes what it made.
         FileNotFoundError: there is no such file.
+        CorruptFileError: it is no regular file.
     """
     return read_with(path, Unpickler, _views)
 
@@ -61,7 +63,7 @@ def read_with(
         unpickler: what loads its pickle.
         select: the tensors of what was loaded, by name.
     """
-    with Path(path).open("rb") as file:
+    with files.open_regular(path) as file:
         try:
             if zipfile.is_zipfile(file):
                 return _read_zip(file, unpickler, select)
@@ -178,10 +180,11 @@ def _materialise(
     for name, view in views.items():
         _check(name, view)
     _check_totals(views, length)
-    buffers: dict[str, np.ndarray] = {}
+    buffers: dict[tuple[str, np.dtype], np.ndarray] = {}
     out = {}
     for name, view in views.items():
-        key, dtype = view.storage.key, view.storage.dtype
+        dtype = view.storage.dtype
+        key = view.storage.key, dtype
         if key not in buffers:
             data = payload(view.storage)
             if len(data) != _bytes(view.storage):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from linearize import files
 from linearize.models import torch_archive
 from linearize.models.torch_pickle import (
     TENSOR,
@@ -98,7 +99,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 def is_torch(path: Path) -> bool:
     """Whether the file is a zip archive, as torch's are since 1.6."""
-    return zipfile.is_zipfile(path)
+    with files.open_regular(path) as file:
+        return zipfile.is_zipfile(file)
 
 
 def _tensors(loaded: Any) -> dict[str, View]:

@@ -24,6 +24,16 @@ _STORAGES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+_NEWER = {
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "float8_e5m2": ml_dtypes.float8_e5m2,
+    "float8_e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
+    "float8_e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
+    "uint16": np.uint16,
+    "uint32": np.uint32,
+    "uint64": np.uint64,
+}
+"""Torch's dtypes without a storage of their own, which lie in bytes."""
 _LARGEST_PICKLE = 2**28
 """Bytes. Names and shapes need some hundred a tensor."""
 _MOST_READS = 2**25
@@ -147,12 +157,26 @@ def _not_called(*_: Any) -> NoReturn:
     raise TorchArchiveError("its pickle calls the class of a storage; nothing was run")
 
 
+def _of_bytes(
+    storage: Any, offset: Any, shape: Any, strides: Any, _: Any, __: Any, word: Any, *___: Any
+) -> View:
+    """A tensor of a dtype that has no storage of its own."""
+    if type(storage) is not Storage or storage.dtype != np.uint8 or word not in _NEWER_WORDS:
+        raise TorchArchiveError("its pickle builds a tensor in an unknown way; nothing was run")
+    dtype = _NEWER_WORDS[word]
+    return View(Storage(storage.key, dtype, storage.size // dtype.itemsize), offset, shape, strides)
+
+
 TENSOR = Word("torch._utils._rebuild_tensor_v2", lambda *args: View(*args[:4]))
 _KINDS = {Word(f"torch.{name}", _not_called): np.dtype(t) for name, t in _STORAGES.items()}
+_KINDS[Word("torch.storage.UntypedStorage", _not_called)] = np.dtype(np.uint8)
+_NEWER_WORDS = {Word(f"torch.{name}", _not_called): np.dtype(t) for name, t in _NEWER.items()}
 _WORDS = {
     word.name: word
     for word in (
         TENSOR,
+        Word("torch._utils._rebuild_tensor_v3", _of_bytes),
+        *_NEWER_WORDS,
         Word("torch._utils._rebuild_parameter", lambda data, *_: data),
         Word("collections.OrderedDict", _ordered),
         *_KINDS,

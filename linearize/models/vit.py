@@ -35,7 +35,7 @@ class ViT(nn.Module):
         output: ``"features"``, which ``pooling`` and ``projection`` define; ``"class_token"`` or
             ``"patch_mean"``: one of them (width). After the final norm.
         pooling: what features are: ``"both"`` class token and mean of the patch tokens,
-            concatenated (2 width), or the ``"class_token"`` alone.
+            concatenated (2 width), or the ``"class_token"`` or ``"patch_mean"`` alone.
         projection: width of a last linear map of the features without bias, as in CLIP; None for
             no such map.
         activation: a key of :data:`linearize.models.transformer.ACTIVATIONS`.
@@ -45,6 +45,8 @@ class ViT(nn.Module):
         patch_bias: whether the patch embedding has a bias.
         mean: of the pixels' normalisation, three numbers on the scale 0 to 255.
         std: likewise.
+        resample: how images of other sides are resized, one of
+            :data:`linearize.models.images.RESAMPLE`.
         dtype: of the computation; parameters stay in float32, and so do the final norm, the mean
             and the projection.
         scan: one scanned block with stacked parameters ``blocks/...`` instead of ``block_i/...``.
@@ -68,13 +70,14 @@ class ViT(nn.Module):
     patch_bias: bool = True
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    resample: str = "bilinear"
     dtype: Any = jnp.float32
     scan: bool = False
     remat: str = "none"
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        x = image_ops.prepare(images, self.image_size, self.mean, self.std)
+        x = image_ops.prepare(images, self.image_size, self.mean, self.std, self.resample)
         x = nn.Dense(
             self.width, use_bias=self.patch_bias, dtype=self.dtype, name="patch_embedding"
         )(patches(x, self.patch).astype(self.dtype))

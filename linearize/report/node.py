@@ -1,6 +1,5 @@
 """A result file, read and checked key by key, so that every error names its key."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linearize import sealed
+from linearize import files, sealed
 
 Floats = NDArray[np.float64]
 
@@ -28,16 +27,17 @@ def read(run_dir: Path | str) -> "Node":
     """
     path = Path(run_dir) / "results.json"
     try:
+        files.check_regular(path)
         if wrong := sealed.problem(path):
             raise ResultsError(
                 f"{path} {wrong}; run the experiment again: it is made anew from what was measured"
             )
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = files.read_json(path, kind=object)
     except FileNotFoundError:
         raise ResultsError(
             f"no results.json in {str(run_dir)!r}; give the directory of a finished run"
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except files.CorruptFileError as error:
         raise ResultsError(
             f"{path} is damaged or unfinished ({error}); run the experiment again"
         ) from None

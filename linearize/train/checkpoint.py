@@ -9,7 +9,6 @@ overwritten. Orbax loads a flipped byte silently, so the hashes are checked befo
 import concurrent.futures
 import functools
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -146,7 +145,7 @@ class Checkpoints:
 def damage(path: Path) -> str:
     """What is wrong with a checkpoint's files; empty where all have the hashes they were given."""
     try:
-        expected = json.loads((path / HASHES).read_text())["files"]
+        expected = io.read_json(path / HASHES)["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{HASHES}: {error}"
     found = _hashes(path)

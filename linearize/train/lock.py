@@ -64,7 +64,9 @@ def guarded(directory: Path) -> Iterator[None]:
 
 def unusable(directory: Path, error: OSError) -> RunDirectoryError:
     """The error that says why a run directory cannot be used."""
+    where = f" ({error.filename})" if error.filename else ""
+    reason = (error.strerror or str(error)).partition(" (nothing was written")[0]
     return RunDirectoryError(
-        f"run_dir={directory} cannot be used: {error.strerror or error} ({error.filename or ''}); "
-        "make room, permit writing, or choose another run_dir. What was saved before is untouched"
+        f"run_dir={directory} cannot be used: {reason}{where}; make room, permit writing, or "
+        "choose another run_dir. What was saved before is untouched"
     )

@@ -20,7 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from linearize import io, narration
+from linearize import files, io, narration
+from linearize.train.board import Board
 from linearize.train.lock import guarded
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Recorder:
         self.rows: list[Row] = []
         self._run = run
         self._file: Any = None
-        self._board: Any = None
+        self._board: Board | None = None
         self._directory = directory
         self._start = time.perf_counter()
         if directory is None:
@@ -57,12 +58,9 @@ class Recorder:
         if self.rows:
             self._start -= self.rows[-1].get("seconds", 0.0)
         if tensorboard:
-            from tensorboardX import SummaryWriter
-
             with guarded(directory):
-                self._board = SummaryWriter(
-                    str(directory / "tensorboard"),
-                    purge_step=resumed_at + 1 if resumed_at else None,
+                self._board = Board(
+                    directory / "tensorboard", purge_step=resumed_at + 1 if resumed_at else None
                 )
 
     @property
@@ -78,10 +76,10 @@ class Recorder:
             with guarded(self._directory):
                 self._file.write(self._line(row))
                 self._file.flush()
-        if self._board is not None:
-            for name, value in row.items():
-                if name != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(name, value, step)
+                if self._board is not None:
+                    numbers = {n: v for n, v in row.items() if isinstance(v, int | float)}
+                    del numbers["step"]
+                    self._board.write(step, numbers)
 
     def _line(self, row: Row) -> str:
         return json.dumps({"run": self._run, **row} if self._run else row) + "\n"
@@ -107,7 +105,7 @@ def runs(path: Path) -> set[str | None]:
 def _whole_rows(path: Path) -> list[Row]:
     rows: list[Row] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in files.read_bytes(path).decode(errors="replace").splitlines():
             try:
                 row = json.loads(line)
                 rows += [row] if isinstance(row["step"], int) else []

@@ -24,9 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
-
-from linearize import io
+from linearize import files, io
 from linearize.identity import PROGRAM
 from linearize.task_vector import TaskVector
 from linearize.train import checkpoint, record
@@ -141,8 +139,8 @@ def _described(config: Path) -> dict[str, Any]:
     there = before.get("identity")
     if not isinstance(there, dict) or before.get("run", _hash(there)) != _hash(there):
         raise RunMismatchError(
-            f"{config} is damaged or is no run's; delete run_dir={config.parent} to train anew, or "
-            "choose another"
+            f"{config} is damaged or is no run's; choose another run_dir than {config.parent}, or "
+            "move this one away to train anew"
         )
     return before
 
@@ -153,7 +151,7 @@ def _compare(path: Path, before: Mapping[str, Any], run: RunDirectory) -> None:
         if there.get("loss") == "own":
             raise RunMismatchError(
                 f"run_dir={path} is of an earlier version, which did not note which loss it was "
-                "trained with; choose another run_dir, or delete this one to train anew"
+                "trained with; choose another run_dir, or move this one away to train anew"
             )
         log.warning(
             "run_dir=%s is of an earlier version, which did not note which function was trained; "
@@ -174,7 +172,7 @@ def _compare(path: Path, before: Mapping[str, Any], run: RunDirectory) -> None:
             "function, go on under the earlier version, or give the function a fingerprint)"
         )
     raise RunMismatchError(
-        f"run_dir={path} holds another run; choose another run_dir, or delete this one. "
+        f"run_dir={path} holds another run; choose another run_dir, or move this one away. "
         "What differs:\n  " + "\n  ".join(listed)
     )
 
@@ -194,8 +192,8 @@ def _check_files(run: RunDirectory, config: Mapping[str, Any] | None) -> None:
         raise RunMismatchError(
             f"run_dir={run.path}: {lost}{file.relative_to(run.path)} {which}; "
             + ("put config.json back, " if config is None else "")
-            + ("delete that file, " if config is not None else "")
-            + "choose another run_dir, or delete this one to train anew"
+            + ("move that file away, " if config is not None else "")
+            + "choose another run_dir, or move this one away to train anew"
         )
 
 
@@ -209,10 +207,8 @@ def _stated(path: Path) -> Iterator[tuple[Path, str | None]]:
     for run in sorted(record.runs(path / "metrics.jsonl"), key=str):
         yield path / "metrics.jsonl", run
     for file in (path / "task_vector.safetensors", *sorted(path.glob("vectors/*.safetensors"))):
-        with contextlib.suppress(OSError, ValueError, safetensors.SafetensorError):
-            with safetensors.safe_open(file, "numpy") as opened:
-                notes = opened.metadata() or {}
-            yield file, json.loads(notes.get("meta", "{}")).get("run")
+        with contextlib.suppress(OSError, ValueError):
+            yield file, json.loads(io.read_notes(file).get("meta", "{}")).get("run")
 
 
 def _leaves(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,7 +223,6 @@ def _leaves(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_text())
+        return files.read_json(path)
     except (FileNotFoundError, ValueError):
         return None
-    return value if isinstance(value, dict) else None

@@ -1,9 +1,13 @@
 """Assets: verified, cached, offline; every failure says what to do."""
 
+import contextlib
+import errno
 import gzip
 import hashlib
 import io
 import lzma
+import os
+import resource
 import subprocess
 import sys
 import tarfile
@@ -346,3 +350,59 @@ def test_a_small_package_comes_through_the_real_pip():
 @pytest.mark.skipif(clients.shutil.which("npm") is None, reason="npm is not installed")
 def test_a_package_comes_through_the_real_npm():
     assert tarfile.is_tarfile(assets.fetch("signs"))
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """No file may grow beyond so many bytes: a full disk, without a disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_cache_is_no_missing_network(client, empty_cache):
+    with (
+        largest_file(4),
+        pytest.raises(assets.CacheError, match=r"File too large.*LINEARIZE_CACHE"),
+    ):
+        assets.fetch("x", {"x": asset()})
+    assert [p for p in empty_cache.rglob("*") if p.is_file()] == []
+    assert assets.fetch("x", {"x": asset()}).read_bytes() == CONTENT
+
+
+def test_a_whole_archive_is_not_blamed_for_a_full_disk(tmp_path):
+    class Full(io.RawIOBase):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left on device"):
+        archives.copy_member(wheel(tmp_path), "some/file.bin", Full())
+
+
+def test_a_cache_that_cannot_be_made_is_named(client, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LINEARIZE_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(assets.CacheError, match=r"file/cache.*Not a directory"):
+        assets.fetch("x", {"x": asset()})
+
+
+@pytest.mark.parametrize("word", ["No space left on device", "Permission denied"])
+def test_what_a_client_says_of_the_disk_is_told_as_that(tmp_path, word):
+    command = ["sh", "-c", f"echo 'ERROR: could not install: {word}'; exit 1"]
+    with pytest.raises(assets.CacheError, match=f"cannot be written.*{word}"):
+        clients._run(command, [asset()], tmp_path)
+
+
+@pytest.mark.parametrize("code", [28, 13, 30])
+def test_a_hub_whose_cache_cannot_be_written(monkeypatch, tmp_path, code):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def fails(*_, **__):
+        raise OSError(code, os.strerror(code), "/cache")
+
+    monkeypatch.setattr(hub, "hf_hub_download", fails)
+    with pytest.raises(assets.CacheError, match=os.strerror(code)):
+        clients.download([asset(provider="hub", file="x")], tmp_path)

@@ -1,15 +1,22 @@
 """Rows of metrics on the disk, on TensorBoard and on the terminal."""
 
+import contextlib
+import gc
 import io
 import json
 import logging
+import os
+import resource
+import subprocess
+import sys
+import threading
 import warnings
 
 import pytest
 from rich.console import Console
 
 from linearize import narration
-from linearize.train import record
+from linearize.train import RunDirectoryError, record
 from linearize.train.record import Recorder, progress_bar, read_rows
 
 
@@ -91,3 +98,67 @@ def test_the_log_says_what_no_bar_shows(problem, run_dir, caplog, monkeypatch):
     assert first.endswith(f": {total} steps")
     assert steps[0].endswith(f": 1 of {total}")
     assert steps[-1].endswith(f": {total - 1} of {total}")
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """No file may grow beyond so many bytes: a disk that is full, without a disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("board", [True, False])
+def test_a_full_disk_is_one_error_and_nothing_is_left_behind(tmp_path, board, capfd):
+    threads = threading.active_count()
+    recorder = Recorder(tmp_path, 0, tensorboard=board)
+    if board:  # then that file is the one that is full
+        recorder._file.close()
+        recorder._file = io.StringIO()
+
+    def fill():
+        for step in range(1000):
+            recorder.write(step, {"loss": 1.0})
+
+    with largest_file(2000):
+        with pytest.raises(RunDirectoryError, match=r"cannot be used: File too large; make room"):
+            fill()
+        recorder.close()
+    gc.collect()
+    assert threading.active_count() == threads
+    assert capfd.readouterr() == ("", "")
+
+
+FULL = """
+import resource, sys
+import numpy as np, jax.numpy as jnp
+from linearize.train import OptimConfig, RunDirectoryError, TrainConfig, fine_tune
+from linearize.train import CheckpointError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+config = TrainConfig(
+    optim=OptimConfig(lr=1e-2), steps=200, batch_size=20, checkpoint_every=20, log_every=1
+)
+try:
+    fine_tune(lambda p, x: x @ p["w"], {"w": jnp.zeros((4, 3))},
+              {"inputs": x, "labels": np.zeros(20, int)}, regime="linear", config=config,
+              run_dir=sys.argv[1])
+except (CheckpointError, RunDirectoryError) as error:
+    print(error)
+    raise SystemExit(1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [3000, 6000])
+def test_a_full_disk_ends_a_process_with_one_sentence(tmp_path, size):
+    command = [sys.executable, "-c", FULL, str(tmp_path / "run"), str(size)]
+    alone = {n: v for n, v in os.environ.items() if n != "JAX_COMPILATION_CACHE_DIR"}  # spare it
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=alone)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+    assert "ake room" in done.stdout

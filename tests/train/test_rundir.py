@@ -123,7 +123,7 @@ def take(source: Path, target: Path) -> None:
 def test_a_file_of_another_run_is_refused(problem, runs, run_dir, kind, file):
     take(runs / f"{kind}_0", run_dir)
     take(runs / f"{kind}_1" / file, run_dir / file)
-    with pytest.raises(RunMismatchError, match=f"{file}.* is another run's; delete that file"):
+    with pytest.raises(RunMismatchError, match=f"{file}.* is another run's; move that file away"):
         short(problem, run_dir, seed=0, save_vectors_at=(3,))
 
 
@@ -195,7 +195,7 @@ def test_an_own_loss_of_the_earlier_version_is_refused(problem, run_dir):
     short(problem, run_dir, loss=halved)
     earlier(run_dir, "own")
     with pytest.raises(
-        RunMismatchError, match=r"did not note which loss.*delete this one to train"
+        RunMismatchError, match=r"did not note which loss.*move this one away to train"
     ):
         short(problem, run_dir, loss=halved)
 

@@ -38,7 +38,9 @@ def test_a_wrong_gradient(monkeypatch, regime, steps_per_call):
 
     monkeypatch.setattr(step.Recipe, "_gradient", wrong)
     step.programs.cache_clear()
-    with pytest.raises(DisagreementError, match=f"gradient of the first {regime} step .clipped") as caught:
+    with pytest.raises(
+        DisagreementError, match=f"gradient of the first {regime} step .clipped"
+    ) as caught:
         train(f, params(), regime, steps_per_call=steps_per_call)
     step.programs.cache_clear()
     assert caught.value.found != caught.value.expected

@@ -9,10 +9,12 @@ import numpy as np
 
 from linearize import tree
 from linearize.models.backbone import WeightsError
-from linearize.models.hf.table import Row, Table, spell
+from linearize.models.hf.table import Row, Table, spell, unwrap
 
 _READERS = 2
 """Leaves that are made at a time."""
+_MOST = 100
+"""Problems that one message lists."""
 
 
 def import_leaves(
@@ -43,8 +45,9 @@ def import_leaves(
         WeightsError: with every tensor that belongs to no leaf, every missing one, and every one
             of another shape or of no floating dtype. Nothing is loaded then.
     """
-    table = max(tables, key=lambda t: sum(_explains(t, name) for name in tensors))
-    if not any(_explains(table, name) for name in tensors):
+    bare = unwrap(tensors)
+    table = max(tables, key=lambda t: sum(_explains(t, name) for name in bare.values()))
+    if not any(_explains(table, name) for name in bare.values()):
         held = ", ".join(list(tensors)[:4]) + (", ..." if len(tensors) > 4 else "")
         raise WeightsError(
             f"{what}: none of its {len(tensors)} tensors has a name of {table.name}; it holds "
@@ -54,7 +57,7 @@ def import_leaves(
     groups: dict[tuple[int, str], dict[str, str]] = {}
     problems = []
     for theirs in tensors:
-        name = table.canonical(theirs)
+        name = table.canonical(bare[theirs])
         found = table.find(name)
         if found is not None and not set(_ours(table.rows[found[0]], found[1])) <= others:
             group = groups.setdefault(found, {})
@@ -79,7 +82,7 @@ def import_leaves(
     if problems:
         raise WeightsError(
             f"{what} does not hold this model as {table.name} writes it; {len(problems)} "
-            "problem(s), nothing was loaded:\n  " + "\n  ".join(problems)
+            "problem(s), nothing was loaded:\n  " + _listed(problems)
         )
     return leaves
 
@@ -117,6 +120,11 @@ def export_leaves(leaves: Mapping[str, Any], table: Table) -> dict[str, np.ndarr
     return out
 
 
+def _listed(problems: Sequence[str]) -> str:
+    more = [f"and {len(problems) - _MOST} more"] if len(problems) > _MOST else []
+    return "\n  ".join([*problems[:_MOST], *more])
+
+
 def _explains(table: Table, name: str) -> bool:
     return table.find(table.canonical(name)) is not None
 
@@ -147,7 +155,10 @@ def _load(
     extra = [name for name in ours if name not in shapes]
     if extra:
         return {}, [f"beyond this model: {group[name]}" for name in names]
-    arrays = [tensors[group[name]]() for name in names]
+    try:
+        arrays = [tensors[group[name]]() for name in names]
+    except WeightsError as error:
+        return {}, [f"unreadable: {error}"]
     described = ", ".join(
         f"{group[n]} {x.shape} {x.dtype}" for n, x in zip(names, arrays, strict=True)
     )

@@ -12,20 +12,34 @@ import safetensors.numpy
 from linearize import io, tree
 from linearize.models import layers
 from linearize.models.backbone import Backbone, WeightsError
-from linearize.models.hf import sources, tables
+from linearize.models.hf import configs, processors, sources, tables
 from linearize.models.hf.engine import export_leaves
-from linearize.models.hf.table import Table
+from linearize.models.hf.table import Table, unwrap
 from linearize.types import Params
 
 _BESIDE = (
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
 )
+_FUNCTION = (
+    "heads",
+    "pooling",
+    "activation",
+    "eps",
+    "layer_scale",
+    "pre_norm",
+    "patch_bias",
+    "mean",
+    "std",
+    "resample",
+)
+"""Fields that no tensor's shape tells."""
 
 
 def export(
@@ -35,7 +49,9 @@ def export(
     *,
     like: str | Path | None = None,
 ) -> Path:
-    """Write ``model.safetensors`` and ``config.json``, float32, for ``from_pretrained``.
+    """Write ``model.safetensors``, float32, its configuration and its image processor's.
+
+    ``from_pretrained`` of transformers opens the folder; what it computes there is what ``f`` does.
 
     Args:
         folder: made where absent; files of these names in it are replaced.
@@ -53,7 +69,9 @@ def export(
     Raises:
         ValueError: the backbone is of another kind, or was loaded with another ``output``.
         StructureMismatch: ``params`` has other names or shapes than the backbone.
-        WeightsError: ``like`` is of another architecture; nothing is written.
+        WeightsError: ``like`` is of another architecture, or its configuration or image processor
+            make another function of the same weights; or transformers has no such function. Nothing
+            is written.
         NonFiniteError: a parameter is NaN or infinite.
         OSError: a file cannot be written.
     """
@@ -67,6 +85,9 @@ def export(
     folder = Path(folder)
     if like is None:
         config = _config(backbone.kind, backbone.architecture, tensors)
+        processor = processors.written(backbone.kind, backbone.architecture, backbone.image_size)
+        notes = {"config.json": config, "preprocessor_config.json": processor}
+        _check(backbone, notes, "transformers' own model")
         beside: list[Path] = []
     else:
         source = sources.read(like)
@@ -76,14 +97,33 @@ def export(
         config.pop("torch_dtype", None)
         config["dtype"] = "float32"
         tensors = _replace(source, table, tensors)
+        _check(backbone, source.notes, f"like={str(like)!r}")
         beside = [p for n in _BESIDE if (p := source.path.parent / n).is_file()]
+        notes = {"config.json": config}
     folder.mkdir(parents=True, exist_ok=True)
     for path in beside:
         if path.parent.resolve() != folder.resolve():
             shutil.copyfile(path, folder / path.name)
-    io.write_json(folder / "config.json", config)
+    for name, note in notes.items():
+        io.write_json(folder / name, note)
     io.atomic_write(folder / "model.safetensors", safetensors.numpy.save(tensors, {"format": "pt"}))
     return folder
+
+
+def _check(backbone: Backbone, notes: Mapping[str, Any], what: str) -> None:
+    """The files make of the weights the function that the backbone is, or WeightsError."""
+    ours = dict(backbone.architecture or {})
+    theirs = configs.vision(notes, what) or {}
+    wrong = [
+        f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
+        for name in _FUNCTION
+        if name in theirs and theirs[name] != ours[name]
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{what} would compute something else of these weights; nothing was written: "
+            + "; ".join(wrong)
+        )
 
 
 def _table(kind: str, architecture: Mapping[str, Any]) -> Table:
@@ -98,8 +138,9 @@ def _replace(
 ) -> dict[str, np.ndarray]:
     """All tensors of the source in float32, those of the table's model replaced."""
     out, problems, replaced = {}, [], set()
+    bare = unwrap(source.tensors)
     for theirs, read in source.tensors.items():
-        name = table.canonical(theirs)
+        name = table.canonical(bare[theirs])
         old = read()
         if name in tensors:
             replaced.add(name)

@@ -1,17 +1,19 @@
 """Where weights lie: a folder, one file, shards with an index, or a repository on the Hub."""
 
-import json
+import difflib
+import math
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 
+from linearize import files, io
 from linearize.models import torch_modules
 from linearize.models.backbone import WeightsError
 
@@ -20,10 +22,25 @@ WEIGHTS = (
     "model.safetensors.index.json",
     "open_clip_model.safetensors",
     "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
     "open_clip_pytorch_model.bin",
 )
 """Names of weights in a folder or repository, in the order of preference."""
-NOTES = ("config.json", "preprocessor_config.json", "open_clip_config.json")
+NOTES = (
+    "config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "open_clip_config.json",
+)
+"""Names of what is said about them."""
+_TORCH = (".pt", ".pth", ".bin", ".ckpt")
+_NO_WEIGHTS = (
+    "training_args.bin",
+    "optimizer.bin",
+    "optimizer.pt",
+    "scheduler.bin",
+    "scheduler.pt",
+)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -35,18 +52,21 @@ class Source:
         path: the file of weights, or of its index.
         tensors: how to read each tensor, by name.
         notes: parsed files of :data:`NOTES`, by name; those that there are.
+        size: bytes of all tensors together.
     """
 
     path: Path
     tensors: Mapping[str, Callable[[], np.ndarray]]
     notes: Mapping[str, Any]
+    size: int
 
     @classmethod
     def of(
         cls, path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any] | None = None
     ) -> "Source":
         """Tensors that are in memory already."""
-        return cls(path, {name: partial(np.asarray, x) for name, x in arrays.items()}, notes or {})
+        tensors = {name: partial(np.asarray, x) for name, x in arrays.items()}
+        return cls(path, tensors, notes or {}, sum(x.nbytes for x in arrays.values()))
 
     def __str__(self) -> str:
         """The path."""
@@ -58,93 +78,184 @@ def read(where: str | Path | Source) -> Source:
 
     Args:
         where: a folder that ``save_pretrained`` wrote; a ``.safetensors`` file, or the
-            ``.safetensors.index.json`` of several; a ``.pt``, ``.pth`` or ``.bin`` of torch, a
-            state dict or a whole module, TorchScript included, of which tensors alone are taken
-            and nothing is run; or a repository on the Hub, ``"openai/clip-vit-base-patch32"``. What
-            is open already is returned.
+            ``.index.json`` of several files; a ``.pt``, ``.pth`` or ``.bin`` of torch, a state dict
+            or a whole module, TorchScript included, of which tensors alone are taken and nothing is
+            run; or a repository on the Hub, ``"openai/clip-vit-base-patch32"``. What is open
+            already is returned. A word that reads as a path (it begins with ``.``, ``/`` or ``~``,
+            has two separators, ends as weights do, or its folder is here) is not asked of the Hub.
 
     Raises:
         FileNotFoundError: neither a file nor a folder, nor the form of a repository's name; or a
-            folder without weights.
-        WeightsError: a file is truncated or of another kind; or the Hub cannot be reached: the
-            message says how to point to a folder.
+            folder without weights, or with several of no usual name.
+        WeightsError: a file is truncated, of another kind or none; a configuration beside it is no
+            JSON; or the Hub cannot be reached: the message says how to point to a folder.
         TorchArchiveError: a torch file is damaged, or names what no checkpoint needs.
     """
     if isinstance(where, Source):
         return where
     path = Path(where).expanduser()
     if path.is_dir():
-        found = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
-        if found is None:
-            raise FileNotFoundError(
-                f"{path} holds none of {', '.join(WEIGHTS)}; point to the folder or the file that "
-                "holds the weights"
-            )
-        return _open(found)
-    if path.is_file():
+        return _open(_in_folder(path))
+    if os.path.lexists(path):
         return _open(path)
-    if not _HUB_ID.fullmatch(str(where)):
+    if not is_hub(where):
+        likely = ", nor a repository's name on the Hub (owner/name)"
+        if _HUB_ID.fullmatch(str(where)) and path.parent.is_dir():
+            likely = (
+                f"; as there is a folder {str(path.parent)!r} here, it was not asked of the Hub: "
+                f"for that, hf download {where} --local-dir FOLDER and pass weights=FOLDER"
+            )
         raise FileNotFoundError(
-            f"weights={str(where)!r} is no file and no folder here, nor a repository's name on "
-            "the Hub (owner/name)"
+            f"weights={str(where)!r} is no file and no folder here{_near(path)}{likely}"
         )
     return _open(_download(str(where)))
 
 
+def _in_folder(folder: Path) -> Path:
+    """The file of weights: of a usual name, or the only one that ends as weights do."""
+    found = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+    if found is not None:
+        return found
+    others = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix in (*_TORCH, ".safetensors") and path.name not in _NO_WEIGHTS
+    ]
+    if len(others) != 1:
+        several = f"and several others ({', '.join(p.name for p in others[:4])}, ...)"
+        raise FileNotFoundError(
+            f"{folder} holds none of {', '.join(WEIGHTS)}{', ' + several if others else ''}; point "
+            "to the folder or the file that holds the weights"
+        )
+    return others[0]
+
+
+def _near(path: Path) -> str:
+    """What lies beside a path that is not there and is named nearly so."""
+    home = next((p for p in path.parents if p.is_dir()), Path())
+    missing = path.relative_to(home).parts[0] if path.parts else ""
+    try:
+        near = difflib.get_close_matches(missing, os.listdir(home), n=3)
+    except OSError:
+        near = []
+    return f" ({home} has {', '.join(near)})" if near else ""
+
+
 def _open(path: Path) -> Source:
-    notes = {name: _json(path.parent / name) for name in NOTES if (path.parent / name).is_file()}
-    if path.name.endswith(".index.json"):
-        shards = _json(path).get("weight_map", {})
-        absent = sorted({s for s in shards.values() if not (path.parent / s).is_file()})
-        if absent or not shards:
-            raise WeightsError(
-                f"{path} names {', '.join(absent) or 'no file'}, which {path.parent} does not "
-                "hold; fetch all shards"
-            )
-        tensors: dict[str, Callable[[], np.ndarray]] = {}
-        for shard in sorted(set(shards.values())):
-            tensors |= _safetensors(path.parent / shard)
-        lost = sorted(set(shards) - set(tensors))
-        if lost:
-            raise WeightsError(f"{path} names tensors that no shard holds: {', '.join(lost)}")
-        return Source(path, tensors, notes)
-    if path.suffix in (".pt", ".pth", ".bin", ".ckpt") or torch_modules.is_torch(path):
-        return Source.of(path, torch_modules.read(path), notes if path.name in WEIGHTS else {})
-    return Source(path, _safetensors(path), notes)
+    notes = _notes(path)
+    whole = _sharded(path) if path.name.endswith(".index.json") else _tensors(path)
+    return replace(whole, notes=notes)
+
+
+def _notes(path: Path) -> dict[str, Any]:
+    """What lies beside the weights; OpenCLIP's own weights go by OpenCLIP's configuration."""
+    notes = {
+        name: _json(path.parent / name)
+        for name in NOTES
+        if os.path.lexists(path.parent / name)  # a link to nothing is not passed over
+    }
+    if path.name.startswith("open_clip") and "open_clip_config.json" in notes:
+        return {"open_clip_config.json": notes["open_clip_config.json"]}
+    return notes
+
+
+def _tensors(path: Path) -> Source:
+    """The tensors of one file; torch's are read at once."""
+    try:
+        files.check_regular(path)
+        if path.suffix in _TORCH or torch_modules.is_torch(path):
+            return Source.of(path, torch_modules.read(path))
+        stored = io.stored_tensors(path)
+    except (OSError, files.CorruptFileError) as error:
+        raise WeightsError(f"weights cannot be read: {error}") from error
+
+    def tensor(name: str) -> np.ndarray:
+        try:
+            return stored[name].read()
+        except (OSError, files.CorruptFileError) as error:
+            raise WeightsError(f"weights cannot be read: {error}") from error
+
+    size = sum(x.end - x.begin for x in stored.values())
+    return Source(path, {name: partial(tensor, name) for name in stored}, {}, size)
+
+
+def _sharded(index: Path) -> Source:
+    listed = _weight_map(index)
+    shards = {name: _tensors(index.parent / name) for name in sorted(set(listed.values()))}
+    lost = sorted(tensor for tensor, shard in listed.items() if tensor not in shards[shard].tensors)
+    if lost:
+        raise WeightsError(
+            f"{index} names tensors that no shard holds: {', '.join(lost[:8])}"
+            + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
+        )
+    tensors = {name: read for shard in shards.values() for name, read in shard.tensors.items()}
+    tensors |= {tensor: shards[shard].tensors[tensor] for tensor, shard in listed.items()}
+    return Source(index, tensors, {}, sum(shard.size for shard in shards.values()))
+
+
+def _weight_map(index: Path, *, here: bool = True) -> dict[str, str]:
+    """The shard of each tensor by the index's word, each a name within its folder.
+
+    Args:
+        index: the file.
+        here: whether the shards must lie there.
+    """
+    listed = _json(index).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise WeightsError(f"{index} has no weight_map that names the file of each tensor")
+    names = set(map(str, listed.values()))
+    wrong = sorted(
+        name for name in names if name in ("", "..") or Path(name).name != name or "\0" in name
+    )
+    if wrong or not all(isinstance(shard, str) for shard in listed.values()):
+        raise WeightsError(
+            f"{index}: weight_map names {', '.join(map(repr, wrong[:4])) or 'what is no text'}; "
+            "expected names of files in the index's own folder"
+        )
+    absent = sorted(name for name in names if here and not (index.parent / name).exists())
+    if absent:
+        raise WeightsError(
+            f"{index} names {', '.join(absent[:8])}, which {index.parent} does not hold; fetch all "
+            "shards"
+        )
+    home = index.parent.resolve()
+    homes = [home]
+    if home.parent.name == "snapshots":  # the Hub's own cache, whose names are links to blobs
+        homes.append(home.parents[1] / "blobs")
+    outside = sorted(n for n in names if here and (index.parent / n).resolve().parent not in homes)
+    if outside:
+        raise WeightsError(
+            f"{index}: weight_map names {', '.join(outside[:4])}, a link out of its folder; copy "
+            "the file there, or point to the folder where all lie"
+        )
+    return listed
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path} is no readable JSON ({error}); fetch it again") from error
+        return files.read_json(path, most=_MOST_JSON)
+    except (OSError, files.CorruptFileError) as error:
+        raise WeightsError(f"{error}; fetch it again") from error
 
 
-def _safetensors(path: Path) -> dict[str, Callable[[], np.ndarray]]:
-    with _readable(path), safetensors.safe_open(path, framework="numpy") as file:
-        names = list(file.keys())
-
-    def tensor(name: str) -> np.ndarray:
-        with _readable(path), safetensors.safe_open(path, framework="numpy") as file:
-            return file.get_tensor(name)
-
-    return {name: partial(tensor, name) for name in names}
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise WeightsError(
-            f"{path} ({path.stat().st_size} bytes) is truncated or is no safetensors file: "
-            f"{error}; delete it and fetch it again"
-        ) from error
+_MOST_JSON = 2**26
+"""Bytes; an index of a hundred thousand tensors has some 2**24."""
 
 
 def is_hub(where: str | Path) -> bool:
-    """Whether that is a repository's name on the Hub, and neither a file nor a folder here."""
-    return not Path(where).expanduser().exists() and bool(_HUB_ID.fullmatch(str(where)))
+    """Whether that is a repository's name on the Hub, and reads as no path of this machine."""
+    word, path = str(where), Path(where).expanduser()
+    return (
+        bool(_HUB_ID.fullmatch(word))
+        and not word.startswith((".", "~"))
+        and path.suffix not in (*_TORCH, ".safetensors", ".json")
+        and not os.path.lexists(path)
+        and not (path.parent.is_dir() and not _cached(word))
+    )
+
+
+def _cached(repository: str) -> bool:
+    return any(_in_cache(repository, name) for name in (*WEIGHTS, *NOTES))
 
 
 def held(where: str | Path) -> list[Path]:
@@ -157,7 +268,7 @@ def held(where: str | Path) -> list[Path]:
         No path where a file is missing.
 
     Raises:
-        WeightsError: the index of shards is no JSON.
+        WeightsError: the index of shards cannot be read.
     """
     path = Path(where).expanduser()
     folder = path if path.is_dir() else path.parent
@@ -168,13 +279,35 @@ def held(where: str | Path) -> list[Path]:
             return _in_cache(str(where), name)
         return folder / name if (folder / name).is_file() else None
 
-    names = [path.name] if path.is_file() else WEIGHTS if hub or path.is_dir() else []
+    if path.is_dir():
+        try:
+            names: Sequence[str] = [_in_folder(path).name]
+        except FileNotFoundError:
+            names = []
+    else:
+        names = [path.name] if path.is_file() else WEIGHTS if hub else []
     found = next((file for name in names if (file := find(name)) is not None), None)
     if found is None or not found.name.endswith(".index.json"):
         return [] if found is None else [found]
-    shards = [find(name) for name in sorted(set(_json(found).get("weight_map", {}).values()))]
+    shards = [find(name) for name in sorted(set(_weight_map(found, here=False).values()))]
     there = [shard for shard in shards if shard is not None]
     return there if len(there) == len(shards) else []
+
+
+_ENOUGH = (
+    {"config.json", "processor_config.json"},
+    {"config.json", "preprocessor_config.json"},
+    {"open_clip_config.json"},
+)
+"""Notes that tell a function whole, whatever else a repository has."""
+
+
+def _known_absent(repository: str, file: str) -> bool:
+    """Whether the Hub's cache remembers that there is no such file."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(repository, file)
+    return found is not None and not isinstance(found, str)
 
 
 def _in_cache(repository: str, file: str) -> Path | None:
@@ -197,7 +330,13 @@ def beside(where: str | Path | Source, names: Sequence[str]) -> Path | None:
         return next((path for name in names if (path := hub.fetch(name)) is not None), None)
     path = where.path if isinstance(where, Source) else Path(where).expanduser()
     folder = path if path.is_dir() else path.parent
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    return next((folder / name for name in names if os.path.lexists(folder / name)), None)
+
+
+_REMEMBERED = 60.0
+"""Seconds for which a repository that could not be reached is not asked again: each file would
+take the Hub's client half a minute of trying."""
+_unreached: dict[str, tuple[float, Exception]] = {}
 
 
 class _Hub:
@@ -209,10 +348,13 @@ class _Hub:
 
     def __init__(self, repository: str) -> None:
         self.repository = repository
-        self.offline: Exception | None = None
+        when, why = _unreached.get(repository, (-math.inf, None))
+        self.offline = why if time.monotonic() - when < _REMEMBERED else None
 
     def fetch(self, file: str) -> Path | None:
         """The file's path; None where there is no such file, or none in the cache while offline."""
+        if self.offline is not None:
+            return _in_cache(self.repository, file)
         try:
             import huggingface_hub
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -225,10 +367,18 @@ class _Hub:
             return Path(huggingface_hub.hf_hub_download(self.repository, file))
         except LocalEntryNotFoundError as error:
             self.offline = error
+            _unreached[self.repository] = (time.monotonic(), error)
             return None
         except EntryNotFoundError:
             return None
         except Exception as error:  # the Hub raises httpx's, requests' and its own kinds
+            fault = files.disk_fault(error)
+            if fault is not None:
+                raise WeightsError(
+                    f"{self.repository} cannot be kept in the Hub's cache ({fault.strerror}: "
+                    f"{fault.filename}); make room or permit writing there, set HF_HOME to a "
+                    "folder elsewhere, or pass weights=FOLDER"
+                ) from error
             raise _unreachable(self.repository, error) from error
 
 
@@ -243,14 +393,20 @@ def _unreachable(repository: str, error: Exception) -> WeightsError:
 def _download(repository: str) -> Path:
     """The weights of a repository in the Hub's own cache, with the notes beside them."""
     hub = _Hub(repository)
-    for note in NOTES:
-        hub.fetch(note)
+    notes = {note for note in NOTES if hub.fetch(note) is not None}
     found = next((path for name in WEIGHTS if (path := hub.fetch(name)) is not None), None)
     if found is None and hub.offline is not None:
         raise _unreachable(repository, hub.offline)
+    if hub.offline is not None and not any(notes >= enough for enough in _ENOUGH):
+        lost = ", ".join(n for n in NOTES if n not in notes and not _known_absent(repository, n))
+        if lost:
+            raise WeightsError(
+                f"{repository}: its weights are in the Hub's cache and {lost} may be missing "
+                f"there, which decide the function; the Hub cannot be reached ({hub.offline})"
+            )
     if found is None:
         raise WeightsError(f"{repository} holds none of {', '.join(WEIGHTS)}")
     if found.name.endswith(".index.json"):
-        for shard in sorted(set(_json(found).get("weight_map", {}).values())):
+        for shard in sorted(set(_weight_map(found, here=False).values())):
             hub.fetch(shard)
     return found

@@ -5,7 +5,7 @@ A row is ``(their name, our name, layout)``. In a name, ``{i}`` is the number of
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,6 +57,8 @@ KERNEL = _each(np.transpose, np.transpose)
 PATCHES = _each(_patches, _convolution)
 TOKEN = _each(np.ravel, lambda x: x[None, None])
 """``(1, 1, D)`` to ``(D,)``."""
+SCALAR = _each(lambda x: x.reshape(()), lambda x: x)
+"""One number, whatever its shape."""
 JOINED = Layout(lambda xs: [np.concatenate(xs)], lambda xs: np.split(xs[0], 3))
 """Biases of query, key and value to one."""
 JOINED_KERNEL = Layout(
@@ -113,6 +115,33 @@ class Table:
     def find_ours(self, name: str) -> tuple[int, str] | None:
         """The row of one of our names, and the number of its block or ``""``."""
         return _find(self.our_patterns, name)
+
+
+_WRAPPERS = (
+    *("module", "model", "_orig_mod", "state_dict", "model_state_dict", "ema", "ema_model"),
+    *("net", "network", "backbone", "image_encoder", "_forward_module"),
+)
+"""What trainers and compilers put before all names."""
+_INNER = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What they put inside of names."""
+
+
+def unwrap(names: Iterable[str]) -> dict[str, str]:
+    """Each name without the words that wrappers put before all of them, nested or not.
+
+    >>> unwrap(["module._orig_mod.norm.bias", "module._orig_mod.model.x"])
+    {'module._orig_mod.norm.bias': 'norm.bias', 'module._orig_mod.model.x': 'model.x'}
+    """
+    inner = {name: _INNER.sub("", name) for name in names}
+    while inner:
+        words = {name.partition(".")[0] for name in inner.values()}
+        if len(words) != 1 or not words <= set(_WRAPPERS):
+            break
+        bare = {name: rest.partition(".")[2] for name, rest in inner.items()}
+        if not all(bare.values()):
+            break
+        inner = bare
+    return inner
 
 
 def spell(template: str, block: str) -> list[str]:

@@ -8,6 +8,7 @@ from linearize.models.hf.table import (
     PATCHES,
     POSITIONS,
     SAME,
+    SCALAR,
     TOKEN,
     Row,
     Table,
@@ -67,7 +68,10 @@ CLIP_VISION = Table(
         *_norm("vision_model.post_layernorm", "norm"),
         ("visual_projection.weight", "projection/kernel", KERNEL),
     ),
-    dropped=(r"text_model\..*", r"text_projection\.weight", "logit_scale", r".*\.position_ids"),
+    dropped=(
+        *(r"text_model\..*", r"text_projection\.weight", "logit_scale", r".*\.position_ids"),
+        r"classifier\..*",
+    ),
     aliases=((r"^(?=(embeddings|encoder|pre_layrnorm|post_layernorm)\.)", "vision_model."),),
 )
 
@@ -79,7 +83,7 @@ CLIP_TEXT = Table(
         *_hugging_clip_block("text_model"),
         *_norm("text_model.final_layer_norm", "norm"),
         ("text_projection.weight", "projection/kernel", KERNEL),
-        ("logit_scale", "logit_scale", SAME),
+        ("logit_scale", "logit_scale", SCALAR),
     ),
     dropped=(r"vision_model\..*", r"visual_projection\.weight", r".*\.position_ids"),
 )
@@ -121,6 +125,14 @@ OPENAI_VISION = Table(
         ("visual.conv1.weight", "patch_embedding/kernel", PATCHES),
         *_norm("visual.ln_pre", "pre_norm"),
         *_openai_block("visual."),
+        *(
+            (
+                f"visual.transformer.resblocks.{{i}}.ls_{n}.gamma",
+                f"block_{{i}}/scale_{n}/scale",
+                SAME,
+            )
+            for n in (1, 2)
+        ),
         *_norm("visual.ln_post", "norm"),
         ("visual.proj", "projection/kernel", SAME),
     ),
@@ -136,7 +148,7 @@ OPENAI_TEXT = Table(
         *_openai_block(""),
         *_norm("ln_final", "norm"),
         ("text_projection", "projection/kernel", SAME),
-        ("logit_scale", "logit_scale", SAME),
+        ("logit_scale", "logit_scale", SCALAR),
     ),
     dropped=(r"visual\..*", *_OPENAI_NOTES),
     aliases=_OPENAI_PREFIXES,

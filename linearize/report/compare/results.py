@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linearize import sealed
+from linearize import files, sealed
 from linearize.report import claims
 from linearize.report.claims import Claim
 from linearize.report.node import Floats, Node, ResultsError, checked, read
@@ -211,11 +211,13 @@ def load_explorer(run_dir: Path | str, results: Results) -> tuple[TaskLogits, ..
             "experiment again"
         )
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with files.open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, TypeError, zlib.error, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error}") from None
+    except (ValueError, EOFError, TypeError, zlib.error, zipfile.BadZipFile) as error:
         raise ResultsError(
-            f"{path} is damaged ({error}); delete it for a page without the live explorer, "
+            f"{path} is damaged ({error}); move it away for a page without the live explorer, "
             "or run the experiment again"
         ) from None
     return tuple(_task_logits(path, arrays, task, results) for task in results.tasks)
