@@ -34,6 +34,7 @@ from linearize.train.step import (
     Recipe,
     Split,
     State,
+    check_first_step,
     overwritten,
     programs,
 )
@@ -468,27 +469,41 @@ class _Run:
         count = 1
         if not isinstance(self.feed, feed.Resident):
             batch = self.feed.batch(step)
-            self.state, metrics = self.programs.step(self.state, self.fixed, batch)
+            self.state, metrics = self._step(step, batch)
             if step + 1 < self.total:
                 self.feed.prepare(step + 1)
         else:
             order, first = self.feed.window(step)
             if self.config.steps_per_call == 1:
                 batch = self.programs.gather(self.feed.data, order, first, self.state["step"])
-                self.state, metrics = self.programs.step(self.state, self.fixed, batch)
+                self.state, metrics = self._step(step, batch)
             else:
                 count = min(
-                    self.config.steps_per_call,
+                    self.config.steps_per_call if step else 1,
                     self._until_event(step),
                     self.feed.until_window_ends(step),
                 )
                 self.state, metrics = self.programs.steps(
                     self.state, self.fixed, self.feed.data, order, first, self._count(count)
                 )
+                if step == 0:
+                    batch = self.programs.gather(self.feed.data, order, first, np.int32(0))
+                    self._check(batch, metrics)
         if self._logged(step, count):
             metrics["values"].copy_to_host_async()
         self.pending.append((count, metrics))
         return count
+
+    def _step(self, step: int, batch: PyTree) -> tuple[State, Metrics]:
+        self.state, metrics = self.programs.step(self.state, self.fixed, batch)
+        if step == 0:
+            self._check(batch, metrics)
+        return self.state, metrics
+
+    def _check(self, batch: PyTree, metrics: Metrics) -> None:
+        """The first step is held to a second way, before τ is overwritten."""
+        setting = self.setting
+        check_first_step(setting.recipe, setting.place, self.state, self.fixed, batch, metrics)
 
     def _count(self, count: int) -> Array:
         if count not in self.counts:

@@ -7,16 +7,17 @@ one on CPU.
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-import optax.contrib
 
 from linearize import taylor, tree
+from linearize.agreement import agree, narrowest
 from linearize.compiled import jit
 from linearize.train import feed
 from linearize.train.losses import Loss, correct, cross_entropy
@@ -44,8 +45,8 @@ State = dict[str, Any]
 (from 1, 0 for none) that was not finite; ``bad_metrics``, its metrics."""
 
 Metrics = dict[str, Array]
-"""``step`` (n,) int32, ``bad`` () int32 and ``values`` (n, M) float32 in the order of
-:attr:`Recipe.metrics`."""
+"""``step`` (n,) int32, ``bad`` () int32, ``values`` (n, M) float32 in the order of
+:attr:`Recipe.metrics`, and ``slope`` (n,) float32: clipped gradient times update."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Recipe:
         tau = tree.zeros({n: base[n] for n in trainable})
         return {
             "tau": tau,
-            "opt": self._transform(tau, total).init(self._seen(params0, tau)),
+            "opt": optimizer(self.optim, total).init(_as_pairs(self._seen(params0, tau))),
             "step": jnp.zeros((), jnp.int32),
             "bad": jnp.zeros((), jnp.int32),
             "bad_metrics": jnp.zeros((len(self.metrics),), jnp.float32),
@@ -135,11 +136,12 @@ class Recipe:
         key = jax.random.fold_in(fixed["key"], state["step"])
         grads, means = self._gradient(functions, fixed["params0"], state["tau"], batch, key, place)
         clipped = decayed(self.optim, clip(self.optim, grads), state["tau"])
-        transform = self._transform(state["tau"], fixed["total"])
+        transform = optimizer(self.optim, fixed["total"])
 
         def update(state: State) -> tuple[PyTree, PyTree]:
             seen = self._seen(fixed["params0"], state["tau"])
-            return transform.update(clipped, state["opt"], seen)
+            updates, opt = transform.update(_as_pairs(clipped), state["opt"], _as_pairs(seen))
+            return _from_pairs(updates, seen), opt
 
         updates, _ = update(state)
         tau = optax.apply_updates(state["tau"], updates)
@@ -165,14 +167,38 @@ class Recipe:
         else:
             state = jax.tree.map(lambda new, old: jnp.where(good, new, old), move(kept), kept)
         state |= {"bad": bad, "bad_metrics": bad_metrics}
-        return state, {"step": here[None], "bad": bad, "values": values[None]}
+        # sums of products, which XLA fuses: a dot product would hold both factors
+        products = jax.tree.map(lambda g, u: jnp.sum((jnp.conj(g) * u).real), clipped, updates)
+        slope = jnp.stack(jax.tree.leaves(products)).sum().astype(jnp.float32)
+        return state, {"step": here[None], "bad": bad, "values": values[None], "slope": slope[None]}
 
-    def _transform(self, tau: Mapping[str, Array], total: Any) -> optax.GradientTransformation:
-        """The optimizer; complex leaves are pairs of reals to it, as they are to no other."""
-        transform = optimizer(self.optim, total)
-        if any(jnp.iscomplexobj(leaf) for leaf in tau.values()):
-            return optax.contrib.split_real_and_imaginary(transform)
-        return transform
+    def slope(
+        self, tau: Mapping[str, Array], fixed: Mapping[str, Any], batch: PyTree, place: Placement
+    ) -> Array:
+        """Derivative of the first step's objective along τ at τ = 0, by forward mode.
+
+        There both regimes have the same; τ, which is the first step's update, makes it the
+        ``slope`` of that step, which took its gradient by reverse mode, where none was clipped.
+        """
+        functions: Mapping[str, Any] = self.functions.join(fixed["arrays"])
+        key = jax.random.fold_in(fixed["key"], 0)
+        sign = -1.0 if self.ascend else 1.0
+
+        def along(tau: Mapping[str, Array], micro: PyTree, key: Array) -> Array:
+            if functions["augment"] is not None:
+                micro = functions["augment"](key, micro)
+            inputs = [micro[name] for name in self.inputs]
+            out, moved = taylor.affine_terms(functions["f"], fixed["params0"], [tau], *inputs)
+
+            def loss(length: Array) -> Array:
+                at = jax.tree.map(
+                    lambda y, dy: y + length * dy[0] if tree.is_trainable(y) else y, out, moved
+                )
+                return jnp.mean(self.examples(functions, at, micro)["loss"].astype(jnp.float32))
+
+            return sign * jax.jvp(loss, (jnp.zeros(()),), (jnp.ones(()),))[1]
+
+        return self._over_micro_batches(along, tau, batch, key, place)
 
     def _seen(self, params0: Params, tau: Mapping[str, Array]) -> Mapping[str, Array]:
         """What the optimizer takes for the parameters: τ, or θ = θ0 + τ."""
@@ -185,9 +211,10 @@ class Recipe:
         """The τ to evaluate and to keep: that of the average, where the optimizer has one."""
         tau = state["tau"]
         seen = self._seen(params0, tau)
-        average = averaged(state["opt"], seen)
+        average = averaged(state["opt"], _as_pairs(seen))
         if average is None:
             return tau
+        average = _from_pairs(average, seen)
         return {n: t + (average[n] - seen[n]) for n, t in tau.items()}
 
     def _gradient(
@@ -215,8 +242,19 @@ class Recipe:
             # of a complex leaf JAX gives the conjugate of the direction of ascent
             return jax.tree.map(jnp.conj, found), means
 
+        return self._over_micro_batches(gradient, tau, batch, key, place)
+
+    def _over_micro_batches(
+        self,
+        of: Callable[[Mapping[str, Array], PyTree, Array], PyTree],
+        tau: Mapping[str, Array],
+        batch: PyTree,
+        key: Array,
+        place: Placement,
+    ) -> Any:
+        """The mean of ``of(τ, micro-batch, key)``."""
         if self.accumulate == 1:
-            return gradient(tau, batch, key)
+            return of(tau, batch, key)
 
         def micro_batches(leaf: Array) -> Array:
             # every micro-batch takes from all over the batch, so that each device keeps its share
@@ -225,15 +263,80 @@ class Recipe:
 
         def add(sums: PyTree, x: tuple[PyTree, Array]) -> tuple[PyTree, None]:
             micro, index = x
-            new = gradient(tau, place.split_batch(micro), jax.random.fold_in(key, index))
+            new = of(tau, place.split_batch(micro), jax.random.fold_in(key, index))
             return jax.tree.map(jnp.add, sums, new), None
 
         micro = jax.tree.map(micro_batches, batch)
         first = jax.tree.map(lambda leaf: leaf[0], micro)
-        like = jax.eval_shape(gradient, tau, first, key)
+        like = jax.eval_shape(of, tau, first, key)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
         sums, _ = jax.lax.scan(add, zeros, (micro, jnp.arange(self.accumulate)))
         return jax.tree.map(lambda total: total / self.accumulate, sums)
+
+
+def check_first_step(
+    recipe: Recipe,
+    place: Placement,
+    state: State,
+    fixed: Mapping[str, Any],
+    batch: PyTree,
+    metrics: Metrics,
+) -> None:
+    """Hold the first step's gradient, along its update, to forward mode's derivative there.
+
+    A loss without forward mode, or an update that is not finite, is not checked.
+
+    Args:
+        recipe: of the step.
+        place: the devices.
+        state: after the step, which began at τ = 0.
+        fixed: as the step had them.
+        batch: as the step had it.
+        metrics: of the step.
+
+    Raises:
+        DisagreementError: the two differ by more than rounding.
+    """
+    if int(metrics["bad"]):
+        return
+    # one program for both regimes and all optimizers
+    shared = replace(recipe, regime="nonlinear", optim=OptimConfig())
+    try:
+        expected = float(_slope(shared, place, state["tau"], fixed, batch))
+    except TypeError:  # a loss of custom rules
+        return
+    values = dict(zip(recipe.metrics, np.asarray(metrics["values"])[0].tolist(), strict=True))
+    f = recipe.functions.join(fixed["arrays"])["f"]
+    assert f is not None
+    inputs = [batch[name] for name in recipe.inputs]
+    norm, most = values["grad_norm"], recipe.optim.clip
+    share = 1.0 if most is None or norm < most else most / norm
+    agree(
+        np.asarray(metrics["slope"])[0],
+        expected * share,
+        scale=norm * share * values["tau_norm"],
+        dtypes=(jnp.float32, narrowest(f, fixed["params0"], *inputs)),
+        terms=sum(leaf.size for leaf in state["tau"].values()),
+        what=f"the gradient of the first {recipe.regime} step (clipped), along its update",
+        entry="⟨∇L, Δτ⟩",
+    )
+
+
+@partial(jit, static_argnums=(0, 1))
+def _slope(
+    recipe: Recipe, place: Placement, tau: PyTree, fixed: Mapping[str, Any], batch: PyTree
+) -> Array:
+    return recipe.slope(tau, fixed, batch, place)
+
+
+def _as_pairs(flat: Mapping[str, Array]) -> dict[str, Any]:
+    """A complex leaf as its real and imaginary parts: what an optimizer is to know of it."""
+    return {n: (x.real, x.imag) if jnp.iscomplexobj(x) else x for n, x in flat.items()}
+
+
+def _from_pairs(flat: Mapping[str, Any], like: Mapping[str, Array]) -> dict[str, Array]:
+    """The inverse, for leaves of these names."""
+    return {n: jax.lax.complex(*x) if jnp.iscomplexobj(like[n]) else x for n, x in flat.items()}
 
 
 @dataclass(frozen=True)
@@ -305,6 +408,7 @@ def programs(
                 "step": metrics["step"].at[done].set(new["step"][0]),
                 "bad": new["bad"],
                 "values": metrics["values"].at[done].set(new["values"][0]),
+                "slope": metrics["slope"].at[done].set(new["slope"][0]),
             }
             return done + 1, state, metrics
 
@@ -312,6 +416,7 @@ def programs(
             "step": jnp.zeros((steps_per_call,), jnp.int32),
             "bad": jnp.zeros((), jnp.int32),
             "values": jnp.zeros((steps_per_call, len(recipe.metrics)), jnp.float32),
+            "slope": jnp.zeros((steps_per_call,), jnp.float32),
         }
         _, state, metrics = jax.lax.while_loop(
             going, body, (jnp.zeros((), jnp.int32), state, empty)
