@@ -46,7 +46,14 @@ _ENDINGS = ("", "Fast", "Pil")
 _TYPES = [f"{n}ImageProcessor{end}" for n in TYPES for end in _ENDINGS]
 _TYPES += [f"{n}FeatureExtractor" for n in TYPES]
 
-_GEOMETRY = ("do_resize", "size", "do_center_crop", "crop_size", "default_to_square")
+_GEOMETRY = (
+    "do_resize",
+    "size",
+    "do_center_crop",
+    "crop_size",
+    "default_to_square",
+    "use_square_size",
+)
 _IGNORED = (
     *_GEOMETRY,
     "do_convert_rgb",
