@@ -128,6 +128,8 @@ def recorded(
                 _plan.reset(outer)
             seconds = time.perf_counter() - started
             log.info("%s: measured in %.0f s", plan.name, seconds)
+            if plan.begun != plan.total:
+                log.warning("%s: %d parts began, not %d", plan.name, plan.begun, plan.total)
             record |= {"seconds": None if resumed else seconds}
             keep(path, record)
             return record

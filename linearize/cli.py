@@ -30,7 +30,9 @@ from linearize.train import (
     RunDirectoryError,
     RunLockedError,
     RunMismatchError,
+    Terminated,
 )
+from linearize.train.interrupt import raised
 from linearize.tree import NonFiniteError, StructureMismatch
 
 log = logging.getLogger(__name__)
@@ -147,21 +149,26 @@ def launch(
 
 @contextlib.contextmanager
 def reporting(status: int = 1, run_dir: Path | None = None) -> Iterator[None]:
-    """Log to the terminal; foreseen errors and Ctrl-C end in a sentence, not a traceback.
+    """Log to the terminal; foreseen errors and signals end in a sentence, not a traceback.
 
     Raises:
-        SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C, 141 where
-            nobody reads standard output any more.
+        SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C, 143 for
+            SIGTERM, 129 for SIGHUP, 141 where nobody reads standard output any more.
     """
     forgive()
     try:
-        with logged():
+        with logged(), raised():
             yield
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
         print(f"\nstopped: {str(stop) or 'nothing is lost'}", file=sys.stderr)
         print("the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
+    except Terminated as stop:
+        with contextlib.suppress(OSError):  # the terminal that hung up takes no words
+            words = f"stopped by {stop.name}; the same command goes on from here"
+            print(words, file=sys.stderr)
+        raise SystemExit(stop.code) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else its end is an error
         raise SystemExit(141) from None

@@ -89,14 +89,15 @@ def from_linen(
     flags = _mode_arguments(called, module)
 
     def f(params: Params, *inputs: PyTree) -> PyTree:
-        kwargs = {**_modes(flags, inputs), **apply_kwargs}
+        modes, kwargs = _modes(flags, inputs, apply_kwargs)
+        variables = {**rest, "params": params}
         try:
-            return module.apply({**rest, "params": params}, *inputs, method=called, **kwargs)
+            return module.apply(variables, *inputs, *modes, method=called, **kwargs)
         except ModifyScopeVariableError as error:
             raise ValueError(
-                f"the module changes its variables in this mode ({kwargs or 'no mode argument'}): "
-                f"{error}. {_WHAT_THEN}, or mutable=[...] to get the new variables beside the "
-                "outputs (has_aux=True)"
+                "the module changes its variables (mode arguments set: "
+                f"{sorted(flags) or 'none'}): {error}. {_WHAT_THEN}, or mutable=[...] to get the "
+                "new variables beside the outputs (has_aux=True)"
             ) from error
 
     return f, params
@@ -167,9 +168,9 @@ def from_nnx(
         # copy=True: otherwise the call would write into the variables of `rest`
         fresh = nnx.merge(graphdef, _replace(state, params), rest, copy=True)
         before = _watched(fresh, wrt)
-        modes = _modes(flags, inputs)
-        out = called(fresh, *inputs, **{**modes, **call_kwargs})
-        if not asked and len(modes) == len(flags):
+        modes, kwargs = _modes(flags, inputs, call_kwargs)
+        out = called(fresh, *inputs, *modes, **kwargs)
+        if not asked and all(place >= len(inputs) for place, _ in flags.values()):
             _check_unchanged(before, _watched(fresh, wrt), flags)
         return out if mutable is None else (out, nnx.to_pure_dict(nnx.state(fresh, mutable)))
 
@@ -310,6 +311,17 @@ def _mode_arguments(
     }
 
 
-def _modes(flags: Mapping[str, tuple[float, bool]], inputs: tuple[PyTree, ...]) -> dict[str, bool]:
-    """The mode arguments that are not among the inputs."""
-    return {name: value for name, (place, value) in flags.items() if place >= len(inputs)}
+def _modes(
+    flags: Mapping[str, tuple[float, bool]], inputs: tuple[PyTree, ...], given: Mapping[str, Any]
+) -> tuple[tuple[bool, ...], dict[str, Any]]:
+    """Mode arguments that are neither among the inputs nor given, and what is: by place, by name.
+
+    Those that follow the inputs at once go by place, which transforms with static arguments want.
+    """
+    left = {n: flag for n, flag in flags.items() if n not in given and flag[0] >= len(inputs)}
+    by_place: list[bool] = []
+    for name, (place, value) in sorted(left.items(), key=lambda item: item[1][0]):
+        if place == len(inputs) + len(by_place):
+            by_place.append(value)
+            del left[name]
+    return tuple(by_place), {n: value for n, (_, value) in left.items()} | dict(given)

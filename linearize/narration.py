@@ -83,8 +83,9 @@ def forgive() -> None:
 
 
 def drawing() -> bool:
-    """Whether a progress bar moves on standard error."""
-    return isinstance(sys.stderr, FileProxy)
+    """Whether a progress bar moves on standard error: ours, or tqdm's, which downloads draw."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    return isinstance(sys.stderr, FileProxy) or bool(getattr(tqdm, "_instances", ()))
 
 
 @contextlib.contextmanager

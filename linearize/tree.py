@@ -147,14 +147,17 @@ def zeros(tree: Params, pattern: Pattern = None) -> dict[str, Array]:
 
 
 def dot(a: PyTree, b: PyTree) -> Array:
-    """Inner product over all leaves but keys, a scalar summed in float32 or wider.
+    """Inner product over all leaves but keys, a real scalar summed in float32 or wider.
+
+    A complex leaf counts as its real and imaginary parts: Re ⟨a, b⟩.
 
     Raises:
         StructureMismatch: the names or shapes differ.
     """
     check_match(a, b, what="second factor")
     left, right = _numbers(a), _numbers(b)
-    return sum((jnp.vdot(left[n], right[n]) for n in left if n in right), start=jnp.zeros(()))
+    shared = (jnp.vdot(left[n], right[n]).real for n in left if n in right)
+    return sum(shared, start=jnp.zeros(()))
 
 
 def norm(tree: PyTree) -> Array:
@@ -164,7 +167,7 @@ def norm(tree: PyTree) -> Array:
     its dtype has it.
     """
     scaled, unit = _scaled(tree)
-    squares = dot(scaled, scaled).real
+    squares = dot(scaled, scaled)
     zero = squares == 0
     return unit * jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
 
@@ -205,6 +208,10 @@ def _is_key(leaf: Array) -> bool:
     return jnp.issubdtype(kind, jax.dtypes.extended) or kind == jax.dtypes.float0
 
 
+def _is_complex(leaf: Array) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating))
+
+
 def _wide(leaf: Array) -> Array:
     return jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
 
@@ -226,6 +233,12 @@ def differences(expected: PyTree, got: PyTree, *, subset: bool = False) -> list[
         f"mis-shaped: {n} is {jnp.shape(given[n])}, expected {jnp.shape(leaf)}"
         for n, leaf in wanted.items()
         if n in given and jnp.shape(given[n]) != jnp.shape(leaf)
+    ]
+    lines += [
+        f"complex: {n} is {jnp.result_type(given[n])}, expected {jnp.result_type(leaf)}, whose "
+        "imaginary part is nothing: give its real part, or make the other complex"
+        for n, leaf in wanted.items()
+        if n in given and _is_complex(given[n]) and not _is_complex(leaf)
     ]
     for n in given:
         if n not in wanted:

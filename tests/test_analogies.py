@@ -4,15 +4,14 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import linearize as lz
 from configs import ANALOGIES
-from experiments import analogies, kings, populations, protocol
-from linearize import assets, cli, config, data, io, report
+from experiments import kings, populations, protocol
+from linearize import cli, io, report
 from linearize.config import ConfigError, HeadConfig, ModelConfig
 from linearize.models.heads import Head, apply_head, join_heads
 from linearize.task_vector import TaskVector
@@ -24,17 +23,8 @@ A, B, C, D = f"{SOURCE}_0", f"{TARGET}_0", f"{SOURCE}_1", f"{TARGET}_1"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of one seed; the second seed's numbers are the first's, 3 % smaller."""
-    run_dir = tmp_path_factory.mktemp("runs") / "debug"
-    try:
-        tasks = protocol.load_tasks(DEBUG.setting)
-    except assets.RegistryError as error:
-        pytest.skip(f"the packages that hold the tasks are out of reach: {error}")
-    first = analogies.measure(run_dir / "seed_0", DEBUG, tasks, 0)
-    io.write_json(run_dir / "seed_1" / "record.json", jax.tree.map(lambda x: 0.97 * x, first))
-    analogies.run(DEBUG, run_dir, "debug")
-    return run_dir
+def finished(debug_run):
+    return debug_run("analogies")
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +99,15 @@ def test_populations_hold_their_classes_and_no_others(tasks, setting):
     whole, part = tasks[TARGET].test, setting.split(D, "test")
     rows = np.isin(whole.labels, DEBUG.halves[1])
     np.testing.assert_array_equal(part.images, whole.images[rows])
-    with pytest.raises(ConfigError, match=r"classes \[9\] of emoji: it has the classes 0 to 8"):
+    with pytest.raises(ConfigError, match=r"classes \[9\] of toy_a: it has the classes 0 to 3"):
         populations.of(tasks[SOURCE], [0, 9])
 
 
 def test_joined_styles_keep_their_images_and_shift_their_labels(tasks):
     whole = populations.joined((tasks[SOURCE], tasks[TARGET]))
     n = len(tasks[SOURCE].test)
-    assert len(whole.classes) == 18
-    np.testing.assert_array_equal(whole.test.labels[n:], tasks[TARGET].test.labels + 9)
+    assert len(whole.classes) == 8
+    np.testing.assert_array_equal(whole.test.labels[n:], tasks[TARGET].test.labels + 4)
     np.testing.assert_array_equal(whole.test.images[:n], tasks[SOURCE].test.images)
 
 
@@ -125,7 +115,7 @@ def test_text_heads_of_two_styles_stand_side_by_side(tasks, monkeypatch):
     """Each of its own task's sentences: the joined task has a name that no templates know."""
     styles = (tasks[SOURCE], tasks[TARGET])
     made = {
-        task.name: Head(jnp.zeros(5), jnp.full((5, 9), i), None, jnp.asarray(100.0), True)
+        task.name: Head(jnp.zeros(5), jnp.full((5, 4), i), None, jnp.asarray(100.0), True)
         for i, task in enumerate(styles)
     }
     monkeypatch.setattr(protocol, "make_head", lambda c, m, task, s: made[task.name])
@@ -133,9 +123,9 @@ def test_text_heads_of_two_styles_stand_side_by_side(tasks, monkeypatch):
     model = ModelConfig(name="clip", weights="folder")
     config = dataclasses.replace(DEBUG.setting, model=model, head=HeadConfig(kind="text"))
     whole = populations.joined(styles)
-    group = {role: populations.of(whole, [c]) for role, c in (("queen", 3), ("king", 12))}
+    group = {role: populations.of(whole, [c]) for role, c in (("queen", 3), ("king", 5))}
     head = populations.prepare(config, 0, whole, group, parts=styles).heads["king"]
-    np.testing.assert_array_equal(head.kernel[0], [0.0] * 9 + [1.0] * 9)
+    np.testing.assert_array_equal(head.kernel[0], [0.0] * 4 + [1.0] * 4)
 
 
 def test_heads_that_read_features_differently_do_not_join():
@@ -165,7 +155,7 @@ def test_an_edit_for_a_class_keeps_the_others(results):
     assert found["alpha"] == max(a for a in grid if 0.8 - 0.1 * a >= 0.95 * 0.8)
     close(found["target"], found["alpha"])
     assert kings.scaled(Line(), {}, retained=0.95)["alpha"] == 0
-    row = results["kings"]["animals & nature and food & drink"]["nonlinear"]
+    row = next(iter(results["kings"].values()))["nonlinear"]
     assert set(row) == set(kings.METHODS)
 
 
@@ -197,14 +187,6 @@ def test_vectors_that_disentangle_make_the_analogy_exact():
 def test_a_configuration_that_cannot_be_run_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(DEBUG, **change)
-
-
-@pytest.mark.parametrize("name", ANALOGIES)
-def test_presets_survive_json(name):
-    preset = ANALOGIES[name]()
-    again = config.from_dict(type(preset), json.loads(json.dumps(config.to_dict(preset))))
-    assert again == preset
-    assert all(style in data.TASKS for style in preset.setting.data.tasks)
 
 
 def test_overrides_reach_the_configuration():

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from configs import PRESETS
 from experiments import records, running
@@ -20,6 +23,7 @@ from linearize import cli, config, narration
 from linearize.assets import AssetError
 from linearize.task_vector import TaskVector
 from linearize.train import CheckpointError, NonFiniteLossError, RunLockedError, RunMismatchError
+from linearize.train.lock import exclusive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,6 +231,12 @@ def test_an_added_seed_alone_is_measured(tmp_path, caplog):
     assert said[-1] == "seed 0: measured before"
 
 
+def test_parts_that_were_not_announced_are_told(tmp_path, caplog):
+    measure = records.recorded(lambda config: 2)(lambda run_dir, config: {"x": 1})
+    measure(tmp_path / "seed_0", Toy())
+    assert caplog.records[-1].getMessage() == "seed 0: 0 parts began, not 2"
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[1]", "3", "null"])
 def test_a_damaged_configuration_is_named(tmp_path, damage):
     (tmp_path / "config.json").write_text(damage)
@@ -283,20 +293,53 @@ def test_a_run_outlives_who_reads_its_log_and_a_poor_encoding():
     assert found.stdout == b"1 ? 2\n"
 
 
-def test_ctrl_c_reaches_a_run_that_computes(tmp_path):
-    program = (
-        "import time\n"
-        "from linearize import cli\n"
-        "with cli.reporting():\n"
-        "    print('ready', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
+def test_no_line_is_put_into_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(narration, "SILENCE", 0.0)
+    narrator = narration.Narrator()
+    narrator.handle(logging.makeLogRecord({"msg": "part"}))
+    capsys.readouterr()
+    stuck = SimpleNamespace(tqdm=SimpleNamespace(_instances=["a bar"]))
+    monkeypatch.setitem(sys.modules, "tqdm", stuck)
+    narrator.remind()
+    assert capsys.readouterr().err == ""
+    stuck.tqdm._instances.clear()
+    with Progress(console=Console(force_terminal=True, file=sys.stderr)):
+        assert narration.drawing()
+    narrator.remind()
+    assert "… part: 0 s" in capsys.readouterr().err
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from linearize import cli
+from linearize.train.lock import exclusive
+with cli.reporting(), exclusive(Path(sys.argv[1])):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [
+        (signal.SIGINT, 130, "\nstopped: nothing is lost\nthe same command goes on from here\n"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM; the same command goes on from here\n"),
+        (signal.SIGHUP, 129, "stopped by SIGHUP; the same command goes on from here\n"),
+    ],
+)
+def test_a_signal_reaches_a_run_that_computes(tmp_path, number, status, words):
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", WAITING, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert said == "\nstopped: nothing is lost\nthe same command goes on from here\n"
+    assert process.returncode == status
+    assert said == words
+    with exclusive(tmp_path):
+        pass

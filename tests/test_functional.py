@@ -437,6 +437,14 @@ def test_a_mode_after_any_number_of_inputs_linen(count):
     np.testing.assert_array_equal(bound(params, X), Summed().apply(variables, X, is_train=False))
 
 
+@pytest.mark.parametrize("transform", [linen.jit, linen.remat])
+def test_a_mode_that_a_transform_wants_static(transform):
+    module = transform(Normed, static_argnums=(2,))()
+    variables = Normed().init(KEY, X, train=False)
+    f, params = lz.from_linen(module, variables)
+    np.testing.assert_allclose(f(params, X), Normed().apply(variables, X, False), **CLOSE)
+
+
 class NnxSummed(nnx.Module):
     def __init__(self, rngs):
         self.dense = nnx.Linear(3, 2, rngs=rngs)

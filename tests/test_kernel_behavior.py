@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -12,30 +11,25 @@ import pytest
 import linearize as lz
 from configs import KERNEL_BEHAVIOR
 from experiments import kernel_behavior
-from linearize import assets, cli, config, report
+from linearize import config, report
 from linearize.task_vector import TaskVector
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("runs") / "debug"
-    try:
-        page = kernel_behavior.run(KERNEL_BEHAVIOR["debug"](), run_dir, "debug")
-    except assets.RegistryError as error:
-        pytest.skip(f"the packages that hold the tasks are out of reach: {error}")
-    return run_dir, page, json.loads((run_dir / "results.json").read_text())
+def finished(debug_run):
+    run_dir = debug_run("kernel_behavior")
+    return run_dir, run_dir / "report.html", json.loads((run_dir / "results.json").read_text())
 
 
-def test_writes_everything(finished):
+def test_every_measure_has_its_shape(finished):
     run_dir, page, results = finished
-    assert page == run_dir / "report.html"
     steps = results["steps"]["sgd"]
     assert steps == [0, 1, 4, 12]
     for optimizer in ("sgd", "adam"):
-        measured = results["along"]["digits"][optimizer]
+        measured = results["along"]["toy_a"][optimizer]
         for name in ("drift", "alignment", "target_alignment", "feature_change", "gap"):
             assert np.shape(measured[name]) == (2, len(steps))
-        assert np.shape(results["spectrum"]["digits"][optimizer]["end"]) == (2, 12)
+        assert np.shape(results["spectrum"]["toy_a"][optimizer]["end"]) == (2, 12)
     names = {p.stem for p in (run_dir / "figures").glob("*.png")}
     assert {"kernel_along", "linearization_gap", "accuracy_along", "movement", "spectrum"} == names
     assert {p.stem for p in (run_dir / "tables").glob("*.md")} == {"final", "solutions", "claims"}
@@ -46,29 +40,27 @@ def test_writes_everything(finished):
 
 def test_at_the_start_nothing_has_moved(finished):
     _, _, results = finished
-    for measured in results["along"]["digits"].values():
+    for measured in results["along"]["toy_a"].values():
         start = {n: np.asarray(v)[:, 0] for n, v in measured.items() if not isinstance(v, dict)}
         for name in ("drift", "feature_change", "gap", "gap_loss", "gap_accuracy"):
             np.testing.assert_allclose(start[name], 0, atol=1e-6)
         np.testing.assert_allclose(start["alignment"], 1, atol=1e-12)
         np.testing.assert_array_equal(start["agreement"], 1)
-        np.testing.assert_array_equal(
-            start["accuracy"], results["pretrained"]["digits"]["accuracy"]
-        )
+        np.testing.assert_array_equal(start["accuracy"], results["pretrained"]["toy_a"]["accuracy"])
         assert (np.asarray(measured["drift"])[:, 1:] > 0).all()
 
 
 def test_the_measures_are_those_of_the_saved_vector(finished):
     run_dir, _, results = finished
     settings = KERNEL_BEHAVIOR["debug"]()
-    setting = kernel_behavior.prepare(settings, kernel_behavior.load_task(settings, "digits"), 1)
+    setting = kernel_behavior.prepare(settings, kernel_behavior.load_task(settings, "toy_a"), 1)
     tau = TaskVector.load(next((run_dir / "seed_1" / "adam").rglob("*4.safetensors")))
     params = tau.apply_to(setting.params0)
     images, labels = setting.test.images, setting.test.labels
     logits = np.asarray(jax.jit(setting.f)(params, images))
     linear = np.asarray(jax.jit(lz.linearize(setting.f, setting.params0))(params, images))
     f0 = np.asarray(jax.jit(setting.f)(setting.params0, images))
-    along = results["along"]["digits"]["adam"]
+    along = results["along"]["toy_a"]["adam"]
     measured = {n: v[1][2] for n, v in along.items() if n != "movement"}
     assert measured["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels))
     assert measured["linearized_accuracy"] == pytest.approx(np.mean(linear.argmax(1) == labels))
@@ -79,24 +71,6 @@ def test_the_measures_are_those_of_the_saved_vector(finished):
         sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(setting.params0["backbone"]))
     )
     assert moved == pytest.approx(float(tau.norm()) / norm, rel=1e-4)
-
-
-def test_a_killed_run_goes_on_from_its_parts(finished, tmp_path, monkeypatch):
-    run_dir, _, results = finished
-    again = tmp_path / "again"
-    shutil.copytree(run_dir, again)
-    for name in ("results.json", "report.html"):
-        (again / name).unlink()
-    (again / "seed_1" / "record.json").unlink()
-    (again / "seed_1" / "parts" / "ntk_solution_digits.json").unlink()
-    monkeypatch.setattr(
-        kernel_behavior, "along", lambda *_: pytest.fail("a finished part was measured again")
-    )
-    kernel_behavior.run(KERNEL_BEHAVIOR["debug"](), again, "debug")
-    redone = json.loads((again / "results.json").read_text())
-    for key in ("along", "solutions", "spectrum", "claims"):
-        assert redone[key] == results[key]
-    assert redone["seconds"] is None
 
 
 @pytest.mark.parametrize(
@@ -117,9 +91,9 @@ def test_a_configuration_that_cannot_be_run(change, message):
 def test_a_damaged_result_names_its_key(finished, tmp_path):
     *_, results = finished
     broken = json.loads(json.dumps(results))
-    broken["along"]["digits"]["sgd"]["drift"] = [[0.0]]
+    broken["along"]["toy_a"]["sgd"]["drift"] = [[0.0]]
     (tmp_path / "results.json").write_text(json.dumps(broken))
-    with pytest.raises(report.ResultsError, match=r"results\.json.*along/digits/sgd/drift"):
+    with pytest.raises(report.ResultsError, match=r"results\.json.*along/toy_a/sgd/drift"):
         report.write_all(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
@@ -128,11 +102,3 @@ def test_an_experiment_without_a_report_is_named(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"schema": 1, "experiment": "other"}))
     with pytest.raises(report.ResultsError, match="'other' has no report"):
         report.write_all(tmp_path)
-
-
-def test_the_command_line_knows_the_presets(capsys):
-    parsed = cli.parse("kernel_behavior", KERNEL_BEHAVIOR, ["packaged", "--sgd.optim.lr", "0.5"])
-    assert parsed.config.sgd.optim.lr == 0.5
-    with pytest.raises(SystemExit):
-        cli.parse("kernel_behavior", KERNEL_BEHAVIOR, ["packged"])
-    assert "packaged" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from scipy import stats
 import linearize as lz
 from configs import LOCALIZATION
 from experiments import localization, protocol, relation
-from linearize import assets, cli, config, io, report
+from linearize import cli, config, io, report
 from linearize.config import ConfigError
 from linearize.models.heads import apply_head
 from linearize.task_vector import TaskVector
@@ -24,17 +24,8 @@ NAMES = DEBUG.data.tasks
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of one seed; the second seed's numbers are the first's, 3 % smaller."""
-    run_dir = tmp_path_factory.mktemp("runs") / "debug"
-    try:
-        tasks = protocol.load_tasks(DEBUG.compare())
-    except assets.RegistryError as error:
-        pytest.skip(f"the packages that hold the tasks are out of reach: {error}")
-    first = localization.measure(run_dir / "seed_0", DEBUG, tasks, 0)
-    io.write_json(run_dir / "seed_1" / "record.json", jax.tree.map(lambda x: 0.97 * x, first))
-    localization.run(DEBUG, run_dir, "debug")
-    return run_dir
+def finished(debug_run):
+    return debug_run("localization")
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +43,17 @@ def stored(run_dir, target):
     return lz.ntk.archive.load(run_dir / "seed_0" / "pretrained" / f"{target}.safetensors")
 
 
-def test_writes_everything(finished, results):
+def test_every_measure_has_its_shape(finished, results):
     S, T, n = len(DEBUG.seeds), len(NAMES), DEBUG.points
     assert json.loads((finished / "config.json").read_text()) == config.to_dict(DEBUG)
     assert {p.stem for p in (finished / "figures").glob("*.png")} == {
-        "energy", "relation", "spectrum_1_mnist_digits", "histogram_1_mnist_digits",
+        "energy", "relation", "spectrum_1_toy_a_toy_b", "histogram_1_toy_a_toy_b",
     }  # fmt: skip
     assert {p.stem for p in (finished / "tables").glob("*.md")} == {
         "claims", "energies", "relation", "pairs",
     }  # fmt: skip
     assert (finished / "report.html").stat().st_size > 10_000
-    spectrum = results["energy"]["pretrained"]["spectra"]["mnist"]["digits"]
+    spectrum = results["energy"]["pretrained"]["spectra"]["toy_a"]["toy_b"]
     assert np.shape(spectrum["weights"]) == (S, 2 * n)
     for regime in DEBUG.regimes:
         assert np.shape(results["xi"][regime]["box"]) == (S, T, T)
@@ -70,10 +61,10 @@ def test_writes_everything(finished, results):
 
 
 def test_the_kernel_is_of_the_targets_logits_on_the_named_examples(finished, setting):
-    saved = stored(finished, "digits")
+    saved = stored(finished, "toy_b")
     assert len(saved.ids) == DEBUG.points * len(NAMES)
     picked = [0, DEBUG.points + 3, len(saved.ids) - 1]
-    head = setting.heads["digits"]
+    head = setting.heads["toy_b"]
     rows = []
     for k in picked:
         task, row = saved.ids[k].split("/")
@@ -91,11 +82,11 @@ def test_the_kernel_is_of_the_targets_logits_on_the_named_examples(finished, set
 
 
 def test_energies_are_those_of_a_dense_reference(finished, results):
-    saved, n = stored(finished, "mnist"), DEBUG.points
+    saved, n = stored(finished, "toy_a"), DEBUG.points
     labels = saved.labels[:n]
-    y = np.zeros((2 * n, 10))
-    y[:n] = (labels[:, None] == np.arange(10)) - np.bincount(labels, minlength=10) / n
-    other = NAMES.index("animals")
+    y = np.zeros((2 * n, 4))
+    y[:n] = (labels[:, None] == np.arange(4)) - np.bincount(labels, minlength=4) / n
+    other = NAMES.index("toy_c")
     both = np.r_[:n, other * n : (other + 1) * n]
     values, vectors = np.linalg.eigh(saved.kernel[np.ix_(both, both)].astype(np.float64))
     energy = results["energy"]["pretrained"]
@@ -104,11 +95,11 @@ def test_energies_are_those_of_a_dense_reference(finished, results):
         leading = vectors[:, np.argsort(-values)[:count]]
         squares = ((leading.T @ y) ** 2).sum(1)
         on_control = 2 * (leading[n:] ** 2).sum(0)
-        found = energy["control"]["mnist"]["animals"][0][k]
+        found = energy["control"]["toy_a"]["toy_c"][0][k]
         close(found, squares @ on_control / squares.sum(), rtol=1e-6)
-        captured = energy["captured"]["mnist"]["animals"][0][k]
+        captured = energy["captured"]["toy_a"]["toy_c"][0][k]
         close(captured, squares.sum() / (y**2).sum(), rtol=1e-6)
-    close(energy["captured"]["mnist"]["animals"][0][0], 1, rtol=1e-9)
+    close(energy["captured"]["toy_a"]["toy_c"][0][0], 1, rtol=1e-9)
 
 
 def test_xi_is_the_share_of_predictions_that_the_other_vector_changes(finished, results, setting):
@@ -177,7 +168,7 @@ def refuse(*_, **__):
 def test_a_run_that_was_killed_goes_on_from_its_parts(finished, results, tmp_path, monkeypatch):
     run_dir = tmp_path / "debug"
     shutil.copytree(finished, run_dir)
-    for lost in ("results.json", "seed_0/record.json", "seed_0/pretrained/animals.json"):
+    for lost in ("results.json", "seed_0/record.json", "seed_0/pretrained/toy_c.json"):
         (run_dir / lost).unlink()
     monkeypatch.setattr(lz.ntk, "kernel", refuse)
     monkeypatch.setattr(localization, "errors", refuse)
@@ -213,7 +204,7 @@ def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatc
         assert found["xi"][regime]["box"][0] == results["xi"][regime]["box"][0]
     with pytest.raises(ConfigError, match="task vectors of seeds"):
         localization.run(dataclasses.replace(given, seeds=(0, 5)), tmp_path / "five")
-    (other / "seed_0/linear/mnist/task_vector.safetensors").unlink()
+    (other / "seed_0/linear/toy_a/task_vector.safetensors").unlink()
     with pytest.raises(ConfigError, match="finish that run first"):
         localization.run(given, tmp_path / "missing")
     with pytest.raises(ConfigError, match=r"config\.json"):
@@ -227,11 +218,11 @@ def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatc
         ({"shares": (0.5, 1.5)}, "each in"),
         ({"shares": (0.5, 0.5)}, "name each once"),
         ({"regimes": ()}, "one regime or more"),
-        ({"random_tasks": ("mnist", "digit")}, "did you mean 'digits'"),
-        ({"random_tasks": ("mnist",)}, "a target needs a control"),
+        ({"random_tasks": ("toy_a", "toyb")}, "did you mean 'toy_b'"),
+        ({"random_tasks": ("toy_a",)}, "a target needs a control"),
         ({"map": config.MapConfig(low=-2.0, high=1.5, points=4)}, "must hold α = 1"),
         ({"map": config.MapConfig(low=-1.0, high=0.5, points=4)}, "must hold α = 1"),
-        ({"map": config.MapConfig(pairs=(("mnist", "emoji"),))}, r"map\.pairs='emoji'"),
+        ({"map": config.MapConfig(pairs=(("toy_a", "emoji"),))}, r"map\.pairs='emoji'"),
         ({"memory": 0}, "memory=0"),
         ({"seeds": ()}, "seeds"),
     ],
@@ -242,18 +233,11 @@ def test_a_configuration_that_cannot_be_run_is_refused(change, message):
 
 
 def test_a_task_with_too_few_test_examples_is_named(setting):
-    digits = setting.tasks["digits"]
-    one_a_class = digits.test.take(np.unique(digits.test.labels, return_index=True)[1])
-    tasks = {**setting.tasks, "digits": dataclasses.replace(digits, test=one_a_class)}
-    with pytest.raises(ConfigError, match="digits has 10 test examples"):
-        localization.points(DEBUG, dataclasses.replace(setting, tasks=tasks), "digits")
-
-
-@pytest.mark.parametrize("name", LOCALIZATION)
-def test_presets_survive_json(name):
-    preset = LOCALIZATION[name]()
-    again = config.from_dict(type(preset), json.loads(json.dumps(config.to_dict(preset))))
-    assert again == preset
+    whole = setting.tasks["toy_b"]
+    one_a_class = whole.test.take(np.unique(whole.test.labels, return_index=True)[1])
+    tasks = {**setting.tasks, "toy_b": dataclasses.replace(whole, test=one_a_class)}
+    with pytest.raises(ConfigError, match="toy_b has 4 test examples"):
+        localization.points(DEBUG, dataclasses.replace(setting, tasks=tasks), "toy_b")
 
 
 def test_overrides_reach_the_configuration():
@@ -264,7 +248,7 @@ def test_overrides_reach_the_configuration():
 
 def test_a_damaged_result_is_named(finished, tmp_path):
     values = json.loads((finished / "results.json").read_text())
-    del values["energy"]["pretrained"]["control"]["mnist"]["digits"]
+    del values["energy"]["pretrained"]["control"]["toy_a"]["toy_b"]
     io.write_json(tmp_path / "results.json", values)
-    with pytest.raises(report.ResultsError, match="energy/pretrained/control/mnist/digits"):
+    with pytest.raises(report.ResultsError, match="energy/pretrained/control/toy_a/toy_b"):
         report.read_page(tmp_path)

@@ -186,6 +186,28 @@ def test_scales_of_directions_do_not_matter(l2):
         assert found.attained
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_random_scales_and_dependent_directions(seed):
+    """No better than BFGS finds, and nothing along a combination that moves no logit."""
+    rng = np.random.default_rng(seed)
+    f0, base, y = one_set(seed, 3)
+    mixed = [np.tensordot(m, base, 1) for m in rng.integers(-1, 2, (2, 3)).astype(float)]
+    scales = 10 ** rng.uniform(-6, 6, 5)
+    jvps = scales[:, None, None] * np.concatenate([base, mixed])
+    found = fitted(f0, list(jvps), y)
+    whole = [AffineOutputs(f0, base)]
+    reference = minimize(lambda a: cross_entropy(whole, [y], a), np.zeros(3), method="BFGS")
+    close(found.objective, reference.fun, rtol=1e-9)
+    assert found.gap < 1e-12
+    columns = (jvps - jvps.mean(-1, keepdims=True)).reshape(5, -1).T
+    lengths = np.linalg.norm(columns, axis=0)
+    sizes = np.where(lengths > 0, lengths, 1)
+    _, s, v = np.linalg.svd(columns / sizes, full_matrices=False)
+    for vain in v[s < 1e-10] / sizes:
+        along = abs(vain @ found.coefficients) / np.linalg.norm(vain)
+        assert along < 1e-6 * np.linalg.norm(found.coefficients)
+
+
 def test_a_penalty_beside_scales_against_newton_in_long_precision():
     f0, jvps, y = one_set(4, 3)
     s, l2 = np.array([1e-3, 1.0, 1e3]), 0.1

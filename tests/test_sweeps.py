@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from configs import LEARNING_RATE, TRAJECTORY
-from experiments import learning_rate, protocol, trajectory
-from linearize import assets, config, io, report
+from experiments import learning_rate, protocol
+from linearize import io, report
 from linearize.config import ConfigError
 from linearize.models.heads import apply_head
 from linearize.task_vector import TaskVector
@@ -20,28 +20,12 @@ NAMES = RATES.setting.data.tasks
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of each, of one seed; the second seed's numbers are the first's."""
-    runs = tmp_path_factory.mktemp("runs")
-    try:
-        tasks = protocol.load_tasks(RATES.setting)
-    except assets.RegistryError as error:
-        pytest.skip(f"the packages that hold the tasks are out of reach: {error}")
-    for experiment, given, name in ((learning_rate, RATES, "rates"), (trajectory, STEPS, "steps")):
-        first = experiment.measure(runs / name / "seed_0", given, tasks, 0)
-        io.write_json(runs / name / "seed_1" / "record.json", first)
-        experiment.run(given, runs / name, "debug")
-    return runs
+def finished(debug_run):
+    return {"rates": debug_run("learning_rate"), "steps": debug_run("trajectory")}
 
 
 def results(finished, name):
-    return json.loads((finished / name / "results.json").read_text())
-
-
-def test_writes_everything(finished):
-    for name in ("rates", "steps"):
-        assert {p.stem for p in (finished / name / "figures").glob("*.png")} == {"curves"}
-        assert {p.stem for p in (finished / name / "tables").glob("*.md")} == {"claims", "along"}
+    return json.loads((finished[name] / "results.json").read_text())
 
 
 def test_a_rates_accuracy_is_that_of_its_vectors(finished):
@@ -49,7 +33,7 @@ def test_a_rates_accuracy_is_that_of_its_vectors(finished):
     lr = RATES.nonlinear[1]
     hits, norms = [], []
     for task in NAMES:
-        folder = finished / "rates" / "seed_0" / f"{lr:g}" / "nonlinear" / task
+        folder = finished["rates"] / "seed_0" / f"{lr:g}" / "nonlinear" / task
         tau, test = TaskVector.load(folder / "task_vector.safetensors"), setting.split(task, "test")
         logits = apply_head(
             setting.heads[task], setting.f(tau.apply_to(setting.params0), test.images)
@@ -80,7 +64,7 @@ def test_the_trajectory_ends_at_the_final_vectors(finished):
         close(cosine[-1], 1, atol=1e-6)
         assert cosine[0] < cosine[1] < cosine[-1]
         assert np.all(np.diff(found[regime]["norm"][0]) > 0)
-    folder = finished / "steps" / "seed_0" / "linear"
+    folder = finished["steps"] / "seed_0" / "linear"
     pairs = [
         (
             TaskVector.load(folder / task / "vectors" / "step_5.safetensors"),
@@ -104,13 +88,6 @@ def test_the_trajectory_ends_at_the_final_vectors(finished):
 def test_a_configuration_that_cannot_be_run_is_refused(given, change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(given, **change)
-
-
-@pytest.mark.parametrize("build", [*LEARNING_RATE.values(), *TRAJECTORY.values()])
-def test_presets_survive_json(build):
-    preset = build()
-    again = config.from_dict(type(preset), json.loads(json.dumps(config.to_dict(preset))))
-    assert again == preset
 
 
 def test_a_damaged_result_is_named(finished, tmp_path):

@@ -78,8 +78,9 @@ class AffineOutputs:
         weights = np.asarray(basis, np.float64)
         if weights.ndim != 2 or len(weights) != len(self.jvps):
             raise ValueError(f"basis has shape {weights.shape}; expected ({len(self.jvps)}, G)")
-        moved = np.tensordot(weights.T, np.asarray(self.jvps, np.float64), 1)
-        return AffineOutputs(self.f0, moved.astype(np.asarray(self.jvps).dtype))
+        jvps = np.asarray(self.jvps)
+        wide = jvps.astype(np.complex128 if np.iscomplexobj(jvps) else np.float64)
+        return AffineOutputs(self.f0, np.tensordot(weights.T, wide, 1).astype(jvps.dtype))
 
     def take(self, rows: ArrayLike) -> "AffineOutputs":
         """Some of the examples: integer rows or a slice's worth of them, in the order given."""

@@ -98,15 +98,16 @@ def _numbers(
     size = {k: float(np.linalg.norm(leaf)) for k, leaf in pulled.items()}
     moved = {k: _wide(leaf) for k, leaf in stacked.items() if k in pulled}
     for t, jvp in enumerate(jvps):
-        expected = sum(float(np.vdot(pulled[k], leaf[t])) for k, leaf in moved.items())
+        # JAX's gradients g of complex leaves are such that the change is Re Σ g τ
+        expected = sum(float(np.sum(pulled[k] * leaf[t]).real) for k, leaf in moved.items())
         scale = sum(size[k] * float(np.linalg.norm(leaf[t])) for k, leaf in moved.items())
-        yield _Number(float((w * _wide(jvp)).sum()), expected, scale, t)
+        yield _Number(float((w * _wide(jvp)).sum().real), expected, scale, t)
     if f0 is not None:
-        base, value = tree.flatten(params0), float((w * _wide(alone)).sum())
+        base, value = tree.flatten(params0), float((w * _wide(alone)).sum().real)
         # what weights that are each off by ε change
         scale = sum(size[k] * float(np.linalg.norm(_wide(base[k]))) for k in pulled)
         total = float(np.abs(_wide(alone)).sum())
-        yield _Number(float((w * _wide(f0)).sum()), value, scale + total, None)
+        yield _Number(float((w * _wide(f0)).sum().real), value, scale + total, None)
 
 
 def _compare(
@@ -148,8 +149,9 @@ def _again(
     with jax.disable_jit():
         f0, jvp = jax.jvp(lambda named: f(tree.update(params0, named), *args), (named,), (along,))
     outputs = _wide(f0 if vector is None else jvp)
-    return float((w * outputs[n]).sum()), float(np.abs(outputs).sum())
+    return float((w * outputs[n]).sum().real), float(np.abs(outputs).sum())
 
 
 def _wide(leaf: Array | np.ndarray) -> np.ndarray:
-    return np.asarray(leaf).astype(np.float64)
+    array = np.asarray(leaf)
+    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)

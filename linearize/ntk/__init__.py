@@ -38,6 +38,7 @@ from linearize.ntk.nystrom import randomized_nystrom as randomized_nystrom
 from linearize.ntk.objective import Reached as Reached
 from linearize.ntk.objective import linear_objective as linear_objective
 from linearize.ntk.products import vector_product as vector_product
+from linearize.ntk.provenance import TraceKernelWarning as TraceKernelWarning
 from linearize.ntk.regression import Dual as Dual
 from linearize.ntk.regression import gradient_descent as gradient_descent
 from linearize.ntk.regression import gradient_flow as gradient_flow
@@ -50,5 +51,6 @@ from linearize.ntk.spectrum import eigenpairs as eigenpairs
 from linearize.ntk.spectrum import participation_ratio as participation_ratio
 from linearize.ntk.stochastic import log_determinant as log_determinant
 from linearize.ntk.stochastic import trace as trace
+from linearize.ntk.store import UnfinishedKernelError as UnfinishedKernelError
 from linearize.ntk.store import open_kernel as open_kernel
 from linearize.ntk.weights import to_task_vector as to_task_vector

@@ -22,6 +22,7 @@ from linearize.ntk.contract import LAYOUTS, Output, contract
 from linearize.ntk.jacobian import over_examples
 from linearize.ntk.kernel import kernel
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
+from linearize.ntk.provenance import note_trace
 from linearize.ntk.second_way import check_vector, draw
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -125,7 +126,7 @@ def approximate_kernel(
     )
     part = found[np.ix_(*picked)]
     return Approximation(
-        kernel=found,
+        kernel=note_trace(found, point.outputs) if output == "trace" else found,
         error=float(np.linalg.norm(part - exact) / np.linalg.norm(exact)),
         correlation=float(np.corrcoef(part.ravel(), exact.ravel())[0, 1]),
         checked=(picked[0], picked[1]),

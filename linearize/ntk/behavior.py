@@ -303,4 +303,5 @@ def _ratio(top: float, bottom: float) -> float:
 
 
 def _wide(leaf: ArrayLike) -> np.ndarray:
-    return np.asarray(leaf).astype(np.float64)
+    array = np.asarray(leaf)
+    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)

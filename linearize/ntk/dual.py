@@ -20,6 +20,7 @@ from scipy.special import expit, log_softmax, softmax
 
 from linearize.ntk import checks, newton
 from linearize.ntk.layout import product
+from linearize.ntk.provenance import warn_of_trace
 from linearize.ntk.regression import Dual
 
 
@@ -42,8 +43,9 @@ def cross_entropy(
     welcome.
 
     Args:
-        kernel: K(X, X): (N, N) shared by all outputs, (N, N, C) or (N, N, C, C). A small l2 wants
-            one computed in float64.
+        kernel: K(X, X): (N, N) shared by all outputs (``output="mean"`` of
+            :func:`linearize.ntk.kernel`, not ``"trace"``), (N, N, C) or (N, N, C, C). A small l2
+            wants one computed in float64.
         f0: outputs at θ0 on X, (N, C).
         labels: (N,) integers in 0, ..., C − 1; 0 or 1 where C = 1.
         l2: weight decay of τ, above 0. ``sklearn``'s ``C`` is 1 / (N l2).
@@ -192,6 +194,7 @@ class _Problem:
     def of(
         cls, kernel: ArrayLike, f0: ArrayLike, labels: ArrayLike, l2: float, f0_scale: float
     ) -> "_Problem":
+        warn_of_trace(kernel, "l2", l2)
         square, initial = checks.kernel_and_outputs(kernel, f0)
         classes = max(initial.shape[1], 2)
         known = checks.class_labels(labels, len(square), classes)

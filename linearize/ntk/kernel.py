@@ -32,6 +32,7 @@ from linearize.ntk.plan import (
 )
 from linearize.ntk.pointwise import Inputs, pointwise, specification
 from linearize.ntk.programs import remembered
+from linearize.ntk.provenance import note_trace
 from linearize.ntk.second_way import check_block
 from linearize.ntk.store import Disk, Memory, Store
 from linearize.types import Apply, Array, Params, PyTree
@@ -145,7 +146,10 @@ def kernel(
     store = _open(task, plan, out, left, right, params, optimizer, params_filter)
     log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
     _fill(store, task, plan, compute, seen, params, left, right, mesh, progress)
-    return store.result()
+    found = store.result()
+    if output == "trace" and isinstance(found, np.ndarray):
+        return note_trace(found, point.outputs)
+    return found
 
 
 def _fill(

@@ -2,7 +2,8 @@
 
     "full"      (N1, N2, C1, C2)   every output of one example with every output of another
     "diagonal"  (N1, N2, C)        each output with itself: C kernels side by side
-    "trace"     (N1, N2)           the plain sum over outputs, or any kernel that all outputs share
+    "mean"      (N1, N2)           the mean over outputs, or any kernel that all outputs share
+    "trace"     (N1, N2)           the plain sum over outputs: C times the mean
 
 A full kernel is a matrix whose row n * C + c stands for output c of example n; vectors (N, C)
 ravel the same way. A kernel (N, N) acts on C outputs as K ⊗ I_C, a diagonal one output by output.

@@ -9,7 +9,8 @@ and the local energy of one on a region is E_{x ∈ region}[φ_ρ(x)²]: 1 every
 everywhere, 1/p in its region and 0 elsewhere for one that lives in a share p of the points. Weighed
 by the shares the energies of an eigenfunction sum to 1.
 
-A trace kernel (N, N) has scalar eigenfunctions, shared by the outputs. A full kernel (N, N, C, C)
+A trace kernel (N, N) has scalar eigenfunctions, shared by the outputs; a mean kernel has the same
+ones, and eigenvalues C times smaller, on the scale of a full kernel's. A full kernel (N, N, C, C)
 has vector ones, (N, C); their squares, energies and inner products sum over the outputs.
 
 Within a repeated eigenvalue the basis is arbitrary, and with it each energy and coefficient; the

@@ -262,7 +262,7 @@ def _slope(
     z, pull = jax.vjp(lambda tau: f_tan(params0, tau, *args), dict(tau))
     losses, back = jax.vjp(lambda z: _examples(readout, z, labels), z)
     (gradient,) = pull(back(weights.astype(losses.dtype))[0])
-    return z, losses, jax.tree.map(jnp.add, total, gradient)
+    return z, losses, jax.tree.map(_descended, total, gradient)
 
 
 @partial(jit, static_argnums=(0, 1))
@@ -286,7 +286,12 @@ def _curve(
 
     u, pull = jax.vjp(moved, dict(d))
     _, bent = jax.jvp(jax.grad(loss), (z,), (u,))
-    return u, jax.tree.map(jnp.add, total, pull(bent)[0])
+    return u, jax.tree.map(_descended, total, pull(bent)[0])
+
+
+def _descended(total: Array, gradient: Array) -> Array:
+    """JAX's gradients of complex leaves are the conjugates of the directions of ascent."""
+    return total + jnp.conj(gradient)
 
 
 @jit

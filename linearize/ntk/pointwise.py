@@ -37,19 +37,29 @@ class Pointwise:
     def __call__(self, params: Params, named: Flat, example: Inputs) -> Array:
         """All outputs of one example, raveled in the order of ``jax.tree.leaves``: (C,)."""
         batch = jax.tree.map(lambda x: x[None], example)
-        out = jax.tree.leaves(self.f(tree.update(params, named), *batch))
+        out = jax.tree.leaves(self.f(tree.update(params, self.join(named)), *batch))
         return jnp.concatenate([y.ravel() for y in out]) if len(out) > 1 else out[0].ravel()
 
     def pick(self, params: Params) -> dict[str, Array]:
-        """The leaves in which derivatives are taken, from parameters of the same names."""
+        """The leaves in which derivatives are taken, from parameters of the same names.
+
+        A complex leaf counts as its real and imaginary parts, stacked on axis 0: kernels of
+        complex parameters are Re(J Jᴴ).
+        """
         flat = tree.flatten(params)
-        return {n: jnp.asarray(flat[n]) for n in self.picked}
+        return {n: _as_real(jnp.asarray(flat[n])) for n in self.picked}
+
+    def join(self, named: Flat) -> dict[str, Array]:
+        """Leaves, or displacements of them, as the parameters have them: complex where θ is."""
+        flat = tree.flatten(self.params)
+        return {
+            n: jax.lax.complex(x[0], x[1]) if _is_complex(flat[n]) else x for n, x in named.items()
+        }
 
     @cached_property
     def named(self) -> dict[str, Array]:
-        """The specification of the leaves in which derivatives are taken."""
-        flat = tree.flatten(self.params)
-        return {n: flat[n] for n in self.picked}
+        """The specification of what :meth:`pick` gives."""
+        return jax.eval_shape(self.pick, self.params)
 
     @property
     def key(self) -> Hashable:
@@ -146,6 +156,14 @@ def _check_independent(together: np.ndarray, alone: np.ndarray) -> None:
 def specification(inputs: Inputs) -> Inputs:
     """Shapes and dtypes of one example."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], _dtype(x)), inputs)
+
+
+def _is_complex(leaf: Array) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating))
+
+
+def _as_real(leaf: Array) -> Array:
+    return jnp.stack([leaf.real, leaf.imag]) if _is_complex(leaf) else leaf
 
 
 def _like(params: Params) -> Params:

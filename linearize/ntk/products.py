@@ -141,7 +141,8 @@ def push(
         return point(params, {}, example)
 
     def one(example: Inputs) -> Array:
-        return affine_terms(f, params, [tau], *example)[1][0].astype(point.dtype)
+        moved = affine_terms(f, params, [point.join(tau)], *example)[1][0]
+        return moved.astype(point.dtype)
 
     return over_examples(one, inputs, at_once)
 

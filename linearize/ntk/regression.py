@@ -12,6 +12,11 @@ so f(x) = s f0(x) − K(x, X) c. With r0 = s f0(X) − y and K + ridge I = U dia
 
 (Lee et al. 2019, *Wide neural networks of any depth evolve as linear models*, eqs. 8–11, whose
 loss is the same sum.) A loss that is a mean over N examples has the learning rate N η.
+
+A kernel (N, N) stands for that of every output, K ⊗ I. Of several outputs that is
+``kernel(..., output="mean")``, which has the full kernel's scale: its trace over outputs is C times
+as much, learning rates must be C times smaller with it and a ridge C times larger for the same
+result. A trace kernel beside a ridge gives a :class:`linearize.ntk.provenance.TraceKernelWarning`.
 """
 
 from dataclasses import dataclass
@@ -22,6 +27,7 @@ from jax.typing import ArrayLike
 
 from linearize.ntk import checks
 from linearize.ntk.layout import from_columns, product, to_blocks, to_columns
+from linearize.ntk.provenance import warn_of_trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +93,9 @@ def regression(
     """The minimiser of the squared error, and with ridge 0 gradient flow's limit t = ∞.
 
     Args:
-        kernel: K(X, X): (N, N) shared by all outputs, (N, N, C) or (N, N, C, C); any float dtype.
+        kernel: K(X, X): (N, N) shared by all outputs (``output="mean"`` of
+            :func:`linearize.ntk.kernel`, not ``"trace"``), (N, N, C) or (N, N, C, C); any float
+            dtype.
         f0: outputs at θ0 on X, (N, C).
         y: targets, (N, C).
         ridge: ρ of (ρ / 2) ‖τ‖², in the kernel's units.
@@ -255,6 +263,7 @@ class _Problem:
     def of(
         cls, kernel: ArrayLike, f0: ArrayLike, y: ArrayLike, ridge: float, f0_scale: float
     ) -> "_Problem":
+        warn_of_trace(kernel, "ridge", ridge)
         square, initial = checks.kernel_and_outputs(kernel, f0)
         targets = checks.outputs_like("y", y, *initial.shape)
         scale = checks.finite("f0_scale", f0_scale)

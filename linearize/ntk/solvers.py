@@ -16,6 +16,7 @@ logistic row takes the kernel's rows for features and penalises their weights; t
 kernel method, softmax over all outputs with the penalty ‖τ‖², to its certified optimum.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,7 @@ from linearize.evaluate.choices import one_of
 from linearize.ntk import checks
 from linearize.ntk.dual import cross_entropy
 from linearize.ntk.layout import to_blocks
+from linearize.ntk.provenance import warn_of_trace
 from linearize.ntk.regression import Dual, regression
 
 Solver = Callable[..., Dual]
@@ -44,7 +46,9 @@ def fit(
     """Fit a classifier on a kernel by a named method.
 
     Args:
-        kernel: K(X, X); which layouts are sound depends on the row, see above.
+        kernel: K(X, X); which layouts are sound depends on the row, see above. Of several outputs
+            the shared one is ``output="mean"``: a trace, C times as much, regularises C times less
+            and gives a :class:`linearize.ntk.provenance.TraceKernelWarning`.
         labels: (N,) integers in 0, ..., C − 1; 0 or 1 where C = 1.
         solver: a row of :data:`SOLVERS`.
         f0: outputs at θ0 on X, (N, C); ``None`` for none, and prediction wants none either.
@@ -66,12 +70,20 @@ def fit(
     array([0, 1, 1])
     """
     one_of("solver", solver, SOLVERS)
+    warn_of_trace(kernel, *_regularisation(solver, options))
     square = checks.square_kernel(kernel)
     if f0 is None:
         known = np.asarray(labels)
         classes = square.shape[-1] if square.ndim > 2 else int(known.max(initial=0)) + 1
         f0, f0_scale = np.zeros((len(square), classes)), 0.0
     return SOLVERS[solver](square, f0, labels, f0_scale=f0_scale, **options)
+
+
+def _regularisation(solver: str, options: Mapping[str, Any]) -> tuple[str, float]:
+    """Name and value of what a row regularises by, as given or by default."""
+    parameters = inspect.signature(SOLVERS[solver]).parameters
+    name = next(n for n in ("ridge", "l2", "C") if n in parameters)
+    return name, options.get(name, parameters[name].default)
 
 
 def least_squares(

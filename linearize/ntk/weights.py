@@ -90,7 +90,9 @@ def to_task_vector(
         )
         seen.append(True)
     moved = run(params0, arrays, -c, at_once=batch_size)
-    return TaskVector(moved, tree.fingerprint(params0), {"regime": "linear", **(meta or {})})
+    return TaskVector(
+        point.join(moved), tree.fingerprint(params0), {"regime": "linear", **(meta or {})}
+    )
 
 
 def _program(point: Pointwise) -> tuple[Program, list[bool]]:

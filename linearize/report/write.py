@@ -58,6 +58,11 @@ def read_page(run_dir: Path | str) -> Page:
     except ResultsError as error:
         name = str(Path(run_dir) / "results.json")
         raise error if str(run_dir) in str(error) else ResultsError(f"{name}: {error}") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ResultsError(
+            f"{Path(run_dir) / 'results.json'}: damaged, or not of experiment {experiment!r} "
+            f"({type(error).__name__}: {error}); run the same command again to write it anew"
+        ) from error
 
 
 def write_all(run_dir: Path | str) -> Path:

@@ -6,6 +6,7 @@ from linearize.train.errors import NonFiniteLossError as NonFiniteLossError
 from linearize.train.errors import RunDirectoryError as RunDirectoryError
 from linearize.train.errors import RunLockedError as RunLockedError
 from linearize.train.errors import RunMismatchError as RunMismatchError
+from linearize.train.interrupt import Terminated as Terminated
 from linearize.train.loop import FineTuned as FineTuned
 from linearize.train.loop import fine_tune as fine_tune
 from linearize.train.losses import cross_entropy as cross_entropy

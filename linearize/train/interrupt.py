@@ -1,35 +1,93 @@
-"""Ctrl-C as a request that is answered between two steps."""
+"""Ctrl-C, and the signals that clusters send, as requests that are answered between two steps."""
 
 import contextlib
+import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[int, FrameType | None], None]
+
+_TERMINAL = signal.SIGINT
+_SENT = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n))
+
+
+class Terminated(SystemExit):
+    """SIGTERM or SIGHUP came. Where nobody catches it, the exit status is 128 + the signal's."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(128 + number)
+        self.message, self.name = message, signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return f"stopped by {self.name}{self.message and ': '}{self.message}"
 
 
 class Request:
-    """Whether Ctrl-C was pressed."""
+    """The signal that came, 0 while none has."""
 
-    made = False
+    number = 0
+
+    def answer(self, message: str) -> BaseException:
+        """What to raise: ``KeyboardInterrupt`` after Ctrl-C, else :class:`Terminated`."""
+        if self.number == _TERMINAL:
+            return KeyboardInterrupt(message)
+        stop = Terminated(message, self.number)
+        log.warning("%s", stop)  # a SystemExit that nobody catches is silent
+        return stop
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Request]:
-    """Note the first Ctrl-C; let the second one through.
+    """Note the first Ctrl-C, SIGTERM or SIGHUP; let the next ones through.
 
-    Outside the main thread, where Python delivers no signals, nothing is changed.
+    Outside the main thread, where Python delivers no signals, nothing is changed, and what is
+    ignored (SIGHUP under ``nohup``) stays so.
     """
     request = Request()
-    if threading.current_thread() is not threading.main_thread():
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.number = number
+
+    with _handled((_TERMINAL, *_SENT), note):
         yield request
-        return
-    before = signal.getsignal(signal.SIGINT)
 
-    def note(number: int, frame: object) -> None:
-        request.made = True
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, note)
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """SIGTERM and SIGHUP as :class:`Terminated`, at once, as Ctrl-C is ``KeyboardInterrupt``."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated("", number)
+
+    with _handled(_SENT, stop):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(numbers: tuple[int, ...], handler: Handler) -> Iterator[None]:
+    """One handler for the first of some signals; before the second, those that were there."""
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, earlier in before.items():
+            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
+
+    def once(number: int, frame: FrameType | None) -> None:
+        restore()
+        handler(number, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            earlier = signal.getsignal(number)
+            if number == _TERMINAL or earlier is not signal.SIG_IGN:
+                before[number] = earlier
+                signal.signal(number, once)
     try:
-        yield request
+        yield
     finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+        restore()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -133,6 +133,8 @@ def fine_tune(
             head, or a file of one.
         RunDirectoryError: ``run_dir`` cannot be written.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint saved.
+        Terminated: likewise after SIGTERM or SIGHUP, which clusters send; a ``SystemExit`` whose
+            status is 128 + the signal's number.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> data = {"inputs": np.eye(2, dtype=np.float32), "labels": np.array([0, 1])}
@@ -453,8 +455,8 @@ class _Run:
         step = self.settled = start
         ahead = _AHEAD_ON_CPU if self.setting.place.on_cpu else _AHEAD
         while step < self.total:
-            if request.made:
-                self._interrupt(step)
+            if request.number:
+                self._interrupt(step, request)
             count = self._advance(step)
             step += count
             while len(self.pending) > ahead:
@@ -555,16 +557,14 @@ class _Run:
         if self.checkpoints is not None:
             self.checkpoints.save(step, {n: self.state[n] for n in _KEPT})
 
-    def _interrupt(self, step: int) -> None:
+    def _interrupt(self, step: int, request: Request) -> NoReturn:
         self._drain()
-        if self.checkpoints is None or not step:
-            raise KeyboardInterrupt(f"interrupted at step {step} of {self.total}")
-        self._save(step)
-        self.checkpoints.wait()
-        raise KeyboardInterrupt(
-            f"interrupted at step {step} of {self.total}; a checkpoint is saved, and the same call "
-            "resumes from it"
-        )
+        said = f"interrupted at step {step} of {self.total}"
+        if self.checkpoints is not None and step:
+            self._save(step)
+            self.checkpoints.wait()
+            said += "; a checkpoint is saved, and the same call resumes from it"
+        raise request.answer(said)
 
     def _diverged(self, bad: int) -> None:
         values = np.asarray(self.state["bad_metrics"]).tolist()

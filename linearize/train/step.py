@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from linearize import taylor, tree
 from linearize.compiled import jit
@@ -105,7 +106,7 @@ class Recipe:
         tau = tree.zeros({n: base[n] for n in trainable})
         return {
             "tau": tau,
-            "opt": optimizer(self.optim, total).init(self._seen(params0, tau)),
+            "opt": self._transform(tau, total).init(self._seen(params0, tau)),
             "step": jnp.zeros((), jnp.int32),
             "bad": jnp.zeros((), jnp.int32),
             "bad_metrics": jnp.zeros((len(self.metrics),), jnp.float32),
@@ -134,7 +135,7 @@ class Recipe:
         key = jax.random.fold_in(fixed["key"], state["step"])
         grads, means = self._gradient(functions, fixed["params0"], state["tau"], batch, key, place)
         clipped = decayed(self.optim, clip(self.optim, grads), state["tau"])
-        transform = optimizer(self.optim, fixed["total"])
+        transform = self._transform(state["tau"], fixed["total"])
 
         def update(state: State) -> tuple[PyTree, PyTree]:
             seen = self._seen(fixed["params0"], state["tau"])
@@ -165,6 +166,13 @@ class Recipe:
             state = jax.tree.map(lambda new, old: jnp.where(good, new, old), move(kept), kept)
         state |= {"bad": bad, "bad_metrics": bad_metrics}
         return state, {"step": here[None], "bad": bad, "values": values[None]}
+
+    def _transform(self, tau: Mapping[str, Array], total: Any) -> optax.GradientTransformation:
+        """The optimizer; complex leaves are pairs of reals to it, as they are to no other."""
+        transform = optimizer(self.optim, total)
+        if any(jnp.iscomplexobj(leaf) for leaf in tau.values()):
+            return optax.contrib.split_real_and_imaginary(transform)
+        return transform
 
     def _seen(self, params0: Params, tau: Mapping[str, Array]) -> Mapping[str, Array]:
         """What the optimizer takes for the parameters: τ, or θ = θ0 + τ."""
@@ -202,7 +210,11 @@ class Recipe:
             means = {name: jnp.mean(m.astype(jnp.float32)) for name, m in measures.items()}
             return sign * means["loss"], means
 
-        gradient = jax.grad(objective, has_aux=True)
+        def gradient(tau: Mapping[str, Array], micro: PyTree, key: Array) -> tuple:
+            found, means = jax.grad(objective, has_aux=True)(tau, micro, key)
+            # of a complex leaf JAX gives the conjugate of the direction of ascent
+            return jax.tree.map(jnp.conj, found), means
+
         if self.accumulate == 1:
             return gradient(tau, batch, key)
 

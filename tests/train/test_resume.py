@@ -25,6 +25,7 @@ from linearize.train import (
     RunDirectoryError,
     RunLockedError,
     RunMismatchError,
+    Terminated,
     checkpoint,
     cross_entropy,
     feed,
@@ -227,17 +228,20 @@ def test_killed_at_random_instants(problem, long, long_run, run_dir, start):
     assert rows(run_dir) == expected
 
 
-def test_two_processes_in_one_directory_then_ctrl_c(problem, long, long_run, run_dir, start):
-    """The second is refused and the first not disturbed; Ctrl-C stops it cleanly; it resumes."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_two_processes_in_one_directory_then_a_signal(
+    problem, long, long_run, run_dir, start, number
+):
+    """The second is refused and the first not disturbed; a signal stops it cleanly; it resumes."""
     process = start(run_dir)
     wait_for_checkpoint(process, run_dir, 0)
     with pytest.raises(RunLockedError, match=f"in use by process {process.pid} on "):
         problem.run("linear", run_dir=run_dir, **long)
     assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert "KeyboardInterrupt: interrupted at step" in errors
+    assert process.returncode == (-number if number == signal.SIGINT else 128 + number)
+    assert "interrupted at step" in errors
     assert "a checkpoint is saved" in errors
     stopped_at = int(errors.rsplit("interrupted at step ", 1)[1].split()[0])
     assert newest(run_dir) == stopped_at
@@ -260,6 +264,46 @@ def test_ctrl_c_in_this_process(problem, run_dir):
     got = problem.run(run_dir=run_dir, checkpoint_every=0)
     assert got.resumed_from == 7
     assert_same(got.tau, problem.run().tau)
+
+
+def test_a_second_signal_is_not_held_back(problem, run_dir):
+    """Nor is the other one's handler lost."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def press(params0, tau):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        return []
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        problem.run(run_dir=run_dir, validation=press, validate_every=7)
+    assert not caught.value.args
+    assert {n: signal.getsignal(n) for n in before} == before
+
+
+def test_what_is_ignored_stays_ignored(problem, run_dir):
+    """As SIGHUP is under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+
+        def press(params0, tau):
+            signal.raise_signal(signal.SIGHUP)
+            return []
+
+        assert problem.run(run_dir=run_dir, validation=press, validate_every=7).steps == 20
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_sigterm_without_a_directory_saves_nothing(problem):
+    def press(params0, tau):
+        signal.raise_signal(signal.SIGTERM)
+        return []
+
+    with pytest.raises(Terminated, match=r"interrupted at step 7 of 20$") as caught:
+        problem.run(validation=press, validate_every=7)
+    assert caught.value.code == 143
 
 
 def test_a_run_outside_the_main_thread(problem, run_dir):

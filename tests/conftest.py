@@ -1,0 +1,37 @@
+"""One finished run of each experiment, made once for all tests and workers of a session."""
+
+import fcntl
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``debug_run(experiment)``: the directory of its ``debug`` preset's run, not to be changed."""
+    from configs import PRESETS
+    from experiments import vectors
+
+    base = tmp_path_factory.getbasetemp()
+    runs = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "debug_runs"
+    runs.mkdir(exist_ok=True)
+    place = vectors.terms_path
+
+    def run(experiment: str) -> Path:
+        run_dir, done = runs / experiment, runs / f"{experiment}.done"
+        with (runs / f"{experiment}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                module = importlib.import_module(f"experiments.{experiment}")
+                with (
+                    pytest.MonkeyPatch.context() as patch
+                ):  # kept beside the runs, not in the cache
+                    patch.setattr(vectors, "terms_path", lambda *a: runs / "terms" / place(*a).name)
+                    module.run(PRESETS[experiment]["debug"](), run_dir, "debug")
+                done.touch()
+        return run_dir
+
+    return run

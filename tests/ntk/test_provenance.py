@@ -1,0 +1,60 @@
+"""A trace kernel beside a ridge: C times less regularisation, said aloud."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from linearize import ntk
+from linearize.ntk.provenance import traced_outputs
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(6, 4)).astype(np.float32)
+F0, Y, LABELS = np.zeros((6, 3)), RNG.normal(size=(6, 3)), np.arange(6) % 3
+
+
+def f(params, x):
+    """Three outputs that share no weight: the full kernel is K ⊗ I, and so is the mean."""
+    return x @ params["w"]
+
+
+def kernel(output):
+    return ntk.kernel(f, {"w": jnp.ones((4, 3))}, X, output=output)
+
+
+SOLVED = {
+    "regression": lambda k: ntk.regression(k, F0, Y, ridge=0.5),
+    "gradient_flow": lambda k: ntk.gradient_flow(k, F0, Y, times=2.0, ridge=0.5),
+    "gradient_descent": lambda k: ntk.gradient_descent(k, F0, Y, 0.01, steps=9, ridge=0.5),
+    "cross_entropy": lambda k: ntk.cross_entropy(k, F0, LABELS, l2=0.1),
+    "cross_entropy_descent": lambda k: ntk.cross_entropy_descent(k, F0, LABELS, [0.1], l2=0.1),
+    "least_squares": lambda k: ntk.fit(k, LABELS, f0=F0, ridge=0.5),
+    "logistic": lambda k: ntk.fit(k, LABELS, "logistic", l2=0.1),
+    "svr": lambda k: ntk.fit(k, LABELS, "svr", f0=F0),
+}
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_the_mean_solves_what_the_full_kernel_does_and_the_trace_warns(name):
+    if name == "svr":
+        pytest.importorskip("sklearn")
+    else:
+        expected = SOLVED[name](kernel("full")).coefficients
+        found = SOLVED[name](kernel("mean")).coefficients
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    with pytest.warns(ntk.TraceKernelWarning, match="trace over 3 outputs.*regularises 3 times"):
+        SOLVED[name](kernel("trace"))
+
+
+def test_what_is_known_to_be_a_trace():
+    trace = kernel("trace")
+    assert traced_outputs(trace) == traced_outputs(trace[:3, 2:].T) == 3
+    for other in (kernel("mean"), kernel("full"), trace / 3, trace.copy(), None, 1.0):
+        assert traced_outputs(other) is None
+    approximate = ntk.approximate_kernel(f, {"w": jnp.ones((4, 3))}, X)
+    assert traced_outputs(approximate.kernel) == 3
+
+
+def test_no_ridge_and_one_output_are_no_matter():
+    ntk.gradient_flow(kernel("trace"), F0, Y, times=2.0)
+    single = ntk.kernel(f, {"w": jnp.ones((4, 1))}, X, output="trace")
+    ntk.regression(single, F0[:, :1], Y[:, :1], ridge=0.5)

@@ -1,0 +1,213 @@
+"""What every experiment promises, on its ``debug`` preset; the rest is in each one's own file."""
+
+import dataclasses
+import importlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import experiments
+from configs import PRESETS
+from linearize import cli, config, io, report
+
+SOURCES = {p.stem: p.read_text() for p in Path(experiments.__path__[0]).glob("*.py")}
+
+
+def module(name: str) -> Any:
+    return importlib.import_module(f"experiments.{name}")
+
+
+def results_of(run_dir: Path) -> dict[str, Any]:
+    return json.loads((run_dir / "results.json").read_text())
+
+
+@pytest.fixture(params=PRESETS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def copied(name, debug_run, tmp_path, monkeypatch) -> Path:
+    """The finished run once more, to be changed; its figures are not drawn again."""
+    monkeypatch.setattr(report, "write_all", lambda run_dir: Path(run_dir) / "report.html")
+    return Path(shutil.copytree(debug_run(name), tmp_path / "run"))
+
+
+def test_every_experiment_is_in_the_table():
+    launched = {n for n, text in SOURCES.items() if "running.launch(" in text} - {"running"}
+    assert launched == set(PRESETS)
+    for name in launched:
+        assert f'running.launch("{name}", {name.upper()}, ' in SOURCES[name]
+
+
+def test_writes_everything(name, debug_run):
+    run_dir, preset = debug_run(name), PRESETS[name]["debug"]()
+    assert json.loads((run_dir / "config.json").read_text()) == config.to_dict(preset)
+    assert json.loads((run_dir / "versions.json").read_text()) == io.versions()
+    results = results_of(run_dir)
+    assert results["experiment"] == name
+    assert results["preset"] == "debug"
+    assert results["config"] == config.to_dict(preset)
+    assert results["seeds"] == list(preset.seeds)
+    assert results["seconds"] > 0
+    page = report.read_page(run_dir)
+    for folder, made, kinds in (
+        ("figures", page.plots, ("png", "svg")),
+        ("tables", page.tables, ("md", "csv")),
+    ):
+        names = {each.name for each in made}
+        assert names
+        files = {p.name for p in (run_dir / folder).iterdir()}
+        assert files == {f"{n}.{kind}" for n in names for kind in kinds}
+    assert set(page.headlines) & {table.name for table in page.tables}
+    text = (run_dir / "report.html").read_text("utf-8")
+    assert page.title in text
+    assert text.count("<svg") >= len(page.plots)
+    assert not re.search(r"(src|href)=\"(https?:)?//", text)
+
+
+REWRITTEN = {"results.json", "versions.json", "explorer.npz"}
+"""What a run writes each time, in no time."""
+
+
+def state(run_dir: Path) -> dict[str, tuple[int, bytes]]:
+    """When each file was written, and what it holds; locks are free to change."""
+    return {
+        str(p.relative_to(run_dir)): (p.stat().st_mtime_ns, p.read_bytes())
+        for p in run_dir.rglob("*")
+        if p.is_file() and p.name != "lock"
+    }
+
+
+def test_a_finished_run_is_not_repeated(name, copied):
+    before = state(copied)
+    module(name).run(PRESETS[name]["debug"](), copied, "debug")
+    after = state(copied)
+    assert {n: content for n, (_, content) in after.items()} == {
+        n: content for n, (_, content) in before.items()
+    }
+    rewritten = {n for n in before if after[n] != before[n]}
+    assert rewritten <= REWRITTEN
+
+
+def parts(seed_dir: Path) -> list[Path]:
+    """The files of what was measured last, apart from training's own."""
+    kept = [p for p in seed_dir.rglob("*.json") if not (p.parent / "done.json").exists()]
+    return sorted(p for p in kept if p.name != "record.json")
+
+
+def test_a_run_that_was_killed_goes_on(name, copied):
+    """Without its results, a seed's record and the last of its parts: these alone are made."""
+    preset, whole = PRESETS[name]["debug"](), results_of(copied)
+    seed_dir = copied / f"seed_{preset.seeds[-1]}"
+    lost = [copied / "results.json", seed_dir / "record.json", *parts(seed_dir)[-1:]]
+    before = state(copied)
+    for path in lost:
+        path.unlink()
+    module(name).run(preset, copied, "debug")
+    after = state(copied)
+    assert after.keys() == before.keys()
+    made = {n for n in before if after[n][0] != before[n][0]}
+    again = {str(path.relative_to(copied)) for path in lost}
+    assert again <= made <= again | REWRITTEN | {f"{seed_dir.name}/explorer.npz"}
+    assert results_of(copied) == whole | {"seconds": None}
+
+
+def changed(values: dict[str, Any]) -> dict[str, Any]:
+    """The same configuration with another temperature or learning rate."""
+    other = json.loads(json.dumps(values))
+    place = other.get("setting", other).get("head", other)
+    key = "temperature" if "temperature" in place else "rate"
+    place[key] /= 2
+    return other
+
+
+def test_a_directory_of_another_configuration_is_refused(name, copied):
+    preset = PRESETS[name]["debug"]()
+    other = config.from_dict(type(preset), changed(config.to_dict(preset)))
+    before = state(copied)
+    with pytest.raises(
+        config.ConfigError, match=r"temperature: 20\.0 -> 10\.0|rate: 0\.1 -> 0\.05"
+    ):
+        module(name).run(other, copied, "debug")
+    assert state(copied) == before
+
+
+LENGTHS = ("alphas", "shares")
+"""Whose absence shows in the shapes of others."""
+
+
+def complaint(values: dict[str, Any], path: Path) -> str | None:
+    """What the page says of such results, if it refuses them."""
+    io.write_json(path, values)
+    try:
+        report.read_page(path.parent)
+    except report.ResultsError as error:
+        return str(error)
+    return None
+
+
+def test_damage_is_named(name, debug_run, tmp_path):
+    """Where a value is missing or of another kind, file and value are named, if it is needed."""
+    whole, path = results_of(debug_run(name)), tmp_path / "results.json"
+    keys = whole.keys() - {"experiment"}
+    without = {k: complaint({n: v for n, v in whole.items() if n != k}, path) for k in keys}
+    needed = {key: said for key, said in without.items() if said is not None}
+    assert len(needed) >= 3
+    for key, said in needed.items():
+        assert str(path) in said
+        assert key in said or key in LENGTHS or "run the same command" in said
+    other = [complaint(whole | {key: [None]}, path) for key in needed]
+    refused = [said for said in other if said is not None]
+    assert len(refused) >= len(needed) / 2  # some are looked at when they are drawn
+    assert all(str(path) in said for said in refused)
+    io.write_json(path, whole)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(report.ResultsError, match=re.escape(str(path))):
+        report.read_page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "preset"), [(e, p) for e, presets in PRESETS.items() for p in presets]
+)
+def test_presets_survive_json(experiment, preset):
+    built = PRESETS[experiment][preset]()
+    assert config.from_dict(type(built), json.loads(json.dumps(config.to_dict(built)))) == built
+
+
+class TestCommandLine:
+    def test_overrides_reach_the_configuration(self, name, tmp_path):
+        preset = PRESETS[name]["debug"]()
+        inner = "setting." if hasattr(preset, "setting") else ""
+        words = ["debug", f"--{inner}seeds", "3", "5", f"--run-dir={tmp_path}"]
+        command = cli.parse(name, PRESETS[name], words)
+        assert command.config.seeds == (3, 5)
+        assert command.run_dir == tmp_path
+        other = dataclasses.replace(
+            command.config,
+            **(
+                {"setting": dataclasses.replace(command.config.setting, seeds=preset.seeds)}
+                if inner
+                else {"seeds": preset.seeds}
+            ),
+        )
+        assert other == preset
+
+    def test_an_earlier_configuration_is_a_preset(self, name, debug_run):
+        path = debug_run(name) / "config.json"
+        assert cli.parse(name, PRESETS[name], [str(path)]).config == PRESETS[name]["debug"]()
+
+    @pytest.mark.parametrize(
+        ("words", "hint"), [(["debgu"], "'debug'"), (["debug", "--{}seedz", "1"], "seeds")]
+    )
+    def test_mistakes_are_answered_with_a_remedy(self, name, words, hint, capsys):
+        inner = "setting." if hasattr(PRESETS[name]["debug"](), "setting") else ""
+        with pytest.raises(SystemExit) as stop:
+            cli.parse(name, PRESETS[name], [word.format(inner) for word in words])
+        assert stop.value.code == 2
+        printed = capsys.readouterr()
+        assert hint in printed.err + printed.out
