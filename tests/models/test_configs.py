@@ -112,7 +112,7 @@ PROCESSORS = [
     {"do_normalize": False},
     {"do_rescale": False, "image_mean": [100.0, 110.0, 120.0], "image_std": [50.0, 60.0, 70.0]},
     {"do_rescale": False, "do_normalize": False},
-    {"rescale_factor": 1e6, "image_mean": [1e8] * 3, "image_std": [0.5, 1e-3, 2.0]},
+    {"rescale_factor": 1e6, "image_mean": [1e5] * 3, "image_std": [0.5, 1e-3, 2.0]},
     {"rescale_factor": 1 / 127.5, "image_mean": [1.0, 1.0, 1.0], "image_std": [1.0, 1.0, 1.0]},
 ]
 
