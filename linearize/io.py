@@ -183,8 +183,11 @@ def _header(path: str | Path, file: BinaryIO) -> tuple[dict[str, Stored], dict[s
     size = os.fstat(file.fileno()).st_size
     first = file.read(9)
     length = int.from_bytes(first[:8], "little")
-    other = len(first) == 9 and (first[8:] != b"{" or not 2 <= length <= _LONGEST_HEADER)
-    if other or 0 < len(first) < 9:
+    if 0 < len(first) < 9:
+        raise CorruptFileError(
+            f"{path} ({size} bytes) is truncated, or is no safetensors file: none is so short"
+        )
+    if first and (first[8:] != b"{" or not 2 <= length <= _LONGEST_HEADER):
         raise CorruptFileError(
             f"{path} ({size} bytes) is no safetensors file: it begins with {first!r}; is it a file "
             "of another kind?"

@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -343,3 +344,23 @@ def test_a_signal_reaches_a_run_that_computes(tmp_path, number, status, words):
     assert said == words
     with exclusive(tmp_path):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [500, 20_000])
+def test_an_experiment_on_a_full_disk_ends_with_one_sentence(tmp_path, size):
+    """No file may grow beyond so many bytes: the configuration, or the first task vector."""
+    program = (
+        f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size},) * 2); "
+        f"sys.argv = ['compare', 'debug', '--run-dir', {str(tmp_path / 'run')!r}]; "
+        "runpy.run_module('experiments.compare', run_name='__main__')"
+    )
+    alone = {n: v for n, v in os.environ.items() if n != "JAX_COMPILATION_CACHE_DIR"}  # spare it
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, env=alone
+    )
+    *log, last = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert last.startswith("error: ")
+    assert "File too large" in last
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in log), done.stderr

@@ -36,7 +36,7 @@ def read_gtsrb(root: Path) -> Original:
         raise DataError(
             f"the original GTSRB in {root} lacks {', '.join(missing)}; unpack "
             "GTSRB-Training_fixed.zip, GTSRB_Final_Test_Images.zip and GTSRB_Final_Test_GT.zip "
-            "there, or remove the folder to use TFDS's version"
+            "there, or move the folder away to use TFDS's version"
         )
     files = sorted(training.glob("*/*.ppm"))
     numbers = [int(path.parent.name) for path in files]

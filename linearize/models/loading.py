@@ -19,7 +19,7 @@ from linearize.models import hf, layers, transformer, vit
 from linearize.models.backbone import Backbone, WeightsError
 from linearize.models.families import MODELS as MODELS
 from linearize.models.families import Family, row
-from linearize.models.hf import configs
+from linearize.models.hf import configs, processors
 from linearize.types import Params
 
 _CONVERSION = 1
@@ -167,7 +167,11 @@ def _resolve(
                 f"name {found!r}"
             )
         told = configs.vision(source.notes, folder)
-    fields = agree(name, {"depth": family.depth, **(family.options or {})}, told)
+    ours = {"depth": family.depth, **(family.options or {})}
+    if source is not None and told is None and family.depth:  # a processor may lie there alone
+        side = ours["grid"] * ours["patch"]
+        told = processors.of_transformers(source.notes, family.kind, side, str(folder))
+    fields = agree(name, ours, told)
     if activation is not None:
         fields["activation"] = configs.activation(activation)
     if not fields["depth"]:
@@ -193,7 +197,7 @@ def check_size(shapes: Mapping[str, Any], source: hf.Source) -> None:
         WeightsError: the file has not a tenth of the model.
     """
     wanted = sum(math.prod(x.shape) for x in shapes.values())
-    if wanted > 10 * source.size + 10**7:
+    if source.size is not None and wanted > 10 * source.size + 10**7:
         raise WeightsError(
             f"{source} holds {source.size} bytes of tensors and the configuration beside it "
             f"describes a model of {wanted} parameters: is it another model's?"

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorstore as ts
 
-from linearize import io
+from linearize import files, io
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ def _description(folder: Path) -> dict[str, Any]:
     """
     file = folder / _DESCRIPTION
     try:
-        held: dict[str, Any] = json.loads(file.read_text())
+        held: dict[str, Any] = io.read_json(file)
         ts.dtype(held["dtype"])
         sound = all(isinstance(n, int) and n > 0 for n in (*held["shape"], held["rows"]))
         if {_FORMAT, _HASH} & set(held):
@@ -247,7 +247,7 @@ def _progress(folder: Path, held: dict[str, Any]) -> set[Start]:
         CorruptFileError: a line that no run writes.
     """
     file = folder / _PROGRESS
-    text = file.read_bytes().decode(errors="replace") if file.exists() else ""
+    text = files.read_bytes(file).decode(errors="replace") if file.exists() else ""
     # what follows the last line's end was being written when the run was killed
     *lines, _ = text.split("\n")
     wanted, done = set(_starts(held)), set()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from linearize import models
+from linearize.models import clip
 from linearize.models.hf import configs, open_clip, processors, schema
 
 CLIP = {"model_type": "clip_vision_model"}
@@ -111,6 +112,7 @@ PROCESSORS = [
     {"do_normalize": False},
     {"do_rescale": False, "image_mean": [100.0, 110.0, 120.0], "image_std": [50.0, 60.0, 70.0]},
     {"do_rescale": False, "do_normalize": False},
+    {"rescale_factor": 1e6, "image_mean": [1e5] * 3, "image_std": [0.5, 1e-3, 2.0]},
     {"rescale_factor": 1 / 127.5, "image_mean": [1.0, 1.0, 1.0], "image_std": [1.0, 1.0, 1.0]},
 ]
 
@@ -319,3 +321,104 @@ def test_a_schema_says_what_it_expects():
         models.WeightsError, match=r"f: 2 (.|\n)*a=6; expected an integer from 1 to 5"
     ):
         schema.read({"a": 6, "b": None}, keys, where="f")
+
+
+OPENAI = [[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]]
+PUBLISHED = {
+    "openai/clip-vit-base-patch32": (
+        {
+            "architectures": ["CLIPModel"],
+            "initializer_factor": 1.0,
+            "logit_scale_init_value": 2.6592,
+            "model_type": "clip",
+            "projection_dim": 512,
+            "text_config": {"dropout": 0.0, "eos_token_id": 2, "bos_token_id": 0, "prefix": None},
+            "text_config_dict": None,
+            "torch_dtype": "float32",
+            "vision_config": {"dropout": 0.0, "pruned_heads": {}, "patch_size": 32, "top_p": 1.0},
+            "vision_config_dict": None,
+        },
+        {
+            "crop_size": 224,
+            "do_center_crop": True,
+            "do_normalize": True,
+            "do_resize": True,
+            "feature_extractor_type": "CLIPFeatureExtractor",
+            "image_mean": OPENAI[0],
+            "image_std": OPENAI[1],
+            "resample": 3,
+            "size": 224,
+        },
+        {**clip.VISION["clip_vit_b32"]},
+    ),
+    "google/vit-base-patch16-224": (
+        {
+            "architectures": ["ViTForImageClassification"],
+            "attention_probs_dropout_prob": 0.0,
+            "hidden_act": "gelu",
+            "id2label": {"0": "tench, Tinca tinca"},
+            "layer_norm_eps": 1e-12,
+            "model_type": "vit",
+            "qkv_bias": True,
+        },
+        {
+            "do_normalize": True,
+            "do_resize": True,
+            "image_processor_type": "ViTFeatureExtractor",
+            "resample": 2,
+            "size": {"height": 224, "width": 224},
+        },
+        configs.VIT_FIELDS | {"patch": 16, "grid": 14, "width": 768, "resample": "bilinear"},
+    ),
+    "facebook/dinov2-base": (
+        {
+            "apply_layernorm": True,
+            "architectures": ["Dinov2Model"],
+            "drop_path_rate": 0.0,
+            "image_size": 518,
+            "layerscale_value": 1.0,
+            "mlp_ratio": 4,
+            "model_type": "dinov2",
+            "out_features": ["stage12"],
+            "out_indices": [12],
+            "reshape_hidden_states": True,
+            "stage_names": ["stem", "stage1"],
+            "use_swiglu_ffn": False,
+        },
+        {
+            "crop_size": {"height": 224, "width": 224},
+            "do_center_crop": True,
+            "do_convert_rgb": True,
+            "image_mean": [0.485, 0.456, 0.406],
+            "image_processor_type": "BitImageProcessor",
+            "image_std": [0.229, 0.224, 0.225],
+            "resample": 3,
+            "rescale_factor": 0.00392156862745098,
+            "size": {"shortest_edge": 256},
+        },
+        configs.DINOV2_FIELDS | {"patch": 14, "grid": 37, "image_size": 518},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_files_as_they_are_published_are_read(name):
+    config, processor, expected = PUBLISHED[name]
+    got = configs.vision({"config.json": config, "preprocessor_config.json": processor})
+    assert {k: got[k] for k in expected} == expected
+
+
+def test_a_processor_without_a_configuration_is_heeded_too(tmp_path):
+    """A named architecture needs no config.json; the pixels may still be told."""
+    from linearize.models import families, loading
+
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    note = {"image_processor": {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(note))
+    row = families.row("clip_vit_b32")
+    family, _ = loading._resolve("clip_vit_b32", row, tmp_path, None, True)
+    assert family.options["mean"] == family.options["std"] == (127.5,) * 3
+    (tmp_path / "processor_config.json").unlink()
+    assert (
+        loading._resolve("clip_vit_b32", row, tmp_path, None, True)[0].options["mean"] == clip.MEAN
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from linearize import models
+from linearize import models, tree
 from linearize.models.hf import configs, engine, sources, table, tables
 from linearize.models.hf.sources import Source
 
@@ -33,7 +33,6 @@ def vision_tensors(table=tables.CLIP_VISION):
     fields = configs.vision({"config.json": CONFIG})
     import jax
 
-    from linearize import tree
     from linearize.models import vit
 
     side = fields.pop("image_size")
@@ -277,6 +276,14 @@ def test_tensors_that_are_no_reals_are_refused_by_name(tmp_path, dtype):
     rows = table.Table("t", (("n.weight", "norm/scale", table.SAME),))
     with pytest.raises(models.WeightsError, match=r"not floating: n\.weight \(8,\) " + dtype):
         engine.import_leaves(sources.read(path).tensors, (rows,), {"norm/scale": np.zeros(8)})
+
+
+def test_numbers_beyond_float32_are_refused_by_name(made, folder):
+    huge = {n: x.astype(np.float64) for n, x in made[1].items()}
+    huge["visual_projection.weight"][0, 0] = 1e300
+    safetensors.numpy.save_file(huge, folder / "model.safetensors")
+    with pytest.raises(tree.NonFiniteError, match="projection/kernel: 1 of"):
+        models.load("clip", weights=folder)
 
 
 # a configuration of another size

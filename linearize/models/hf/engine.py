@@ -165,7 +165,8 @@ def _load(
     if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in arrays):  # NumPy has no bfloat16
         return {}, [f"not floating: {described}"]
     try:
-        made = row[2].load([np.asarray(x, np.float32) for x in arrays])
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which is refused by name
+            made = row[2].load([np.asarray(x, np.float32) for x in arrays])
     except (ValueError, IndexError) as error:
         return {}, [f"mis-shaped: {described} ({error})"]
     wrong = [

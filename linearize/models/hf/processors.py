@@ -46,7 +46,14 @@ _ENDINGS = ("", "Fast", "Pil")
 _TYPES = [f"{n}ImageProcessor{end}" for n in TYPES for end in _ENDINGS]
 _TYPES += [f"{n}FeatureExtractor" for n in TYPES]
 
-_GEOMETRY = ("do_resize", "size", "do_center_crop", "crop_size", "default_to_square")
+_GEOMETRY = (
+    "do_resize",
+    "size",
+    "do_center_crop",
+    "crop_size",
+    "default_to_square",
+    "use_square_size",
+)
 _IGNORED = (
     *_GEOMETRY,
     "do_convert_rgb",
@@ -139,13 +146,14 @@ def _values(given: Any, family: str, where: str) -> dict[str, Any]:
 def normalisation(mean: Any, std: Any, factor: float = 1 / _TO_BYTES) -> dict[str, Any]:
     """``mean`` and ``std`` on the scale of bytes: ``(factor x - m) / s = (x - m/f) / (s/f)``."""
     return {
-        name: tuple(round(x / factor, 9) for x in ((values,) * 3 if _is_one(values) else values))
+        # to as many digits as published values have: without the last bits of the division
+        name: tuple(float(f"{x / factor:.11g}") for x in _three(values))
         for name, values in (("mean", mean), ("std", std))
     }
 
 
-def _is_one(values: Any) -> bool:
-    return isinstance(values, int | float)
+def _three(values: Any) -> tuple[float, ...]:
+    return (values,) * 3 if isinstance(values, int | float) else tuple(values)
 
 
 def _side(given: Mapping[str, Any]) -> int | None:
@@ -168,6 +176,6 @@ def written(kind: str, architecture: Mapping[str, Any], side: int) -> dict[str, 
         "do_rescale": True,
         "rescale_factor": 1 / _TO_BYTES,
         "do_normalize": True,
-        "image_mean": [round(x / _TO_BYTES, 12) for x in architecture["mean"]],
-        "image_std": [round(x / _TO_BYTES, 12) for x in architecture["std"]],
+        "image_mean": [x / _TO_BYTES for x in architecture["mean"]],
+        "image_std": [x / _TO_BYTES for x in architecture["std"]],
     }

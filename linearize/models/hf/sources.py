@@ -52,13 +52,13 @@ class Source:
         path: the file of weights, or of its index.
         tensors: how to read each tensor, by name.
         notes: parsed files of :data:`NOTES`, by name; those that there are.
-        size: bytes of all tensors together.
+        size: bytes of all tensors together; None where that is not known.
     """
 
     path: Path
     tensors: Mapping[str, Callable[[], np.ndarray]]
     notes: Mapping[str, Any]
-    size: int
+    size: int | None = None
 
     @classmethod
     def of(
@@ -190,7 +190,7 @@ def _sharded(index: Path) -> Source:
         )
     tensors = {name: read for shard in shards.values() for name, read in shard.tensors.items()}
     tensors |= {tensor: shards[shard].tensors[tensor] for tensor, shard in listed.items()}
-    return Source(index, tensors, {}, sum(shard.size for shard in shards.values()))
+    return Source(index, tensors, {}, sum(shard.size or 0 for shard in shards.values()))
 
 
 def _weight_map(index: Path, *, here: bool = True) -> dict[str, str]:
