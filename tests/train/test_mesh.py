@@ -4,6 +4,8 @@ Tolerance: sums over a batch are taken in another order, so gradients agree to f
 (1e-6 relative); plain descent with momentum keeps τ within 1e-5 of one device's.
 """
 
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -101,7 +103,8 @@ def test_checkpoints_restore_across_meshes(problem, run_dir, before, after, monk
         total, self.total = self.total, 11
         original(self, start, request)
         self.total = total
-        self._interrupt(11)
+        request.number = signal.SIGINT
+        self._interrupt(11, request)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop._Run, "_train", stop)
