@@ -23,8 +23,8 @@ PROGRAM = "program "
 
 _HOW = {
     *("name", "name_and_src_info", "debug_info", "source_info", "call_src_info"),
-    *("in_shardings", "out_shardings", "sharding", "out_sharding", "dst_sharding"),
-    *("ctx_mesh", "mesh"),
+    *("in_shardings", "out_shardings", "sharding", "out_sharding", "ctx_mesh", "mesh"),
+    *("dst_sharding", "src_sharding", "unconstrained_dims"),
     *("in_layouts", "out_layouts", "donated_invars", "keep_unused", "inline"),
     *("compiler_options_kvs", "effects", "prevent_cse", "policy", "unroll", "_split_transpose"),
     # rules of what is not differentiated here; the others are part of the derivative's jaxpr
@@ -107,8 +107,7 @@ def program(function: Callable[..., Any], *args: PyTree, derivative: bool = Fals
         def traced(*args: PyTree) -> PyTree:
             return _with_derivative(function, *args) if derivative else function(*args)
 
-        abstract = jax.tree.map(_abstract, args)
-        return _Reader().closed(jax.make_jaxpr(traced)(*abstract))
+        return _Reader().closed(jax.make_jaxpr(traced)(*shapes(args)))
 
     first = once()
     if once() != first:
@@ -119,11 +118,14 @@ def program(function: Callable[..., Any], *args: PyTree, derivative: bool = Fals
     return first
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Without the devices that it lies on."""
-    aval = jax.typeof(leaf)
-    weak = getattr(aval, "weak_type", False)
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
+def shapes(arrays: PyTree) -> PyTree:
+    """Arrays as ``jax.ShapeDtypeStruct``, wherever they lie: their devices decide no program."""
+
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        aval = jax.typeof(leaf)
+        return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+
+    return jax.tree.map(shape, arrays)
 
 
 def _with_derivative(function: Callable[..., Any], first: PyTree, *rest: PyTree) -> PyTree:

@@ -4,8 +4,9 @@ import dataclasses
 import itertools
 
 from linearize.config.compare import CompareConfig, DataConfig
-from linearize.config.files import require
+from linearize.config.files import ConfigError, require
 from linearize.config.vectors import Regime
+from linearize.fields import Count, Natural, Share, check
 from linearize.train import TrainConfig
 
 
@@ -17,24 +18,25 @@ class AnalogiesConfig:
         data=DataConfig(tasks=("emoji", "emoji_google"), control="emoji_twitter")
     )
     """``data.tasks`` are the styles: data sets of the same classes; ``data.control`` is unused."""
-    halves: tuple[tuple[int, ...], tuple[int, ...]] = ((0, 2, 4, 6, 8), (1, 3, 5, 7))
+    halves: tuple[tuple[Natural, ...], tuple[Natural, ...]] = ((0, 2, 4, 6, 8), (1, 3, 5, 7))
     """Two disjoint sets of classes; with each style they make a sub-population."""
     regimes: tuple[Regime, ...] = ("nonlinear", "linear")
     """In which vectors are trained and evaluated."""
-    examples: tuple[int, ...] = (10, 30, 100)
+    examples: tuple[Count, ...] = (10, 30, 100)
     """Numbers of the target's labelled training examples of the learning curve, ascending."""
     curve: TrainConfig = TrainConfig()
     """Non-linear fine-tuning on them, from θ0 and from the edited model."""
-    quadruples: tuple[tuple[int, int], ...] = ()
+    quadruples: tuple[tuple[Natural, Natural], ...] = ()
     """Pairs of classes (a, b): class b in the second style, never trained on, from b in the first,
     a in the second and a in the first ("queen + man − woman")."""
-    single_steps: int = 20
+    single_steps: Count = 20
     """Steps of fine-tuning on the images of a single class, which is soon learned."""
-    retained: float = 0.95
+    retained: Share = 0.95
     """Share of the pre-trained accuracy on all other classes that the edit for a single class must
     keep, on validation data."""
 
     def __post_init__(self) -> None:
+        check(self, "", ConfigError)
         known = all(r in ("nonlinear", "linear") for r in self.regimes)
         require(bool(self.regimes) and known, "regimes", self.regimes,
                 "name 'nonlinear', 'linear' or both")  # fmt: skip
@@ -45,11 +47,9 @@ class AnalogiesConfig:
         require(rising, "examples", self.examples, "give positive numbers, ascending")
         for pair in self.quadruples:
             require(pair[0] != pair[1], "quadruples", pair, "give two different classes")
-        require(self.single_steps > 0, "single_steps", self.single_steps, "must be positive")
         warmup = max(r.optim.warmup for r in (self.setting.nonlinear, self.setting.linear))
         require(not self.quadruples or self.single_steps > warmup, "single_steps",
                 self.single_steps, f"must be more than the {warmup} of warm-up")  # fmt: skip
-        require(0 <= self.retained <= 1, "retained", self.retained, "a share in [0, 1]")
 
     @property
     def seeds(self) -> tuple[int, ...]:

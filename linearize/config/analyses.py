@@ -8,6 +8,7 @@ import numpy as np
 
 from linearize.config.files import require
 from linearize.config.vectors import AnalysisConfig, Regime
+from linearize.fields import Count, Natural, NonNegative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +20,10 @@ class SubsetsConfig(AnalysisConfig):
     grid: tuple[float, ...] = (0.2, 0.4, 0.7, 1.0)
     """Coefficients tried in the non-linear regime, where each costs passes; ``edit`` has those of
     the affine regimes. Ascending, with ``fixed`` among them."""
-    sample: int = 3
+    sample: Count = 3
     """Subsets of each size from 3 to T − 1 that the non-linear regime is measured on; all pairs,
     singles and the whole set are always measured."""
-    sample_seed: int = 0
+    sample_seed: Natural = 0
     """Decides the sample, which all seeds share."""
 
     def __post_init__(self) -> None:
@@ -30,7 +31,6 @@ class SubsetsConfig(AnalysisConfig):
         rising = all(a < b for a, b in itertools.pairwise(self.grid))
         require(bool(self.grid) and rising, "grid", self.grid, "give numbers, ascending")
         require(self.fixed in self.grid, "fixed", self.fixed, f"must be one of grid={self.grid}")
-        require(self.sample > 0, "sample", self.sample, "give a positive number")
         T = len(self.data.tasks)
         require(T <= 12, "data.tasks", T, "2^T subsets are too many; name 12 tasks or fewer")
 
@@ -59,19 +59,19 @@ class CoefficientsConfig(AnalysisConfig):
     """
 
     regimes: tuple[Regime, ...] = ("posthoc", "linear")
-    parts: int = 3
+    parts: Natural = 3
     """Groups of consecutive blocks that have coefficients of their own: with as many parts as
     blocks, or more, one block each. What lies outside the blocks is one more part. 0 leaves the
     parts out."""
     split: tuple[Regime, ...] = ("linear",)
     """Regimes in which coefficients by part are fitted; each part costs 1 + 2T passes, partial
     ones unless ``model.scan`` stacks the blocks."""
-    l2: float = 0.0
+    l2: NonNegative = 0.0
     """Weight of a penalty (l2 / 2) ‖α‖² on the coefficients."""
-    starts: int = 3
+    starts: Natural = 3
     """Random starts of the fit through the normalising head, beside 0, the shared α and the optimum
     of the affine head."""
-    start_seed: int = 0
+    start_seed: Natural = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,8 +82,6 @@ class CoefficientsConfig(AnalysisConfig):
             set(self.split) <= set(self.regimes), "split", self.split,
             f"must be among regimes={self.regimes}",
         )  # fmt: skip
-        for name in ("parts", "l2", "starts"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "give 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from linearize.config.files import ConfigError, require, require_task
+from linearize.fields import Count, Natural, Positive, TwoOrMore, check
 from linearize.train import TrainConfig
 
 
@@ -12,15 +13,15 @@ class ModelConfig:
     """Which pretrained model, and how much of it."""
 
     name: str = "vit_s_focus"
-    image_size: int = 28
+    image_size: Count = 28
     """Side in pixels that images are resized to inside the model."""
-    blocks: int | None = 6
+    blocks: Count | None = 6
     """How many blocks to keep, counted from the input; all where None."""
     weights: str | None = None
     """A folder, a file or a repository on the Hub; the packaged ones where None."""
     pretrained: bool = True
     """False draws the weights at random, from ``seed``: the control for what pre-training does."""
-    seed: int = 0
+    seed: Natural = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters, τ and outputs are float32."""
     scan: bool = False
@@ -29,11 +30,8 @@ class ModelConfig:
     """What ViTs' blocks keep for the backward pass: all, matrix products, or their input alone."""
 
     def __post_init__(self) -> None:
+        check(self, "model.", ConfigError)
         require(self.weights != "", "model.weights", self.weights, "give a path or a repository")
-        require(self.image_size > 0, "model.image_size", self.image_size, "give a positive side")
-        require(
-            self.blocks is None or self.blocks > 0, "model.blocks", self.blocks, "keep at least 1"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,24 +41,25 @@ class DataConfig:
     tasks: tuple[str, ...] = ("mnist",)
     control: str = "digits"
     """A task that nothing is trained on; negation must leave its accuracy alone."""
-    image_size: int = 28
-    train: int | None = 2000
+    image_size: Count = 28
+    train: Count | None = 2000
     """All where None. Nothing is trained on the control task: of a large one's training images,
     which make few-shot heads, 50 a class are then kept."""
-    validation: int | None = 500
-    test: int | None = 1000
-    seed: int = 0
+    validation: Count | None = 500
+    test: Count | None = 1000
+    seed: Natural = 0
     """Decides the splits; a run's own seeds decide heads and data order."""
     data_dir: str | None = None
     """Where the papers' tasks lie as TFDS prepares them; ``tfds`` in the cache where None."""
     augment: bool = True
     """Random crops of the papers' tasks in training, as in open_clip; packaged tasks have none."""
-    workers: int = 4
+    workers: Count = 4
     """Threads that decode the papers' tasks."""
     on_bad_image: Literal["error", "skip"] = "error"
     """``"skip"`` leaves out images that do not decode, and counts them in the results."""
 
     def __post_init__(self) -> None:
+        check(self, "data.", ConfigError)
         require(len(self.tasks) >= 2, "data.tasks", self.tasks, "name two tasks or more")
         require(
             len(set(self.tasks)) == len(self.tasks), "data.tasks", self.tasks, "name each task once"
@@ -71,11 +70,6 @@ class DataConfig:
             self.control,
             "the control task must not be one of data.tasks",
         )
-        for split in ("train", "validation", "test"):
-            count = getattr(self, split)
-            ok = count is None or count > 0
-            require(ok, f"data.{split}", count, "give a positive count, or None for all")
-        require(self.workers > 0, "data.workers", self.workers, "give one thread or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +85,15 @@ class HeadConfig:
     """A TOML file of what sentences call the classes, in place of OpenAI's (text heads)."""
     tokenizer: str | None = None
     """A folder or repository that holds the tokenizer, where ``model.weights`` does not."""
-    shots: int = 10
+    shots: Count = 10
     """Labelled training examples a class."""
-    temperature: float = 20.0
+    temperature: Positive = 20.0
     normalize: bool = True
     """False makes prototypes' logits affine in the features; a probe's always are, a text head's
     never."""
 
     def __post_init__(self) -> None:
+        check(self, "head.", ConfigError)
         if self.kind == "text":
             require(
                 self.normalize, "head.normalize", False, "text heads are of normalised features"
@@ -108,8 +103,6 @@ class HeadConfig:
                 getattr(self, name) is None or self.kind == "text",
                 f"head.{name}", getattr(self, name), "it is for head.kind='text'",
             )  # fmt: skip
-        require(self.shots > 0, "head.shots", self.shots, "give a positive count")
-        require(self.temperature > 0, "head.temperature", self.temperature, "must be positive")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,14 +111,14 @@ class EditConfig:
 
     low: float = 0.0
     high: float = 1.0
-    points: int = 21
+    points: TwoOrMore = 21
     retained: float = 0.95
     """Share of the control task's pre-trained accuracy that negation must keep."""
     sweep_test: bool = True
     """Measure test accuracy along all of α for the figure, not at the chosen α alone."""
 
     def __post_init__(self) -> None:
-        require(self.points >= 2, "edit.points", self.points, "a search needs two points or more")
+        check(self, "edit.", ConfigError)
         require(self.low < self.high, "edit.low", self.low, f"must be below high={self.high}")
         require(0 < self.retained <= 1, "edit.retained", self.retained, "a share in (0, 1]")
 
@@ -137,38 +130,34 @@ class MapConfig:
     pairs: tuple[tuple[str, str], ...] = ()
     low: float = -3.0
     high: float = 3.0
-    points: int = 21
-    n_eval: int = 500
+    points: TwoOrMore = 21
+    n_eval: Count = 500
     """Examples of each task, drawn from its test split."""
     search_box: tuple[float, float] = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
-        require(self.points >= 2, "map.points", self.points, "a map needs two points a side")
+        check(self, "map.", ConfigError)
         require(self.low < self.high, "map.low", self.low, f"must be below high={self.high}")
-        require(self.n_eval > 0, "map.n_eval", self.n_eval, "give a positive count")
 
 
 @dataclasses.dataclass(frozen=True)
 class ExactConfig:
     """Linear fine-tuning to its optimum: mean cross-entropy + (l2 / 2) ‖τ‖²."""
 
-    l2: float = 1e-2
+    l2: Positive = 1e-2
     solver: Literal["auto", "dual", "gauss_newton"] = "auto"
     """On the kernel of the logits, which an affine head has, or in weight space."""
-    tolerance: float = 1e-5
+    tolerance: Positive = 1e-5
     """On the objective, in nats, by its gradient norm² / (2 l2)."""
-    max_iterations: int = 50
+    max_iterations: Count = 50
     """Newton steps at most."""
-    max_products: int = 2000
+    max_products: Count = 2000
     """Passes over the training split at most, in weight space."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Examples a pass in training."""
 
     def __post_init__(self) -> None:
-        require(self.l2 > 0, "exact.l2", self.l2, "must be positive, or there is no optimum")
-        for name in ("tolerance", "max_iterations", "max_products", "batch_size"):
-            value = getattr(self, name)
-            require(value > 0, f"exact.{name}", value, "must be positive")
+        check(self, "exact.", ConfigError)
 
 
 Baseline = Literal["random", "gradient_ascent", "joint"]
@@ -187,7 +176,7 @@ class CompareConfig:
     """Fine-tuning of f's linearization."""
     exact: ExactConfig | None = None
     """The optimum of that as one more regime; None leaves it out."""
-    epochs: dict[str, float] = dataclasses.field(default_factory=dict)
+    epochs: dict[str, Positive] = dataclasses.field(default_factory=dict)
     """Passes over a task's training examples in both regimes, in place of their ``steps``; tasks
     that are left out keep these."""
     trainable: str | None = None
@@ -195,23 +184,23 @@ class CompareConfig:
     edit: EditConfig = EditConfig()
     map: MapConfig = MapConfig()
     baselines: tuple[Baseline, ...] = ("random", "gradient_ascent", "joint")
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Natural, ...] = (0,)
     """Each draws its own heads and data order; intervals are over them."""
     random_init: bool = False
     """Also run the two trained regimes from random weights, to see what pre-training does."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Examples a call in evaluation."""
     stand_ins: str | None = None
     """A folder to make stand-ins for weights and data in, before anything else (``clip_debug``)."""
 
     def __post_init__(self) -> None:
+        check(self, "", ConfigError)
         require(
             self.head.kind != "text" or self.model.weights is not None,
             "head.kind", "text", "its sentences need model.weights, which hold a text tower",
         )  # fmt: skip
-        for task, passes in self.epochs.items():
+        for task in self.epochs:
             require_task("epochs", task, self.data.tasks)
-            require(0 < passes < float("inf"), f"epochs[{task!r}]", passes, "must be positive")
         require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")
         require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
         for name, recipe in (("nonlinear", self.nonlinear), ("linear", self.linear)):

@@ -5,6 +5,7 @@ from typing import Literal
 
 from linearize.config.compare import HeadConfig, ModelConfig
 from linearize.config.files import ConfigError, require
+from linearize.fields import Count, Natural, Positive, TwoOrMore, check
 from linearize.train import TrainConfig
 
 Kernel = Literal["ntk", "signgd"]
@@ -15,22 +16,20 @@ class FewShotConfig:
     """Which tasks, with how many labelled examples."""
 
     tasks: tuple[str, ...] = ("mnist",)
-    image_size: int = 28
-    shots: int = 8
+    image_size: Count = 28
+    shots: Count = 8
     """Training examples a class."""
-    validation: int = 100
-    test: int = 200
-    seed: int = 0
+    validation: Count = 100
+    test: Count = 200
+    seed: Natural = 0
     """Decides the splits; a run's own seeds draw the shots."""
 
     def __post_init__(self) -> None:
+        check(self, "data.", ConfigError)
         require(len(self.tasks) >= 1, "data.tasks", self.tasks, "name a task")
         require(
             len(set(self.tasks)) == len(self.tasks), "data.tasks", self.tasks, "name each task once"
         )
-        for name in ("shots", "validation", "test"):
-            count = getattr(self, name)
-            require(count > 0, f"data.{name}", count, "give a positive count")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,33 +43,31 @@ class KernelBehaviorConfig:
     """Fine-tuning by SGD, whose kernel is the NTK."""
     adam: TrainConfig = TrainConfig()
     """Fine-tuning by Adam, whose first steps are SignGD's."""
-    measured_at: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    measured_at: tuple[Count, ...] = (1, 2, 4, 8, 16, 32)
     """Optimizer steps after which the kernel is measured, besides the last."""
-    points: int = 48
+    points: TwoOrMore = 48
     """Training examples on which the kernel is followed."""
     kernels: tuple[Kernel, ...] = ("ntk", "signgd")
     """Kernels at θ0 whose solutions are held beside fine-tuning. SignGD's wants whole Jacobians,
     whose blocks are slow for models of millions of parameters."""
-    l2: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)
+    l2: tuple[Positive, ...] = (1e-5, 1e-4, 1e-3, 1e-2)
     """Weight decays of τ for the kernels' solutions, in units of the kernel's mean diagonal;
     validation data choose one."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Natural, ...] = (0,)
     """Each draws its own shots, head and data order; intervals are over them."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Examples a call in evaluation."""
-    memory: int = 1 << 30
+    memory: Count = 1 << 30
     """Bytes of derivatives that a kernel may hold at a time."""
 
     def __post_init__(self) -> None:
+        check(self, "", ConfigError)
         require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")
         require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
-        require(self.points >= 2, "points", self.points, "a kernel needs two points or more")
         require(
             len(set(self.kernels)) == len(self.kernels), "kernels", self.kernels, "name each once"
         )
         require(len(self.l2) >= 1, "l2", self.l2, "give at least one weight decay")
-        require(min(self.l2) > 0, "l2", self.l2, "give positive weight decays")
-        require(self.memory > 0, "memory", self.memory, "give a number of bytes")
         require(
             self.head.shots <= self.data.shots,
             "head.shots",

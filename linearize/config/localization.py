@@ -6,6 +6,7 @@ from typing import Literal
 from linearize.config.compare import CompareConfig, MapConfig
 from linearize.config.files import require, require_task
 from linearize.config.vectors import Regime, VectorsConfig
+from linearize.fields import Count, TwoOrMore
 
 Initialization = Literal["pretrained", "random"]
 
@@ -20,7 +21,7 @@ class LocalizationConfig(VectorsConfig):
     """
 
     regimes: tuple[Regime, ...] = ("linear", "posthoc")
-    points: int = 48
+    points: TwoOrMore = 48
     """Test examples of each task on which the kernel lives."""
     output: Literal["trace", "full"] = "trace"
     """Scalar eigenfunctions that the logits share, or vector ones; the latter for small sizes."""
@@ -31,7 +32,7 @@ class LocalizationConfig(VectorsConfig):
     """Tasks whose kernels are also taken at random weights."""
     map: MapConfig = MapConfig(low=-1.0, high=1.0, points=9, n_eval=300)
     """Where ξ is measured, for all pairs; ``map.pairs`` are those whose spectra are drawn."""
-    memory: int = 4 * 1024**3
+    memory: Count = 4 * 1024**3
     """Bytes of derivatives that a kernel may hold at a time."""
 
     def __post_init__(self) -> None:
@@ -56,7 +57,6 @@ class LocalizationConfig(VectorsConfig):
             "map", (self.map.low, self.map.high, self.map.points),
             "the grid must hold α = 1, where ξ is measured too",
         )  # fmt: skip
-        require(self.memory > 0, "memory", self.memory, "give a positive number of bytes")
 
     def tasks_at(self, initialization: Initialization) -> tuple[str, ...]:
         """The tasks whose kernels are taken there, in the order of ``data.tasks``."""

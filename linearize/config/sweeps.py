@@ -5,6 +5,7 @@ import itertools
 
 from linearize.config.compare import CompareConfig
 from linearize.config.files import ConfigError, require
+from linearize.fields import Count, Positive, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,12 +14,13 @@ class LearningRateConfig:
 
     setting: CompareConfig = CompareConfig()
     """Its learning rates are replaced; all else of the recipes stays."""
-    nonlinear: tuple[float, ...] = (2e-6, 1e-5, 5e-5, 2e-4)
+    nonlinear: tuple[Positive, ...] = (2e-6, 1e-5, 5e-5, 2e-4)
     """Learning rates of non-linear fine-tuning, ascending."""
-    linear: tuple[float, ...] = (4e-6, 2e-5, 1e-4, 4e-4)
+    linear: tuple[Positive, ...] = (4e-6, 2e-5, 1e-4, 4e-4)
     """Learning rates of linear fine-tuning, ascending."""
 
     def __post_init__(self) -> None:
+        check(self, "", ConfigError)
         for name in ("nonlinear", "linear"):
             values = getattr(self, name)
             rising = all(a < b for a, b in itertools.pairwise((0, *values)))
@@ -36,10 +38,11 @@ class TrajectoryConfig:
     """Task vectors after some of the steps: their direction, and what they merge to."""
 
     setting: CompareConfig = CompareConfig()
-    steps: tuple[int, ...] = (5, 10, 20, 40)
+    steps: tuple[Count, ...] = (5, 10, 20, 40)
     """Steps after which vectors are kept, ascending; the last step is always measured."""
 
     def __post_init__(self) -> None:
+        check(self, "", ConfigError)
         rising = all(a < b for a, b in itertools.pairwise((0, *self.steps)))
         require(bool(self.steps) and rising, "steps", self.steps,
                 "give positive numbers, ascending")  # fmt: skip

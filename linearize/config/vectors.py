@@ -4,7 +4,8 @@ import dataclasses
 from typing import Literal
 
 from linearize.config.compare import CompareConfig, DataConfig, EditConfig, HeadConfig, ModelConfig
-from linearize.config.files import require
+from linearize.config.files import ConfigError, require
+from linearize.fields import Count, Natural, Positive, check
 from linearize.train import TrainConfig
 
 Regime = Literal["nonlinear", "posthoc", "linear"]
@@ -25,17 +26,18 @@ class VectorsConfig:
     """Fine-tuning of f itself; its task vectors serve the post-hoc regime too."""
     linear: TrainConfig = TrainConfig()
     """Fine-tuning of f's linearization."""
-    epochs: dict[str, float] = dataclasses.field(default_factory=dict)
+    epochs: dict[str, Positive] = dataclasses.field(default_factory=dict)
     """Passes over a task's training examples, in place of the recipes' ``steps``."""
     trainable: str | None = None
     """Regular expression of the parameter names to train; all where None."""
     regimes: tuple[Regime, ...] = ("nonlinear", "posthoc", "linear")
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Natural, ...] = (0,)
     """Each draws its own heads and data order; intervals are over them."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Examples a call in evaluation."""
 
     def __post_init__(self) -> None:
+        check(self, "", ConfigError)
         self.compare()
         require(bool(self.regimes), "regimes", self.regimes, "name one regime or more")
         require(
@@ -64,16 +66,13 @@ class AnalysisConfig(VectorsConfig):
 
     edit: EditConfig = EditConfig()
     """The grid on which the scaling coefficient is searched in the affine regimes."""
-    validation: int | None = None
+    validation: Count | None = None
     """Validation examples of each task to look at, at most; all where None."""
-    test: int | None = None
+    test: Count | None = None
     """Test examples of each task to look at, at most; all where None."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("validation", "test"):
-            count = getattr(self, name)
-            require(count is None or count > 0, name, count, "give a positive number, or None")
 
     def compare(self) -> CompareConfig:
         """The setting as ``experiments.compare`` is told it."""

@@ -4,7 +4,8 @@ import dataclasses
 import itertools
 from typing import Literal
 
-from linearize.config.files import require
+from linearize.config.files import ConfigError, require
+from linearize.fields import Count, Natural, Positive, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,41 +13,39 @@ class WidthConfig:
     """One fully-connected ReLU network at many widths, trained on one task by gradient descent."""
 
     task: str = "mnist"
-    image_size: int = 14
+    image_size: Count = 14
     """Side in pixels; images are greyed and centred."""
-    scale: float = 0.3
+    scale: Positive = 0.3
     """Norm of every input as a share of √(pixels). Smaller means smaller outputs at θ0, whose
     unlearning is then less of what training does."""
-    train: int = 128
-    test: int = 64
-    data_seed: int = 0
+    train: Count = 128
+    test: Count = 64
+    data_seed: Natural = 0
     """Decides the splits and what the limits keep."""
-    depth: int = 3
+    depth: Count = 3
     """Hidden layers."""
-    widths: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    widths: tuple[Count, ...] = (128, 256, 512, 1024, 2048)
     """Units of each hidden layer, ascending."""
-    fit_from: int = 256
+    fit_from: Count = 256
     """The smallest width that slopes are fitted to; below it higher orders of 1/width show."""
     parametrization: Literal["ntk", "standard"] = "ntk"
-    weight_std: float = 2**0.5
-    bias_std: float | None = 0.1
+    weight_std: Positive = 2**0.5
+    bias_std: Positive | None = 0.1
     """Of the biases; None for a network without any."""
-    rate: float = 0.35
+    rate: Positive = 0.35
     """Learning rate, as a share of the largest that the infinite-width kernel permits."""
-    steps: tuple[int, ...] = (1, 3, 10, 32, 96)
+    steps: tuple[Count, ...] = (1, 3, 10, 32, 96)
     """Steps of gradient descent at which everything is measured, ascending; training ends there."""
-    seeds: tuple[int, ...] = tuple(range(10))
+    seeds: tuple[Natural, ...] = tuple(range(10))
     """Each draws its own weights at every width; intervals are over them."""
-    draws: int = 32
+    draws: Count = 32
     """Weights at every width whose kernels at θ0 are held against the analytic ones; no training,
     so there may be more than seeds."""
     float64: bool = False
     """Networks and kernels in double precision."""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "train", "test", "depth", "draws"):
-            value = getattr(self, name)
-            require(value > 0, name, value, "give a positive number")
+        check(self, "", ConfigError)
         for name in ("widths", "steps"):
             values = getattr(self, name)
             rising = all(a < b for a, b in itertools.pairwise((0, *values)))
@@ -57,20 +56,6 @@ class WidthConfig:
             "fit_from",
             self.fit_from,
             f"a slope needs two widths or more from there on; widths are {self.widths}",
-        )
-        require(
-            self.parametrization in ("ntk", "standard"),
-            "parametrization",
-            self.parametrization,
-            "'ntk' or 'standard'",
-        )
-        require(self.scale > 0, "scale", self.scale, "must be positive")
-        require(self.weight_std > 0, "weight_std", self.weight_std, "must be positive")
-        require(
-            self.bias_std is None or self.bias_std > 0,
-            "bias_std",
-            self.bias_std,
-            "must be positive, or None for no biases",
         )
         require(0 < self.rate < 1, "rate", self.rate, "a share in (0, 1); beyond, descent diverges")
         require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from linearize.fields import Count, Natural, Positive, check
 from linearize.train.mesh import MeshConfig as MeshConfig
 from linearize.train.optim import OptimConfig as OptimConfig
 
@@ -22,38 +23,38 @@ class TrainConfig:
     """
 
     optim: OptimConfig = field(default_factory=OptimConfig)
-    steps: int = 2000
+    steps: Count = 2000
     """Optimizer steps."""
-    epochs: float | None = None
+    epochs: Positive | None = None
     """Passes over the data; where given, it replaces ``steps``."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Examples an optimizer step."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Micro-batches a step; gradients are averaged, memory shrinks."""
     label_smoothing: float = 0.0
     """Share of the uniform distribution in the target of the default loss."""
     direction: Literal["descend", "ascend"] = "descend"
     """``"ascend"`` maximises the loss: the gradient-ascent baseline of negation."""
-    seed: int = 0
+    seed: Natural = 0
     """Of the order of the examples and of ``augment``."""
-    save_vectors_at: tuple[int, ...] = ()
+    save_vectors_at: tuple[Count, ...] = ()
     """Steps after which the task vector so far is kept."""
 
-    steps_per_call: int = field(default=1, metadata=_HOW)
+    steps_per_call: Count = field(default=1, metadata=_HOW)
     """Steps a dispatch, looped on the device; more helps models whose step takes under 1 ms."""
     mesh: MeshConfig | None = field(default=None, metadata=_HOW)
     """Devices to spread over; None is the default device alone."""
-    device_bytes: int = field(default=2 << 30, metadata=_HOW)
+    device_bytes: Natural = field(default=2 << 30, metadata=_HOW)
     """Data up to this size lives on the device; larger data is streamed from the host."""
-    checkpoint_every: int = field(default=500, metadata=_HOW)
+    checkpoint_every: Natural = field(default=500, metadata=_HOW)
     """Steps between checkpoints; 0 writes the task vector at the end and nothing before."""
-    keep: int = field(default=2, metadata=_HOW)
+    keep: Count = field(default=2, metadata=_HOW)
     """Newest checkpoints to keep while the run goes on."""
     keep_when_done: bool = field(default=False, metadata=_HOW)
     """Whether they stay beside the finished task vector."""
-    log_every: int = field(default=10, metadata=_HOW)
+    log_every: Count = field(default=10, metadata=_HOW)
     """Steps between records of the metrics."""
-    validate_every: int = field(default=0, metadata=_HOW)
+    validate_every: Natural = field(default=0, metadata=_HOW)
     """Steps between calls of ``validation``; 0 calls it once, after the last step."""
     tensorboard: bool = field(default=True, metadata=_HOW)
     """Write TensorBoard files beside the JSON lines."""
@@ -61,14 +62,7 @@ class TrainConfig:
     """Train anew where the run directory holds a finished run."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "steps_per_call", "keep", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; expected 1 or more")
-        for name in ("seed", "device_bytes", "checkpoint_every", "validate_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}; expected 0 or more")
-        if self.epochs is not None and not 0 < self.epochs < float("inf"):
-            raise ValueError(f"epochs={self.epochs}; expected a positive number, or None")
+        check(self)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}; "
@@ -76,8 +70,6 @@ class TrainConfig:
             )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing={self.label_smoothing}; expected 0 <= value < 1")
-        if self.direction not in ("descend", "ascend"):
-            raise ValueError(f"direction={self.direction!r}; expected 'descend' or 'ascend'")
 
     @classmethod
     def paper(cls) -> "TrainConfig":

@@ -30,14 +30,22 @@ class NonFiniteLossError(ArithmeticError):
     """Loss, gradient or τ became NaN or infinite.
 
     ``step`` counts from 1; ``loss``, ``lr`` and ``grad_norm`` are those of that step. ``tau`` is
-    the last finite one.
+    the last finite one. The message says whether the data or θ0's own outputs are to blame.
     """
 
     def __init__(
-        self, step: int, loss: float, lr: float, grad_norm: float, tau: TaskVector, kept: str
+        self,
+        step: int,
+        loss: float,
+        lr: float,
+        grad_norm: float,
+        tau: TaskVector,
+        kept: str,
+        cause: str = "",
     ) -> None:
         super().__init__(
             f"training stopped: step {step} is not finite (loss {loss:.6g}, learning rate "
-            f"{lr:.6g}, gradient norm {grad_norm:.6g}); lower optim.lr or set optim.clip. {kept}"
+            f"{lr:.6g}, gradient norm {grad_norm:.6g}); "
+            f"{cause or 'lower optim.lr or set optim.clip'}. {kept}"
         )
         self.step, self.loss, self.lr, self.grad_norm, self.tau = step, loss, lr, grad_norm, tau

@@ -40,6 +40,7 @@ def functions(
     def known(name: str, *args: PyTree, derivative: bool = True) -> PyTree:
         """Note a function's identity; what it returns for these arguments."""
         split, arrays = Split.of({name: given[name]})
+        args, arrays = identity.shapes((args, arrays))
 
         def call(*args: PyTree) -> PyTree:
             *args, arrays = args  # type: ignore[assignment]

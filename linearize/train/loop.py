@@ -17,6 +17,7 @@ from linearize import io, tree
 from linearize.task_vector import TaskVector
 from linearize.taylor import check_function
 from linearize.train import feed
+from linearize.train.blame import blame
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
 from linearize.train.errors import CheckpointError, NonFiniteLossError, RunDirectoryError
@@ -259,7 +260,7 @@ class _Setting:
             arrays=jax.device_put(arrays, place.replicated),
             params0=placed,
             data=data,
-            trainable=tree.select(params0, trainable),
+            trainable=_trainable(params0, trainable),
             base=base,
             total=config.total_steps(examples),
             examples=examples,
@@ -297,6 +298,17 @@ class _Setting:
         tau = sum(4 * flat[n].size for n in self.trainable)
         checkpoints = 3 * tau * (config.keep + 1) if config.checkpoint_every else 0
         return tau * (1 + len(config.save_vectors_at)) + checkpoints
+
+
+def _trainable(params0: Params, pattern: tree.Pattern) -> tuple[str, ...]:
+    names = tree.select(params0, pattern)
+    if not names:
+        kinds = ", ".join(f"{n}: {jnp.result_type(x)}" for n, x in tree.flatten(params0).items())
+        raise ValueError(
+            f"params0 holds no floating leaf, so there is nothing to train ({kinds or 'no leaf'}); "
+            "pass the parameters as floating arrays"
+        )
+    return names
 
 
 def _check_loss(
@@ -603,7 +615,21 @@ class _Run:
             metrics["grad_norm"],
             self._vector(bad - 1),
             kept,
+            self._blame(bad - 1),
         )
+
+    def _blame(self, step: int) -> str:
+        """What of the batch after ``step`` steps is not finite, and was not before them either."""
+        setting, config, rows = self.setting, self.config, None
+        if isinstance(self.feed, feed.Resident):
+            order, first = self.feed.window(step)
+            batch = self.programs.gather(self.feed.data, order, first, jnp.int32(step))
+        else:
+            batch = self.feed.batch(step)
+        if not isinstance(self.feed, feed.Loaded):
+            (rows,) = feed.rows(self.feed.examples, config.batch_size, config.seed, step, 1)
+        key = jax.random.fold_in(self.fixed["key"], step)
+        return blame(setting.recipe, setting.arrays, setting.params0, batch, key, rows)
 
     def _tau(self) -> Mapping[str, Array]:
         return self.setting.recipe.answer(self.setting.params0, self.state)

@@ -16,6 +16,7 @@ from jax.sharding import (
 )
 
 from linearize import tree
+from linearize.fields import check
 from linearize.types import PyTree
 
 
@@ -46,6 +47,7 @@ class MeshConfig:
     """Ordered rules, regular expression and split."""
 
     def __post_init__(self) -> None:
+        check(self, "mesh.")
         known = [name for name, _ in self.axes]
         if not known or len(set(known)) != len(known):
             raise ValueError(f"mesh.axes={self.axes}; expected one axis or more, each named once")

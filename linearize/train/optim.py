@@ -20,6 +20,7 @@ import optax
 import optax.contrib
 from jax.extend import core
 
+from linearize.fields import Natural, NonNegative, Positive, check
 from linearize.types import Array, PyTree
 
 Decay = Literal["tau", "theta"]
@@ -73,23 +74,24 @@ class OptimConfig:
 
     name: str = "adamw"
     """One of :func:`optimizers`."""
-    lr: float = 1e-4
+    lr: NonNegative = 1e-4
     """Peak learning rate."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """Decoupled where the optimizer has a decay of its own, else added to the gradient."""
     decay: Decay = "tau"
     """What decays toward 0: τ, or θ = θ0 + τ as in the papers' reference code. All else that an
     optimizer does with the parameters it does with θ."""
     schedule: Schedule = "cosine"
     """From the peak to 0 at the last step, or constant."""
-    warmup: int = 0
+    warmup: Natural = 0
     """Optimizer steps of linear warm-up; the first has learning rate lr / warmup."""
-    clip: float | None = 1.0
+    clip: Positive | None = 1.0
     """Largest global norm of the gradient; None does not clip."""
     options: dict[str, float | bool | str] = field(default_factory=dict)
     """Further keyword arguments of the optimizer, such as ``{"b2": 0.99}``."""
 
     def __post_init__(self) -> None:
+        check(self, "optim.")
         if self.name not in optimizers():
             near = [repr(n) for n in difflib.get_close_matches(self.name, optimizers(), n=3)]
             hint = " or ".join([", ".join(near[:-1]), near[-1]] if near[1:] else near)
@@ -97,14 +99,6 @@ class OptimConfig:
                 f"optim.name={self.name!r} is no optimizer of optax; "
                 + (f"did you mean {hint}?" if near else "linearize.train.optimizers() lists them")
             )
-        _choice("optim.decay", self.decay, ("tau", "theta"))
-        _choice("optim.schedule", self.schedule, ("cosine", "linear", "constant"))
-        for name in ("lr", "weight_decay", "warmup"):
-            value = getattr(self, name)
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"optim.{name}={value}; expected a finite number, 0 or more")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"optim.clip={self.clip}; expected a positive norm, or None")
         accepted = set(inspect.signature(optimizers()[self.name]).parameters) - {
             "learning_rate",
             "weight_decay",
@@ -170,11 +164,6 @@ class OptimConfig:
         Arithmetic in the Tangent Space*; the paper's text speaks of 200 steps of warm-up).
         """
         return cls(name="adamw", lr=1e-5, weight_decay=0.1, decay="theta", warmup=500, clip=1.0)
-
-
-def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}; expected one of {', '.join(choices)}")
 
 
 def learning_rate(config: OptimConfig, total: int | Array) -> Callable[[Array], Array]:

@@ -454,7 +454,7 @@ BAD = {
     "accumulate": ({"accumulate": 3}, "does not divide batch_size=16"),
     "batch": ({"batch_size": 0}, "batch_size=0; expected 1 or more"),
     "smoothing": ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
-    "direction": ({"direction": "up"}, "expected 'descend' or 'ascend'"),
+    "direction": ({"direction": "up"}, "expected one of 'descend', 'ascend'"),
 }
 
 

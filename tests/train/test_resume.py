@@ -601,3 +601,40 @@ def test_divergence_is_caught_between_logged_steps(problem):
         problem.run("nonlinear", optim=optim, log_every=1000, steps=300)
     assert 1 <= caught.value.step < 10
     assert all(np.isfinite(d).all() for d in caught.value.tau.delta.values())
+
+
+BLAMED = {
+    "inputs": (lambda data: data["inputs"].__setitem__((7, 3), np.nan), "data: entry 'inputs' not"),
+    "infinity": (lambda data: data["inputs"].__setitem__((7, 0), np.inf), "data: entry 'inputs'"),
+    "outputs": (lambda data: data["inputs"].__setitem__((7, 0), 3e38), "f: outputs at θ0 are not"),
+}
+
+
+@pytest.mark.parametrize("case", BLAMED)
+@pytest.mark.parametrize("device_bytes", [0, 1 << 30])
+def test_data_that_are_not_finite_are_named_and_not_the_learning_rate(problem, case, device_bytes):
+    data = {k: v.copy() for k, v in problem.data.items()}
+    BLAMED[case][0](data)
+
+    def f(params, x):
+        return problem.f(params, x) + jnp.square(x[:, :1])
+
+    with pytest.raises(NonFiniteLossError) as caught:
+        type(problem)(f, problem.params0, data).run(device_bytes=device_bytes)
+    assert BLAMED[case][1] in str(caught.value)
+    assert "numbers 7 of the data" in str(caught.value)
+    assert "optim.lr" not in str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_at_theta0_is_named(problem):
+    def loss(outputs, batch):
+        return jnp.where(batch["labels"] == 2, jnp.nan, outputs[:, 0])
+
+    with pytest.raises(NonFiniteLossError, match=r"loss: values at θ0 are not finite in"):
+        problem.run(loss=loss)
+
+
+def test_integer_parameters_are_nothing_to_train(problem):
+    counts = {"table": np.arange(8, dtype=np.int32)}
+    with pytest.raises(ValueError, match=r"no floating leaf.*table: int32"):
+        type(problem)(lambda p, x: x[:, :4] * p["table"][:1], counts, problem.data).run()

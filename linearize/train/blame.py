@@ -1,0 +1,68 @@
+"""Where NaN and infinity come from: the data, θ0's own outputs, or the steps taken."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from linearize import tree
+from linearize.train.step import Recipe
+from linearize.types import Array, Params, PyTree
+
+
+def blame(
+    recipe: Recipe,
+    arrays: list[Array],
+    params0: Params,
+    batch: dict[str, PyTree],
+    key: Array,
+    rows: Sequence[int] | None,
+) -> str:
+    """What is not finite before any step is taken; empty where all of it is finite.
+
+    Args:
+        recipe: of the run.
+        arrays: of its functions.
+        params0: θ0.
+        batch: of the step that failed, as the data give it.
+        key: of that step's ``augment``.
+        rows: numbers of its examples in the data; None for their places in the batch.
+    """
+    functions: dict[str, Any] = recipe.functions.join(arrays)
+
+    def found(values: PyTree, what: str, advice: str) -> str:
+        for name, leaf in tree.flatten(values).items():
+            if not tree.is_trainable(leaf):
+                continue
+            finite = np.isfinite(np.asarray(leaf))
+            bad = np.flatnonzero(~finite.reshape(len(finite), -1).all(axis=1))
+            if len(bad):
+                numbers = bad if rows is None else np.sort(np.asarray(rows)[bad])
+                shown = ", ".join(map(str, numbers[:5].tolist())) + ", ..." * (len(bad) > 5)
+                of = "the batch" if rows is None else "the data"
+                entry = f"{what} {name!r}" if name else what
+                return (
+                    f"{entry} not finite in {len(bad)} of {len(finite)} examples, numbers {shown} "
+                    f"of {of}; {advice}"
+                )
+        return ""
+
+    def before_any_step() -> str:
+        if said := found(batch, "data: entry", "mend or leave out these examples"):
+            return said
+        seen = batch
+        if functions["augment"] is not None:
+            seen = functions["augment"](key, batch)
+            if said := found(seen, "augment: entry", "augment makes them so"):
+                return said
+        outputs = functions["f"](params0, *(seen[name] for name in recipe.inputs))
+        if said := found(outputs, "f: outputs at θ0 are", "no step made them so; check f there"):
+            return said
+        measures = recipe.examples(functions, outputs, seen)
+        return found(
+            {"": measures["loss"]}, "loss: values at θ0 are", "no step made them so; check the loss"
+        )
+
+    with jax.debug_nans(False):
+        return before_any_step()
