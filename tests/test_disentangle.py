@@ -302,7 +302,7 @@ def test_an_affine_map_passes_each_example_once_whatever_the_grid():
     params, taus, inputs, heads = make(8, sizes=(12, 8))
     f, examples = counting()
     disentanglement_error(f, params, taus, inputs, readouts=heads, batch_size=4, regime="linear")
-    assert examples() == 12 + 8
+    assert examples() == 12 + 8 + 1  # one is checked, alone
 
 
 def test_a_nonlinear_map_compiles_the_model_once_a_task_and_use():
