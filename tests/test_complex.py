@@ -117,7 +117,10 @@ def test_kernels_of_complex_outputs_are_refused():
 
 @pytest.mark.parametrize(
     ("regime", "name"),
-    [("linear", "sgd"), ("linear", "adamw"), ("nonlinear", "adamw"), ("nonlinear", "lion")],
+    [
+        *(("linear", "sgd"), ("linear", "adamw"), ("nonlinear", "adamw"), ("nonlinear", "lion")),
+        ("nonlinear", "contrib.schedule_free_sgd"),
+    ],
 )
 def test_training(regime, name, tmp_path):
     """Several steps, the gradient clipped by its norm, θ decayed; kept in a run directory."""

@@ -109,8 +109,8 @@ def load_tokenizer(
         elif merges is not None and words is not None:
             _check_words(words)
             files.check_regular(merges)
-            model = library.models.BPE.read_file(str(words), str(merges))
-            found, source = _clip(model[0], model[1], str(words)), str(merges)
+            numbers, pairs = library.models.BPE.read_file(str(words), str(merges))
+            found, source = _clip(numbers, pairs, str(words)), str(merges)
         elif vocabulary == _SIZE:
             path = assets.fetch("clip_bpe")
             found, source = _openai(path), assets.REGISTRY["clip_bpe"].source

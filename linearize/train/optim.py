@@ -11,7 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -245,7 +245,15 @@ def averaged(state: PyTree, seen: PyTree) -> PyTree | None:
         return isinstance(node, optax.contrib.ScheduleFreeState)
 
     found = [node for node in jax.tree.leaves(state, is_leaf=is_free) if is_free(node)]
-    return optax.contrib.schedule_free_eval_params(found[0], seen) if found else None
+    if not found:
+        return None
+
+    def whole(y: Array, z: Any) -> Array:
+        """Of a complex leaf optax keeps the real and the imaginary part."""
+        return z.real + 1j * z.imaginary if jnp.iscomplexobj(y) else z
+
+    z = jax.tree.map(whole, seen, found[0].z)
+    return optax.contrib.schedule_free_eval_params(found[0]._replace(z=z), seen)
 
 
 @functools.cache
