@@ -637,4 +637,4 @@ def test_a_loss_that_is_not_finite_at_theta0_is_named(problem):
 def test_integer_parameters_are_nothing_to_train(problem):
     counts = {"table": np.arange(8, dtype=np.int32)}
     with pytest.raises(ValueError, match=r"no floating leaf.*table: int32"):
-        type(problem)(lambda p, x: x[:, :4] * p["table"][:1], counts, problem.data).run()
+        type(problem)(lambda p, x: x[:, :4] * p["table"][0], counts, problem.data).run()
