@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from linearize import tree
+from linearize import identity, tree
 from linearize.compiled import jit
 from linearize.evaluate.batches import as_arguments, count, track, window
 from linearize.evaluate.choices import one_of
@@ -30,12 +30,12 @@ from linearize.ntk.plan import (
     available_bytes,
     choose,
 )
-from linearize.ntk.pointwise import Inputs, pointwise, specification
+from linearize.ntk.pointwise import Inputs, Pointwise, pointwise, specification
 from linearize.ntk.programs import remembered
 from linearize.ntk.provenance import note_trace
 from linearize.ntk.second_way import check_block
 from linearize.ntk.store import Disk, Memory, Store
-from linearize.types import Apply, Array, Params, PyTree
+from linearize.types import Apply, Array, Flat, Params, PyTree
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,8 @@ def kernel(
             floating, empty, or depend on other examples; NaN or infinity in a Jacobian, with the
             leaf's name.
         MemoryError: result or blocks do not fit, with what does; nothing was computed.
-        FileExistsError: ``out`` holds another kernel.
+        FileExistsError: ``out`` holds another kernel: of another model, inputs, layout, ...
+        UnidentifiedError: ``out`` is given, and nothing says what ``f`` computes.
         DisagreementError: an entry, of three that are drawn for each compiled program, is another
             number by a second way (:mod:`linearize.ntk.second_way`).
 
@@ -251,6 +252,7 @@ def _open(
     if out is None:
         return Memory(shape, task.dtype)
     description = {
+        "f": _identity_of(task.point, out),
         "output": task.output,
         "optimizer": optimizer,
         "params_filter": params_filter,
@@ -259,6 +261,24 @@ def _open(
         "x2": tree.fingerprint(right),
     }
     return Disk(out, shape, task.dtype, plan.rows, description)
+
+
+def _identity_of(point: Pointwise, out: str | Path) -> str:
+    """Of one example's outputs and their derivative: a kernel on disk is one model's alone."""
+
+    def outputs(named: Flat, params: Params, example: Inputs) -> Array:
+        return point(params, named, example)
+
+    try:
+        return identity.stated(point.f) or identity.of(
+            outputs, point.named, point.params, point.inputs, derivative=True
+        )
+    except identity.UnidentifiedError as error:
+        raise identity.UnidentifiedError(
+            f"f cannot be told from another, so that out={out} could answer for a different model: "
+            f"{error}. Give it an attribute `fingerprint`, a string that says all that decides "
+            "what it computes, or leave `out` away"
+        ) from error
 
 
 def _check_memory(task: Task, plan: Plan, *, on_disk: bool) -> None:

@@ -36,6 +36,8 @@ _AGAIN = (
     "are computed again"
 )
 
+_TAKEN = "it is taken for this model's kernel; if f is another one, give another folder"
+
 Start = tuple[int, int]
 """The rows and columns at which a block begins."""
 
@@ -103,6 +105,9 @@ class Disk:
         if file.exists():
             held = _description(self.path)
             stated = {k: v for k, v in held.items() if k not in (_FORMAT, _HASH)}
+            if "f" in described and "f" not in stated:
+                log.warning("out=%s is of version 0.1, which did not note f: %s", self.path, _TAKEN)
+                described = {k: v for k, v in described.items() if k != "f"}
             changed = sorted(k for k in stated | described if stated.get(k) != described.get(k))
             if changed:
                 raise FileExistsError(

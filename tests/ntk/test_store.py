@@ -190,3 +190,26 @@ def test_a_kernel_is_mended_by_computing_it_again(tmp_path, caplog):
         file.write_bytes(damaged)
         np.testing.assert_array_equal(kernel(tmp_path / "k"), expected)
         assert f"block {start}" in caplog.text
+
+
+def test_another_model_of_the_same_parameters_is_another_kernel(tmp_path, caplog):
+    x, params = np.ones((3, 2), np.float32), {"w": jnp.ones((2, 2))}
+
+    def kernel(f, out):
+        return np.asarray(ntk.kernel(f, params, x, out=out))
+
+    def sine(params, x):
+        return jnp.sin(x @ params["w"])
+
+    first = kernel(sine, tmp_path / "k")
+    again = kernel(lambda p, inputs: jnp.sin(inputs @ p["w"]), tmp_path / "k")
+    np.testing.assert_array_equal(first, again)
+    with pytest.raises(FileExistsError, match="differs in f"):
+        kernel(lambda params, x: jnp.cos(x @ params["w"]), tmp_path / "k")
+    described = tmp_path / "k" / "kernel.json"
+    old = json.loads(described.read_text())
+    described.write_text(json.dumps({k: old[k] for k in old if k not in ("f", "format", "sha256")}))
+    shutil.rmtree(tmp_path / "k" / "array.zarr")
+    (tmp_path / "k" / "blocks.txt").unlink()
+    np.testing.assert_array_equal(kernel(sine, tmp_path / "k"), first)
+    assert "did not note f" in caplog.text
