@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from linearize import tree
 from linearize.data.stored import StoredImages
 
 _POSITIONS = 1 << 50
@@ -61,10 +62,8 @@ class Loader:
     @property
     def fingerprint(self) -> str:
         """A hash of all that decides the batches, but for seed and batch size."""
-        digest = hashlib.sha256(f"{self.images.fingerprint}, augment={self.augment}".encode())
-        for name in sorted(self.columns):
-            digest.update(name.encode() + np.ascontiguousarray(self.columns[name]).tobytes())
-        return digest.hexdigest()
+        decided_by = self.images.fingerprint, self.augment, tree.fingerprint(self.columns)
+        return hashlib.sha256(repr(decided_by).encode()).hexdigest()
 
     def batches(
         self, batch_size: int, seed: int, first: int = 0

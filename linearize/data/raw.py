@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import logging
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +14,9 @@ import numpy as np
 from linearize.assets.cache import atomic, cache_dir
 from linearize.data.records import DataError
 
-_HEAD = 1 << 16
+log = logging.getLogger(__name__)
+
+_LARGE = 1 << 30
 
 
 class Raw(Protocol):
@@ -92,14 +96,27 @@ class FolderRecords:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """A hash of a prepared TFDS folder: its metadata, each file's size, and how each begins."""
+    """A hash of a prepared TFDS folder: each file's name and all that is in it."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file():
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            with path.open("rb") as file:
-                digest.update(file.read() if path.suffix == ".json" else file.read(_HEAD))
+            digest.update(f"{path.name}\0{_file_digest(path)}\0".encode())
     return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    """SHA-256 of a file, read once and then kept in the cache until the file is written anew."""
+    about = path.stat()
+    place = repr((str(path.resolve()), about.st_size, about.st_mtime_ns, about.st_ino))
+    kept = cache_dir() / "digests" / hashlib.sha256(place.encode()).hexdigest()
+    if kept.is_file() and re.fullmatch("[0-9a-f]{64}", known := kept.read_text(errors="replace")):
+        return known
+    if about.st_size > _LARGE:
+        log.info("%s: hashing %.1f GB, once", path.name, about.st_size / 1e9)
+    with path.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    atomic(kept, lambda target: target.write_text(found))
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
