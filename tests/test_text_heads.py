@@ -13,6 +13,8 @@ from linearize import assets, config, data, models
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
 from linearize.models import WeightsError
 
+pytestmark = pytest.mark.network
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

@@ -119,6 +119,7 @@ class Step:
     fixed: dict[str, Any]
     batch: dict[str, Array]
     initial: Callable[[], training.State]
+    shapes: training.State
     state: training.State | None = None
 
     def __call__(self) -> Array:
@@ -130,7 +131,7 @@ class Step:
 
     def arguments(self) -> tuple[Any, dict[str, Any], dict[str, Array]]:
         """State, as shapes alone, and the fixed arrays and batch."""
-        return jax.eval_shape(self.initial), self.fixed, self.batch
+        return self.shapes, self.fixed, self.batch
 
     def temporaries(self) -> int:
         """Bytes that the compiled step needs beyond its arguments and results."""
@@ -174,7 +175,7 @@ def train_step(problem: Problem, regime: str, optim: OptimConfig = OPTIM) -> Ste
     def initial() -> training.State:
         return programs.init(params0, total, trainable)
 
-    return Step(recipe, programs.step, fixed, batch, initial)
+    return Step(recipe, programs.step, fixed, batch, initial, shapes)
 
 
 def forward(problem: Problem) -> tuple[Apply, tuple[Any, ...]]:

@@ -15,6 +15,8 @@ from linearize.data import TASKS, DataError, Limits, load_task, packaged, source
 from linearize.data.images import thumbnails
 from linearize.data.sources import emoji_group, scene_places
 
+pytestmark = pytest.mark.network
+
 PIP = [name for name, task in TASKS.items() if task.providers == ("pypi",)]
 CLIENT = {"npm": "npm", "debian": "apt-get"}
 SLOW = "fashion_mnist"
@@ -189,7 +191,7 @@ def test_a_limit_below_the_classes_is_refused():
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, t in TASKS.items() if t.read and n not in PIP and n != SLOW]
+    "name", [n for n, t in TASKS.items() if t.assets and n not in PIP and n != SLOW]
 )
 def test_tasks_of_other_clients(name):
     for provider in TASKS[name].providers:

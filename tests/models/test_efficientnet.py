@@ -8,6 +8,8 @@ import pytest
 from linearize import assets, taylor, tree
 from linearize.models import efficientnet
 
+pytestmark = pytest.mark.network
+
 
 def unit(z):
     return z / np.linalg.norm(z, axis=-1, keepdims=True)

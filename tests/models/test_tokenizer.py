@@ -9,6 +9,8 @@ from linearize import assets, models
 from linearize.models import tokenizer as tokenizing
 from linearize.models.hf import sources
 
+pytestmark = pytest.mark.network
+
 pytest.importorskip("tokenizers")
 
 SENTENCES = [

@@ -15,6 +15,8 @@ import pytest
 from linearize import assets, models, ntk, tree
 from linearize.ntk.plan import IMPLEMENTATIONS
 
+pytestmark = pytest.mark.network
+
 N, OUTPUTS = 2, 2
 CASES = {
     "vit_s_focus": {"image_size": 28, "blocks": 1},

@@ -9,6 +9,8 @@ import pytest
 
 from linearize import assets, data
 
+pytestmark = pytest.mark.network
+
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "kernel.py"
 
 
