@@ -43,7 +43,7 @@ def compiler_options() -> dict[str, str]:
 class Program:
     """A function that is compiled when it is first called, and inlined where it is traced.
 
-    Called with tracers, from another program say, it is a part of that program and of its options.
+    Called from another program, it is a part of that program and of its options.
     What it has not itself (``lower``, ``eval_shape``, ``clear_cache``) is that of ``jax.jit``.
     """
 
@@ -59,7 +59,7 @@ class Program:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The function's value."""
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+        if _traced((args, kwargs)):
             return self._function(*args, **kwargs)
         return self._compiled(*args, **kwargs)
 
@@ -67,6 +67,12 @@ class Program:
         if name.startswith("__") or name == "_function":
             raise AttributeError(name)
         return getattr(self._compiled, name)
+
+
+def _traced(arguments: Any) -> bool:
+    """Whether a program around is being traced: then even a constant has no value yet."""
+    leaves = [*jax.tree.leaves(arguments), jax.lax.full((), 0)]
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Program:

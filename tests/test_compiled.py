@@ -138,4 +138,19 @@ def test_a_program_is_inlined_where_it_is_traced():
     assert outer(jnp.ones(3)).tolist() == [3.0, 3.0, 3.0]
     assert jax.grad(lambda x: double(x).sum())(jnp.ones(2)).tolist() == [2.0, 2.0]
     assert jax.vmap(double)(jnp.ones(2)).tolist() == [2.0, 2.0]
-    assert double._cache_size() == 0  # as itself it was never called
+    known = jnp.ones(2)  # an argument that is no tracer, in a program that is traced
+    assert jax.jit(lambda x: x + double(known))(jnp.ones(2)).tolist() == [3.0, 3.0]
+    assert jax.eval_shape(lambda: double(known)).shape == (2,)
+    assert jax.grad(lambda x: (x * double(known)).sum())(jnp.ones(2)).tolist() == [2.0, 2.0]
+    assert double._cache_size() == 1  # as itself it was called once: grad traces no program
+
+
+def test_a_program_may_be_called_while_another_is_traced():
+    double = jit(lambda x: 2 * x)
+
+    @jax.jit
+    def outer(x):
+        with jax.ensure_compile_time_eval():
+            return x + float(double(jnp.ones(())))
+
+    assert outer(jnp.ones(())) == 3
