@@ -115,7 +115,11 @@ def _file_digest(path: Path) -> str:
         log.info("%s: hashing %.1f GB, once", path.name, about.st_size / 1e9)
     with path.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
-    atomic(kept, lambda target: target.write_text(found))
+
+    def write(target: Path) -> None:
+        target.write_text(found)
+
+    atomic(kept, write)
     return found
 
 
