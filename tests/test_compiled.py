@@ -69,6 +69,7 @@ def expected_kernel(left, right, output):
         "full": full,
         "diagonal": np.einsum("nmcc->nmc", full),
         "trace": np.einsum("nmcc->nm", full),
+        "mean": np.einsum("nmcc->nm", full) / full.shape[-1],
     }[output]
 
 
@@ -95,23 +96,36 @@ def test_contractions_of_any_number_of_examples_and_outputs(n, output):
             np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("implementation", ["jacobian", "structured", "products"])
-@pytest.mark.parametrize(("n", "outputs"), [(1, 1), (2, 5), (7, 3), (16, 2), (33, 5)])
-def test_the_diagonal_kernel_of_a_tanh_network(n, outputs, implementation):
+IMPLEMENTATIONS = ("jacobian", "structured", "products")
+FEW = {(1, 1), (2, 5), (7, 3), (16, 2), (33, 5)}
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ("n", "outputs", "output"),
+    [
+        pytest.param(n, c, o, marks=[] if (n, c) in FEW and o == "diagonal" else pytest.mark.slow)
+        for n in (1, 2, 7, 16, 33)
+        for c in (1, 2, 3, 5)
+        for o in ("full", "diagonal", "trace", "mean")
+    ],
+)
+def test_the_kernel_of_a_tanh_network(n, outputs, output, implementation):
     rng = np.random.default_rng(0)
     a, c, x = rng.normal(size=(6, 8)), rng.normal(size=(8, outputs)), rng.normal(size=(n, 6))
     hidden = np.tanh(x @ a)
-    # one weight's rows are the other's inputs: K = (x xᵀ) (s_c s_cᵀ) + h hᵀ for each output
     slopes = (1 - hidden**2)[:, None] * c.T
-    expected = (x @ x.T)[..., None] * np.einsum("ncm,kcm->nkc", slopes, slopes)
-    expected += (hidden @ hidden.T)[..., None]
+    in_a = np.einsum("nk,ncm->nckm", x, slopes).reshape(n, outputs, -1)
+    in_c = np.einsum("nk,cd->nckd", hidden, np.eye(outputs)).reshape(n, outputs, -1)
+    rows = np.concatenate([in_a, in_c], axis=2)
     found = lz.ntk.kernel(
         lambda params, x: jnp.tanh(x @ params["a"]) @ params["c"],
         {"a": jnp.asarray(a, jnp.float32), "c": jnp.asarray(c, jnp.float32)},
         x.astype(np.float32),
-        output="diagonal",
+        output=output,
         implementation=implementation,
     )
+    expected = expected_kernel(rows, rows, output)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 

@@ -3,8 +3,12 @@
 import dataclasses
 import importlib
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +120,43 @@ def test_a_run_that_was_killed_goes_on(name, copied):
     assert again <= made
     assert {Path(n).name for n in made - again} <= REWRITTEN
     assert results_of(copied) == whole | {"seconds": None}
+
+
+PLACE = re.compile(r"\[(\d+)/(\d+)\]")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_told_to_end_goes_on(name, debug_run, tmp_path):
+    """SIGTERM in the middle: one sentence, nothing half-written, the same results in the end."""
+    run_dir = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{name}", "debug", "--run-dir", str(run_dir)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"LINEARIZE_CACHE": str(tmp_path / "cache")},
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        place = PLACE.search(line)
+        if place and 2 * int(place[1]) >= int(place[2]):
+            process.send_signal(signal.SIGTERM)
+            break
+    rest = process.stderr.read().splitlines()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert rest[-1].startswith("stopped by SIGTERM")
+    assert "Traceback" not in "\n".join(rest)
+    assert not (run_dir / "results.json").exists()
+    assert not list(run_dir.rglob(".*.part"))
+    module(name).run(PRESETS[name]["debug"](), run_dir, "debug")
+    assert timeless(results_of(run_dir)) == timeless(results_of(debug_run(name)))
+
+
+def timeless(value: Any) -> Any:
+    """Results without how long they took."""
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k != "seconds"}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
 def changed(values: dict[str, Any]) -> dict[str, Any]:
