@@ -71,7 +71,7 @@ class Program:
 
 def _traced(arguments: Any) -> bool:
     """Whether a program around is being traced: then even a constant has no value yet."""
-    leaves = [*jax.tree.leaves(arguments), jax.lax.full((), 0)]
+    leaves = [*jax.tree.leaves(arguments), jax.lax.iota("int32", 1)]
     return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 

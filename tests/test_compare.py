@@ -144,7 +144,7 @@ class TestCommandLine:
         [
             (["dmeo"], "did you mean 'demo'"),
             (["debug", "--linear.optim.lrr", "1"], "lr"),
-            (["debug", "--edit.points", "1"], "two points"),
+            (["debug", "--edit.points", "1"], "edit.points=1; expected 2 or more"),
             (["debug", "--linear.optim.name", "adamv"], "adamw"),
             (["missing.json"], "missing.json"),
         ],

@@ -78,7 +78,7 @@ def test_the_measures_are_those_of_the_saved_vector(finished):
     [
         ({"measured_at": (1, 99)}, "measured_at"),
         ({"points": 1}, "points=1"),
-        ({"l2": (0.0, 1.0)}, "positive weight decays"),
+        ({"l2": (0.0, 1.0)}, r"l2\[0\]=0.0; expected a positive number"),
         ({"seeds": (0, 0)}, "seeds"),
         ({"data": config.FewShotConfig(shots=2)}, "head.shots"),
     ],

@@ -181,7 +181,7 @@ class TestScaling:
     [
         ({"widths": (64, 32)}, "widths=.*ascending"),
         ({"widths": ()}, "widths="),
-        ({"steps": (0, 4)}, "steps="),
+        ({"steps": (0, 4)}, r"steps\[0\]=0"),
         ({"fit_from": 64}, "fit_from=64"),
         ({"rate": 1.0}, "rate=1.0"),
         ({"scale": 0.0}, "scale=0.0"),
