@@ -129,21 +129,21 @@ PLACE = re.compile(r"\[(\d+)/(\d+)\]")
 def test_a_run_that_is_told_to_end_goes_on(name, debug_run, tmp_path):
     """SIGTERM in the middle: one sentence, nothing half-written, the same results in the end."""
     run_dir = tmp_path / "run"
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", f"experiments.{name}", "debug", "--run-dir", str(run_dir)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"LINEARIZE_CACHE": str(tmp_path / "cache")},
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        place = PLACE.search(line)
-        if place and 2 * int(place[1]) >= int(place[2]):
-            process.send_signal(signal.SIGTERM)
-            break
-    rest = process.stderr.read().splitlines()
-    assert process.wait() == 128 + signal.SIGTERM
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            place = PLACE.search(line)
+            if place and 2 * int(place[1]) >= int(place[2]):
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stderr.read().splitlines()
+    assert process.returncode == 128 + signal.SIGTERM
     assert rest[-1].startswith("stopped by SIGTERM")
     assert "Traceback" not in "\n".join(rest)
     assert not (run_dir / "results.json").exists()

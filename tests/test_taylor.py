@@ -323,8 +323,14 @@ def tangent_of(f):
     return lambda tau: tangent(f)(T_PARAMS, tau, T_X)
 
 
+FAST = ("eager", "grad", "scan over tau", "affine terms")
+
+
 class TestCustomVjp:
-    @pytest.mark.parametrize("context", CONTEXTS)
+    @pytest.mark.parametrize(
+        "context",
+        [c if c in FAST else pytest.param(c, marks=pytest.mark.slow) for c in CONTEXTS],
+    )
     def test_auto_equals_the_jvp_of_the_twin(self, context):
         compute = CONTEXTS[context]
         jax.tree.map(CLOSE, compute(fused_tower), compute(plain_tower))

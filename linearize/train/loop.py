@@ -421,12 +421,13 @@ class _Run:
         layout = place.of_state(self.like, place.of(setting.params0))
         leaves, treedef = jax.tree.flatten(layout)
         self.layout = layout
+        self.in_place = overwritten(place, self.like)
         self.programs: Programs = programs(
             setting.recipe,
             place,
             (treedef, tuple(leaves)),
             config.steps_per_call,
-            overwritten(place, self.like),
+            self.in_place,
         )
         self.feed: feed.Resident | feed.Streamed | feed.Loaded
         if isinstance(setting.data, feed.Loader):
@@ -513,7 +514,9 @@ class _Run:
         return self.state, metrics
 
     def _check(self, batch: PyTree, metrics: Metrics) -> None:
-        """The first step is held to a second way, before τ is overwritten."""
+        """The first step is held to a second way, where that costs no memory in all others."""
+        if self.in_place:
+            return
         setting = self.setting
         check_first_step(setting.recipe, setting.place, self.state, self.fixed, batch, metrics)
 

@@ -46,7 +46,8 @@ State = dict[str, Any]
 
 Metrics = dict[str, Array]
 """``step`` (n,) int32, ``bad`` () int32, ``values`` (n, M) float32 in the order of
-:attr:`Recipe.metrics`, and ``slope`` (n,) float32: clipped gradient times update."""
+:attr:`Recipe.metrics`, and ``slope`` (n,) float32: clipped gradient times update, NaN where
+steps overwrite the state."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,10 @@ class Recipe:
         else:
             state = jax.tree.map(lambda new, old: jnp.where(good, new, old), move(kept), kept)
         state |= {"bad": bad, "bad_metrics": bad_metrics}
-        # sums of products, which XLA fuses: a dot product would hold both factors
-        products = jax.tree.map(lambda g, u: jnp.sum((jnp.conj(g) * u).real), clipped, updates)
-        slope = jnp.stack(jax.tree.leaves(products)).sum().astype(jnp.float32)
+        slope = jnp.full((), jnp.nan)
+        if not in_place:  # where the gradient would live on as one more array of τ's size
+            products = jax.tree.map(lambda g, u: jnp.sum((jnp.conj(g) * u).real), clipped, updates)
+            slope = jnp.stack(jax.tree.leaves(products)).sum().astype(jnp.float32)
         return state, {"step": here[None], "bad": bad, "values": values[None], "slope": slope[None]}
 
     def slope(
@@ -284,7 +286,8 @@ def check_first_step(
 ) -> None:
     """Hold the first step's gradient, along its update, to forward mode's derivative there.
 
-    A loss without forward mode, or an update that is not finite, is not checked.
+    A loss without forward mode, or an update that is not finite, is not checked; nor can a step be
+    that overwrites its state.
 
     Args:
         recipe: of the step.

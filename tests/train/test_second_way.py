@@ -50,11 +50,11 @@ def test_a_wrong_gradient(monkeypatch, regime, steps_per_call):
     ("options", "dtype", "scale"),
     [
         ({"accumulate": 2}, jnp.float32, 1.0),
-        ({"direction": "ascend"}, jnp.float32, 1.0),
+        pytest.param({"direction": "ascend"}, jnp.float32, 1.0, marks=pytest.mark.slow),
         ({"optim": OptimConfig("sgd", lr=1e-3)}, jnp.bfloat16, 1.0),
         ({"optim": OptimConfig("lion", lr=1e-6, weight_decay=0.1, decay="theta")}, jnp.float32, 30),
-        ({"steps_per_call": 3}, jnp.float32, 0.0),
-        ({"optim": OptimConfig(lr=0.0)}, jnp.float32, 1.0),
+        pytest.param({"steps_per_call": 3}, jnp.float32, 0.0, marks=pytest.mark.slow),
+        pytest.param({"optim": OptimConfig(lr=0.0)}, jnp.float32, 1.0, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("regime", ["linear", "nonlinear"])
