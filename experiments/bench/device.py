@@ -70,7 +70,7 @@ class Job:
 def jobs(size: Size) -> list[Job]:
     """Every preset, dtype and regime; at a tiny size a single block of one."""
     if size != FULL:
-        return [Job(PRESETS[0], "bfloat16", "linear", STRIDE, size.repeats, size.blocks, 0.33e9)]
+        return [Job(PRESETS[0], "bfloat16", "linear", STRIDE, size.repeats, size.blocks, 0.4e9)]
     return [Job(*chosen) for chosen in itertools.product(PRESETS, DTYPES, REGIMES)]
 
 

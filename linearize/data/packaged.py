@@ -223,7 +223,9 @@ def prefetch(names: Iterable[str], image_size: int | None = 28) -> None:
 
 def _path(name: str, task: PackagedTask, image_size: int | None) -> Path:
     """Where a task's arrays are kept; the name says everything that decides them."""
-    decided_by = [VERSION, image_size, *(assets.REGISTRY[a].sha256 for a in task.assets)]
+    style = getattr(task.read, "__self__", None)  # of what is drawn here and not fetched
+    hashes = [assets.REGISTRY[a].sha256 for a in task.assets]
+    decided_by = [VERSION, image_size, *hashes, *([repr(style)] if style else [])]
     digest = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()[:16]
     return assets.cache_dir() / "tasks" / f"{name}-{image_size or 'own'}-{digest}.npz"
 

@@ -16,7 +16,7 @@ from linearize.data.records import DataError
 
 log = logging.getLogger(__name__)
 
-_LARGE = 1 << 30
+_LARGE = 16 << 20
 
 
 class Raw(Protocol):
@@ -105,14 +105,15 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    """SHA-256 of a file, read once and then kept in the cache until the file is written anew."""
+    """SHA-256 of a file; a large one is read once, as long as it is not written anew."""
     about = path.stat()
+    if about.st_size < _LARGE:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     place = repr((str(path.resolve()), about.st_size, about.st_mtime_ns, about.st_ino))
     kept = cache_dir() / "digests" / hashlib.sha256(place.encode()).hexdigest()
     if kept.is_file() and re.fullmatch("[0-9a-f]{64}", known := kept.read_text(errors="replace")):
         return known
-    if about.st_size > _LARGE:
-        log.info("%s: hashing %.1f GB, once", path.name, about.st_size / 1e9)
+    log.info("%s: hashing %.2f GB, once", path.name, about.st_size / 1e9)
     with path.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
 

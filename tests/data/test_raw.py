@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 
+from linearize.data import raw
 from linearize.data.raw import folder_fingerprint
 
 
@@ -30,7 +31,8 @@ def test_every_byte_of_every_file_counts(folder):
     assert len(seen) == 5
 
 
-def test_a_file_is_read_once(folder, monkeypatch):
+def test_a_large_file_is_read_once(folder, monkeypatch):
+    monkeypatch.setattr(raw, "_LARGE", 100_000)
     first = folder_fingerprint(folder)
 
     def read(*args):
