@@ -324,9 +324,19 @@ with cli.reporting(), exclusive(Path(sys.argv[1])):
 @pytest.mark.parametrize(
     ("number", "status", "words"),
     [
-        (signal.SIGINT, 130, "\nstopped: nothing is lost\nthe same command goes on from here\n"),
+        pytest.param(
+            signal.SIGINT,
+            130,
+            "\nstopped: nothing is lost\nthe same command goes on from here\n",
+            marks=pytest.mark.slow,
+        ),
         (signal.SIGTERM, 143, "stopped by SIGTERM; the same command goes on from here\n"),
-        (signal.SIGHUP, 129, "stopped by SIGHUP; the same command goes on from here\n"),
+        pytest.param(
+            signal.SIGHUP,
+            129,
+            "stopped by SIGHUP; the same command goes on from here\n",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_signal_reaches_a_run_that_computes(tmp_path, number, status, words):

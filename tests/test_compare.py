@@ -161,6 +161,7 @@ class TestCommandLine:
             config.from_dict(type(COMPARE["debug"]()), {"model": {"blokcs": 3}})
 
 
+@pytest.mark.slow
 def test_the_report_can_be_made_again_from_its_files(finished):
     run_dir, page = finished
     before = page.read_text()

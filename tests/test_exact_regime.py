@@ -45,6 +45,7 @@ def setting(finished):
     return protocol.prepare(small(), protocol.load_tasks(small(), control=True), seed=0)
 
 
+@pytest.mark.slow
 def test_it_is_one_more_method_everywhere(finished):
     run_dir, results = finished
     for table in ("single", "addition", "negation", "cosine", "training"):
@@ -60,6 +61,7 @@ def test_it_is_one_more_method_everywhere(finished):
     assert cosine == pytest.approx(float(tau.cosine(other)), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_adamw_is_above_the_optimum_by_no_more_than_its_gradient_allows(finished):
     _, results = finished
     adamw, optimum = (results["training"][r] for r in ("linear", "exact"))
@@ -70,6 +72,7 @@ def test_adamw_is_above_the_optimum_by_no_more_than_its_gradient_allows(finished
     assert (gap <= np.square(adamw["gradient_norm"]) / (2 * L2) + rounding).all()
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_the_regimes(finished, setting):
     run_dir, results = finished
     f_lin = lz.linearize(setting.f, setting.params0)
@@ -84,6 +87,7 @@ def test_the_losses_are_those_of_the_regimes(finished, setting):
             assert got == pytest.approx(-float(scores.mean()), abs=2e-5)
 
 
+@pytest.mark.slow
 def test_a_finished_vector_is_reused_and_an_unfinished_one_is_not(
     finished, setting, tmp_path, monkeypatch
 ):

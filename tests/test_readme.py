@@ -129,6 +129,7 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     run_python(text, "README.md")
 
 
+@pytest.mark.slow
 def test_marked_commands_run(tmp_path: Path) -> None:
     run_bash(README.read_text(encoding="utf-8"), tmp_path)
 

@@ -39,7 +39,10 @@ def wrong(function, by=1.2):
     return lambda *args, **kwargs: jax.tree.map(lambda y: by * y, function(*args, **kwargs))
 
 
-@pytest.mark.parametrize("output", ["full", "trace", "mean", "diagonal"])
+SEEN_SELDOM = [pytest.param(output, marks=pytest.mark.slow) for output in ("trace", "mean")]
+
+
+@pytest.mark.parametrize("output", ["full", "diagonal", *SEEN_SELDOM])
 @pytest.mark.parametrize("implementation", ["jacobian", "structured"])
 def test_a_wrong_contraction(fresh, monkeypatch, implementation, output, tmp_path):
     monkeypatch.setitem(contract.LAYOUTS, output, wrong(contract.LAYOUTS[output]))

@@ -277,6 +277,7 @@ def test_a_minimal_run_has_a_page(make_results, write_run, tmp_path):
     assert "<script>" not in text
 
 
+@pytest.mark.slow
 def test_undefined_numbers_do_not_stop_the_page(make_results, write_run, tmp_path):
     raw = make_results(3, 2, n_maps=1)
     raw["addition"]["nonlinear"]["normalized"] = [[None] * 3] * 2
@@ -351,6 +352,7 @@ def test_the_colour_scale_spans_the_regimes(make_results):
 NASTY = ("a$b_c^", "$x$ <b>bold</b> $\\frac{$", "../a|b & \\c \U0001f600", "long" * 80)
 
 
+@pytest.mark.slow
 def test_any_name_of_a_task_has_a_page(make_results, write_run, tmp_path):
     """Mathtext, tags, separators, emoji: every figure, table and file, and nothing outside."""
     raw = make_results(4, 1, n_maps=2, names=NASTY)
