@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from linearize.assets.cache import atomic, cache_dir
+from linearize.assets.cache import atomic, cache_dir, sha256
 from linearize.data.records import DataError
 
 log = logging.getLogger(__name__)
@@ -108,14 +108,13 @@ def _file_digest(path: Path) -> str:
     """SHA-256 of a file; a large one is read once, as long as it is not written anew."""
     about = path.stat()
     if about.st_size < _LARGE:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256(path)
     place = repr((str(path.resolve()), about.st_size, about.st_mtime_ns, about.st_ino))
     kept = cache_dir() / "digests" / hashlib.sha256(place.encode()).hexdigest()
     if kept.is_file() and re.fullmatch("[0-9a-f]{64}", known := kept.read_text(errors="replace")):
         return known
     log.info("%s: hashing %.2f GB, once", path.name, about.st_size / 1e9)
-    with path.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    found = sha256(path)
 
     def write(target: Path) -> None:
         target.write_text(found)
