@@ -492,14 +492,14 @@ class _Run:
                 self.state, metrics = self._step(step, batch)
             else:
                 count = min(
-                    self.config.steps_per_call if step else 1,
+                    1 if self._is_checked(step) else self.config.steps_per_call,
                     self._until_event(step),
                     self.feed.until_window_ends(step),
                 )
                 self.state, metrics = self.programs.steps(
                     self.state, self.fixed, self.feed.data, order, first, self._count(count)
                 )
-                if step == 0:
+                if self._is_checked(step):
                     batch = self.programs.gather(self.feed.data, order, first, np.int32(0))
                     self._check(batch, metrics)
         if self._logged(step, count):
@@ -509,14 +509,15 @@ class _Run:
 
     def _step(self, step: int, batch: PyTree) -> tuple[State, Metrics]:
         self.state, metrics = self.programs.step(self.state, self.fixed, batch)
-        if step == 0:
+        if self._is_checked(step):
             self._check(batch, metrics)
         return self.state, metrics
 
-    def _check(self, batch: PyTree, metrics: Metrics) -> None:
+    def _is_checked(self, step: int) -> bool:
         """The first step is held to a second way, where that costs no memory in all others."""
-        if self.in_place:
-            return
+        return step == 0 and not self.in_place
+
+    def _check(self, batch: PyTree, metrics: Metrics) -> None:
         setting = self.setting
         check_first_step(setting.recipe, setting.place, self.state, self.fixed, batch, metrics)
 
