@@ -19,8 +19,8 @@ from linearize import config as configuration
 from linearize import evaluate, identity, io, ntk, tree
 from linearize.config import ExactConfig
 from linearize.models.heads import apply_head
+from linearize.objectives import losses
 from linearize.task_vector import TaskVector
-from linearize.train import losses
 from linearize.train.rundir import data_fingerprint, open_run
 
 Rows = dict[str, list[float]]

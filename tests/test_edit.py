@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from linearize import edit, taylor, tree
 from linearize.evaluate import affine_outputs
 from linearize.models.heads import Head, apply_head
+from linearize.objectives.losses import cross_entropy
 from linearize.task_vector import TaskVector
-from linearize.train.losses import cross_entropy
 
 # vectors
 

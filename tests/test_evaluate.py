@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from linearize import evaluate, taylor, tree
+from linearize.choices import one_of
 from linearize.evaluate import affine as affine_module
 from linearize.evaluate import batches, grid
-from linearize.evaluate.choices import one_of
 from linearize.models.heads import Head, apply_head
 from linearize.task_vector import TaskVector
 
@@ -339,12 +339,12 @@ def test_a_grid_compiles_once_for_all_heads_of_a_shape():
     params, taus, x = make(12)
     affine = evaluate.affine_outputs(mlp, params, taus, x)
     alphas, labels = np.ones((5, 3)), np.zeros(13, int)
-    grid._hits.clear_cache()
+    grid._totals.clear_cache()
     affine_module._project.clear_cache()
     for seed in range(3):
         for bias in (True, False):
             evaluate.grid_accuracy(affine, alphas, head(seed, normalize=True, bias=bias), labels)
-    assert grid._hits._cache_size() == 2
+    assert grid._totals._cache_size() == 2
     assert affine_module._project._cache_size() == 1
 
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize.compiled import jit
-from linearize.disentangle.distances import Compare, Distance
 from linearize.disentangle.grid import Grid
 from linearize.evaluate import AffineOutputs, Readout, as_readout
 from linearize.evaluate.grid import chunk
+from linearize.objectives.distances import Compare, Distance
 from linearize.types import Array
 
 

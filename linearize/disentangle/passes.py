@@ -10,11 +10,11 @@ import numpy as np
 
 from linearize import tree
 from linearize.compiled import jit
-from linearize.disentangle.distances import Compare, Distance, missing
 from linearize.evaluate import Readout, as_readout
 from linearize.evaluate.affine import stack
 from linearize.evaluate.batches import Batches, split_batches
 from linearize.evaluate.displace import displace, pad_rows
+from linearize.objectives.distances import Compare, Distance, missing
 from linearize.types import Apply, Array, Params, PyTree
 
 

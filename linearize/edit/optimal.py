@@ -30,8 +30,8 @@ from linearize.compiled import jit
 from linearize.edit.newton import Derivatives, newton, newton_step
 from linearize.edit.span import Span
 from linearize.evaluate import AffineOutputs, Readout, as_readout
-from linearize.evaluate.grid import check_labels
-from linearize.evaluate.readout import affine_logits
+from linearize.objectives.readout import affine_logits
+from linearize.objectives.targets import check_labels
 from linearize.types import Array
 
 _GRADIENT_32 = 1e-5

@@ -16,8 +16,8 @@ from jax.typing import ArrayLike
 from linearize import taylor, tree
 from linearize.compiled import jit
 from linearize.evaluate.batches import count, gather, split_batches
-from linearize.evaluate.readout import Readout, class_scores
 from linearize.evaluate.second_way import check_terms
+from linearize.objectives.readout import Readout, class_scores
 from linearize.types import Apply, Array, Params, PyTree
 
 
@@ -96,8 +96,10 @@ class AffineOutputs:
         if readout is None:
             return self
         affine_map = class_scores(readout)
-        if affine_map is None:
-            return None
+        return None if affine_map is None else self.through(affine_map)
+
+    def through(self, affine_map: jax.tree_util.Partial) -> "AffineOutputs":
+        """An affine map of the outputs, (N, ...) to (N, C), and its derivative of their changes."""
         return AffineOutputs(*_project(affine_map, self))
 
 
@@ -153,7 +155,7 @@ def affine_outputs(
     taylor.check_function(f)
     stacked = stack(params0, taus)
     batches = split_batches(inputs, batch_size)
-    step = partial(_affine_step, f, method, params0, stacked)
+    step = partial(affine_step, f, method, params0, stacked)
     f0, jvps = gather(step, batches, axes=(0, 1), progress=progress)
     if not isinstance(f0, np.ndarray):
         raise ValueError(
@@ -168,7 +170,7 @@ def affine_outputs(
 
 
 @partial(jit, static_argnums=(0, 1))
-def _affine_step(
+def affine_step(
     f: Apply,
     method: taylor.Method,
     params0: Params,

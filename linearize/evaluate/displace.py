@@ -1,7 +1,7 @@
 """The non-linear regime: ``f(x; θ0 + Σ α_t τ_t)``, one pass per combination of coefficients."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -13,12 +13,12 @@ from jax.typing import ArrayLike
 from linearize import tree
 from linearize.compiled import jit
 from linearize.evaluate.affine import stack
-from linearize.evaluate.batches import Batches, check_inputs, split_batches
-from linearize.evaluate.grid import check_labels, check_points
-from linearize.evaluate.metrics import predicted
-from linearize.evaluate.readout import Readout, as_readout
+from linearize.evaluate.batches import Batches, check_inputs, count, forward, split_batches, window
+from linearize.evaluate.grid import check_points
+from linearize.objectives import Classify, Objective
+from linearize.objectives.readout import Readout
 from linearize.taylor import check_function
-from linearize.types import Apply, Array, Params, PyTree
+from linearize.types import Apply, Array, Batch, Params, PyTree
 
 _POINTS_IN_FLIGHT = 2
 _Point = TypeVar("_Point")
@@ -54,24 +54,91 @@ def displaced_accuracy(
         StructureMismatch: a task vector does not fit ``params0``.
         NonFiniteError: NaN or infinity in ``params0``, a task vector or the inputs.
     """
+    values = displaced_values(
+        f, params0, taus, inputs, alphas, Classify(readout), {"labels": labels}, batch_size
+    )
+    return values["accuracy"]
+
+
+def displaced_values(
+    f: Apply,
+    params0: Params,
+    taus: Sequence[PyTree],
+    inputs: PyTree,
+    alphas: ArrayLike,
+    objective: Objective,
+    targets: Batch,
+    batch_size: int = 256,
+) -> dict[str, np.ndarray]:
+    """Each metric of an objective at each ``θ0 + Σ α_t τ_t``: :func:`grid_values`, non-linear.
+
+    Args:
+        f: ``f(params, *inputs) -> outputs (B, ...)``.
+        params0: the base model θ0.
+        taus: T ≥ 1 task vectors.
+        inputs: arrays with N examples on axis 0; a tuple for a model of several arguments.
+        alphas: (G, T) coefficients.
+        objective: what is measured.
+        targets: the examples' targets by role, (N, ...).
+        batch_size: examples per pass.
+
+    Returns:
+        By metric (G,), float64.
+
+    Raises:
+        ValueError: bad ``alphas``, targets that do not fit the outputs, no example, no task vector.
+        StructureMismatch: a task vector does not fit ``params0``.
+        NonFiniteError: NaN or infinity in ``params0``, a task vector or the inputs.
+    """
     check_function(f)
     points = check_points(alphas, len(taus))
     stacked = stack(params0, taus)
     check_inputs(inputs)
     batches = split_batches(inputs, batch_size, balanced=True)
-    read = as_readout(readout)
-    shapes = _read.eval_shape(f, read, params0, batches.items[0])
-    y = pad_rows(check_labels(labels, batches.n, shapes.shape[-1]), batches)
+    check_targets(objective, forward.eval_shape(f, params0, batches.items[0]), targets, batches.n)
+    rows = list(target_rows(targets, batches))
 
-    def hits(point: np.ndarray) -> list[Array]:
+    def totals(point: np.ndarray) -> list[dict[str, Array]]:
         params = displace(params0, stacked, point)
         return [
-            _batch_hits(f, read, params, args, row)
-            for args, row in zip(batches.items, y, strict=True)
+            _batch_totals(f, objective, params, args, *row)
+            for args, row in zip(batches.items, rows, strict=True)
         ]
 
-    found = [sum(int(h) for h in each) for each in in_turn(hits, points)]
-    return np.asarray(found, np.float64) / batches.n
+    return objective.values(joined(map(summed, in_turn(totals, points))))
+
+
+def check_targets(objective: Objective, shapes: PyTree, targets: Batch, n: int) -> None:
+    """Targets of all N examples fit the outputs, of which the shapes of a batch are known.
+
+    Raises:
+        ValueError: as :meth:`linearize.objectives.Objective.check`.
+    """
+    whole = jax.tree.map(lambda y: jax.ShapeDtypeStruct((n, *y.shape[1:]), y.dtype), shapes)
+    objective.check(whole, targets)
+
+
+def target_rows(targets: Batch, batches: Batches) -> Iterator[tuple[Batch, Array]]:
+    """Each batch's targets on the device, and its mask (size,): false where it is padded."""
+    size = count(batches.items[0])
+    host = {name: np.asarray(values) for name, values in targets.items()}
+    for start in range(0, batches.n, size):
+        mask = np.arange(start, start + size) < batches.n
+        yield jax.device_put((window(host, start, size), mask))
+
+
+def summed(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Totals of batches as one, in int64 or float64."""
+    wide = [
+        {k: np.asarray(v, np.result_type(v, np.int64)) for k, v in part.items()} for part in parts
+    ]
+    return {name: np.sum([part[name] for part in wide], 0) for name in wide[0]}
+
+
+def joined(points: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Totals of points, (G, ...) each."""
+    found = list(points)
+    return {name: np.stack([point[name] for point in found]) for name in found[0]}
 
 
 def in_turn(work: Callable[[_Point], PyTree], points: Iterable[_Point]) -> Iterable[PyTree]:
@@ -107,12 +174,7 @@ def pad_rows(rows: np.ndarray, batches: Batches, fill: int = -1) -> list[Array]:
 
 
 @partial(jit, static_argnums=0)
-def _read(f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree) -> Array:
-    return readout(f(params, *args))
-
-
-@partial(jit, static_argnums=0)
-def _batch_hits(
-    f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree, labels: Array
-) -> Array:
-    return jnp.sum(predicted(_read(f, readout, params, args)) == labels)
+def _batch_totals(
+    f: Apply, objective: Objective, params: Params, args: PyTree, targets: Batch, mask: Array
+) -> dict[str, Array]:
+    return objective.total(f(params, *args), targets, mask)

@@ -12,9 +12,9 @@ from jax.typing import ArrayLike
 
 from linearize.compiled import jit
 from linearize.evaluate.affine import AffineOutputs
-from linearize.evaluate.metrics import predicted
-from linearize.evaluate.readout import Readout, as_readout
-from linearize.types import Array
+from linearize.objectives import Classify, Objective
+from linearize.objectives.readout import Readout, as_readout
+from linearize.types import Array, Batch
 
 CHUNK_FLOATS = 2**22
 """Numbers that a chunk of grid points may hold at once: 16 MiB in float32."""
@@ -53,10 +53,7 @@ def grid_accuracy(
     readout: Readout,
     labels: ArrayLike,
 ) -> np.ndarray:
-    """Top-1 accuracy at each grid point.
-
-    Where the readout's argmax is that of scores affine in the features (a head without bias or
-    without normalisation), these are computed once, and a grid point costs N·C·T operations.
+    """Top-1 accuracy at each grid point: :func:`grid_values` of classification.
 
     Args:
         affine: cached outputs of N examples along T task vectors.
@@ -71,29 +68,66 @@ def grid_accuracy(
         ValueError: ``alphas`` is not (G, T) or not finite, or labels are out of range.
         NonFiniteError: NaN or infinity in ``affine``.
     """
+    return grid_values(affine, alphas, Classify(readout), {"labels": labels})["accuracy"]
+
+
+def grid_values(
+    affine: AffineOutputs, alphas: ArrayLike, objective: Objective, targets: Batch
+) -> dict[str, np.ndarray]:
+    """Each metric of an objective at each grid point.
+
+    Where the objective can be :meth:`~linearize.objectives.Objective.reduced` (a head's argmax that
+    is one of scores affine in the features), these are computed once, and a grid point costs N·C·T
+    operations.
+
+    Args:
+        affine: cached outputs of N examples along T task vectors.
+        alphas: (G, T) coefficients.
+        objective: what is measured.
+        targets: the examples' targets by role, (N, ...).
+
+    Returns:
+        By metric (G,), float64.
+
+    Raises:
+        ValueError: ``alphas`` is not (G, T) or not finite, or targets do not fit the outputs.
+        NonFiniteError: NaN or infinity in ``affine``.
+    """
     points = check_points(alphas, len(affine.jvps))
     affine.check_finite("the cached outputs")
-    scores = affine.scores(readout)
-    if scores is not None:
-        affine, readout = scores, None
-    read = as_readout(readout)
-    n = len(affine.f0)
-    classes = jax.eval_shape(read, jax.ShapeDtypeStruct(affine.f0.shape, affine.f0.dtype)).shape[-1]
-    labels = check_labels(labels, n, classes)
-    hits = _hits(read, affine, points, labels, chunk(affine, classes))
-    return np.asarray(hits, np.float64) / n
+    objective.check(jax.ShapeDtypeStruct(affine.f0.shape, affine.f0.dtype), targets)
+    totals = affine_totals(
+        affine, points, objective, {name: jnp.asarray(values) for name, values in targets.items()}
+    )
+    return objective.values(jax.device_get(totals))
+
+
+def affine_totals(
+    affine: AffineOutputs,
+    points: np.ndarray,
+    objective: Objective,
+    targets: Batch,
+    mask: Array | None = None,
+) -> dict[str, Array]:
+    """Statistics summed over N examples, (G, ...) on the device; of those with a true ``mask``."""
+    reduced = objective.reduced()
+    if reduced is not None:
+        scores, objective = reduced
+        affine = affine.through(scores)
+    return _totals(objective, affine, points, targets, mask, chunk(affine))
 
 
 @partial(jit, static_argnames="size")
-def _hits(
-    readout: jax.tree_util.Partial,
+def _totals(
+    objective: Objective,
     affine: AffineOutputs,
     points: Array,
-    labels: Array,
+    targets: Batch,
+    mask: Array | None,
     size: int,
-) -> Array:
-    def at(alpha: Array) -> Array:
-        return jnp.sum(predicted(readout(affine.at(alpha))) == labels)
+) -> dict[str, Array]:
+    def at(alpha: Array) -> dict[str, Array]:
+        return objective.total(affine.at(alpha), targets, mask)
 
     return jax.lax.map(at, points, batch_size=size)
 
@@ -120,20 +154,3 @@ def check_points(alphas: ArrayLike, n_taus: int) -> np.ndarray:
     if not np.isfinite(points).all():
         raise ValueError(f"alphas={alphas}; expected finite numbers, in float32 as well")
     return points
-
-
-def check_labels(labels: ArrayLike, n: int, classes: int) -> np.ndarray:
-    """Labels as (N,) int32.
-
-    Raises:
-        ValueError: another number than examples, no integers, or outside [0, classes).
-    """
-    y = np.asarray(labels)
-    if y.shape != (n,) or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"labels are {y.dtype}{y.shape}; expected ({n},) integers")
-    if n and (y.min() < 0 or y.max() >= classes):
-        raise ValueError(
-            f"labels run from {y.min()} to {y.max()}; this readout has the classes 0 to "
-            f"{classes - 1}"
-        )
-    return y.astype(np.int32)

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from linearize import cost, evaluate, taylor, tree
+from linearize.choices import one_of
 from linearize.evaluate.batches import as_arguments, count, split_batches
-from linearize.evaluate.choices import one_of
-from linearize.evaluate.readout import Readout, affine_logits, as_readout
 from linearize.ntk import newton, plan
 from linearize.ntk.checks import NotConvergedError
 from linearize.ntk.dual import cross_entropy
@@ -23,6 +22,7 @@ from linearize.ntk.kernel import kernel
 from linearize.ntk.objective import linear_objective
 from linearize.ntk.pointwise import pointwise
 from linearize.ntk.weights import to_task_vector
+from linearize.objectives.readout import Readout, affine_logits, as_readout
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Array, Params, PyTree
 

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from linearize import taylor, tree
 from linearize.evaluate.affine import check_taus
-from linearize.evaluate.readout import Readout
 from linearize.ntk import newton
 from linearize.ntk.objective import Passes, Reached, combine, inner, reached, squared
+from linearize.objectives.readout import Readout
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Array, Params, PyTree
 

@@ -23,9 +23,9 @@ from linearize.agreement import agree, narrowest
 from linearize.compiled import jit
 from linearize.evaluate.affine import check_taus
 from linearize.evaluate.batches import split_batches, window
-from linearize.evaluate.readout import Readout, affine_logits, as_readout
 from linearize.evaluate.second_way import check_terms
 from linearize.ntk import checks
+from linearize.objectives.readout import Readout, affine_logits, as_readout
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
 

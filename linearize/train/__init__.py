@@ -1,5 +1,6 @@
 """Fine-tuning: one loop for both regimes, on one device or many, resumable at any instant."""
 
+from linearize.objectives.losses import cross_entropy as cross_entropy
 from linearize.train.config import TrainConfig as TrainConfig
 from linearize.train.errors import CheckpointError as CheckpointError
 from linearize.train.errors import NonFiniteLossError as NonFiniteLossError
@@ -9,7 +10,6 @@ from linearize.train.errors import RunMismatchError as RunMismatchError
 from linearize.train.interrupt import Terminated as Terminated
 from linearize.train.loop import FineTuned as FineTuned
 from linearize.train.loop import fine_tune as fine_tune
-from linearize.train.losses import cross_entropy as cross_entropy
 from linearize.train.mesh import MeshConfig as MeshConfig
 from linearize.train.optim import OptimConfig as OptimConfig
 from linearize.train.optim import optimizers as optimizers

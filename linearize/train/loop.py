@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize import io, tree
+from linearize.objectives.losses import Loss
 from linearize.task_vector import TaskVector
 from linearize.taylor import check_function
 from linearize.train import feed
@@ -24,7 +25,6 @@ from linearize.train.errors import CheckpointError, NonFiniteLossError, RunDirec
 from linearize.train.identity import data_fingerprint, functions
 from linearize.train.interrupt import Request, deferred
 from linearize.train.lock import guarded
-from linearize.train.losses import Loss
 from linearize.train.mesh import MeshConfig, Placement
 from linearize.train.record import Recorder, Row, progress_bar, read_rows
 from linearize.train.rundir import RunDirectory, open_run

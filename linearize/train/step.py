@@ -19,8 +19,8 @@ import optax
 from linearize import taylor, tree
 from linearize.agreement import agree, narrowest
 from linearize.compiled import jit
+from linearize.objectives.losses import Loss, correct, cross_entropy
 from linearize.train import feed
-from linearize.train.losses import Loss, correct, cross_entropy
 from linearize.train.mesh import Placement
 from linearize.train.optim import (
     OptimConfig,

@@ -109,14 +109,14 @@ def test_wrong_approximations(fresh, monkeypatch, method):
 @pytest.mark.parametrize("part", [0, 1])
 def test_a_wrong_affine_pass(monkeypatch, part):
     f, params, x = model()
-    step = affine._affine_step
+    step = affine.affine_step
 
     def corrupted(*args):
         terms = list(step(*args))
         terms[part] = 1.2 * terms[part]
         return tuple(terms)
 
-    monkeypatch.setattr(affine, "_affine_step", corrupted)
+    monkeypatch.setattr(affine, "affine_step", corrupted)
     with pytest.raises(DisagreementError, match=("f0", "J τ")[part]):
         affine_outputs(f, params, [params], x)
 

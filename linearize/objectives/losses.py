@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import optax
 
-from linearize.evaluate import predicted
+from linearize.objectives.predictions import predicted
 from linearize.types import Array, Batch, PyTree
 
 Loss = Callable[[PyTree, Batch], Array]

@@ -8,17 +8,21 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 
-from linearize.evaluate.choices import one_of
-from linearize.evaluate.metrics import NO_CLASS, predicted
+from linearize.choices import one_of
+from linearize.objectives.predictions import NO_CLASS, predicted
 from linearize.types import Array
 
 Compare = Callable[[Array, Array], Array]
 """Two batches of encoded predictions (N, ...) to distances (N,)."""
 
 
+def _has_largest(logits: Array) -> Array:
+    return predicted(logits) != NO_CLASS
+
+
 @dataclass(frozen=True)
 class Distance:
-    """A distance on logits, factored so that what is kept of a prediction is small.
+    """A distance on predictions, factored so that what is kept of a prediction is small.
 
     A prediction that is not finite agrees with nothing, not even itself: its distance from any is
     ``farthest``.
@@ -26,7 +30,7 @@ class Distance:
 
     name: str
     encode: Callable[[Array], Array]
-    """Logits (N, C) to what is compared: floats, or classes of 0 and more."""
+    """Logits (N, C), or other outputs, to what is compared: floats, or classes of −1 and more."""
     compare: Compare
     farthest: float = math.nan
     """The largest value, where there is one."""
@@ -34,12 +38,14 @@ class Distance:
     """Every value is 0 or 1, so that a mean of them is a proportion."""
     ranks_only: bool = False
     """Only the largest logit matters."""
+    finite: Callable[[Array], Array] = _has_largest
+    """Of outputs (N, ...), which predictions are numbers: bool (N,), or more axes of them."""
 
     def kept(self, logits: Array) -> Array:
         """What is kept of predictions (N, ...); of one that is not finite, −2 or NaN."""
         code = self.encode(logits)
         nothing = jnp.nan if jnp.issubdtype(code.dtype, jnp.inexact) else NO_CLASS
-        return jnp.where(_rows(predicted(logits) == NO_CLASS, code), nothing, code)
+        return jnp.where(_rows(self.finite(logits), code), code, nothing)
 
     def between(self, a: Array, b: Array) -> Array:
         """Distances (N,) of what is kept of two predictions."""
@@ -47,9 +53,9 @@ class Distance:
 
 
 def missing(kept: Array) -> Array:
-    """(N,) bool: of which predictions nothing is kept, since they are not finite."""
+    """(N,) bool: of which predictions something is not kept, since it is not finite."""
     none = jnp.isnan(kept) if jnp.issubdtype(kept.dtype, jnp.inexact) else kept == NO_CLASS
-    return none.reshape(len(kept), -1).all(1)
+    return none.reshape(len(kept), -1).any(1)
 
 
 def _rows(flags: Array, like: Array) -> Array:

@@ -1,0 +1,79 @@
+"""Language modelling: the negative logarithmic likelihood of the next token, and perplexity."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from linearize.objectives.distances import Distance
+from linearize.objectives.metric import PERPLEXITY, Metric
+from linearize.objectives.objective import Objective, Totals
+from linearize.objectives.predictions import NO_CLASS, predicted
+from linearize.objectives.targets import check_integers, role
+from linearize.types import Array, Batch
+
+IGNORED = -1
+"""What is kept of a prediction that nobody asks for."""
+
+
+def _changed(a: Array, b: Array) -> Array:
+    asked = (a != IGNORED) & (b != IGNORED)
+    differ = asked & ((a != b) | (a == NO_CLASS) | (b == NO_CLASS))
+    return jnp.sum(differ, -1) / jnp.maximum(jnp.sum(asked, -1), 1)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["distance"])
+@dataclass(frozen=True)
+class CausalLM(Objective):
+    """``labels`` (B, L) int: the token after each position; a negative one is not asked for.
+
+    Perplexity is over all tokens of a data set; the loss of an example is its own tokens' mean.
+
+    >>> found = CausalLM().measure(jnp.zeros((1, 2, 4)), {"labels": np.array([[2, -1]])})
+    >>> round(found["perplexity"], 4)
+    4.0
+    """
+
+    distance: Distance = field(default=Distance("next token", predicted, _changed, 1.0))
+
+    metrics: ClassVar[tuple[Metric, ...]] = (PERPLEXITY,)
+
+    def _nats(self, outputs: Array, batch: Batch) -> tuple[Array, Array]:
+        asked = batch["labels"] >= 0
+        labels = jnp.where(asked, batch["labels"], 0)
+        nats = optax.softmax_cross_entropy_with_integer_labels(outputs.astype(jnp.float32), labels)
+        return jnp.sum(jnp.where(asked, nats, 0), -1), jnp.sum(asked, -1, dtype=jnp.int32)
+
+    def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Mean of an example's tokens in nats, (B,) float32; 0 where none is asked for."""
+        nats, tokens = self._nats(outputs, batch)
+        return nats / jnp.maximum(tokens, 1)
+
+    def statistics(self, outputs: Array, batch: Batch) -> dict[str, Array]:
+        """``nats`` (B,) float32 and ``tokens`` (B,) int32 of each example."""
+        nats, tokens = self._nats(outputs, batch)
+        return {"nats": nats, "tokens": tokens}
+
+    def values(self, totals: Totals) -> dict[str, np.ndarray]:
+        """Perplexity, exp of the mean over tokens; infinite where that overflows."""
+        with np.errstate(over="ignore"):
+            return {"perplexity": np.exp(np.asarray(totals["nats"], np.float64) / totals["tokens"])}
+
+    def kept(self, outputs: Array, batch: Batch) -> Array:
+        """The likeliest token (B, L) where one is asked for."""
+        return jnp.where(batch["labels"] >= 0, self.distance.kept(outputs), IGNORED)
+
+    def check(self, outputs: Array, batch: Batch) -> None:
+        """Labels are integers of (B, L) below the vocabulary's size, at least one not negative."""
+        labels = check_integers(role(batch, "labels", self), outputs.shape[:-1])
+        if labels.max() >= outputs.shape[-1]:
+            raise ValueError(
+                f"labels reach {labels.max()}; the vocabulary has the tokens 0 to "
+                f"{outputs.shape[-1] - 1}"
+            )
+        if labels.max() < 0:
+            raise ValueError("labels are negative everywhere: no token is asked for")

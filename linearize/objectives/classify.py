@@ -1,0 +1,76 @@
+"""Classification under a frozen head: cross-entropy, accuracy, changed predictions."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linearize.models.heads import Head
+from linearize.objectives.distances import DISTANCES, Distance
+from linearize.objectives.losses import cross_entropy
+from linearize.objectives.metric import ACCURACY, Metric
+from linearize.objectives.objective import Objective, Totals
+from linearize.objectives.predictions import predicted
+from linearize.objectives.readout import Readout, as_readout, class_scores
+from linearize.objectives.targets import check_labels, role
+from linearize.types import Array, Batch
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["readout"], meta_fields=["distance"])
+@dataclass(frozen=True)
+class Classify(Objective):
+    """``labels`` (B,) int among the classes that a frozen head knows.
+
+    >>> Classify().measure(jnp.array([[0.0, 2.0], [0.0, 2.0]]), {"labels": jnp.array([1, 0])})
+    {'accuracy': 0.5}
+    """
+
+    readout: Readout = None
+    """Outputs to logits (B, C): a head, or a function that JAX can trace; None where the model's
+    outputs are logits."""
+    distance: Distance = field(default=DISTANCES["argmax"])
+
+    metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY,)
+
+    def __post_init__(self) -> None:
+        algebraic = isinstance(self.readout, jax.tree_util.Partial | Head)
+        if callable(self.readout) and not algebraic:
+            object.__setattr__(self, "readout", as_readout(self.readout))
+
+    def logits(self, outputs: Array) -> Array:
+        """Logits (B, C) of a model's outputs."""
+        return as_readout(self.readout)(outputs)
+
+    def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Cross-entropy in nats, (B,) float32."""
+        return cross_entropy(self.logits(outputs), batch["labels"])
+
+    def statistics(self, outputs: Array, batch: Batch) -> dict[str, Array]:
+        """``hits``, and ``examples`` (1 each), (B,) int32. No NaN is a hit."""
+        hits = (predicted(self.logits(outputs)) == batch["labels"]).astype(np.int32)
+        return {"hits": hits, "examples": jnp.ones_like(hits)}
+
+    def values(self, totals: Totals) -> dict[str, np.ndarray]:
+        """Accuracy, in [0, 1]."""
+        return {"accuracy": np.asarray(totals["hits"], np.float64) / totals["examples"]}
+
+    def kept(self, outputs: Array, batch: Batch) -> Array:
+        """What the distance keeps of the logits."""
+        return self.distance.kept(self.logits(outputs))
+
+    def check(self, outputs: Array, batch: Batch) -> None:
+        """Labels are integers among the classes."""
+        classes = jax.eval_shape(self.logits, outputs).shape[-1]
+        check_labels(role(batch, "labels", self), len(outputs), classes)
+
+    def reduced(self) -> tuple[jax.tree_util.Partial, Objective] | None:
+        """Class scores of a head without a bias or without normalisation."""
+        scores = class_scores(self.readout)
+        return None if self.readout is None or scores is None else (scores, Classify())
+
+    def training(self) -> dict[str, Any]:
+        """``readout=``: the loop's own loss is this one, and shows the accuracy."""
+        return {"readout": None if self.readout is None else as_readout(self.readout)}
