@@ -1,13 +1,15 @@
-"""How far to go along a direction: coefficients chosen on validation accuracy.
+"""How far to go along a direction: coefficients chosen by a metric on validation data.
 
 Evaluation arrives as an argument, so that every regime and every cache can answer it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jax.typing import ArrayLike
+
+from linearize.objectives import ACCURACY, Control, Metric
 
 ALPHAS = np.linspace(0.0, 1.0, 21)
 """The papers' search grid."""
@@ -15,7 +17,10 @@ ALPHAS = np.linspace(0.0, 1.0, 21)
 _TIE = 1e-12
 
 Sweep = Callable[[float], ArrayLike] | ArrayLike
-"""``alpha -> accuracies (T,)``, or the table (A, T) of them."""
+"""``alpha -> values (T,)`` of each task's metric, or the table (A, T) of them."""
+
+Metrics = Metric | Sequence[Metric]
+"""Each task's metric, or one for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +32,15 @@ class ScaleSearch:
     """Row of the chosen coefficient."""
     alphas: np.ndarray
     """(A,), float64."""
-    accuracy: np.ndarray
-    """(A, T), float64."""
+    values: np.ndarray
+    """(A, T), float64: each task's metric."""
     normalized: np.ndarray
-    """(A, T): accuracy ÷ single-task accuracy."""
+    """(A, T): :meth:`linearize.objectives.Metric.score`, accuracy ÷ single-task accuracy."""
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """:attr:`values`, by the name that they have in classification."""
+        return self.values
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +52,11 @@ class NegationSearch:
     index: np.ndarray
     """(T,): row of the chosen coefficient; −1 where none qualifies."""
     qualified: np.ndarray
-    """(T,) bool: some coefficient kept the wanted share of the control accuracy."""
+    """(T,) bool: some coefficient kept what is wanted of the control's metric."""
     target: np.ndarray
-    """(T,): target accuracy at the chosen coefficient; NaN where none qualifies."""
+    """(T,): the target's metric at the chosen coefficient; NaN where none qualifies."""
     control: np.ndarray
-    """(T,): control accuracy at the chosen coefficient; NaN where none qualifies."""
+    """(T,): the control's metric at the chosen coefficient; NaN where none qualifies."""
     alphas: np.ndarray
     """(A,), float64."""
     sweep_target: np.ndarray
@@ -73,43 +83,50 @@ def normalized_accuracy(merged: ArrayLike, single: ArrayLike) -> np.ndarray:
     >>> normalized_accuracy([[0.4, 0.9]], [0.8, 0.9]).tolist()
     [[0.5, 1.0]]
     """
-    top, bottom = _accuracies("merged", merged), _accuracies("single", single)
-    if bottom.ndim != 1 or top.ndim == 0 or top.shape[-1] != len(bottom):
-        raise ValueError(
-            f"merged has shape {top.shape} and single {bottom.shape}; expected (..., T) and (T,)"
-        )
-    if (bottom == 0).any():
-        raise ValueError(
-            f"single-task accuracy of task {int(np.argmin(bottom))} is 0: nothing can be divided "
-            "by it; check its labels and head"
-        )
-    return top / bottom
+    return ACCURACY.normalized(merged, single)
 
 
-def search_scale(evaluate: Sweep, single: ArrayLike, alphas: ArrayLike = ALPHAS) -> ScaleSearch:
+def search_scale(
+    evaluate: Sweep,
+    single: ArrayLike,
+    alphas: ArrayLike = ALPHAS,
+    *,
+    metrics: Metrics = ACCURACY,
+) -> ScaleSearch:
     """The α shared by all tasks that maximises mean normalised accuracy on validation data.
 
+    Of other metrics than accuracy, the mean of their :meth:`~linearize.objectives.Metric.score`.
+
     Args:
-        evaluate: ``alpha -> accuracies (T,)`` of θ0 + α Σ τ_t, or the table (A, T) of them.
-        single: (T,) single-task accuracies of the same regime and split.
+        evaluate: ``alpha -> values (T,)`` of θ0 + α Σ τ_t, or the table (A, T) of them.
+        single: (T,) single-task values of the same regime and split.
         alphas: (A,) candidates; by default 21 points on [0, 1].
+        metrics: what the values are.
 
     Returns:
         The choice; equal means go to the coefficient nearest 0.
 
     Raises:
-        ValueError: candidates that are not 1-D and finite, a table of another shape, accuracies
-            outside [0, 1] or not finite, a single-task accuracy of 0.
+        ValueError: candidates that are not 1-D and finite, a table of another shape, values out of
+            their metric's bounds or not finite, a single-task accuracy of 0.
 
     >>> search_scale(lambda alpha: [0.9 - (alpha - 0.25) ** 2, 0.8], [0.9, 0.8]).alpha
     0.25
     """
     grid = _alphas(alphas)
-    accuracy = _table("evaluate", evaluate, grid)
-    normalized = normalized_accuracy(accuracy, single)
+    values = _table("evaluate", evaluate, grid)
+    alone = np.asarray(single, np.float64)
+    if alone.ndim != 1 or values.shape != (len(grid), len(alone)):
+        raise ValueError(
+            f"evaluate gives a table of shape {values.shape} and single has {alone.shape}; "
+            "expected (A, T) and (T,)"
+        )
+    each = _each(metrics, len(alone))
+    columns = [m.score(values[:, t, None], alone[t, None]) for t, m in enumerate(each)]
+    normalized = np.concatenate(columns, 1)
     score = normalized.mean(1)
     best = _nearest_zero(grid, score >= score.max() - _TIE)
-    return ScaleSearch(float(grid[best]), best, grid, accuracy, normalized)
+    return ScaleSearch(float(grid[best]), best, grid, values, normalized)
 
 
 def search_negation(
@@ -119,11 +136,15 @@ def search_negation(
     *,
     retained: float = 0.95,
     control_pretrained: ArrayLike | None = None,
+    tolerance: Control | None = None,
+    metrics: Metrics = ACCURACY,
+    control_metric: Metric = ACCURACY,
 ) -> NegationSearch:
     """Each task's α that forgets most along −τ_t while the control task is retained.
 
     Minimises target accuracy subject to control accuracy ≥ ``retained`` × that of the pre-trained
-    model (both papers' protocol, on validation data). α = 0 always qualifies.
+    model (both papers' protocol, on validation data). α = 0 always qualifies. Of other metrics, the
+    target's becomes as bad as it can while the control's stays within its tolerance.
 
     Args:
         target: ``alpha -> accuracies (T,)`` of θ0 − α τ_t on task t's own data, or the table
@@ -131,6 +152,9 @@ def search_negation(
         control: the same models on the control task's data.
         alphas: (A,) candidates; by default 21 points on [0, 1].
         retained: share of the control accuracy to keep, in [0, 1].
+        tolerance: in place of ``retained``: a share, or units of the control's metric.
+        metrics: what the targets' values are.
+        control_metric: what the control's values are.
         control_pretrained: (T,) control accuracy of θ0 on the same split, or one for all tasks; by
             default that of the candidate α = 0.
 
@@ -147,15 +171,15 @@ def search_negation(
     >>> float(found.alpha)  # 0.6 would keep 75 % of the control accuracy
     0.4
     """
-    if not 0 <= retained <= 1:
-        raise ValueError(f"retained={retained}; expected a share between 0 and 1, such as 0.95")
+    tolerance = Control(retained) if tolerance is None else tolerance
     grid = _alphas(alphas)
     targets, controls = (_table(n, v, grid) for n, v in (("target", target), ("control", control)))
+    control_metric.check("control", controls)
     if targets.shape != controls.shape:
         raise ValueError(f"target has shape {targets.shape} and control {controls.shape}; one each")
     shape = targets.shape[1:]
     if control_pretrained is not None:
-        reference = _accuracies("control_pretrained", control_pretrained)
+        reference = control_metric.check("control_pretrained", control_pretrained)
     elif (grid == 0).any():
         reference = controls[int(np.argmin(np.abs(grid)))]
     else:
@@ -165,8 +189,11 @@ def search_negation(
             f"control_pretrained has shape {reference.shape}; expected {shape}, one per task, or "
             "a scalar"
         )
-    allowed = controls >= retained * np.broadcast_to(reference, shape) - _TIE
-    columns = zip(targets.reshape(len(grid), -1).T, allowed.reshape(len(grid), -1).T, strict=True)
+    allowed = tolerance.allows(control_metric, controls, np.broadcast_to(reference, shape))
+    by_task = targets.reshape(len(grid), -1).T
+    each = _each(metrics, len(by_task))
+    left = [m.sign * m.check("target", column) for m, column in zip(each, by_task, strict=True)]
+    columns = zip(left, allowed.reshape(len(grid), -1).T, strict=True)
     index = np.array([_forget(grid, *column) for column in columns]).reshape(shape)
     qualified, row = index >= 0, np.maximum(index, 0)
 
@@ -183,6 +210,13 @@ def search_negation(
         sweep_target=targets,
         sweep_control=controls,
     )
+
+
+def _each(metrics: Metrics, n_tasks: int) -> Sequence[Metric]:
+    each = [metrics] * n_tasks if isinstance(metrics, Metric) else metrics
+    if len(each) != n_tasks:
+        raise ValueError(f"metrics has {len(each)} entries for {n_tasks} tasks")
+    return each
 
 
 def _forget(grid: np.ndarray, target: np.ndarray, allowed: np.ndarray) -> int:
@@ -205,17 +239,10 @@ def _alphas(alphas: ArrayLike) -> np.ndarray:
 
 def _table(name: str, values: Sweep, grid: np.ndarray) -> np.ndarray:
     rows = [values(float(a)) for a in grid] if callable(values) else values
-    table = _accuracies(name, rows)
+    table = np.asarray(rows, np.float64)
     if table.ndim not in (1, 2) or len(table) != len(grid):
         raise ValueError(
             f"{name} gives a table of shape {table.shape}; expected ({len(grid)}, T): one row per "
             "alpha, one column per task"
         )
     return table
-
-
-def _accuracies(name: str, values: object) -> np.ndarray:
-    array = np.asarray(values, np.float64)
-    if not np.isfinite(array).all() or (array < 0).any() or (array > 1).any():
-        raise ValueError(f"{name} holds {array.tolist()}; accuracies lie between 0 and 1")
-    return array

@@ -90,6 +90,25 @@ class Metric:
             )
         return top / bottom
 
+    def score(self, merged: ArrayLike, single: ArrayLike) -> np.ndarray:
+        """What a coefficient for several tasks is chosen by: :meth:`normalized`, where there is it.
+
+        Of a metric that may be negative but has bounds, 1 + the gain over ``single`` as a share of
+        its range, so that tasks of different metrics count alike.
+
+        Raises:
+            ValueError: as :meth:`normalized`; a metric without bounds.
+        """
+        if self.has_ratio:
+            return self.normalized(merged, single)
+        span = self.high - self.low
+        if not math.isfinite(span):
+            raise ValueError(
+                f"{self.name} may be negative and has no bounds, so that nothing says how it counts "
+                "beside another task's; give it bounds, or measure what is positive"
+            )
+        return 1 + self.gain(self.check("merged", merged), self.check("single", single)) / span
+
 
 @dataclasses.dataclass(frozen=True)
 class Control:
