@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from linearize import cost, evaluate, taylor, tree
+from linearize.choices import one_of
 from linearize.evaluate.batches import as_arguments, count, split_batches
-from linearize.evaluate.choices import one_of
 from linearize.evaluate.readout import Readout, affine_logits, as_readout
 from linearize.ntk import newton, plan
 from linearize.ntk.checks import NotConvergedError
