@@ -48,6 +48,7 @@ def test_a_name_that_no_row_has_is_answered_with_the_nearest_or_all():
 def test_what_is_no_text_is_compared_as_it_is_printed():
     assert hint(16, (8, 160)) == "; did you mean '160'?"
     assert hint("x", (), "look there") == "; look there"
+    assert hint("adamq", ("sgd", "adam", "adamw"), most=3) == "; did you mean 'adamw' or 'adam'?"
 
 
 @pytest.mark.parametrize("name", FORMER)

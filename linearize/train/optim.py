@@ -93,7 +93,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check(self, "optim.")
         if self.name not in optimizers():
-            hint = choices.hint(self.name, optimizers(), "linearize.train.optimizers() lists them")
+            said = "linearize.train.optimizers() lists them"
+            hint = choices.hint(self.name, optimizers(), said, most=3)
             raise ValueError(f"optim.name={self.name!r} is no optimizer of optax{hint}")
         accepted = set(inspect.signature(optimizers()[self.name]).parameters) - {
             "learning_rate",

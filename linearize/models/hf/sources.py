@@ -135,7 +135,7 @@ def _near(path: Path) -> str:
     home = next((p for p in path.parents if p.is_dir()), Path())
     missing = path.relative_to(home).parts[0] if path.parts else ""
     with contextlib.suppress(OSError):
-        return choices.hint(missing, os.listdir(home))
+        return choices.hint(missing, os.listdir(home), most=3)
     return ""
 
 
