@@ -7,19 +7,20 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def hint(name: object, known: Iterable[object], otherwise: str = "") -> str:
+def hint(name: object, known: Iterable[object], otherwise: str = "", most: int = 1) -> str:
     """The end of a message about an unknown name: the nearest known one.
 
     Args:
         name: what was given.
         known: the names that there are.
         otherwise: what is said where none of them is near.
+        most: near ones to say.
 
     >>> hint("posthok", ("linear", "posthoc")), hint("x", ("linear", "posthoc"))
     ("; did you mean 'posthoc'?", '')
     """
-    near = difflib.get_close_matches(str(name), list(map(str, known)), n=1)
-    said = f"did you mean {near[0]!r}?" if near else otherwise
+    near = difflib.get_close_matches(str(name), list(map(str, known)), n=most)
+    said = f"did you mean {' or '.join(map(repr, near))}?" if near else otherwise
     return said and f"; {said}"
 
 
@@ -53,5 +54,5 @@ def row(noun: str, name: object, table: Mapping[str, T], error: type[Exception] 
     """
     if isinstance(name, str) and name in table:
         return table[name]
-    listed = f"there are: {', '.join(table)}"
-    raise error(f"no {noun} is named {name!r}{hint(name, table, listed)}")
+    known = f"there are: {', '.join(table)}"
+    raise error(f"no {noun} is named {name!r}{hint(name, table, known)}")

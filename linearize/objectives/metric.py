@@ -104,8 +104,8 @@ class Metric:
         span = self.high - self.low
         if not math.isfinite(span):
             raise ValueError(
-                f"{self.name} may be negative and has no bounds, so that nothing says how it counts "
-                "beside another task's; give it bounds, or measure what is positive"
+                f"{self.name} may be negative and has no bounds: nothing says how it counts beside "
+                "another task's; give it bounds, or measure what is positive"
             )
         return 1 + self.gain(self.check("merged", merged), self.check("single", single)) / span
 
