@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,8 @@ from linearize.models.heads import (
     pad_head,
     prototype_head,
 )
+from linearize.objectives import Classify
+from linearize.study import Store, Study
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Params
 
@@ -151,6 +153,44 @@ def prepare(config: CompareConfig, tasks: Mapping[str, Task], seed: int) -> Sett
     log.info("seed %d: heads of %d tasks", seed, len(tasks))
     heads = {name: make_head(config, model, task, seed) for name, task in tasks.items()}
     return Setting(config, seed, model.f, model.params, tasks, heads)
+
+
+def study(
+    config: CompareConfig,
+    tasks: Mapping[str, Task],
+    seed: int,
+    store: Store,
+    *,
+    heads: Mapping[str, Head] | None = None,
+) -> Study:
+    """One seed's study: the model at θ0, and a frozen head of each task.
+
+    Args:
+        config: of model, heads, recipes and evaluation.
+        tasks: by name; the control task may be among them.
+        seed: of heads and data order.
+        store: where it is kept.
+        heads: in place of those that the configuration describes.
+    """
+    model = backbone(config.model, seed)
+    if heads is None:
+        log.info("seed %d: heads of %d tasks", seed, len(tasks))
+        heads = {name: make_head(config, model, task, seed) for name, task in tasks.items()}
+    recipes = {"nonlinear": config.nonlinear, "linear": config.linear, "exact": config.exact}
+    return Study(
+        model,
+        tasks,
+        {name: Classify(head) for name, head in heads.items()},
+        control=config.data.control if config.data.control in tasks else None,
+        seed=seed,
+        store=store,
+        recipes={name: recipe for name, recipe in recipes.items() if recipe is not None},
+        trainable=config.trainable,
+        epochs=config.epochs,
+        feed=partial(for_training, config.data),
+        batch_size=config.batch_size,
+        meta={"config": configuration.to_dict(config)},
+    )
 
 
 def make_head(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:

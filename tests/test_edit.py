@@ -371,7 +371,7 @@ def test_joint_examples_name_their_task():
 
 
 def test_bad_joint_losses():
-    with pytest.raises(ValueError, match="heads is empty"):
+    with pytest.raises(ValueError, match="objectives is empty"):
         edit.joint_loss([])
     with pytest.raises(ValueError, match="smoothing=1"):
         edit.joint_loss([None], smoothing=1.0)

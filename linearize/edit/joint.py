@@ -1,15 +1,16 @@
 """Joint multi-task training, the upper baseline of addition: one model, each task its own head."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from linearize.evaluate import Readout, as_readout, examples
-from linearize.types import Array, Batch
+from linearize.evaluate import Readout, examples
+from linearize.objectives import Classify, Objective
+from linearize.types import Array, Batch, PyTree
 
 
 def joint_examples(splits: Sequence[Any]) -> dict[str, Any]:
@@ -42,47 +43,41 @@ def _joined(inputs: Sequence[Any]) -> Any:
 
 
 def joint_loss(
-    heads: Sequence[Readout], *, smoothing: float = 0.0
-) -> Callable[[Array, Batch], Array]:
-    """The loss of each example under its own task's head: ``loss(features, batch) -> (B,)``.
+    objectives: Sequence[Objective | Readout], *, smoothing: float = 0.0
+) -> Callable[[PyTree, Batch], Array]:
+    """The loss of each example by its own task's objective: ``loss(outputs, batch) -> (B,)``.
 
-    ``batch`` holds ``labels`` (B,) within each task's classes and ``task`` (B,), the number of the
-    task in ``heads``. Equal to each task's own cross-entropy: heads may have any numbers of
-    classes, and smoothing is over the task's own. An example whose label or task is out of range
-    has the loss NaN, which stops training. The result is a pytree that holds the heads.
+    ``batch`` holds the targets of all tasks, by role, and ``task`` (B,), the number of the task in
+    ``objectives``. Equal to each task's own loss: heads may have any numbers of classes. An example
+    whose label or task is out of range has the loss NaN, which stops training. The result is a
+    pytree that holds the objectives' arrays.
 
     Args:
-        heads: T readouts, features (B, D) to logits (B, C_t).
-        smoothing: share of the uniform distribution in the target, in [0, 1).
+        objectives: T objectives, or readouts to classify by: features (B, D) to logits (B, C_t).
+        smoothing: of the latter, the share of the uniform distribution over the task's own classes
+            in the target, in [0, 1).
 
     Raises:
-        ValueError: no head, or ``smoothing`` outside [0, 1).
+        ValueError: no objective, or ``smoothing`` outside [0, 1).
     """
-    reads = [as_readout(head) for head in heads]
-    if not reads:
-        raise ValueError("heads is empty; give one per task")
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"smoothing={smoothing}; expected a share in [0, 1)")
-    return jax.tree_util.Partial(_joint, tuple(reads), smoothing)
+    each = [o if isinstance(o, Objective) else Classify(o, smoothing) for o in objectives]
+    if not each:
+        raise ValueError("objectives is empty; give one per task")
+    return jax.tree_util.Partial(_joint, tuple(each))
 
 
-def _joint(
-    reads: Sequence[jax.tree_util.Partial], smoothing: Array, features: Array, batch: Batch
-) -> Array:
-    total = jnp.full(batch["labels"].shape, jnp.nan, jnp.float32)
-    for t, read in enumerate(reads):
-        own = _cross_entropy(read(features), batch["labels"], smoothing)
-        total = jnp.where(batch["task"] == t, own, total)
+def _joint(objectives: Sequence[Objective], outputs: PyTree, batch: Batch) -> Array:
+    total = jnp.full(batch["task"].shape, jnp.nan, jnp.float32)
+    for t, objective in enumerate(objectives):
+        own = batch["task"] == t
+        # another task's target may be none of this one's, which would make its derivative NaN
+        targets = jax.tree.map(partial(_where, own), dict(batch))
+        total = jnp.where(own, objective.loss(outputs, targets), total)
     return total
 
 
-_joint.fingerprint = "joint_loss 1"  # type: ignore[attr-defined]
+_joint.fingerprint = "joint_loss 2"  # type: ignore[attr-defined]
 
 
-def _cross_entropy(logits: Array, labels: Array, smoothing: Array) -> Array:
-    logits = logits.astype(jnp.float32)
-    classes = logits.shape[-1]
-    known = (labels >= 0) & (labels < classes)  # another task's head may have fewer classes
-    true = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, labels, 0))
-    uniform = optax.softmax_cross_entropy(logits, jnp.full_like(logits, 1 / classes))
-    return jnp.where(known, (1 - smoothing) * true + smoothing * uniform, jnp.nan)
+def _where(own: Array, target: Array) -> Array:
+    return jnp.where(own.reshape(-1, *[1] * (target.ndim - 1)), target, jnp.zeros_like(target))

@@ -1,6 +1,7 @@
 """Classification under a frozen head: cross-entropy, accuracy, changed predictions."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize.models.heads import Head
+from linearize.models.heads import Head, pad_head
 from linearize.objectives.distances import DISTANCES, Distance
 from linearize.objectives.losses import cross_entropy
 from linearize.objectives.metric import ACCURACY, Metric
@@ -19,7 +20,9 @@ from linearize.objectives.targets import check_labels, role
 from linearize.types import Array, Batch
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["readout"], meta_fields=["distance"])
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["readout"], meta_fields=["smoothing", "distance"]
+)
 @dataclass(frozen=True)
 class Classify(Objective):
     """``labels`` (B,) int among the classes that a frozen head knows.
@@ -31,11 +34,15 @@ class Classify(Objective):
     readout: Readout = None
     """Outputs to logits (B, C): a head, or a function that JAX can trace; None where the model's
     outputs are logits."""
+    smoothing: float = 0.0
+    """Of the loss: share of the uniform distribution in the target, in [0, 1)."""
     distance: Distance = field(default=DISTANCES["argmax"])
 
     metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY,)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing={self.smoothing}; expected a share in [0, 1)")
         algebraic = isinstance(self.readout, jax.tree_util.Partial | Head)
         if callable(self.readout) and not algebraic:
             object.__setattr__(self, "readout", as_readout(self.readout))
@@ -46,7 +53,7 @@ class Classify(Objective):
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """Cross-entropy in nats, (B,) float32."""
-        return cross_entropy(self.logits(outputs), batch["labels"])
+        return cross_entropy(self.logits(outputs), batch["labels"], self.smoothing)
 
     def statistics(self, outputs: Array, batch: Batch) -> dict[str, Array]:
         """``hits``, and ``examples`` (1 each), (B,) int32. No NaN is a hit."""
@@ -69,7 +76,19 @@ class Classify(Objective):
     def reduced(self) -> tuple[jax.tree_util.Partial, Objective] | None:
         """Class scores of a head without a bias or without normalisation."""
         scores = class_scores(self.readout)
-        return None if self.readout is None or scores is None else (scores, Classify())
+        return (
+            None
+            if self.readout is None or scores is None
+            else (scores, Classify(distance=self.distance))
+        )
+
+    def alike(self, others: Sequence[Objective]) -> Objective:
+        """A head padded to the most classes that any of them has."""
+        heads = [each.readout for each in others if isinstance(each, Classify)]
+        if not isinstance(self.readout, Head) or not all(isinstance(h, Head) for h in heads):
+            return self
+        most = max(head.kernel.shape[1] for head in (self.readout, *heads))
+        return replace(self, readout=pad_head(self.readout, most))
 
     def training(self) -> dict[str, Any]:
         """``readout=``: the loop's own loss is this one, and shows the accuracy."""

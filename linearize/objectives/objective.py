@@ -1,7 +1,7 @@
 """Loss, metric and distance of a task: what training lowers, searches compare, and maps measure."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -88,6 +88,10 @@ class Objective(abc.ABC):
         that in the tangent view a point costs no more than the mapped outputs are wide.
         """
         return None
+
+    def alike(self, others: Sequence["Objective"]) -> "Objective":
+        """The same objective in a shape that it shares with others, and so their compilations."""
+        return self
 
     def training(self) -> dict[str, Any]:
         """``loss=`` or ``readout=`` of :func:`linearize.train.fine_tune`."""

@@ -1,0 +1,306 @@
+"""The main job: methods of fine-tuning and of merging side by side, on one study.
+
+Choices are made on validation data; test data make the report. Every metric is the objectives':
+what is written ``accuracy`` below is the primary metric of each task, whatever that is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from linearize import edit
+from linearize.disentangle import ErrorMap
+from linearize.evaluate.view import Tangent, View
+from linearize.merge import Merge
+from linearize.methods import LINEAR, NONLINEAR, POSTHOC
+from linearize.objectives import Control, Metric
+from linearize.study import Method, Study, stack
+from linearize.study.maps import error_map
+from linearize.study.store import Record, begin
+from linearize.task_vector import TaskVector
+
+EXPLORED = 500
+"""Test examples a task that the report's sliders look at: all of the papers' eight would make a
+page of 500 MB."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A merge of a method's vectors, in the method's view."""
+
+    merge: Merge
+    method: Method
+    name: str = ""
+    """As results call it; made of both names by default."""
+
+    @property
+    def key(self) -> str:
+        """As results call it."""
+        return self.name or f"{self.merge.name}_{self.method.name}"
+
+    @property
+    def label(self) -> str:
+        """As tables and figures call it."""
+        return f"{self.merge.label}, {self.method.label.lower()}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, and how coefficients are chosen."""
+
+    methods: Sequence[Method] = (NONLINEAR, POSTHOC, LINEAR)
+    """Those that others take vectors of come before them."""
+    rows: Sequence[Row] = ()
+    """Merges beside the sum, which every method gets."""
+    alphas: np.ndarray = field(default_factory=lambda: edit.search.ALPHAS)
+    """(A,) scaling coefficients that are tried."""
+    sweep_test: bool = True
+    """Measure test data along all of α for the figure, not at the chosen α alone."""
+    tolerance: Control = Control()
+    """How much worse negation may make the control task."""
+    pairs: Sequence[tuple[str, str]] = ()
+    """Tasks whose disentanglement error is mapped."""
+    map_alphas: np.ndarray = field(default_factory=lambda: np.linspace(-3.0, 3.0, 21))
+    """(G,) coefficients of a map, on both axes."""
+    n_eval: int = 500
+    """Examples of each task that a map looks at."""
+
+    @property
+    def regimes(self) -> list[Method]:
+        """The methods whose vectors are added and negated."""
+        return [method for method in self.methods if method.stands == "regime"]
+
+    @property
+    def baselines(self) -> list[Method]:
+        """The others."""
+        return [method for method in self.methods if method.stands != "regime"]
+
+    def parts(self, extra: int = 0) -> int:
+        """How many parts the measuring of a seed has: fine-tunings, files of numbers, scores."""
+        trained = sum(method.train is not None for method in self.regimes)
+        files = 1 + 3 * len(self.regimes) + len(self.pairs) + len(self.baselines) + len(self.rows)
+        return trained + files + 1 + extra
+
+
+def measure(
+    study: Study, plan: Plan, more: Mapping[str, Callable[[], Any]] | None = None
+) -> Record:
+    """One seed's measurements; each part is kept as soon as it is measured.
+
+    Args:
+        study: of the seed.
+        plan: what is compared.
+        more: further parts of the record, by name.
+
+    Returns:
+        ``pretrained`` and ``control_pretrained`` (T,); ``single`` (T,), ``addition``, ``negation``
+        and ``cosine`` (T, T) by method or row; ``maps``, an entry a pair; what ``more`` gives.
+    """
+    views = trained(study, plan)
+    kept = study.store.kept
+
+    def each(name: str, of: Callable[[View], Any]) -> dict[str, Any]:
+        return {m: kept(f"{name}_{m}", partial(of, view)) for m, view in views.items()}
+
+    record: Record = {**kept("pretrained", partial(pretrained, study, _cheapest(views)))}
+    record["single"] = each("single", study.singles)
+    record["addition"] = {
+        m: kept(f"addition_{m}", partial(addition, study, plan, view, record["single"][m]))
+        for m, view in views.items()
+    }
+    if study.control is not None:
+        record["negation"] = each("negation", partial(negation, study, plan))
+    record["cosine"] = {
+        method.name: cosines(study.vectors(method)) for method in plan.regimes if method.train
+    }
+    record["maps"] = [
+        kept("map_" + "_".join(pair), partial(error_maps, study, plan, views, pair))
+        for pair in plan.pairs
+    ]
+    record |= {name: kept(name, make) for name, make in (more or {}).items()}
+    for row in plan.rows:
+        _enter(record, row.key, kept(row.key, partial(merged, study, plan, row)))
+    for method in plan.baselines:
+        _enter(record, method.name, kept(method.name, partial(baseline, study, method, record)))
+    begin("class scores for the report's sliders")
+    explorer = explored(study, plan)
+    if explorer is not None:
+        study.store.write_bytes("explorer.npz", explorer)
+    return record
+
+
+def trained(study: Study, plan: Plan) -> dict[str, View]:
+    """Every regime's vectors, trained or read, and its view of them, by name."""
+    for method in plan.regimes:
+        if method.train is not None:
+            begin(f"{method.name} fine-tuning")
+            study.vectors(method)
+    return {method.name: study.view(method) for method in plan.regimes}
+
+
+def _cheapest(views: Mapping[str, View]) -> View:
+    """A view to measure θ0 by: the last of those whose points take no passes, if there are any."""
+    return min(reversed(views.values()), key=lambda view: view.passes)
+
+
+def _enter(record: Record, name: str, tables: Mapping[str, Any]) -> None:
+    for table, row in tables.items():
+        record.setdefault(table, {})[name] = row
+
+
+def metrics(study: Study) -> list[Metric]:
+    """Each trained task's primary metric."""
+    return [study.objectives[task].primary for task in study.names]
+
+
+def pretrained(study: Study, view: View) -> Record:
+    """What θ0 reaches, on each task and, once a task, on the control task."""
+    found = {"pretrained": [study.at(view, {}, task, "test") for task in study.names]}
+    if study.control is not None:
+        before = study.at(view, {}, study.control, "test")
+        found["control_pretrained"] = [before] * len(study.names)
+    return found
+
+
+def addition(
+    study: Study, plan: Plan, view: View, single: Sequence[float], alone: View | None = None
+) -> Record:
+    """All directions of a view added with one α, which validation data choose.
+
+    Args:
+        study: of the view.
+        plan: the candidates.
+        view: a direction for each task, under its name, or others.
+        single: (T,) each task's metric on test data that the sum is normalized by.
+        alone: the view of each task's own vector, for the same on validation data; ``view`` itself
+            where that has a direction for each task.
+    """
+    names, alphas = study.names, plan.alphas
+
+    def along(points: Any, split: str) -> np.ndarray:
+        every = dict.fromkeys(view.vectors, points)
+        return np.stack([study.measure(view, every, task, split) for task in names], -1)
+
+    splits = ("validation", "test") if plan.sweep_test else ("validation",)
+    sweep = {split: along(alphas, split) for split in splits}
+    reference = np.asarray(study.singles(alone or view, "validation"))
+    choice = edit.search_scale(sweep["validation"], reference, alphas, metrics=metrics(study))
+    found = sweep["test"][choice.index] if "test" in sweep else along(choice.alpha, "test")[0]
+    return {
+        "alpha": choice.alpha,
+        "accuracy": found.tolist(),
+        "normalized": normalized(study, found, single),
+        **{f"sweep_{split}": values.tolist() for split, values in sweep.items()},
+    }
+
+
+def normalized(study: Study, values: Sequence[float], single: Sequence[float]) -> list[float]:
+    """Each task's normalized value, where its metric knows shares."""
+    pairs = zip(metrics(study), values, single, strict=True)
+    return [float(m.score([[v]], [s])[0, 0]) for m, v, s in pairs]
+
+
+def negation(study: Study, plan: Plan, view: View) -> Record:
+    """Each task's direction subtracted, with the α that validation data choose under control."""
+    control = study.control
+    assert control is not None
+    rows = []
+    for task in study.names:
+        target, kept = (
+            study.measure(view, {task: -plan.alphas}, t, "validation") for t in (task, control)
+        )
+        choice = edit.search_negation(
+            target,
+            kept,
+            plan.alphas,
+            tolerance=plan.tolerance,
+            metrics=study.objectives[task].primary,
+            control_metric=study.objectives[control].primary,
+        )
+        after = {task: -float(choice.alpha)}
+        rows.append(
+            {
+                "alpha": float(choice.alpha),
+                "target": study.at(view, after, task, "test"),
+                "control": study.at(view, after, control, "test"),
+            }
+        )
+    return stack(rows)
+
+
+def cosines(taus: Mapping[str, TaskVector]) -> list[list[float]]:
+    """Cosine similarity of every two task vectors."""
+    return [[float(a.cosine(b)) for b in taus.values()] for a in taus.values()]
+
+
+def error_maps(
+    study: Study, plan: Plan, views: Mapping[str, View], pair: tuple[str, str]
+) -> Record:
+    """Disentanglement error of one pair of tasks in all regimes, on one grid."""
+    maps: dict[str, ErrorMap] = {
+        name: error_map(study, view, pair, plan.map_alphas, plan.n_eval)
+        for name, view in views.items()
+    }
+    return {
+        "per_task": {name: np.asarray(m.per_task).tolist() for name, m in maps.items()},
+        "total": {name: np.asarray(m.total).tolist() for name, m in maps.items()},
+    }
+
+
+def merged(study: Study, plan: Plan, row: Row) -> Record:
+    """A merge added and, where it has a direction for each task, negated, in its method's view."""
+    vectors = study.vectors(row.method)
+    view = study.view(row.method, row.merge.directions(vectors, study.seed))
+    by_task = set(study.names) <= set(view.vectors)
+    alone = view if by_task else study.view(row.method)
+    tables = {"addition": addition(study, plan, view, study.singles(alone), alone)}
+    if by_task and study.control is not None:
+        tables["negation"] = negation(study, plan, view)
+    return tables
+
+
+def baseline(study: Study, method: Method, record: Record) -> Record:
+    """What a method's vectors in full stand beside in a table."""
+    view = study.view(method)
+    if method.stands == "negation":
+        control = study.control
+        assert control is not None
+        return {
+            "negation": {
+                "target": study.singles(view),
+                "control": [study.at(view, {t: 1.0}, control, "test") for t in study.names],
+            }
+        }
+    found = [study.at(view, {method.name: 1.0}, task, "test") for task in study.names]
+    single = record["single"][method.of]
+    return {"addition": {"accuracy": found, "normalized": normalized(study, found, single)}}
+
+
+def explored(study: Study, plan: Plan) -> bytes | None:
+    """What the report's sliders need: class scores at θ0 and along each τ, affine in α.
+
+    Of the first method that trains in the tangent view, on :data:`EXPLORED` test examples a task,
+    evenly spaced, or on all where there are fewer. None where there is no such method, or a task's
+    predictions are no argmax of scores that are affine in its outputs.
+    """
+    tangent = (m for m in plan.regimes if m.train and issubclass(study.views[m.view], Tangent))
+    method = next(tangent, None)
+    if method is None:
+        return None
+    view, arrays = study.view(method), dict[str, np.ndarray]()
+    for task in study.names:
+        examples, reduced = study.split(task, "test"), study.objectives[task].reduced()
+        if reduced is None or not isinstance(view, Tangent) or not view.keeps(examples):
+            return None
+        scores, labels = view.terms(examples).through(reduced[0]), np.asarray(examples.labels)
+        shown = np.linspace(0, len(labels) - 1, min(EXPLORED, len(labels))).round().astype(int)
+        arrays[f"{task}/logits0"] = np.asarray(scores.f0, np.float32)[shown]
+        arrays[f"{task}/dlogits"] = np.asarray(scores.jvps, np.float32)[:, shown]
+        arrays[f"{task}/labels"] = labels[shown]
+    buffer = BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,18 @@
+"""Random directions of the same norms, the baseline of both papers' negation tables."""
+
+from collections.abc import Mapping
+
+from linearize import edit
+from linearize.merge.merge import Merge
+from linearize.task_vector import TaskVector
+
+
+def _drawn(taus: Mapping[str, TaskVector], seed: int) -> dict[str, TaskVector]:
+    return {
+        task: edit.random_like(tau, seed=1000 * seed + i)
+        for i, (task, tau) in enumerate(taus.items())
+    }
+
+
+RANDOM = Merge("random", "Random vector", _drawn)
+"""In place of each task vector one that moves each tensor as far, nowhere in particular."""

@@ -1,0 +1,15 @@
+"""The three regimes of *Task Arithmetic in the Tangent Space* (§3, §5)."""
+
+from functools import partial
+
+from linearize.methods.fine_tuning import fine_tune
+from linearize.study import Method
+
+NONLINEAR = Method("nonlinear", "Non-linear", "displaced", partial(fine_tune, regime="nonlinear"))
+"""Fine-tuning of f itself."""
+
+POSTHOC = Method("posthoc", "Post-hoc linearized", "tangent", of="nonlinear")
+"""The non-linear task vectors, evaluated in the tangent space (eq. 4)."""
+
+LINEAR = Method("linear", "Linear", "tangent", partial(fine_tune, regime="linear"))
+"""Fine-tuning of the linearized model."""

@@ -1,0 +1,175 @@
+"""Where a study keeps what it measured: in files with hashes, or, without a directory, in memory.
+
+A file that was changed, cut short or brought from another run is set aside by name, and measured
+again (:mod:`linearize.sealed`).
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from linearize import io, sealed
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Record = dict[str, Any]
+
+_ABSENT: Any = object()
+
+
+@dataclass
+class _Plan:
+    """How many parts a measuring has, and how many have begun."""
+
+    name: str
+    total: int
+    begun: int = 0
+
+
+_plan: ContextVar[_Plan | None] = ContextVar("plan", default=None)
+
+
+def begin(part: str) -> None:
+    """Say that a part begins: its name, and where that is among the parts of what is measured."""
+    plan = _plan.get()
+    if plan is None:
+        log.info("%s", part)
+    else:
+        plan.begun += 1
+        log.info("%s [%d/%d] %s", plan.name, plan.begun, plan.total, part)
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """What is kept under a directory, by name; in memory where there is none.
+
+    >>> store = Store()
+    >>> store.kept("single", lambda: [0.5]), store.kept("single", lambda: 1 / 0)
+    ([0.5], [0.5])
+    """
+
+    root: Path | None = None
+    name: str = ""
+    _memory: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, where: "Store | Path | str | None") -> "Store":
+        """A store, or the one of a directory."""
+        if isinstance(where, Store):
+            return where
+        return cls() if where is None else cls(Path(where), Path(where).name.replace("_", " "))
+
+    def under(self, name: str) -> "Store":
+        """The store of a part, such as a seed: a folder of its own."""
+        key = f"{name}/"
+        if self.root is None:
+            return self._memory.setdefault(key, Store(name=name.replace("_", " ")))
+        return Store(self.root / name, name.replace("_", " "))
+
+    def path(self, *parts: str) -> Path | None:
+        """Where something else lies, such as a fine-tuning's run; None in memory."""
+        return None if self.root is None else self.root.joinpath(*parts)
+
+    def kept(self, name: str, compute: Callable[[], T]) -> T:
+        """What is kept by that name, or else what is computed, and then kept; a part each.
+
+        On disk it is JSON under ``parts``; numbers and arrays come back as numbers and lists.
+        """
+        found = self.read(f"parts/{name}.json")
+        if found is not _ABSENT:
+            begin(f"{name}: measured before")
+            return found
+        begin(name)
+        value = compute()
+        self.write(f"parts/{name}.json", value)
+        return value
+
+    def read(self, file: str) -> Any:
+        """A file of JSON; absent, damaged or another run's, it is as if there were none."""
+        if self.root is None:
+            return self._memory.get(file, _ABSENT)
+        path = self.root / file
+        data = sealed.read(path)
+        if data is None:
+            return _ABSENT
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            sealed.set_aside(path, f"is no JSON ({error})")
+            return _ABSENT
+
+    def write(self, file: str, value: Any) -> None:
+        """Keep a value as a file of JSON, with its hash."""
+        plain = io.to_json(value)
+        if self.root is None:
+            self._memory[file] = plain
+            return
+        sealed.write(self.root / file, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+
+    def write_bytes(self, file: str, content: bytes) -> None:
+        """Keep a file of another kind, with its hash."""
+        if self.root is None:
+            self._memory[file] = content
+        else:
+            sealed.write(self.root / file, content)
+
+    def recorded(self, parts: int, measure: Callable[[], Record]) -> Record:
+        """A record that is measured once; ``seconds`` says how long that took, in one go.
+
+        Args:
+            parts: how often measuring comes to :func:`begin`.
+            measure: what measures.
+        """
+        found = self.read("record.json")
+        lost = sealed.lost(self.root) if self.root is not None else ()
+        if found is not _ABSENT and not lost:
+            log.info("%s: measured before", self.name)
+            return found
+        if found is not _ABSENT:
+            log.warning("%s: %s lost or damaged; made anew", self.name, ", ".join(lost))
+        resumed = self.root is not None and self.root.exists()
+        started = time.perf_counter()
+        with self._planned(parts):
+            record = measure()
+        seconds = time.perf_counter() - started
+        log.info("%s: measured in %.0f s", self.name, seconds)
+        record |= {"seconds": None if resumed else seconds}
+        self.write("record.json", record)
+        return self.read("record.json")
+
+    @contextmanager
+    def _planned(self, parts: int) -> Iterator[None]:
+        plan = _Plan(self.name, parts)
+        outer = _plan.set(plan)
+        try:
+            yield
+        finally:
+            _plan.reset(outer)
+        if plan.begun != plan.total:
+            log.warning("%s: %d parts began, not %d", plan.name, plan.begun, plan.total)
+
+
+def stack(records: list[Record]) -> Record:
+    """A list of records to one record of lists, through nested mappings.
+
+    >>> stack([{"a": 1, "b": {"c": 2}}, {"a": 3, "b": {"c": 4}}])
+    {'a': [1, 3], 'b': {'c': [2, 4]}}
+    """
+    stacked: Record = {}
+    for key, value in records[0].items():
+        column = [record[key] for record in records]
+        stacked[key] = stack(column) if isinstance(value, dict) else column
+    return stacked
+
+
+def total_seconds(records: list[Record]) -> float | None:
+    """How long all of them took; None where one was interrupted."""
+    seconds = [record["seconds"] for record in records]
+    return None if None in seconds else sum(seconds)
