@@ -30,7 +30,8 @@ def training(study: Study, config: CompareConfig) -> dict[str, Rows]:
 
 def _row(study: Study, config: CompareConfig, method: Method, task: str) -> dict[str, Any]:
     tau, path = study.vectors(method)[task], study.store.path(method.name, task, "done.json")
-    assert path is not None and config.exact is not None
+    assert path is not None
+    assert config.exact is not None
     done = io.read_json(path)
     row = {
         "seconds": done["seconds"],
