@@ -21,8 +21,8 @@ from linearize.disentangle.nonlinear_map import nonlinear_errors, previewed_erro
 from linearize.disentangle.passes import Passes
 from linearize.evaluate import AffineOutputs, Readout, affine_outputs
 from linearize.evaluate.affine import check_taus
-from linearize.evaluate.batches import check_inputs, count
 from linearize.evaluate.choices import one_of
+from linearize.examples import check_inputs, count
 from linearize.taylor import check_function
 from linearize.types import Apply, Params, PyTree
 

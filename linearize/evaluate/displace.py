@@ -13,10 +13,11 @@ from jax.typing import ArrayLike
 from linearize import tree
 from linearize.compiled import jit
 from linearize.evaluate.affine import stack
-from linearize.evaluate.batches import Batches, check_inputs, split_batches
+from linearize.evaluate.batches import Batches, split_batches
 from linearize.evaluate.grid import check_labels, check_points
 from linearize.evaluate.metrics import predicted
 from linearize.evaluate.readout import Readout, as_readout
+from linearize.examples import check_inputs
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 

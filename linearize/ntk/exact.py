@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from linearize import cost, evaluate, taylor, tree
-from linearize.evaluate.batches import as_arguments, count, split_batches
+from linearize.evaluate.batches import split_batches
 from linearize.evaluate.choices import one_of
 from linearize.evaluate.readout import Readout, affine_logits, as_readout
+from linearize.examples import as_arguments, count
 from linearize.ntk import newton, plan
 from linearize.ntk.checks import NotConvergedError
 from linearize.ntk.dual import cross_entropy
