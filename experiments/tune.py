@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 
 from configs import COMPARE
-from experiments import compare, exact, protocol, running
-from experiments.protocol import Evaluator, Trained
-from linearize import cli, edit, io
+from experiments import protocol, running
+from linearize import cli, comparison, io
 from linearize.config import CompareConfig
+from linearize.methods import METHODS
 from linearize.report import terminal
+from linearize.study import Store
 
-CANDIDATES: dict[Trained, tuple[float, ...]] = {
+CANDIDATES: dict[str, tuple[float, ...]] = {
     "nonlinear": (2e-6, 5e-6, 1e-5, 2e-5),
     "linear": (1e-5, 2e-5, 5e-5, 1e-4),
     "exact": (1e-1, 3e-2, 1e-2, 3e-3),
 }
-"""Learning rates; of the exact regime, where it is configured, weights l2 of the penalty."""
+"""Learning rates by method; of ``exact``, where it is configured, weights l2 of the penalty."""
 
 
 def run(config: CompareConfig, run_dir: Path) -> list[dict[str, Any]]:
@@ -52,7 +53,7 @@ def run(config: CompareConfig, run_dir: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def with_value(config: CompareConfig, regime: Trained, value: float) -> CompareConfig:
+def with_value(config: CompareConfig, regime: str, value: float) -> CompareConfig:
     """The configuration with another learning rate, or l2, in one regime."""
     if regime == "exact":
         assert config.exact is not None
@@ -63,25 +64,16 @@ def with_value(config: CompareConfig, regime: Trained, value: float) -> CompareC
 
 
 def measure(
-    config: CompareConfig, tasks: dict[str, Any], regime: Trained, value: float, run_dir: Path
+    config: CompareConfig, tasks: dict[str, Any], regime: str, value: float, run_dir: Path
 ) -> dict[str, Any]:
     """Validation accuracies of one candidate, averaged over tasks and seeds."""
     found = []
     for seed in config.seeds:
-        setting = protocol.prepare(config, tasks, seed)
-        where = run_dir / f"{value:g}" / f"seed_{seed}"
-        taus = (
-            protocol.task_vectors(setting, regime, where)
-            if config.exact is None or regime != "exact"
-            else exact.task_vectors(setting, config.exact, where)
-        )
-        evaluator = Evaluator(setting, regime, taus)
-        single = np.asarray(compare.singles(evaluator, "validation"))
-        alphas = protocol.alphas(config)
-        sweep = np.stack(
-            [evaluator(dict.fromkeys(taus, alphas), t, "validation") for t in setting.names], -1
-        )
-        choice = edit.search_scale(sweep, single, alphas)
+        study = protocol.study(config, tasks, seed, Store(run_dir / f"{value:g}" / f"seed_{seed}"))
+        view, alphas = study.view(METHODS[regime]), protocol.alphas(config)
+        single = np.asarray(study.singles(view, "validation"))
+        sweep = comparison.along(study, view, alphas, "validation")
+        choice = comparison.choose(study, sweep, single, alphas)
         found.append(
             {
                 "pretrained": sweep[np.argmin(np.abs(alphas))].mean(),

@@ -11,6 +11,7 @@ from linearize import ntk as ntk
 from linearize import tree as tree
 from linearize.disentangle import ErrorMap as ErrorMap
 from linearize.disentangle import disentanglement_error as disentanglement_error
+from linearize.examples import Examples as Examples
 from linearize.functional import from_linen as from_linen
 from linearize.functional import from_nnx as from_nnx
 from linearize.functional import update_nnx as update_nnx

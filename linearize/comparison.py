@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from linearize import edit
 from linearize.disentangle import ErrorMap
@@ -179,23 +180,33 @@ def addition(
         alone: the view of each task's own vector, for the same on validation data; ``view`` itself
             where that has a direction for each task.
     """
-    names, alphas = study.names, plan.alphas
-
-    def along(points: Any, split: str) -> np.ndarray:
-        every = dict.fromkeys(view.vectors, points)
-        return np.stack([study.measure(view, every, task, split) for task in names], -1)
-
     splits = ("validation", "test") if plan.sweep_test else ("validation",)
-    sweep = {split: along(alphas, split) for split in splits}
-    reference = np.asarray(study.singles(alone or view, "validation"))
-    choice = edit.search_scale(sweep["validation"], reference, alphas, metrics=metrics(study))
-    found = sweep["test"][choice.index] if "test" in sweep else along(choice.alpha, "test")[0]
+    sweep = {split: along(study, view, plan.alphas, split) for split in splits}
+    reference = study.singles(alone or view, "validation")
+    choice = choose(study, sweep["validation"], reference, plan.alphas)
+    if "test" in sweep:
+        found = sweep["test"][choice.index]
+    else:
+        (found,) = along(study, view, [choice.alpha], "test")
     return {
         "alpha": choice.alpha,
         "accuracy": found.tolist(),
         "normalized": normalized(study, found, single),
         **{f"sweep_{split}": values.tolist() for split, values in sweep.items()},
     }
+
+
+def along(study: Study, view: View, alphas: ArrayLike, split: str) -> np.ndarray:
+    """Each task's metric with all directions at one α, (A, T)."""
+    every = dict.fromkeys(view.vectors, alphas)
+    return np.stack([study.measure(view, every, task, split) for task in study.names], -1)
+
+
+def choose(
+    study: Study, sweep: np.ndarray, single: Sequence[float], alphas: np.ndarray
+) -> edit.ScaleSearch:
+    """The α that :func:`along` of validation data is best at, on the mean of the tasks."""
+    return edit.search_scale(sweep, single, alphas, metrics=metrics(study))
 
 
 def normalized(study: Study, values: Sequence[float], single: Sequence[float]) -> list[float]:

@@ -2,14 +2,20 @@
 
 import dataclasses
 import json
+from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from configs import COMPARE
-from experiments import claims, protocol
-from linearize import cli, config, report
+from experiments import claims
+from linearize import cli, comparison, config, report
+from linearize.comparison import Plan
+from linearize.examples import Examples
+from linearize.models.heads import Head
+from linearize.objectives import Classify
+from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
 
 
@@ -35,27 +41,31 @@ def test_every_part_has_its_shape(finished):
     assert {"random", "gradient_ascent"} <= set(results["negation"])
 
 
-def test_the_explorer_holds_evenly_spaced_examples(tmp_path):
+def test_the_explorer_holds_evenly_spaced_examples():
     """2 classes, 2 task vectors, 1,201 examples whose logits say which they are."""
     rows = np.arange(1201, dtype=np.float32)
-    logits = np.stack([rows, -rows], axis=1)
-    scores = SimpleNamespace(f0=logits, jvps=np.stack([logits, logits]))
-    evaluator = SimpleNamespace(
-        setting=SimpleNamespace(
-            names=("a",),
-            heads={"a": None},
-            split=lambda task, split: SimpleNamespace(labels=np.arange(1201) % 2),
-        ),
-        terms=lambda task, split: SimpleNamespace(scores=lambda head: scores),
-    )
-    protocol.write_explorer(evaluator, tmp_path / "explorer.npz")
-    found = np.load(tmp_path / "explorer.npz")
+    examples = Examples(rows[:, None], {"labels": np.arange(1201) % 2})
+    task = SimpleNamespace(train=examples, validation=examples, test=examples)
+    w = np.array([1.0, -1.0], np.float32)
+    model = SimpleNamespace(f=lambda params, x: x * params["w"], params={"w": w})
+    tau = TaskVector({"w": np.array([1.0, 2.0], np.float32)})
+    known = Method("known", "Known", "tangent", lambda study, task: tau)
+    study = Study(model, dict.fromkeys("ab", task), dict.fromkeys("ab", Classify(lambda y: y)))
+    assert comparison.explored(study, Plan(methods=[known])) is None  # not known to be affine
+    study = Study(model, dict.fromkeys("ab", task), dict.fromkeys("ab", Classify(unit_head(2))))
+    found = np.load(BytesIO(comparison.explored(study, Plan(methods=[known]))))
     shown = found["a/logits0"][:, 0]
-    assert len(shown) == protocol.EXPLORED
+    assert len(shown) == comparison.EXPLORED
     assert {shown[0], shown[-1]} == {0, 1200}
     assert set(np.diff(shown)) == {2, 3}
     assert found["a/dlogits"].shape == (2, 500, 2)
+    np.testing.assert_array_equal(found["a/dlogits"][1][:, 1], 2 * shown)
     np.testing.assert_array_equal(found["a/labels"], shown.astype(int) % 2)
+
+
+def unit_head(width):
+    """Outputs as logits, by a head."""
+    return Head(np.zeros(width), np.eye(width, dtype=np.float32), None, np.float32(1), False)
 
 
 def test_alpha_zero_is_the_pretrained_model_and_the_choice_is_the_validation_best(finished):

@@ -10,9 +10,11 @@ import pytest
 
 import linearize as lz
 from configs import COMPARE
-from experiments import compare, exact, protocol
+from experiments import compare, protocol
 from linearize import config, ntk
+from linearize.methods.exact import fine_tune_exactly
 from linearize.models.heads import apply_head
+from linearize.study import Store
 from linearize.task_vector import TaskVector
 from linearize.train import RunMismatchError
 
@@ -40,9 +42,9 @@ def finished(tmp_path_factory):
     return run_dir, json.loads((run_dir / "results.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def setting(finished):
-    return protocol.prepare(small(), protocol.load_tasks(small(), control=True), seed=0)
+def study(where, **changes):
+    told = dataclasses.replace(small(), exact=dataclasses.replace(small().exact, **changes))
+    return protocol.study(told, protocol.load_tasks(told, control=True), 0, Store.of(where))
 
 
 @pytest.mark.slow
@@ -73,41 +75,40 @@ def test_adamw_is_above_the_optimum_by_no_more_than_its_gradient_allows(finished
 
 
 @pytest.mark.slow
-def test_the_losses_are_those_of_the_regimes(finished, setting):
+def test_the_losses_are_those_of_the_regimes(finished):
     run_dir, results = finished
-    f_lin = lz.linearize(setting.f, setting.params0)
-    for t, task in enumerate(setting.names):
-        split = setting.split(task, "train")
-        for regime, f in (("nonlinear", setting.f), ("linear", f_lin), ("exact", f_lin)):
+    there = study(run_dir / "seed_0")
+    model = there.model
+    f_lin = lz.linearize(model.f, model.params)
+    for t, task in enumerate(there.names):
+        examples = there.split(task, "train")
+        for regime, f in (("nonlinear", model.f), ("linear", f_lin), ("exact", f_lin)):
             path = run_dir / f"seed_0/{regime}/{task}/task_vector.safetensors"
-            params = TaskVector.load(path).apply_to(setting.params0)
-            logits = apply_head(setting.heads[task], f(params, split.images))
-            scores = jax.nn.log_softmax(logits)[jnp.arange(len(split.labels)), split.labels]
+            params = TaskVector.load(path).apply_to(model.params)
+            logits = apply_head(there.objectives[task].readout, f(params, examples.inputs))
+            scores = jax.nn.log_softmax(logits)[jnp.arange(len(examples)), examples.labels]
             got = results["training"][regime]["loss"][0][t]
             assert got == pytest.approx(-float(scores.mean()), abs=2e-5)
 
 
 @pytest.mark.slow
-def test_a_finished_vector_is_reused_and_an_unfinished_one_is_not(
-    finished, setting, tmp_path, monkeypatch
-):
+def test_a_finished_vector_is_reused_and_an_unfinished_one_is_not(finished, tmp_path, monkeypatch):
     run_dir, _ = finished
 
     def solved(*_, **__):
         raise InterruptedError("solved again")
 
     monkeypatch.setattr(ntk, "fine_tune_exactly", solved)
-    where, options = run_dir / "seed_0/exact/toy_a", setting.config.exact
-    before = TaskVector.load(where / "task_vector.safetensors")
-    again = exact.fine_tune(setting, options, "toy_a", where)
+    where = run_dir / "seed_0"
+    before = TaskVector.load(where / "exact/toy_a/task_vector.safetensors")
+    again = fine_tune_exactly(study(where), "toy_a")
     assert all((again.delta[n] == before.delta[n]).all() for n in before.delta)
-    with pytest.raises(InterruptedError):
-        exact.fine_tune(setting, options, "toy_a", tmp_path)
-    assert not (tmp_path / "done.json").exists()
-    with pytest.raises(InterruptedError):
-        exact.fine_tune(setting, options, "toy_a", tmp_path)
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            fine_tune_exactly(study(tmp_path), "toy_a")
+        assert not (tmp_path / "exact/toy_a/done.json").exists()
     with pytest.raises(RunMismatchError, match="l2"):
-        exact.fine_tune(setting, dataclasses.replace(options, l2=1.0), "toy_a", where)
+        fine_tune_exactly(study(where, l2=1.0), "toy_a")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from linearize.disentangle.nonlinear_map import nonlinear_errors, previewed_erro
 from linearize.disentangle.passes import Passes
 from linearize.evaluate import AffineOutputs, Readout, affine_outputs
 from linearize.evaluate.affine import check_taus
-from linearize.evaluate.batches import check_inputs, count
+from linearize.examples import check_inputs, count
 from linearize.objectives.distances import Compare, as_distance
 from linearize.taylor import check_function
 from linearize.types import Apply, Params, PyTree

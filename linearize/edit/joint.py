@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize.evaluate import Readout, examples
+from linearize.evaluate import Readout
+from linearize.examples import Examples
 from linearize.objectives import Classify, Objective
 from linearize.types import Array, Batch, PyTree
 
@@ -17,21 +18,21 @@ def joint_examples(splits: Sequence[Any]) -> dict[str, Any]:
     """All tasks' examples in one data set: ``inputs``, ``labels`` and ``task``, the task's number.
 
     Args:
-        splits: each task's examples (:func:`linearize.evaluate.examples`), of one shape and dtype.
+        splits: each task's examples (:meth:`linearize.Examples.of`), of one shape and dtype.
 
     Raises:
         ValueError: no task, or inputs of different shapes or dtypes.
     """
     if not len(splits):
         raise ValueError("splits is empty; give at least one task's examples")
-    pairs = [examples(split) for split in splits]
-    kinds = {(np.shape(x)[1:], str(x.dtype)) for x, _ in pairs}
+    given = [Examples.of(split) for split in splits]
+    kinds = {str(jax.tree.map(lambda x: (x.shape, str(x.dtype)), each.example)) for each in given}
     if len(kinds) != 1:
         raise ValueError(f"inputs have the shapes and dtypes {sorted(kinds)}; expected one kind")
     return {
-        "inputs": _joined([x for x, _ in pairs]),
-        "labels": np.concatenate([y for _, y in pairs]).astype(np.int32),
-        "task": np.repeat(np.arange(len(pairs), dtype=np.int32), [len(y) for _, y in pairs]),
+        "inputs": jax.tree.map(lambda *parts: _joined(parts), *(each.inputs for each in given)),
+        "labels": np.concatenate([each.labels for each in given]).astype(np.int32),
+        "task": np.repeat(np.arange(len(given), dtype=np.int32), [len(each) for each in given]),
     }
 
 

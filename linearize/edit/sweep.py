@@ -12,11 +12,11 @@ from linearize.evaluate import (
     Readout,
     affine_outputs,
     displaced_accuracy,
-    examples,
     grid_accuracy,
 )
 from linearize.evaluate.affine import stack
 from linearize.evaluate.displace import combine
+from linearize.examples import Examples
 from linearize.types import Apply, Params, PyTree
 
 
@@ -43,7 +43,7 @@ def regime_accuracies(
         f: ``f(params, *inputs) -> features (B, D)``.
         params0: the base model θ0.
         taus: T task vectors, or one.
-        splits: S data sets (:func:`linearize.evaluate.examples`).
+        splits: S data sets (:meth:`linearize.Examples.of`).
         readouts: each data set's features to logits, or one for all.
         alphas: (A,) coefficients.
         regime: ``"nonlinear"``: a displaced pass per coefficient; ``"posthoc"`` and ``"linear"``:
@@ -82,12 +82,12 @@ def regime_accuracies(
     steps = np.asarray(alphas, np.float64)
     if steps.ndim != 1:
         raise ValueError(f"alphas has shape {steps.shape}; expected (A,)")
-    data = [examples(split) for split in splits]
+    data = [Examples.of(split) for split in splits]
     if cached is not None:
         points = [np.outer(steps, _direction(direction, len(a.jvps))) for a in cached]
         rows = [
-            grid_accuracy(affine, p, read, labels)
-            for affine, p, read, (_, labels) in zip(cached, points, reads, data, strict=True)
+            grid_accuracy(affine, p, read, each.labels)
+            for affine, p, read, each in zip(cached, points, reads, data, strict=True)
         ]
         return np.stack(rows, 1)
     if f is None:
@@ -97,13 +97,20 @@ def regime_accuracies(
     line = steps[:, None]
     if regime == "nonlinear":
         rows = [
-            displaced_accuracy(f, params0, [total], x, line, read, y, batch_size)
-            for (x, y), read in zip(data, reads, strict=True)
+            displaced_accuracy(
+                f, params0, [total], each.inputs, line, read, each.labels, batch_size
+            )
+            for each, read in zip(data, reads, strict=True)
         ]
     else:
         rows = [
-            grid_accuracy(affine_outputs(f, params0, [total], x, batch_size), line, read, y)
-            for (x, y), read in zip(data, reads, strict=True)
+            grid_accuracy(
+                affine_outputs(f, params0, [total], each.inputs, batch_size),
+                line,
+                read,
+                each.labels,
+            )
+            for each, read in zip(data, reads, strict=True)
         ]
     return np.stack(rows, 1)
 

@@ -15,8 +15,9 @@ from jax.typing import ArrayLike
 
 from linearize import taylor, tree
 from linearize.compiled import jit
-from linearize.evaluate.batches import count, gather, split_batches
+from linearize.evaluate.batches import gather, split_batches
 from linearize.evaluate.second_way import check_terms
+from linearize.examples import count
 from linearize.objectives.readout import Readout, class_scores
 from linearize.types import Apply, Array, Params, PyTree
 

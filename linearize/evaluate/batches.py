@@ -5,7 +5,7 @@ host while the next batch runs.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track as rich_track
 
-from linearize import narration, tree
+from linearize import narration
 from linearize.compiled import jit
+from linearize.examples import Examples, as_arguments, count
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -37,69 +38,19 @@ def examples(split: Any) -> tuple[PyTree, np.ndarray]:
     """``(inputs, labels)`` of a split, whichever way it is written.
 
     Args:
-        split: a pair, a mapping with ``inputs`` and ``labels``, or an object with ``images`` and
-            ``labels`` (:class:`linearize.data.Split`).
+        split: in any form that :meth:`linearize.Examples.of` takes.
 
     Returns:
         Inputs as given and labels (N,) as an integer array.
 
     Raises:
-        ValueError: another kind of object, no example, labels that are not integers or whose
-            number differs from the inputs'.
+        ValueError: as :meth:`linearize.Examples.of`; labels that are not (N,) integers.
     """
-    if isinstance(split, Mapping) and {"inputs", "labels"} <= set(split):
-        inputs, labels = split["inputs"], split["labels"]
-    elif hasattr(split, "images") and hasattr(split, "labels"):
-        inputs, labels = split.images, split.labels
-    elif isinstance(split, tuple | list) and len(split) == 2:
-        inputs, labels = split
-    else:
-        raise ValueError(
-            f"split is a {type(split).__name__}; expected (inputs, labels), a mapping with these "
-            "keys, or an object with images and labels"
-        )
-    labels = np.asarray(labels)
-    n = count(inputs)
-    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"labels are {labels.dtype}{labels.shape}; expected ({n},) integers, one per example"
-        )
-    return inputs, labels
-
-
-def count(inputs: PyTree) -> int:
-    """Number of examples: the length of axis 0 that all arrays share.
-
-    Raises:
-        ValueError: there is none, or the arrays disagree.
-    """
-    sizes = {np.shape(leaf)[0] if np.ndim(leaf) else -1 for leaf in jax.tree.leaves(inputs)}
-    if len(sizes) != 1 or -1 in sizes:
-        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(inputs)]
-        raise ValueError(f"inputs have shapes {shapes}; expected arrays that share axis 0")
-    (n,) = sizes
-    if n == 0:
-        raise ValueError("inputs hold no example; give at least one")
-    return n
-
-
-def check_inputs(inputs: PyTree, what: str = "inputs") -> None:
-    """Floating inputs in memory are finite in the dtype that JAX gives them.
-
-    Raises:
-        NonFiniteError: with the number of examples that hold NaN or infinity.
-    """
-    for leaf in jax.tree.leaves(inputs):
-        if isinstance(leaf, np.ndarray | jax.Array) and tree.is_trainable(leaf):
-            dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-            with np.errstate(over="ignore"):
-                finite = np.isfinite(np.asarray(leaf).astype(dtype, copy=False))
-            if not finite.all():
-                bad = ~finite.reshape(len(finite), -1).all(1)
-                raise tree.NonFiniteError(
-                    f"{what} hold NaN or infinity in {np.count_nonzero(bad)} of {len(bad)} "
-                    f"examples, the first at {int(bad.argmax())}; mend them or leave them out"
-                )
+    found = Examples.of(split)
+    labels = np.asarray(found.labels)
+    if labels.ndim != 1:
+        raise ValueError(f"labels have shape {labels.shape}; expected ({len(found)},)")
+    return found.inputs, labels
 
 
 def split_batches(inputs: PyTree, batch_size: int, *, balanced: bool = False) -> Batches:
@@ -140,11 +91,6 @@ class Windows(Sequence[tuple[PyTree, ...]]):
         if isinstance(at, slice):
             return [self[i] for i in range(len(self))[at]]
         return window(self._args, self._starts[at], self._size)
-
-
-def as_arguments(inputs: PyTree) -> tuple[PyTree, ...]:
-    """``inputs`` as the tuple of a model's arguments: an array is a single one."""
-    return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
 def window(inputs: PyTree, start: int, size: int) -> PyTree:

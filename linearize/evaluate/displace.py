@@ -13,8 +13,9 @@ from jax.typing import ArrayLike
 from linearize import tree
 from linearize.compiled import jit
 from linearize.evaluate.affine import stack
-from linearize.evaluate.batches import Batches, check_inputs, count, forward, split_batches, window
+from linearize.evaluate.batches import Batches, forward, split_batches, window
 from linearize.evaluate.grid import check_points
+from linearize.examples import check_inputs, count
 from linearize.objectives import Classify, Objective
 from linearize.objectives.readout import Readout
 from linearize.taylor import check_function

@@ -13,9 +13,10 @@ from jax.typing import ArrayLike
 
 from linearize import taylor
 from linearize.evaluate.affine import AffineOutputs, affine_step, stack
-from linearize.evaluate.batches import check_inputs, forward, split_batches
+from linearize.evaluate.batches import forward, split_batches
 from linearize.evaluate.displace import check_targets, summed, target_rows
 from linearize.evaluate.grid import affine_totals, check_points
+from linearize.examples import check_inputs
 from linearize.objectives import Objective
 from linearize.types import Apply, Batch, Params, PyTree
 

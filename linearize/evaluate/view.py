@@ -12,11 +12,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize.evaluate.affine import AffineOutputs, affine_outputs
-from linearize.evaluate.batches import as_arguments, forward, window
+from linearize.evaluate.batches import forward, window
 from linearize.evaluate.displace import displaced_values
 from linearize.evaluate.grid import grid_values
 from linearize.evaluate.stream import streamed_values
-from linearize.examples import Examples
+from linearize.examples import Examples, as_arguments
 from linearize.objectives import Objective
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Params

@@ -17,7 +17,7 @@ import numpy as np
 from linearize import tree
 from linearize.choices import one_of
 from linearize.compiled import jit
-from linearize.evaluate.batches import as_arguments, count
+from linearize.examples import as_arguments, count
 from linearize.ntk.contract import LAYOUTS, Output, contract
 from linearize.ntk.jacobian import over_examples
 from linearize.ntk.kernel import kernel

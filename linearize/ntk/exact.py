@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 
 from linearize import cost, evaluate, taylor, tree
 from linearize.choices import one_of
-from linearize.evaluate.batches import as_arguments, count, split_batches
+from linearize.evaluate.batches import split_batches
+from linearize.examples import as_arguments, count
 from linearize.ntk import newton, plan
 from linearize.ntk.checks import NotConvergedError
 from linearize.ntk.dual import cross_entropy

@@ -10,7 +10,7 @@ from jax import lax
 from linearize import tree
 from linearize.agreement import agree
 from linearize.compiled import jit
-from linearize.evaluate.batches import as_arguments, count
+from linearize.examples import as_arguments, count
 from linearize.ntk.behavior import FixedFeatures
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.programs import remembered

@@ -17,7 +17,8 @@ from jax.sharding import Mesh, PartitionSpec
 from linearize import identity, tree
 from linearize.choices import one_of
 from linearize.compiled import jit
-from linearize.evaluate.batches import as_arguments, count, track, window
+from linearize.evaluate.batches import track, window
+from linearize.examples import as_arguments, count
 from linearize.ntk import contract
 from linearize.ntk.contract import LAYOUTS, Output
 from linearize.ntk.jacobian import RULES, Part

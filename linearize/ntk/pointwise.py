@@ -12,7 +12,7 @@ import numpy as np
 
 from linearize import agreement, cost, tree
 from linearize.compiled import jit
-from linearize.evaluate.batches import count
+from linearize.examples import count
 from linearize.ntk.programs import remembered
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Flat, Params, PyTree

@@ -14,7 +14,7 @@ from jax import lax
 from linearize import tree
 from linearize.agreement import agree
 from linearize.compiled import jit
-from linearize.evaluate.batches import as_arguments, count
+from linearize.examples import as_arguments, count
 from linearize.ntk.contract import Output
 from linearize.ntk.jacobian import Part, over_examples
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from linearize import tree
 from linearize.compiled import Program, jit
-from linearize.evaluate.batches import as_arguments, count
+from linearize.examples import as_arguments, count
 from linearize.ntk.pointwise import Pointwise, pointwise
 from linearize.ntk.products import pull
 from linearize.ntk.programs import remembered

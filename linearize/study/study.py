@@ -18,7 +18,7 @@ from linearize import tree
 from linearize.data import Task
 from linearize.evaluate.view import VIEWS, Points, View
 from linearize.examples import Examples
-from linearize.models import Model
+from linearize.models import Backbone as Model
 from linearize.objectives import Objective
 from linearize.study.store import Store
 from linearize.task_vector import TaskVector
@@ -46,7 +46,7 @@ class Method:
     is the edited model of an addition (joint training)."""
 
     def __post_init__(self) -> None:
-        if (self.train is None) == (self.of is None and self.stands == "regime"):
+        if self.train is None and self.of is None:
             raise ValueError(
                 f"method {self.name!r}: give train, or of, the method whose vectors it takes"
             )
@@ -81,6 +81,7 @@ class Study:
     """What task vectors are to remember."""
     _vectors: dict[str, dict[str, TaskVector]] = field(default_factory=dict)
     _seen: dict[str, View] = field(default_factory=dict)
+    _splits: dict[tuple[str, str], Examples] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.names) < 1:
@@ -104,7 +105,9 @@ class Study:
 
     def split(self, task: str, split: str) -> Examples:
         """A task's ``train``, ``validation`` or ``test`` examples."""
-        return self.tasks[task].split(split)
+        if (task, split) not in self._splits:
+            self._splits[task, split] = Examples.of(getattr(self.tasks[task], split))
+        return self._splits[task, split]
 
     def recipe(self, method: str, default: Any) -> Any:
         """How a method trains, with the study's seed."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from linearize import tree
+from linearize.examples import count
 from linearize.train.mesh import Placement
 from linearize.types import Array, PyTree
 
@@ -114,23 +114,14 @@ def check(data: Data) -> int:
     """
     if isinstance(data, Loader):
         if not data.examples:
-            raise ValueError("data holds no examples; is the training split empty?")
+            raise ValueError("data hold no example; give at least one")
         return data.examples
     if not isinstance(data, Mapping):
         raise ValueError(
             f"data is a {type(data).__name__}; expected a mapping of arrays by role, such as "
             "{'inputs': x, 'labels': y}, or a Loader"
         )
-    lengths = {n: np.shape(a)[0] if np.ndim(a) else None for n, a in tree.flatten(data).items()}
-    if not lengths:
-        raise ValueError("data has no entries; expected arrays such as 'inputs' and 'labels'")
-    if len(set(lengths.values())) > 1 or None in lengths.values():
-        listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-        raise ValueError(f"data: entries differ in their number of examples ({listed})")
-    count = next(iter(lengths.values()))
-    if not count:
-        raise ValueError("data holds no examples; is the training split empty?")
-    return int(count)
+    return count(data, "data")
 
 
 class Resident:

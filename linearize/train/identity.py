@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from linearize import identity, tree
+from linearize.examples import fingerprint
 from linearize.train import feed
 from linearize.train.step import REGIMES, Split
 from linearize.types import Params, PyTree
@@ -77,12 +77,4 @@ def data_fingerprint(data: feed.Data) -> str:
     """The number of examples and a hash of all their bytes; 1 to 2 s a GB."""
     if isinstance(data, feed.Loader):
         return f"{data.examples} examples, {data.fingerprint}"
-    flat = tree.flatten(dict(data))
-    length = len(next(iter(flat.values())))
-    return f"{length} examples, {tree.fingerprint({n: _unread(leaf) for n, leaf in flat.items()})}"
-
-
-def _unread(leaf: Any) -> Any:
-    """Images on disk by their own fingerprint, for which none is decoded; arrays as they are."""
-    known = getattr(leaf, "fingerprint", None)
-    return leaf if known is None else np.frombuffer(known.encode(), np.uint8)
+    return fingerprint(data)

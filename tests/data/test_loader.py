@@ -179,7 +179,7 @@ def test_wrong_entries_are_refused(images, problem):
     with pytest.raises(ValueError, match=r"lie in 0\.\.3, but the logits have 3 classes"):
         run(problem, Loader(images, {"labels": np.arange(N) % 4}))
     none = StoredImages(images.parts[0], np.arange(0), SIDE)
-    with pytest.raises(ValueError, match="no examples"):
+    with pytest.raises(ValueError, match="no example"):
         run(problem, Loader(none, {"labels": np.zeros(0, np.int32)}))
 
 

@@ -433,7 +433,7 @@ def test_the_vector_remembers_its_making(problem):
 BAD = {
     "regime": ({"regime": "lineal"}, "did you mean 'linear'"),
     "posthoc": ({"regime": "posthoc"}, "evaluates a 'nonlinear' vector"),
-    "empty": ({"data": {"inputs": np.zeros((0, 8)), "labels": np.zeros(0, int)}}, "no examples"),
+    "empty": ({"data": {"inputs": np.zeros((0, 8)), "labels": np.zeros(0, int)}}, "no example"),
     "ragged": (
         {"data": {"inputs": np.zeros((3, 8)), "labels": np.zeros(2, int)}},
         "inputs: 3, labels: 2",

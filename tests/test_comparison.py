@@ -1,0 +1,173 @@
+"""The main job on models that classify nothing: metrics and controls are the objectives'."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linearize as lz
+from linearize import comparison
+from linearize.comparison import Plan, Row
+from linearize.examples import Examples
+from linearize.merge import MERGES, Merge
+from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
+from linearize.objectives import CausalLM, Control, Squared
+from linearize.study import Method, Study
+from linearize.train import OptimConfig, TrainConfig
+
+VOCABULARY, LENGTH, WIDTH = 5, 6, 4
+RECIPE = TrainConfig(optim=OptimConfig(lr=0.05), steps=20, batch_size=8, checkpoint_every=0)
+PLAN = Plan(alphas=np.linspace(0, 1, 5), tolerance=Control(units=0.25))
+
+
+def language_model(params, tokens):
+    """Next-token logits (B, L, V) of the token before, by an embedding and a tanh layer."""
+    hidden = jnp.tanh(params["embed"][tokens] @ params["mix"])
+    return hidden @ params["embed"].T
+
+
+def task(seed, f=None):
+    """Text of a Markov chain of its own, or points of a function."""
+    rng = np.random.default_rng(seed)
+    chain, splits = rng.integers(0, VOCABULARY, VOCABULARY), {}
+    for name, n in (("train", 32), ("validation", 11), ("test", 13)):
+        if f is None:
+            tokens = np.stack([rng.integers(0, VOCABULARY, n)] * (LENGTH + 1), 1)
+            for i in range(LENGTH):
+                noise = rng.integers(0, VOCABULARY, n)
+                tokens[:, i + 1] = np.where(rng.random(n) < 0.9, chain[tokens[:, i]], noise)
+            labels = tokens[:, 1:].copy()
+            labels[::3, -2:] = -1  # shorter sentences
+            splits[name] = Examples(tokens[:, :-1], {"labels": labels})
+        else:
+            x = rng.normal(size=(n, WIDTH)).astype(np.float32)
+            splits[name] = Examples(x, {"targets": f(x)})
+    return SimpleNamespace(**splits, split=lambda name: splits[name])
+
+
+def language(**options):
+    rng = np.random.default_rng(0)
+    shapes = {"embed": (VOCABULARY, WIDTH), "mix": (WIDTH, WIDTH)}
+    params = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+    tasks = {name: task(seed) for seed, name in enumerate(("one", "two", "plain"))}
+    return Study(
+        SimpleNamespace(f=language_model, params=params),
+        tasks,
+        dict.fromkeys(tasks, CausalLM()),
+        control="plain",
+        recipes={"nonlinear": RECIPE, "linear": RECIPE},
+        **options,
+    )
+
+
+def dense_perplexity(logits, labels):
+    nats = -np.asarray(jax.nn.log_softmax(logits), np.float64)
+    rows, columns = np.nonzero(labels >= 0)
+    return float(np.exp(nats[rows, columns, labels[rows, columns]].mean()))
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    study = language(batch_size=4)
+    return study, comparison.measure(study, PLAN)
+
+
+def test_perplexities_are_those_of_the_models_at_the_points(spoken):
+    study, record = spoken
+    f, params0 = study.model.f, study.model.params
+    f_lin = lz.linearize(f, params0)
+    for method, at in ((NONLINEAR, f), (POSTHOC, f_lin), (LINEAR, f_lin)):
+        taus, row = study.vectors(method), record["addition"][method.name]
+        for t, name in enumerate(study.names):
+            test = study.split(name, "test")
+            single = dense_perplexity(at(taus[name].apply_to(params0), test.inputs), test.labels)
+            assert record["single"][method.name][t] == pytest.approx(single, rel=1e-5)
+            edited = (row["alpha"] * sum(taus.values())).apply_to(params0)
+            both = dense_perplexity(at(edited, test.inputs), test.labels)
+            assert row["accuracy"][t] == pytest.approx(both, rel=1e-5)
+            assert row["normalized"][t] == pytest.approx(single / both, rel=1e-5)
+
+
+def test_a_lower_metric_is_chosen_lower_and_forgotten_higher(spoken):
+    study, record = spoken
+    for method in PLAN.methods:
+        sweep = np.asarray(record["addition"][method.name]["sweep_validation"])
+        single = study.singles(study.view(method), "validation")
+        best = (np.asarray(single) / sweep).mean(1)
+        index = list(PLAN.alphas).index(record["addition"][method.name]["alpha"])
+        assert best[index] == pytest.approx(best.max())
+        view, row = study.view(method), record["negation"][method.name]
+        before = study.at(view, {}, "plain", "validation")
+        for name, alpha in zip(study.names, row["alpha"], strict=True):
+            target, control = (
+                study.measure(view, {name: -PLAN.alphas}, t, "validation") for t in (name, "plain")
+            )
+            allowed = control <= before + 0.25 + 1e-12
+            assert target[list(PLAN.alphas).index(alpha)] == target[allowed].max()
+
+
+def test_training_lowers_perplexity(spoken):
+    _, record = spoken
+    for row in ("nonlinear", "linear"):
+        assert (np.asarray(record["single"][row]) < record["pretrained"]).all()
+
+
+def test_outputs_too_large_to_keep_are_streamed_to_the_same_numbers(spoken, monkeypatch):
+    study, _ = spoken
+    kept = study.view(LINEAR)
+    points = {"one": PLAN.alphas, "two": -0.5 * PLAN.alphas}
+    expected = study.measure(kept, points, "one", "test")
+    monkeypatch.setattr("linearize.evaluate.view.KEPT_BYTES", 0)
+    fresh = study.view(LINEAR, study.vectors(LINEAR))
+    np.testing.assert_allclose(study.measure(fresh, points, "one", "test"), expected, rtol=1e-6)
+    assert not fresh._terms
+
+
+def test_regression_goes_through_the_same_job():
+    """A linear model of squares: fine-tuning on each task, addition, and negation under control."""
+    directions = np.eye(WIDTH, dtype=np.float32)
+    tasks = {
+        name: task(seed, lambda x, w=directions[seed]: x @ w[:, None])
+        for seed, name in enumerate(("one", "two", "rest"))
+    }
+    study = Study(
+        SimpleNamespace(f=lambda p, x: x @ p["w"], params={"w": np.zeros((WIDTH, 1), np.float32)}),
+        tasks,
+        dict.fromkeys(tasks, Squared()),
+        control="rest",
+        recipes=dict.fromkeys(("nonlinear", "linear"), RECIPE),
+    )
+    record = comparison.measure(study, PLAN)
+    tau = study.vectors(LINEAR)["one"].delta["w"]
+    x, y = study.split("one", "test").inputs, study.split("one", "test").targets["targets"]
+    expected = float(np.mean((x @ np.asarray(tau) - y) ** 2))
+    assert record["single"]["linear"][0] == pytest.approx(expected, rel=1e-5)
+    assert record["single"]["linear"] == pytest.approx(record["single"]["nonlinear"], rel=1e-4)
+
+
+def test_a_method_and_a_merge_of_ones_own_enter_every_table(monkeypatch):
+    """Under 30 lines: half of the linear vector, and the mean of all, under every view."""
+
+    def half(study, name):
+        return 0.5 * study.vectors(LINEAR)[name]
+
+    mean = Merge("mean", "Mean", lambda taus, seed: {"mean": (1 / len(taus)) * sum(taus.values())})
+    monkeypatch.setitem(METHODS, "half", Method("half", "Half", "tangent", half))
+    monkeypatch.setitem(MERGES, "mean", mean)
+    methods = (NONLINEAR, POSTHOC, LINEAR, METHODS["half"])
+    rows = [Row(MERGES["mean"], method) for method in methods]
+    study = language()
+    record = comparison.measure(study, Plan(methods=methods, rows=rows, alphas=np.arange(3.0)))
+    for table in ("single", "addition", "negation"):
+        assert "half" in record[table]
+    for method in methods:
+        row = record["addition"][f"mean_{method.name}"]
+        summed = along(study, method, row["alpha"] / 2)
+        np.testing.assert_allclose(row["accuracy"], summed, rtol=1e-5)
+
+
+def along(study, method, alpha):
+    view = study.view(method)
+    return comparison.along(study, view, [alpha], "test")[0]
