@@ -61,7 +61,7 @@ def _trimmed(tau: TaskVector, density: float) -> dict[str, Array]:
 
 
 def _mean_of_agreeing(stacked: Array, sign: Array) -> Array:
-    agree = (jnp.sign(stacked) == sign) & (stacked != 0)
+    agree = (jnp.sign(stacked) == sign[None]) & (stacked != 0)
     return jnp.where(agree, stacked, 0).sum(0) / jnp.maximum(agree.sum(0), 1)
 
 
