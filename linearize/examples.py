@@ -216,7 +216,7 @@ def fingerprint(arrays: Mapping[str, PyTree]) -> str:
     What is on disk is known by its own ``fingerprint``, for which nothing is read.
     """
     flat = tree.flatten(dict(arrays))
-    length = len(next(iter(flat.values())))
+    length = np.shape(next(iter(flat.values())))[0]
     return f"{length} examples, {tree.fingerprint({n: _unread(leaf) for n, leaf in flat.items()})}"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import tree
+from linearize.choices import one_of
 from linearize.disentangle.affine_map import affine_errors
 from linearize.disentangle.distances import Compare, as_distance
 from linearize.disentangle.error_map import ErrorMap
@@ -21,7 +22,6 @@ from linearize.disentangle.nonlinear_map import nonlinear_errors, previewed_erro
 from linearize.disentangle.passes import Passes
 from linearize.evaluate import AffineOutputs, Readout, affine_outputs
 from linearize.evaluate.affine import check_taus
-from linearize.evaluate.choices import one_of
 from linearize.examples import check_inputs, count
 from linearize.taylor import check_function
 from linearize.types import Apply, Params, PyTree

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.choices import one_of
 from linearize.evaluate import (
     AffineOutputs,
     Readout,
@@ -14,7 +15,6 @@ from linearize.evaluate import (
     grid_accuracy,
 )
 from linearize.evaluate.affine import stack
-from linearize.evaluate.choices import one_of
 from linearize.evaluate.displace import combine
 from linearize.examples import Examples
 from linearize.types import Apply, Params, PyTree
