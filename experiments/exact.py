@@ -37,12 +37,12 @@ def fine_tune(setting: Setting, config: ExactConfig, task: str, run_dir: Path) -
     """One task's vector at the optimum of linear fine-tuning under its frozen head."""
     split = setting.split(task, "train")
     heads = setting.padded if config.solver == "gauss_newton" else setting.heads
-    example = jax.ShapeDtypeStruct((1, *split.images.shape[1:]), split.images.dtype)
+    example = jax.ShapeDtypeStruct((1, *split.inputs.shape[1:]), split.inputs.dtype)
     decided_by = {
         "config": dataclasses.asdict(config),
         "regime": "exact",
         "base": tree.fingerprint(setting.params0),
-        "data": data_fingerprint({"inputs": split.images, "labels": split.labels}),
+        "data": data_fingerprint(split.arrays()),
         "trainable": setting.config.trainable,
         "functions": {"f": identity.of(setting.f, setting.params0, example, derivative=True)},
         "arrays": tree.fingerprint(heads[task]),
@@ -58,7 +58,7 @@ def fine_tune(setting: Setting, config: ExactConfig, task: str, run_dir: Path) -
         found = ntk.fine_tune_exactly(
             setting.f,
             setting.params0,
-            split.images,
+            split.inputs,
             split.labels,
             readout=heads[task],
             trainable=setting.config.trainable,
@@ -106,7 +106,7 @@ def _row(
     }
     if regime == "nonlinear":
         outputs = evaluate.outputs(
-            setting.f, tau.apply_to(setting.params0), split.images, config.batch_size
+            setting.f, tau.apply_to(setting.params0), split.inputs, config.batch_size
         )
         logits = apply_head(head, outputs)
         return row | {
@@ -117,7 +117,7 @@ def _row(
         setting.f,
         setting.params0,
         tau,
-        split.images,
+        split.inputs,
         split.labels,
         readout=head,
         l2=config.exact.l2,

@@ -81,7 +81,7 @@ def test_the_losses_are_those_of_the_regimes(finished, setting):
         for regime, f in (("nonlinear", setting.f), ("linear", f_lin), ("exact", f_lin)):
             path = run_dir / f"seed_0/{regime}/{task}/task_vector.safetensors"
             params = TaskVector.load(path).apply_to(setting.params0)
-            logits = apply_head(setting.heads[task], f(params, split.images))
+            logits = apply_head(setting.heads[task], f(params, split.inputs))
             scores = jax.nn.log_softmax(logits)[jnp.arange(len(split.labels)), split.labels]
             got = results["training"][regime]["loss"][0][t]
             assert got == pytest.approx(-float(scores.mean()), abs=2e-5)
