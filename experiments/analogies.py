@@ -165,16 +165,14 @@ def learned(
         start = train.fine_tune(
             setting.f,
             start,
-            protocol.for_training(
-                setting.config.data, {"inputs": rows.images, "labels": rows.labels}
-            ),
+            protocol.for_training(setting.config.data, rows.arrays()),
             regime="nonlinear",
             readout=Partial(apply_head, head),
             config=replace(config.curve, seed=setting.seed),
             trainable=setting.config.trainable,
             run_dir=folder / target,
         ).tau.apply_to(start)
-    logits = apply_head(head, evaluate.outputs(setting.f, start, test.images))
+    logits = apply_head(head, evaluate.outputs(setting.f, start, test.inputs))
     return float((np.asarray(evaluate.predicted(logits)) == test.labels).mean())
 
 

@@ -94,7 +94,7 @@ def logits(evaluator: Evaluator, task: str, points: np.ndarray) -> np.ndarray:
     setting, head = evaluator.setting, evaluator.setting.heads[task]
     if evaluator.regime != "nonlinear":
         return evaluate.grid_logits(evaluator.terms(task, "test"), points, head)
-    images = setting.split(task, "test").images
+    images = setting.split(task, "test").inputs
     taus = list(evaluator.taus.values())
     found = []
     for point in points:
@@ -153,17 +153,19 @@ def averaged(settings: list[Setting], regime: Regime, task: str, taus: list[Task
     """One task's vectors of all seeds: cosines and accuracies."""
     log.info("seeds: %s on %s", regime, task)
     S = len(taus)
-    images, labels = (getattr(settings[0].split(task, "test"), k) for k in ("images", "labels"))
+    test = settings[0].split(task, "test")
     points = np.concatenate([np.eye(S), np.full((1, S), 1 / S)])
     if regime == "nonlinear":
         moved = [*taus, (1 / S) * edit.add(taus)]
-        outputs = np.stack([features(settings[0], tau, images) for tau in moved])
+        outputs = np.stack([features(settings[0], tau, test.inputs) for tau in moved])
     else:
-        terms = evaluate.affine_outputs(settings[0].f, settings[0].params0, taus, images, 100)
+        terms = evaluate.affine_outputs(settings[0].f, settings[0].params0, taus, test.inputs, 100)
         outputs = evaluate.grid_logits(terms, points)
     hits = [
         [
-            float((np.asarray(evaluate.predicted(apply_head(s.heads[task], z))) == labels).mean())
+            float(
+                (np.asarray(evaluate.predicted(apply_head(s.heads[task], z))) == test.labels).mean()
+            )
             for s in settings
         ]
         for z in outputs

@@ -26,7 +26,8 @@ from experiments import claims, protocol, running
 from experiments.records import Record, about, kept, recorded, stack
 from linearize import data, evaluate, identity, train
 from linearize.config import KernelBehaviorConfig
-from linearize.data import Split, Task
+from linearize.data import Task
+from linearize.examples import Examples
 from linearize.models.heads import apply_head, few_shot, prototype_head
 from linearize.types import Apply, Array, Params
 
@@ -54,19 +55,21 @@ class Setting:
     params0: Params
     """``{"backbone": θ0, "head": head}``"""
     blocks: tuple[str, ...]
-    train: Split
-    validation: Split
-    test: Split
+    train: Examples
+    validation: Examples
+    test: Examples
 
-    def logits(self, params: Params, split: Split) -> np.ndarray:
+    def logits(self, params: Params, split: Examples) -> np.ndarray:
         """(N, C) float32."""
-        return np.asarray(evaluate.outputs(self.f, params, split.images, self.config.batch_size))
+        return np.asarray(evaluate.outputs(self.f, params, split.inputs, self.config.batch_size))
 
-    def kernel(self, params: Params, x1: Split, x2: Split | None = None, **options: Any) -> Any:
+    def kernel(
+        self, params: Params, x1: Examples, x2: Examples | None = None, **options: Any
+    ) -> Any:
         """The empirical kernel of the logits at ``params``, in the backbone's parameters."""
-        right = None if x2 is None else x2.images
+        right = None if x2 is None else x2.inputs
         options |= {"memory": self.config.memory, "trainable": TRAINED}
-        return lz.ntk.kernel(self.f, params, x1.images, right, **options)
+        return lz.ntk.kernel(self.f, params, x1.inputs, right, **options)
 
 
 def run(config: KernelBehaviorConfig, run_dir: Path, preset: str = "custom") -> Path:
@@ -125,8 +128,8 @@ def prepare(config: KernelBehaviorConfig, task: Task, seed: int) -> Setting:
     model = protocol.backbone(config.model, seed)
     classes = len(task.classes)
     drawn = few_shot(jnp.asarray(task.train.labels), classes, shots=config.data.shots, seed=seed)
-    shots = Split(task.train.images[drawn], task.train.labels[drawn])
-    features = evaluate.outputs(model.f, model.params, shots.images, config.batch_size)
+    shots = task.train.take(drawn)
+    features = evaluate.outputs(model.f, model.params, shots.inputs, config.batch_size)
     head = prototype_head(
         jnp.asarray(features),
         jnp.asarray(shots.labels),
@@ -160,7 +163,7 @@ def along(setting: Setting, optimizer: str, run_dir: Path) -> Record:
     tuned = train.fine_tune(
         setting.f,
         setting.params0,
-        {"inputs": setting.train.images, "labels": setting.train.labels},
+        setting.train.arrays(),
         regime="nonlinear",
         config=replace(recipe, seed=setting.seed, save_vectors_at=tuple(steps[1:])),
         trainable=TRAINED,
@@ -168,7 +171,7 @@ def along(setting: Setting, optimizer: str, run_dir: Path) -> Record:
     )
     rng = np.random.default_rng(setting.seed)
     chosen = rng.permutation(len(setting.train.labels))[: config.points]
-    points = Split(setting.train.images[chosen], setting.train.labels[chosen])
+    points = setting.train.take(chosen)
     kernel_0 = setting.kernel(setting.params0, points, output="trace")
     f0 = setting.logits(setting.params0, setting.test)
     rows, kernel_t = [], kernel_0
@@ -186,7 +189,7 @@ def along(setting: Setting, optimizer: str, run_dir: Path) -> Record:
 
 def compare(
     setting: Setting,
-    points: Split,
+    points: Examples,
     tau: lz.TaskVector,
     kernel_t: np.ndarray,
     kernel_0: np.ndarray,
@@ -196,12 +199,12 @@ def compare(
     test, params_0, params_t = setting.test, setting.params0, tau.apply_to(setting.params0)
     f_t = setting.logits(params_t, test)
     f_lin = evaluate.affine_outputs(
-        setting.f, params_0, [tau], test.images, batch_size=setting.config.batch_size
+        setting.f, params_0, [tau], test.inputs, batch_size=setting.config.batch_size
     ).at(np.ones(1))
     gap = lz.ntk.linearization_gap(f_t, f_lin, test.labels, f0)
     blocks = {block: f"^{re.escape(block)}/" for block in setting.blocks}
     moved = lz.ntk.movement(params_t["backbone"], params_0["backbone"], blocks)
-    few = points.images[: max(1, len(points.labels) // 4)]
+    few = points.inputs[: max(1, len(points.labels) // 4)]
     change = lz.ntk.feature_change(setting.f, params_t, params_0, few, trainable=TRAINED)
     return {
         "drift": lz.ntk.drift(kernel_t, kernel_0),
@@ -233,7 +236,7 @@ def solution(setting: Setting, optimizer: str, output: str) -> Record:
     splits = {"validation": setting.validation, "test": setting.test}
     share = 1 if output == "full" else len(set(setting.train.labels.tolist()))
 
-    def kernel(x1: Split, x2: Split | None = None) -> np.ndarray:
+    def kernel(x1: Examples, x2: Examples | None = None) -> np.ndarray:
         options = {"optimizer": optimizer, "output": output}
         return setting.kernel(setting.params0, x1, x2, **options) / share
 

@@ -128,7 +128,7 @@ def target_kernel(
     if path.exists():
         return lz.ntk.archive.load(path, tree.fingerprint(setting.params0))
     drawn = {name: points(config, setting, name) for name in names}
-    images = np.concatenate([setting.split(t, "test").images[rows] for t, rows in drawn.items()])
+    images = np.concatenate([setting.split(t, "test").inputs[rows] for t, rows in drawn.items()])
     labels = np.concatenate([setting.split(t, "test").labels[rows] for t, rows in drawn.items()])
     f, head = headed(setting.f), setting.heads[target]
     trained = tree.select(setting.params0, config.trainable)

@@ -1,8 +1,7 @@
-"""Sub-populations: some classes of a task, as data that the experiments' protocol takes."""
+"""Sub-populations: some classes of a task, as a task."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
 
 import numpy as np
 
@@ -10,50 +9,46 @@ from experiments import protocol
 from experiments.protocol import Setting
 from linearize import edit
 from linearize.config import CompareConfig, ConfigError
-from linearize.data import Split, Task
+from linearize.data import Task
+from linearize.data.records import SPLITS
+from linearize.examples import Examples
 from linearize.models.heads import join_heads
 
-SPLITS = ("train", "validation", "test")
 
-
-@dataclasses.dataclass(frozen=True)
-class Population:
-    """Three splits that hold some classes only; labels are those of the whole task."""
-
-    train: Split
-    validation: Split
-    test: Split
-
-
-def of(task: Task, classes: Sequence[int]) -> Population:
-    """A task's examples of some classes, in the task's order.
+def of(task: Task, classes: Sequence[int]) -> Task:
+    """A task's examples of some classes, in the task's order; labels are those of the whole task.
 
     Raises:
         ConfigError: a class that the task does not have.
+        ValueError: a split without an example of these classes.
     """
     unknown = [c for c in classes if not 0 <= c < len(task.classes)]
     if unknown:
         raise ConfigError(
             f"classes {unknown} of {task.name}: it has the classes 0 to {len(task.classes) - 1}"
         )
-    splits = (getattr(task, split) for split in SPLITS)
-    return Population(*(s.take(np.isin(s.labels, list(classes))) for s in splits))
+    wholes = [task.split(split) for split in SPLITS]
+    train, validation, test = (e.take(np.isin(e.labels, list(classes))) for e in wholes)
+    return dataclasses.replace(
+        task, train=train, validation=validation, test=test, every_class=False
+    )
 
 
 def joined(tasks: Sequence[Task]) -> Task:
     """Several tasks' examples in one, a task's classes after the other's."""
     offsets = np.cumsum([0, *(len(task.classes) for task in tasks)], dtype=np.int32)
 
-    def split(name: str) -> Split:
-        parts = [getattr(task, name) for task in tasks]
-        whole = edit.joint_examples(parts)
-        return Split(whole["inputs"], whole["labels"] + offsets[whole["task"]])
+    def split(name: str) -> Examples:
+        whole = edit.joint_examples([task.split(name) for task in tasks])
+        return Examples(whole["inputs"], {"labels": whole["labels"] + offsets[whole["task"]]})
 
-    classes = tuple(f"{task.name}: {c}" for task in tasks for c in task.classes)
-    name = " + ".join(task.name for task in tasks)
-    every = all(task.every_class for task in tasks)
     return Task(
-        name, split("train"), split("validation"), split("test"), classes, every_class=every
+        " + ".join(task.name for task in tasks),
+        split("train"),
+        split("validation"),
+        split("test"),
+        classes=tuple(f"{task.name}: {c}" for task in tasks for c in task.classes),
+        every_class=all(task.every_class for task in tasks),
     )
 
 
@@ -61,7 +56,7 @@ def prepare(
     config: CompareConfig,
     seed: int,
     head: Task,
-    populations: Mapping[str, Population],
+    populations: Mapping[str, Task],
     parts: Sequence[Task] = (),
 ) -> Setting:
     """A setting whose tasks are populations, which share one head.
@@ -83,5 +78,4 @@ def prepare(
     config = dataclasses.replace(
         config, data=data, map=dataclasses.replace(config.map, pairs=()), baselines=()
     )
-    tasks = cast("Mapping[str, Any]", populations)  # of a Task, only its splits are asked for
-    return Setting(config, seed, model.f, model.params, tasks, dict.fromkeys(names, made))
+    return Setting(config, seed, model.f, model.params, populations, dict.fromkeys(names, made))

@@ -21,8 +21,9 @@ from jax.tree_util import Partial
 from linearize import config as configuration
 from linearize import data, edit, evaluate, models, sealed, train, tree
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
-from linearize.data import Split, Task
+from linearize.data import Task
 from linearize.disentangle import ErrorMap, disentanglement_error
+from linearize.examples import Examples
 from linearize.models.heads import (
     Head,
     apply_head,
@@ -74,9 +75,9 @@ class Setting:
         most = max(head.kernel.shape[1] for head in self.heads.values())
         return {name: pad_head(head, most) for name, head in self.heads.items()}
 
-    def split(self, task: str, split: str) -> Split:
+    def split(self, task: str, split: str) -> Examples:
         """A task's ``train``, ``validation`` or ``test`` examples."""
-        return getattr(self.tasks[task], split)
+        return self.tasks[task].split(split)
 
 
 def load_tasks(config: CompareConfig, *, control: bool = False) -> dict[str, Task]:
@@ -245,7 +246,7 @@ _text_tower = cache(load_text_tower)
 
 def _prototypes(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
     """Of a few training examples' features at θ0."""
-    images, labels, classes = task.train.images, task.train.labels, len(task.classes)
+    images, labels, classes = task.train.inputs, task.train.labels, len(task.classes)
     drawn = few_shot(jnp.asarray(labels), classes, shots=config.head.shots, seed=seed)
     features = evaluate.outputs(model.f, model.params, images[drawn], config.batch_size)
     return prototype_head(
@@ -260,7 +261,7 @@ def _prototypes(config: CompareConfig, model: models.Backbone, task: Task, seed:
 
 def _probe(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
     """A linear probe of all training examples' features at θ0."""
-    features = evaluate.outputs(model.f, model.params, task.train.images, config.batch_size)
+    features = evaluate.outputs(model.f, model.params, task.train.inputs, config.batch_size)
     return linear_probe(jnp.asarray(features), jnp.asarray(task.train.labels), len(task.classes))
 
 
@@ -297,7 +298,7 @@ def fine_tune(
     return train.fine_tune(
         setting.f,
         setting.params0,
-        for_training(setting.config.data, {"inputs": split.images, "labels": split.labels}),
+        for_training(setting.config.data, split.arrays()),
         regime=regime,
         readout=Partial(apply_head, heads[task]),
         config=replace(recipe, seed=setting.seed, direction=direction, epochs=passes),
@@ -362,7 +363,7 @@ class Evaluator:
             setting.f,
             setting.params0,
             directions,
-            examples.images,
+            examples.inputs,
             points,
             setting.padded[task],
             examples.labels,
@@ -380,7 +381,7 @@ class Evaluator:
                 self.setting.f,
                 self.setting.params0,
                 list(self.taus.values()),
-                self.setting.split(task, split).images,
+                self.setting.split(task, split).inputs,
                 batch_size=self.setting.config.batch_size,
             )
         return self._terms[task, split]
@@ -408,7 +409,7 @@ class Evaluator:
             setting.f,
             setting.params0,
             [self.taus[task] for task in pair],
-            [setting.split(task, "test").images for task in pair],
+            [setting.split(task, "test").inputs for task in pair],
             alphas=np.linspace(config.map.low, config.map.high, config.map.points),
             regime="linear" if self.regime == "exact" else self.regime,
             readouts=[heads[task] for task in pair],

@@ -91,7 +91,7 @@ class KeptEvaluator(Evaluator):
     def terms(self, task: str, split: str) -> AffineOutputs:
         """f0 and Jτ of every task vector on one split, computed once for all runs."""
         if (task, split) not in self._terms:
-            images = self.setting.split(task, split).images
+            images = self.setting.split(task, split).inputs
             path = terms_path(self._decided_by, images)
             found = read_terms(path)
             if found is None:
@@ -111,7 +111,7 @@ class KeptEvaluator(Evaluator):
     @cached_property
     def _decided_by(self) -> tuple[str, ...]:
         whole, setting = (self.setting.params0, *self.taus.values()), self.setting
-        images = setting.split(setting.names[0], "test").images
+        images = setting.split(setting.names[0], "test").inputs
         example = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
         f = identity.of(setting.f, setting.params0, example, derivative=True)
         return f, *(tree.fingerprint(parameters) for parameters in whole)

@@ -24,7 +24,7 @@ from experiments import running, scaling
 from experiments.records import Record, about, kept, recorded, stack, total_seconds
 from linearize import data, evaluate
 from linearize.config import ConfigError, WidthConfig
-from linearize.data import Split
+from linearize.examples import Examples
 from linearize.models.wide import WideMLP
 from linearize.ntk.infinite_width import Kernels
 from linearize.task_vector import TaskVector
@@ -82,9 +82,9 @@ def load(config: WidthConfig) -> Problem:
     return Problem(x, y, len(task.train))
 
 
-def vectors(split: Split, scale: float) -> np.ndarray:
+def vectors(split: Examples, scale: float) -> np.ndarray:
     """Images as centred vectors of norm scale · √D, (N, D) float32; a blank image is zero."""
-    x = split.images.astype(np.float64).mean(-1).reshape(len(split), -1)
+    x = split.inputs.astype(np.float64).mean(-1).reshape(len(split), -1)
     x -= x.mean(1, keepdims=True)
     norm = np.linalg.norm(x, axis=1, keepdims=True)
     return (scale * x.shape[1] ** 0.5 * x / np.where(norm > 0, norm, 1)).astype(np.float32)

@@ -4,6 +4,9 @@ What takes long says so to the logger ``linearize``: ``logging.basicConfig(level
 shows it. Warnings are shown in any case, as Python does where logging is not configured.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from linearize import edit as edit
 from linearize import evaluate as evaluate
 from linearize import io as io
@@ -15,9 +18,21 @@ from linearize.examples import Examples as Examples
 from linearize.functional import from_linen as from_linen
 from linearize.functional import from_nnx as from_nnx
 from linearize.functional import update_nnx as update_nnx
+from linearize.models import Model as Model
 from linearize.task_vector import TaskVector as TaskVector
 from linearize.taylor import affine_terms as affine_terms
 from linearize.taylor import displaced as displaced
 from linearize.taylor import linearize as linearize
 from linearize.taylor import tangent as tangent
 from linearize.taylor import taylor_expand as taylor_expand
+
+if TYPE_CHECKING:
+    from linearize import data as data
+    from linearize.data import Task as Task
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("data", "Task"):  # imported when they are asked for: Pillow and readers of files
+        data = importlib.import_module("linearize.data")
+        return data if name == "data" else data.Task
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -38,6 +38,11 @@ class Examples:
     targets: Mapping[str, ArrayLike] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.targets, Mapping):
+            raise ValueError(
+                f"targets is a {type(self.targets).__name__}; expected arrays by role, such as "
+                "{'labels': labels}"
+            )
         object.__setattr__(self, "targets", {n: _array(t) for n, t in self.targets.items()})
         if taken := [role for role in self.targets if _INPUT.fullmatch(role)]:
             raise ValueError(f"targets has the roles {taken}, which name inputs; rename them")
@@ -157,6 +162,8 @@ class Examples:
 
 
 _INPUT = re.compile(r"inputs(_\d+)?")
+_PIECE = 64 * 1024**2
+"""Bytes that are looked at in one go."""
 
 
 def _array(values: Any) -> Any:
@@ -196,18 +203,28 @@ def check_inputs(inputs: PyTree, what: str = "inputs") -> None:
         NonFiniteError: with the number of examples that hold NaN or infinity.
     """
     for leaf in jax.tree.leaves(inputs):
-        if getattr(getattr(leaf, "dtype", None), "kind", "") in ("O", "U", "S"):
+        if getattr(getattr(leaf, "dtype", None), "kind", "") in tuple("OUSMm"):
             raise ValueError(f"{what} are {leaf.dtype}; expected numbers")
         if isinstance(leaf, np.ndarray | jax.Array) and tree.is_trainable(leaf):
-            dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-            with np.errstate(over="ignore"):
-                finite = np.isfinite(np.asarray(leaf).astype(dtype, copy=False))
-            if not finite.all():
-                bad = ~finite.reshape(len(finite), -1).all(1)
+            bad = ~_finite(np.atleast_1d(np.asarray(leaf)))
+            if bad.any():
                 raise tree.NonFiniteError(
                     f"{what} hold NaN or infinity in {np.count_nonzero(bad)} of {len(bad)} "
                     f"examples, the first at {int(bad.argmax())}; mend them or leave them out"
                 )
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """(N,): whether all of an example's numbers are; in pieces, since an array may be mapped."""
+    dtype = jax.dtypes.canonicalize_dtype(values.dtype)
+    step = max(1, _PIECE * len(values) // max(1, values.nbytes))
+    axes = tuple(range(1, values.ndim))
+    found = np.ones(len(values), bool)
+    with np.errstate(over="ignore"):
+        for start in range(0, len(values), step):
+            piece = values[start : start + step].astype(dtype, copy=False)
+            found[start : start + step] = np.isfinite(piece).all(axes)
+    return found
 
 
 def fingerprint(arrays: Mapping[str, PyTree]) -> str:
@@ -216,7 +233,7 @@ def fingerprint(arrays: Mapping[str, PyTree]) -> str:
     What is on disk is known by its own ``fingerprint``, for which nothing is read.
     """
     flat = tree.flatten(dict(arrays))
-    length = len(next(iter(flat.values())))
+    length = np.shape(next(iter(flat.values())))[0]
     return f"{length} examples, {tree.fingerprint({n: _unread(leaf) for n, leaf in flat.items()})}"
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +47,7 @@ def setting(tasks):
 
 def accuracy(setting, f, tau, name, split="test"):
     examples = setting.split(name, split)
-    logits = apply_head(setting.heads[name], f(tau.apply_to(setting.params0), examples.images))
+    logits = apply_head(setting.heads[name], f(tau.apply_to(setting.params0), examples.inputs))
     return (np.asarray(logits).argmax(-1) == examples.labels).mean()
 
 
@@ -98,7 +97,7 @@ def test_populations_hold_their_classes_and_no_others(tasks, setting):
             assert set(found.labels) == set(DEBUG.halves[half])
     whole, part = tasks[TARGET].test, setting.split(D, "test")
     rows = np.isin(whole.labels, DEBUG.halves[1])
-    np.testing.assert_array_equal(part.images, whole.images[rows])
+    np.testing.assert_array_equal(part.inputs, whole.inputs[rows])
     with pytest.raises(ConfigError, match=r"classes \[9\] of toy_a: it has the classes 0 to 3"):
         populations.of(tasks[SOURCE], [0, 9])
 
@@ -108,7 +107,7 @@ def test_joined_styles_keep_their_images_and_shift_their_labels(tasks):
     n = len(tasks[SOURCE].test)
     assert len(whole.classes) == 8
     np.testing.assert_array_equal(whole.test.labels[n:], tasks[TARGET].test.labels + 4)
-    np.testing.assert_array_equal(whole.test.images[:n], tasks[SOURCE].test.images)
+    np.testing.assert_array_equal(whole.test.inputs[:n], tasks[SOURCE].test.inputs)
 
 
 def test_text_heads_of_two_styles_stand_side_by_side(tasks, monkeypatch):
@@ -119,7 +118,7 @@ def test_text_heads_of_two_styles_stand_side_by_side(tasks, monkeypatch):
         for i, task in enumerate(styles)
     }
     monkeypatch.setattr(protocol, "make_head", lambda c, m, task, s: made[task.name])
-    monkeypatch.setattr(protocol, "backbone", lambda c, s: SimpleNamespace(f=None, params={}))
+    monkeypatch.setattr(protocol, "backbone", lambda c, s: lz.Model(lambda p, x: x, {}))
     model = ModelConfig(name="clip", weights="folder")
     config = dataclasses.replace(DEBUG.setting, model=model, head=HeadConfig(kind="text"))
     whole = populations.joined(styles)

@@ -66,7 +66,7 @@ def load(finished, regime, name="compare"):
 
 def predicted(setting, f, tau, task, split="test"):
     """Logits of a moved model, directly."""
-    features = f(tau.apply_to(setting.params0), setting.split(task, split).images)
+    features = f(tau.apply_to(setting.params0), setting.split(task, split).inputs)
     return np.asarray(apply_head(setting.heads[task], features))
 
 
@@ -161,7 +161,7 @@ def test_freer_coefficients_fit_better_and_are_certified(results):
 def test_an_affine_head_predicts_the_same_classes(setting):
     heads = coefficients.affine_heads(DEBUG["coefficients"], setting)
     for head, task in zip(heads, NAMES, strict=True):
-        features = setting.f(setting.params0, setting.split(task, "test").images)
+        features = setting.f(setting.params0, setting.split(task, "test").inputs)
         true = apply_head(setting.heads[task], features)
         np.testing.assert_array_equal(apply_head(head, features).argmax(-1), true.argmax(-1))
 
@@ -210,9 +210,7 @@ TASKS = ("left", "right")
 def random_task(name, side, examples=12):
     rng = np.random.default_rng(len(name))
     shape = (examples, side, side, 3)
-    split = data.Split(
-        rng.integers(0, 256, shape, dtype=np.uint8), np.arange(examples, dtype=np.int32) % 3
-    )
+    split = rng.integers(0, 256, shape, dtype=np.uint8), np.arange(examples, dtype=np.int32) % 3
     return data.Task(name, split, split, split, ("a cat", "a dog", "a car"))
 
 
@@ -411,7 +409,7 @@ def test_terms_are_computed_once(finished, setting, monkeypatch, tmp_path, caplo
     first = vectors.evaluator(setting, "linear", taus).terms(NAMES[0], "validation")
     whole = evaluate.affine_outputs(
         setting.f, setting.params0, list(taus.values()),
-        setting.split(NAMES[0], "validation").images,
+        setting.split(NAMES[0], "validation").inputs,
     )  # fmt: skip
     close(first.jvps, whole.jvps, atol=1e-5 * np.abs(whole.jvps).max())
     with monkeypatch.context() as patch:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linearize import tree
+from linearize import examples, tree
 from linearize.examples import Examples, count
 from linearize.train.identity import data_fingerprint
 
@@ -154,6 +154,7 @@ def test_all_content_is_in_the_fingerprint():
         ((X, {"inputs": X}), r"the roles \['inputs'\], which name inputs"),
         ((X, ["a", "b", "c"]), "labels are <U1; expected numbers"),
         ((np.array(["a", "b", "c"]), Y), "inputs are <U1; expected numbers"),
+        ((np.zeros(3, "M8[s]"), Y), "inputs are datetime64"),
         ([1, 2, 3], "the examples are a list"),
         (None, "the examples are a NoneType"),
     ],
@@ -172,6 +173,22 @@ def test_numbers_that_are_not_finite():
         Examples((X, bad))
     with pytest.raises(tree.NonFiniteError, match="weights hold NaN"):
         Examples(X, {"weights": bad[:, 0]})
+
+
+def test_a_large_array_is_looked_at_in_pieces(monkeypatch):
+    monkeypatch.setattr(examples, "_PIECE", 20)  # two rows and a half
+    for row in range(3):
+        bad = X.copy()
+        bad[row] = np.inf
+        with pytest.raises(tree.NonFiniteError, match=f"1 of 3 examples, the first at {row}"):
+            Examples(bad)
+    Examples(np.zeros((3, 0), np.float32))
+
+
+def test_targets_have_roles():
+    for targets in (Y, None):
+        with pytest.raises(ValueError, match=f"targets is a {type(targets).__name__}; expected"):
+            Examples(X, targets)
 
 
 def test_labels_are_integers():

@@ -56,7 +56,7 @@ def test_the_measures_are_those_of_the_saved_vector(finished):
     setting = kernel_behavior.prepare(settings, kernel_behavior.load_task(settings, "toy_a"), 1)
     tau = TaskVector.load(next((run_dir / "seed_1" / "adam").rglob("*4.safetensors")))
     params = tau.apply_to(setting.params0)
-    images, labels = setting.test.images, setting.test.labels
+    images, labels = setting.test.inputs, setting.test.labels
     logits = np.asarray(jax.jit(setting.f)(params, images))
     linear = np.asarray(jax.jit(lz.linearize(setting.f, setting.params0))(params, images))
     f0 = np.asarray(jax.jit(setting.f)(setting.params0, images))

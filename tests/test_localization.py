@@ -70,7 +70,7 @@ def test_the_kernel_is_of_the_targets_logits_on_the_named_examples(finished, set
         task, row = saved.ids[k].split("/")
         split = setting.split(task, "test")
         assert split.labels[int(row)] == saved.labels[k]
-        image = split.images[int(row)][None]
+        image = split.inputs[int(row)][None]
         logits, jacobian = jax.vjp(
             lambda p, image=image: apply_head(head, setting.f(p, image))[0], setting.params0
         )
@@ -108,7 +108,7 @@ def test_xi_is_the_share_of_predictions_that_the_other_vector_changes(finished, 
     taus = {t: TaskVector.load(vectors / t / "task_vector.safetensors") for t in NAMES[:2]}
     f_lin = lz.linearize(setting.f, setting.params0)
     own, both = taus[NAMES[0]], taus[NAMES[0]] + taus[NAMES[1]]
-    images, head = setting.split(NAMES[0], "test").images, setting.heads[NAMES[0]]
+    images, head = setting.split(NAMES[0], "test").inputs, setting.heads[NAMES[0]]
     predicted = [
         np.argmax(apply_head(head, f_lin(tau.apply_to(setting.params0), images)), -1)
         for tau in (own, both)

@@ -36,7 +36,7 @@ def test_a_rates_accuracy_is_that_of_its_vectors(finished):
         folder = finished["rates"] / "seed_0" / f"{lr:g}" / "nonlinear" / task
         tau, test = TaskVector.load(folder / "task_vector.safetensors"), setting.split(task, "test")
         logits = apply_head(
-            setting.heads[task], setting.f(tau.apply_to(setting.params0), test.images)
+            setting.heads[task], setting.f(tau.apply_to(setting.params0), test.inputs)
         )
         hits.append((np.asarray(logits).argmax(-1) == test.labels).mean())
         norms.append(float(tau.norm()))

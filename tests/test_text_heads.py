@@ -35,9 +35,8 @@ def clip(folder):
 @pytest.fixture(scope="module")
 def task():
     rng = np.random.default_rng(0)
-    split = data.Split(
-        rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8), np.arange(6, dtype=np.int32) % 3
-    )
+    images = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    split = images, np.arange(6, dtype=np.int32) % 3
     return data.Task("sun397", split, split, split, ("/a/abbey", "/b/ball_pit", "/a/apse/indoor"))
 
 
@@ -55,7 +54,7 @@ def test_logits_equal_transformers(settings, folder, clip, task):
     """From images and class names to logits, against transformers' own tokenizer and towers."""
     model = protocol.backbone(settings.model, 0)
     head = protocol.make_head(settings, model, task, 0)
-    got = protocol.apply_head(head, model.f(model.params, task.test.images))
+    got = protocol.apply_head(head, model.f(model.params, task.test.inputs))
 
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
     processor = transformers.CLIPImageProcessor.from_pretrained(folder)
@@ -67,7 +66,7 @@ def test_logits_equal_transformers(settings, folder, clip, task):
             z = clip.get_text_features(**tokens).pooler_output
             mean = (z / z.norm(dim=-1, keepdim=True)).mean(0)
             columns.append(clip.logit_scale.exp() * mean / mean.norm())
-        pixels = processor(list(task.test.images), return_tensors="pt")
+        pixels = processor(list(task.test.inputs), return_tensors="pt")
         features = clip.get_image_features(**pixels).pooler_output
         unit = features / features.norm(dim=-1, keepdim=True)
         expected = (unit @ torch.stack(columns, 1)).numpy()

@@ -12,7 +12,7 @@ from configs import WIDTH
 from experiments import scaling, width
 from linearize import report
 from linearize.config import ConfigError
-from linearize.data import Split
+from linearize.examples import Examples
 
 DEBUG = WIDTH["debug"]()
 close = np.testing.assert_allclose
@@ -112,7 +112,7 @@ class TestParts:
     def test_inputs_are_centred_and_of_one_norm(self):
         images = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 3)).astype(np.uint8)
         images[1] = 7
-        x = width.vectors(Split(images, np.zeros(3, np.int32)), scale=0.5)
+        x = width.vectors(Examples(images), scale=0.5)
         close(x.mean(1), 0, atol=1e-6)
         close((x**2).sum(1), [4, 0, 4], rtol=1e-5)
         grey = images[2].mean(-1).ravel()

@@ -39,7 +39,7 @@ f, params0 = lz.from_nnx(CNN(nnx.Rngs(0)))
 task = data.load_task(
     "digits", image_size=16, limit=data.Limits(train=200, validation=100, test=300)
 )
-x, x_test = (s.images.astype(np.float32) / 255 for s in (task.train, task.test))
+x, x_test = (s.inputs.astype(np.float32) / 255 for s in (task.train, task.test))
 y, y_test = task.train.labels, task.test.labels
 
 # 2. Its empirical neural tangent kernel, exactly: every output with every output.

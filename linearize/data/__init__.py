@@ -1,5 +1,6 @@
-"""Image classification tasks: packaged ones, the papers', a user's folder or arrays, and TFDS."""
+"""Tasks: packaged ones, the papers', a user's images, folder or arrays of any kind, and TFDS."""
 
+from linearize.data.arrays import split_task as split_task
 from linearize.data.loader import Loader as Loader
 from linearize.data.loader import for_training as for_training
 from linearize.data.packaged import TASKS as TASKS
@@ -10,7 +11,7 @@ from linearize.data.paper import Reading as Reading
 from linearize.data.paper import load_vision as load_vision
 from linearize.data.records import DataError as DataError
 from linearize.data.records import Limits as Limits
-from linearize.data.records import Split as Split
+from linearize.data.records import Split as Split  # deprecated
 from linearize.data.records import Task as Task
 from linearize.data.stored import StoredImages as StoredImages
 from linearize.data.tfds import from_tfds as from_tfds

@@ -10,7 +10,7 @@ import numpy as np
 from linearize.assets import cache_dir
 from linearize.data.originals import ORIGINALS
 from linearize.data.raw import Raw, TfdsRecords, check_rows, folder_fingerprint, index
-from linearize.data.records import SPLITS, DataError, Limits, Split, Task
+from linearize.data.records import SPLITS, DataError, Limits, Task, image_task
 from linearize.data.split import stratified_order
 from linearize.data.stored import StoredImages, memory_mapped, readable
 from linearize.data.tfds import import_tfds
@@ -210,7 +210,7 @@ def split_vision(
     """
     test = opened.test if opened.test is not None else opened.train
     sources = {"train": opened.train, "validation": opened.train, "test": test}
-    parts: dict[str, Split] = {}
+    parts: dict[str, tuple[Any, np.ndarray]] = {}
     skipped: dict[str, int] = {}
     for split, rows in rows_of(name, row, opened, limit, seed, reading).items():
         source = sources[split]
@@ -226,11 +226,11 @@ def split_vision(
         check_rows(source, labels, rows, len(opened.classes))
         order = stratified_order(labels, rows.astype(np.uint64), seed)
         images = StoredImages(source, rows[order], image_size, reading.workers)
-        parts[split] = Split(images if split == "train" else memory_mapped(images), labels[order])
-    return Task(
+        parts[split] = images if split == "train" else memory_mapped(images), labels[order]
+    return image_task(
         name,
-        **parts,
-        classes=opened.classes,
+        parts,
+        opened.classes,
         licence=row.licence,
         provenance=opened.provenance,
         every_class=False,

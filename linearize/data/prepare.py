@@ -7,7 +7,7 @@ import numpy as np
 
 from linearize.data import split as splitting
 from linearize.data.images import colour, resize_all, thumbnails, tinted
-from linearize.data.records import SPLITS, DataError, Limits, Split, Task, check_labels
+from linearize.data.records import SPLITS, DataError, Limits, Task, check_labels, image_task
 from linearize.data.sources import Source
 
 
@@ -88,7 +88,7 @@ def build(
     """Splits, limits and checks.
 
     Raises:
-        DataError: as :class:`Task`, or a limit below the number of classes.
+        DataError: as :func:`image_task`, or a limit below the number of classes.
     """
     check_labels(name, prepared.labels, len(prepared.labels), len(classes))
     place = splitting.assign(
@@ -114,13 +114,5 @@ def build(
             f"{name}/{split}",
         )
         rows = rows[order]
-        parts[split] = Split(colour(prepared.images[rows]), prepared.labels[rows])
-    return Task(
-        name,
-        parts["train"],
-        parts["validation"],
-        parts["test"],
-        tuple(classes),
-        licence,
-        provenance,
-    )
+        parts[split] = colour(prepared.images[rows]), prepared.labels[rows]
+    return image_task(name, parts, classes, licence=licence, provenance=provenance)

@@ -1,10 +1,15 @@
-"""What a task is: three splits of labelled images, with the names of their classes."""
+"""What a task is: three splits of examples, with the names of their classes."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
+
+from linearize.choices import one_of
+from linearize.examples import Examples
 
 SPLITS = ("train", "validation", "test")
 
@@ -13,27 +18,15 @@ class DataError(ValueError):
     """A data set that cannot be used; the message says where and what to do."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """Labelled images.
-
-    Attributes:
-        images: (N, H, W, 3) uint8, 0 to 255, RGB: an array, in memory or mapped from disk, or
-            :class:`linearize.data.stored.StoredImages`, which are decoded when indexed.
-        labels: (N,) int32, indices into the task's ``classes``.
-    """
-
-    images: Any
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        """The number of examples."""
-        return len(self.labels)
-
-    def take(self, rows: Any) -> "Split":
-        """The examples at ``rows`` (indices, a slice or a mask); images on disk stay there."""
-        subset = getattr(self.images, "subset", self.images.__getitem__)
-        return Split(subset(rows), self.labels[rows])
+def Split(images: Any, labels: ArrayLike) -> Examples:  # noqa: N802
+    """Deprecated: ``Examples(images, {"labels": labels})``."""
+    warnings.warn(
+        "linearize.data.Split(images, labels) is now linearize.Examples(images, "
+        "{'labels': labels}); the former name will go",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return Examples(images, {"labels": labels})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +45,12 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """A classification task.
+    """What a model is trained and tested on: three splits of examples, of any kind.
 
     Attributes:
         name: as in ``TASKS``, or the user's.
-        train, validation, test: splits with images of one size; each class is in each split.
-        classes: the classes' names, by label.
+        train, validation, test: examples, in any form that :meth:`linearize.Examples.of` takes.
+        classes: the classes' names, by label; empty where there are none.
         licence: what the data's publishers state.
         provenance: where the data come from.
         every_class: whether each split must hold each class. A validation split that is drawn at
@@ -66,46 +59,106 @@ class Task:
             user's folder, by reason.
 
     Raises:
-        DataError: an empty split, fewer than two classes, a class missing in a split, images or
-            labels of wrong shape or dtype, or labels out of range.
+        DataError: a split that :class:`linearize.Examples` refuses; where there are classes, one
+            class alone, labels that are missing, no (N,) integers or out of range, or, with
+            ``every_class``, a class missing in a split.
+
+    >>> x, y = np.eye(4), np.array([0, 1, 0, 1])
+    >>> task = Task("mine", train=(x, y), validation=(x, y), test=(x, y), classes=("no", "yes"))
+    >>> task.counts
+    {'train': 4, 'validation': 4, 'test': 4}
     """
 
     name: str
-    train: Split
-    validation: Split
-    test: Split
-    classes: tuple[str, ...]
+    train: Examples
+    validation: Examples
+    test: Examples
+    classes: tuple[str, ...] = ()
     licence: str = "not stated"
     provenance: str = "given by the user"
-    every_class: bool = True
+    every_class: bool = False
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if len(self.classes) == 1:
             raise DataError(
                 f"task {self.name!r} has the classes {list(self.classes)}; classification needs "
                 "two or more"
             )
         for split in SPLITS:
-            wanted = self.classes if self.every_class else ()
-            check_split(f"{self.name}/{split}", getattr(self, split), len(self.classes), wanted)
-        sizes = {split: getattr(self, split).images.shape[1:3] for split in SPLITS}
-        if len(set(sizes.values())) > 1:
-            raise DataError(
-                f"task {self.name!r} has images of different sizes: {sizes}; pass image_size to "
-                "resize them all"
-            )
+            try:
+                examples = Examples.of(getattr(self, split))
+                labels = examples.labels if self.classes else None
+            except ValueError as error:
+                raise DataError(f"task {self.name!r}, split {split!r}: {error}") from error
+            object.__setattr__(self, split, examples)
+            if labels is not None:
+                name = f"{self.name}/{split}"
+                check_labels(name, labels, len(examples), len(self.classes))
+                if self.every_class:
+                    check_every_class(name, labels, self.classes)
+
+    def split(self, name: str) -> Examples:
+        """The examples of ``train``, ``validation`` or ``test``.
+
+        Raises:
+            ValueError: another name; the nearest is suggested.
+        """
+        return getattr(self, one_of("split", name, SPLITS))
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the images, in pixels."""
-        _, height, width, _ = self.train.images.shape
+        """Height and width of the inputs, in pixels, where they are images (N, H, W, 3)."""
+        _, height, width, _ = self.train.inputs.shape
         return height, width
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of examples by split."""
-        return {split: len(getattr(self, split)) for split in SPLITS}
+        return {split: len(self.split(split)) for split in SPLITS}
+
+
+def image_task(
+    name: str,
+    splits: Mapping[str, tuple[Any, np.ndarray]],
+    classes: Sequence[str],
+    *,
+    every_class: bool = True,
+    **about: Any,
+) -> Task:
+    """A task of images, all of one size.
+
+    Args:
+        name: of the task.
+        splits: images (N, H, W, 3) uint8, RGB, and labels (N,) integers, by the split's name.
+        classes: two or more.
+        every_class: as in :class:`Task`.
+        **about: its further fields.
+
+    Raises:
+        DataError: an empty split, fewer than two classes, images or labels of wrong shape or dtype,
+            images of several sizes, and as :class:`Task`.
+    """
+    if len(classes) < 2:
+        raise DataError(
+            f"task {name!r} has the classes {list(classes)}; classification needs two or more"
+        )
+    for split, (images, labels) in splits.items():
+        check_images(f"{name}/{split}", images)
+        check_labels(f"{name}/{split}", labels, len(images), len(classes))
+        if not len(images):
+            raise DataError(
+                f"split {name + '/' + split!r} is empty; every split needs examples of each class"
+            )
+    sizes = {split: images.shape[1:3] for split, (images, _) in splits.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(
+            f"task {name!r} has images of different sizes: {sizes}; pass image_size to resize "
+            "them all"
+        )
+    train, validation, test = (Examples.of(splits[split]) for split in SPLITS)
+    return Task(name, train, validation, test, tuple(classes), every_class=every_class, **about)
 
 
 def check_images(name: str, images: Any) -> None:
@@ -146,10 +199,11 @@ def check_labels(name: str, labels: np.ndarray, n: int, n_classes: int) -> None:
     """
     if np.ndim(labels) != 1 or len(labels) != n:
         raise DataError(
-            f"labels of {name!r} have the shape {np.shape(labels)}, expected ({n},): one an image"
+            f"labels of {name!r} have the shape {np.shape(labels)}, expected ({n},): one an example"
         )
-    if not np.issubdtype(np.asarray(labels).dtype, np.integer):
-        raise DataError(f"labels of {name!r} are {np.asarray(labels).dtype}, expected integers")
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels of {name!r} are {labels.dtype}, expected integers")
     if n and (np.min(labels) < 0 or np.max(labels) >= n_classes):
         bad = np.flatnonzero((labels < 0) | (labels >= n_classes))
         raise DataError(
@@ -158,22 +212,18 @@ def check_labels(name: str, labels: np.ndarray, n: int, n_classes: int) -> None:
         )
 
 
-def check_split(name: str, split: Split, n_classes: int, classes: Sequence[str]) -> None:
-    """A split is well formed, not empty, and holds each of ``classes``.
+def check_every_class(name: str, labels: np.ndarray, classes: Sequence[str]) -> None:
+    """A split holds each of ``classes``.
 
     Raises:
-        DataError: otherwise.
+        DataError: with the names of those that are missing.
     """
-    check_images(name, split.images)
-    check_labels(name, split.labels, len(split.images), n_classes)
-    if not len(split):
-        raise DataError(f"split {name!r} is empty; every split needs examples of each class")
-    present = np.unique(split.labels)
+    present = np.unique(labels)
     if len(present) < len(classes):
         missing = [str(c) for i, c in enumerate(classes) if i not in present]
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise DataError(
-            f"split {name!r} ({len(split)} examples) holds no example of {len(missing)} of "
+            f"split {name!r} ({len(labels)} examples) holds no example of {len(missing)} of "
             f"{len(classes)} classes: {shown}; add some, leave these classes out, or raise a limit "
             "that is too small"
         )

@@ -48,7 +48,7 @@ def from_tfds(
 
     Raises:
         DataError: no image or no class label in its features, no ``train`` split, images of several
-            sizes with ``image_size=None``, and as :class:`Task`.
+            sizes with ``image_size=None``, and as :func:`linearize.data.from_arrays`.
         AssetError: it is not prepared and could not be downloaded.
     """
     name = name or Path(dataset).name

@@ -14,10 +14,10 @@ from linearize.data.prepare import build, prepare
 from linearize.data.records import (
     DataError,
     Limits,
-    Split,
     Task,
     check_images,
     check_labels,
+    image_task,
 )
 from linearize.data.sources import Source
 from linearize.data.split import FRACTIONS, content_keys, stratified_order
@@ -60,7 +60,7 @@ def from_folder(
     Raises:
         DataError: no such folder, no image, an image that cannot be read, has no known scale or is
             a link to nothing (named); splits that are incomplete or beside classes; images of
-            several sizes with ``image_size=None``, and as :class:`Task`.
+            several sizes with ``image_size=None``, and as :func:`from_arrays`.
     """
     root = Path(path)
     if not root.is_dir():
@@ -69,16 +69,15 @@ def from_folder(
     parts = folders.splits(root)
     if parts:
         classes = _classes(parts["train"])
-        found: dict[str, Split] = {}
+        found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         skipped: dict[str, int] = {}
         for split, folder in parts.items():
             images, labels, over = _read(folder, classes, image_size)
             found[split] = _limited(images, labels, limit, split, seed)
             skipped |= {f"{split}: {reason}": n for reason, n in over.items()}
-        return Task(
-            name, found["train"], found["validation"], found["test"], classes, licence, str(root),
-            skipped=skipped,
-        )  # fmt: skip
+        return image_task(
+            name, found, classes, licence=licence, provenance=str(root), skipped=skipped
+        )
     classes = _classes(root)
     images, labels, over = _read(root, classes, image_size)
     source = Source(list(images), labels, classes)
@@ -149,9 +148,10 @@ def _open(file: Path, image_size: int | None) -> tuple[np.ndarray, int]:
 
 def _limited(
     images: np.ndarray, labels: np.ndarray, limit: Limits | int | None, split: str, seed: int
-) -> Split:
+) -> tuple[np.ndarray, np.ndarray]:
     rows = stratified_order(labels, content_keys(list(images)), seed)
-    return Split(images, labels).take(rows[: getattr(Limits.of(limit), split)])
+    rows = rows[: getattr(Limits.of(limit), split)]
+    return images[rows], labels[rows]
 
 
 def from_arrays(
@@ -188,7 +188,7 @@ def from_arrays(
 
     Raises:
         DataError: wrong shapes, dtypes or labels, both or neither way of giving arrays, and as
-            :class:`Task`.
+            :func:`image_task`.
     """
     classes = tuple(str(c) for c in classes)
     given = {"train": train, "validation": validation, "test": test}
@@ -215,6 +215,4 @@ def from_arrays(
         check_images(f"{name}/{split}", x)
         check_labels(f"{name}/{split}", y, len(x), len(classes))
         parts[split] = _limited(x, y.astype(np.int32), limit, split, seed)
-    return Task(
-        name, parts["train"], parts["validation"], parts["test"], classes, licence, provenance
-    )
+    return image_task(name, parts, classes, licence=licence, provenance=provenance)

@@ -125,16 +125,20 @@ def load(
     fixed = {"batch_stats": stats} if stats else {}
     f, params = functional.from_linen(module, {"params": params, **fixed})
     f.fingerprint = _fingerprint(module, stats)  # type: ignore[attr-defined]
+    example = _example(module)
     return Backbone(
+        f,
+        params,
         name=name,
-        f=f,
-        params=params,
-        image_size=module.image_size,
-        feature_dim=_traced(module)[0].shape[-1],
         blocks=("blocks",) if scan else tuple(f"block_{i}" for i in range(module.depth)),
-        batch_stats=stats or None,
-        kind=family.kind,
-        architecture=architecture(module) if family.kind else None,
+        example=jax.ShapeDtypeStruct(example.shape[1:], example.dtype),
+        about={
+            "image_size": module.image_size,
+            "feature_dim": _traced(module)[0].shape[-1],
+            "batch_stats": stats or None,
+            "kind": family.kind,
+            "architecture": architecture(module) if family.kind else None,
+        },
     )
 
 

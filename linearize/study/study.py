@@ -18,7 +18,7 @@ from linearize import tree
 from linearize.data import Task
 from linearize.evaluate.view import VIEWS, Points, View
 from linearize.examples import Examples
-from linearize.models import Backbone as Model
+from linearize.models import Model
 from linearize.objectives import Objective
 from linearize.study.store import Store
 from linearize.task_vector import TaskVector
@@ -81,7 +81,6 @@ class Study:
     """What task vectors are to remember."""
     _vectors: dict[str, dict[str, TaskVector]] = field(default_factory=dict)
     _seen: dict[str, View] = field(default_factory=dict)
-    _splits: dict[tuple[str, str], Examples] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.names) < 1:
@@ -105,9 +104,7 @@ class Study:
 
     def split(self, task: str, split: str) -> Examples:
         """A task's ``train``, ``validation`` or ``test`` examples."""
-        if (task, split) not in self._splits:
-            self._splits[task, split] = Examples.of(getattr(self.tasks[task], split))
-        return self._splits[task, split]
+        return self.tasks[task].split(split)
 
     def recipe(self, method: str, default: Any) -> Any:
         """How a method trains, with the study's seed."""

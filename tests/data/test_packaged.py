@@ -39,11 +39,11 @@ def task(request):
 
 def test_images_classes_and_papers_are_there(task):
     for split in splits(task):
-        assert split.images.shape[1:] == (28, 28, 3)
-        assert split.images.dtype == np.uint8
+        assert split.inputs.shape[1:] == (28, 28, 3)
+        assert split.inputs.dtype == np.uint8
         assert split.labels.dtype == np.int32
         assert len(np.unique(split.labels)) == len(task.classes) == TASKS[task.name].classes
-        assert split.images.std() > 10
+        assert split.inputs.std() > 10
     assert task.licence
     assert task.provenance
     assert min(task.counts.values()) >= 150
@@ -51,8 +51,8 @@ def test_images_classes_and_papers_are_there(task):
 
 def test_no_image_or_near_duplicate_crosses(task):
     """By brute force over the 28-pixel images, mirrored too, at half the default distance."""
-    small = [thumbnails(list(s.images)).astype(np.float32) / 255 for s in splits(task)]
-    exact = [{x.tobytes() for x in s.images} for s in splits(task)]
+    small = [thumbnails(list(s.inputs)).astype(np.float32) / 255 for s in splits(task)]
+    exact = [{x.tobytes() for x in s.inputs} for s in splits(task)]
     for a, b in ((0, 1), (0, 2), (1, 2)):
         if task.name != "landsat":  # its flat patches are alike wherever they lie
             for right in (small[b], small[b][:, :, ::-1]):
@@ -72,7 +72,7 @@ def test_the_second_load_is_fast_and_offline(task, monkeypatch):
     again = load_task(task.name)
     assert time.perf_counter() - start < 1
     for a, b in zip(splits(task), splits(again), strict=True):
-        np.testing.assert_array_equal(a.images, b.images)
+        np.testing.assert_array_equal(a.inputs, b.inputs)
         np.testing.assert_array_equal(a.labels, b.labels)
 
 
@@ -81,10 +81,10 @@ def test_seeds_and_limits(task):
     small = load_task(task.name, limit=limits)
     assert tuple(small.counts.values()) == (limits.train, limits.validation, limits.test)
     n = limits.train
-    np.testing.assert_array_equal(small.train.images, task.train.images[:n])
+    np.testing.assert_array_equal(small.train.inputs, task.train.inputs[:n])
     other = load_task(task.name, limit=n, seed=1)
     assert other.counts["train"] == n
-    assert not np.array_equal(other.train.images, small.train.images)
+    assert not np.array_equal(other.train.inputs, small.train.inputs)
 
 
 def test_a_damaged_cache_is_prepared_anew(tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def test_a_damaged_cache_is_prepared_anew(tmp_path, monkeypatch):
     (file,) = (tmp_path / "tasks").iterdir()
     file.write_bytes(file.read_bytes()[:5000])
     again = load_task("digits")
-    np.testing.assert_array_equal(again.test.images, whole.test.images)
+    np.testing.assert_array_equal(again.test.inputs, whole.test.inputs)
 
 
 def test_larger_and_own_sizes_split_alike():
@@ -115,7 +115,7 @@ def test_font_families_stay_together():
     assert len(np.unique(prepared.groups)) >= 40
     task = load_task("letters")
     family = {x.tobytes(): g for x, g in zip(prepared.images, prepared.groups, strict=True)}
-    seen = [{family[x.tobytes()] for x in s.images} for s in splits(task)]
+    seen = [{family[x.tobytes()] for x in s.inputs} for s in splits(task)]
     assert not seen[0] & seen[1] | seen[0] & seen[2] | seen[1] & seen[2]
     assert min(map(len, seen)) >= 4
 
@@ -144,7 +144,7 @@ def test_landsat_regions_share_no_pixel():
     bright = np.clip(np.round(patches[..., [3, 1, 0]] * (255 / 160)), 0, 255).astype(np.uint8)
     place = {}
     for code, split in enumerate(splits(task)):
-        place |= {x.tobytes(): code for x in split.images}
+        place |= {x.tobytes(): code for x in split.inputs}
     split_of = np.array([place.get(x.tobytes(), -1) for x in bright])
     at = np.full((80, 98), -1)
     at[row, column] = split_of
@@ -228,4 +228,4 @@ def test_vendors_draw_the_same_test_emoji():
     google, twitter = load_task("emoji_google"), load_task("emoji_twitter")
     assert google.classes == twitter.classes == load_task("emoji").classes
     np.testing.assert_array_equal(np.bincount(google.test.labels), np.bincount(twitter.test.labels))
-    assert not np.array_equal(google.test.images, twitter.test.images)
+    assert not np.array_equal(google.test.inputs, twitter.test.inputs)

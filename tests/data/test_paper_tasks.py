@@ -106,7 +106,7 @@ def test_from_records_to_an_accuracy(source, name, request, tmp_path):
     names = models.prompts.class_names(name, task.classes)
     assert len(np.unique(head.kernel, axis=1).T) == len(set(names)) >= row.classes - 2
 
-    examples = {"inputs": task.train.images, "labels": task.train.labels}
+    examples = {"inputs": task.train.inputs, "labels": task.train.labels}
     fed = protocol.for_training(setting.config.data, examples)
     assert isinstance(fed, Loader)
     assert fed.augment
@@ -132,5 +132,5 @@ def test_analyses_look_at_the_first_examples(setting):
         assert len(cut.train) == len(whole.train)
         assert len(cut.validation) == min(3, len(whole.validation))
         assert len(cut.test) == min(5, len(whole.test))
-        np.testing.assert_array_equal(cut.test.images, whole.test.images[:5])
+        np.testing.assert_array_equal(cut.test.inputs, whole.test.inputs[:5])
         assert len(set(cut.test.labels)) == min(5, len(set(whole.test.labels)))

@@ -252,7 +252,7 @@ def test_archives_become_the_task(name, reading, tmp_path):
     task = load_vision(name, image_size=16, limit=Limits(60, 60, 60), reading=reading)
     assert len(task.classes) == len(reds)
     for split in (task.train, task.validation, task.test):
-        middle = split.images[:][:, 8, 8, 0].astype(int)
+        middle = split.inputs[:][:, 8, 8, 0].astype(int)
         assert np.abs(middle - reds[split.labels]).max() <= 3  # jpeg
     assert "tensorflow" not in sys.modules
 
@@ -434,7 +434,7 @@ def test_what_is_finished_is_not_done_again(part, at, there, left, reading, tmp_
         for split in ("train", "validation", "test"):
             ours, theirs = getattr(found, split), getattr(expected, split)
             np.testing.assert_array_equal(ours.labels, theirs.labels)
-            np.testing.assert_array_equal(ours.images[:], theirs.images[:])
+            np.testing.assert_array_equal(ours.inputs[:], theirs.inputs[:])
 
 
 @pytest.fixture(scope="module")

@@ -64,15 +64,15 @@ def test_a_prepared_data_set_is_read(prepared):
     assert "dots" in task.provenance
     expected = {picture(i, i % 3).tobytes(): i % 3 for i in range(70)}
     for split in (task.train, task.validation, task.test):
-        for image, label in zip(split.images, split.labels, strict=True):
+        for image, label in zip(split.inputs, split.labels, strict=True):
             assert expected[image.tobytes()] == label
 
 
 def test_training_rows_that_recur_in_test_are_left_out(prepared):
     task = from_tfds(str(prepared), image_size=None)
-    test = {x.tobytes() for x in task.test.images}
-    assert not test & {x.tobytes() for x in task.train.images}
-    assert not test & {x.tobytes() for x in task.validation.images}
+    test = {x.tobytes() for x in task.test.inputs}
+    assert not test & {x.tobytes() for x in task.train.inputs}
+    assert not test & {x.tobytes() for x in task.validation.inputs}
 
 
 def test_splits_may_be_slices(prepared):
@@ -98,7 +98,7 @@ def test_mocked_data_sets_are_read(dataset, classes, tmp_path):
         task = from_tfds(dataset, data_dir=tmp_path, image_size=16, splits=splits)
     assert len(task.classes) == classes
     assert task.image_size == (16, 16)
-    assert task.train.images.dtype == np.uint8
+    assert task.train.inputs.dtype == np.uint8
 
 
 def test_sets_without_labels_are_refused(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linearize.data import DataError, Limits, Split, Task, from_arrays, from_folder
+from linearize.data import DataError, Limits, from_arrays, from_folder
 from linearize.data.images import decode, to_rgb, upright_rgb
 
 CLASSES = ("ant", "bee", "cat")
@@ -23,7 +23,7 @@ def test_arrays_are_split_with_every_class(make_images):
     seen = [
         (x.tobytes(), y)
         for s in (task.train, task.validation, task.test)
-        for x, y in zip(s.images, s.labels, strict=True)
+        for x, y in zip(s.inputs, s.labels, strict=True)
     ]
     assert len({x for x, _ in seen}) == 90
     assert all(whole[x] == y for x, y in seen)
@@ -40,7 +40,7 @@ def test_near_duplicates_do_not_cross_splits(make_images):
     assert sum(task.counts.values()) == 270
     position = {x.tobytes(): i % 90 for i, x in enumerate(every)}
     origins = [
-        {position[x.tobytes()] for x in s.images} for s in (task.train, task.validation, task.test)
+        {position[x.tobytes()] for x in s.inputs} for s in (task.train, task.validation, task.test)
     ]
     assert not origins[0] & origins[1]
     assert not origins[0] & origins[2]
@@ -53,9 +53,9 @@ def test_limits_keep_a_subset_with_every_class(make_images):
         from_arrays(images, labels, classes=CLASSES, limit=Limits(n, 6, 9)) for n in (12, 60)
     )
     assert small.counts == {"train": 12, "validation": 6, "test": 9}
-    assert {x.tobytes() for x in small.train.images} < {x.tobytes() for x in large.train.images}
+    assert {x.tobytes() for x in small.train.inputs} < {x.tobytes() for x in large.train.inputs}
     np.testing.assert_array_equal(np.bincount(small.train.labels), [4, 4, 4])
-    np.testing.assert_array_equal(small.test.images, large.test.images)
+    np.testing.assert_array_equal(small.test.inputs, large.test.inputs)
 
 
 def test_given_splits_are_kept(make_images):
@@ -63,7 +63,7 @@ def test_given_splits_are_kept(make_images):
     parts = {"train": (images[:12], labels[:12]), "validation": (images[12:18], labels[12:18])}
     task = from_arrays(classes=CLASSES, **parts, test=(images[18:], labels[18:]))
     assert task.counts == {"train": 12, "validation": 6, "test": 12}
-    assert {x.tobytes() for x in task.test.images} == {x.tobytes() for x in images[18:]}
+    assert {x.tobytes() for x in task.test.inputs} == {x.tobytes() for x in images[18:]}
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_half_given_arrays_are_refused(make_images):
 
 
 def test_splits_of_several_sizes_are_refused(make_images):
-    a, b = (Split(x, y.astype(np.int32)) for x, y in (make_images(9), make_images(9, side=9)))
+    a, b = make_images(9), make_images(9, side=9)
     with pytest.raises(DataError, match="different sizes"):
-        Task("t", a, a, b, CLASSES)
+        from_arrays(classes=CLASSES, train=a, validation=a, test=b)
 
 
 @pytest.fixture
@@ -134,14 +134,14 @@ def test_a_folder_becomes_a_task(folder):
     assert task.name == "pets"
     assert task.classes == CLASSES
     assert task.counts == {"train": 63, "validation": 9, "test": 18}
-    assert task.train.images.shape[1:] == (10, 10, 3)
+    assert task.train.inputs.shape[1:] == (10, 10, 3)
 
 
 def test_images_arrive_as_they_are_without_image_size(folder, make_images):
     images, labels = make_images(90, side=12)
     task = from_folder(folder, image_size=None)
     expected = {x.tobytes(): y for x, y in zip(images, labels, strict=True)}
-    for x, y in zip(task.test.images, task.test.labels, strict=True):
+    for x, y in zip(task.test.inputs, task.test.labels, strict=True):
         assert expected[x.tobytes()] == y
 
 
@@ -197,8 +197,8 @@ def test_transparency_palettes_and_16_bits_are_read(tmp_path):
             image.save(place / f"{k}.png")
     task = from_folder(tmp_path, image_size=None, fractions=(0.34, 0.33, 0.33))
     for split in (task.train, task.validation, task.test):
-        assert (split.images[:, -1] == 255).all()
-        assert (split.images[:, 0, 0] == 0).all()
+        assert (split.inputs[:, -1] == 255).all()
+        assert (split.inputs[:, 0, 0] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -47,15 +47,15 @@ def test_stand_ins_are_read_as_the_real_data_would_be(name, data_dir):
     assert len(task.classes) == row.classes
     assert task.classes == tuple(tfds.builder(row.tfds).info.features["label"].names)
     assert task.image_size == (SIZE, SIZE)
-    assert isinstance(task.test.images, np.memmap)
-    assert isinstance(task.validation.images, np.memmap)
-    assert isinstance(task.train.images, StoredImages)
+    assert isinstance(task.test.inputs, np.memmap)
+    assert isinstance(task.validation.inputs, np.memmap)
+    assert isinstance(task.train.inputs, StoredImages)
     trained = decoded_by_tfds(row, data_dir, row.train)
     tested = decoded_by_tfds(row, data_dir, row.test) if row.test else trained
     for split, known in (("train", trained), ("validation", trained), ("test", tested)):
         part = getattr(task, split)
         assert 0 < len(part) <= 40
-        for image, label in zip(part.images[:], part.labels, strict=True):
+        for image, label in zip(part.inputs[:], part.labels, strict=True):
             assert known[image.tobytes()] == label
 
 
@@ -70,7 +70,7 @@ def test_mocked_data_of_each_builder_are_read(name, tmp_path):
     # a mocked split has 12 examples, whichever it is
     fixed = {"eurosat": (10, 1, 1), "resisc45": (6, 1, 2), "imagenet_sketch": (10, 1, 1)}
     assert tuple(task.counts.values()) == fixed.get(name, (11, 1, 12))
-    assert task.train.images[:].shape == (task.counts["train"], SIZE, SIZE, 3)
+    assert task.train.inputs[:].shape == (task.counts["train"], SIZE, SIZE, 3)
 
 
 class Sized:
@@ -132,16 +132,16 @@ def test_splits_have_the_papers_sizes_and_do_not_overlap(case, tmp_path):
 def test_evaluation_reads_memory_maps_without_loading_them(data_dir, monkeypatch):
     split = load_vision("eurosat", image_size=SIZE, reading=Reading(data_dir)).test
     monkeypatch.setattr(batches, "RESIDENT_BYTES", 0)
-    cut = evaluate.batches.split_batches(split.images, 2)
+    cut = evaluate.batches.split_batches(split.inputs, 2)
     items = list(cut.items)
     assert all(isinstance(item[0], np.memmap) for item in items[: len(split) // 2])
-    assert all(np.shares_memory(item[0], split.images) for item in items[: len(split) // 2])
-    got = evaluate.outputs(lambda scale, x: scale * x[:, 0, 0], 2.0, split.images, 2)
-    np.testing.assert_array_equal(got, 2.0 * np.asarray(split.images)[:, 0, 0])
+    assert all(np.shares_memory(item[0], split.inputs) for item in items[: len(split) // 2])
+    got = evaluate.outputs(lambda scale, x: scale * x[:, 0, 0], 2.0, split.inputs, 2)
+    np.testing.assert_array_equal(got, 2.0 * np.asarray(split.inputs)[:, 0, 0])
 
 
 def test_images_on_disk_index_as_arrays_do(data_dir):
-    images = load_vision("mnist_full", image_size=SIZE, reading=Reading(data_dir)).train.images
+    images = load_vision("mnist_full", image_size=SIZE, reading=Reading(data_dir)).train.inputs
     whole = np.asarray(images)
     assert whole.shape == images.shape
     assert whole.nbytes == images.nbytes
@@ -164,14 +164,14 @@ def test_evaluation_images_are_decoded_once(data_dir, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(preprocess, "open_image", forbidden)
         again = load_vision("eurosat", image_size=SIZE, reading=reading)
-    expected = np.array(first.test.images)
-    np.testing.assert_array_equal(again.test.images, expected)
-    path = first.test.images.filename
+    expected = np.array(first.test.inputs)
+    np.testing.assert_array_equal(again.test.inputs, expected)
+    path = first.test.inputs.filename
     del first, again
     with open(path, "r+b") as file:
         file.truncate(200)
     repaired = load_vision("eurosat", image_size=SIZE, reading=reading)
-    np.testing.assert_array_equal(repaired.test.images, expected)
+    np.testing.assert_array_equal(repaired.test.inputs, expected)
 
 
 def test_file_lists_decide_the_split_of_resisc45(data_dir, tmp_path):
@@ -256,7 +256,7 @@ def test_every_beginning_of_a_split_has_the_classes_in_proportion(name, sorted_d
         part, members = getattr(task, split), np.sort(members)
         expected = StoredImages(opened.train, members, SIZE)[:]
         # each image is there with its label, and no other
-        assert pairs(part.images[:], part.labels) == pairs(expected, on_disk[members])
+        assert pairs(part.inputs[:], part.labels) == pairs(expected, on_disk[members])
         assert excess(part.labels, row.classes) <= 1
         there = len(set(part.labels))
         assert len(set(part.labels[:there])) == there
@@ -264,11 +264,11 @@ def test_every_beginning_of_a_split_has_the_classes_in_proportion(name, sorted_d
     assert excess(np.sort(task.train.labels), row.classes) > 1.5
     monkeypatch.setenv("LINEARIZE_CACHE", str(sorted_data / "another_cache"))
     again = load_task(name, image_size=SIZE, reading=dataclasses.replace(reading, workers=1))
-    np.testing.assert_array_equal(again.train.images.rows, task.train.images.rows)
+    np.testing.assert_array_equal(again.train.inputs.rows, task.train.inputs.rows)
     for split in ("train", "validation", "test"):
         np.testing.assert_array_equal(getattr(again, split).labels, getattr(task, split).labels)
-    np.testing.assert_array_equal(again.validation.images, task.validation.images)
-    np.testing.assert_array_equal(again.test.images, task.test.images)
+    np.testing.assert_array_equal(again.validation.inputs, task.validation.inputs)
+    np.testing.assert_array_equal(again.test.inputs, task.test.inputs)
 
 
 def pairs(images, labels):
@@ -293,8 +293,8 @@ def test_the_original_gtsrb_takes_the_place_of_tfds(original):
     task = load_vision("gtsrb", image_size=SIZE, reading=Reading(original))
     assert task.counts == {"train": 117, "validation": 12, "test": 43}
     for split in (task.train, task.validation, task.test):
-        np.testing.assert_array_equal(split.images[:][:, 0, 0, 0], split.labels)
-    assert (np.asarray(task.test.images)[..., 1] == 99).all()
+        np.testing.assert_array_equal(split.inputs[:][:, 0, 0, 0], split.labels)
+    assert (np.asarray(task.test.inputs)[..., 1] == 99).all()
     assert "original" in task.provenance
     (original / "gtsrb" / "GT-final_test.csv").unlink()
     with pytest.raises(DataError, match=r"lacks .*GT-final_test\.csv"):
@@ -349,7 +349,7 @@ def damaged(tmp_path_factory):
 
 def test_an_image_that_does_not_decode_is_named_or_skipped_and_counted(damaged, caplog):
     with pytest.raises(DataError, match=r"eurosat/train: example \d+ 'train_0000\d9.jpg'"):
-        load_vision("eurosat", image_size=SIZE, reading=Reading(damaged)).train.images[:]
+        load_vision("eurosat", image_size=SIZE, reading=Reading(damaged)).train.inputs[:]
     with caplog.at_level(logging.WARNING):
         task = load_vision(
             "eurosat", image_size=SIZE, reading=Reading(damaged, on_bad_image="skip")
@@ -357,7 +357,7 @@ def test_an_image_that_does_not_decode_is_named_or_skipped_and_counted(damaged, 
     assert sum(task.skipped.values()) == 6
     assert sum(task.counts.values()) == 54
     assert caplog.text.count("does not decode") == 6
-    assert task.train.images[:].shape[0] == task.counts["train"]
+    assert task.train.inputs[:].shape[0] == task.counts["train"]
 
 
 def test_populations_of_images_on_disk_stay_there(data_dir):
@@ -367,15 +367,15 @@ def test_populations_of_images_on_disk_stay_there(data_dir):
     )
     assert photographs.classes == sketches.classes
     even = populations.of(sketches, range(0, 1000, 2))
-    assert isinstance(even.train.images, StoredImages)
+    assert isinstance(even.train.inputs, StoredImages)
     rows = sketches.train.labels % 2 == 0
     assert 0 < rows.sum() < len(rows)
-    np.testing.assert_array_equal(even.train.images[:], sketches.train.images[rows])
+    np.testing.assert_array_equal(even.train.inputs[:], sketches.train.inputs[rows])
     both = populations.joined((photographs, sketches))
-    assert isinstance(both.train.images, StoredImages)
-    np.testing.assert_array_equal(both.train.images[40:], sketches.train.images[:])
+    assert isinstance(both.train.inputs, StoredImages)
+    np.testing.assert_array_equal(both.train.inputs[40:], sketches.train.inputs[:])
     np.testing.assert_array_equal(both.train.labels[40:], 1000 + sketches.train.labels)
-    np.testing.assert_array_equal(both.test.images[30:], sketches.test.images)
+    np.testing.assert_array_equal(both.test.inputs[30:], sketches.test.inputs)
 
 
 def test_a_split_without_examples_is_refused(data_dir):

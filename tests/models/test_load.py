@@ -10,7 +10,6 @@ import safetensors.numpy
 from PIL import Image
 
 from linearize import assets, io, models, taylor, tree
-from linearize.models import backbone as backbone_module
 from linearize.models import images as image_ops
 from linearize.models import key_map, layers, loading, onnx_tensors, small
 
@@ -71,7 +70,7 @@ def test_scanned_and_unrolled_models_hold_the_same_weights():
 
 
 def test_last_blocks_are_patterns():
-    backbone = backbone_module.Backbone("x", lambda p: p, {}, 1, 1, ("block_1", "block_10"))
+    backbone = models.Model(lambda p: p, {}, name="x", blocks=("block_1", "block_10"))
     params = {"block_1": {"a": 1.0}, "block_10": {"a": 1.0}, "norm": {"a": 1.0}}
     assert tree.select(params, backbone.last(1)) == ("block_10/a",)
     assert tree.select(params, backbone.last(2)) == ("block_1/a", "block_10/a")

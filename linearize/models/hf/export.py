@@ -75,7 +75,7 @@ def export(
         NonFiniteError: a parameter is NaN or infinite.
         OSError: a file cannot be written.
     """
-    if not backbone.kind or backbone.architecture is None:
+    if not isinstance(backbone, Backbone) or not backbone.kind or backbone.architecture is None:
         raise ValueError(f"{backbone.name} is no CLIP, ViT or DINOv2; io.save_tree keeps any model")
     chosen = backbone.params if params is None else params
     tree.check_match(backbone.params, chosen, what="params")
