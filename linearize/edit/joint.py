@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from linearize.evaluate import Readout, as_readout, examples
+from linearize.losses import cross_entropy
 from linearize.types import Array, Batch
 
 
@@ -71,18 +71,13 @@ def _joint(
 ) -> Array:
     total = jnp.full(batch["labels"].shape, jnp.nan, jnp.float32)
     for t, read in enumerate(reads):
-        own = _cross_entropy(read(features), batch["labels"], smoothing)
+        logits, labels = read(features), batch["labels"]
+        # another task's head may have fewer classes
+        known = (labels >= 0) & (labels < logits.shape[-1])
+        own = cross_entropy(logits, jnp.where(known, labels, 0), smoothing)
+        own = jnp.where(known, own, jnp.nan)
         total = jnp.where(batch["task"] == t, own, total)
     return total
 
 
 _joint.fingerprint = "joint_loss 1"  # type: ignore[attr-defined]
-
-
-def _cross_entropy(logits: Array, labels: Array, smoothing: Array) -> Array:
-    logits = logits.astype(jnp.float32)
-    classes = logits.shape[-1]
-    known = (labels >= 0) & (labels < classes)  # another task's head may have fewer classes
-    true = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, labels, 0))
-    uniform = optax.softmax_cross_entropy(logits, jnp.full_like(logits, 1 / classes))
-    return jnp.where(known, (1 - smoothing) * true + smoothing * uniform, jnp.nan)

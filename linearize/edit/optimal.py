@@ -32,6 +32,7 @@ from linearize.edit.span import Span
 from linearize.evaluate import AffineOutputs, Readout, as_readout
 from linearize.evaluate.grid import check_labels
 from linearize.evaluate.readout import affine_logits
+from linearize.losses import cross_entropy
 from linearize.types import Array
 
 _GRADIENT_32 = 1e-5
@@ -363,6 +364,4 @@ def _derivatives(
 def _cross_entropy(
     readout: jax.tree_util.Partial, terms: AffineOutputs, labels: Array, alphas: Array
 ) -> Array:
-    logits = readout(terms.at(alphas)).astype(jnp.float32)
-    true = jnp.take_along_axis(logits, labels[:, None], 1)[:, 0]
-    return jnp.mean(jax.nn.logsumexp(logits, -1) - true)
+    return jnp.mean(cross_entropy(readout(terms.at(alphas)).astype(jnp.float32), labels))
