@@ -83,7 +83,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _tuples(value: Any) -> Any:
     """JSON's lists are tuples here."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    if isinstance(value, Mapping):
+        return {name: _tuples(inner) for name, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def completed(kind: type[C], values: Mapping[str, Any]) -> dict[str, Any]:
