@@ -28,6 +28,7 @@ from linearize.choices import one_of
 from linearize.config import CompareConfig, ConfigError
 from linearize.config.files import require
 from linearize.data.vision import VISION, held_out
+from linearize.losses import cross_entropy
 from linearize.models import clip, prompts, vit
 from linearize.models.heads import Head, apply_head
 from linearize.report import terminal
@@ -118,7 +119,7 @@ def loss_of(config: CompareConfig, regime: Regime) -> tuple[Callable[..., Array]
 
     def loss(tau: dict[str, Array], params: Params, x: Array, y: Array) -> Array:
         logits = apply_head(head, moved(params, tau, x))
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        return cross_entropy(logits, y).mean()
 
     micro = recipe.batch_size // recipe.accumulate
     labels = jax.ShapeDtypeStruct((micro,), jnp.int32)

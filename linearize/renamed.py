@@ -18,7 +18,7 @@ def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     >>> @renamed(params_filter="trainable")
     ... def kernel(*, trainable):
     ...     return trainable
-    >>> with warnings.catch_warnings(record=True) as caught:
+    >>> with warnings.catch_warnings(record=True, action="always") as caught:
     ...     kernel(params_filter="out"), str(caught[0].message)
     ('out', 'kernel: params_filter is now named trainable; the former name will go')
     """

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from linearize import edit, taylor, tree
 from linearize.evaluate import affine_outputs
+from linearize.losses import cross_entropy
 from linearize.models.heads import Head, apply_head
-from linearize.objectives.losses import cross_entropy
 from linearize.task_vector import TaskVector
 
 # vectors

@@ -9,11 +9,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from sybil import Document, Example
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.abstract.codeblock import AbstractCodeBlockParser
+from sybil.parsers.abstract.lexers import BlockLexer
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -56,57 +59,33 @@ raise RuntimeError
 """
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: its language, the ``ci:`` word before it, its first line's number."""
-
-    language: str
-    mark: str | None
-    line: int
-    code: str
-
-
-def blocks(text: str) -> list[Block]:
-    pattern = re.compile(
-        r"^(?:<!-- ci:(?P<mark>\w+) -->\n+)?^```(?P<language>\w+)\n(?P<code>.*?)^```$",
-        re.MULTILINE | re.DOTALL,
+def run_bash(example: Example) -> None:
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", str(example.parsed)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
-    return [
-        Block(
-            language=m["language"],
-            mark=m["mark"],
-            line=text[: m.start("code")].count("\n") + 1,
-            code=m["code"],
-        )
-        for m in pattern.finditer(text)
-    ]
+    assert result.returncode == 0, f"{example.parsed}\n{result.stdout}\n{result.stderr}"
 
 
-def run_python(text: str, name: str) -> dict[str, object]:
-    namespace: dict[str, object] = {"__name__": "__main__"}
-    for block in blocks(text):
-        if block.language == "python" and block.mark != "skip":
-            padded = "\n" * (block.line - 1) + block.code  # tracebacks then show the file's lines
-            exec(compile(padded, name, "exec"), namespace)
-    return namespace
+def parser(before: str, language: str, run: Callable[[Example], None]) -> AbstractCodeBlockParser:
+    fence = re.compile(rf"{before}^```(?P<arguments>{language})\n", re.MULTILINE)
+    return AbstractCodeBlockParser([BlockLexer(fence, r"(?<=\n)```(?=\n|$)")], language, run)
 
 
-def run_bash(text: str, cwd: Path) -> list[str]:
-    ran = []
-    for block in blocks(text):
-        if block.language == "bash" and block.mark == "run":
-            result = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block.code],
-                cwd=cwd,
-                env=environment(),
-                capture_output=True,
-                text=True,
-                timeout=600,
-                check=False,
-            )
-            assert result.returncode == 0, f"{block.code}\n{result.stdout}\n{result.stderr}"
-            ran.append(block.code)
-    return ran
+PYTHON = parser(r"(?<!<!-- ci:skip -->\n)", "python", PythonEvaluator())
+BASH = parser(r"^<!-- ci:run -->\n+", "bash", run_bash)
+
+
+def run(path: Path, kind: AbstractCodeBlockParser) -> Document:
+    """All blocks of a kind, in order; what Python leaves is the document's namespace."""
+    document = Document.parse(str(path), kind)
+    for example in document:
+        example.evaluate()
+    return document
 
 
 def environment() -> Mapping[str, str]:
@@ -124,14 +103,13 @@ def ci_command(name: str, readme: Path) -> subprocess.CompletedProcess[str]:
 
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = README.read_text(encoding="utf-8")
-    assert any(b.language == "python" for b in blocks(text))
-    run_python(text, "README.md")
+    assert run(README, PYTHON).regions
 
 
 @pytest.mark.slow
-def test_marked_commands_run(tmp_path: Path) -> None:
-    run_bash(README.read_text(encoding="utf-8"), tmp_path)
+def test_marked_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(README, BASH).regions
 
 
 def test_ci_reads_the_test_command() -> None:
@@ -149,45 +127,26 @@ def sample(tmp_path: Path) -> Path:
     return path
 
 
-def test_blocks_carry_language_mark_and_line() -> None:
-    found = [(b.language, b.mark, b.line) for b in blocks(SAMPLE)]
-    lines = SAMPLE.splitlines()
-    assert [(language, mark) for language, mark, _ in found] == [
-        ("bash", "test"),
-        ("bash", None),
-        ("bash", "run"),
-        ("python", None),
-        ("python", None),
-        ("python", "skip"),
-    ]
-    assert [lines[n - 1] for _, _, n in found] == [
-        "git clone https://example.org/me/sample && cd sample",
-        "exit 1",
-        'echo "seen" > written.txt',
-        "x = 20",
-        "y = x + 1",
-        "raise RuntimeError",
-    ]
+def test_only_marked_commands_run(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(sample.parent)
+    assert len(run(sample, BASH).regions) == 1
+    assert Path("written.txt").read_text() == "seen\n"
 
 
-def test_only_marked_commands_run(tmp_path: Path) -> None:
-    assert len(run_bash(SAMPLE, tmp_path)) == 1
-    assert (tmp_path / "written.txt").read_text() == "seen\n"
-
-
-def test_a_failing_command_is_told() -> None:
-    text = "<!-- ci:run -->\n```bash\nfalse | true\necho unreached\n```\n"
+def test_a_failing_command_is_told(sample: Path) -> None:
+    sample.write_text("<!-- ci:run -->\n```bash\nfalse | true\necho unreached\n```\n")
     with pytest.raises(AssertionError, match="false"):
-        run_bash(text, ROOT)
+        run(sample, BASH)
 
 
-def test_python_shares_a_namespace() -> None:
-    assert run_python(SAMPLE, "SAMPLE.md")["y"] == 21
+def test_python_shares_a_namespace(sample: Path) -> None:
+    assert run(sample, PYTHON).namespace["y"] == 21
 
 
-def test_a_failing_example_is_told_with_its_line() -> None:
+def test_a_failing_example_is_told_with_its_line(sample: Path) -> None:
+    sample.write_text("# Title\n\n```python\n1 / 0\n```\n")
     with pytest.raises(ZeroDivisionError) as error:
-        run_python("# Title\n\n```python\n1 / 0\n```\n", "SAMPLE.md")
+        run(sample, PYTHON)
     assert error.traceback[-1].lineno + 1 == 4
 
 

@@ -12,7 +12,7 @@ from linearize import files, unpickle
 from linearize.assets.asset import UnsafePickleError
 from linearize.unpickle import Shell, Word, kind, not_called, words
 
-_NUMBERS = re.compile("b1|[iu][1248]|f[248]")
+_NUMBERS = re.compile("[<>=|](b1|[iu][1248]|f[248])")
 
 
 class _ArraysOnly(unpickle.Unpickler):
@@ -63,11 +63,12 @@ def _array(loaded: Any) -> np.ndarray:
                 bool(fortran),
                 bytes(data),
             ),
-        ) if _NUMBERS.fullmatch(code) and all(type(n) is int and n >= 0 for n in shape):
-            dtype = np.dtype(code).newbyteorder(order)
+        ) if _NUMBERS.fullmatch(order + code) and all(type(n) is int and n >= 0 for n in shape):
+            dtype = np.dtype(order + code)
             if len(data) != math.prod(shape) * dtype.itemsize:
                 raise unpickle.PickleError(f"the pickle's array of shape {shape} is cut short")
             # NumPy relies on its booleans' bytes being 0 or 1
-            flat = np.frombuffer(data, dtype if dtype.kind != "b" else np.uint8).astype(dtype)
+            flat = np.frombuffer(data, np.uint8 if dtype.kind == "b" else dtype)
+            flat = flat.astype(dtype.newbyteorder("="))
             return flat.reshape(shape, order="F" if fortran else "C")
     raise unpickle.PickleError(f"the pickle holds a {kind(loaded)}, not an array of numbers")

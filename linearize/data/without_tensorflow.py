@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -75,7 +76,7 @@ def without_tensorflow(builder: Any) -> Iterator[None]:
     patched.append((builder, "_generate_examples", _encoding(builder._generate_examples)))
     with contextlib.ExitStack() as stack:
         for owner, name, value in patched:
-            stack.enter_context(_attribute(owner, name, value))
+            stack.enter_context(mock.patch.object(owner, name, value, create=True))
         yield
 
 
@@ -87,20 +88,6 @@ def _modules(module: Any) -> list[Any]:
     ]
     found += [module, getattr(module, "imagenet_common", None)]
     return [m for m in found if m is not None and "tf" in vars(m)]
-
-
-@contextlib.contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    own = name in vars(owner)
-    before = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
 
 
 def _encoding(generate: Any) -> Any:

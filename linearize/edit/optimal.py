@@ -30,6 +30,7 @@ from linearize.compiled import jit
 from linearize.edit.newton import Derivatives, newton, newton_step
 from linearize.edit.span import Span
 from linearize.evaluate import AffineOutputs, Readout, as_readout
+from linearize.losses import cross_entropy
 from linearize.objectives.readout import affine_logits
 from linearize.objectives.targets import check_labels
 from linearize.types import Array
@@ -363,6 +364,4 @@ def _derivatives(
 def _cross_entropy(
     readout: jax.tree_util.Partial, terms: AffineOutputs, labels: Array, alphas: Array
 ) -> Array:
-    logits = readout(terms.at(alphas)).astype(jnp.float32)
-    true = jnp.take_along_axis(logits, labels[:, None], 1)[:, 0]
-    return jnp.mean(jax.nn.logsumexp(logits, -1) - true)
+    return jnp.mean(cross_entropy(readout(terms.at(alphas)).astype(jnp.float32), labels))

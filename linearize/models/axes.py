@@ -1,6 +1,5 @@
 """Logical names of the axes of a transformer's parameters, and sharding rules made from them."""
 
-import re
 from collections.abc import Mapping
 
 AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -18,28 +17,6 @@ AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """The first pattern found in a leaf's name tells what its axes are. A scanned model's leaves have
 ``layers`` before them."""
-
-
-def logical_axes(name: str, ndim: int) -> tuple[str, ...]:
-    """What the axes of a leaf are called.
-
-    Args:
-        name: of a leaf of a ViT, CLIP or DINOv2, or of CLIP's text tower.
-        ndim: its number of axes.
-
-    Raises:
-        KeyError: the table has no such leaf.
-
-    >>> logical_axes("blocks/mlp_in/kernel", 3)
-    ('layers', 'embed', 'mlp')
-    """
-    found = next((axes for pattern, axes in AXES if re.search(pattern, name)), None)
-    if found is None:
-        raise KeyError(
-            f"{name} has no logical axes; the patterns are in linearize.models.axes.AXES"
-        )
-    found = ("layers", *found) if name.startswith("blocks/") else found
-    return found[-ndim:] if ndim else ()
 
 
 def sharding_rules(split: Mapping[str, str], *, scan: bool = False) -> tuple[tuple[str, str], ...]:

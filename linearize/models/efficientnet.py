@@ -4,7 +4,6 @@ Inverted residual blocks without squeeze-and-excitation, ReLU6, batch normalisat
 mode. Padding is TensorFlow's "SAME", as the weights were trained.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -154,8 +153,3 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     their meaning. Batch statistics are among the leaves, ``.../mean`` and ``.../var``.
     """
     return {name: np.ascontiguousarray(x) for name, x in rename(tensors, RULES).items()}
-
-
-def is_statistic(name: str) -> bool:
-    """Whether a leaf is a batch statistic and not a parameter."""
-    return re.search(r"_norm/(mean|var)$", name) is not None

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from linearize.compiled import jit
+from linearize.losses import cross_entropy
 from linearize.types import Array
 
 _TINY = 1e-12
@@ -282,9 +283,7 @@ def _fit(
 ) -> tuple[Array, Array, Array]:
     def loss(weights: tuple[Array, Array]) -> Array:
         kernel, bias = weights
-        losses = optax.losses.softmax_cross_entropy_with_integer_labels(
-            z @ kernel + bias[None], labels
-        )
+        losses = cross_entropy(z @ kernel + bias[None], labels)
         return losses.mean() + l2 / 2 * jnp.sum(kernel**2)
 
     solver = optax.lbfgs(memory_size=20)

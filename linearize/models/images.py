@@ -30,10 +30,6 @@ def check(images: Array) -> None:
         )
 
 
-RESAMPLE = ("bilinear", "bicubic")
-"""Filters that images are resized by, under JAX's names."""
-
-
 def prepare(
     images: Array,
     size: int,
@@ -49,7 +45,7 @@ def prepare(
             ratio. Nothing is computed when it fits.
         mean: three numbers on the scale 0 to 255.
         std: likewise.
-        resample: one of :data:`RESAMPLE`; what a filter puts beyond 0 to 255 is cut, as it is
+        resample: ``bilinear`` or ``bicubic``; what a filter puts beyond 0 to 255 is cut, as it is
             where images are bytes.
 
     Returns:

@@ -45,8 +45,7 @@ class ViT(nn.Module):
         patch_bias: whether the patch embedding has a bias.
         mean: of the pixels' normalisation, three numbers on the scale 0 to 255.
         std: likewise.
-        resample: how images of other sides are resized, one of
-            :data:`linearize.models.images.RESAMPLE`.
+        resample: how images of other sides are resized, ``bilinear`` or ``bicubic``.
         dtype: of the computation; parameters stay in float32, and so do the final norm, the mean
             and the projection.
         scan: one scanned block with stacked parameters ``blocks/...`` instead of ``block_i/...``.

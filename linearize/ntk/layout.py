@@ -40,28 +40,6 @@ def as_matrix(kernel: ArrayLike) -> np.ndarray:
     return array.transpose(0, 2, 1, 3).reshape(n1 * c1, n2 * c2)
 
 
-def as_kernel(matrix: ArrayLike, outputs1: int, outputs2: int) -> np.ndarray:
-    """The inverse of :func:`as_matrix`: (N1 * C1, N2 * C2) to the full kernel (N1, N2, C1, C2).
-
-    Raises:
-        ValueError: no matrix, or one whose sides are no multiples of the numbers of outputs.
-
-    >>> as_kernel(np.eye(6), 3, 3).shape
-    (2, 2, 3, 3)
-    """
-    array = np.asarray(matrix)
-    if (
-        array.ndim != 2
-        or min(outputs1, outputs2) < 1
-        or any(side % c for side, c in zip(array.shape, (outputs1, outputs2), strict=True))
-    ):
-        raise ValueError(
-            f"matrix has shape {array.shape}; expected (N1 * {outputs1}, N2 * {outputs2})"
-        )
-    n1, n2 = array.shape[0] // outputs1, array.shape[1] // outputs2
-    return array.reshape(n1, outputs1, n2, outputs2).transpose(0, 2, 1, 3)
-
-
 def product(kernel: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """``v -> K v`` in any layout, (..., N2, C2) to (..., N1, C1); K is laid out for it once.
 

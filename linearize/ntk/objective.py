@@ -24,6 +24,7 @@ from linearize.compiled import jit
 from linearize.evaluate.affine import check_taus
 from linearize.evaluate.batches import split_batches, window
 from linearize.evaluate.second_way import check_terms
+from linearize.losses import cross_entropy
 from linearize.ntk import checks
 from linearize.objectives.readout import Readout, affine_logits, as_readout
 from linearize.types import Apply, Array, Flat, Params, PyTree
@@ -243,7 +244,7 @@ def _examples(readout: jax.tree_util.Partial, z: Array, labels: Array) -> Array:
     logits = readout(z)
     if logits.shape[1] == 1:
         return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return cross_entropy(logits, labels)
 
 
 @partial(jit, static_argnums=(0, 1))

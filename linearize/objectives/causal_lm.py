@@ -7,8 +7,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from linearize.losses import cross_entropy
 from linearize.objectives.distances import Distance
 from linearize.objectives.metric import PERPLEXITY, Metric
 from linearize.objectives.objective import Objective, Totals
@@ -45,7 +45,7 @@ class CausalLM(Objective):
     def _nats(self, outputs: Array, batch: Batch) -> tuple[Array, Array]:
         asked = batch["labels"] >= 0
         labels = jnp.where(asked, batch["labels"], 0)
-        nats = optax.softmax_cross_entropy_with_integer_labels(outputs.astype(jnp.float32), labels)
+        nats = cross_entropy(outputs, labels)
         return jnp.sum(jnp.where(asked, nats, 0), -1), jnp.sum(asked, -1, dtype=jnp.int32)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:

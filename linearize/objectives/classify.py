@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linearize.losses import cross_entropy
 from linearize.models.heads import Head, pad_head
 from linearize.objectives.distances import DISTANCES, Distance
-from linearize.objectives.losses import cross_entropy
 from linearize.objectives.metric import ACCURACY, Metric
 from linearize.objectives.objective import Objective, Totals
 from linearize.objectives.predictions import predicted

@@ -1,7 +1,7 @@
 """Loss, metric and distance of a task: what training lowers, searches compare, and maps measure."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,9 @@ import numpy as np
 from linearize.objectives.distances import Distance
 from linearize.objectives.metric import Metric
 from linearize.types import Array, Batch, PyTree
+
+Loss = Callable[[PyTree, Batch], Array]
+"""``loss(outputs, batch) -> (B,)``."""
 
 Totals = Mapping[str, np.ndarray]
 """Statistics summed over examples, by name; axes before a statistic's own are points."""

@@ -36,3 +36,8 @@ def accuracy(logits: Array, labels: Array) -> Array:
     """
     hits = predicted(logits)
     return jnp.mean(hits == jnp.broadcast_to(labels, hits.shape), axis=-1, dtype=jnp.float32)
+
+
+def correct(logits: Array, labels: Array) -> Array:
+    """1.0 where the largest logit is the label's, else 0.0; shape (B,), float32."""
+    return (predicted(logits) == labels).astype(jnp.float32)

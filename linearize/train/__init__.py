@@ -1,6 +1,6 @@
 """Fine-tuning: one loop for both regimes, on one device or many, resumable at any instant."""
 
-from linearize.objectives.losses import cross_entropy as cross_entropy
+from linearize.losses import cross_entropy as cross_entropy
 from linearize.train.config import TrainConfig as TrainConfig
 from linearize.train.errors import CheckpointError as CheckpointError
 from linearize.train.errors import NonFiniteLossError as NonFiniteLossError

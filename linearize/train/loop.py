@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize import choices, io, tree
-from linearize.objectives.losses import Loss
+from linearize.objectives.objective import Loss
 from linearize.task_vector import TaskVector
 from linearize.taylor import check_function
 from linearize.train import feed

@@ -19,7 +19,9 @@ import optax
 from linearize import taylor, tree
 from linearize.agreement import agree, narrowest
 from linearize.compiled import jit
-from linearize.objectives.losses import Loss, correct, cross_entropy
+from linearize.losses import cross_entropy
+from linearize.objectives.objective import Loss
+from linearize.objectives.predictions import correct
 from linearize.train import feed
 from linearize.train.mesh import Placement
 from linearize.train.optim import (

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy._core.multiarray import _reconstruct
 
 from linearize.assets import UnsafePickleError
 from linearize.assets.unpickle import load_array
@@ -78,6 +79,51 @@ def test_dotted_names_do_not_reach_into_modules():
     pickled = b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93."
     with pytest.raises(UnsafePickleError, match="only NumPy arrays"):
         load_array(pickled)
+
+
+def described(shape=(2,), code="i2", order="<", fortran=False, data=b"\1\0\2\0"):
+    """A pickle whose array states these things of itself."""
+
+    class Array:
+        def __reduce__(self):
+            return _reconstruct, (np.ndarray, (0,), b"b"), (1, shape, Dtype(), fortran, data)
+
+    class Dtype:
+        def __reduce__(self):
+            return np.dtype, (code, False, True), (3, order, None, None, None, -1, -1, 0)
+
+    return pickle.dumps(Array(), protocol=4)
+
+
+def test_an_array_is_what_its_state_says():
+    np.testing.assert_array_equal(load_array(described()), np.array([1, 2], "i2"))
+    np.testing.assert_array_equal(load_array(described(order=">")), np.array([256, 512], "i2"))
+    fortran = load_array(described(shape=(2, 2), code="u1", order="|", fortran=True))
+    np.testing.assert_array_equal(fortran, [[1, 2], [0, 0]])
+    logical = load_array(described(shape=(4,), code="b1", order="|"))
+    assert logical.view(np.uint8).tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"shape": (3,)},
+        {"shape": (-1,)},
+        {"shape": (True, 2)},
+        {"shape": (2**62, 2**62)},
+        {"code": "O"},
+        {"code": "i4,i4"},
+        {"code": 3},
+        {"order": "i4,"},
+        {"data": [1, 2]},
+        {"data": b""},
+        {"fortran": 2},
+    ],
+    ids=str,
+)
+def test_an_impossible_array_is_refused(state):
+    with pytest.raises(UnsafePickleError, match=r"cut short|not an array of numbers"):
+        load_array(described(**state))
 
 
 def test_subclasses_of_arrays_are_refused():

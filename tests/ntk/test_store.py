@@ -193,9 +193,13 @@ def test_a_kernel_is_mended_by_computing_it_again(tmp_path, caplog):
 
 
 def test_a_description_of_former_names_is_read(tmp_path):
+    params, x = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, np.ones((3, 2), np.float32)
+
+    def f(params, x):
+        return x @ params["w"] + params["b"][None]
+
     def kernel(trainable):
-        f, params = (lambda p, x: x @ p["w"] + p["b"]), {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
-        return np.asarray(ntk.kernel(f, params, np.ones((3, 2)), trainable=trainable, out=tmp_path))
+        return np.asarray(ntk.kernel(f, params, x, trainable=trainable, out=tmp_path))
 
     first = kernel("w")
     described = json.loads((tmp_path / "kernel.json").read_text())

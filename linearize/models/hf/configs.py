@@ -7,6 +7,7 @@ family, or OpenCLIP's. A key that is in no table here is refused by name.
 from collections.abc import Mapping
 from typing import Any
 
+from linearize.choices import one_of
 from linearize.models import clip, transformer, vit
 from linearize.models.backbone import WeightsError
 from linearize.models.hf import open_clip, processors, schema
@@ -240,7 +241,4 @@ def activation(name: str) -> str:
     Raises:
         WeightsError: there is none; the message says which there are.
     """
-    if name not in transformer.ACTIVATIONS:
-        known = ", ".join(map(repr, transformer.ACTIVATIONS))
-        raise WeightsError(f"activation={name!r}; there are {known}")
-    return name
+    return one_of("activation", name, transformer.ACTIVATIONS, WeightsError)
