@@ -145,7 +145,7 @@ def trained(study: Study, plan: Plan) -> dict[str, View]:
 
 def _cheapest(views: Mapping[str, View]) -> View:
     """A view to measure θ0 by: the last of those whose points take no passes, if there are any."""
-    return min(reversed(views.values()), key=lambda view: view.passes)
+    return min(reversed(list(views.values())), key=lambda view: view.passes)
 
 
 def _enter(record: Record, name: str, tables: Mapping[str, Any]) -> None:
@@ -196,17 +196,17 @@ def addition(
     }
 
 
-def along(study: Study, view: View, alphas: ArrayLike, split: str) -> np.ndarray:
+def along(study: Study, view: View, alphas: ArrayLike | Sequence[float], split: str) -> np.ndarray:
     """Each task's metric with all directions at one α, (A, T)."""
-    every = dict.fromkeys(view.vectors, alphas)
+    every = dict.fromkeys(view.vectors, np.asarray(alphas))
     return np.stack([study.measure(view, every, task, split) for task in study.names], -1)
 
 
 def choose(
-    study: Study, sweep: np.ndarray, single: Sequence[float], alphas: np.ndarray
+    study: Study, sweep: np.ndarray, single: ArrayLike | Sequence[float], alphas: np.ndarray
 ) -> edit.ScaleSearch:
     """The α that :func:`along` of validation data is best at, on the mean of the tasks."""
-    return edit.search_scale(sweep, single, alphas, metrics=metrics(study))
+    return edit.search_scale(sweep, np.asarray(single), alphas, metrics=metrics(study))
 
 
 def normalized(study: Study, values: Sequence[float], single: Sequence[float]) -> list[float]:

@@ -16,7 +16,7 @@ from linearize.evaluate.affine import stack
 from linearize.evaluate.batches import Batches, forward, split_batches, window
 from linearize.evaluate.grid import check_points
 from linearize.examples import check_inputs, count
-from linearize.objectives import Classify, Objective
+from linearize.objectives import Classify, Objective, Targets
 from linearize.objectives.readout import Readout
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Batch, Params, PyTree
@@ -68,7 +68,7 @@ def displaced_values(
     inputs: PyTree,
     alphas: ArrayLike,
     objective: Objective,
-    targets: Batch,
+    targets: Targets,
     batch_size: int = 256,
 ) -> dict[str, np.ndarray]:
     """Each metric of an objective at each ``θ0 + Σ α_t τ_t``: :func:`grid_values`, non-linear.
@@ -109,7 +109,7 @@ def displaced_values(
     return objective.values(joined(map(summed, in_turn(totals, points))))
 
 
-def check_targets(objective: Objective, shapes: PyTree, targets: Batch, n: int) -> None:
+def check_targets(objective: Objective, shapes: PyTree, targets: Targets, n: int) -> None:
     """Targets of all N examples fit the outputs, of which the shapes of a batch are known.
 
     Raises:
@@ -119,7 +119,7 @@ def check_targets(objective: Objective, shapes: PyTree, targets: Batch, n: int) 
     objective.check(whole, targets)
 
 
-def target_rows(targets: Batch, batches: Batches) -> Iterator[tuple[Batch, Array]]:
+def target_rows(targets: Targets, batches: Batches) -> Iterator[tuple[Batch, Array]]:
     """Each batch's targets on the device, and its mask (size,): false where it is padded."""
     size = count(batches.items[0])
     host = {name: np.asarray(values) for name, values in targets.items()}

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from linearize.compiled import jit
 from linearize.evaluate.affine import AffineOutputs
-from linearize.objectives import Classify, Objective
+from linearize.objectives import Classify, Objective, Targets
 from linearize.objectives.readout import Readout, as_readout
 from linearize.types import Array, Batch
 
@@ -72,7 +72,7 @@ def grid_accuracy(
 
 
 def grid_values(
-    affine: AffineOutputs, alphas: ArrayLike, objective: Objective, targets: Batch
+    affine: AffineOutputs, alphas: ArrayLike, objective: Objective, targets: Targets
 ) -> dict[str, np.ndarray]:
     """Each metric of an objective at each grid point.
 
@@ -106,7 +106,7 @@ def affine_totals(
     affine: AffineOutputs,
     points: np.ndarray,
     objective: Objective,
-    targets: Batch,
+    targets: Targets,
     mask: Array | None = None,
 ) -> dict[str, Array]:
     """Statistics summed over N examples, (G, ...) on the device; of those with a true ``mask``."""

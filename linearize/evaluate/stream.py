@@ -17,8 +17,8 @@ from linearize.evaluate.batches import forward, split_batches
 from linearize.evaluate.displace import check_targets, summed, target_rows
 from linearize.evaluate.grid import affine_totals, check_points
 from linearize.examples import check_inputs
-from linearize.objectives import Objective
-from linearize.types import Apply, Batch, Params, PyTree
+from linearize.objectives import Objective, Targets
+from linearize.types import Apply, Params, PyTree
 
 
 def streamed_values(
@@ -28,7 +28,7 @@ def streamed_values(
     inputs: PyTree,
     alphas: ArrayLike,
     objective: Objective,
-    targets: Batch,
+    targets: Targets,
     batch_size: int = 256,
 ) -> dict[str, np.ndarray]:
     """Each metric at each ``f0 + Σ α_t Jτ_t``: :func:`linearize.evaluate.grid_values`, in one pass.

@@ -10,4 +10,5 @@ from linearize.objectives.metric import SQUARED_ERROR as SQUARED_ERROR
 from linearize.objectives.metric import Control as Control
 from linearize.objectives.metric import Metric as Metric
 from linearize.objectives.objective import Objective as Objective
+from linearize.objectives.objective import Targets as Targets
 from linearize.objectives.squared import Squared as Squared

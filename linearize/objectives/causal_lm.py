@@ -11,7 +11,7 @@ import numpy as np
 from linearize.losses import cross_entropy
 from linearize.objectives.distances import Distance
 from linearize.objectives.metric import PERPLEXITY, Metric
-from linearize.objectives.objective import Objective, Totals
+from linearize.objectives.objective import Objective, Targets, Totals
 from linearize.objectives.predictions import NO_CLASS, predicted
 from linearize.objectives.targets import check_integers, role
 from linearize.types import Array, Batch
@@ -67,7 +67,7 @@ class CausalLM(Objective):
         """The likeliest token (B, L) where one is asked for."""
         return jnp.where(batch["labels"] >= 0, self.distance.kept(outputs), IGNORED)
 
-    def check(self, outputs: Array, batch: Batch) -> None:
+    def check(self, outputs: Array, batch: Targets) -> None:
         """Labels are integers of (B, L) below the vocabulary's size, at least one not negative."""
         labels = check_integers(role(batch, "labels", self), outputs.shape[:-1])
         if labels.max() >= outputs.shape[-1]:

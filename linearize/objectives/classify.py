@@ -13,7 +13,7 @@ from linearize.losses import cross_entropy
 from linearize.models.heads import Head, pad_head
 from linearize.objectives.distances import DISTANCES, Distance
 from linearize.objectives.metric import ACCURACY, Metric
-from linearize.objectives.objective import Objective, Totals
+from linearize.objectives.objective import Objective, Targets, Totals
 from linearize.objectives.predictions import predicted
 from linearize.objectives.readout import Readout, as_readout, class_scores
 from linearize.objectives.targets import check_labels, role
@@ -68,7 +68,7 @@ class Classify(Objective):
         """What the distance keeps of the logits."""
         return self.distance.kept(self.logits(outputs))
 
-    def check(self, outputs: Array, batch: Batch) -> None:
+    def check(self, outputs: Array, batch: Targets) -> None:
         """Labels are integers among the classes."""
         classes = jax.eval_shape(self.logits, outputs).shape[-1]
         check_labels(role(batch, "labels", self), len(outputs), classes)
@@ -84,10 +84,10 @@ class Classify(Objective):
 
     def alike(self, others: Sequence[Objective]) -> Objective:
         """A head padded to the most classes that any of them has."""
-        heads = [each.readout for each in others if isinstance(each, Classify)]
-        if not isinstance(self.readout, Head) or not all(isinstance(h, Head) for h in heads):
+        if not isinstance(self.readout, Head):
             return self
-        most = max(head.kernel.shape[1] for head in (self.readout, *heads))
+        reads = [each.readout for each in others if isinstance(each, Classify)]
+        most = max(read.kernel.shape[1] for read in reads if isinstance(read, Head))
         return replace(self, readout=pad_head(self.readout, most))
 
     def training(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ from linearize.types import Array, Batch, PyTree
 Loss = Callable[[PyTree, Batch], Array]
 """``loss(outputs, batch) -> (B,)``."""
 
+Targets = Mapping[str, Any]
+"""Arrays (N, ...) by role."""
+
 Totals = Mapping[str, np.ndarray]
 """Statistics summed over examples, by name; axes before a statistic's own are points."""
 
@@ -26,7 +29,7 @@ class Objective(abc.ABC):
     else; in training the inputs lie beside them.
     """
 
-    metrics: tuple[Metric, ...]
+    metrics: ClassVar[tuple[Metric, ...]]
     """What is measured; the first is what searches, tables and figures go by."""
     distance: Distance
     """How far apart two predictions are, for disentanglement error."""
@@ -53,7 +56,7 @@ class Objective(abc.ABC):
         """What :attr:`distance` compares of predictions (B, ...)."""
 
     @abc.abstractmethod
-    def check(self, outputs: PyTree, batch: Batch) -> None:
+    def check(self, outputs: PyTree, batch: Targets) -> None:
         """Targets fit the outputs.
 
         Args:
@@ -74,7 +77,7 @@ class Objective(abc.ABC):
 
         return {name: summed(each) for name, each in self.statistics(outputs, batch).items()}
 
-    def measure(self, outputs: PyTree, batch: Batch) -> dict[str, float]:
+    def measure(self, outputs: PyTree, batch: Targets) -> dict[str, float]:
         """Each metric of a model's outputs on a data set, by name.
 
         Raises:

@@ -10,7 +10,7 @@ import numpy as np
 
 from linearize.objectives.distances import Distance
 from linearize.objectives.metric import SQUARED_ERROR, Metric
-from linearize.objectives.objective import Objective, Totals
+from linearize.objectives.objective import Objective, Targets, Totals
 from linearize.objectives.targets import role
 from linearize.types import Array, Batch
 
@@ -64,7 +64,7 @@ class Squared(Objective):
         """The outputs."""
         return self.distance.kept(outputs)
 
-    def check(self, outputs: Array, batch: Batch) -> None:
+    def check(self, outputs: Array, batch: Targets) -> None:
         """Targets have the outputs' shape, and are finite."""
         wanted = role(batch, self.target, self)
         if np.shape(wanted) != outputs.shape:

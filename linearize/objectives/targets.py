@@ -1,14 +1,13 @@
 """Targets that an objective asks for, checked on the host."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from linearize.types import Batch
 
-
-def role(batch: Batch, name: str, objective: object) -> Any:
+def role(batch: Mapping[str, Any], name: str, objective: object) -> Any:
     """A batch's entry.
 
     Raises:

@@ -7,6 +7,8 @@ from jax.typing import ArrayLike
 
 from linearize.disentangle import ErrorMap, disentanglement_error
 from linearize.evaluate.view import Tangent, View
+from linearize.objectives import Classify, Objective
+from linearize.objectives.readout import Readout
 from linearize.study.study import Study
 
 
@@ -33,7 +35,9 @@ def error_map(
     """
     columns = [list(view.vectors).index(task) for task in pair]
     data = [study.split(task, split) for task in pair]
-    cached = isinstance(view, Tangent) and all(view.keeps(examples) for examples in data)
+    cached = None
+    if isinstance(view, Tangent) and all(view.keeps(examples) for examples in data):
+        cached = [view.terms(examples).tasks(columns) for examples in data]
     return disentanglement_error(
         study.model.f,
         study.model.params,
@@ -41,10 +45,16 @@ def error_map(
         [examples.inputs for examples in data],
         alphas=np.asarray(alphas),
         regime="linear" if isinstance(view, Tangent) else "nonlinear",
-        readouts=[study.objective(task, view).readout for task in pair],
+        readouts=[_readout(study.objective(task, view)) for task in pair],
         n_eval=n_eval,
         seed=study.seed,
         batch_size=study.batch_size,
         progress=view.passes and sys.stderr.isatty(),
-        cached=[view.terms(examples).tasks(columns) for examples in data] if cached else None,
+        cached=cached,
     )
+
+
+def _readout(objective: Objective) -> Readout:
+    if not isinstance(objective, Classify):
+        raise ValueError(f"{type(objective).__name__} has no maps yet: give Classify")
+    return objective.readout

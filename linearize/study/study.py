@@ -79,7 +79,7 @@ class Study:
     views: Mapping[str, type[View]] = field(default_factory=lambda: VIEWS)
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What task vectors are to remember."""
-    _vectors: dict[str, dict[str, TaskVector]] = field(default_factory=dict)
+    _vectors: dict[str | None, dict[str, TaskVector]] = field(default_factory=dict)
     _seen: dict[str, View] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,14 +112,14 @@ class Study:
 
     def vectors(self, method: Method) -> dict[str, TaskVector]:
         """Each task's vector; those that a finished run left in the store are reused."""
-        name = method.of if method.train is None else method.name
+        if method.train is not None and method.name not in self._vectors:
+            self._vectors[method.name] = self._trained(method)
+        name = method.name if method.train is not None else method.of
         if name not in self._vectors:
-            if method.train is None:
-                raise ValueError(
-                    f"{method.name!r} takes the vectors of {method.of!r}, which are not there; ask "
-                    "for that method's first"
-                )
-            self._vectors[name] = self._trained(method)
+            raise ValueError(
+                f"{method.name!r} takes the vectors of {name!r}, which are not there; ask for that "
+                "method's first"
+            )
         return self._vectors[name]
 
     def _trained(self, method: Method) -> dict[str, TaskVector]:
