@@ -29,15 +29,16 @@ from scipy.special import logsumexp
 
 from configs import COEFFICIENTS
 from experiments import claims, protocol, running, vectors
-from experiments.compare import addition, singles
-from experiments.protocol import Evaluator, Setting
-from experiments.records import Record, about, recorded
-from linearize import edit, evaluate, io, models, tree
+from experiments.records import about
+from linearize import comparison, edit, evaluate, io, models, tree
 from linearize.config import CoefficientsConfig
-from linearize.data import Task
 from linearize.evaluate import AffineOutputs
+from linearize.evaluate.view import Tangent, View
+from linearize.examples import Examples
 from linearize.models.heads import Head
 from linearize.models.layers import shape_only
+from linearize.study import Method, Store, Study
+from linearize.study.store import Record
 from linearize.task_vector import TaskVector
 
 log = logging.getLogger(__name__)
@@ -52,19 +53,11 @@ def run(config: CoefficientsConfig, run_dir: Path, preset: str = "custom") -> Pa
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
-        tasks = protocol.load_tasks(config.compare())
-        measured = running.every_seed(measure, run_dir, config, tasks)
+        tasks, store = protocol.load_tasks(config.compare()), Store.of(run_dir)
+        measured = vectors.by_regime(partial(fitted, config), store, config, tasks)
         results = describe(config, preset) | measured
         results["claims"] = claims.judge(results, CLAIMS)
         return running.finish(run_dir, results)
-
-
-@recorded(lambda config: len(config.regimes))
-def measure(
-    run_dir: Path, config: CoefficientsConfig, tasks: Mapping[str, Task], seed: int
-) -> Record:
-    """One seed: every regime's coefficients and what they give."""
-    return vectors.by_regime(partial(fitted, config), run_dir, config, tasks, seed)
 
 
 def parts(config: CoefficientsConfig) -> dict[str, str]:
@@ -123,25 +116,26 @@ def restrict(tau: TaskVector, pattern: str) -> TaskVector:
     return dataclasses.replace(tau, delta=delta)
 
 
-def fitted(config: CoefficientsConfig, evaluator: Evaluator) -> Record:
+def fitted(config: CoefficientsConfig, study: Study, method: Method) -> Record:
     """Coefficients of every kind, their certificates, and what they give on both splits."""
-    setting, T = evaluator.setting, len(evaluator.taus)
-    groups = parts(config) if evaluator.regime in config.split else {}
-    problem = Problem.of(config, evaluator, groups)
-    grid = addition(evaluator, singles(evaluator))["alpha"]
+    view = study.view(method)
+    T, single = len(view.vectors), study.singles(view)
+    groups = parts(config) if method.name in config.split else {}
+    problem = Problem.of(config, study, method, groups)
+    grid = comparison.addition(study, protocol.plan(config.compare()), view, single)["alpha"]
     P = max(len(groups), 1)
     kinds = {"shared": np.ones((T * P, 1)), "task": np.kron(np.eye(T), np.ones((P, 1)))}
     if groups:
         kinds["part"] = np.kron(np.ones((T, 1)), np.eye(P))
         kinds["task and part"] = np.eye(T * P)
     record: Record = {
-        "single": singles(evaluator),
+        "single": single,
         "grid": {"alpha": grid} | problem.measure(np.full(T * P, grid)),
         "fits": {},
     }
-    rng = np.random.default_rng([config.start_seed, setting.seed])
+    rng = np.random.default_rng([config.start_seed, study.seed])
     for kind, basis in kinds.items():
-        log.info("seed %d: %s, one coefficient per %s", setting.seed, evaluator.regime, kind)
+        log.info("seed %d: %s, one coefficient per %s", study.seed, method.name, kind)
         convex = problem.fit("affine", basis, config.l2, np.zeros(basis.shape[1]))
         at = convex.coefficients
         starts = [np.zeros_like(at), np.full_like(at, grid), at]
@@ -170,21 +164,26 @@ class Problem:
 
     @classmethod
     def of(
-        cls, config: CoefficientsConfig, evaluator: Evaluator, groups: Mapping[str, str]
+        cls,
+        config: CoefficientsConfig,
+        study: Study,
+        method: Method,
+        groups: Mapping[str, str],
     ) -> "Problem":
         """One seed's and regime's problem; by part where there are groups."""
-        setting = evaluator.setting
-        along = [evaluator]
+        taus = study.vectors(method)
+        along = [study.view(method)]
         if groups:
             restricted = (
-                {name: restrict(tau, pattern) for name, tau in evaluator.taus.items()}
+                {name: restrict(tau, pattern) for name, tau in taus.items()}
                 for pattern in groups.values()
             )
-            along = [vectors.evaluator(setting, evaluator.regime, taus) for taus in restricted]
-        terms = {s: [directions(along, task, s) for task in setting.names] for s in SPLITS}
-        labels = {s: [setting.split(t, s).labels for t in setting.names] for s in SPLITS}
-        true = [setting.padded[task] for task in setting.names]
-        read, affine = SURROGATES[config.head.kind](config, setting, terms["validation"])
+            along = [study.view(method, each) for each in restricted]
+        splits = {s: [study.split(task, s) for task in study.names] for s in SPLITS}
+        terms = {s: [directions(along, each) for each in splits[s]] for s in SPLITS}
+        labels = {s: [each.labels for each in splits[s]] for s in SPLITS}
+        true = [protocol.head(study.alike[task]) for task in study.names]
+        read, affine = SURROGATES[config.head.kind](config, study, terms["validation"])
         heads = {"true": true, "affine": affine}
         return cls(terms, labels, heads, {"true": terms["validation"], "affine": read})
 
@@ -214,43 +213,40 @@ def scored(
     return float(entropy.mean()), float((np.asarray(evaluate.predicted(logits)) == labels).mean())
 
 
-def directions(evaluators: Sequence[Evaluator], task: str, split: str) -> AffineOutputs:
-    """Terms on one split along every vector of every evaluator, evaluators within vectors."""
-    found = [evaluator.terms(task, split) for evaluator in evaluators]
+def directions(views: Sequence[View], examples: Examples) -> AffineOutputs:
+    """Terms along every vector of every tangent view, views within vectors."""
+    found = [view.terms(examples) for view in views if isinstance(view, Tangent)]
     jvps = np.stack([np.asarray(each.jvps) for each in found], 1)  # (T, P, N, D)
     return AffineOutputs(found[0].f0, jvps.reshape(-1, *jvps.shape[2:]))
 
 
 Surrogate = Callable[
-    [CoefficientsConfig, Setting, Sequence[AffineOutputs]],
+    [CoefficientsConfig, Study, Sequence[AffineOutputs]],
     tuple[Sequence[AffineOutputs], list[Head]],
 ]
 """Of the tasks' terms: the terms that affine heads read, and these heads."""
 
 
 def rebuilt(
-    config: CoefficientsConfig, setting: Setting, terms: Sequence[AffineOutputs]
+    config: CoefficientsConfig, study: Study, terms: Sequence[AffineOutputs]
 ) -> tuple[Sequence[AffineOutputs], list[Head]]:
     """The terms as they are, and heads made anew without normalisation."""
-    return terms, affine_heads(config, setting)
+    return terms, affine_heads(config, study)
 
 
-def affine_heads(config: CoefficientsConfig, setting: Setting) -> list[Head]:
+def affine_heads(config: CoefficientsConfig, study: Study) -> list[Head]:
     """Each task's head without normalisation: the same prototypes, and the same predictions."""
     plain = dataclasses.replace(config.head, normalize=False)
     whole = dataclasses.replace(config.compare(), head=plain)
-    model = protocol.backbone(config.model, setting.seed)
-    return [
-        protocol.make_head(whole, model, setting.tasks[name], setting.seed)
-        for name in setting.names
-    ]
+    model = protocol.backbone(config.model, study.seed)
+    return [protocol.make_head(whole, model, study.tasks[name], study.seed) for name in study.names]
 
 
 def frozen(
-    config: CoefficientsConfig, setting: Setting, terms: Sequence[AffineOutputs]
+    config: CoefficientsConfig, study: Study, terms: Sequence[AffineOutputs]
 ) -> tuple[Sequence[AffineOutputs], list[Head]]:
     """Terms divided by each example's norm at θ0, and the same heads reading them as they are."""
-    heads = [setting.heads[name] for name in setting.names]
+    heads = [protocol.head(study.objectives[name]) for name in study.names]
     read = [frozen_norms(each, head) for each, head in zip(terms, heads, strict=True)]
     return read, [dataclasses.replace(head, normalize=False) for head in heads]
 

@@ -21,12 +21,8 @@ from configs import COMPARE
 from experiments import claims, exact, protocol, running, stand_ins
 from experiments.records import about
 from linearize import comparison, sealed
-from linearize.comparison import Plan, Row
 from linearize.config import CompareConfig
 from linearize.data import Task
-from linearize.merge import MERGES
-from linearize.methods import EXACT, METHODS, NONLINEAR
-from linearize.objectives import Control
 from linearize.study import Store, stack
 from linearize.study.store import Record, begin, total_seconds
 
@@ -51,26 +47,9 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
         return running.finish(run_dir, results)
 
 
-def plan(config: CompareConfig) -> Plan:
-    """What the configuration compares: its regimes, then its baselines."""
-    regimes = [m for m in METHODS.values() if m.stands == "regime"]
-    edit, maps = config.edit, config.map
-    return Plan(
-        methods=[m for m in regimes if m is not EXACT or config.exact is not None]
-        + [METHODS[name] for name in config.baselines if name in METHODS],
-        rows=[Row(MERGES[name], NONLINEAR, name) for name in config.baselines if name in MERGES],
-        alphas=protocol.alphas(config),
-        sweep_test=edit.sweep_test,
-        tolerance=Control(edit.retained),
-        pairs=maps.pairs,
-        map_alphas=np.linspace(maps.low, maps.high, maps.points),
-        n_eval=maps.n_eval,
-    )
-
-
 def measure(store: Store, config: CompareConfig, tasks: Mapping[str, Task], seed: int) -> Record:
     """One seed's measurements, in the shape that ``results.json`` stacks over seeds."""
-    wanted, place = plan(config), store.under(f"seed_{seed}")
+    wanted, place = protocol.plan(config), store.under(f"seed_{seed}")
 
     def measured() -> Record:
         study = protocol.study(config, tasks, seed, place)
@@ -98,7 +77,7 @@ def measure_maps(
     store: Store, config: CompareConfig, tasks: Mapping[str, Task], seed: int
 ) -> Record:
     """One seed's accuracies before and after fine-tuning, and its error maps."""
-    wanted, place = plan(config), store.under(f"seed_{seed}")
+    wanted, place = protocol.plan(config), store.under(f"seed_{seed}")
 
     def measured() -> Record:
         study = protocol.study(config, tasks, seed, place)

@@ -10,7 +10,7 @@ seeds: their cosine, and the accuracy of their average.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,16 @@ import numpy as np
 
 from configs import ENSEMBLING
 from experiments import claims, protocol, running, vectors
-from experiments.protocol import Evaluator, Regime, Setting
-from experiments.records import Record, about, kept, recorded, stack
-from linearize import edit, evaluate, io
+from experiments.records import about
+from linearize import comparison, evaluate, io
 from linearize.config import EnsemblingConfig
 from linearize.data import Task
 from linearize.evaluate import rank_correlation
-from linearize.models.heads import apply_head
-from linearize.task_vector import TaskVector
+from linearize.evaluate.view import View
+from linearize.methods import METHODS
+from linearize.objectives import Classify
+from linearize.study import Method, Store, Study, stack
+from linearize.study.store import Record
 
 log = logging.getLogger(__name__)
 
@@ -35,41 +37,35 @@ def run(config: EnsemblingConfig, run_dir: Path, preset: str = "custom") -> Path
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
-        tasks = protocol.load_tasks(config.compare())
-        measured = running.every_seed(measure, run_dir, config, tasks)
+        tasks, store = protocol.load_tasks(config.compare()), Store.of(run_dir)
+        measured = vectors.by_regime(compared, store, config, tasks)
         results = describe(config, preset) | measured
         results["relation"] = {r: relate(results[r]) for r in config.regimes}
         if len(config.seeds) > 1 and config.model.pretrained:  # seeds share θ0
-            path = run_dir / f"across_seeds_{'_'.join(map(str, config.seeds))}.json"
-            results["across"] = kept(path, partial(across_seeds, config, tasks, run_dir))
+            name = f"across_seeds_{'_'.join(map(str, config.seeds))}"
+            across = partial(across_seeds, config, tasks, store)
+            results["across"] = store.kept(name, across, folder="")
         results["claims"] = claims.judge(results, CLAIMS)
         return running.finish(run_dir, results)
 
 
-@recorded(lambda config: len(config.regimes))
-def measure(
-    run_dir: Path, config: EnsemblingConfig, tasks: Mapping[str, Task], seed: int
-) -> Record:
-    """One seed: every regime's accuracies."""
-    return vectors.by_regime(compared, run_dir, config, tasks, seed)
-
-
-def compared(evaluator: Evaluator) -> Record:
+def compared(study: Study, method: Method) -> Record:
     """Accuracy on each task (row) of both merges of its model with another task's (column).
 
     ``agreement`` is the share of test examples on which the two merges predict the same class. The
     diagonal holds the single models, and ``all`` the merges of all tasks.
     """
-    names = evaluator.setting.names
+    names, view = study.names, study.view(method)
     T = len(names)
     pairs = {key: np.ones((T, T)) for key in ("average", "ensemble", "agreement")}
     every = {key: np.zeros(T) for key in pairs}
     for i, task in enumerate(names):
-        log.info("seed %d: %s merges on %s", evaluator.setting.seed, evaluator.regime, task)
-        labels = evaluator.setting.split(task, "test").labels
-        alone = logits(evaluator, task, np.eye(T))
+        log.info("seed %d: %s merges on %s", study.seed, method.name, task)
+        labels = study.split(task, "test").labels
+        alone = logits(study, view, task, np.eye(T))
         weights = np.array([(np.eye(T)[i] + np.eye(T)[j]) / 2 for j in range(T)])
-        merged = logits(evaluator, task, np.concatenate([weights, np.full((1, T), 1 / T)]))
+        points = np.concatenate([weights, np.full((1, T), 1 / T)])
+        merged = logits(study, view, task, points)
         for j in range(T):
             found = scores(merged[j], (alone[i] + alone[j]) / 2, labels)
             for key, value in found.items():
@@ -89,24 +85,12 @@ def scores(average: np.ndarray, ensemble: np.ndarray, labels: np.ndarray) -> dic
     }
 
 
-def logits(evaluator: Evaluator, task: str, points: np.ndarray) -> np.ndarray:
+def logits(study: Study, view: View, task: str, points: np.ndarray) -> np.ndarray:
     """One task's logits on its test examples at each point (P, T): (P, N, C)."""
-    setting, head = evaluator.setting, evaluator.setting.heads[task]
-    if evaluator.regime != "nonlinear":
-        return evaluate.grid_logits(evaluator.terms(task, "test"), points, head)
-    images = setting.split(task, "test").inputs
-    taus = list(evaluator.taus.values())
-    found = []
-    for point in points:
-        moved = edit.add([float(a) * tau for a, tau in zip(point, taus, strict=True) if a])
-        found.append(features(setting, moved, images))
-    return np.stack([np.asarray(apply_head(head, each)) for each in found])
-
-
-def features(setting: Setting, tau: TaskVector, images: np.ndarray) -> Any:
-    """The moved model's features."""
-    moved = tau.apply_to(setting.params0)
-    return evaluate.outputs(setting.f, moved, images, setting.config.batch_size)
+    read = study.objectives[task]
+    assert isinstance(read, Classify)
+    found = view.outputs(points, study.split(task, "test"))
+    return np.stack([np.asarray(read.logits(each)) for each in found])
 
 
 def relate(regime: Mapping[str, Any]) -> Record:
@@ -126,57 +110,34 @@ def off_diagonal(values: np.ndarray) -> np.ndarray:
     return values[:, ~np.eye(values.shape[-1], dtype=bool)]
 
 
-def across_seeds(config: EnsemblingConfig, tasks: Mapping[str, Task], run_dir: Path) -> Record:
+def across_seeds(config: EnsemblingConfig, tasks: Mapping[str, Task], store: Store) -> Record:
     """The same task's vectors of all seeds, trained on other heads and in another order.
 
     By trained regime and task: ``cosine`` (S, S) of every two seeds; accuracy with each seed's head
     (column) of each seed's vector (``single``, rows) and of the seeds' average (``average``).
     """
-    settings = [vectors.prepare(config, tasks, seed) for seed in config.seeds]
-    found: Record = {}
-    for regime in ("nonlinear", "linear"):
-        if regime in config.regimes:
-            by_seed = [
-                vectors.load_vectors(config, s, regime, run_dir / f"seed_{s.seed}")
-                for s in settings
-            ]
-            found[regime] = stack(
-                [
-                    averaged(settings, regime, task, [taus[task] for taus in by_seed])
-                    for task in config.data.tasks
-                ]
-            )
-    return found
+    studies = [
+        vectors.study(config, tasks, seed, store.under(f"seed_{seed}")) for seed in config.seeds
+    ]
+    return {
+        name: stack([averaged(studies, METHODS[name], task) for task in config.data.tasks])
+        for name in ("nonlinear", "linear")
+        if name in config.regimes
+    }
 
 
-def averaged(settings: list[Setting], regime: Regime, task: str, taus: list[TaskVector]) -> Record:
+def averaged(studies: Sequence[Study], method: Method, task: str) -> Record:
     """One task's vectors of all seeds: cosines and accuracies."""
-    log.info("seeds: %s on %s", regime, task)
-    S = len(taus)
-    test = settings[0].split(task, "test")
-    points = np.concatenate([np.eye(S), np.full((1, S), 1 / S)])
-    if regime == "nonlinear":
-        moved = [*taus, (1 / S) * edit.add(taus)]
-        outputs = np.stack([features(settings[0], tau, test.inputs) for tau in moved])
-    else:
-        terms = evaluate.affine_outputs(settings[0].f, settings[0].params0, taus, test.inputs, 100)
-        outputs = evaluate.grid_logits(terms, points)
+    log.info("seeds: %s on %s", method.name, task)
+    S, first = len(studies), studies[0]
+    taus = {str(study.seed): study.vectors(method)[task] for study in studies}
+    test, points = first.split(task, "test"), np.concatenate([np.eye(S), np.full((1, S), 1 / S)])
+    outputs = first.view(method, taus).outputs(points, test)
     hits = [
-        [
-            float(
-                (np.asarray(evaluate.predicted(apply_head(s.heads[task], z))) == test.labels).mean()
-            )
-            for s in settings
-        ]
+        [float(study.objectives[task].measure(z, test.targets)["accuracy"]) for study in studies]
         for z in outputs
     ]
-    return io.to_json(
-        {
-            "cosine": [[float(a.cosine(b)) for b in taus] for a in taus],
-            "single": hits[:S],
-            "average": hits[S],
-        }
-    )
+    return {"cosine": comparison.cosines(taus), "single": hits[:S], "average": hits[S]}
 
 
 def describe(config: EnsemblingConfig, preset: str) -> Record:

@@ -17,48 +17,49 @@ import numpy as np
 
 from configs import LEARNING_RATE
 from experiments import claims, protocol, running
-from experiments.compare import addition, singles
-from experiments.protocol import TRAINED, Evaluator, Regime
-from experiments.records import Record, about, kept, recorded, stack
-from experiments.tune import with_value
+from experiments.records import about
+from linearize import comparison
 from linearize.config import LearningRateConfig
 from linearize.data import Task
+from linearize.methods import METHODS
+from linearize.study import Store, stack
+from linearize.study.store import Record
 from linearize.train import NonFiniteLossError
 
 log = logging.getLogger(__name__)
 
-REGIMES: tuple[Regime, ...] = ("nonlinear", "posthoc", "linear")
+REGIMES = ("nonlinear", "posthoc", "linear")
 
 
 def run(config: LearningRateConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
-        tasks = protocol.load_tasks(config.setting)
-        measured = running.every_seed(measure, run_dir, config, tasks)
+        tasks, store = protocol.load_tasks(config.setting), Store.of(run_dir)
+        parts = sum(len(rates(config, regime)) for regime in REGIMES)
+        measured = store.every_seed(config.seeds, parts, partial(measure, config, tasks))
         results = describe(config, preset) | measured
         results["claims"] = claims.judge(results, CLAIMS)
         return running.finish(run_dir, results)
 
 
-@recorded(lambda config: sum(len(rates(config, regime)) for regime in REGIMES))
 def measure(
-    run_dir: Path, config: LearningRateConfig, tasks: Mapping[str, Task], seed: int
+    config: LearningRateConfig, tasks: Mapping[str, Task], seed: int, store: Store
 ) -> Record:
     """One seed: every regime's measures, lists over learning rates."""
-    record: Record = {}
-    for regime in REGIMES:
-        rows = [
-            kept(
-                run_dir / "parts" / f"{regime}_{lr:g}.json",
-                partial(at_rate, config, tasks, seed, regime, lr, run_dir / f"{lr:g}"),
-            )
-            for lr in rates(config, regime)
-        ]
-        record[regime] = stack(rows)
-    return record
+    return {
+        regime: stack(
+            [
+                store.kept(
+                    f"{regime}_{lr:g}", partial(at_rate, config, tasks, seed, regime, lr, store)
+                )
+                for lr in rates(config, regime)
+            ]
+        )
+        for regime in REGIMES
+    }
 
 
-def rates(config: LearningRateConfig, regime: Regime) -> tuple[float, ...]:
+def rates(config: LearningRateConfig, regime: str) -> tuple[float, ...]:
     """The learning rates of a regime's vectors."""
     return config.linear if regime == "linear" else config.nonlinear
 
@@ -67,31 +68,19 @@ def at_rate(
     config: LearningRateConfig,
     tasks: Mapping[str, Task],
     seed: int,
-    regime: Regime,
+    regime: str,
     lr: float,
-    folder: Path,
+    store: Store,
 ) -> Record:
     """One regime at one learning rate; nothing where fine-tuning diverges."""
-    trained = TRAINED[regime]
-    whole = with_value(config.setting, trained, lr)
-    setting = protocol.prepare(whole, tasks, seed)
+    method = METHODS[regime]
+    whole = protocol.with_value(config.setting, (method.of or method).name, lr)
+    study = protocol.study(whole, tasks, seed, store.under(f"{lr:g}"))
     try:
-        return summary(Evaluator(setting, regime, protocol.task_vectors(setting, trained, folder)))
+        return comparison.summary(study, study.view(method), protocol.plan(whole))
     except NonFiniteLossError as error:
         log.warning("seed %d: %s at %g diverged: %s", seed, regime, lr, error)
-        return dict.fromkeys(MEASURES)
-
-
-MEASURES = ("single", "addition", "normalized", "alpha", "norm")
-
-
-def summary(evaluator: Evaluator) -> Record:
-    """Means over tasks: single-task accuracy, accuracy after addition, α, norm of the vectors."""
-    single = singles(evaluator)
-    added = addition(evaluator, single)
-    norms = [float(tau.norm()) for tau in evaluator.taus.values()]
-    values = (single, added["accuracy"], added["normalized"], added["alpha"], norms)
-    return {name: float(np.mean(v)) for name, v in zip(MEASURES, values, strict=True)}
+        return dict.fromkeys(comparison.SUMMARY)
 
 
 def describe(config: LearningRateConfig, preset: str) -> Record:
@@ -109,7 +98,7 @@ def _ends(results: Any, regime: str, what: str) -> np.ndarray:
     return values[:, 0] - values[:, -1]
 
 
-def _hurt(regime: Regime, words: str) -> claims.Claim:
+def _hurt(regime: str, words: str) -> claims.Claim:
     return (
         f"High learning rates hurt merging more than single tasks, {words} (TA, appendix)",
         lambda r: _ends(r, regime, "addition") - _ends(r, regime, "single"),

@@ -4,6 +4,7 @@ One record, :class:`Setting`, holds what a seed fixes; one class, :class:`Evalua
 every regime the only question that editing asks: how accurate is θ0 + Σ α_t τ_t on this data?
 """
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +21,13 @@ from jax.tree_util import Partial
 
 from linearize import config as configuration
 from linearize import data, edit, evaluate, models, sealed, train, tree
+from linearize.comparison import Plan, Row
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
 from linearize.data import Task
 from linearize.disentangle import ErrorMap, disentanglement_error
 from linearize.examples import Examples
+from linearize.merge import MERGES
+from linearize.methods import EXACT, METHODS, NONLINEAR
 from linearize.models.heads import (
     Head,
     apply_head,
@@ -32,7 +36,7 @@ from linearize.models.heads import (
     pad_head,
     prototype_head,
 )
-from linearize.objectives import Classify
+from linearize.objectives import Classify, Control, Objective
 from linearize.study import Store, Study
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Params
@@ -192,6 +196,40 @@ def study(
         batch_size=config.batch_size,
         meta={"config": configuration.to_dict(config)},
     )
+
+
+def plan(config: CompareConfig) -> Plan:
+    """What the configuration compares: its regimes, then its baselines."""
+    regimes = [m for m in METHODS.values() if m.stands == "regime"]
+    edit, maps = config.edit, config.map
+    return Plan(
+        methods=[m for m in regimes if m is not EXACT or config.exact is not None]
+        + [METHODS[name] for name in config.baselines if name in METHODS],
+        rows=[Row(MERGES[name], NONLINEAR, name) for name in config.baselines if name in MERGES],
+        alphas=alphas(config),
+        sweep_test=edit.sweep_test,
+        tolerance=Control(edit.retained),
+        pairs=maps.pairs,
+        map_alphas=np.linspace(maps.low, maps.high, maps.points),
+        n_eval=maps.n_eval,
+    )
+
+
+def with_value(config: CompareConfig, regime: str, value: float) -> CompareConfig:
+    """The configuration with another learning rate, or l2, in one regime."""
+    if regime == "exact":
+        assert config.exact is not None
+        return dataclasses.replace(config, exact=dataclasses.replace(config.exact, l2=value))
+    recipe = getattr(config, regime)
+    recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, lr=value))
+    return dataclasses.replace(config, **{regime: recipe})
+
+
+def head(objective: Objective) -> Head:
+    """The head that an objective of :func:`study` reads features by."""
+    assert isinstance(objective, Classify)
+    assert isinstance(objective.readout, Head)
+    return objective.readout
 
 
 def make_head(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:

@@ -9,7 +9,7 @@ of them is measured, on a coarser grid (*Editing Models with Task Arithmetic*, Â
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from numpy.typing import ArrayLike
 
 from configs import SUBSETS
 from experiments import claims, protocol, running, vectors
-from experiments.compare import singles
-from experiments.protocol import Evaluator, Regime
-from experiments.records import Record, about, recorded
+from experiments.records import about
 from linearize import edit, io
 from linearize.config import SubsetsConfig
-from linearize.data import Task
+from linearize.evaluate.view import VIEWS
+from linearize.methods import METHODS
+from linearize.study import Method, Store, Study
+from linearize.study.store import Record
 
 log = logging.getLogger(__name__)
 
@@ -34,30 +35,24 @@ def run(config: SubsetsConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
-        tasks = protocol.load_tasks(config.compare())
-        measured = running.every_seed(measure, run_dir, config, tasks)
+        tasks, store = protocol.load_tasks(config.compare()), Store.of(run_dir)
+        measured = vectors.by_regime(partial(additions, config), store, config, tasks)
         results = describe(config, preset) | measured
         results["claims"] = claims.judge(results, CLAIMS)
         return running.finish(run_dir, results)
 
 
-@recorded(lambda config: len(config.regimes))
-def measure(run_dir: Path, config: SubsetsConfig, tasks: Mapping[str, Task], seed: int) -> Record:
-    """One seed: every regime's accuracies."""
-    return vectors.by_regime(partial(additions, config), run_dir, config, tasks, seed)
-
-
-def additions(config: SubsetsConfig, evaluator: Evaluator) -> Record:
+def additions(config: SubsetsConfig, study: Study, method: Method) -> Record:
     """Each task's accuracy in each subset's model, and the subset's own mean at the fixed Î±."""
-    subsets, grid = chosen(config, evaluator.regime)
-    names = evaluator.setting.names
-    validation, single = (np.array(singles(evaluator, s)) for s in ("validation", "test"))
+    subsets, grid = chosen(config, method)
+    names, view = study.names, study.view(method)
+    validation, single = (np.array(study.singles(view, s)) for s in ("validation", "test"))
     alphas, accuracy, fixed = [], [], []
     for subset in subsets:
         own = [names[t] for t in subset]
-        if evaluator.regime == "nonlinear":  # the others take no time
-            log.info("seed %d: %s", evaluator.setting.seed, ", ".join(own))
-        along = line(evaluator, subset)
+        if view.passes:  # the others take no time
+            log.info("seed %d: %s", study.seed, ", ".join(own))
+        along = line(study, method, own)
         table = np.stack([along(grid, task, "validation") for task in own], -1)
         alpha = edit.search_scale(table, validation[list(subset)], grid).alpha
         found = np.array([along([alpha], task, "test")[0] for task in names])
@@ -70,21 +65,24 @@ def additions(config: SubsetsConfig, evaluator: Evaluator) -> Record:
     return io.to_json({"single": single, "alpha": alphas, "accuracy": accuracy, "fixed": fixed})
 
 
-def chosen(config: SubsetsConfig, regime: Regime) -> tuple[Sequence[Subset], np.ndarray]:
+def chosen(config: SubsetsConfig, method: Method) -> tuple[Sequence[Subset], np.ndarray]:
     """The subsets and the coefficients that a regime is measured on."""
-    if regime == "nonlinear":
+    if VIEWS[method.view].passes:
         return config.sampled(), np.array(config.grid)
     return config.subsets(), protocol.alphas(config.compare())
 
 
-def line(evaluator: Evaluator, subset: Subset) -> Callable[[ArrayLike, str, str], np.ndarray]:
+def line(
+    study: Study, method: Method, subset: Sequence[str]
+) -> Callable[[np.ndarray, str, str], np.ndarray]:
     """Accuracy along one subset's sum: ``(alphas (A,), task, split) -> (A,)``."""
-    names = [evaluator.setting.names[t] for t in subset]
-    if evaluator.regime != "nonlinear":
-        return lambda alphas, task, split: evaluator(dict.fromkeys(names, alphas), task, split)
-    total = edit.add([evaluator.taus[name] for name in names])
-    merged = Evaluator(evaluator.setting, "nonlinear", {"sum": total})
-    return lambda alphas, task, split: merged({"sum": alphas}, task, split)
+    view = study.view(method)
+    if view.passes:  # the sum is then made once
+        view = study.view(method, {"sum": edit.add([view.vectors[name] for name in subset])})
+        subset = ["sum"]
+    return lambda alphas, task, split: study.measure(
+        view, dict.fromkeys(subset, alphas), task, split
+    )
 
 
 def describe(config: SubsetsConfig, preset: str) -> Record:
@@ -94,10 +92,10 @@ def describe(config: SubsetsConfig, preset: str) -> Record:
         "tasks": list(config.data.tasks),
         "fixed": config.fixed,
         "subsets": {
-            regime: [list(subset) for subset in chosen(config, regime)[0]]
+            regime: [list(subset) for subset in chosen(config, METHODS[regime])[0]]
             for regime in config.regimes
         },
-        "grid": {regime: chosen(config, regime)[1].tolist() for regime in config.regimes},
+        "grid": {regime: chosen(config, METHODS[regime])[1].tolist() for regime in config.regimes},
     }
 
 

@@ -17,71 +17,68 @@ import numpy as np
 
 from configs import TRAJECTORY
 from experiments import claims, protocol, running
-from experiments.learning_rate import REGIMES, summary
-from experiments.protocol import TRAINED, Evaluator, Regime, Setting
-from experiments.records import Record, about, kept, recorded, stack
+from experiments.records import about
+from linearize import comparison
+from linearize.comparison import Plan
 from linearize.config import TrajectoryConfig
 from linearize.data import Task
+from linearize.methods import METHODS
+from linearize.study import Method, Store, Study, stack
+from linearize.study.store import Record
 from linearize.task_vector import TaskVector
+
+REGIMES = ("nonlinear", "posthoc", "linear")
 
 
 def run(config: TrajectoryConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
-        tasks = protocol.load_tasks(config.setting)
-        measured = running.every_seed(measure, run_dir, config, tasks)
+        tasks, store = protocol.load_tasks(config.setting), Store.of(run_dir)
+        parts = sum(len(steps(config, regime)) for regime in REGIMES)
+        measured = store.every_seed(config.seeds, parts, partial(measure, config, tasks))
         results = describe(config, preset) | measured
         results["claims"] = claims.judge(results, CLAIMS)
         return running.finish(run_dir, results)
 
 
-@recorded(lambda config: sum(len(steps(config, regime)) for regime in REGIMES))
-def measure(
-    run_dir: Path, config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int
-) -> Record:
+def measure(config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
     """One seed: every regime's measures, lists over steps."""
     nonlinear, linear = (
         dataclasses.replace(recipe, save_vectors_at=config.steps)
         for recipe in (config.setting.nonlinear, config.setting.linear)
     )
     whole = dataclasses.replace(config.setting, nonlinear=nonlinear, linear=linear)
-    setting = protocol.prepare(whole, tasks, seed)
+    study, plan = protocol.study(whole, tasks, seed, store), protocol.plan(whole)
     record: Record = {}
     for regime in REGIMES:
-        trained = TRAINED[regime]
-        final = protocol.task_vectors(setting, trained, run_dir)
-        rows = [
-            kept(
-                run_dir / "parts" / f"{regime}_{step}.json",
-                partial(at_step, setting, regime, final, run_dir / trained, step),
-            )
-            for step in steps(config, regime)
-        ]
-        record[regime] = stack(rows)
+        study.vectors(METHODS[regime])
+        record[regime] = stack(
+            [
+                store.kept(f"{regime}_{step}", partial(at_step, study, plan, METHODS[regime], step))
+                for step in steps(config, regime)
+            ]
+        )
     return record
 
 
-def steps(config: TrajectoryConfig, regime: Regime) -> tuple[int, ...]:
+def steps(config: TrajectoryConfig, regime: str) -> tuple[int, ...]:
     """The steps that a regime is measured at."""
     recipe = config.setting.linear if regime == "linear" else config.setting.nonlinear
     return (*config.steps, recipe.steps)
 
 
-def at_step(
-    setting: Setting,
-    regime: Regime,
-    final: Mapping[str, TaskVector],
-    folder: Path,
-    step: int,
-) -> Record:
+def at_step(study: Study, plan: Plan, method: Method, step: int) -> Record:
     """One regime after some steps; the last step's vectors are the final ones."""
+    final, trained = study.vectors(method), (method.of or method).name
+    file = f"step_{step}.safetensors"
+    paths = {task: study.store.path(trained, task, "vectors", file) for task in study.names}
     taus = {
-        task: TaskVector.load(path) if path.exists() else final[task]
-        for task in setting.names
-        for path in [folder / task / "vectors" / f"step_{step}.safetensors"]
+        task: TaskVector.load(path) if path is not None and path.exists() else final[task]
+        for task, path in paths.items()
     }
-    cosines = [float(taus[task].cosine(final[task])) for task in setting.names]
-    return {"cosine": float(np.mean(cosines))} | summary(Evaluator(setting, regime, taus))
+    cosines = [float(taus[task].cosine(final[task])) for task in study.names]
+    found = comparison.summary(study, study.view(method, taus), plan)
+    return {"cosine": float(np.mean(cosines))} | found
 
 
 def describe(config: TrajectoryConfig, preset: str) -> Record:

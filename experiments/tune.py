@@ -7,7 +7,6 @@ addition over the α grid, all on validation examples; test examples are never l
 ``results.json`` and ``table.md``, best candidate first.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def run(config: CompareConfig, run_dir: Path) -> list[dict[str, Any]]:
     """One row a candidate, sorted by regime and by accuracy after addition."""
     tasks = protocol.load_tasks(config, control=True)
     rows = [
-        measure(with_value(config, regime, value), tasks, regime, value, run_dir)
+        measure(protocol.with_value(config, regime, value), tasks, regime, value, run_dir)
         for regime, values in CANDIDATES.items()
         if regime != "exact" or config.exact is not None
         for value in values
@@ -51,16 +50,6 @@ def run(config: CompareConfig, run_dir: Path) -> list[dict[str, Any]]:
         terminal.Grid.plain(columns, shown, numbers=len(columns) - 1),
     )
     return rows
-
-
-def with_value(config: CompareConfig, regime: str, value: float) -> CompareConfig:
-    """The configuration with another learning rate, or l2, in one regime."""
-    if regime == "exact":
-        assert config.exact is not None
-        return dataclasses.replace(config, exact=dataclasses.replace(config.exact, l2=value))
-    recipe = getattr(config, regime)
-    recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, lr=value))
-    return dataclasses.replace(config, **{regime: recipe})
 
 
 def measure(

@@ -54,7 +54,6 @@ class Plan:
     """What is compared, and how coefficients are chosen."""
 
     methods: Sequence[Method] = (NONLINEAR, POSTHOC, LINEAR)
-    """Those that others take vectors of come before them."""
     rows: Sequence[Row] = ()
     """Merges beside the sum, which every method gets."""
     alphas: np.ndarray = field(default_factory=lambda: edit.search.ALPHAS)
@@ -243,6 +242,18 @@ def negation(study: Study, plan: Plan, view: View) -> Record:
     return stack(rows)
 
 
+SUMMARY = ("single", "addition", "normalized", "alpha", "norm")
+
+
+def summary(study: Study, view: View, plan: Plan) -> dict[str, float]:
+    """Means over tasks: single-task metric, metric after addition, α, norm of the vectors."""
+    single = study.singles(view)
+    added = addition(study, plan, view, single)
+    norms = [float(tau.norm()) for tau in view.vectors.values()]
+    values = (single, added["accuracy"], added["normalized"], added["alpha"], norms)
+    return {name: float(np.mean(v)) for name, v in zip(SUMMARY, values, strict=True)}
+
+
 def cosines(taus: Mapping[str, TaskVector]) -> list[list[float]]:
     """Cosine similarity of every two task vectors."""
     return [[float(a.cosine(b)) for b in taus.values()] for a in taus.values()]
@@ -287,7 +298,8 @@ def baseline(study: Study, method: Method, record: Record) -> Record:
             }
         }
     found = [study.at(view, {method.name: 1.0}, task, "test") for task in study.names]
-    single = record["single"][method.of]
+    assert method.of is not None
+    single = record["single"][method.of.name]
     return {"addition": {"accuracy": found, "normalized": normalized(study, found, single)}}
 
 

@@ -13,12 +13,12 @@ import pytest
 def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """``debug_run(experiment)``: the directory of its ``debug`` preset's run, not to be changed."""
     from configs import PRESETS
-    from experiments import vectors
+    from linearize.evaluate import kept
 
     base = tmp_path_factory.getbasetemp()
     runs = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "debug_runs"
     runs.mkdir(exist_ok=True)
-    place = vectors.terms_path
+    place = kept.terms_path
 
     def run(experiment: str) -> Path:
         run_dir, done = runs / experiment, runs / f"{experiment}.done"
@@ -29,7 +29,7 @@ def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
                 with (
                     pytest.MonkeyPatch.context() as patch
                 ):  # kept beside the runs, not in the cache
-                    patch.setattr(vectors, "terms_path", lambda *a: runs / "terms" / place(*a).name)
+                    patch.setattr(kept, "terms_path", lambda *a: runs / "terms" / place(*a).name)
                     module.run(PRESETS[experiment]["debug"](), run_dir, "debug")
                 done.touch()
         return run_dir

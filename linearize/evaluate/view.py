@@ -12,9 +12,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize.evaluate.affine import AffineOutputs, affine_outputs
-from linearize.evaluate.batches import forward, window
+from linearize.evaluate.batches import forward, outputs, window
 from linearize.evaluate.displace import displaced_values
-from linearize.evaluate.grid import grid_values
+from linearize.evaluate.grid import check_points, grid_logits, grid_values
 from linearize.evaluate.stream import streamed_values
 from linearize.examples import Examples, as_arguments
 from linearize.objectives import Objective
@@ -84,6 +84,10 @@ class View(abc.ABC):
         )
         return self.values(np.stack(columns, -1), examples, objective)[objective.primary.name]
 
+    @abc.abstractmethod
+    def outputs(self, points: np.ndarray, examples: Examples) -> np.ndarray:
+        """The outputs at points (G, T): (G, N, ...), on the host."""
+
     def at(self, point: Mapping[str, float], examples: Examples, objective: Objective) -> float:
         """The same at one point."""
         return float(self.measure(point, examples, objective)[0])
@@ -127,6 +131,16 @@ class Displaced(View):
             examples.targets,
             self.batch_size,
         )
+
+    def outputs(self, points: np.ndarray, examples: Examples) -> np.ndarray:
+        """The outputs at points (G, T): (G, N, ...)."""
+        taus = list(self.vectors.values())
+        found = []
+        for point in check_points(points, len(taus)):
+            parts = [float(a) * tau for a, tau in zip(point, taus, strict=True) if a]
+            at = sum(parts[1:], start=parts[0]).apply_to(self.params0) if parts else self.params0
+            found.append(outputs(self.f, at, examples.inputs, self.batch_size))
+        return np.stack(found)
 
     def _directions(self, points: np.ndarray) -> tuple[list[TaskVector], np.ndarray]:
         """The same points with fewer vectors: those that move alike are summed once and kept."""
@@ -185,6 +199,10 @@ class Tangent(View):
             examples.targets,
             self.batch_size,
         )
+
+    def outputs(self, points: np.ndarray, examples: Examples) -> np.ndarray:
+        """The outputs at points (G, T): (G, N, ...)."""
+        return grid_logits(self.terms(examples), points)
 
     def terms(self, examples: Examples) -> AffineOutputs:
         """f0 and Jτ of every task vector, computed once for these examples."""

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from linearize.edit import joint_examples, joint_loss
 from linearize.methods.fine_tuning import run
+from linearize.methods.regimes import NONLINEAR
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
 from linearize.train import TrainConfig
@@ -24,6 +25,6 @@ def fine_tune_jointly(study: Study, name: str) -> TaskVector:
 
 
 JOINT = Method(
-    "joint", "Joint training", "displaced", fine_tune_jointly, of="nonlinear", stands="addition"
+    "joint", "Joint training", "displaced", fine_tune_jointly, of=NONLINEAR, stands="addition"
 )
 """One vector for all tasks; normalized by non-linear single-task values."""

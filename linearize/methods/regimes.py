@@ -8,7 +8,7 @@ from linearize.study import Method
 NONLINEAR = Method("nonlinear", "Non-linear", "displaced", partial(fine_tune, regime="nonlinear"))
 """Fine-tuning of f itself."""
 
-POSTHOC = Method("posthoc", "Post-hoc linearized", "tangent", of="nonlinear")
+POSTHOC = Method("posthoc", "Post-hoc linearized", "tangent", of=NONLINEAR)
 """The non-linear task vectors, evaluated in the tangent space (eq. 4)."""
 
 LINEAR = Method("linear", "Linear", "tangent", partial(fine_tune, regime="linear"))

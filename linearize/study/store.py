@@ -7,10 +7,11 @@ again (:mod:`linearize.sealed`).
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,18 +78,18 @@ class Store:
         """Where something else lies, such as a fine-tuning's run; None in memory."""
         return None if self.root is None else self.root.joinpath(*parts)
 
-    def kept(self, name: str, compute: Callable[[], T]) -> T:
+    def kept(self, name: str, compute: Callable[[], T], folder: str = "parts/") -> T:
         """What is kept by that name, or else what is computed, and then kept; a part each.
 
-        On disk it is JSON under ``parts``; numbers and arrays come back as numbers and lists.
+        On disk it is JSON under ``folder``; numbers and arrays come back as numbers and lists.
         """
-        found = self.read(f"parts/{name}.json")
+        found = self.read(f"{folder}{name}.json")
         if found is not _ABSENT:
             begin(f"{name}: measured before")
             return found
         begin(name)
         value = compute()
-        self.write(f"parts/{name}.json", value)
+        self.write(f"{folder}{name}.json", value)
         return value
 
     def read(self, file: str) -> Any:
@@ -119,6 +120,22 @@ class Store:
             self._memory[file] = content
         else:
             sealed.write(self.root / file, content)
+
+    def every_seed(
+        self, seeds: Sequence[int], parts: int, measure: Callable[[int, "Store"], Record]
+    ) -> Record:
+        """What each seed measures in a store of its own, stacked; ``seconds`` is the sum.
+
+        Args:
+            seeds: of the study.
+            parts: how often measuring a seed comes to :func:`begin`.
+            measure: of a seed and its store.
+        """
+        records = []
+        for seed in seeds:
+            place = self.under(f"seed_{seed}")
+            records.append(place.recorded(parts, partial(measure, seed, place)))
+        return stack(records) | {"seconds": total_seconds(records)}
 
     def recorded(self, parts: int, measure: Callable[[], Record]) -> Record:
         """A record that is measured once; ``seconds`` says how long that took, in one go.

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +38,7 @@ class Method:
     """A row of :data:`linearize.evaluate.VIEWS`."""
     train: Callable[["Study", str], TaskVector] | None = None
     """One task's vector: of a study and the task's name. None where ``of`` says whose to take."""
-    of: str | None = None
+    of: "Method | None" = None
     """The method whose vectors it takes (post-hoc linearization takes the non-linear ones), or,
     of one that is no regime of its own, whose single-task values it is held against."""
     stands: Literal["regime", "addition", "negation"] = "regime"
@@ -77,9 +78,11 @@ class Study:
     batch_size: int = 256
     """Examples a pass in evaluation."""
     views: Mapping[str, type[View]] = field(default_factory=lambda: VIEWS)
+    borrowed: Path | None = None
+    """The folder of another run's seed whose vectors are taken in place of training."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What task vectors are to remember."""
-    _vectors: dict[str | None, dict[str, TaskVector]] = field(default_factory=dict)
+    _vectors: dict[str, dict[str, TaskVector]] = field(default_factory=dict)
     _seen: dict[str, View] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,15 +115,14 @@ class Study:
 
     def vectors(self, method: Method) -> dict[str, TaskVector]:
         """Each task's vector; those that a finished run left in the store are reused."""
-        if method.train is not None and method.name not in self._vectors:
-            self._vectors[method.name] = self._trained(method)
-        name = method.name if method.train is not None else method.of
-        if name not in self._vectors:
-            raise ValueError(
-                f"{method.name!r} takes the vectors of {name!r}, which are not there; ask for that "
-                "method's first"
+        if method.train is None:
+            assert method.of is not None
+            return self.vectors(method.of)
+        if method.name not in self._vectors:
+            self._vectors[method.name] = (
+                self._trained(method) if self.borrowed is None else self._borrowed(method)
             )
-        return self._vectors[name]
+        return self._vectors[method.name]
 
     def _trained(self, method: Method) -> dict[str, TaskVector]:
         assert method.train is not None
@@ -131,6 +133,16 @@ class Study:
             log.info("seed %d: %s fine-tuning on %s, %s", self.seed, method.name, task, where)
             vectors[task] = method.train(self, task)
         return vectors
+
+    def _borrowed(self, method: Method) -> dict[str, TaskVector]:
+        folder = Path(str(self.borrowed)) / method.name
+        try:
+            return {
+                task: TaskVector.load(folder / task / "task_vector.safetensors")
+                for task in self.names
+            }
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; finish the run that vectors are taken of") from error
 
     def view(self, method: Method, vectors: Mapping[str, TaskVector] | None = None) -> View:
         """A method's view of its vectors, or of others, which are then not kept in mind."""
