@@ -75,6 +75,7 @@ def accuracy(setting, f, tau, task, split="test"):
     return (predicted(setting, f, tau, task, split).argmax(-1) == labels).mean()
 
 
+@pytest.mark.slow(but=["nonlinear", "linear"])
 @pytest.mark.parametrize("regime", ["nonlinear", "posthoc", "linear"])
 def test_a_subset_is_the_sum_of_its_vectors(finished, results, setting, regime):
     found, index = results["subsets"][regime], 4

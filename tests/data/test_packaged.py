@@ -190,6 +190,7 @@ def test_a_limit_below_the_classes_is_refused():
         load_task("mnist", limit=Limits(test=5))
 
 
+@pytest.mark.slow(but=["emoji_google", "emoji_twitter"])
 @pytest.mark.parametrize(
     "name", [n for n, t in TASKS.items() if t.assets and n not in PIP and n != SLOW]
 )

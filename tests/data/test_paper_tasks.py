@@ -89,14 +89,12 @@ def mocked(setting, tmp_path_factory):
     return dataclasses.replace(setting, tasks=tasks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "name"),
     [
         ("alone", "dtd"),
-        *(
-            pytest.param(*row, marks=pytest.mark.slow)
-            for row in itertools.product(("setting", "mocked"), NINE)
-        ),
+        *itertools.product(("setting", "mocked"), NINE),
     ],
 )
 def test_from_records_to_an_accuracy(source, name, request, tmp_path):

@@ -466,6 +466,7 @@ def small(config):
     return replace(config, model=model, data=data, **changes)
 
 
+@pytest.mark.slow(but=["localization:eurosat_svhn", "sketches"])
 @pytest.mark.parametrize("name", ["compare:vit_b32", "localization:eurosat_svhn", "sketches"])
 def test_a_prepared_preset_decodes_nothing_more(
     name, reading, weights, tmp_path, monkeypatch, capsys

@@ -112,6 +112,7 @@ def test_features_equal_torch(load, digits, source):
     np.testing.assert_allclose(unit(got), unit(expected), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_logits_equal_torch(load, digits, source):
     images = digits(3, 96)
     _, expected = source(images)
