@@ -1,8 +1,10 @@
 """Quick compilation where mathematics is checked; one finished run of each experiment a session."""
 
+import contextlib
 import fcntl
 import importlib
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -66,3 +68,19 @@ def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return run_dir
 
     return run
+
+
+@pytest.fixture
+def largest_file() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """``with largest_file(size)``: no file may grow beyond so many bytes, as on a full disk."""
+
+    @contextlib.contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
