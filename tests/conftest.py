@@ -72,7 +72,7 @@ def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 @pytest.fixture
 def largest_file() -> Callable[[int], contextlib.AbstractContextManager[None]]:
-    """``with largest_file(size)``: no file may grow beyond so many bytes, as on a full disk."""
+    """A context in which no file may grow beyond so many bytes, as on a full disk."""
 
     @contextlib.contextmanager
     def limited(size: int) -> Iterator[None]:
