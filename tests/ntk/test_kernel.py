@@ -139,7 +139,7 @@ def cases():
     }
 
 
-SLOW = ("cnn", "scan", "scan remat", "remat")
+SLOW = ("nnx mlp", "cnn", "scan", "scan remat", "remat")
 """Whose programs take long to compile; the others are in every run."""
 
 
@@ -213,6 +213,7 @@ def test_float32_implementations_agree_to_1e_5():
     np.testing.assert_allclose(found[0], dense(f, params, x, x), rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.slow(but=["full-3", "trace-1", "diagonal-2", "full-50"])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 50])
 @pytest.mark.parametrize("output", ["full", "trace", "diagonal"])
 def test_blocks_of_any_size_give_the_same_kernel(batch_size, output):
@@ -460,6 +461,7 @@ def test_a_dual_solution_becomes_weights():
         ntk.to_task_vector(f, params, x, c[:, :2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["pntk", "sketch"])
 def test_an_approximation_states_its_error(method):
     f, params, x = small(n=12)

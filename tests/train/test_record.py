@@ -1,12 +1,10 @@
 """Rows of metrics on the disk, on TensorBoard and on the terminal."""
 
-import contextlib
 import gc
 import io
 import json
 import logging
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -100,19 +98,8 @@ def test_the_log_says_what_no_bar_shows(problem, run_dir, caplog, monkeypatch):
     assert steps[-1].endswith(f": {total - 1} of {total}")
 
 
-@contextlib.contextmanager
-def largest_file(size):
-    """No file may grow beyond so many bytes: a disk that is full, without a disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("board", [True, False])
-def test_a_full_disk_is_one_error_and_nothing_is_left_behind(tmp_path, board, capfd):
+def test_a_full_disk_is_one_error_and_nothing_is_left_behind(tmp_path, board, capfd, largest_file):
     threads = threading.active_count()
     recorder = Recorder(tmp_path, 0, tensorboard=board)
     if board:  # then that file is the one that is full

@@ -79,6 +79,7 @@ def test_a_relative_run_directory_keeps_checkpoints(problem, tmp_path, monkeypat
     assert problem.run(run_dir="cut").resumed_from == 10
 
 
+@pytest.mark.slow(but=["overrides1-linear", "overrides2-nonlinear"])
 @pytest.mark.parametrize("regime", ["nonlinear", "linear"])
 @pytest.mark.parametrize(
     "overrides",
@@ -228,6 +229,7 @@ def test_killed_at_random_instants(problem, long, long_run, run_dir, start):
     assert rows(run_dir) == expected
 
 
+@pytest.mark.slow(but=["15"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_two_processes_in_one_directory_then_a_signal(
     problem, long, long_run, run_dir, start, number
@@ -550,6 +552,7 @@ def poisoned(at, out, batch):
     return cross_entropy(out, batch["labels"]) * jnp.where(hit, jnp.nan, 1.0)
 
 
+@pytest.mark.slow(but=["13-how0", "13-how2", "1-how3"])
 @pytest.mark.parametrize(
     ("bad", "how"),
     [
