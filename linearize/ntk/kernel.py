@@ -257,6 +257,7 @@ def _open(
         "optimizer": optimizer,
         "params_filter": params_filter,
         "params": tree.fingerprint(params),
+        **({"arrays": tree.fingerprint(arrays)} if (arrays := identity.held(task.point.f)) else {}),
         "x1": tree.fingerprint(left),
         "x2": tree.fingerprint(right),
     }
