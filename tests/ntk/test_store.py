@@ -207,7 +207,7 @@ def test_a_description_of_former_names_is_read(tmp_path):
     described["sha256"] = _hash(described)
     (tmp_path / "kernel.json").write_text(json.dumps(described))
     np.testing.assert_array_equal(kernel("w"), first)
-    with pytest.raises(FileExistsError, match="differs in trainable"):
+    with pytest.raises(FileExistsError, match="differs in f, trainable"):
         kernel("b")
 
 
