@@ -74,7 +74,7 @@ def _joint(
         logits, labels = read(features), batch["labels"]
         # another task's head may have fewer classes
         known = (labels >= 0) & (labels < logits.shape[-1])
-        own = cross_entropy(logits, jnp.where(known, labels, 0), smoothing)
+        own = cross_entropy(logits, jnp.where(known, labels, 0), jnp.asarray(smoothing))
         own = jnp.where(known, own, jnp.nan)
         total = jnp.where(batch["task"] == t, own, total)
     return total
