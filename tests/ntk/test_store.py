@@ -10,9 +10,8 @@ import tensorstore as ts
 
 from linearize import ntk
 from linearize.io import CorruptFileError
-from linearize.ntk.store import Disk, UnfinishedKernelError, _hash
 from linearize.ntk import store
-from linearize.ntk.store import Disk, UnfinishedKernelError
+from linearize.ntk.store import Disk, UnfinishedKernelError, _hash
 
 SHAPE, ROWS = (5, 5, 2, 2), 2
 STARTS = [(i, j) for i in (0, 2, 4) for j in (0, 2, 4)]
@@ -237,7 +236,7 @@ def test_a_description_of_former_names_is_read(tmp_path):
     described["sha256"] = _hash(described)
     (tmp_path / "kernel.json").write_text(json.dumps(described))
     np.testing.assert_array_equal(kernel("w"), first)
-    with pytest.raises(FileExistsError, match="differs in trainable"):
+    with pytest.raises(FileExistsError, match="differs in f, trainable"):
         kernel("b")
 
 
