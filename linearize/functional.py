@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen, nnx
-from flax.errors import ModifyScopeVariableError
+from flax.errors import InvalidRngError, ModifyScopeVariableError
 
 from linearize import tree
 from linearize.types import Apply, Params, PyTree
@@ -64,7 +64,8 @@ def from_linen(
 
     Raises:
         ValueError: ``variables`` has no ``"params"`` with a floating leaf; from ``f``, a module
-            that changes its variables, where ``mutable`` was not given.
+            that changes its variables, where ``mutable`` was not given, or that draws random
+            numbers, where ``rngs`` was not.
         TypeError: ``f`` was given parameters of other names or shapes (raised by Flax).
 
     >>> import jax.numpy as jnp
@@ -99,6 +100,11 @@ def from_linen(
                 f"{sorted(flags) or 'none'}): {error}. {_WHAT_THEN}, or mutable=[...] to get the "
                 "new variables beside the outputs (has_aux=True)"
             ) from error
+        except InvalidRngError as error:
+            raise ValueError(
+                f"the module draws random numbers (mode arguments set: {sorted(flags) or 'none'}): "
+                f"{error}. {_WHAT_THEN}, or rngs={{...}} for the function of those keys"
+            ) from error
 
     return f, params
 
@@ -117,7 +123,8 @@ def from_nnx(
     Everything but ``wrt`` (batch statistics, dropout's keys and counts) is copied now and read
     afresh in each call, so ``f`` has no state. Mode attributes of all parts and mode arguments of
     the method are set to evaluation, by the names that :func:`from_linen` knows; a model that yet
-    changes its batch statistics or dropout's keys and counts when it is called is refused. What a
+    changes its state (batch statistics, dropout's keys and counts, variables of one's own, but not
+    what it sows) when it is called is refused. What a
     spectral norm writes in evaluation mode is part of the function: the kernel divided by the norm
     that its stored statistics give, which are constants of the derivative. A tied parameter is one
     leaf, named by the first of its places in the order of attribute names.
@@ -153,8 +160,9 @@ def from_nnx(
         raise TypeError(_not_a(model, "nnx", "from_linen", linen.Module))
     copy = nnx.clone(model)
     for _, part in nnx.iter_modules(copy):
-        for name in _EVALUATION.keys() & {k for k, v in vars(part).items() if isinstance(v, bool)}:
-            setattr(part, name, _EVALUATION[name] != train)
+        for name in _EVALUATION.keys() & vars(part).keys():
+            if isinstance(getattr(part, name), bool | None):  # None: left to the call
+                setattr(part, name, _EVALUATION[name] != train)
     graphdef, *states = nnx.split(copy, wrt, ...)
     state, rest = states
     params = nnx.to_pure_dict(state)
@@ -221,21 +229,23 @@ _Watched = Mapping[tuple[Any, ...], tuple[bool, Any]]
 
 
 def _watched(model: nnx.Module, wrt: Any) -> _Watched:
-    """Parameters, batch statistics, and dropout's keys and counts."""
-    kept = nnx.Any(nnx.BatchStat, nnx.RngState)
-    parameters, others, _ = nnx.state(model, nnx.Any(wrt, nnx.Param), kept, ...)
-    found = [(p, True, v) for p, v in nnx.to_flat_state(parameters)]
-    found += [(p, False, v) for p, v in nnx.to_flat_state(others)]
-    return {path: (is_parameter, v[...]) for path, is_parameter, v in found}
+    """Parameters, and all else but what is sown."""
+    parameters, _, others = nnx.state(model, nnx.Any(wrt, nnx.Param), nnx.Intermediate, ...)
+    return {
+        path: (is_parameter, v.get_value() if isinstance(v, nnx.Variable) else v)
+        for is_parameter, state in ((True, parameters), (False, others))
+        for path, v in nnx.to_flat_state(state)
+    }
 
 
 def _check_unchanged(before: _Watched, after: _Watched, flags: Mapping[str, Any]) -> None:
-    """A call left batch statistics, keys and counts as they were, as far as can be known.
+    """A call left all but parameters as it was, as far as can be known.
 
     Traced values are compared by identity, which nnx's transforms (scan, remat) lose for whole
     modules: a new value is believed where parameters beside it kept theirs. Parameters may be
     written to: a spectral norm divides its kernel in place, each call from the given one.
     """
+    after = before | after  # where the call took one away
     new = {path for path, (_, value) in before.items() if after[path][1] is not value}
     changed = []
     for path in sorted(new, key=str):
@@ -247,14 +257,19 @@ def _check_unchanged(before: _Watched, after: _Watched, flags: Mapping[str, Any]
         raise ValueError(
             f"the call changes the model's {', '.join(changed[:4])}{more} in evaluation mode "
             f"(mode arguments set: {sorted(flags) or 'none'}). {_WHAT_THEN}, or give train=True "
-            "to linearize the function of the present batch, state and keys"
+            "to linearize the function of the present batch, state and keys, or mutable=... to "
+            "get the new state beside the outputs (has_aux=True)"
         )
 
 
 def _differs(old: Any, now: Any, where_traced: bool) -> bool:
-    if isinstance(old, jax.core.Tracer) or isinstance(now, jax.core.Tracer):
+    (left, before), (right, after) = jax.tree.flatten(old), jax.tree.flatten(now)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in (*left, *right)):
         return where_traced
-    return not np.array_equal(tree.to_numpy(old), tree.to_numpy(now), equal_nan=True)
+    return before != after or not all(
+        np.array_equal(tree.to_numpy(a), tree.to_numpy(b), equal_nan=True)
+        for a, b in zip(left, right, strict=True)
+    )
 
 
 def _beside_kept(path: tuple[Any, ...], new: set[tuple[Any, ...]], before: _Watched) -> bool:
@@ -269,6 +284,8 @@ def _beside_kept(path: tuple[Any, ...], new: set[tuple[Any, ...]], before: _Watc
 
 def _not_a(model: object, wanted: str, other: str, kind: type) -> str:
     remedy, got = f": use {other}" if isinstance(model, kind) else "", type(model).__name__
+    if inspect.ismethod(model):
+        remedy = ": give the model itself, and this as method"
     if isinstance(model, type) and issubclass(model, linen.Module | nnx.Module):
         remedy, got = ": make an instance of it", f"the class {model.__name__}"
     return f"expected a module of flax.{wanted}, not {got}{remedy}"
