@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from flax import linen, nnx
 from flax.errors import InvalidRngError, ModifyScopeVariableError
+from jax.interpreters import partial_eval
 
 from linearize import tree
 from linearize.types import Apply, Params, PyTree
@@ -123,11 +124,11 @@ def from_nnx(
     Everything but ``wrt`` (batch statistics, dropout's keys and counts) is copied now and read
     afresh in each call, so ``f`` has no state. Mode attributes of all parts and mode arguments of
     the method are set to evaluation, by the names that :func:`from_linen` knows; a model that yet
-    changes its state (batch statistics, dropout's keys and counts, variables of one's own, but not
-    what it sows) when it is called is refused. What a
-    spectral norm writes in evaluation mode is part of the function: the kernel divided by the norm
-    that its stored statistics give, which are constants of the derivative. A tied parameter is one
-    leaf, named by the first of its places in the order of attribute names.
+    changes its state (batch statistics, dropout's keys and counts, variables of one's own) when it
+    is called is refused, but for what it sows and for random numbers that are drawn and not used.
+    What a spectral norm writes in evaluation mode is part of the function: the kernel divided by
+    the norm that its stored statistics give, which are constants of the derivative. A tied
+    parameter is one leaf, named by the first of its places in the order of attribute names.
 
     Args:
         model: any nnx module.
@@ -166,6 +167,7 @@ def from_nnx(
     graphdef, *states = nnx.split(copy, wrt, ...)
     state, rest = states
     params = nnx.to_pure_dict(state)
+    random = {path for path, _ in nnx.to_flat_state(nnx.state(copy, nnx.RngState))}
     kinds = sorted({type(v).__name__ for _, v in nnx.to_flat_state(rest)})
     _check_trainable(params, f"wrt={getattr(wrt, '__name__', wrt)} of this model", kinds)
     called = _unbound(type(model), method)
@@ -175,11 +177,20 @@ def from_nnx(
     def f(params: Params, *inputs: PyTree) -> PyTree:
         # copy=True: otherwise the call would write into the variables of `rest`
         fresh = nnx.merge(graphdef, _replace(state, params), rest, copy=True)
-        before = _watched(fresh, wrt)
+        before, keys = _watched(fresh, wrt), nnx.to_pure_dict(nnx.state(fresh, nnx.RngKey))
         modes, kwargs = _modes(flags, inputs, call_kwargs)
         out = called(fresh, *inputs, *modes, **kwargs)
+
+        def again(keys: PyTree) -> PyTree:
+            fresh = nnx.merge(graphdef, _replace(state, params), rest, copy=True)
+            nnx.replace_by_pure_dict(found := nnx.state(fresh, nnx.RngKey), keys)
+            nnx.update(fresh, found)
+            return called(fresh, *inputs, *modes, **kwargs)
+
         if not asked and all(place >= len(inputs) for place, _ in flags.values()):
-            _check_unchanged(before, _watched(fresh, wrt), flags)
+            changed = _changed(before, _watched(fresh, wrt))
+            if changed and (set(changed) - random or _depends_on_keys(again, keys)):
+                raise ValueError(_what_changes(changed, flags))
         return out if mutable is None else (out, nnx.to_pure_dict(nnx.state(fresh, mutable)))
 
     return f, params
@@ -238,35 +249,46 @@ def _watched(model: nnx.Module, wrt: Any) -> _Watched:
     }
 
 
-def _check_unchanged(before: _Watched, after: _Watched, flags: Mapping[str, Any]) -> None:
-    """A call left all but parameters as it was, as far as can be known.
+def _changed(before: _Watched, after: _Watched) -> list[tuple[Any, ...]]:
+    """What a call did not leave as it was, parameters aside, as far as can be known.
 
     Traced values are compared by identity, which nnx's transforms (scan, remat) lose for whole
     modules: a new value is believed where parameters beside it kept theirs. Parameters may be
     written to: a spectral norm divides its kernel in place, each call from the given one.
     """
-    after = before | after  # where the call took one away
+    after = {**before, **after}  # where the call took one away
     new = {path for path, (_, value) in before.items() if after[path][1] is not value}
     changed = []
     for path in sorted(new, key=str):
         (is_parameter, old), (_, now) = before[path], after[path]
         if not is_parameter and _differs(old, now, _beside_kept(path, new, before)):
-            changed.append("/".join(map(str, path)))
-    if changed:
-        more = ", ..." if len(changed) > 4 else ""
-        raise ValueError(
-            f"the call changes the model's {', '.join(changed[:4])}{more} in evaluation mode "
-            f"(mode arguments set: {sorted(flags) or 'none'}). {_WHAT_THEN}, or give train=True "
-            "to linearize the function of the present batch, state and keys, or mutable=... to "
-            "get the new state beside the outputs (has_aux=True)"
-        )
+            changed.append(path)
+    return changed
+
+
+def _what_changes(changed: Sequence[tuple[Any, ...]], flags: Mapping[str, Any]) -> str:
+    named = ", ".join("/".join(map(str, path)) for path in changed[:4])
+    more = ", ..." if len(changed) > 4 else ""
+    return (
+        f"the call changes the model's {named}{more} in evaluation mode "
+        f"(mode arguments set: {sorted(flags) or 'none'}). {_WHAT_THEN}, or give train=True "
+        "to linearize the function of the present batch, state and keys, or mutable=... to "
+        "get the new state beside the outputs (has_aux=True)"
+    )
+
+
+def _depends_on_keys(f: Callable[[PyTree], PyTree], keys: PyTree) -> bool:
+    """Whether a random number that is drawn is used; those of a zero carry, say, are not."""
+    jaxpr = jax.make_jaxpr(f)(keys).jaxpr
+    used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1]
+    return any(used)
 
 
 def _differs(old: Any, now: Any, where_traced: bool) -> bool:
-    (left, before), (right, after) = jax.tree.flatten(old), jax.tree.flatten(now)
+    left, right = jax.tree.leaves(old), jax.tree.leaves(now)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in (*left, *right)):
         return where_traced
-    return before != after or not all(
+    return len(left) != len(right) or not all(
         np.array_equal(tree.to_numpy(a), tree.to_numpy(b), equal_nan=True)
         for a, b in zip(left, right, strict=True)
     )

@@ -573,6 +573,29 @@ def test_state_of_any_kind_is_watched(kind, traced):
         (jax.jit(f) if traced else f)(params, X)
 
 
+@pytest.mark.parametrize("traced", [False, True])
+def test_random_numbers_that_are_not_used_change_nothing(traced):
+    """A recurrent layer draws keys for a carry of zeros."""
+    model = nnx.RNN(nnx.SimpleCell(3, 2, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(1))
+    f, params = lz.from_nnx(model)
+    got = (jax.jit(f) if traced else f)(params, X[None])
+    np.testing.assert_allclose(got, nnx.clone(model)(X[None]), **CLOSE)
+
+
+class Noisy(nnx.Module):
+    def __init__(self, rngs):
+        self.dense, self.rngs = nnx.Linear(3, 2, rngs=rngs), rngs
+
+    def __call__(self, x):
+        return self.dense(x) + jax.random.normal(self.rngs.noise(), (1, 2))
+
+
+def test_random_numbers_that_are_used_are_refused():
+    f, params = lz.from_nnx(Noisy(nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"changes the model's rngs/\w+/count"):
+        f(params, X)
+
+
 def test_a_mode_that_is_left_to_the_call_is_evaluation():
     model = nnx.MultiHeadAttention(2, 4, dropout_rate=0.5, decode=False, rngs=nnx.Rngs(0))
     f, params = lz.from_nnx(model)

@@ -164,7 +164,7 @@ def test_the_mistyped_name_is_the_one_that_is_blamed(given, words):
 
 
 WEIGHTS, POINTS = {"w": np.ones((4, 3), np.float32)}, np.eye(4, dtype=np.float32)
-TAU = lz.TaskVector({"w": 0.1 * WEIGHTS["w"]})
+MOVE = lz.TaskVector({"w": 0.1 * WEIGHTS["w"]})
 
 
 def linear(params, x):
@@ -172,7 +172,7 @@ def linear(params, x):
 
 
 def spread(batch_size):
-    taus = [TAU, -TAU]
+    taus = [MOVE, -MOVE]
     return lz.disentanglement_error(linear, WEIGHTS, taus, [POINTS] * 2, batch_size=batch_size)
 
 
@@ -207,7 +207,7 @@ def test_what_counts_is_an_integer(argument, value):
 def test_what_measures_is_one_finite_number(value):
     """An array of three would have scaled each column by another number."""
     for argument, call in (
-        ("scale", lambda: TAU.apply_to(WEIGHTS, scale=value)),
+        ("scale", lambda: MOVE.apply_to(WEIGHTS, scale=value)),
         ("l2", lambda: lz.ntk.cross_entropy(np.eye(2), np.zeros((2, 2)), [0, 1], l2=value)),
     ):
         with pytest.raises(ValueError, match=re.escape(f"{argument}={value!r}; expected a finite")):
@@ -218,7 +218,7 @@ def test_integers_and_numbers_of_any_kind_are_welcome():
     for two in (2, np.int8(2), np.array(2), jnp.int32(2)):
         assert lz.ntk.eigenpairs(np.eye(4), two).values.shape == (2,)
         for scale in (two, np.float16(two), jnp.bfloat16(two)):
-            moved = TAU.apply_to(WEIGHTS, scale=scale)["w"]
+            moved = MOVE.apply_to(WEIGHTS, scale=scale)["w"]
             np.testing.assert_allclose(moved, 1.2, rtol=1e-6)
 
 
