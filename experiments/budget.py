@@ -24,6 +24,7 @@ import tyro
 
 from configs import COMPARE
 from linearize import cli, cost, taylor, tree
+from linearize.choices import one_of
 from linearize.config import CompareConfig, ConfigError
 from linearize.config.files import require
 from linearize.data.vision import VISION, held_out
@@ -66,9 +67,7 @@ def encoder(config: CompareConfig) -> tuple[Apply, Params]:
         ConfigError: it is not one of the CLIP models that have a name.
     """
     model = config.model
-    if model.name not in clip.VISION:
-        raise ConfigError(f"model.name={model.name!r}: expected one of {', '.join(clip.VISION)}")
-    fields = clip.VISION[model.name]
+    fields = clip.VISION[one_of("model.name", model.name, clip.VISION, ConfigError)]
     module = vit.ViT(
         image_size=model.image_size,
         **fields | {"depth": model.blocks or fields["depth"]},

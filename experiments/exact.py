@@ -61,7 +61,7 @@ def fine_tune(setting: Setting, config: ExactConfig, task: str, run_dir: Path) -
             split.images,
             split.labels,
             readout=heads[task],
-            params_filter=setting.config.trainable,
+            trainable=setting.config.trainable,
             meta=meta,
             **dataclasses.asdict(config),
         )

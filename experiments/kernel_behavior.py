@@ -65,7 +65,7 @@ class Setting:
     def kernel(self, params: Params, x1: Split, x2: Split | None = None, **options: Any) -> Any:
         """The empirical kernel of the logits at ``params``, in the backbone's parameters."""
         right = None if x2 is None else x2.images
-        options |= {"memory": self.config.memory, "params_filter": TRAINED}
+        options |= {"memory": self.config.memory, "trainable": TRAINED}
         return lz.ntk.kernel(self.f, params, x1.images, right, **options)
 
 
@@ -202,7 +202,7 @@ def compare(
     blocks = {block: f"^{re.escape(block)}/" for block in setting.blocks}
     moved = lz.ntk.movement(params_t["backbone"], params_0["backbone"], blocks)
     few = points.images[: max(1, len(points.labels) // 4)]
-    change = lz.ntk.feature_change(setting.f, params_t, params_0, few, params_filter=TRAINED)
+    change = lz.ntk.feature_change(setting.f, params_t, params_0, few, trainable=TRAINED)
     return {
         "drift": lz.ntk.drift(kernel_t, kernel_0),
         "alignment": lz.ntk.alignment(kernel_t, kernel_0),

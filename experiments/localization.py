@@ -139,7 +139,7 @@ def target_kernel(
         images,
         implementation="structured",  # what "auto" takes here, after long counting
         output=config.output,
-        params_filter=[f"^model/{re.escape(name)}$" for name in trained],
+        trainable=[f"^model/{re.escape(name)}$" for name in trained],
         memory=config.memory,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

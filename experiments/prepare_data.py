@@ -14,7 +14,6 @@ where something is missing or is not what the papers' table says.
 
 import contextlib
 import dataclasses
-import difflib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +27,7 @@ import tyro
 
 from configs import PRESETS
 from experiments import protocol, stand_ins
-from linearize import assets, cli, data, tree
+from linearize import assets, choices, cli, data, tree
 from linearize.assets.cache import cached_path
 from linearize.config import (
     AnalogiesConfig,
@@ -170,9 +169,9 @@ def find_preset(word: str) -> Callable[[], Any]:
     if same:
         raise ConfigError(f"{word!r} is a preset of several experiments; name {' or '.join(same)}")
     short = [name.partition(":")[2] for name in full]
-    near = difflib.get_close_matches(word, [*full, *short, *data.TASKS], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"experiments: {', '.join(PRESETS)}"
-    raise ConfigError(f"{word!r} is no preset, EXPERIMENT:PRESET or PRESET, and no task; {hint}")
+    known, otherwise = [*full, *short, *data.TASKS], f"experiments: {', '.join(PRESETS)}"
+    hint = choices.hint(word, known, otherwise)
+    raise ConfigError(f"{word!r} is no preset, EXPERIMENT:PRESET or PRESET, and no task{hint}")
 
 
 def _of_preset(config: Any, options: Options) -> Needs:

@@ -250,7 +250,7 @@ def outputs(f: Apply, params: Params, problem: Problem) -> np.ndarray:
 def last_layer(f: Apply, params: Params, problem: Problem) -> np.ndarray:
     """Trace kernel of the last layer's weights on the training examples, (N, N)."""
     x = problem.x[: problem.train]
-    return kernel(f, params, x, output="trace", params_filter="^output/kernel")
+    return kernel(f, params, x, output="trace", trainable="^output/kernel")
 
 
 def nngp(config: WidthConfig, width: int, features: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import inspect
 import json
@@ -15,8 +14,8 @@ from typing import Any, Generic, TypeVar
 
 import tyro
 
+from linearize import choices, io, sealed
 from linearize import config as configuration
-from linearize import io, sealed
 from linearize.assets import AssetError
 from linearize.data import DataError
 from linearize.io import CorruptFileError
@@ -207,9 +206,7 @@ def _preset(name: str, presets: Mapping[str, Callable[[], C]], usage: str) -> C:
             _stop(str(error))
         except (TypeError, ValueError) as error:
             _stop(f"{name}: not a configuration of this experiment ({error})")
-    near = difflib.get_close_matches(name, presets, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    _stop(f"unknown preset {name!r}{hint}\n{usage}")
+    _stop(f"unknown preset {name!r}{choices.hint(name, presets)}\n{usage}")
     raise AssertionError
 
 

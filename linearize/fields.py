@@ -11,7 +11,6 @@ ValueError: run.seeds[1]=-1; expected 0 or more
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 import operator
@@ -21,6 +20,8 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
+
+from linearize import choices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +135,7 @@ def _wrong(hint: Any, value: Any) -> Iterator[tuple[str, Any, str]]:
             yield path, inner, " or ".join(dict.fromkeys(at))
     elif origin is Literal:
         if not any(type(value) is type(arg) and value == arg for arg in args):
-            near = difflib.get_close_matches(str(value), map(str, args), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            yield "", value, f"one of {', '.join(map(repr, args))}{hint}"
+            yield "", value, f"one of {', '.join(map(repr, args))}{choices.hint(value, args)}"
     elif hint in _PLAIN:
         kinds, expected = _PLAIN[hint]
         fits = isinstance(value, kinds) and (isinstance(value, bool | np.bool_) <= (hint is bool))

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from linearize import cost, tree
+from linearize.choices import one_of
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
 Method = Literal["auto", "jvp", "double_vjp"]
@@ -289,9 +290,7 @@ def _choose(method: Method, g: Callable[[_X], Any], x: _X, dx: _X) -> Method:
     """What ``"auto"`` means for ``g``, found by tracing it: the answer is the same under ``jit``,
     ``grad`` and ``vmap``, where the refusal of a ``custom_vjp`` comes late and in many guises.
     """
-    if method not in ("auto", "jvp", "double_vjp"):
-        raise ValueError(f"method={method!r}; expected 'auto', 'jvp' or 'double_vjp'")
-    if method != "auto":
+    if one_of("method", method, ("auto", "jvp", "double_vjp")) != "auto":
         return method
     pushed = jax.make_jaxpr(lambda x, dx: _jvp(g, x, dx, "jvp")[:2])(x, dx)
     refuses = any(e.primitive.name == "custom_lin" for e in cost.equations(pushed.jaxpr))

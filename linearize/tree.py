@@ -4,7 +4,6 @@ A *flat* mapping ``{name: array}`` may hold all leaves of a tree or only some. T
 mappings and task vectors all answer to :func:`flatten`, so one set of functions serves them.
 """
 
-import difflib
 import hashlib
 import re
 import weakref
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize import choices
 from linearize.types import Array, Flat, Params, PyTree
 
 Pattern = str | Sequence[str] | None
@@ -229,7 +229,7 @@ def differences(expected: PyTree, got: PyTree, *, subset: bool = False) -> list[
 
     >>> import numpy as np
     >>> differences({"kernel": np.zeros(2), "bias": np.zeros(2)}, {"kernal": np.zeros(2)})
-    ['extra: kernal (did you mean kernel?)', 'missing: bias', 'missing: kernel']
+    ["extra: kernal; did you mean 'kernel'?", 'missing: bias', 'missing: kernel']
     """
     wanted, given = flatten(expected), flatten(got)
     lines = [
@@ -243,10 +243,7 @@ def differences(expected: PyTree, got: PyTree, *, subset: bool = False) -> list[
         for n, leaf in wanted.items()
         if n in given and _is_complex(given[n]) and not _is_complex(leaf)
     ]
-    for n in given:
-        if n not in wanted:
-            near = difflib.get_close_matches(n, wanted, n=1)
-            lines.append(f"extra: {n}" + (f" (did you mean {near[0]}?)" if near else ""))
+    lines += [f"extra: {n}{choices.hint(n, wanted)}" for n in given if n not in wanted]
     return lines if subset else lines + [f"missing: {n}" for n in wanted if n not in given]
 
 

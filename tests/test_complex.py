@@ -112,7 +112,7 @@ def test_regression_refuses_complex_numbers():
 
 def test_kernels_of_complex_outputs_are_refused():
     with pytest.raises(ValueError, match="output of f is complex64; a kernel needs floating"):
-        ntk.kernel(lambda p, x: x @ p["w"], PARAMS, X, params_filter="w")
+        ntk.kernel(lambda p, x: x @ p["w"], PARAMS, X, trainable="w")
 
 
 @pytest.mark.parametrize(

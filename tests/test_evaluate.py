@@ -14,7 +14,6 @@ from scipy import stats
 from linearize import evaluate, taylor, tree
 from linearize.evaluate import affine as affine_module
 from linearize.evaluate import batches, grid
-from linearize.evaluate.choices import one_of
 from linearize.models.heads import Head, apply_head
 from linearize.task_vector import TaskVector
 
@@ -448,11 +447,6 @@ def test_bad_statistics():
         evaluate.binomial_interval(0, 0)
     with pytest.raises(ValueError, match="successes"):
         evaluate.binomial_interval([1, 5], 4)
-
-
-def test_an_unknown_name_gets_a_suggestion():
-    with pytest.raises(ValueError, match=r"regime='post-hoc'.*did you mean 'posthoc'\?"):
-        one_of("regime", "post-hoc", ("nonlinear", "posthoc", "linear"))
 
 
 class TestRankCorrelation:

@@ -100,5 +100,5 @@ def test_a_damaged_result_names_its_key(finished, tmp_path):
 
 def test_an_experiment_without_a_report_is_named(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"schema": 1, "experiment": "other"}))
-    with pytest.raises(report.ResultsError, match="'other' has no report"):
+    with pytest.raises(report.ResultsError, match="no page is named 'other'"):
         report.write_all(tmp_path)

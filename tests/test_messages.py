@@ -154,7 +154,7 @@ def test_targets_of_regression(y, f0, words):
                 "data": DataConfig(tasks=("mnist", "letters")),
                 "map": MapConfig((("mnsit", "letters"),)),
             },
-            r"map\.pairs='mnsit': not one of data\.tasks \(did you mean 'mnist'\?\)",
+            r"map\.pairs='mnsit': not one of data\.tasks; did you mean 'mnist'\?",
         ),
     ],
 )

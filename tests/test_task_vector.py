@@ -160,7 +160,7 @@ class TestMismatch:
                 "4 problem(s)",
                 "another base model: fingerprint ffffffffffffffff",
                 "mis-shaped: attn/kernel is (3, 3), expected (2, 3)",
-                "extra: mlp/0/bais (did you mean mlp/0/bias?)",
+                "extra: mlp/0/bais; did you mean 'mlp/0/bias'?",
                 "missing: mlp/0/bias",
             ):
                 assert part in message

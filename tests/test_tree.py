@@ -107,7 +107,7 @@ class TestErrors:
             "checkpoint",
             "4 problem(s)",
             "mis-shaped: blocks/0/kernel is (3, 3), expected (2, 3)",
-            "extra: nrm/0 (did you mean norm/0?)",
+            "extra: nrm/0; did you mean 'norm/0'?",
             "missing: norm/0",
             "missing: step",
         ):

@@ -91,7 +91,7 @@ def main(kind: str, n: int) -> dict[str, Any]:
             params,
             images,
             output="trace",
-            params_filter=last,
+            trainable=last,
             memory=BUDGET,
             out=folder,
             progress=True,
@@ -104,7 +104,7 @@ def main(kind: str, n: int) -> dict[str, Any]:
     stored = np.asarray(kernel[some, :][:, some])
     shutil.rmtree(folder)
     expected = ntk.kernel(
-        f, params, images[some], output="trace", params_filter=last, implementation="jacobian"
+        f, params, images[some], output="trace", trainable=last, implementation="jacobian"
     )
     return {
         "extra": extra,

@@ -1,7 +1,6 @@
 """Verified files in the user's cache directory: fetched once, then read offline."""
 
 import contextlib
-import difflib
 import hashlib
 import os
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-from linearize import files
+from linearize import choices, files
 from linearize.assets import archives, clients
 from linearize.assets.asset import Asset, AssetError, ChecksumError, UnknownAssetError
 from linearize.assets.registry import REGISTRY
@@ -29,11 +28,7 @@ def lookup(name: str, registry: Mapping[str, Asset] = REGISTRY) -> Asset:
     Raises:
         UnknownAssetError: no asset has this name.
     """
-    if name in registry:
-        return registry[name]
-    near = difflib.get_close_matches(name, registry, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(registry))}"
-    raise UnknownAssetError(f"no asset is named {name!r}; {hint}")
+    return choices.row("asset", name, registry, UnknownAssetError)
 
 
 def cached_path(asset: Asset) -> Path:

@@ -1,42 +1,28 @@
 """Reads a pickled NumPy array without letting the pickle do anything else."""
 
 import io
-import pickle
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from linearize import files
+from linearize import files, unpickle
 from linearize.assets.asset import UnsafePickleError
+from linearize.unpickle import Shell, Word, kind, not_called, words
 
-_SAFE: dict[tuple[str, str], Any] = {
-    (module, name): value
-    for modules, name, value in (
-        (("numpy",), "ndarray", np.ndarray),
-        (("numpy",), "dtype", np.dtype),
-        (("numpy.core.multiarray", "numpy._core.multiarray"), "_reconstruct", None),
+_NUMBERS = re.compile("b1|[iu][1248]|f[248]")
+
+
+class _ArraysOnly(unpickle.Unpickler):
+    known = words(
+        Word("numpy.ndarray", not_called),
+        Word("numpy.dtype", lambda code, *_: Shell(code)),
+        Word("numpy.core.multiarray._reconstruct", lambda *_: Shell("array")),
+        Word("numpy._core.multiarray._reconstruct", lambda *_: Shell("array")),
     )
-    for module in modules
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _SAFE:
-            raise UnsafePickleError(
-                f"the pickle asks for {module}.{name}; only NumPy arrays are admitted, and "
-                "nothing was run"
-            )
-        value = _SAFE[module, name]
-        return _empty if value is None else value
-
-
-def _empty(subtype: type, shape: tuple[int, ...], typecode: Any) -> np.ndarray:
-    """NumPy's ``_reconstruct`` for plain arrays: an empty array, which the pickle then fills."""
-    if subtype is not np.ndarray or shape not in ((0,), ()):
-        raise UnsafePickleError("the pickle builds something else than a plain NumPy array")
-    return np.empty((0,), "u1")
+    otherwise = "and only NumPy arrays are admitted; nothing was run"
 
 
 def load_array(content: bytes | Path) -> np.ndarray:
@@ -52,19 +38,36 @@ def load_array(content: bytes | Path) -> np.ndarray:
         UnsafePickleError: the pickle names anything but NumPy's array and dtype, holds Python
             objects, is damaged, or holds something else than one array.
 
+    >>> import pickle
     >>> load_array(pickle.dumps(np.arange(3), protocol=4))
     array([0, 1, 2])
     """
     raw = files.read_bytes(content) if isinstance(content, Path) else content
     try:
-        value = _ArraysOnly(io.BytesIO(raw)).load()
-    except UnsafePickleError:
-        raise
+        return _array(_ArraysOnly(io.BytesIO(raw)).load())
+    except unpickle.PickleError as error:
+        raise UnsafePickleError(str(error)) from None
     except Exception as error:  # a damaged pickle raises nearly any exception
         raise UnsafePickleError(f"not a whole pickle of an array: {error}") from error
-    if type(value) is not np.ndarray or value.dtype.kind not in "biuf":
-        raise UnsafePickleError(
-            f"the pickle holds a {type(value).__name__} "
-            f"({getattr(value, 'dtype', 'no dtype')}), not an array of numbers"
-        )
-    return value
+
+
+def _array(loaded: Any) -> np.ndarray:
+    """What the state of a plain array says: its version, shape, dtype, order and bytes."""
+    match loaded:
+        case Shell(
+            name="array",
+            state=(
+                1,
+                tuple(shape),
+                Shell(name=str(code), state=(_, str(order), *_)),
+                bool(fortran),
+                bytes(data),
+            ),
+        ) if _NUMBERS.fullmatch(code) and all(type(n) is int and n >= 0 for n in shape):
+            dtype = np.dtype(code).newbyteorder(order)
+            if len(data) != math.prod(shape) * dtype.itemsize:
+                raise unpickle.PickleError(f"the pickle's array of shape {shape} is cut short")
+            # NumPy relies on its booleans' bytes being 0 or 1
+            flat = np.frombuffer(data, dtype if dtype.kind != "b" else np.uint8).astype(dtype)
+            return flat.reshape(shape, order="F" if fortran else "C")
+    raise unpickle.PickleError(f"the pickle holds a {kind(loaded)}, not an array of numbers")

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import json
 import types
 import typing
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from linearize import files
+from linearize import choices, files
 
 C = TypeVar("C")
 
@@ -48,13 +47,12 @@ def require_task(field: str, task: str, tasks: Sequence[str]) -> None:
     from linearize.data import TASKS, VISION  # readers of data are not needed but here
 
     for name in tasks:
-        near = difflib.get_close_matches(name, (*TASKS, *VISION), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        known = name in TASKS or name in VISION
-        require(known, "data.tasks", name, f"no task of this name{hint} ({field} has {task!r})")
-    near = difflib.get_close_matches(task, tasks, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    require(False, field, task, f"not one of data.tasks{hint}")
+        known = (*TASKS, *VISION)
+        hint = choices.hint(name, known)
+        require(
+            name in known, "data.tasks", name, f"no task of this name{hint} ({field} has {task!r})"
+        )
+    require(False, field, task, f"not one of data.tasks{choices.hint(task, tasks)}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -72,9 +70,8 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     hints = typing.get_type_hints(kind)
     fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name in values:
-        near = difflib.get_close_matches(name, fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(fields))}"
-        require(name in fields, f"{where}{name}", values[name], f"no such option; {hint}")
+        hint = choices.hint(name, fields, f"known: {', '.join(sorted(fields))}")
+        require(name in fields, f"{where}{name}", values[name], f"no such option{hint}")
     return kind(**{n: _value(hints[n], v, f"{where}{n}") for n, v in values.items()})
 
 

@@ -1,7 +1,6 @@
 """The packaged tasks: a table of readers, and the loader that caches what they give."""
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import json
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from linearize import assets
+from linearize import assets, choices
 from linearize.assets.cache import atomic
 from linearize.data import glyphs, sources
 from linearize.data.paper import Reading, load_vision
@@ -179,13 +178,9 @@ def load_task(
             without a class, or one of the papers' tasks that is not prepared.
         AssetError: the data are not cached and could not be fetched.
     """
-    if name not in TASKS:
-        near = difflib.get_close_matches(str(name), TASKS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(TASKS))}"
-        raise DataError(f"no task is named {name!r}; {hint}")
+    task = choices.row("task", name, TASKS, DataError)
     if image_size is not None and not 1 <= image_size <= 1024:
         raise DataError(f"image_size={image_size} must lie in 1..1024, or be None")
-    task = TASKS[name]
     if task.read is None:
         if tuple(fractions) != FRACTIONS:
             raise DataError(f"fractions={tuple(fractions)}: {name!r} is split as in the papers")

@@ -4,10 +4,10 @@ One row each, read from TensorFlow Datasets as array_record (without TensorFlow)
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
+from linearize import choices
 from linearize.data.records import DataError
 
 
@@ -245,8 +245,4 @@ def vision_set(name: str) -> VisionSet:
     Raises:
         DataError: there is none; the nearest is suggested.
     """
-    if name not in VISION:
-        near = difflib.get_close_matches(name, VISION, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(VISION)}"
-        raise DataError(f"no vision data set is named {name!r}; {hint}")
-    return VISION[name]
+    return choices.row("vision data set", name, VISION, DataError)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 
-from linearize.evaluate.choices import one_of
+from linearize.choices import one_of
 from linearize.evaluate.metrics import NO_CLASS, predicted
 from linearize.types import Array
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import tree
+from linearize.choices import one_of
 from linearize.disentangle.affine_map import affine_errors
 from linearize.disentangle.distances import Compare, as_distance
 from linearize.disentangle.error_map import ErrorMap
@@ -22,7 +23,6 @@ from linearize.disentangle.passes import Passes
 from linearize.evaluate import AffineOutputs, Readout, affine_outputs
 from linearize.evaluate.affine import check_taus
 from linearize.evaluate.batches import check_inputs, count
-from linearize.evaluate.choices import one_of
 from linearize.taylor import check_function
 from linearize.types import Apply, Params, PyTree
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.choices import one_of
 from linearize.evaluate import (
     AffineOutputs,
     Readout,
@@ -15,7 +16,6 @@ from linearize.evaluate import (
     grid_accuracy,
 )
 from linearize.evaluate.affine import stack
-from linearize.evaluate.choices import one_of
 from linearize.evaluate.displace import combine
 from linearize.types import Apply, Params, PyTree
 

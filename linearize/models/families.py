@@ -1,6 +1,5 @@
 """The table of models: what is built under which name, and what its weights may be."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
+from linearize import choices
 from linearize.models import (
     clip,
     efficientnet,
@@ -142,8 +142,4 @@ def row(name: str) -> Family:
     Raises:
         ValueError: there is none; the message has a near one.
     """
-    if name in MODELS:
-        return MODELS[name]
-    near = difflib.get_close_matches(name, MODELS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(MODELS)}"
-    raise ValueError(f"no model is named {name!r}; {hint}")
+    return choices.row("model", name, MODELS)

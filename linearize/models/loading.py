@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from linearize import assets, functional, io, tree
+from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.models import hf, layers, transformer, vit
 from linearize.models.backbone import Backbone, WeightsError
@@ -261,12 +262,10 @@ def _build(
     if depth < 1 or (most is not None and depth > most):
         bound = f"from 1 to {most}" if most else "1 or more"
         raise ValueError(f"blocks={depth}; {name} takes {bound}")
-    if output not in family.outputs:
-        raise ValueError(f"output={output!r}; {name} has {', '.join(map(repr, family.outputs))}")
+    one_of(f"{name}: output", output, family.outputs)
     if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
         raise ValueError(f"dtype={dtype!r}; expected float32 or bfloat16")
-    if remat not in transformer.REMAT:
-        raise ValueError(f"remat={remat!r}; expected {', '.join(map(repr, transformer.REMAT))}")
+    one_of("remat", remat, transformer.REMAT)
     if family.module is not vit.ViT and (remat != "none" or scan):
         raise ValueError(f"remat={remat!r}, scan={scan}; {name} has neither, only the ViT has")
     options: dict[str, Any] = dict(family.options or {})

@@ -22,9 +22,8 @@ from linearize.models.torch_pickle import (
     TorchArchiveError,
     Unpickler,
     View,
-    kind,
-    said,
 )
+from linearize.unpickle import PickleError, kind, said
 
 __all__ = ["TorchArchiveError", "Unpickler", "View", "read", "read_with"]
 
@@ -68,7 +67,7 @@ def read_with(
             if zipfile.is_zipfile(file):
                 return _read_zip(file, unpickler, select)
             return _read_stream(file, unpickler, select)
-        except TorchArchiveError as error:
+        except PickleError as error:
             raise TorchArchiveError(f"{path}: {error}") from error.__cause__
         except Exception as error:  # a damaged pickle may raise nearly anything
             raise TorchArchiveError(

@@ -17,15 +17,8 @@ import numpy as np
 
 from linearize import files
 from linearize.models import torch_archive
-from linearize.models.torch_pickle import (
-    TENSOR,
-    Shell,
-    TorchArchiveError,
-    Unpickler,
-    View,
-    Word,
-    kind,
-)
+from linearize.models.torch_pickle import TENSOR, TorchArchiveError, Unpickler, View
+from linearize.unpickle import PickleError, Shell, Word, kind, words
 
 _NEEDED = {
     "builtins": {"set", "frozenset", "slice", "range", "complex", "bytearray", "object", "getattr"}
@@ -50,24 +43,21 @@ def _of_type(function: Any, _: Any, arguments: Any, *__: Any) -> View:
     return TENSOR.call(*arguments)
 
 
-_WORDS = {
-    word.name: word
-    for word in (
-        Word("torch._utils._rebuild_parameter_with_state", lambda data, *_: data),
-        Word("torch._tensor._rebuild_from_type_v2", _of_type),
-    )
-}
+_WORDS = Unpickler.known | words(
+    Word("torch._utils._rebuild_parameter_with_state", lambda data, *_: data),
+    Word("torch._tensor._rebuild_from_type_v2", _of_type),
+)
 
 
 class _Unpickler(Unpickler):
+    known = _WORDS
+
     def find_class(self, module: str, name: str) -> Word:
         # protocols up to 2, torch's among them, call the standard library as Python 2 did
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-        if f"{module}.{name}" in _WORDS:
-            return _WORDS[f"{module}.{name}"]
         try:
             return super().find_class(module, name)
-        except TorchArchiveError:
+        except PickleError:
             root = module.partition(".")[0]
             builds_tensors = root == "torch" and name.startswith("_rebuild")
             if builds_tensors or (

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
+from linearize.choices import one_of
 from linearize.types import Array
 
 
@@ -41,8 +42,7 @@ class WideMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        if self.parametrization not in ("ntk", "standard"):
-            raise ValueError(f"parametrization={self.parametrization!r}; expected ntk or standard")
+        one_of("parametrization", self.parametrization, ("ntk", "standard"))
         names = ["input", *(f"hidden_{i}" for i in range(1, self.depth))][: self.depth]
         x = x.astype(self.dtype)
         for name in names:

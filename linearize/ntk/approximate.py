@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize import tree
+from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.evaluate.batches import as_arguments, count
-from linearize.evaluate.choices import one_of
 from linearize.fields import integer
 from linearize.ntk.contract import LAYOUTS, Output, contract
 from linearize.ntk.jacobian import over_examples
@@ -25,6 +25,7 @@ from linearize.ntk.kernel import kernel
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.provenance import note_trace
 from linearize.ntk.second_way import check_vector, draw
+from linearize.renamed import renamed
 from linearize.types import Apply, Array, Params, PyTree
 
 _AT_ONCE = 16
@@ -47,6 +48,7 @@ class Approximation:
     checked: tuple[np.ndarray, np.ndarray]
 
 
+@renamed(params_filter="trainable")
 def approximate_kernel(
     f: Apply,
     params: Params,
@@ -58,7 +60,7 @@ def approximate_kernel(
     size: int = 1024,
     seed: int = 0,
     checked: int = 8,
-    params_filter: tree.Pattern = None,
+    trainable: tree.Pattern = None,
 ) -> Approximation:
     """An approximate empirical NTK, with its error on a random part that is computed exactly.
 
@@ -77,7 +79,7 @@ def approximate_kernel(
         size: k, numbers kept of each row in a sketch.
         seed: of the sketch's hash and signs, and of the checked rows.
         checked: rows a side to compare with exact entries.
-        params_filter: which leaves derivatives are taken in.
+        trainable: which leaves derivatives are taken in.
 
     Raises:
         ValueError: an unknown method or layout, a size below 1; otherwise as
@@ -100,7 +102,7 @@ def approximate_kernel(
         raise ValueError(f"size={size}; a sketch keeps 1 number or more")
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)
-    point = pointwise(f, params, left, params_filter)
+    point = pointwise(f, params, left, trainable)
     features = FEATURES[method](point, size)
 
     @jit
@@ -123,7 +125,7 @@ def approximate_kernel(
             for side, p in zip((left, right), picked, strict=True)
         ),
         output=output,
-        params_filter=params_filter,
+        trainable=trainable,
     )
     part = found[np.ix_(*picked)]
     return Approximation(

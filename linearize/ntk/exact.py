@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from linearize import cost, evaluate, taylor, tree
+from linearize.choices import one_of
 from linearize.evaluate.batches import as_arguments, count, split_batches
-from linearize.evaluate.choices import one_of
 from linearize.evaluate.readout import Readout, affine_logits, as_readout
 from linearize.ntk import newton, plan
 from linearize.ntk.checks import NotConvergedError
@@ -23,6 +23,7 @@ from linearize.ntk.kernel import kernel
 from linearize.ntk.objective import linear_objective
 from linearize.ntk.pointwise import pointwise
 from linearize.ntk.weights import to_task_vector
+from linearize.renamed import renamed
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -39,6 +40,7 @@ _COPIES = 5
 """Float64 matrices of the kernel's size that the dual's checks and products hold at once."""
 
 
+@renamed(params_filter="trainable")
 def fine_tune_exactly(
     f: Apply,
     params0: Params,
@@ -48,7 +50,7 @@ def fine_tune_exactly(
     readout: Readout = None,
     l2: float,
     solver: Solver = "auto",
-    params_filter: tree.Pattern = None,
+    trainable: tree.Pattern = None,
     tolerance: float | None = None,
     max_iterations: int = 50,
     max_products: int = 2000,
@@ -74,7 +76,7 @@ def fine_tune_exactly(
             ``"gauss_newton"`` stays in weight space (:func:`linearize.ntk.gauss_newton`): for any.
             ``"auto"`` takes the dual where it may, fits into a quarter of the free memory, and
             counts fewer operations than 200 of Gauss-Newton's passes.
-        params_filter: which leaves to train (:func:`linearize.tree.select`).
+        trainable: which leaves to train (:func:`linearize.tree.select`).
         tolerance: on the objective, in nats, by ``gradient_norm² / (2 l2)``; by default 1e-10, or
             1e-6 where outputs are narrower than float64.
         max_iterations: Newton steps at most.
@@ -109,7 +111,7 @@ def fine_tune_exactly(
         )
     if solver == "auto":
         dual = affine_logits(readout) and _dual_pays(
-            f, params0, x, readout, params_filter, batch_size, method
+            f, params0, x, readout, trainable, batch_size, method
         )
         solver = "dual" if dual else "gauss_newton"
         log.info("exact linear fine-tuning by %s", solver)
@@ -122,7 +124,7 @@ def fine_tune_exactly(
             labels,
             readout=readout,
             l2=l2,
-            params_filter=params_filter,
+            trainable=trainable,
             tolerance=tolerance,
             max_iterations=max_iterations,
             max_products=max_products,
@@ -132,8 +134,8 @@ def fine_tune_exactly(
             progress=progress,
         )
     logits, joined = _Logits(f), _joined(params0, readout)
-    picked = _picked(params0, params_filter)
-    full = kernel(logits, joined, x, params_filter=picked, batch_size=batch_size, progress=progress)
+    picked = _picked(params0, trainable)
+    full = kernel(logits, joined, x, trainable=picked, batch_size=batch_size, progress=progress)
     f0 = evaluate.outputs(logits, joined, x, batch_size)
     failed = None
     try:
@@ -143,7 +145,7 @@ def fine_tune_exactly(
     except NotConvergedError as error:
         failed, found = error, error.solution
     moved = to_task_vector(
-        logits, joined, x, found, params_filter=picked, batch_size=batch_size, meta=notes
+        logits, joined, x, found, trainable=picked, batch_size=batch_size, meta=notes
     )
     delta = {name.removeprefix(_MODEL): leaf for name, leaf in moved.delta.items()}
     tau = TaskVector(delta, tree.fingerprint(params0), moved.meta)
@@ -179,9 +181,9 @@ def _joined(params0: Params, readout: Readout) -> Params:
     return {"model": params0, "readout": as_readout(readout)}
 
 
-def _picked(params0: Params, params_filter: tree.Pattern) -> tuple[str, ...]:
+def _picked(params0: Params, trainable: tree.Pattern) -> tuple[str, ...]:
     """The leaves to train by their names in :func:`_joined`."""
-    return tuple(f"^{_MODEL}{re.escape(n)}$" for n in tree.select(params0, params_filter))
+    return tuple(f"^{_MODEL}{re.escape(n)}$" for n in tree.select(params0, trainable))
 
 
 def _name(readout: Readout) -> str:
@@ -193,14 +195,14 @@ def _dual_pays(
     params0: Params,
     x: PyTree,
     readout: Readout,
-    params_filter: tree.Pattern,
+    trainable: tree.Pattern,
     batch_size: int,
     method: taylor.Method,
 ) -> bool:
     """Whether the kernel is small against memory, and cheaper than Gauss-Newton's passes."""
     inputs = as_arguments(x)
     n = count(inputs)
-    joined, picked = _joined(params0, readout), _picked(params0, params_filter)
+    joined, picked = _joined(params0, readout), _picked(params0, trainable)
     point = pointwise(_Logits(f), joined, inputs, picked)
     size = n * point.outputs
     free = plan.available_bytes(jax.local_devices(backend="cpu")[0])
@@ -217,7 +219,7 @@ def _dual_pays(
         budget=plan.BUDGET,
     )
     batch = split_batches(inputs, batch_size, balanced=True).items[0]
-    tau = tree.zeros(params0, params_filter)
+    tau = tree.zeros(params0, trainable)
 
     def one_pass(tau: PyTree, args: PyTree) -> PyTree:
         out, pull = jax.vjp(lambda tau: taylor.tangent(f, method=method)(params0, tau, *args), tau)

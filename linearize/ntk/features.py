@@ -16,16 +16,18 @@ from linearize.ntk.behavior import FixedFeatures
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.programs import remembered
 from linearize.ntk.second_way import dot, draw, norm, row
+from linearize.renamed import renamed
 from linearize.types import Apply, Array, Params, PyTree
 
 
+@renamed(params_filter="trainable")
 def feature_change(
     f: Apply,
     params_t: Params,
     params_0: Params,
     x: PyTree,
     *,
-    params_filter: tree.Pattern = None,
+    trainable: tree.Pattern = None,
     batch_size: int = 4,
 ) -> FixedFeatures:
     """‖∇f_c(x; θ_t) − ∇f_c(x; θ0)‖ / ‖∇f_c(x; θ0)‖ for each example x and output c.
@@ -41,7 +43,7 @@ def feature_change(
         params_t: the parameters now.
         params_0: those they began from.
         x: N examples: an array, or a tuple of arrays for a model of several arguments.
-        params_filter: which leaves gradients are taken in (:func:`linearize.tree.select`).
+        trainable: which leaves gradients are taken in (:func:`linearize.tree.select`).
         batch_size: gradients taken together.
 
     Raises:
@@ -58,7 +60,7 @@ def feature_change(
     tree.check_match(params_0, params_t, what="params_t")
     batch_size = integer("batch_size", batch_size, low=1)
     inputs = jax.tree.map(jnp.asarray, as_arguments(x))
-    point = pointwise(f, params_0, inputs, params_filter)
+    point = pointwise(f, params_0, inputs, trainable)
     both, seen = remembered(
         ("feature_change", point.key, batch_size, count(inputs)),
         lambda: (jit(partial(_squares, point, at_once=batch_size)), set[bool]()),
@@ -74,7 +76,7 @@ def feature_change(
         raise ValueError(
             f"the gradient of output {c} of example {n} is zero or not finite ({start[n, c]:.3g} "
             f"squared at θ0), as in {len(bad)} of {start.size} cases; no change is relative to "
-            "it: leave such examples out, or check params_filter"
+            "it: leave such examples out, or check trainable"
         )
     per_point = np.sqrt(squares / start)
     return FixedFeatures(float(per_point.mean()), per_point)

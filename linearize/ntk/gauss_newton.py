@@ -20,6 +20,7 @@ from linearize.evaluate.readout import Readout
 from linearize.narration import Console
 from linearize.ntk import newton
 from linearize.ntk.objective import Passes, Reached, combine, inner, reached, squared
+from linearize.renamed import renamed
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -42,6 +43,7 @@ class Optimum:
     """Passes over the data of five forward passes' work each; of the dual, those after it."""
 
 
+@renamed(params_filter="trainable")
 def gauss_newton(
     f: Apply,
     params0: Params,
@@ -50,7 +52,7 @@ def gauss_newton(
     *,
     readout: Readout = None,
     l2: float,
-    params_filter: tree.Pattern = None,
+    trainable: tree.Pattern = None,
     tolerance: float | None = None,
     max_iterations: int = 50,
     max_products: int = 2000,
@@ -76,7 +78,7 @@ def gauss_newton(
         labels: (N,) integers in 0, ..., C − 1.
         readout: the frozen head; none where ``f`` returns logits.
         l2: weight decay of τ, above 0. ``sklearn``'s ``C`` is 1 / (N l2).
-        params_filter: which leaves to train (:func:`linearize.tree.select`).
+        trainable: which leaves to train (:func:`linearize.tree.select`).
         tolerance: on the objective, in nats, by ``gradient_norm² / (2 l2)``; by default 1e-10, or
             1e-6 where outputs are narrower than float64.
         max_iterations: Newton steps at most.
@@ -108,7 +110,7 @@ def gauss_newton(
     l2 = newton.check_l2(l2)
     passes = Passes.of(f, params0, x, labels, readout, l2, batch_size, method)
     tolerance = newton.check_tolerance(tolerance, passes.batches[0][2].dtype)
-    at_zero = tree.zeros(params0, params_filter)
+    at_zero = tree.zeros(params0, trainable)
     if start is not None:
         check_taus(params0, [start])
         tree.check_match(at_zero, start, what="start")

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize.evaluate.choices import one_of
+from linearize.choices import one_of
 
 Parametrization = Literal["ntk", "standard"]
 

@@ -15,9 +15,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from linearize import identity, tree
+from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.evaluate.batches import as_arguments, count, track, window
-from linearize.evaluate.choices import one_of
 from linearize.fields import integer
 from linearize.ntk import contract
 from linearize.ntk.contract import LAYOUTS, Output
@@ -36,6 +36,7 @@ from linearize.ntk.programs import remembered
 from linearize.ntk.provenance import note_trace
 from linearize.ntk.second_way import check_block
 from linearize.ntk.store import Disk, Memory, Store
+from linearize.renamed import renamed
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 Optimizer = Literal["sgd", "signgd", "asymmetric_signgd"]
 
 
+@renamed(params_filter="trainable")
 def kernel(
     f: Apply,
     params: Params,
@@ -51,7 +53,7 @@ def kernel(
     *,
     implementation: Implementation = "auto",
     output: Output = "full",
-    params_filter: tree.Pattern = None,
+    trainable: tree.Pattern = None,
     optimizer: Optimizer = "sgd",
     batch_size: int | None = None,
     dtype: Any = None,
@@ -83,7 +85,7 @@ def kernel(
             nothing; ``"mean"`` (N1, N2): trace / C, what neural-tangents gives by default. Solvers
             take a kernel (N, N) for that of every output, which the mean is an average of and the
             trace C times as much; see :func:`linearize.ntk.regression`.
-        params_filter: which leaves derivatives are taken in (:func:`linearize.tree.select`); the
+        trainable: which leaves derivatives are taken in (:func:`linearize.tree.select`); the
             last layer's alone give the NNGP-like kernel of features.
         optimizer: ``"sgd"`` for the NTK; ``"signgd"`` ⟨sign ∇f, sign ∇f'⟩ and
             ``"asymmetric_signgd"`` ⟨∇f, sign ∇f'⟩ for the first steps of Adam (*A Kernel-Based
@@ -126,7 +128,7 @@ def kernel(
         batch_size = integer("batch_size", batch_size, low=1)
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)
-    point = pointwise(f, params, left, params_filter)
+    point = pointwise(f, params, left, trainable)
     if specification(right) != specification(left):
         raise ValueError(
             f"x2 has examples {specification(right)}; expected those of x1: {specification(left)}"
@@ -145,7 +147,7 @@ def kernel(
     choice = (task.symmetric, memory, implementation, batch_size, mesh)
     plan, compute, seen = remembered((*programs, *choice), lambda: _programs(task, *choice[2:]))
     _check_memory(task, plan, on_disk=out is not None)
-    store = _open(task, plan, out, left, right, params, optimizer, params_filter)
+    store = _open(task, plan, out, left, right, params, optimizer, trainable)
     log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
     _fill(store, task, plan, compute, seen, params, left, right, mesh, progress)
     found = store.result()
@@ -247,7 +249,7 @@ def _open(
     right: Inputs,
     params: Params,
     optimizer: str,
-    params_filter: tree.Pattern,
+    trainable: tree.Pattern,
 ) -> Store:
     shape = contract.shape(task.output, task.n1, task.n2, task.point.outputs)
     if out is None:
@@ -256,7 +258,7 @@ def _open(
         "f": _identity_of(task.point, out),
         "output": task.output,
         "optimizer": optimizer,
-        "params_filter": params_filter,
+        "trainable": trainable,
         "params": tree.fingerprint(params),
         "x1": tree.fingerprint(left),
         "x2": tree.fingerprint(right),

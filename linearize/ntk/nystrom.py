@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
 
-from linearize.evaluate.choices import one_of
+from linearize.choices import one_of
 from linearize.fields import integer
 from linearize.ntk.checks import widen
 from linearize.ntk.matvec import Product, flat_product

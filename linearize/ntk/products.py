@@ -20,17 +20,19 @@ from linearize.ntk.contract import Output
 from linearize.ntk.jacobian import Part, over_examples
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.second_way import dot, draw, norm, row, signs
+from linearize.renamed import renamed
 from linearize.taylor import affine_terms
 from linearize.types import Apply, Array, Params, PyTree
 
 
+@renamed(params_filter="trainable")
 def vector_product(
     f: Apply,
     params: Params,
     x1: PyTree,
     x2: PyTree | None = None,
     *,
-    params_filter: tree.Pattern = None,
+    trainable: tree.Pattern = None,
     batch_size: int | None = None,
 ) -> Callable[[Array], Array]:
     """The empirical NTK as a linear map, ``product(v) = K(x1, x2) v``, never formed.
@@ -40,7 +42,7 @@ def vector_product(
         params: the point θ of the kernel.
         x1: N1 examples: an array, or a tuple for a model of several arguments.
         x2: N2 examples; by default ``x1``, and the map is symmetric and positive semi-definite.
-        params_filter: which leaves derivatives are taken in (:func:`linearize.tree.select`).
+        trainable: which leaves derivatives are taken in (:func:`linearize.tree.select`).
         batch_size: examples per pass; all by default.
 
     Returns:
@@ -61,7 +63,7 @@ def vector_product(
     """
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)
-    point = pointwise(f, params, left, params_filter)
+    point = pointwise(f, params, left, trainable)
     n2 = count(right)
     whole = max(n2, count(left))
     at_once = whole if batch_size is None else integer("batch_size", batch_size, low=1)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize.evaluate.choices import one_of
+from linearize.choices import one_of
 from linearize.ntk import checks
 from linearize.ntk.dual import cross_entropy
 from linearize.ntk.layout import to_blocks

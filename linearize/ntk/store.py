@@ -30,6 +30,8 @@ _PROGRESS = "blocks.txt"
 _DESCRIPTION = "kernel.json"
 _ARRAY = "array.zarr"
 _FORMAT, _HASH = "format", "sha256"
+_NOW = {"params_filter": "trainable"}
+"""The present name by the one that an older description has."""
 
 _AGAIN = (
     "call kernel(..., out=...) with the same arguments: blocks that are whole are kept, the others "
@@ -104,7 +106,7 @@ class Disk:
         file = self.path / _DESCRIPTION
         if file.exists():
             held = _description(self.path)
-            stated = {k: v for k, v in held.items() if k not in (_FORMAT, _HASH)}
+            stated = {_NOW.get(k, k): v for k, v in held.items() if k not in (_FORMAT, _HASH)}
             if "f" in described and "f" not in stated:
                 log.warning("out=%s is of version 0.1, which did not note f: %s", self.path, _TAKEN)
                 described = {k: v for k, v in described.items() if k != "f"}

@@ -16,17 +16,19 @@ from linearize.ntk.products import pull
 from linearize.ntk.programs import remembered
 from linearize.ntk.regression import Dual
 from linearize.ntk.second_way import check_vector, draw, row
+from linearize.renamed import renamed
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Params, PyTree
 
 
+@renamed(params_filter="trainable")
 def to_task_vector(
     f: Apply,
     params0: Params,
     x: PyTree,
     coefficients: ArrayLike | Dual,
     *,
-    params_filter: tree.Pattern = None,
+    trainable: tree.Pattern = None,
     batch_size: int = 64,
     meta: Mapping[str, Any] | None = None,
 ) -> TaskVector:
@@ -41,7 +43,7 @@ def to_task_vector(
         x: the N training examples of the kernel, in its order.
         coefficients: a solution from :func:`linearize.ntk.regression`, ``cross_entropy`` or
             ``fit``; or its c (N, C).
-        params_filter: the one the kernel was taken with.
+        trainable: the one the kernel was taken with.
         batch_size: examples per pass.
         meta: what else to remember of the vector's making.
 
@@ -67,7 +69,7 @@ def to_task_vector(
             )
         coefficients = coefficients.coefficients
     inputs = as_arguments(x)
-    point = pointwise(f, params0, inputs, params_filter)
+    point = pointwise(f, params0, inputs, trainable)
     c = jnp.asarray(coefficients, point.dtype)
     if c.shape != (count(inputs), point.outputs):
         raise ValueError(

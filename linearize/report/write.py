@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from linearize import narration
+from linearize.choices import row
 from linearize.io import atomic_write
 from linearize.report import (
     analogies,
@@ -48,13 +49,8 @@ def read_page(run_dir: Path | str) -> Page:
     """
     node = read(run_dir)
     experiment = str(node.get("experiment", default="compare"))
-    if experiment not in PAGES:
-        raise ResultsError(
-            f"{Path(run_dir) / 'results.json'}: experiment {experiment!r} has no report here; "
-            f"known: {', '.join(PAGES)}"
-        )
     try:
-        return PAGES[experiment](node, Path(run_dir))
+        return row("page", experiment, PAGES, ResultsError)(node, Path(run_dir))
     except ResultsError as error:
         name = str(Path(run_dir) / "results.json")
         raise error if str(run_dir) in str(error) else ResultsError(f"{name}: {error}") from None

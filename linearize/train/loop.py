@@ -1,6 +1,5 @@
 """Fine-tuning, one loop for both regimes: τ is trained, θ0 stays."""
 
-import difflib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import io, tree
+from linearize import choices, io, tree
 from linearize.task_vector import TaskVector
 from linearize.taylor import check_function
 from linearize.train import feed
@@ -212,9 +211,8 @@ class _Setting:
         augment: Callable | None,
     ) -> "_Setting":
         if regime not in REGIMES:
-            near = difflib.get_close_matches(str(regime), REGIMES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             also = " ('posthoc' evaluates a 'nonlinear' vector)" if regime == "posthoc" else ""
+            hint = choices.hint(regime, REGIMES)
             raise ValueError(f"regime={regime!r}; expected {' or '.join(REGIMES)}{also}{hint}")
         check_function(f)
         examples = feed.check(data)

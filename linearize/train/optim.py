@@ -5,7 +5,6 @@ configured. Most read the parameters for nothing else, or only differences of th
 what decays. The others (trust ratios, steps relative to ‖θ‖) are given θ.
 """
 
-import difflib
 import functools
 import inspect
 import json
@@ -20,6 +19,7 @@ import optax
 import optax.contrib
 from jax.extend import core
 
+from linearize import choices
 from linearize.fields import Natural, NonNegative, Positive, check
 from linearize.types import Array, PyTree
 
@@ -93,12 +93,9 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check(self, "optim.")
         if self.name not in optimizers():
-            near = [repr(n) for n in difflib.get_close_matches(self.name, optimizers(), n=3)]
-            hint = " or ".join([", ".join(near[:-1]), near[-1]] if near[1:] else near)
-            raise ValueError(
-                f"optim.name={self.name!r} is no optimizer of optax; "
-                + (f"did you mean {hint}?" if near else "linearize.train.optimizers() lists them")
-            )
+            said = "linearize.train.optimizers() lists them"
+            hint = choices.hint(self.name, optimizers(), said, most=3)
+            raise ValueError(f"optim.name={self.name!r} is no optimizer of optax{hint}")
         accepted = set(inspect.signature(optimizers()[self.name]).parameters) - {
             "learning_rate",
             "weight_decay",

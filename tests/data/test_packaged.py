@@ -175,7 +175,7 @@ def test_variants_of_an_emoji_are_one_group(left, right, same):
 def test_an_unknown_task_gets_a_suggestion():
     with pytest.raises(DataError, match="did you mean 'mnist'"):
         load_task("mnsit")
-    with pytest.raises(DataError, match="there are: animals"):
+    with pytest.raises(DataError, match="there are: mnist, animals"):
         load_task("zzzzzz")
 
 

@@ -89,10 +89,14 @@ def test_last_blocks_are_patterns():
         ("vit_s_focus", {"blocks": 13}, "from 1 to 12"),
         ("vit_s_focus", {"blocks": 0}, "from 1 to 12"),
         ("mlp", {"blocks": 0}, "1 or more"),
-        ("vit_s_focus", {"output": "logits"}, "has 'features', 'class_token', 'patch_mean'"),
-        ("efficientnet_lite0", {"output": "class_token"}, "has 'features', 'logits'"),
+        (
+            "vit_s_focus",
+            {"output": "logits"},
+            "not one of 'features', 'class_token', 'patch_mean'",
+        ),
+        ("efficientnet_lite0", {"output": "class_token"}, "is not one of 'features', 'logits'"),
         ("mlp", {"dtype": "int8"}, "expected float32 or bfloat16"),
-        ("mlp", {"remat": "some"}, "expected 'none', 'dots', 'full'"),
+        ("mlp", {"remat": "some"}, "remat='some' is not one of 'none', 'dots', 'full'"),
         ("cnn", {"scan": True}, "only the ViT"),
     ],
 )

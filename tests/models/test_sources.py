@@ -314,7 +314,7 @@ def test_what_reads_as_a_path_is_never_asked_of_the_hub(word, tmp_path, monkeypa
     (tmp_path / "here" / "model").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="no file and no folder here") as caught:
         sources.read(word)
-    assert ("has model" in str(caught.value)) == (word == "here/modle")
+    assert ("did you mean 'model'" in str(caught.value)) == (word == "here/modle")
 
 
 def test_one_failure_decides_for_all_names_of_a_repository(monkeypatch):

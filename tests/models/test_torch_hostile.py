@@ -17,6 +17,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
+from linearize import unpickle
 from linearize.models import torch_archive, torch_modules, torch_pickle
 from linearize.models.torch_archive import TorchArchiveError
 
@@ -320,7 +321,7 @@ def test_shells_keep_a_state_and_nothing_else(read):
     np.testing.assert_array_equal(
         read(torch_modules, True, state(tensor(), before=mine + b"0"))["x"], [0, 1, 2, 3]
     )
-    assert not hasattr(torch_pickle.Shell("a"), "__dict__")
+    assert not hasattr(unpickle.Shell("a"), "__dict__")
 
 
 def powers(opcodes, levels=60):
@@ -444,7 +445,7 @@ def test_a_name_without_end_is_an_error(read):
 
 @READERS
 def test_copies_by_calls_are_counted(read, reader, monkeypatch):
-    monkeypatch.setattr(torch_pickle, "_MOST_ENTRIES", 1000)
+    monkeypatch.setattr(unpickle, "_MOST_ENTRIES", 1000)
     pairs = b"](" + b"".join(text(f"{i:03}") + b"N\x86" for i in range(100)) + b"eq\x010"
     copy = named("collections", "OrderedDict") + b"h\x01\x85R0"
     assert list(read(reader, True, state(tensor(), before=pairs + 5 * copy))) == ["x"]
@@ -456,7 +457,7 @@ def test_copies_by_calls_are_counted(read, reader, monkeypatch):
 @FORMATS
 @pytest.mark.parametrize("limit", ["_LARGEST_PICKLE", "_MOST_READS"])
 def test_long_pickles_are_refused(read, reader, zipped, limit, monkeypatch):
-    monkeypatch.setattr(torch_pickle, limit, 1000)
+    monkeypatch.setattr(unpickle, limit, 1000)
     assert list(read(reader, zipped, state(tensor()))) == ["x"]
     with pytest.raises(TorchArchiveError, match="save the tensors alone"):
         read(reader, zipped, state(tensor(), before=b"N0" * 1000))

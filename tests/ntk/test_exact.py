@@ -125,7 +125,7 @@ def test_frozen_leaves_stay(problem):
     params, x, labels = problem
     found = [
         lz.ntk.fine_tune_exactly(
-            mlp, params, x, labels, l2=L2, solver=s, params_filter="in/", tolerance=1e-15
+            mlp, params, x, labels, l2=L2, solver=s, trainable="in/", tolerance=1e-15
         ).tau
         for s in ("dual", "gauss_newton")
     ]
@@ -275,7 +275,7 @@ def test_auto_takes_the_dual_for_few_examples_and_weights_for_many(narrow):
         ({"labels": np.zeros(2, int)}, ValueError, "labels has shape"),
         ({"readout": jnp.tanh, "solver": "dual"}, ValueError, "readout=tanh"),
         ({"readout": lambda z: z[0]}, ValueError, "expected logits"),
-        ({"params_filter": "kernel"}, ValueError, "picks no trainable leaf"),
+        ({"trainable": "kernel"}, ValueError, "picks no trainable leaf"),
     ],
 )
 def test_bad_input_is_refused(narrow, change, error, says):

@@ -34,7 +34,7 @@ def dense(params, names=("a", "b")):
 def test_against_dense_jacobians(pattern, names, batch_size):
     old = draw()
     new = jax.tree.map(lambda leaf: leaf + 0.1 * RNG.normal(size=leaf.shape), old)
-    found = lz.ntk.feature_change(f, new, old, X, params_filter=pattern, batch_size=batch_size)
+    found = lz.ntk.feature_change(f, new, old, X, trainable=pattern, batch_size=batch_size)
     then, now = dense(old, names), dense(new, names)
     expected = np.linalg.norm(now - then, axis=2) / np.linalg.norm(then, axis=2)
     np.testing.assert_allclose(found.per_point, expected, rtol=1e-5)
@@ -65,7 +65,7 @@ def test_a_zero_gradient_is_named():
     old = draw()
     old["b"][:, 1] = 0
     with pytest.raises(ValueError, match="output 1 of example 0 is zero"):
-        lz.ntk.feature_change(f, draw(), old, X, params_filter="^a$")
+        lz.ntk.feature_change(f, draw(), old, X, trainable="^a$")
     with pytest.raises(ValueError, match="batch_size=0"):
         lz.ntk.feature_change(f, old, old, X, batch_size=0)
     with pytest.raises(tree.StructureMismatch):

@@ -232,7 +232,7 @@ def test_a_small_memory_splits_leaves_and_examples_but_changes_no_number():
 
 def test_the_filter_leaves_other_leaves_out():
     f, params, x = small()
-    last = ntk.kernel(f, params, x, params_filter="out", output="full")
+    last = ntk.kernel(f, params, x, trainable="out", output="full")
     hidden = np.tanh(x @ params["in"]["kernel"] + params["in"]["bias"][None])
     expected = np.einsum("nm,cd->nmcd", hidden @ hidden.T, np.eye(3))  # NNGP-like: h·h' ⊗ I
     np.testing.assert_allclose(last, expected, rtol=1e-5, atol=1e-5)
@@ -403,7 +403,7 @@ def test_a_custom_vjp_has_a_kernel_too():
         ({"optimizer": "sign"}, "did you mean 'signgd'"),
         ({"optimizer": "signgd", "implementation": "products"}, "never forms the Jacobian"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"params_filter": "attn"}, "picks no trainable leaf"),
+        ({"trainable": "attn"}, "picks no trainable leaf"),
         ({"x2": np.ones((3, 5), np.float32)}, "expected those of x1"),
         ({"x1": np.ones((0, 4), np.float32)}, "hold no example"),
         ({"f": lambda p, x: (x @ p["in"]["kernel"]).argmax(-1)}, "the output of f is int32"),

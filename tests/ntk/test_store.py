@@ -10,7 +10,7 @@ import tensorstore as ts
 
 from linearize import ntk
 from linearize.io import CorruptFileError
-from linearize.ntk.store import Disk, UnfinishedKernelError
+from linearize.ntk.store import Disk, UnfinishedKernelError, _hash
 
 SHAPE, ROWS = (5, 5, 2, 2), 2
 STARTS = [(i, j) for i in (0, 2, 4) for j in (0, 2, 4)]
@@ -190,6 +190,21 @@ def test_a_kernel_is_mended_by_computing_it_again(tmp_path, caplog):
         file.write_bytes(damaged)
         np.testing.assert_array_equal(kernel(tmp_path / "k"), expected)
         assert f"block {start}" in caplog.text
+
+
+def test_a_description_of_former_names_is_read(tmp_path):
+    def kernel(trainable):
+        f, params = (lambda p, x: x @ p["w"] + p["b"]), {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
+        return np.asarray(ntk.kernel(f, params, np.ones((3, 2)), trainable=trainable, out=tmp_path))
+
+    first = kernel("w")
+    described = json.loads((tmp_path / "kernel.json").read_text())
+    described["params_filter"] = described.pop("trainable")
+    described["sha256"] = _hash(described)
+    (tmp_path / "kernel.json").write_text(json.dumps(described))
+    np.testing.assert_array_equal(kernel("w"), first)
+    with pytest.raises(FileExistsError, match="differs in trainable"):
+        kernel("b")
 
 
 def test_another_model_of_the_same_parameters_is_another_kernel(tmp_path, caplog):

@@ -1,6 +1,6 @@
 """Where weights lie: a folder, one file, shards with an index, or a repository on the Hub."""
 
-import difflib
+import contextlib
 import math
 import os
 import re
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from linearize import files, io
+from linearize import choices, files, io
 from linearize.models import torch_modules
 from linearize.models.backbone import WeightsError
 
@@ -106,7 +106,7 @@ def read(where: str | Path | Source) -> Source:
                 f"for that, hf download {where} --local-dir FOLDER and pass weights=FOLDER"
             )
         raise FileNotFoundError(
-            f"weights={str(where)!r} is no file and no folder here{_near(path)}{likely}"
+            f"weights={str(where)!r} is no file and no folder here{likely}{_near(path)}"
         )
     return _open(_download(str(where)))
 
@@ -134,11 +134,9 @@ def _near(path: Path) -> str:
     """What lies beside a path that is not there and is named nearly so."""
     home = next((p for p in path.parents if p.is_dir()), Path())
     missing = path.relative_to(home).parts[0] if path.parts else ""
-    try:
-        near = difflib.get_close_matches(missing, os.listdir(home), n=3)
-    except OSError:
-        near = []
-    return f" ({home} has {', '.join(near)})" if near else ""
+    with contextlib.suppress(OSError):
+        return choices.hint(missing, os.listdir(home), most=3)
+    return ""
 
 
 def _open(path: Path) -> Source:
