@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from linearize.compiled import jit
+from linearize.fields import integer
 from linearize.losses import cross_entropy
 from linearize.types import Array
 
@@ -129,8 +130,7 @@ def few_shot(labels: Array, n_classes: int, *, shots: int, seed: int) -> np.ndar
             a label is out of range, or there are fewer than two classes.
     """
     counts = _count(labels, n_classes)
-    if shots < 1:
-        raise ValueError(f"shots={shots}; expected 1 or more")
+    integer("shots", shots, low=1)
     short = [f"class {c} has {n}" for c, n in enumerate(counts) if n < shots]
     if short:
         raise ValueError(

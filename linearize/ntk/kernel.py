@@ -19,6 +19,7 @@ from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.evaluate.batches import track, window
 from linearize.examples import as_arguments, count
+from linearize.fields import integer
 from linearize.ntk import contract
 from linearize.ntk.contract import LAYOUTS, Output
 from linearize.ntk.jacobian import RULES, Part
@@ -124,8 +125,8 @@ def kernel(
             f"implementation={implementation!r} never forms the Jacobian whose signs "
             f"optimizer={optimizer!r} needs; use 'jacobian' or 'auto'"
         )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; expected 1 or more")
+    if batch_size is not None:
+        batch_size = integer("batch_size", batch_size, low=1)
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)
     point = pointwise(f, params, left, trainable)

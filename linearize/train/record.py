@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from linearize import files, io, narration
+from linearize.narration import Console
 from linearize.train.board import Board
 from linearize.train.lock import guarded
 

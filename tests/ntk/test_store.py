@@ -11,7 +11,7 @@ import tensorstore as ts
 from linearize import ntk
 from linearize.io import CorruptFileError
 from linearize.ntk import store
-from linearize.ntk.store import Disk, UnfinishedKernelError, _hash
+from linearize.ntk.store import Disk, UnfinishedKernelError
 
 SHAPE, ROWS = (5, 5, 2, 2), 2
 STARTS = [(i, j) for i in (0, 2, 4) for j in (0, 2, 4)]
@@ -233,7 +233,7 @@ def test_a_description_of_former_names_is_read(tmp_path):
     first = kernel("w")
     described = json.loads((tmp_path / "kernel.json").read_text())
     described["params_filter"] = described.pop("trainable")
-    described["sha256"] = _hash(described)
+    described["sha256"] = store._hash(described)
     (tmp_path / "kernel.json").write_text(json.dumps(described))
     np.testing.assert_array_equal(kernel("w"), first)
     with pytest.raises(FileExistsError, match="differs in f, trainable"):
