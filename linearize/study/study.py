@@ -8,7 +8,7 @@ study.measure(view, {"mnist": 0.7, "cars": 0.7}, "mnist", "validation")
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +16,13 @@ from typing import Any, Literal
 import numpy as np
 
 from linearize import tree
+from linearize.choices import hint
 from linearize.data import Task
 from linearize.evaluate.view import VIEWS, Points, View
 from linearize.examples import Examples
 from linearize.models import Model
 from linearize.objectives import Objective
+from linearize.study.heads import Heads, Prototypes, one_for_all
 from linearize.study.store import Store
 from linearize.task_vector import TaskVector
 
@@ -46,6 +48,11 @@ class Method:
     edited model of a negation (gradient ascent). ``addition``: one vector for all tasks, in full,
     is the edited model of an addition (joint training)."""
 
+    @property
+    def key(self) -> str:
+        """As results call it."""
+        return self.name
+
     def __post_init__(self) -> None:
         if self.train is None and self.of is None:
             raise ValueError(
@@ -55,18 +62,34 @@ class Method:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """One seed's fixed things: the model at θ0, the tasks, and an objective for each."""
+    """One seed's fixed things: the model at θ0, the tasks, and an objective for each.
+
+    Args are the fields; each may be given in any form that its type's ``of`` takes.
+
+    Raises:
+        ValueError: no task to train, two tasks of one name, a task without an objective, or a
+            control task that is none of the tasks.
+
+    >>> x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+    >>> tasks = [split_task(f"sum {i}", x + i, (x.sum(1) > 0).astype(int)) for i in range(2)]
+    >>> f, params = lambda params, x: x @ params["w"], {"w": np.eye(3, 2, dtype="float32")}
+    >>> study = Study((f, params), tasks, Classify())
+    >>> study.names
+    ('sum 0', 'sum 1')
+    """
 
     model: Model
     tasks: Mapping[str, Task]
-    """By name, in the tables' order; the control task may be among them."""
-    objectives: Mapping[str, Objective]
-    """Of every task, such as a frozen head's."""
+    """In the tables' order; the control task may be among them. A sequence of tasks will do."""
+    objectives: Mapping[str, Objective] = None  # type: ignore[assignment]
+    """Of every task; or one for all; or how a task's is made (:mod:`linearize.study.heads`), which
+    is with few-shot prototypes where nothing is given."""
     control: str | None = None
-    """The task that nothing is trained on; negation must leave it alone."""
+    """The task that nothing is trained on; negation must leave it alone. Its name, or the task."""
     seed: int = 0
-    """Decides data order, and all else that is drawn here."""
-    store: Store = field(default_factory=Store)
+    """Decides heads, data order, and all else that is drawn here."""
+    store: Store = None  # type: ignore[assignment]
+    """Where it is kept: a directory, or in memory where nothing is given."""
     recipes: Mapping[str, Any] = field(default_factory=dict)
     """How a method trains, by its name (:class:`linearize.train.TrainConfig` of most)."""
     trainable: tree.Pattern = None
@@ -82,17 +105,47 @@ class Study:
     """The folder of another run's seed whose vectors are taken in place of training."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What task vectors are to remember."""
-    _vectors: dict[str, dict[str, TaskVector]] = field(default_factory=dict)
-    _seen: dict[str, View] = field(default_factory=dict)
+    heads: Heads | None = field(default=None, init=False)
+    _vectors: dict[str, dict[str, TaskVector]] = field(default_factory=dict, init=False)
+    _seen: dict[str, View] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        if len(self.names) < 1:
-            raise ValueError(f"tasks={list(self.tasks)}: nothing is left to train beside control")
-        missing = [name for name in self.tasks if name not in self.objectives]
+        given: Any = self.tasks
+        tasks = dict(given) if isinstance(given, Mapping) else {task.name: task for task in given}
+        if len(tasks) != len(given):
+            raise ValueError(f"tasks={[task.name for task in given]}: give each name once")
+        control: Any = self.control
+        if control is not None and not isinstance(control, str):
+            tasks, control = tasks | {control.name: control}, control.name
+        if control is not None and control not in tasks:
+            raise ValueError(f"control={control!r} is none of the tasks{hint(control, tasks)}")
+        fixed = {
+            "model": Model.of(self.model),
+            "tasks": tasks,
+            "control": control,
+            "store": Store.of(self.store),
+        }
+        for name, value in fixed.items():
+            object.__setattr__(self, name, value)
+        if not self.names:
+            raise ValueError(f"tasks={list(tasks)}: nothing is left to train beside control")
+        objectives: Any = self.objectives
+        if not isinstance(objectives, Mapping):
+            heads = Prototypes() if objectives is None else objectives
+            heads = one_for_all(heads) if isinstance(heads, Objective) else heads
+            log.info("seed %d: heads of %d tasks", self.seed, len(tasks))
+            objectives = {n: heads(self.model, task, self.seed) for n, task in tasks.items()}
+            object.__setattr__(self, "heads", heads)
+        missing = [name for name in tasks if name not in objectives]
         if missing:
             raise ValueError(f"objectives lacks {missing}; give one for each task")
-        if self.control is not None and self.control not in self.tasks:
-            raise ValueError(f"control={self.control!r} is none of the tasks {list(self.tasks)}")
+        object.__setattr__(self, "objectives", objectives)
+
+    def with_seed(self, seed: int) -> "Study":
+        """The same study with another seed, and so other heads, in a part of the store."""
+        store = self.store.under(f"seed_{seed}")
+        objectives: Any = self.objectives if self.heads is None else self.heads
+        return replace(self, seed=seed, store=store, objectives=objectives)
 
     @property
     def names(self) -> tuple[str, ...]:
