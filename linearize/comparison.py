@@ -229,7 +229,7 @@ def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
         "classes": {n: list(t.classes) for n, t in study.tasks.items() if t.classes},
         "counts": {name: task.counts for name, task in study.tasks.items()},
         "skipped": {name: dict(t.skipped) for name, t in study.tasks.items() if t.skipped},
-        "metrics": {n: asdict(each.primary) for n, each in study.objectives.items()},
+        "metrics": {n: each.primary.described() for n, each in study.objectives.items()},
         "labels": {row.key: row.label for row in rows},
         "alphas": np.asarray(plan.alphas).tolist(),
         "control_task": study.control,

@@ -27,6 +27,11 @@ class Metric:
     percent: bool = False
     """Whether it is a share, which tables show in %."""
 
+    def described(self) -> dict[str, str | float | bool | None]:
+        """Its fields, as JSON has them: a bound that there is not is None."""
+        fields = dataclasses.asdict(self)
+        return {k: None if v in (-math.inf, math.inf) else v for k, v in fields.items()}
+
     @property
     def sign(self) -> int:
         """1 where higher is better, −1 where lower is."""

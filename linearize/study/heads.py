@@ -9,7 +9,7 @@ import numpy as np
 
 from linearize import evaluate
 from linearize.data import Task
-from linearize.models import Model
+from linearize.models import Model, TextEncoder, Tokenizer, prompts, text_head
 from linearize.models.heads import few_shot, linear_probe, prototype_head
 from linearize.objectives import Classify, Objective
 
@@ -75,3 +75,14 @@ def one_for_all(objective: Objective) -> Heads:
         return objective
 
     return given
+
+
+def words(text: TextEncoder, tokenizer: Tokenizer) -> Heads:
+    """The papers' zero-shot heads: sentences with the classes' names, read by a text tower."""
+
+    def made(model: Model, task: Task, seed: int) -> Objective:
+        names = prompts.class_names(task.name, task.classes)
+        sentences = prompts.templates(task.name)
+        return Classify(text_head(text, tokenizer, task.name, names, sentences))
+
+    return made

@@ -7,8 +7,8 @@ study.measure(view, {"mnist": 0.7, "cars": 0.7}, "mnist", "validation")
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -60,15 +60,9 @@ class Method:
             )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Study:
     """One seed's fixed things: the model at θ0, the tasks, and an objective for each.
-
-    Args are the fields; each may be given in any form that its type's ``of`` takes.
-
-    Raises:
-        ValueError: no task to train, two tasks of one name, a task without an objective, or a
-            control task that is none of the tasks.
 
     >>> x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
     >>> tasks = [split_task(f"sum {i}", x + i, (x.sum(1) > 0).astype(int)) for i in range(2)]
@@ -80,72 +74,113 @@ class Study:
 
     model: Model
     tasks: Mapping[str, Task]
-    """In the tables' order; the control task may be among them. A sequence of tasks will do."""
-    objectives: Mapping[str, Objective] = None  # type: ignore[assignment]
-    """Of every task; or one for all; or how a task's is made (:mod:`linearize.study.heads`), which
-    is with few-shot prototypes where nothing is given."""
-    control: str | None = None
-    """The task that nothing is trained on; negation must leave it alone. Its name, or the task."""
-    seed: int = 0
+    """By name, in the tables' order; the control task is among them."""
+    objectives: Mapping[str, Objective]
+    """Of every task."""
+    control: str | None
+    """The task that nothing is trained on; negation must leave it alone."""
+    seed: int
     """Decides heads, data order, and all else that is drawn here."""
-    store: Store = None  # type: ignore[assignment]
-    """Where it is kept: a directory, or in memory where nothing is given."""
-    recipes: Mapping[str, Any] = field(default_factory=dict)
-    """How a method trains, by its name (:class:`linearize.train.TrainConfig` of most)."""
-    trainable: tree.Pattern = None
-    """The leaves that are trained (:func:`linearize.tree.select`)."""
-    epochs: Mapping[str, float] = field(default_factory=dict)
-    """Passes over a task's training examples in place of a recipe's steps."""
-    feed: Callable[[Mapping[str, Any]], Any] = dict
-    """What ``train.fine_tune`` is given of training examples by role: a loader that augments."""
-    batch_size: int = 256
-    """Examples a pass in evaluation."""
-    views: Mapping[str, type[View]] = field(default_factory=lambda: VIEWS)
-    borrowed: Path | None = None
-    """The folder of another run's seed whose vectors are taken in place of training."""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    """What task vectors are to remember."""
-    heads: Heads | None = field(default=None, init=False)
-    _vectors: dict[str, dict[str, TaskVector]] = field(default_factory=dict, init=False)
-    _seen: dict[str, View] = field(default_factory=dict, init=False)
+    store: Store
+    recipes: Mapping[str, Any]
+    trainable: tree.Pattern
+    epochs: Mapping[str, float]
+    feed: Callable[[Mapping[str, Any]], Any]
+    batch_size: int
+    views: Mapping[str, type[View]]
+    borrowed: Path | None
+    meta: Mapping[str, Any]
+    heads: Heads | None
+    """How objectives were made, where they were not given."""
+    _vectors: dict[str, dict[str, TaskVector]] = field(repr=False)
+    _seen: dict[str, View] = field(repr=False)
 
-    def __post_init__(self) -> None:
-        given: Any = self.tasks
-        tasks = dict(given) if isinstance(given, Mapping) else {task.name: task for task in given}
-        if len(tasks) != len(given):
-            raise ValueError(f"tasks={[task.name for task in given]}: give each name once")
-        control: Any = self.control
-        if control is not None and not isinstance(control, str):
-            tasks, control = tasks | {control.name: control}, control.name
-        if control is not None and control not in tasks:
-            raise ValueError(f"control={control!r} is none of the tasks{hint(control, tasks)}")
-        fixed = {
-            "model": Model.of(self.model),
-            "tasks": tasks,
-            "control": control,
-            "store": Store.of(self.store),
-        }
-        for name, value in fixed.items():
-            object.__setattr__(self, name, value)
-        if not self.names:
-            raise ValueError(f"tasks={list(tasks)}: nothing is left to train beside control")
-        objectives: Any = self.objectives
+    def __init__(
+        self,
+        model: Any,
+        tasks: Mapping[str, Task] | Iterable[Task],
+        objectives: Mapping[str, Objective] | Objective | Heads | None = None,
+        control: str | Task | None = None,
+        *,
+        seed: int = 0,
+        store: Store | Path | str | None = None,
+        recipes: Mapping[str, Any] | None = None,
+        trainable: tree.Pattern = None,
+        epochs: Mapping[str, float] | None = None,
+        feed: Callable[[Mapping[str, Any]], Any] = dict,
+        batch_size: int = 256,
+        views: Mapping[str, type[View]] = VIEWS,
+        borrowed: Path | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Check and complete what is given.
+
+        Args:
+            model: in any form that :meth:`linearize.models.Model.of` takes: an nnx model, linen's
+                ``(module, variables)``, or ``(f, params)``.
+            tasks: in the tables' order; the control task may be among them.
+            objectives: of every task; or one for all; or how a task's is made
+                (:mod:`linearize.study.heads`); few-shot prototypes by default.
+            control: the task that negation must leave alone, or its name among the tasks.
+            seed: of heads and data order.
+            store: a directory, or in memory where nothing is given.
+            recipes: how a method trains, by its name (:class:`linearize.train.TrainConfig` of most;
+                its default where there is none).
+            trainable: pattern of the leaves to train (:func:`linearize.tree.select`).
+            epochs: by task, passes over its training examples in place of a recipe's steps.
+            feed: what ``train.fine_tune`` is given of training examples by role, such as a loader
+                that augments.
+            batch_size: examples a pass in evaluation.
+            views: the ways to evaluate points, by name.
+            borrowed: the folder of another run's seed whose vectors are taken, not trained.
+            meta: what task vectors are to remember.
+
+        Raises:
+            TypeError: a model of another kind.
+            ValueError: no task to train, two tasks of one name, a task without an objective, or a
+                control task that is none of the tasks.
+        """
+        given = list(tasks.values()) if isinstance(tasks, Mapping) else list(tasks)
+        names = list(tasks) if isinstance(tasks, Mapping) else [task.name for task in given]
+        named = dict(zip(names, given, strict=True))
+        if len(named) != len(given):
+            raise ValueError(f"tasks={names}: give each name once")
+        if isinstance(control, Task):
+            named, control = named | {control.name: control}, control.name
+        if control is not None and control not in named:
+            raise ValueError(f"control={control!r} is none of the tasks{hint(control, named)}")
+        if not set(named) - {control}:
+            raise ValueError(f"tasks={names}: nothing is left to train beside control")
+        known, heads = Model.of(model), None
         if not isinstance(objectives, Mapping):
-            heads = Prototypes() if objectives is None else objectives
-            heads = one_for_all(heads) if isinstance(heads, Objective) else heads
-            log.info("seed %d: heads of %d tasks", self.seed, len(tasks))
-            objectives = {n: heads(self.model, task, self.seed) for n, task in tasks.items()}
-            object.__setattr__(self, "heads", heads)
-        missing = [name for name in tasks if name not in objectives]
+            made = Prototypes() if objectives is None else objectives
+            heads = one_for_all(made) if isinstance(made, Objective) else made
+            log.info("seed %d: heads of %d tasks", seed, len(named))
+            objectives = {name: heads(known, task, seed) for name, task in named.items()}
+        missing = [name for name in named if name not in objectives]
         if missing:
             raise ValueError(f"objectives lacks {missing}; give one for each task")
-        object.__setattr__(self, "objectives", objectives)
-
-    def with_seed(self, seed: int) -> "Study":
-        """The same study with another seed, and so other heads, in a part of the store."""
-        store = self.store.under(f"seed_{seed}")
-        objectives: Any = self.objectives if self.heads is None else self.heads
-        return replace(self, seed=seed, store=store, objectives=objectives)
+        fields = {
+            "model": known,
+            "tasks": named,
+            "objectives": objectives,
+            "control": control,
+            "seed": seed,
+            "store": Store.of(store),
+            "recipes": dict(recipes or {}),
+            "trainable": trainable,
+            "epochs": dict(epochs or {}),
+            "feed": feed,
+            "batch_size": batch_size,
+            "views": views,
+            "borrowed": borrowed,
+            "meta": dict(meta or {}),
+            "heads": heads,
+            "_vectors": {},
+            "_seen": {},
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -157,6 +192,17 @@ class Study:
         """The objectives in one shape, so that all tasks share what is compiled for one."""
         every = list(self.objectives.values())
         return {name: each.alike(every) for name, each in self.objectives.items()}
+
+    def but(self, **changes: Any) -> "Study":
+        """The same study, some of it otherwise."""
+        same = ("model", "tasks", "control", "seed", "store", "recipes", "trainable", "epochs")
+        more = ("feed", "batch_size", "views", "borrowed", "meta")
+        kept = {name: getattr(self, name) for name in (*same, *more)}
+        return Study(**{**kept, "objectives": self.heads or self.objectives, **changes})
+
+    def with_seed(self, seed: int) -> "Study":
+        """The same study with another seed, and so other heads, in a part of the store."""
+        return self.but(seed=seed, store=self.store.under(f"seed_{seed}"))
 
     def split(self, task: str, split: str) -> Examples:
         """A task's ``train``, ``validation`` or ``test`` examples."""
