@@ -15,8 +15,9 @@ import tyro
 from tyro.conf import Positional, UseAppendAction
 
 from linearize import data, edit, models, report
-from linearize.cli import reporting
+from linearize.cli import reporting, sentence
 from linearize.comparison import compare
+from linearize.config import ConfigError
 from linearize.models import Backbone
 from linearize.study import Study
 from linearize.study.heads import Heads, Prototypes, words
@@ -90,7 +91,12 @@ def main(args: Sequence[str] | None = None) -> None:
     kind, run = JOBS[words[0]]
     job: Any = tyro.cli(kind, args=words[1:], prog=f"linearize {words[0]}")
     with reporting():
-        run(job)
+        try:
+            run(job)
+        except (TypeError, ValueError) as error:
+            if sentence(error) is None:  # what the library refuses was written in the command line
+                raise ConfigError(str(error)) from error
+            raise
 
 
 def run_compare(job: Compare) -> None:

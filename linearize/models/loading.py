@@ -196,18 +196,18 @@ def _resolve(
 
 
 def open_model(where: str, **options: Any) -> Backbone:
-    """A model by its name in the table, or by the weights: a folder, a file or a repository.
+    """A model by its weights, a folder, a file or a repository; or by its name in the table.
 
     Args:
-        where: a row of :data:`MODELS` whose weights are packaged, or weights of a CLIP, ViT or
-            DINOv2 with the configuration beside them.
+        where: weights of a CLIP, ViT or DINOv2 with the configuration beside them; or, where no
+            such path exists, a row of :data:`MODELS` whose weights are packaged.
         options: as :func:`load` takes them.
 
     Raises:
         ValueError: no configuration says what the weights are of.
         WeightsError: and whatever else :func:`load` raises.
     """
-    if where in MODELS:
+    if where in MODELS and not Path(where).exists():
         return load(where, **options)
     source = hf.read(where)
     found = configs.kind(source.notes, source.path.parent)
