@@ -1,4 +1,4 @@
-"""Quick compilation where mathematics is checked; one finished run of each experiment a session."""
+"""One finished run of each experiment, made once for all tests of a session; a full disk."""
 
 import contextlib
 import fcntl
@@ -8,38 +8,7 @@ import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import pytest
-
-COMPILED = (
-    "models",
-    "ntk",
-    "test_bench.py",
-    "test_compiled.py",
-    "test_cost.py",
-    "test_disentangle.py",
-    "test_readme.py",
-)
-"""Rooms and files whose subject is what XLA makes of a program, equal bits, or others' numbers."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Without most of XLA's optimizations, which are what these tests' time goes to.
-
-    They check what is computed, in which order and from what, at shapes that need no speed. The
-    rooms of ``COMPILED`` are compiled as users' programs are, and so is all that ``-m`` picks: with
-    ``-m slow``, each room's larger members.
-    """
-    place = request.path.relative_to(Path(__file__).parent).parts[0]
-    if place in COMPILED or request.config.option.markexpr:
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:  # processes that a test starts do as it does
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

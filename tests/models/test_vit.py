@@ -61,6 +61,7 @@ def test_features_equal_the_source_runtime(digits, source, side):
     np.testing.assert_allclose(got, expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.slow(but=["1"])
 @pytest.mark.network
 @pytest.mark.parametrize("k", [1, 6])
 def test_first_blocks_equal_the_source_runtimes_intermediate(digits, source, k):
@@ -94,6 +95,7 @@ def test_every_part_of_the_packaged_model_has_a_jacobian(digits):
         assert size > 1e-3, part
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_bfloat16_stays_near(digits):
     images = digits(8, 28)
@@ -135,6 +137,7 @@ def plain(small):
     return loss_and_gradient(vit.ViT(**SMALL), *small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scan", "remat"),
     [

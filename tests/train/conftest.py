@@ -1,7 +1,7 @@
 """A small two-layer network on data with structure, in float32."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,14 @@ def network(params: dict[str, Any], x: jax.Array) -> jax.Array:
 
 LONG = {"steps": 480, "steps_per_call": 4, "checkpoint_every": 4, "log_every": 8}
 """A run of a few seconds, most of them spent on its many checkpoints."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation() -> Iterator[None]:
+    """Most of these tests' time is XLA's, and networks of 200 numbers do not need its best."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")
