@@ -8,6 +8,7 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 
+from linearize.current import current
 from linearize.evaluate.choices import one_of
 from linearize.evaluate.metrics import NO_CLASS, predicted
 from linearize.types import Array
@@ -96,5 +97,5 @@ def as_distance(distance: str | Compare) -> Distance:
         ValueError: an unknown name; the nearest is suggested.
     """
     if callable(distance):
-        return _own(distance)
+        return _own(current(distance))
     return DISTANCES[one_of("distance", distance, DISTANCES)]

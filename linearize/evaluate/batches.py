@@ -16,6 +16,7 @@ from rich.progress import track as rich_track
 
 from linearize import narration, tree
 from linearize.compiled import jit
+from linearize.current import current
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -192,6 +193,7 @@ def outputs(
     """
     check_function(f)
     batches = split_batches(inputs, batch_size)
+    f = current(f, params, *batches.items[0])
     return gather(partial(forward, f, params), batches, progress=progress)
 
 

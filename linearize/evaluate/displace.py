@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from linearize import tree
 from linearize.compiled import jit
+from linearize.current import current
 from linearize.evaluate.affine import stack
 from linearize.evaluate.batches import Batches, check_inputs, split_batches
 from linearize.evaluate.grid import check_labels, check_points
@@ -59,7 +60,7 @@ def displaced_accuracy(
     stacked = stack(params0, taus)
     check_inputs(inputs)
     batches = split_batches(inputs, batch_size, balanced=True)
-    read = as_readout(readout)
+    f, read = current(f, params0, *batches.items[0]), as_readout(readout)
     shapes = _read.eval_shape(f, read, params0, batches.items[0])
     y = pad_rows(check_labels(labels, batches.n, shapes.shape[-1]), batches)
 

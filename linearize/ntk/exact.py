@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from linearize import cost, evaluate, taylor, tree
-from linearize.evaluate.batches import as_arguments, count, split_batches
+from linearize.current import current
+from linearize.evaluate.batches import as_arguments, count, split_batches, window
 from linearize.evaluate.choices import one_of
 from linearize.evaluate.readout import Readout, affine_logits, as_readout
 from linearize.ntk import newton, plan
@@ -100,6 +101,7 @@ def fine_tune_exactly(
     """
     taylor.check_function(f)
     one_of("solver", solver, ("auto", "dual", "gauss_newton"))
+    f = current(f, params0, *window(as_arguments(x), 0, 1))
     l2 = newton.check_l2(l2)
     if solver == "dual" and not affine_logits(readout):
         raise ValueError(

@@ -12,7 +12,8 @@ import numpy as np
 
 from linearize import agreement, cost, tree
 from linearize.compiled import jit
-from linearize.evaluate.batches import count
+from linearize.current import current
+from linearize.evaluate.batches import count, window
 from linearize.ntk.programs import remembered
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Flat, Params, PyTree
@@ -115,6 +116,7 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
     """
     check_function(f)
     n = count(inputs)
+    f = current(f, params, *window(inputs, 0, 1))
     seen = Pointwise(f, _like(params), tree.select(params, pattern), specification(inputs))
     point = remembered(("point", seen.key), lambda: seen)
     few = jax.tree.map(lambda x: jnp.asarray(x[: min(_PROBED, n)]), inputs)
