@@ -47,7 +47,8 @@ class _Record:
 def current(f: Callable[..., Any], *args: PyTree) -> Callable[..., Any]:
     """``f`` itself, or another object of the same numbers as ``f`` now, where it has changed.
 
-    What cannot be looked into (an object of another language, a file) counts as unchanged.
+    What cannot be looked into (a file, a ``deque``, a generator) counts as unchanged. A function
+    that changes what it holds as it runs is compiled once more than it need be, and then no more.
 
     Args:
         f: a function of ``args``.
