@@ -16,6 +16,7 @@ from rich.progress import track as rich_track
 
 from linearize import narration
 from linearize.compiled import jit
+from linearize.current import current
 from linearize.examples import Examples, as_arguments, count
 from linearize.fields import integer
 from linearize.taylor import check_function
@@ -138,6 +139,7 @@ def outputs(
     """
     check_function(f)
     batches = split_batches(inputs, batch_size)
+    f = current(f, params, *batches.items[0])
     return gather(partial(forward, f, params), batches, progress=progress)
 
 

@@ -4,6 +4,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import astuple
 from functools import partial, reduce
 from pathlib import Path
@@ -108,6 +109,7 @@ def kernel(
             leaf's name.
         MemoryError: result or blocks do not fit, with what does; nothing was computed.
         FileExistsError: ``out`` holds another kernel: of another model, inputs, layout, ...
+        BlockingIOError: another process writes to ``out``.
         UnidentifiedError: ``out`` is given, and nothing says what ``f`` computes.
         DisagreementError: an entry, of three that are drawn for each compiled program, is another
             number by a second way (:mod:`linearize.ntk.second_way`).
@@ -148,10 +150,10 @@ def kernel(
     choice = (task.symmetric, memory, implementation, batch_size, mesh)
     plan, compute, seen = remembered((*programs, *choice), lambda: _programs(task, *choice[2:]))
     _check_memory(task, plan, on_disk=out is not None)
-    store = _open(task, plan, out, left, right, params, optimizer, trainable)
     log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
-    _fill(store, task, plan, compute, seen, params, left, right, mesh, progress)
-    found = store.result()
+    with closing(_open(task, plan, out, left, right, params, optimizer, trainable)) as store:
+        _fill(store, task, plan, compute, seen, params, left, right, mesh, progress)
+        found = store.result()
     if output == "trace" and isinstance(found, np.ndarray):
         return note_trace(found, point.outputs)
     return found

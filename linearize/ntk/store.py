@@ -3,6 +3,7 @@
     kernel.json    what kernel it is, with a hash of that
     blocks.txt     a line for each block that is whole, with its CRC-32C: one in another's place,
                    or of another kernel, is none
+    lock           held by the process that writes
     array.zarr/    one chunk a block, each with its CRC-32C; NaN where none is
 
 Nothing is taken on trust: a block counts if it is noted, there, of its full size, ends in the
@@ -10,6 +11,8 @@ checksum that was noted, and reads with it. Stores of version 0.1 have neither h
 and zeros where no block is; those of format 2 note no checksum.
 """
 
+import errno
+import fcntl
 import hashlib
 import itertools
 import json
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 _PROGRESS = "blocks.txt"
 _DESCRIPTION = "kernel.json"
 _ARRAY = "array.zarr"
+_LOCK = "lock"
 _FORMAT, _HASH = "format", "sha256"
 _NOW = {"params_filter": "trainable"}
 """The present name by the one that an older description has."""
@@ -62,6 +66,9 @@ class Store(Protocol):
     def result(self) -> Any:
         """The kernel, once all blocks are there."""
 
+    def close(self) -> None:
+        """Nothing more is written."""
+
 
 class Memory:
     """A NumPy array on the host."""
@@ -81,12 +88,16 @@ class Memory:
         """The array."""
         return self.array
 
+    def close(self) -> None:
+        """The array stays."""
+
 
 class Disk:
     """A zarr array (version 3) in a folder, with what it is and which blocks are written.
 
     Raises:
         FileExistsError: the folder holds another kernel, or other files.
+        BlockingIOError: another process writes there.
         CorruptFileError: what it says of itself or of its blocks is damaged.
     """
 
@@ -100,9 +111,20 @@ class Disk:
     ) -> None:
         self.path = Path(path).absolute()
         described = {**description, "shape": list(shape), "dtype": str(dtype), "rows": rows}
-        self._held = self._claim(json.loads(json.dumps(described)))
-        self.array = _open(self.path, self._held, create=True)
-        self._done = _progress(self.path, self._held)
+        self._check_folder()
+        self._lock = _locked(self.path)
+        try:
+            self._held = self._claim(json.loads(json.dumps(described)))
+            self.array = _open(self.path, self._held, create=True)
+            self._done = _progress(self.path, self._held)
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_folder(self) -> None:
+        there = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+        if there - {_LOCK} and _DESCRIPTION not in there:
+            raise FileExistsError(f"out={self.path} holds other files; give an empty or new folder")
 
     def _claim(self, described: dict[str, Any]) -> dict[str, Any]:
         file = self.path / _DESCRIPTION
@@ -119,9 +141,7 @@ class Disk:
                     "give another folder, or delete this one"
                 )
             return held
-        if self.path.exists() and any(self.path.iterdir()):
-            raise FileExistsError(f"out={self.path} holds other files; give an empty or new folder")
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._check_folder()
         held = {**described, _FORMAT: 3}
         held[_HASH] = _hash(held)
         io.write_json(file, held)
@@ -155,6 +175,33 @@ class Disk:
     def result(self) -> ts.TensorStore:
         """The array on disk; ``numpy.asarray`` reads all of it, indexing and ``read`` a part."""
         return open_kernel(self.path)
+
+    def close(self) -> None:
+        """Let another process write."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle that holds the folder until it is closed; None where no lock can be made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:  # a read-only disk, on which a finished kernel may lie
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if error.errno not in (errno.EAGAIN, errno.EACCES):  # a disk without locks
+            return None
+        raise BlockingIOError(
+            error.errno,
+            "another process writes a kernel there; wait for it to end, or give another folder",
+            str(folder),
+        ) from error
+    return handle
 
 
 def open_kernel(path: str | Path, *, unfinished: bool = False) -> ts.TensorStore:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,13 +24,16 @@ def blocks():
 
 
 def disk(path):
-    return Disk(path, SHAPE, np.dtype(np.float32), ROWS, {"output": "full"})
+    """A store that holds no lock: tests open several of one folder."""
+    found = Disk(path, SHAPE, np.dtype(np.float32), ROWS, {"output": "full"})
+    found.close()
+    return found
 
 
 def write(path, starts=STARTS):
-    store = disk(path)
-    for start in starts:
-        store.put(start, blocks()[1][start])
+    with closing(Disk(path, SHAPE, np.dtype(np.float32), ROWS, {"output": "full"})) as whole:
+        for start in starts:
+            whole.put(start, blocks()[1][start])
     return path
 
 
@@ -59,6 +63,17 @@ def test_an_unfinished_kernel_is_refused_or_has_nan(tmp_path):
     found = np.asarray(ntk.open_kernel(path, unfinished=True))
     np.testing.assert_array_equal(found[:2], blocks()[0][:2])
     assert np.isnan(found[2:, 2:]).all()
+
+
+def test_one_process_at_a_time_writes_whichever_kernel_it_is(tmp_path):
+    first = Disk(tmp_path / "k", SHAPE, np.dtype(np.float32), ROWS, {"output": "full"})
+    for output in ("full", "trace"):
+        with pytest.raises(BlockingIOError, match="another process writes a kernel there"):
+            Disk(tmp_path / "k", SHAPE, np.dtype(np.float32), ROWS, {"output": output})
+    first.close()
+    with pytest.raises(FileExistsError, match="differs in output"):
+        Disk(tmp_path / "k", SHAPE, np.dtype(np.float32), ROWS, {"output": "trace"})
+    disk(tmp_path / "k")  # the refused one let go
 
 
 @pytest.mark.parametrize("start", STARTS)
