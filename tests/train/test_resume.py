@@ -281,6 +281,23 @@ def test_a_second_signal_is_not_held_back(problem, run_dir):
     assert {n: signal.getsignal(n) for n in before} == before
 
 
+@pytest.mark.parametrize("pair", [("SIGHUP", "SIGHUP"), ("SIGTERM", "SIGHUP")])
+def test_signals_that_come_in_pairs_are_one_wish(problem, run_dir, pair):
+    """A terminal that closes sends SIGHUP, and so does its shell; systemd sends both."""
+    first, second = (getattr(signal, name) for name in pair)
+    before = signal.getsignal(second)
+
+    def press(params0, tau):
+        signal.raise_signal(first)
+        signal.raise_signal(second)
+        return []
+
+    with pytest.raises(Terminated, match=f"by {pair[0]}: interrupted at step 7 of 20; a check"):
+        problem.run(run_dir=run_dir, validation=press, validate_every=7, checkpoint_every=0)
+    assert newest(run_dir) == 7
+    assert signal.getsignal(second) is before
+
+
 def test_what_is_ignored_stays_ignored(problem, run_dir):
     """As SIGHUP is under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
