@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from rich.console import Console
 
 from linearize import taylor, tree
 from linearize.evaluate.affine import check_taus
 from linearize.evaluate.readout import Readout
+from linearize.narration import Console
 from linearize.ntk import newton
 from linearize.ntk.objective import Passes, Reached, combine, inner, reached, squared
 from linearize.renamed import renamed

@@ -7,9 +7,10 @@ from typing import Literal
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from linearize.narration import Console
 
 BOX, EDGE, GAP = box.HEAVY_HEAD, 1, 3
 """The lines, how wide the left one is, and the columns that each cell adds to its text."""
