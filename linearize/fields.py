@@ -13,6 +13,7 @@ ValueError: run.seeds[1]=-1; expected 0 or more
 import dataclasses
 import functools
 import math
+import operator
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -58,6 +59,41 @@ _PLAIN: dict[Any, tuple[tuple[type, ...], str]] = {
     str: ((str,), "a string"),
     type(None): ((type(None),), "None"),
 }
+
+
+def integer(argument: str, value: Any, low: int | None = None) -> int:
+    """An argument that is an integer of any kind, an array of one too.
+
+    Raises:
+        ValueError: it is none (2.0 and True are not), or is below ``low``.
+
+    >>> integer("batch_size", 2.5, low=1)
+    Traceback (most recent call last):
+    ValueError: batch_size=2.5; expected an integer, 1 or more
+    """
+    try:
+        found = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or (low is not None and found < low):
+        bound = "" if low is None else f", {low} or more"
+        raise ValueError(f"{argument}={value!r}; expected an integer{bound}")
+    return found
+
+
+def number(argument: str, value: Any) -> float:
+    """An argument that is one finite number; an array of one will do.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> number("scale", "x")
+    Traceback (most recent call last):
+    ValueError: scale='x'; expected a finite number
+    """
+    if np.ndim(value) or np.asarray(value).dtype.kind not in "iufV" or not np.isfinite(value):
+        raise ValueError(f"{argument}={value!r}; expected a finite number")
+    return float(value)
 
 
 def check(config: Any, where: str = "", error: type[ValueError] = ValueError) -> None:

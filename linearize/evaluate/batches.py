@@ -16,6 +16,7 @@ from rich.progress import track as rich_track
 
 from linearize import narration, tree
 from linearize.compiled import jit
+from linearize.fields import integer
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -114,8 +115,7 @@ def split_batches(inputs: PyTree, batch_size: int, *, balanced: bool = False) ->
     Raises:
         ValueError: no example, or ``batch_size`` below 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; expected 1 or more")
+    batch_size = integer("batch_size", batch_size, low=1)
     args = as_arguments(inputs)
     n = count(args)
     if balanced:

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from linearize.compiled import jit
+from linearize.fields import integer
 from linearize.types import Array
 
 _TINY = 1e-12
@@ -128,8 +129,7 @@ def few_shot(labels: Array, n_classes: int, *, shots: int, seed: int) -> np.ndar
             a label is out of range, or there are fewer than two classes.
     """
     counts = _count(labels, n_classes)
-    if shots < 1:
-        raise ValueError(f"shots={shots}; expected 1 or more")
+    integer("shots", shots, low=1)
     short = [f"class {c} has {n}" for c, n in enumerate(counts) if n < shots]
     if short:
         raise ValueError(

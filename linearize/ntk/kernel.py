@@ -18,6 +18,7 @@ from linearize import identity, tree
 from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.evaluate.batches import as_arguments, count, track, window
+from linearize.fields import integer
 from linearize.ntk import contract
 from linearize.ntk.contract import LAYOUTS, Output
 from linearize.ntk.jacobian import RULES, Part
@@ -123,8 +124,8 @@ def kernel(
             f"implementation={implementation!r} never forms the Jacobian whose signs "
             f"optimizer={optimizer!r} needs; use 'jacobian' or 'auto'"
         )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; expected 1 or more")
+    if batch_size is not None:
+        batch_size = integer("batch_size", batch_size, low=1)
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)
     point = pointwise(f, params, left, trainable)
