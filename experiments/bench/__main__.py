@@ -75,7 +75,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "rows": [row.record() for row in rows],
     }
     io.write_json(chosen.out, record)
-    console.print(f"written to {chosen.out}")
+    console.print(f"written to {chosen.out}", markup=False)
     return int(any(row.holds is False for row in rows))
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from linearize.narration import Console
+from rich.console import Console
+
 from linearize.report import terminal
 from linearize.report.node import Node
 from linearize.report.plot import Plot

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from rich.console import Console
 from rich.text import Text
 
-from linearize.narration import Console
 from linearize.report import terminal
 from linearize.report.node import Floats
 from linearize.report.stats import over_seeds

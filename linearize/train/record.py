@@ -149,7 +149,7 @@ def progress_bar(show: bool, total: int, done: int, title: str) -> Iterator[Bar]
         yield Bar(None, total, done, title)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a task may be called "[/x]"
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),

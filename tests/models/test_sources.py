@@ -341,7 +341,7 @@ def test_without_a_connection_one_request_is_made(monkeypatch):
     with socket.socket() as closed:  # bound, but it does not listen: refused at once
         closed.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        monkeypatch.setattr(hub.constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(hub, "hf_hub_url", lambda *names: "/".join((endpoint, *names)))
         monkeypatch.setattr(sources, "_no_connection", NO_CONNECTION)
         monkeypatch.setattr(sources, "_unreached", {})
         monkeypatch.setattr(hub, "hf_hub_download", lambda *_: pytest.fail("asked again"))

@@ -76,14 +76,14 @@ def test_the_bar_shows_rate_and_remaining_time(monkeypatch):
         lambda stderr: Console(file=screen, force_terminal=True, width=100, color_system=None),
     )
     clock = iter(range(10_000))
-    with progress_bar(True, total=100, done=40, title="mnist (linear)") as bar:
+    with progress_bar(True, total=100, done=40, title="mnist [/x] [b] :bug: (linear)") as bar:
         bar._progress.get_time = lambda: next(clock)
         for step in (50, 60, 70):
             bar.at(step)
         bar.loss(0.25)
         bar._progress.refresh()
     shown = screen.getvalue()
-    for part in ("mnist (linear)", "70/100", "steps/s", "0:0", "loss 0.2500"):
+    for part in ("mnist [/x] [b] :bug: (linear)", "70/100", "steps/s", "0:0", "loss 0.2500"):
         assert part in shown
 
 
