@@ -72,10 +72,10 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    kinds = filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint)))
-    nested = next(kinds, None)
+    kinds = [k for k in (hint, *typing.get_args(hint)) if isinstance(k, type)]
+    nested = next(filter(dataclasses.is_dataclass, kinds), None)
     if nested is not None and (value is not None or nested is hint):
-        return from_dict(typing.cast(type, nested), value, f"{where}.")
+        return from_dict(nested, value, f"{where}.")
     for path, part, expected in fields.wrong(hint, value):
         require(False, f"{where}{path}", part, f"expected {expected}")
     return _tuples(value)
