@@ -108,27 +108,26 @@ def check(config: Any, where: str = "", error: type[ValueError] = ValueError) ->
         ValueError: or ``error``, with the field's path, its value, and what was expected.
     """
     kind: Any = type(config)
-    for name, hint in hints(kind).items():
-        for path, value, expected in wrong(hint, getattr(config, name)):
+    for name, hint in _hints(kind).items():
+        for path, value, expected in _wrong(hint, getattr(config, name)):
             raise error(f"{where}{name}{path}={value!r}; expected {expected}")
 
 
 @functools.cache
-def hints(kind: Any) -> dict[str, Any]:
-    """Annotations of a dataclass's fields, ranges included, by name."""
-    found = typing.get_type_hints(kind, include_extras=True)
-    return {field.name: found[field.name] for field in dataclasses.fields(kind)}
+def _hints(kind: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def wrong(hint: Any, value: Any) -> Iterator[tuple[str, Any, str]]:
+def _wrong(hint: Any, value: Any) -> Iterator[tuple[str, Any, str]]:
     """``(path, value, what was expected)`` of all that does not fit."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        found = list(wrong(args[0], value))
+        found = list(_wrong(args[0], value))
         out = [r for r in args[1:] if isinstance(r, Range) and not found and not r.holds(value)]
         yield from found or [("", value, str(r)) for r in out]
     elif origin in (types.UnionType, typing.Union):
-        tried = [list(wrong(arg, value)) for arg in args]
+        tried = [list(_wrong(arg, value)) for arg in args]
         if all(tried):
             # the deepest is what was meant: ("seeds[1]", 'x') says more than a whole tuple
             path, inner, _ = max((found[0] for found in tried), key=lambda found: len(found[0]))
@@ -151,14 +150,14 @@ def wrong(hint: Any, value: Any) -> Iterator[tuple[str, Any, str]]:
             yield "", value, f"{len(hints)} entries"
             return
         for i, (inner, entry) in enumerate(zip(hints, value, strict=True)):
-            for path, part, expected in wrong(inner, entry):
+            for path, part, expected in _wrong(inner, entry):
                 yield f"[{i}]{path}", part, expected
     elif origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             yield "", value, "a mapping"
         else:
             for key, entry in value.items():
-                for path, part, expected in wrong(args[1], entry):
+                for path, part, expected in _wrong(args[1], entry):
                     yield f"[{key!r}]{path}", part, expected
     elif isinstance(hint, type) and not isinstance(value, hint):
         yield "", value, f"an instance of {hint.__name__}"
