@@ -1,5 +1,6 @@
 """Tables of each task's metric, error maps, cosines and claims."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -75,8 +76,9 @@ def examples_phrase(results: Results) -> str:
 
 def normalized_measures(results: Results) -> Measures:
     """What normalized values are measured by: shares, whatever the tasks' metrics."""
-    name = f"normalized {results.measures.name}"
-    return Measures((Metric(name, percent=True),) * len(results.tasks))
+    low = 0.0 if all(metric.has_ratio for metric in results.measures.each) else -math.inf
+    metric = Metric(f"normalized {results.measures.name}", low=low, percent=True)
+    return Measures((metric,) * len(results.tasks))
 
 
 def normalized_phrase(results: Results) -> str:
