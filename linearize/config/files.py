@@ -64,7 +64,7 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     """
     at = where.removesuffix(".") or "configuration"
     require(isinstance(values, Mapping), at, values, "expected a mapping of options")
-    hints = fields.hints(typing.cast(Any, kind))
+    hints = fields.hints(kind)
     for name in values:
         hint = choices.hint(name, hints, f"known: {', '.join(sorted(hints))}")
         require(name in hints, f"{where}{name}", values[name], f"no such option{hint}")

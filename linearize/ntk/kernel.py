@@ -260,7 +260,6 @@ def _open(
         "optimizer": optimizer,
         "trainable": trainable,
         "params": tree.fingerprint(params),
-        **({"arrays": tree.fingerprint(arrays)} if (arrays := identity.held(task.point.f)) else {}),
         "x1": tree.fingerprint(left),
         "x2": tree.fingerprint(right),
     }

@@ -1,13 +1,11 @@
 """Where a kernel's blocks go: host memory, or a zarr array on disk that a killed run resumes.
 
     kernel.json    what kernel it is, with a hash of that
-    blocks.txt     a line for each block that is whole, with its CRC-32C: one in another's place,
-                   or of another kernel, is none
+    blocks.txt     a line for each block that is whole
     array.zarr/    one chunk a block, each with its CRC-32C; NaN where none is
 
-Nothing is taken on trust: a block counts if it is noted, there, of its full size, ends in the
-checksum that was noted, and reads with it. Stores of version 0.1 have neither hash nor checksums,
-and zeros where no block is; those of format 2 note no checksum.
+Nothing is taken on trust: a block counts if it is noted, there, of its full size, and reads with
+its checksum. Stores of version 0.1 have neither hash nor checksums, and zeros where no block is.
 """
 
 import hashlib
@@ -122,7 +120,7 @@ class Disk:
         if self.path.exists() and any(self.path.iterdir()):
             raise FileExistsError(f"out={self.path} holds other files; give an empty or new folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        held = {**described, _FORMAT: 3}
+        held = {**described, _FORMAT: 2}
         held[_HASH] = _hash(held)
         io.write_json(file, held)
         return held
@@ -133,24 +131,23 @@ class Disk:
             return False
         file = _chunk(self.path, self._held, start)
         try:
-            whole = _whole(file, self._held, self._done[start])
+            whole = _whole(file, self._held)
             whole = whole and bool(np.isfinite(self.array[_extent(self._held, start)]).all())
         except ValueError:  # its checksum
             whole = False
         if not whole:
             log.warning("block %s of the kernel is damaged (%s): it is computed again", start, file)
-            del self._done[start]
+            self._done.discard(start)
         return whole
 
     def put(self, start: Start, block: np.ndarray) -> None:
         """Write a block, and only then note that it is there."""
         self.array[_window(start, block)].write(block).result()
-        checksum = _checksum(_chunk(self.path, self._held, start), self._held)
         with open(self.path / _PROGRESS, "a") as file:
-            file.write(f"{start[0]} {start[1]}{checksum and ' ' + checksum}.\n")
+            file.write(f"{start[0]} {start[1]}.\n")
             file.flush()
             os.fsync(file.fileno())
-        self._done[start] = checksum
+        self._done.add(start)
 
     def result(self) -> ts.TensorStore:
         """The array on disk; ``numpy.asarray`` reads all of it, indexing and ``read`` a part."""
@@ -170,8 +167,8 @@ def open_kernel(path: str | Path, *, unfinished: bool = False) -> ts.TensorStore
     Raises:
         FileNotFoundError: there is no kernel.
         UnfinishedKernelError: blocks are still to be computed, and ``unfinished`` is False.
-        CorruptFileError: a block that was written is missing, truncated or another one, or what
-            describes the kernel is damaged; with the file.
+        CorruptFileError: a block that was written is missing or truncated, or what describes the
+            kernel is damaged; with the file.
     """
     folder = Path(path).absolute()
     if not (folder / _DESCRIPTION).exists():
@@ -189,8 +186,8 @@ def open_kernel(path: str | Path, *, unfinished: bool = False) -> ts.TensorStore
         )
     for start in wanted:
         file = _chunk(folder, held, start)
-        if start in done and not _whole(file, held, done[start]):
-            state = _wrong(file, held)
+        if start in done and not _whole(file, held):
+            state = "is truncated" if file.exists() else "is missing"
             raise io.CorruptFileError(f"block {start} of the kernel {state} ({file}); {_AGAIN}")
     return _open(folder, held, create=False, gaps=bool(missing))
 
@@ -250,8 +247,8 @@ def _hash(held: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _progress(folder: Path, held: dict[str, Any]) -> dict[Start, str]:
-    """The blocks that were noted as whole, each with its checksum; "" where the format has none.
+def _progress(folder: Path, held: dict[str, Any]) -> set[Start]:
+    """The blocks that were noted as whole.
 
     Raises:
         CorruptFileError: a line that no run writes.
@@ -260,17 +257,16 @@ def _progress(folder: Path, held: dict[str, Any]) -> dict[Start, str]:
     text = files.read_bytes(file).decode(errors="replace") if file.exists() else ""
     # what follows the last line's end was being written when the run was killed
     *lines, _ = text.split("\n")
-    pattern = r"(\d{1,18}) (\d{1,18})" + (r" ([0-9a-f]{8})\." if _noted(held) else r"()\.")
-    wanted, done = set(_starts(held)), dict[Start, str]()
+    wanted, done = set(_starts(held)), set()
     for number, line in enumerate(lines, 1):
-        found = re.fullmatch(pattern, line, re.ASCII)
+        found = re.fullmatch(r"(\d{1,18}) (\d{1,18})\.", line, re.ASCII)
         start = (int(found[1]), int(found[2])) if found else None
-        if found is None or start is None or start not in wanted:
+        if start not in wanted:
             raise io.CorruptFileError(
                 f"line {number} of {file} is {line[:40]!r}, no block of this kernel: the file is "
                 f"damaged; delete it, and {_AGAIN}"
             )
-        done[start] = found[3]
+        done.add(start)
     return done
 
 
@@ -290,33 +286,8 @@ def _chunk(folder: Path, held: dict[str, Any], start: Start) -> Path:
     return folder.joinpath(_ARRAY, "c", *map(str, place))
 
 
-def _noted(held: dict[str, Any]) -> bool:
-    """Whether blocks are noted with their checksums."""
-    return held.get(_FORMAT, 1) >= 3
-
-
-def _checksum(file: Path, held: dict[str, Any]) -> str:
-    """A block's CRC-32C, which its file ends in; "" in formats that note none."""
-    if not _noted(held):
-        return ""
-    with file.open("rb") as stream:
-        stream.seek(-4, os.SEEK_END)
-        return stream.read().hex()
-
-
-def _wrong(file: Path, held: dict[str, Any]) -> str:
-    """Why a block's file is not whole."""
-    if not file.exists():
-        return "is missing"
-    return "is another block or was changed" if _sized(file, held) else "is truncated"
-
-
-def _whole(file: Path, held: dict[str, Any], checksum: str) -> bool:
-    """Whether a block's file is there, with all its bytes, and ends in the checksum noted."""
-    return _sized(file, held) and _checksum(file, held) == checksum
-
-
-def _sized(file: Path, held: dict[str, Any]) -> bool:
+def _whole(file: Path, held: dict[str, Any]) -> bool:
+    """Whether a block's file is there, with all its bytes."""
     size = math.prod(_chunk_shape(held)) * ts.dtype(held["dtype"]).numpy_dtype.itemsize
     return file.is_file() and file.stat().st_size == size + 4 * (_FORMAT in held)
 
