@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from configs import SUBSETS
 from experiments import claims, protocol, running, vectors

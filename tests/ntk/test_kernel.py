@@ -346,23 +346,6 @@ def test_on_disk_and_resumed_after_a_kill(tmp_path, monkeypatch):
         ntk.open_kernel(tmp_path / "mine")
 
 
-def test_arrays_that_a_model_holds_are_part_of_a_kernel_on_disk(tmp_path):
-    """A fingerprint leaves them out."""
-    _, params, x = small()
-
-    def scaled(scale, params, x):
-        return scale * small()[0](params, x)
-
-    scaled.fingerprint = "scaled"
-    once, twice = (jax.tree_util.Partial(scaled, jnp.float32(s)) for s in (1, 2))
-    found = ntk.kernel(once, params, x, output="trace", out=tmp_path / "k")
-    np.testing.assert_array_equal(
-        found, ntk.kernel(once, params, x, output="trace", out=tmp_path / "k")
-    )
-    with pytest.raises(FileExistsError, match=r"another kernel.*arrays"):
-        ntk.kernel(twice, params, x, output="trace", out=tmp_path / "k")
-
-
 def test_spread_over_eight_devices():
     f, params, x = small(n=11)
     mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
