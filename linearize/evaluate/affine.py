@@ -14,10 +14,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import taylor, tree
+from linearize.agreement import once
 from linearize.compiled import jit
 from linearize.evaluate.batches import count, gather, split_batches
 from linearize.evaluate.readout import Readout, class_scores
 from linearize.evaluate.second_way import check_terms
+from linearize.single import Sample, drawn, same_row, wide
 from linearize.types import Apply, Array, Params, PyTree
 
 
@@ -98,7 +100,10 @@ class AffineOutputs:
         affine_map = class_scores(readout)
         if affine_map is None:
             return None
-        return AffineOutputs(*_project(affine_map, self))
+        found = AffineOutputs(*_project(affine_map, self))
+        check = partial(_check_scores, affine_map, self, found)
+        once(check, "scores", arrays=(affine_map, self))
+        return found
 
 
 def _examples(values: ArrayLike) -> str:
@@ -111,6 +116,27 @@ def _project(affine_map: jax.tree_util.Partial, affine: AffineOutputs) -> tuple[
     push = jax.vmap(lambda dz: jax.jvp(affine_map, (affine.f0,), (dz,)), out_axes=(None, 0))
     f0, jvps = push(affine.jvps)
     return f0, jvps
+
+
+def _check_scores(
+    affine_map: jax.tree_util.Partial, given: AffineOutputs, found: AffineOutputs
+) -> None:
+    """An example's scores at θ0, and as far along each task vector as θ0's features are long."""
+    n = drawn(len(given.f0))
+    f0, jvps = wide(np.asarray(given.f0)[n]), wide(np.asarray(given.jvps)[:, n])
+    lengths = [np.linalg.norm(f0) / (np.linalg.norm(dz) or 1.0) for dz in jvps]
+
+    def rows(f0: np.ndarray, jvps: np.ndarray) -> np.ndarray:
+        return np.stack([f0, *(f0 + s * dz for s, dz in zip(lengths, jvps, strict=True))])
+
+    dtype = np.asarray(given.f0).dtype
+    expected = wide(affine_map(jnp.asarray(rows(f0, jvps), dtype)))
+    same_row(
+        rows(wide(np.asarray(found.f0)[n]), wide(np.asarray(found.jvps)[:, n])),
+        Sample(expected, np.linalg.norm(expected), (dtype, np.dtype(np.float32))),
+        what="the class scores of cached outputs",
+        entry=f"of example {n}",
+    )
 
 
 def affine_outputs(

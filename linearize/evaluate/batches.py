@@ -15,7 +15,7 @@ import numpy as np
 from rich.progress import track as rich_track
 
 from linearize import narration, tree
-from linearize.compiled import jit
+from linearize.single import check_outputs, forward
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -185,6 +185,7 @@ def outputs(
 
     Raises:
         ValueError: no example, or an output without examples on axis 0.
+        DisagreementError: a sampled example, computed alone, has other outputs.
 
     >>> f = lambda params, x: params * x
     >>> outputs(f, 2.0, np.arange(5.0), batch_size=2).tolist()
@@ -192,13 +193,10 @@ def outputs(
     """
     check_function(f)
     batches = split_batches(inputs, batch_size)
-    return gather(partial(forward, f, params), batches, progress=progress)
-
-
-@partial(jit, static_argnums=0)
-def forward(f: Apply, params: Params, args: tuple[PyTree, ...]) -> PyTree:
-    """``f(params, *args)``, compiled once per function and shapes."""
-    return f(params, *args)
+    found = gather(partial(forward, f, params), batches, progress=progress)
+    size = min(batches.n, count(batches.items[0]))
+    check_outputs(f, params, batches.items[0], found, size)
+    return found
 
 
 def gather(

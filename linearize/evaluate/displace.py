@@ -1,7 +1,7 @@
 """The non-linear regime: ``f(x; θ0 + Σ α_t τ_t)``, one pass per combination of coefficients."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -11,12 +11,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import tree
+from linearize.agreement import agree, once
 from linearize.compiled import jit
 from linearize.evaluate.affine import stack
 from linearize.evaluate.batches import Batches, check_inputs, split_batches
 from linearize.evaluate.grid import check_labels, check_points
 from linearize.evaluate.metrics import predicted
 from linearize.evaluate.readout import Readout, as_readout
+from linearize.single import check_class, drawn, hold, wide
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -53,6 +55,7 @@ def displaced_accuracy(
         ValueError: bad ``alphas``, labels out of range, no example, no task vector.
         StructureMismatch: a task vector does not fit ``params0``.
         NonFiniteError: NaN or infinity in ``params0``, a task vector or the inputs.
+        DisagreementError: a sampled example, computed alone, is of another class.
     """
     check_function(f)
     points = check_points(alphas, len(taus))
@@ -61,17 +64,73 @@ def displaced_accuracy(
     batches = split_batches(inputs, batch_size, balanced=True)
     read = as_readout(readout)
     shapes = _read.eval_shape(f, read, params0, batches.items[0])
-    y = pad_rows(check_labels(labels, batches.n, shapes.shape[-1]), batches)
+    y = check_labels(labels, batches.n, shapes.shape[-1])
 
-    def hits(point: np.ndarray) -> list[Array]:
+    def classes(point: np.ndarray) -> list[Array]:
         params = displace(params0, stacked, point)
-        return [
-            _batch_hits(f, read, params, args, row)
-            for args, row in zip(batches.items, y, strict=True)
-        ]
+        return [_classes(f, read, params, args) for args in batches.items]
 
-    found = [sum(int(h) for h in each) for each in in_turn(hits, points)]
-    return np.asarray(found, np.float64) / batches.n
+    farthest, hits = int(np.abs(points).sum(1).argmax()), []
+    for p, rows in enumerate(in_turn(classes, points)):
+        if p == farthest:
+            check_pass(f, read, params0, stacked, points[p], batches, chosen=rows[0])
+        hits.append(np.count_nonzero(np.concatenate(rows)[: batches.n] == y))
+    return np.asarray(hits, np.float64) / batches.n
+
+
+def check_pass(
+    f: Apply,
+    readout: jax.tree_util.Partial,
+    params0: Params,
+    stacked: Mapping[str, Array],
+    point: np.ndarray,
+    batches: Batches,
+    chosen: np.ndarray,
+) -> None:
+    """The class of one example of the first batch, once for each program.
+
+    Raises:
+        DisagreementError: another has a larger logit; or a displaced parameter is not θ0 + Σ α τ.
+    """
+    args = batches.items[0]
+    n = drawn(min(batches.n, len(chosen)))
+
+    def check() -> None:
+        params = displace(params0, stacked, point)
+        check_displaced(params, params0, stacked, point)
+        what = f"the class of example {n} at α = {point.tolist()}"
+        agree_on_class = partial(check_class, int(chosen[n]), what=what, entry="of the classes")
+        hold(agree_on_class, f, params, args, n, readout)
+
+    once(check, "displaced accuracy", f, arrays=(readout, params0, dict(stacked), args))
+
+
+def check_displaced(
+    params: Params, params0: Params, stacked: Mapping[str, Array], alphas: np.ndarray
+) -> None:
+    """One number of each displaced leaf.
+
+    Raises:
+        DisagreementError: it is not θ0 + Σ α τ.
+    """
+    moved, base = tree.flatten(params), tree.flatten(params0)
+    for name, leaf in stacked.items():
+        here = np.asarray(moved[name]).ravel()
+        if not len(here):
+            continue
+        k = drawn(len(here))
+        steps = alphas * wide(np.asarray(leaf).reshape(len(leaf), -1)[:, k])
+        terms = [wide(np.asarray(base[name]).ravel()[k]), *steps]
+        found, expected = complex(here[k]), complex(sum(terms))
+        agree(
+            found.real + found.imag,
+            expected.real + expected.imag,
+            scale=float(np.abs(terms).sum()),
+            dtypes=(moved[name].dtype, leaf.dtype),
+            terms=len(terms),
+            what=f"θ0 + Σ α τ in {name}",
+            entry=str(k),
+        )
 
 
 def in_turn(work: Callable[[_Point], PyTree], points: Iterable[_Point]) -> Iterable[PyTree]:
@@ -112,7 +171,5 @@ def _read(f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree
 
 
 @partial(jit, static_argnums=0)
-def _batch_hits(
-    f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree, labels: Array
-) -> Array:
-    return jnp.sum(predicted(_read(f, readout, params, args)) == labels)
+def _classes(f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree) -> Array:
+    return predicted(_read(f, readout, params, args))

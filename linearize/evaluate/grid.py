@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.agreement import agree, once
 from linearize.compiled import jit
 from linearize.evaluate.affine import AffineOutputs
 from linearize.evaluate.metrics import predicted
 from linearize.evaluate.readout import Readout, as_readout
+from linearize.single import Sample, drawn, roundings, same_row, wide
 from linearize.types import Array
 
 CHUNK_FLOATS = 2**22
@@ -34,10 +36,21 @@ def grid_logits(affine: AffineOutputs, alphas: ArrayLike, readout: Readout = Non
     Raises:
         ValueError: ``alphas`` is not (G, T) or not finite.
         NonFiniteError: NaN or infinity in ``affine``.
+        DisagreementError: a sampled example has other logits at a sampled point.
     """
     points = check_points(alphas, len(affine.jvps))
     affine.check_finite("the cached outputs")
-    return np.asarray(_logits(as_readout(readout), affine, points, chunk(affine)))
+    read = as_readout(readout)
+    found = np.asarray(_logits(read, affine, points, chunk(affine)))
+    p, n = drawn(len(points)), drawn(len(affine.f0))
+
+    def check() -> None:
+        row = directly(read, affine.take(np.array([n])), points[p])
+        what = f"the logits of example {n} at α = {points[p].tolist()}"
+        same_row(found[p, n], row, what, "by direct evaluation")
+
+    once(check, "grid of logits", arrays=(read, affine, points))
+    return found
 
 
 @partial(jit, static_argnames="size")
@@ -70,6 +83,7 @@ def grid_accuracy(
     Raises:
         ValueError: ``alphas`` is not (G, T) or not finite, or labels are out of range.
         NonFiniteError: NaN or infinity in ``affine``.
+        DisagreementError: the accuracy at a sampled point is another.
     """
     points = check_points(alphas, len(affine.jvps))
     affine.check_finite("the cached outputs")
@@ -80,8 +94,48 @@ def grid_accuracy(
     n = len(affine.f0)
     classes = jax.eval_shape(read, jax.ShapeDtypeStruct(affine.f0.shape, affine.f0.dtype)).shape[-1]
     labels = check_labels(labels, n, classes)
-    hits = _hits(read, affine, points, labels, chunk(affine, classes))
-    return np.asarray(hits, np.float64) / n
+    hits = np.asarray(_hits(read, affine, points, labels, chunk(affine, classes)), np.float64)
+    p = drawn(len(points))
+
+    def check() -> None:
+        rows = directly(read, affine, points[p])
+        right, *near = (
+            np.isfinite(z.max(-1)) & (z.argmax(-1) == labels)
+            for z in (rows.row, *roundings(rows.row, rows))
+        )
+        agree(
+            hits[p],
+            float(right.sum()),
+            scale=0.0,
+            dtypes=rows.dtypes,
+            terms=1,
+            what=f"how many of {n} examples are of their label's class",
+            entry=f"at α = {points[p].tolist()}",
+            slack=float(np.any([right != other for other in near], axis=0).sum()),
+        )
+
+    once(check, "grid of accuracies", arrays=(read, affine, points))
+    return hits / n
+
+
+def directly(read: jax.tree_util.Partial, affine: AffineOutputs, alphas: np.ndarray) -> Sample:
+    """Logits (N, ...) at one point, features by NumPy in float64, the readout uncompiled."""
+    f0, jvps = wide(affine.f0), wide(affine.jvps)
+    given = np.asarray(affine.f0).dtype
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = [a * dz for a, dz in zip(alphas, jvps, strict=True)]
+        features = sum(steps, start=f0)
+        scale = sum(map(np.abs, steps), start=np.abs(f0))
+        logits = wide(read(jnp.asarray(features.astype(given))))
+        large, left, size = (_lengths(x) for x in (scale, features, logits))
+        # of terms that cancel, what is left carries the rounding of all
+        size = size * np.maximum(1.0, large / np.where(left > 0, left, 1.0))
+    dtypes = given, logits.dtype, np.dtype(np.float32)
+    return Sample(logits, size.reshape(-1, *[1] * (logits.ndim - 1)), dtypes)
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(rows.reshape(len(rows), -1), axis=1)
 
 
 @partial(jit, static_argnames="size")
