@@ -82,6 +82,10 @@ class Classify(Objective):
             else (scores, Classify(distance=self.distance))
         )
 
+    def opened(self) -> tuple[jax.tree_util.Partial, Objective]:
+        """The head, and classification by logits."""
+        return as_readout(self.readout), replace(self, readout=None)
+
     def alike(self, others: Sequence[Objective]) -> Objective:
         """A head padded to the most classes that any of them has."""
         if not isinstance(self.readout, Head):
