@@ -82,8 +82,9 @@ class Study:
     """The folder of another run's seed whose vectors are taken in place of training."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What task vectors are to remember."""
-    _vectors: dict[str, dict[str, TaskVector]] = field(default_factory=dict)
-    _seen: dict[str, View] = field(default_factory=dict)
+    # not init: dataclasses.replace then makes a study that remembers nothing of this one
+    _vectors: dict[str, dict[str, TaskVector]] = field(default_factory=dict, init=False)
+    _seen: dict[str, View] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if len(self.names) < 1:
@@ -136,10 +137,13 @@ class Study:
 
     def _borrowed(self, method: Method) -> dict[str, TaskVector]:
         folder = Path(str(self.borrowed)) / method.name
+        places = {task: folder / task for task in self.names}
+        if method.stands == "addition":
+            places = {method.name: folder}
         try:
             return {
-                task: TaskVector.load(folder / task / "task_vector.safetensors")
-                for task in self.names
+                name: TaskVector.load(place / "task_vector.safetensors")
+                for name, place in places.items()
             }
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; finish the run that vectors are taken of") from error
