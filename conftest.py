@@ -42,9 +42,19 @@ def _not_skipped(report: Any) -> Any:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Any:
-    """No test skips in CI for want of a package, a client or a browser."""
-    return _not_skipped((yield))
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """A ``network`` test that cannot fetch skips itself; in CI no test skips for want of anything.
+
+    Where a test without the mark fetches, it fails: marks are exact.
+    """
+    from linearize.assets import ClientMissingError, RegistryError
+
+    report = yield
+    error = call.excinfo and call.excinfo.value
+    if isinstance(error, ClientMissingError | RegistryError) and "network" in item.keywords:
+        path, line, _ = item.location
+        report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {error}")
+    return _not_skipped(report)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -53,9 +63,35 @@ def pytest_make_collect_report() -> Any:
     return _not_skipped((yield))
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """``slow(but=[...])`` over a matrix leaves its members of these ids unmarked."""
+    for mark in list(item.own_markers):
+        if mark.name == "slow" and _id(item) in mark.kwargs.get("but", ()):
+            item.own_markers.remove(mark)
+
+
+def _id(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[2].removesuffix("]")
+
+
+def _check_ids(items: list[pytest.Item]) -> None:
+    """Each test that is slow but for some members has these members."""
+    found: dict[str, set[str]] = {}
+    for item in items:
+        found.setdefault(item.nodeid.partition("[")[0], set()).add(_id(item))
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            test = item.nodeid.partition("[")[0]
+            if absent := set(mark.kwargs.get("but", ())) - found[test]:
+                raise pytest.UsageError(f"{test} is slow but for {sorted(absent)}: no such ids")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Any:
     """Leave out what is ``slow``, unless ``-m`` asks for it or a test is named, ``file::test``."""
+    if not any("[" in argument for argument in config.args):
+        _check_ids(items)
+    yield
     if config.option.markexpr:
         return
     files_and_tests = [argument.split("::", 1) for argument in config.args if "::" in argument]
@@ -67,7 +103,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def left_out(item: pytest.Item) -> bool:
         test = item.nodeid.partition("::")[2]
         is_named = any(item.path == file and test.startswith(name) for file, name in named)
-        return "slow" in item.keywords and not is_named
+        return item.get_closest_marker("slow") is not None and not is_named
 
     config.hook.pytest_deselected(items=[item for item in items if left_out(item)])
     items[:] = [item for item in items if not left_out(item)]

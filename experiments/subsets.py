@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from configs import SUBSETS
 from experiments import claims, protocol, running, vectors
@@ -55,10 +54,10 @@ def additions(config: SubsetsConfig, study: Study, method: Method) -> Record:
         along = line(study, method, own)
         table = np.stack([along(grid, task, "validation") for task in own], -1)
         alpha = edit.search_scale(table, validation[list(subset)], grid).alpha
-        found = np.array([along([alpha], task, "test")[0] for task in names])
+        found = np.array([along(np.array([alpha]), task, "test")[0] for task in names])
         there = found[list(subset)]
         if alpha != config.fixed:
-            there = np.array([along([config.fixed], task, "test")[0] for task in own])
+            there = np.array([along(np.array([config.fixed]), task, "test")[0] for task in own])
         alphas.append(alpha)
         accuracy.append(found)
         fixed.append((there / single[list(subset)]).mean())

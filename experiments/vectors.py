@@ -54,9 +54,7 @@ def resolve(config: C) -> C:
 
 def study(config: AnalysisConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Study:
     """One seed's study, with as many examples as the analysis looks at; its terms are kept."""
-    whole = protocol.study(config.compare(), tasks, seed, store)
-    return dataclasses.replace(
-        whole,
+    return protocol.study(config.compare(), tasks, seed, store).but(
         tasks=first(tasks, config.validation, config.test),
         views={**VIEWS, "tangent": KeptTangent},
         borrowed=borrowed(config, seed),

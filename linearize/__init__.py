@@ -28,11 +28,30 @@ from linearize.taylor import taylor_expand as taylor_expand
 
 if TYPE_CHECKING:
     from linearize import data as data
+    from linearize.comparison import Plan as Plan
+    from linearize.comparison import compare as compare
     from linearize.data import Task as Task
+    from linearize.merge import MERGES as MERGES
+    from linearize.merge import Merge as Merge
+    from linearize.methods import METHODS as METHODS
+    from linearize.study import Method as Method
+    from linearize.study import Store as Store
+    from linearize.study import Study as Study
+
+
+_LATER = {
+    "data": "data",
+    "Task": "data",
+    **dict.fromkeys(("Method", "Store", "Study"), "study"),
+    "METHODS": "methods",
+    **dict.fromkeys(("MERGES", "Merge"), "merge"),
+    **dict.fromkeys(("Plan", "compare"), "comparison"),
+}
+"""By name, the module it is in, imported when it is asked for: Pillow and readers of files."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("data", "Task"):  # imported when they are asked for: Pillow and readers of files
-        data = importlib.import_module("linearize.data")
-        return data if name == "data" else data.Task
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"linearize.{_LATER[name]}")
+    return module if name == _LATER[name] else getattr(module, name)

@@ -1,32 +1,44 @@
 """The main job: methods of fine-tuning and of merging side by side, on one study.
 
+    results = compare(Study(model, tasks, control="digits", store="runs/mine"))
+    results.report()                                     # tables, figures, page
+
 Choices are made on validation data; test data make the report. Every metric is the objectives':
 what is written ``accuracy`` below is the primary metric of each task, whatever that is.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize import edit
+from linearize import edit, identity, io, tree
+from linearize.choices import one_of
+from linearize.data.records import SPLITS
 from linearize.disentangle import ErrorMap
 from linearize.evaluate.view import Tangent, View
-from linearize.merge import Merge
-from linearize.methods import LINEAR, NONLINEAR, POSTHOC
+from linearize.examples import as_arguments
+from linearize.merge import MERGES, Merge
+from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
 from linearize.objectives import Control, Metric
 from linearize.study import Method, Study, stack
 from linearize.study.maps import error_map
-from linearize.study.store import Record, begin
+from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
 
 EXPLORED = 500
 """Test examples a task that the report's sliders look at: all of the papers' eight would make a
 page of 500 MB."""
+
+
+Named = TypeVar("Named", Method, Merge)
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,8 @@ class Plan:
     """(G,) coefficients of a map, on both axes."""
     n_eval: int = 500
     """Examples of each task that a map looks at."""
+    search_box: tuple[float, float] = (-1.0, 1.0)
+    """The part of a map's axes that its figure marks."""
 
     @property
     def regimes(self) -> list[Method]:
@@ -84,6 +98,184 @@ class Plan:
         trained = sum(method.train is not None for method in self.regimes)
         files = 1 + 3 * len(self.regimes) + len(self.pairs) + len(self.baselines) + len(self.rows)
         return trained + files + 1 + extra
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was compared, as ``results.json`` says it."""
+
+    record: Record
+    store: Store
+
+    def report(self, directory: str | Path | None = None) -> Path:
+        """Tables, figures and ``report.html``; the page's path.
+
+        Args:
+            directory: where they go; that of the study by default.
+
+        Raises:
+            ValueError: no directory, and the study is kept in memory.
+        """
+        from linearize import report  # matplotlib, which only who draws should wait for
+
+        where = self.store.root if directory is None else Path(directory)
+        if where is None:
+            raise ValueError("the study is kept in memory: report(directory) says where files go")
+        if where != self.store.root:
+            place = Store.of(where)
+            place.write("results.json", self.record)
+            explorer = self.store.read_bytes("explorer.npz")
+            if explorer is not None:
+                place.write_bytes("explorer.npz", explorer)
+        return report.write_all(where)
+
+
+def compare(
+    study: Study,
+    methods: Sequence[str | Method] = ("nonlinear", "posthoc", "linear"),
+    merges: Sequence[str | Merge] = (),
+    *,
+    seeds: Sequence[int] | None = None,
+    maps: Sequence[tuple[str, str]] | None = None,
+    plan: Plan | None = None,
+) -> Results:
+    """Train, add, negate and map: every method, every merge in every method's view.
+
+    What the study's store already holds is not computed again.
+
+    Args:
+        study: of one seed; of others the same is made with their heads and data order.
+        methods: rows of :data:`linearize.methods.METHODS`, or one's own.
+        merges: rows of :data:`linearize.merge.MERGES`, or one's own, beside the sum.
+        seeds: the study's alone by default; intervals want several.
+        maps: pairs of tasks whose disentanglement error is mapped; the first two by default.
+        plan: grids and tolerances; its methods, merges and pairs give way to those here.
+
+    Returns:
+        Every measurement, seeds first.
+
+    Raises:
+        ValueError: a name that no row has; the nearest is suggested.
+        RunMismatchError: the store holds a study of another model, data or configuration.
+    """
+    regimes = [_row("methods", each, METHODS) for each in methods]
+    wanted = replace(
+        plan or Plan(),
+        methods=regimes,
+        rows=[
+            Row(_row("merges", each, MERGES), method)
+            for each in merges
+            for method in regimes
+            if method.stands == "regime"
+        ],
+        pairs=tuple(itertools.islice(itertools.combinations(study.names, 2), 1))
+        if maps is None
+        else tuple(maps),
+    )
+    every = tuple(seeds or (study.seed,))
+    store = study.store
+    with store.claimed(identity_of(study, wanted)):
+        measured = store.every_seed(
+            every, wanted.parts(), lambda seed, _: measure(study.with_seed(seed), wanted)
+        )
+        record = describe(study, wanted, every) | measured
+        record["maps"] = [
+            {"tasks": list(pair), **map_facts(wanted), **entry}
+            for pair, entry in zip(wanted.pairs, _by_pair(record["maps"]), strict=True)
+        ]
+        store.write("results.json", record)
+        explorer = store.under(f"seed_{every[0]}").read_bytes("explorer.npz")
+        if explorer is not None:
+            store.write_bytes("explorer.npz", explorer)
+    return Results(io.to_json(record), store)
+
+
+def _row(argument: str, given: str | Named, table: Mapping[str, Named]) -> Named:
+    return table[one_of(argument, given, table)] if isinstance(given, str) else given
+
+
+def _by_pair(seeds: Sequence[Sequence[Record]]) -> list[Record]:
+    return [stack(list(each)) for each in zip(*seeds, strict=True)]
+
+
+def map_facts(plan: Plan) -> Record:
+    """What a map's figure says of it."""
+    return {
+        "n_eval": plan.n_eval,
+        "search_box": list(plan.search_box),
+        "alphas": np.asarray(plan.map_alphas).tolist(),
+        "distance": "argmax disagreement",
+        "reduction": "sum",
+    }
+
+
+def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
+    """What was compared, on what, by which versions."""
+    model = study.model
+    rows: list[Method | Row] = [*plan.methods, *plan.rows]
+    return {
+        "schema": 1,
+        "experiment": "compare",
+        "preset": "custom",
+        "versions": io.versions(),
+        "config": {},
+        "seeds": list(seeds),
+        "model": {
+            "name": model.name,
+            "blocks": len(model.blocks),
+            "parameters": sum(np.size(leaf) for leaf in tree.flatten(model.params).values()),
+        },
+        "tasks": list(study.names),
+        "classes": {n: list(t.classes) for n, t in study.tasks.items() if t.classes},
+        "counts": {name: task.counts for name, task in study.tasks.items()},
+        "skipped": {name: dict(t.skipped) for name, t in study.tasks.items() if t.skipped},
+        "metrics": {n: each.primary.described() for n, each in study.objectives.items()},
+        "labels": {row.key: row.label for row in rows},
+        "alphas": np.asarray(plan.alphas).tolist(),
+        "control_task": study.control,
+        "control_share": plan.tolerance.retained,
+        "control_units": plan.tolerance.units,
+    }
+
+
+def identity_of(study: Study, plan: Plan) -> Record:
+    """All that decides the numbers, as JSON: models and data by their content."""
+    model, (name, *_) = study.model, study.names
+    args = identity.shapes(as_arguments(study.split(name, "test").take(slice(1)).inputs))
+    return io.to_json(
+        {
+            "f": identity.of(model.f, model.params, *args, derivative=True),
+            "base": tree.fingerprint(model.params),
+            "data": {
+                task: {split: study.split(task, split).fingerprint for split in SPLITS}
+                for task in study.tasks
+            },
+            "objectives": {n: _objective(study, n) for n in study.tasks} if not study.heads else {},
+            "heads": repr(study.heads),
+            "control": study.control,
+            "recipes": {n: asdict(recipe) for n, recipe in study.recipes.items()},
+            "trainable": study.trainable,
+            "epochs": dict(study.epochs),
+            "methods": [method.name for method in plan.methods],
+            "rows": [row.key for row in plan.rows],
+            "plan": {
+                "alphas": np.asarray(plan.alphas).tolist(),
+                "tolerance": asdict(plan.tolerance),
+                "pairs": list(plan.pairs),
+                "map_alphas": np.asarray(plan.map_alphas).tolist(),
+                "n_eval": plan.n_eval,
+                "sweep_test": plan.sweep_test,
+            },
+        }
+    )
+
+
+def _objective(study: Study, task: str) -> str:
+    objective, examples = study.objectives[task], study.split(task, "test").take(slice(1))
+    args = identity.shapes(as_arguments(examples.inputs))
+    outputs = jax.eval_shape(study.model.f, study.model.params, *args)
+    program = identity.of(objective.statistics, outputs, identity.shapes(dict(examples.targets)))
+    return f"{type(objective).__name__} {program}"
 
 
 def measure(

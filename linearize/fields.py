@@ -13,6 +13,7 @@ ValueError: run.seeds[1]=-1; expected 0 or more
 import dataclasses
 import functools
 import math
+import operator
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,41 @@ _PLAIN: dict[Any, tuple[tuple[type, ...], str]] = {
 }
 
 
+def integer(argument: str, value: Any, low: int | None = None) -> int:
+    """An argument that is an integer of any kind, an array of one too.
+
+    Raises:
+        ValueError: it is none (2.0 and True are not), or is below ``low``.
+
+    >>> integer("batch_size", 2.5, low=1)
+    Traceback (most recent call last):
+    ValueError: batch_size=2.5; expected an integer, 1 or more
+    """
+    try:
+        found = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or (low is not None and found < low):
+        bound = "" if low is None else f", {low} or more"
+        raise ValueError(f"{argument}={value!r}; expected an integer{bound}")
+    return found
+
+
+def number(argument: str, value: Any) -> float:
+    """An argument that is one finite number; an array of one will do.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> number("scale", "x")
+    Traceback (most recent call last):
+    ValueError: scale='x'; expected a finite number
+    """
+    if np.ndim(value) or np.asarray(value).dtype.kind not in "iufV" or not np.isfinite(value):
+        raise ValueError(f"{argument}={value!r}; expected a finite number")
+    return float(value)
+
+
 def check(config: Any, where: str = "", error: type[ValueError] = ValueError) -> None:
     """Every field has a value of its kind and in its range, within tuples and mappings too.
 
@@ -72,27 +108,26 @@ def check(config: Any, where: str = "", error: type[ValueError] = ValueError) ->
         ValueError: or ``error``, with the field's path, its value, and what was expected.
     """
     kind: Any = type(config)
-    for name, hint in hints(kind).items():
-        for path, value, expected in wrong(hint, getattr(config, name)):
+    for name, hint in _hints(kind).items():
+        for path, value, expected in _wrong(hint, getattr(config, name)):
             raise error(f"{where}{name}{path}={value!r}; expected {expected}")
 
 
 @functools.cache
-def hints(kind: Any) -> dict[str, Any]:
-    """Annotations of a dataclass's fields, ranges included, by name."""
-    found = typing.get_type_hints(kind, include_extras=True)
-    return {field.name: found[field.name] for field in dataclasses.fields(kind)}
+def _hints(kind: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def wrong(hint: Any, value: Any) -> Iterator[tuple[str, Any, str]]:
+def _wrong(hint: Any, value: Any) -> Iterator[tuple[str, Any, str]]:
     """``(path, value, what was expected)`` of all that does not fit."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        found = list(wrong(args[0], value))
+        found = list(_wrong(args[0], value))
         out = [r for r in args[1:] if isinstance(r, Range) and not found and not r.holds(value)]
         yield from found or [("", value, str(r)) for r in out]
     elif origin in (types.UnionType, typing.Union):
-        tried = [list(wrong(arg, value)) for arg in args]
+        tried = [list(_wrong(arg, value)) for arg in args]
         if all(tried):
             # the deepest is what was meant: ("seeds[1]", 'x') says more than a whole tuple
             path, inner, _ = max((found[0] for found in tried), key=lambda found: len(found[0]))
@@ -115,14 +150,14 @@ def wrong(hint: Any, value: Any) -> Iterator[tuple[str, Any, str]]:
             yield "", value, f"{len(hints)} entries"
             return
         for i, (inner, entry) in enumerate(zip(hints, value, strict=True)):
-            for path, part, expected in wrong(inner, entry):
+            for path, part, expected in _wrong(inner, entry):
                 yield f"[{i}]{path}", part, expected
     elif origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             yield "", value, "a mapping"
         else:
             for key, entry in value.items():
-                for path, part, expected in wrong(args[1], entry):
+                for path, part, expected in _wrong(args[1], entry):
                     yield f"[{key!r}]{path}", part, expected
     elif isinstance(hint, type) and not isinstance(value, hint):
         yield "", value, f"an instance of {hint.__name__}"

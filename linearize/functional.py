@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen, nnx
-from flax.errors import ModifyScopeVariableError
+from flax.errors import InvalidRngError, ModifyScopeVariableError
+from jax.interpreters import partial_eval
 
 from linearize import tree
 from linearize.types import Apply, Params, PyTree
@@ -64,7 +65,8 @@ def from_linen(
 
     Raises:
         ValueError: ``variables`` has no ``"params"`` with a floating leaf; from ``f``, a module
-            that changes its variables, where ``mutable`` was not given.
+            that changes its variables, where ``mutable`` was not given, or that draws random
+            numbers, where ``rngs`` was not.
         TypeError: ``f`` was given parameters of other names or shapes (raised by Flax).
 
     >>> import jax.numpy as jnp
@@ -99,6 +101,11 @@ def from_linen(
                 f"{sorted(flags) or 'none'}): {error}. {_WHAT_THEN}, or mutable=[...] to get the "
                 "new variables beside the outputs (has_aux=True)"
             ) from error
+        except InvalidRngError as error:
+            raise ValueError(
+                f"the module draws random numbers (mode arguments set: {sorted(flags) or 'none'}): "
+                f"{error}. {_WHAT_THEN}, or rngs={{...}} for the function of those keys"
+            ) from error
 
     return f, params
 
@@ -117,10 +124,11 @@ def from_nnx(
     Everything but ``wrt`` (batch statistics, dropout's keys and counts) is copied now and read
     afresh in each call, so ``f`` has no state. Mode attributes of all parts and mode arguments of
     the method are set to evaluation, by the names that :func:`from_linen` knows; a model that yet
-    changes its batch statistics or dropout's keys and counts when it is called is refused. What a
-    spectral norm writes in evaluation mode is part of the function: the kernel divided by the norm
-    that its stored statistics give, which are constants of the derivative. A tied parameter is one
-    leaf, named by the first of its places in the order of attribute names.
+    changes its state (batch statistics, dropout's keys and counts, variables of one's own) when it
+    is called is refused, but for what it sows and for random numbers that are drawn and not used.
+    What a spectral norm writes in evaluation mode is part of the function: the kernel divided by
+    the norm that its stored statistics give, which are constants of the derivative. A tied
+    parameter is one leaf, named by the first of its places in the order of attribute names.
 
     Args:
         model: any nnx module.
@@ -153,11 +161,13 @@ def from_nnx(
         raise TypeError(_not_a(model, "nnx", "from_linen", linen.Module))
     copy = nnx.clone(model)
     for _, part in nnx.iter_modules(copy):
-        for name in _EVALUATION.keys() & {k for k, v in vars(part).items() if isinstance(v, bool)}:
-            setattr(part, name, _EVALUATION[name] != train)
+        for name in _EVALUATION.keys() & vars(part).keys():
+            if isinstance(getattr(part, name), bool | None):  # None: left to the call
+                setattr(part, name, _EVALUATION[name] != train)
     graphdef, *states = nnx.split(copy, wrt, ...)
     state, rest = states
     params = nnx.to_pure_dict(state)
+    random = {path for path, _ in nnx.to_flat_state(nnx.state(copy, nnx.RngState))}
     kinds = sorted({type(v).__name__ for _, v in nnx.to_flat_state(rest)})
     _check_trainable(params, f"wrt={getattr(wrt, '__name__', wrt)} of this model", kinds)
     called = _unbound(type(model), method)
@@ -167,11 +177,20 @@ def from_nnx(
     def f(params: Params, *inputs: PyTree) -> PyTree:
         # copy=True: otherwise the call would write into the variables of `rest`
         fresh = nnx.merge(graphdef, _replace(state, params), rest, copy=True)
-        before = _watched(fresh, wrt)
+        before, keys = _watched(fresh, wrt), nnx.to_pure_dict(nnx.state(fresh, nnx.RngKey))
         modes, kwargs = _modes(flags, inputs, call_kwargs)
         out = called(fresh, *inputs, *modes, **kwargs)
+
+        def again(keys: PyTree) -> PyTree:
+            fresh = nnx.merge(graphdef, _replace(state, params), rest, copy=True)
+            nnx.replace_by_pure_dict(found := nnx.state(fresh, nnx.RngKey), keys)
+            nnx.update(fresh, found)
+            return called(fresh, *inputs, *modes, **kwargs)
+
         if not asked and all(place >= len(inputs) for place, _ in flags.values()):
-            _check_unchanged(before, _watched(fresh, wrt), flags)
+            changed = _changed(before, _watched(fresh, wrt))
+            if changed and (set(changed) - random or _depends_on_keys(again, keys)):
+                raise ValueError(_what_changes(changed, flags))
         return out if mutable is None else (out, nnx.to_pure_dict(nnx.state(fresh, mutable)))
 
     return f, params
@@ -221,40 +240,58 @@ _Watched = Mapping[tuple[Any, ...], tuple[bool, Any]]
 
 
 def _watched(model: nnx.Module, wrt: Any) -> _Watched:
-    """Parameters, batch statistics, and dropout's keys and counts."""
-    kept = nnx.Any(nnx.BatchStat, nnx.RngState)
-    parameters, others, _ = nnx.state(model, nnx.Any(wrt, nnx.Param), kept, ...)
-    found = [(p, True, v) for p, v in nnx.to_flat_state(parameters)]
-    found += [(p, False, v) for p, v in nnx.to_flat_state(others)]
-    return {path: (is_parameter, v[...]) for path, is_parameter, v in found}
+    """Parameters, and all else but what is sown."""
+    parameters, _, others = nnx.state(model, nnx.Any(wrt, nnx.Param), nnx.Intermediate, ...)
+    return {
+        path: (is_parameter, v.get_value() if isinstance(v, nnx.Variable) else v)
+        for is_parameter, state in ((True, parameters), (False, others))
+        for path, v in nnx.to_flat_state(state)
+    }
 
 
-def _check_unchanged(before: _Watched, after: _Watched, flags: Mapping[str, Any]) -> None:
-    """A call left batch statistics, keys and counts as they were, as far as can be known.
+def _changed(before: _Watched, after: _Watched) -> list[tuple[Any, ...]]:
+    """What a call did not leave as it was, parameters aside, as far as can be known.
 
     Traced values are compared by identity, which nnx's transforms (scan, remat) lose for whole
     modules: a new value is believed where parameters beside it kept theirs. Parameters may be
     written to: a spectral norm divides its kernel in place, each call from the given one.
     """
+    after = {**before, **after}  # where the call took one away
     new = {path for path, (_, value) in before.items() if after[path][1] is not value}
     changed = []
     for path in sorted(new, key=str):
         (is_parameter, old), (_, now) = before[path], after[path]
         if not is_parameter and _differs(old, now, _beside_kept(path, new, before)):
-            changed.append("/".join(map(str, path)))
-    if changed:
-        more = ", ..." if len(changed) > 4 else ""
-        raise ValueError(
-            f"the call changes the model's {', '.join(changed[:4])}{more} in evaluation mode "
-            f"(mode arguments set: {sorted(flags) or 'none'}). {_WHAT_THEN}, or give train=True "
-            "to linearize the function of the present batch, state and keys"
-        )
+            changed.append(path)
+    return changed
+
+
+def _what_changes(changed: Sequence[tuple[Any, ...]], flags: Mapping[str, Any]) -> str:
+    named = ", ".join("/".join(map(str, path)) for path in changed[:4])
+    more = ", ..." if len(changed) > 4 else ""
+    return (
+        f"the call changes the model's {named}{more} in evaluation mode "
+        f"(mode arguments set: {sorted(flags) or 'none'}). {_WHAT_THEN}, or give train=True "
+        "to linearize the function of the present batch, state and keys, or mutable=... to "
+        "get the new state beside the outputs (has_aux=True)"
+    )
+
+
+def _depends_on_keys(f: Callable[[PyTree], PyTree], keys: PyTree) -> bool:
+    """Whether a random number that is drawn is used; those of a zero carry, say, are not."""
+    jaxpr = jax.make_jaxpr(f)(keys).jaxpr
+    used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1]
+    return any(used)
 
 
 def _differs(old: Any, now: Any, where_traced: bool) -> bool:
-    if isinstance(old, jax.core.Tracer) or isinstance(now, jax.core.Tracer):
+    left, right = jax.tree.leaves(old), jax.tree.leaves(now)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in (*left, *right)):
         return where_traced
-    return not np.array_equal(tree.to_numpy(old), tree.to_numpy(now), equal_nan=True)
+    return len(left) != len(right) or not all(
+        np.array_equal(tree.to_numpy(a), tree.to_numpy(b), equal_nan=True)
+        for a, b in zip(left, right, strict=True)
+    )
 
 
 def _beside_kept(path: tuple[Any, ...], new: set[tuple[Any, ...]], before: _Watched) -> bool:
@@ -269,6 +306,8 @@ def _beside_kept(path: tuple[Any, ...], new: set[tuple[Any, ...]], before: _Watc
 
 def _not_a(model: object, wanted: str, other: str, kind: type) -> str:
     remedy, got = f": use {other}" if isinstance(model, kind) else "", type(model).__name__
+    if inspect.ismethod(model):
+        remedy = ": give the model itself, and this as method"
     if isinstance(model, type) and issubclass(model, linen.Module | nnx.Module):
         remedy, got = ": make an instance of it", f"the class {model.__name__}"
     return f"expected a module of flax.{wanted}, not {got}{remedy}"

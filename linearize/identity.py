@@ -100,6 +100,12 @@ def _partial(function: Any) -> str | None:
     return None if None in parts else " | ".join(map(str, parts))
 
 
+def held(function: Callable[..., Any]) -> list[Any]:
+    """The arrays of a ``jax.tree_util.Partial``, whose values its fingerprint leaves out."""
+    leaves = jax.tree.leaves(function)
+    return [leaf for leaf in leaves if hasattr(leaf, "dtype") and hasattr(leaf, "shape")]
+
+
 def program(function: Callable[..., Any], *args: PyTree, derivative: bool = False) -> str:
     """SHA-256 of a function's jaxpr; the arguments are those of :func:`of`."""
 

@@ -57,6 +57,7 @@ def save_tree(path: str | Path, params: PyTree, metadata: Mapping[str, str] | No
     Raises:
         NonFiniteError: a leaf holds NaN or infinity.
         TypeError: a leaf's dtype has no place in safetensors (PRNG keys; complex128).
+        ValueError: a leaf is called as safetensors calls its notes.
         OSError: the file cannot be written; a file that was there is untouched.
     """
     tree.check_finite(params, what=f"tree to save to {path}")
@@ -64,6 +65,8 @@ def save_tree(path: str | Path, params: PyTree, metadata: Mapping[str, str] | No
     for name, leaf in tree.flatten(params).items():
         if jax.dtypes.issubdtype(jax.numpy.result_type(leaf), jax.dtypes.prng_key):
             raise TypeError(f"{name} is a PRNG key; save jax.random.key_data(key) in its place")
+        if name == "__metadata__":
+            raise ValueError(f"a leaf called {name!r} has no place in safetensors; rename it")
         arrays[name] = tree.to_numpy(leaf)
         if arrays[name].dtype not in _DTYPES.values():
             raise TypeError(f"{name} has dtype {arrays[name].dtype}, unknown to safetensors")

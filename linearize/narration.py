@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import TextIOWrapper
 from typing import TypeVar
 
+import rich.console
 from rich.file_proxy import FileProxy
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,19 @@ class Narrator(logging.Handler):
             print(
                 f"{clock}   … {self.last.getMessage()}: {lasts:.0f} s", file=sys.stderr, flush=True
             )
+
+
+class Console(rich.console.Console):
+    """Rich's, whose reader may go away: an error on standard output, silence on standard error.
+
+    Rich itself would end the process with status 1 and without a word.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich where it finds a pipe that nobody reads."""
+        if not self.stderr:
+            raise BrokenPipeError
+        self.quiet = True
 
 
 def forgive() -> None:

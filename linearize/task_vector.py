@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from linearize import io, tree
+from linearize.fields import number
 from linearize.types import Array, Params
 
 _KIND = "linearize.task_vector"
@@ -84,6 +85,7 @@ class TaskVector:
 
         Raises:
             StructureMismatch: another base, or names and shapes that ``params0`` has not.
+            ValueError: ``scale`` is not one finite number; not checked inside ``jit``.
             NonFiniteError: the sum is NaN or infinite somewhere; not checked inside ``jit``.
         """
         problems = tree.differences(params0, self, subset=True)
@@ -96,6 +98,7 @@ class TaskVector:
         )
         if _traced((params0, self, scale)):
             return tree.add(params0, self, scale)
+        number("scale", scale)
         tree.check_finite(self, what="the task vector")
         moved = tree.add(params0, self, scale)
         tree.check_finite(moved, what="params0 + scale * τ")
@@ -124,7 +127,7 @@ class TaskVector:
         return {n: tree.norm(d) for n, d in self.delta.items()}
 
     def cosine(self, other: "TaskVector") -> Array:
-        """Cosine of the angle between the two; 0 where either is zero."""
+        """Cosine of the angle between the two; 0 where either is zero, NaN where not finite."""
         self._check(other)
         return tree.cosine(self, other)
 

@@ -175,6 +175,8 @@ def norm(tree: PyTree) -> Array:
 def cosine(a: PyTree, b: PyTree) -> Array:
     """Cosine of the angle between two trees, whatever their sizes; 0 where either is zero.
 
+    NaN where either holds NaN or infinity.
+
     Raises:
         StructureMismatch: the names or shapes differ.
 
@@ -185,7 +187,8 @@ def cosine(a: PyTree, b: PyTree) -> Array:
     check_match(a, b, what="second tree")
     (left, _), (right, _) = _scaled(a), _scaled(b)
     scale = norm(left) * norm(right)
-    return jnp.where(scale > 0, dot(left, right) / jnp.where(scale > 0, scale, 1), 0)
+    zero = scale == 0
+    return jnp.where(zero, 0, dot(left, right) / jnp.where(zero, 1, scale))
 
 
 def _scaled(tree: PyTree) -> tuple[dict[str, Array], Array]:

@@ -1,9 +1,11 @@
-"""One finished run of each experiment, made once for all tests and workers of a session."""
+"""One finished run of each experiment, made once for all tests of a session; a full disk."""
 
+import contextlib
 import fcntl
 import importlib
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,19 @@ def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return run_dir
 
     return run
+
+
+@pytest.fixture
+def largest_file() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """A context in which no file may grow beyond so many bytes, as on a full disk."""
+
+    @contextlib.contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited

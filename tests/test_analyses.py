@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 import linearize as lz
 from configs import COEFFICIENTS, ENSEMBLING, SUBSETS
 from experiments import coefficients, ensembling, protocol, stand_in_model, subsets, vectors
-from linearize import assets, cli, config, data, edit, evaluate, io, models, report, tree
+from linearize import cli, config, data, edit, evaluate, io, models, report, tree
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
 from linearize.evaluate import AffineOutputs, kept
 from linearize.evaluate.view import VIEWS
@@ -88,9 +88,10 @@ def accuracy(study, f, tau, task, split="test"):
 def keeping(study, **changes):
     """The same study, whose tangent view keeps its terms as that of the analyses does."""
     views = {**VIEWS, "tangent": kept.KeptTangent}
-    return dataclasses.replace(study, views=views, **changes)
+    return study.but(views=views, **{"objectives": study.objectives, **changes})
 
 
+@pytest.mark.slow(but=["nonlinear", "linear"])
 @pytest.mark.parametrize("regime", ["nonlinear", "posthoc", "linear"])
 def test_a_subset_is_the_sum_of_its_vectors(finished, results, study, regime):
     found, index = results["subsets"][regime], 4
@@ -342,14 +343,12 @@ def test_parts_without_trainable_leaves_are_left_out():
 
 
 @pytest.mark.slow
+@pytest.mark.network
 def test_a_run_with_text_heads_and_stacked_blocks(kept_here, tmp_path, monkeypatch):
     """The whole experiment on the vectors of a run of ``compare``, which are random here."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    try:
-        folder = stand_in_model.make(tmp_path / "clip", seed=0)
-    except (assets.RegistryError, assets.ClientMissingError) as error:
-        pytest.skip(str(error))
+    folder = stand_in_model.make(tmp_path / "clip", seed=0)
     compare = CompareConfig(
         model=ModelConfig(name="clip", weights=str(folder), image_size=32, blocks=None, scan=True),
         data=DataConfig(tasks=TASKS, image_size=32),
@@ -409,7 +408,7 @@ def test_in_the_tangent_space_with_affine_heads_both_merges_are_one(finished, st
 
 def test_vectors_of_several_seeds(finished, study):
     taus = load(finished, "nonlinear")[:2]
-    seeds = [dataclasses.replace(study, seed=seed) for seed in (0, 1)]
+    seeds = [study.but(seed=seed, objectives=study.objectives) for seed in (0, 1)]
     for each, tau in zip(seeds, taus, strict=True):
         each._vectors.update({name: {NAMES[0]: tau} for name in ("nonlinear", "linear")})
     found = ensembling.averaged(seeds, METHODS["nonlinear"], NAMES[0])

@@ -147,6 +147,7 @@ def test_maps_agree_with_a_pass_per_point() -> None:
     assert passes.value == (maps.PASSES_A_POINT * 9) / (6 + 12)
 
 
+@pytest.mark.slow
 def test_the_vectors_of_the_maps_move_predictions() -> None:
     two = maps.pair(dataclasses.replace(TINY, n_eval=24))
     naive = maps._naive(two, "nonlinear")
@@ -160,9 +161,10 @@ def test_nothing_is_compiled_or_copied_in_the_steady_state() -> None:
     assert {row.quantity: row.value for row in rows if not row.holds} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "image_size"),
-    [("vit_s_focus", 28), pytest.param(torch_models.CLIP, 64, marks=pytest.mark.slow)],
+    [("vit_s_focus", 28), (torch_models.CLIP, 64)],
 )
 def test_the_torch_step_is_ours(model: str, image_size: int) -> None:
     pytest.importorskip("torch")
@@ -200,6 +202,7 @@ def test_the_torch_step_is_ours(model: str, image_size: int) -> None:
     assert min(moved.values()) > 0
 
 
+@pytest.mark.slow
 def test_kernels_alone_say_that_the_rival_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(kernels.RIVAL, raising=False)
     rows = kernels.rows(TINY)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import io
 import json
 import logging
 import os
@@ -138,14 +139,28 @@ def test_what_cannot_be_begun_ends_in_a_sentence(monkeypatch, capsys, tmp_path, 
     assert said in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path):
+@pytest.mark.parametrize("printed", ["print", "terminal.console().print"])
+def test_a_reader_that_goes_away_is_no_error(printed):
     program = (
-        "from linearize import cli\nwith cli.reporting():\n    for i in range(10**5): print(i)\n"
+        "from linearize import cli\nfrom linearize.report import terminal\n"
+        f"say = {printed}\nwith cli.reporting():\n    for i in range(10**4): say(i)\n"
     )
     script = f"{sys.executable} -c '{program}' | head -1; echo ${{PIPESTATUS[0]}}"
     found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines() == ["0", "141"]
     assert found.stderr == ""
+
+
+def test_a_console_on_standard_error_falls_silent_where_nobody_reads():
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    console = narration.Console(stderr=True, file=Closed())
+    console.print("a")
+    console.print("b")
+    with pytest.raises(BrokenPipeError):
+        narration.Console(file=Closed()).print("a")
 
 
 def test_the_first_lines_say_what_is_going_to_be_done(monkeypatch, capsys, tmp_path):

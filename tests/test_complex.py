@@ -57,6 +57,7 @@ def close_trees(found, expected):
         close(leaf, tree.flatten(expected)[name])
 
 
+@pytest.mark.slow(but=["full-jacobian", "mean-products", "diagonal-structured"])
 @pytest.mark.parametrize("implementation", ["jacobian", "structured", "products"])
 @pytest.mark.parametrize("output", ["full", "mean", "diagonal"])
 def test_kernels(implementation, output):
@@ -94,6 +95,7 @@ def test_task_vectors_of_dual_solutions():
     close(moved, -np.einsum("nmcd,md->nc", full, c))
 
 
+@pytest.mark.slow(but=["dual"])
 @pytest.mark.parametrize("solver", ["dual", "gauss_newton"])
 def test_exact_linear_fine_tuning(solver):
     options = {"l2": 0.3, "solver": solver, "tolerance": 1e-6}
@@ -115,6 +117,7 @@ def test_kernels_of_complex_outputs_are_refused():
         ntk.kernel(lambda p, x: x @ p["w"], PARAMS, X, trainable="w")
 
 
+@pytest.mark.slow(but=["linear-adamw", "nonlinear-contrib.schedule_free_sgd"])
 @pytest.mark.parametrize(
     ("regime", "name"),
     [

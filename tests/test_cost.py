@@ -185,6 +185,9 @@ class TestPrice:
     def test_ordinary_gradient(self):
         assert 2.97 < price(displaced(unrolled), unrolled, UNROLLED) <= 3.0
 
+    @pytest.mark.slow(
+        but=["unrolled-params0-jvp", "scanned-params1-double_vjp", "scanned-params1-auto"]
+    )
     @pytest.mark.parametrize("method", ["auto", "jvp", "double_vjp"])
     @pytest.mark.parametrize(("f", "params"), [(unrolled, UNROLLED), (scanned, SCANNED)])
     def test_linearized_gradient(self, f, params, method):

@@ -314,6 +314,7 @@ def test_bad_sweeps(change, message):
 # joint training
 
 
+@pytest.mark.slow(but=["0.1"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_joint_loss_is_each_tasks_own(smoothing):
     """The classes of the tasks differ in number, and so do the targets' uniform parts."""
@@ -377,7 +378,7 @@ def test_bad_joint_losses():
         edit.joint_loss([None], smoothing=1.0)
 
 
-@pytest.mark.parametrize("size", [1e-35, 1e-30, 1.0, 1e25, 1e35])
+@pytest.mark.parametrize("size", [1e-35, 1e-30, 1.0, 1e25, 1e35, 5e37])
 def test_a_random_direction_has_the_norm_of_tensors_of_any_size(size):
     tau = TaskVector({"a": jnp.full((20,), size), "b": jnp.zeros(3)})
     drawn = edit.random_like(tau, 3)
@@ -386,3 +387,10 @@ def test_a_random_direction_has_the_norm_of_tensors_of_any_size(size):
     assert not np.any(drawn.delta["b"])
     plain = edit.random_like(TaskVector({"a": jnp.ones(20)}), 3)  # the direction does not depend
     np.testing.assert_allclose(leaf / size, plain.delta["a"], rtol=1e-5)
+
+
+def test_a_random_direction_that_the_dtype_has_not_is_refused():
+    one = TaskVector({"a": jnp.array([3e38])})
+    np.testing.assert_allclose(np.abs(edit.random_like(one, 3).delta["a"]), [3e38], rtol=1e-5)
+    with pytest.raises(tree.NonFiniteError, match="the random vector"):
+        edit.random_like(TaskVector({"a": jnp.full(20, 3e38)}), 3)

@@ -16,6 +16,7 @@ import pytest
 
 import experiments
 from configs import PRESETS
+from experiments import budget, publish, tune
 from linearize import cli, config, io, report
 
 SOURCES = {p.stem: p.read_text() for p in Path(experiments.__path__[0]).glob("*.py")}
@@ -253,3 +254,52 @@ class TestCommandLine:
         assert stop.value.code == 2
         printed = capsys.readouterr()
         assert hint in printed.err + printed.out
+
+
+# the commands beside the experiments
+
+
+def test_any_finished_run_is_published_and_no_other(name, debug_run, tmp_path):
+    run_dir, into = debug_run(name), tmp_path / "results"
+    page = publish.publish(publish.Publish(run_dir, "mine", figures=(), into=into)).read_text()
+    for table in (run_dir / "tables").glob("*.md"):
+        assert table.read_text().strip() in page
+    assert (into / "mine.json").read_bytes() == (run_dir / "config.json").read_bytes()
+    with pytest.raises(FileNotFoundError, match="no figure nothing"):
+        publish.publish(publish.Publish(run_dir, "other", figures=("nothing",), into=into))
+    (tmp_path / "results.json").write_bytes((run_dir / "results.json").read_bytes()[:-20])
+    with pytest.raises(report.ResultsError, match=re.escape(str(tmp_path / "results.json"))):
+        publish.publish(publish.Publish(tmp_path, "other", figures=(), into=into))
+    assert {p.name for p in into.iterdir()} == {"mine.md", "mine.json"}
+
+
+def test_candidates_are_tuned_in_a_directory_of_their_configuration(tmp_path, monkeypatch):
+    """Each with its rate, the best first; what one measures are parts of ``compare``."""
+    tried = []
+
+    def measure(config, tasks, regime, value, run_dir):
+        tried.append((regime, getattr(config, regime).optim.lr))
+        row = {"regime": regime, "lr or l2": value, "addition": value}
+        return row | dict.fromkeys(("pretrained", "single", "alpha", "normalized"), 0.5)
+
+    monkeypatch.setattr(tune, "measure", measure)
+    preset = PRESETS["compare"]["debug"]()
+    command = cli.parse("tune", PRESETS["compare"], ["debug", f"--run-dir={tmp_path}"])
+    tune.present(command)
+    rates = {regime: tune.CANDIDATES[regime] for regime in ("nonlinear", "linear")}
+    assert tried == [(regime, rate) for regime, values in rates.items() for rate in values]
+    rows = results_of(tmp_path)["rows"]
+    assert [row["lr or l2"] for row in rows] == [
+        rate for regime in sorted(rates) for rate in sorted(rates[regime], reverse=True)
+    ]
+    assert (tmp_path / "table.md").read_text().count("\n") == 2 + len(rows)
+    before = state(tmp_path)
+    other = config.from_dict(type(preset), changed(config.to_dict(preset)))
+    with pytest.raises(config.ConfigError, match=r"temperature: 20\.0 -> 10\.0"):
+        tune.present(dataclasses.replace(command, config=other))
+    assert state(tmp_path) == before
+
+
+def test_the_budget_of_an_unknown_preset_names_those_there_are():
+    with pytest.raises(config.ConfigError, match=r"preset.*vit_b23.*vit_b32"):
+        budget.main("vit_b23")

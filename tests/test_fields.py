@@ -123,33 +123,5 @@ def test_what_is_nested_is_found(values, message):
         check(Nested(**values), "x.", config.ConfigError)
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"linear": 3}, r"^linear=3: expected a mapping of options"),
-        ({"linear": {"optim": {"lr": -1}}}, r"^linear\.optim\.lr=-1: expected a positive number"),
-        (
-            {"linear": {"optim": {"schedule": "cosin"}}},
-            r"^linear\.optim\.schedule='cosin': expected one of .*; did you mean 'cosine'\?",
-        ),
-        ({"linear": {"optim": {"rl": 1}}}, r"^linear\.optim\.rl=1: no such option; did .* 'lr'"),
-        ({"linear": {"steps": True}}, r"^linear\.steps=True: expected an integer"),
-        ({"linear": {"mesh": {"axes": [["data", "x"]]}}}, r"^linear\.mesh\.axes\[0\]\[1\]='x'"),
-        ({"exact": {"l2": "x"}}, r"^exact\.l2='x': expected a finite number"),
-        ({"seeds": [0, "1"]}, r"^seeds\[1\]='1': expected an integer"),
-        ({"epochs": {"mnist": 0}}, r"^epochs\['mnist'\]=0: expected a positive number"),
-    ],
-)
-def test_what_is_read_names_the_whole_way(values, message):
-    with pytest.raises(config.ConfigError, match=message):
-        config.from_dict(config.CompareConfig, values)
-
-
-def test_lists_are_read_as_tuples():
-    values = {"rows": [[1, 0.5], [2, 1]], "by_name": {"a": [1.0]}, "maybe": "auto"}
-    found = config.from_dict(Nested, values)
-    assert found == Nested(((1, 0.5), (2, 1)), {"a": (1.0,)}, "auto")
-
-
 def test_the_annotations_are_plain_types_to_others():
     assert typing.get_type_hints(Nested)["maybe"] == float | typing.Literal["auto"] | None

@@ -46,6 +46,7 @@ def gradient_like():
 WHOLE = {"the parameters' tree": PARAMS | TAU, "a gradient's tree": gradient_like()}
 
 
+@pytest.mark.slow(but=["structured", "products"])
 @pytest.mark.parametrize("implementation", ["jacobian", "structured", "products"])
 def test_kernels(implementation):
     found = lz.ntk.kernel(f, PARAMS, X, implementation=implementation)

@@ -219,6 +219,16 @@ def assert_works(f, params, inputs, expected):
 
 
 class TestLinen:
+    @pytest.mark.slow(
+        but=[
+            "plain",
+            "batch norm and dropout",
+            "mode given",
+            "mode among the inputs",
+            "mode as a field",
+            "tied",
+        ]
+    )
     @pytest.mark.parametrize("case", linen_cases())
     def test_equals_the_module_and_linearizes(self, case):
         module, variables, inputs, kwargs, mode = linen_cases()[case]
@@ -539,6 +549,71 @@ def test_a_call_that_changes_the_state_is_refused(kind, words, traced):
     assert len((jax.jit(f) if traced else f)(params, X)) == 2
 
 
+class Own(nnx.Variable):
+    pass
+
+
+class Centred(nnx.Module):
+    """It subtracts the mean of the batch at hand, which it keeps in one way or another."""
+
+    def __init__(self, kind, rngs):
+        self.dense, self.kind = nnx.Linear(3, 2, rngs=rngs), kind
+        self.own, self.cache = Own(jnp.zeros(2)), nnx.Cache(jnp.zeros(2))
+        self.pair, self.bare = Own({"mean": jnp.zeros(2)}), nnx.data(jnp.zeros(2))
+
+    def __call__(self, x):
+        x = self.dense(x)
+        mean = x.mean(0)
+        if self.kind == "own":
+            self.own[...] = mean
+        elif self.kind == "cache":
+            self.cache[...] = mean
+        elif self.kind == "pair":
+            self.pair.set_value({"mean": mean})
+        else:
+            self.bare = mean
+        return x - mean[None]
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("kind", ["own", "cache", "pair", "bare"])
+def test_state_of_any_kind_is_watched(kind, traced):
+    f, params = lz.from_nnx(Centred(kind, nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=rf"changes the model's {kind} .*mutable="):
+        (jax.jit(f) if traced else f)(params, X)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_random_numbers_that_are_not_used_change_nothing(traced):
+    """A recurrent layer draws keys for a carry of zeros."""
+    model = nnx.RNN(nnx.SimpleCell(3, 2, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(1))
+    f, params = lz.from_nnx(model)
+    got = (jax.jit(f) if traced else f)(params, X[None])
+    np.testing.assert_allclose(got, nnx.clone(model)(X[None]), **CLOSE)
+
+
+class Noisy(nnx.Module):
+    def __init__(self, rngs):
+        self.dense, self.rngs = nnx.Linear(3, 2, rngs=rngs), rngs
+
+    def __call__(self, x):
+        return self.dense(x) + jax.random.normal(self.rngs.noise(), (1, 2))
+
+
+def test_random_numbers_that_are_used_are_refused():
+    f, params = lz.from_nnx(Noisy(nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"changes the model's rngs/\w+/count"):
+        f(params, X)
+
+
+def test_a_mode_that_is_left_to_the_call_is_evaluation():
+    model = nnx.MultiHeadAttention(2, 4, dropout_rate=0.5, decode=False, rngs=nnx.Rngs(0))
+    f, params = lz.from_nnx(model)
+    x = jnp.ones((1, 3, 4))
+    np.testing.assert_allclose(f(params, x), model(x, deterministic=True), **CLOSE)
+    assert model.deterministic is None
+
+
 def test_a_spectral_norm_in_evaluation_mode_is_one_fixed_function():
     model = Stateful("none", nnx.Rngs(0))
     f, params = lz.from_nnx(model)
@@ -556,6 +631,22 @@ def test_linen_layers_that_write_are_refused_with_what_to_set():
     f, params = lz.from_linen(Writes(), Writes().init(KEY, X))
     with pytest.raises(ValueError, match=r"changes its variables.*mutable="):
         f(params, X)
+
+
+def test_linen_layers_that_draw_are_told_what_to_set():
+    class Draws(linen.Module):
+        @linen.compact
+        def __call__(self, x, phase="train"):
+            return linen.Dropout(0.5, deterministic=phase != "train")(linen.Dense(2)(x))
+
+    variables = Draws().init({"params": KEY, "dropout": KEY}, X)
+    f, params = lz.from_linen(Draws(), variables)
+    with pytest.raises(ValueError, match=r"draws random numbers.*'?dropout.*evaluation, or rngs="):
+        f(params, X)
+    f, params = lz.from_linen(Draws(), variables, phase="eval")
+    np.testing.assert_array_equal(
+        f(params, X), linen.Dense(2).apply({"params": params["Dense_0"]}, X)
+    )
 
 
 # what is trainable

@@ -123,6 +123,8 @@ class TestTree:
             io.save_tree(tmp_path / "x", {"rng": jax.random.key(0)})
         with pytest.raises(TypeError, match="w has dtype complex128"):
             io.save_tree(tmp_path / "x", {"w": np.ones(2, np.complex128)})
+        with pytest.raises(ValueError, match="'__metadata__' has no place"):
+            io.save_tree(tmp_path / "x", {"__metadata__": np.ones(2)})
 
 
 class TestAtomic:

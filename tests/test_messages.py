@@ -1,5 +1,6 @@
 """What is said where something else was meant."""
 
+import re
 import types
 
 import jax
@@ -160,3 +161,77 @@ def test_targets_of_regression(y, f0, words):
 def test_the_mistyped_name_is_the_one_that_is_blamed(given, words):
     with pytest.raises(ConfigError, match=words):
         CompareConfig(**given)
+
+
+WEIGHTS, POINTS = {"w": np.ones((4, 3), np.float32)}, np.eye(4, dtype=np.float32)
+MOVE = lz.TaskVector({"w": 0.1 * WEIGHTS["w"]})
+
+
+def linear(params, x):
+    return x @ params["w"]
+
+
+def spread(batch_size):
+    taus = [MOVE, -MOVE]
+    return lz.disentanglement_error(linear, WEIGHTS, taus, [POINTS] * 2, batch_size=batch_size)
+
+
+COUNTS = {
+    "batch_size": [
+        lambda n: lz.ntk.kernel(linear, WEIGHTS, POINTS, batch_size=n),
+        lambda n: lz.ntk.vector_product(linear, WEIGHTS, POINTS, batch_size=n),
+        lambda n: lz.evaluate.outputs(linear, WEIGHTS, POINTS, batch_size=n),
+        spread,
+    ],
+    "k": [
+        lambda n: lz.ntk.eigenpairs(np.eye(4), n),
+        lambda n: lz.ntk.lanczos(lambda v: v, (4,), n),
+        lambda n: lz.ntk.eigenfunctions(lz.ntk.eigenpairs(np.eye(4)), n),
+    ],
+    "rank": [lambda n: lz.ntk.randomized_nystrom(lambda v: v, (4,), rank=n)],
+    "probes": [lambda n: lz.ntk.trace(lambda v: v, (4,), probes=n)],
+    "size": [lambda n: lz.ntk.approximate_kernel(linear, WEIGHTS, POINTS, method="sketch", size=n)],
+}
+
+
+@pytest.mark.parametrize("value", [2.5, 2.0, np.float32(2), "2", True, (2,)], ids=repr)
+@pytest.mark.parametrize("argument", COUNTS)
+def test_what_counts_is_an_integer(argument, value):
+    """``eigenpairs(k=2.5)`` gave three pairs."""
+    for call in COUNTS[argument]:
+        with pytest.raises(ValueError, match=re.escape(f"{argument}={value!r}; expected an int")):
+            call(value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, "x", None, True, 1j, np.ones(3)], ids=repr)
+def test_what_measures_is_one_finite_number(value):
+    """An array of three would have scaled each column by another number."""
+    for argument, call in (
+        ("scale", lambda: MOVE.apply_to(WEIGHTS, scale=value)),
+        ("l2", lambda: lz.ntk.cross_entropy(np.eye(2), np.zeros((2, 2)), [0, 1], l2=value)),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"{argument}={value!r}; expected a finite")):
+            call()
+
+
+def test_integers_and_numbers_of_any_kind_are_welcome():
+    for two in (2, np.int8(2), np.array(2), jnp.int32(2)):
+        assert lz.ntk.eigenpairs(np.eye(4), two).values.shape == (2,)
+        for scale in (two, np.float16(two), jnp.bfloat16(two)):
+            moved = MOVE.apply_to(WEIGHTS, scale=scale)["w"]
+            np.testing.assert_allclose(moved, 1.2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ([[1.0, 2.0], [3.0, 4.0]], r"is a list; .*np\.asarray\(data\['x'\]\)"),
+        (np.array([[1, "a"], [2, "b"]], object), "has dtype object; expected numbers"),
+        (np.array(["cat", "dog"]), "has dtype <U3; .*np.unique"),
+        ({"a": {1, 2}}, "is a set; expected an array"),
+    ],
+)
+def test_data_that_are_no_arrays_of_numbers_are_told_what_is(entry, words):
+    data = {"x": entry, "labels": np.arange(2)}
+    with pytest.raises(ValueError, match=rf"data\['x'\] {words}"):
+        fine_tune(linear, WEIGHTS, data, regime="linear", inputs=("x",))

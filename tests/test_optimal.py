@@ -223,6 +223,17 @@ def test_a_penalty_beside_scales_against_newton_in_long_precision():
     close(found.coefficients * s, at, rtol=1e-8, atol=1e-12)
 
 
+def test_a_direction_that_counts_as_nothing_is_named(caplog):
+    f0, jvps, y = one_set(3, 3, dtype=np.float32)
+    sizes = np.float32([1e-12, 1, 1e12])[:, None, None]
+    best = fitted(f0, jvps, y)
+    assert not caplog.text
+    found = fitted(f0, jvps * sizes, y)
+    assert found.coefficients[0] == 0
+    assert found.objective > best.objective + 1e-4
+    assert "directions [0] change outputs by less than the rounding" in caplog.text
+
+
 def test_one_class_leaves_nothing_to_fit():
     terms = AffineOutputs(np.ones((4, 1)), np.ones((2, 4, 1)))
     found = edit.optimal_coefficients([terms], [np.zeros(4, int)])

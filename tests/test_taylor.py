@@ -366,6 +366,7 @@ class TestCustomVjp:
 
 
 class TestTransforms:
+    @pytest.mark.slow(but=["jvp-policy1", "double_vjp-None"])
     @pytest.mark.parametrize(
         "policy",
         [

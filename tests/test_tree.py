@@ -176,6 +176,15 @@ def test_norm_of_nan_is_nan_and_of_zero_is_zero():
     assert tree.norm({"w": jnp.zeros(3)}) == 0
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("other", [0.0, 1.0, np.nan])
+def test_a_cosine_with_what_is_not_finite_is_nan_and_not_a_right_angle(value, other):
+    given, beside = {"w": jnp.array([1.0, value])}, {"w": jnp.full(2, other)}
+    assert np.isnan(tree.cosine(given, beside))
+    assert np.isnan(tree.cosine(beside, given))
+    assert tree.cosine({"w": jnp.zeros(2)}, {"w": jnp.ones(2)}) == 0
+
+
 class Pair(NamedTuple):
     a: object
     b: object

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from experiments.bench import (
     against_torch,
     clip,
@@ -26,6 +24,7 @@ from experiments.bench import (
 from experiments.bench.measure import Row
 from experiments.bench.problem import FULL, TINY, Size
 from linearize import cli, io
+from linearize.narration import Console
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "rows": [row.record() for row in rows],
     }
     io.write_json(chosen.out, record)
-    console.print(f"written to {chosen.out}")
+    console.print(f"written to {chosen.out}", markup=False)
     return int(any(row.holds is False for row in rows))
 
 

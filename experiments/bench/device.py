@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from experiments import budget
 from experiments.bench import against_torch, peaks
@@ -22,6 +21,7 @@ from experiments.bench.measure import Row
 from experiments.bench.policies import BATCH, PRESETS, REGIMES, ROOM, of_step
 from experiments.bench.problem import FULL, Size, Step, problem, train_step
 from linearize.config import CompareConfig
+from linearize.narration import Console
 
 CASE = "clip_device"
 DTYPES: tuple[Literal["bfloat16", "float32"], ...] = ("bfloat16", "float32")

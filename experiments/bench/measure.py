@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
-from rich.console import Console
 from rich.table import Table
+
+from linearize.narration import Console
 
 ABOUT = (
     "Speed and memory of linearize. Every speed is a ratio of two programs timed in turns in one "

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from linearize import files
 from linearize.assets.asset import Asset, AssetError, CacheError, ClientMissingError, RegistryError
+from linearize.narration import Console
 
 TIMEOUT = 1800.0
 """Seconds after which a client is stopped."""

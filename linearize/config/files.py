@@ -1,13 +1,15 @@
 """A configuration to JSON and back, checked field by field."""
 
+import contextlib
 import dataclasses
 import json
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from linearize import choices, fields, files
+from linearize import choices, files
 
 C = TypeVar("C")
 
@@ -16,6 +18,8 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message names the field, the value and a remedy."""
 
 
+_PLAIN = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}
+_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 _MOST = 2**24
 """Bytes of a configuration."""
 
@@ -62,30 +66,43 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     Raises:
         ConfigError: a field that ``kind`` does not have, or a value of the wrong kind.
     """
-    at = where.removesuffix(".") or "configuration"
-    require(isinstance(values, Mapping), at, values, "expected a mapping of options")
-    hints = fields.hints(kind)
+    require(isinstance(values, Mapping), where or "configuration", values, "expected a mapping")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name in values:
-        hint = choices.hint(name, hints, f"known: {', '.join(sorted(hints))}")
-        require(name in hints, f"{where}{name}", values[name], f"no such option{hint}")
+        hint = choices.hint(name, fields, f"known: {', '.join(sorted(fields))}")
+        require(name in fields, f"{where}{name}", values[name], f"no such option{hint}")
     return kind(**{n: _value(hints[n], v, f"{where}{n}") for n, v in values.items()})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    kinds = filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint)))
-    nested = next(kinds, None)
-    if nested is not None and (value is not None or nested is hint):
-        return from_dict(typing.cast(type, nested), value, f"{where}.")
-    for path, part, expected in fields.wrong(hint, value):
-        require(False, f"{where}{path}", part, f"expected {expected}")
-    return _tuples(value)
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists are tuples here."""
-    if isinstance(value, Mapping):
-        return {name: _tuples(inner) for name, inner in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        *others, last = (a for a in args if a is not type(None))
+        for other in others:
+            with contextlib.suppress(ConfigError):
+                return _value(other, value, where)
+        return _value(last, value, where)
+    if origin is typing.Literal:
+        require(value in args, where, value, f"expected one of {', '.join(map(repr, args))}")
+        return value
+    if hint in _PLAIN:
+        require(type(value) in _PLAIN[hint], where, value, f"expected {_NAMES[hint]}")
+        return value
+    if dataclasses.is_dataclass(hint):
+        require(isinstance(value, Mapping), where, value, "expected a mapping of options")
+        return from_dict(typing.cast(type, hint), value, f"{where}.")
+    if origin in (dict, Mapping):
+        require(isinstance(value, Mapping), where, value, "expected a mapping")
+        return {name: _value(args[1], inner, f"{where}.{name}") for name, inner in value.items()}
+    if origin is tuple:
+        require(isinstance(value, list | tuple), where, value, "expected a list")
+        inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        require(len(inner) == len(value), where, value, f"expected {len(inner)} entries")
+        return tuple(_value(i, v, where) for i, v in zip(inner, value, strict=True))
+    return value
 
 
 def completed(kind: type[C], values: Mapping[str, Any]) -> dict[str, Any]:

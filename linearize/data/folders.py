@@ -1,5 +1,6 @@
 """What a folder of images holds: classes or splits of classes, and the images of each class."""
 
+import logging
 import os
 import re
 from collections import Counter
@@ -7,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from linearize.data.records import SPLITS, DataError
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff",
@@ -27,6 +30,12 @@ SPLIT_NAMES: Mapping[str, str] = {
 """What splits are called, in small letters without digits and signs; ``eval`` is the test split
 where another folder is the validation split."""
 
+_FILLERS = frozenset({
+    "data", "dataset", "set", "split", "subset", "part", "images", "image", "imgs", "img",
+    "pictures", "photos", "files", "folder", "dir",
+})  # fmt: skip
+"""Words beside a split's that say nothing: ``train_images``, ``Val Split``."""
+
 _HIDDEN, _OTHER, _OUTSIDE = "hidden", "no image by its suffix", "outside the classes"
 
 
@@ -34,11 +43,14 @@ def splits(root: Path) -> dict[str, Path]:
     """The folders of the three splits, or none where the classes lie right in ``root``.
 
     Names are those of :data:`SPLIT_NAMES`, in any case, with digits and signs (``Test_Set``,
-    ``val2017``). A folder of such a name that holds images itself is a class among other classes.
+    ``val2017``, ``TrainImages``). A folder of such a name that holds images itself is a class among
+    other classes. Folders that all hold folders of the same names are taken for classes, with a
+    warning.
 
     Raises:
         DataError: splits that are missing, given twice or beside classes; splits without classes,
-            or inside them. With what to do.
+            or inside them; folders of classes whose names only contain those of splits
+            (``seg_train``, ``seg_test``). With what to do.
     """
     folders = subfolders(root)
     named = {f: split for f in folders if (split := _split_named(f.name))}
@@ -49,6 +61,14 @@ def splits(root: Path) -> dict[str, Path]:
                 f"{str(root)!r} holds {_listed(folders)}, which are named like splits, and none "
                 "holds a folder a class; sort each one's images into folders named by their classes"
             )
+        within = {f: split for f in folders if (split := _split_within(f.name)) and subfolders(f)}
+        if len(set(within.values())) > 1:
+            raise DataError(
+                f"{str(root)!r} holds {_listed(within)}, whose names say splits among other "
+                "things. If they are, rename them to train, validation and test; if they are "
+                "classes, put their images right into them"
+            )
+        _warn_of_alike(root, folders)
         for folder in folders:
             inner = {_split_named(f.name) for f in subfolders(folder)}
             if "train" in inner and len(inner - {None}) > 1:
@@ -126,12 +146,38 @@ def _files(folder: Path, inside: tuple[str, ...] = ()) -> Iterator[Path]:
             yield from _files(entry, inside)
 
 
+def _warn_of_alike(root: Path, folders: list[Path]) -> None:
+    """Splits of names that are not known here would be classes."""
+    inner = [{f.name for f in subfolders(folder)} for folder in folders]
+    if len(inner) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
+        log.warning(
+            "%s: each of %s holds the same folders, %s; they are taken for classes. If they are "
+            "splits, rename them to train, validation and test",
+            root,
+            _listed(folders),
+            sorted(inner[0])[:5],
+        )
+
+
+def _words(name: str) -> list[str]:
+    """``TrainImages``, ``train_images`` and ``TRAIN-images 2`` in words."""
+    return [w.casefold() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
 def _split_named(name: str) -> str | None:
-    return SPLIT_NAMES.get(re.sub(r"[^a-z]", "", name.casefold()))
+    letters = re.sub(r"[^a-z]", "", name.casefold())
+    telling = "".join(word for word in _words(name) if word not in _FILLERS)
+    return SPLIT_NAMES.get(letters) or SPLIT_NAMES.get(telling)
+
+
+def _split_within(name: str) -> str | None:
+    """The split that a name contains among other words, if one."""
+    found = {SPLIT_NAMES[word] for word in _words(name) if word in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 else None
 
 
 def _is_eval(folder: Path) -> bool:
-    return folder.name.casefold().lstrip("0123456789_-. ").startswith("eval")
+    return any(word.startswith("eval") for word in _words(folder.name))
 
 
 def _listed(folders: Iterable[Path]) -> list[str]:

@@ -47,7 +47,7 @@ _ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 258, 262
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits as grey of 8; all else as it is."""
+    """Grey of more than 8 bits as grey of 8, its transparency kept; all else as it is."""
     grey16 = image.mode.startswith("I;16")
     # Pillow opens 16-bit portable grey maps, and once did PNGs, as 32-bit integers
     if not grey16 and not (image.mode == "I" and image.format in ("PNG", "PPM")):
@@ -60,9 +60,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     (bits,) = tags.get(_BITS, (16,))
     wide = np.asarray(image, np.float64)
+    opaque = np.where(wide == image.info.get("transparency", -1), 0, 255).astype(np.uint8)
     if tags.get(_PHOTOMETRIC) == 0:  # white is 0
         wide = 2**bits - 1 - wide
-    return Image.fromarray(np.clip(wide * 255 / (2**bits - 1) + 0.5, 0, 255).astype(np.uint8))
+    grey = np.clip(wide * 255 / (2**bits - 1) + 0.5, 0, 255).astype(np.uint8)
+    return Image.fromarray(grey if opaque.all() else np.stack([grey, opaque], -1))
 
 
 _NO_SCALE = {"I": "32-bit integers", "F": "floats", "LAB": "L*a*b* colour"}

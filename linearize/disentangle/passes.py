@@ -10,6 +10,7 @@ import numpy as np
 
 from linearize import tree
 from linearize.compiled import jit
+from linearize.current import current
 from linearize.evaluate import Readout, as_readout
 from linearize.evaluate.affine import stack
 from linearize.evaluate.batches import Batches, split_batches
@@ -45,7 +46,7 @@ class Passes:
         """Cut each task's examples into equal batches and put them on the device."""
         batches = [split_batches(x, batch_size, balanced=True) for x in inputs]
         return cls(
-            f,
+            current(f, params0, *batches[0].items[0]),
             params0,
             stack(params0, taus),
             batches,

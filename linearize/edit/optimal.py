@@ -14,6 +14,7 @@ neither their scales nor zero and repeated ones matter to it. Cross-entropy bein
 itself is a bound as well, and the only one far from a minimum. No α needs a model call.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
@@ -34,6 +35,8 @@ from linearize.losses import cross_entropy
 from linearize.objectives.readout import affine_logits
 from linearize.objectives.targets import check_labels
 from linearize.types import Array
+
+log = logging.getLogger(__name__)
 
 _GRADIENT_32 = 1e-5
 """Norm of the gradient at which the iteration by autodiff in float32 stops."""
@@ -107,6 +110,7 @@ def optimal_coefficients(
     first = np.zeros(objective.directions) if start is None else np.asarray(start, np.float64)
     _check_point("start", first, objective.directions)
     span = objective.span()
+    objective.warn_of_nothing(span)
     found, steps = objective.along(span.gives).minimum(span.reads @ first, max_iterations)
     return objective.certified(span.gives @ found, steps)
 
@@ -255,6 +259,17 @@ class _Objective:
         if self.penalty.any():  # which decides alone what no output sees
             return Span.scaled(changes, unit)
         return Span.of(changes, unit, size, self.dtype)
+
+    def warn_of_nothing(self, span: Span) -> None:
+        """Name the directions that change something and count as nothing."""
+        moves = np.any([each.jvps.reshape(span.reads.shape[1], -1).any(1) for each in self.sets], 0)
+        if (passed := np.flatnonzero(moves & ~span.gives.any(1))).size:
+            log.warning(
+                "directions %s change outputs by less than the rounding of the outputs and of the "
+                "largest direction, and get the coefficient 0; if they are real, scale them up or "
+                "leave the largest out",
+                passed.tolist(),
+            )
 
     def reach(self, step: np.ndarray) -> float:
         return max(each.reach(step) for each in self.sets)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 
 from linearize import tree
 from linearize.compiled import jit
@@ -67,11 +68,13 @@ def random_like(tau: TaskVector, seed: int) -> TaskVector:
         seed: of the draw; every tensor draws by its own name, so leaves left out change no other.
 
     Raises:
-        NonFiniteError: ``tau`` holds NaN or infinity.
+        NonFiniteError: ``tau`` holds NaN or infinity, or a tensor so large that the dtype has no
+            such draw.
     """
     tree.check_finite(tau, what="tau")
     keys = {name: _named_key(seed, name) for name in tau.delta}
     drawn = {name: _matched(keys[name], leaf) for name, leaf in tau.delta.items()}
+    tree.check_finite(drawn, what="the random vector, whose tensors have the norms of tau's,")
     return replace(tau, delta=drawn, meta={**tau.meta, "random_like": seed})
 
 
@@ -82,4 +85,5 @@ def _named_key(seed: int, name: str) -> Array:
 @jit
 def _matched(key: Array, leaf: Array) -> Array:
     noise = jax.random.normal(key, leaf.shape, leaf.dtype)
-    return (noise * (tree.norm(leaf) / tree.norm(noise))).astype(leaf.dtype)
+    wide = noise.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    return (wide / tree.norm(wide) * tree.norm(leaf)).astype(leaf.dtype)

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from linearize import taylor, tree
 from linearize.compiled import jit
+from linearize.current import current
 from linearize.evaluate.batches import gather, split_batches
 from linearize.evaluate.second_way import check_terms
 from linearize.examples import count
@@ -156,6 +157,7 @@ def affine_outputs(
     taylor.check_function(f)
     stacked = stack(params0, taus)
     batches = split_batches(inputs, batch_size)
+    f = current(f, params0, *batches.items[0])
     step = partial(affine_step, f, method, params0, stacked)
     f0, jvps = gather(step, batches, axes=(0, 1), progress=progress)
     if not isinstance(f0, np.ndarray):

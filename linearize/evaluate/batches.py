@@ -16,7 +16,9 @@ from rich.progress import track as rich_track
 
 from linearize import narration
 from linearize.compiled import jit
+from linearize.current import current
 from linearize.examples import Examples, as_arguments, count
+from linearize.fields import integer
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -65,8 +67,7 @@ def split_batches(inputs: PyTree, batch_size: int, *, balanced: bool = False) ->
     Raises:
         ValueError: no example, or ``batch_size`` below 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; expected 1 or more")
+    batch_size = integer("batch_size", batch_size, low=1)
     args = as_arguments(inputs)
     n = count(args)
     if balanced:
@@ -138,6 +139,7 @@ def outputs(
     """
     check_function(f)
     batches = split_batches(inputs, batch_size)
+    f = current(f, params, *batches.items[0])
     return gather(partial(forward, f, params), batches, progress=progress)
 
 

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from linearize import tree
 from linearize.compiled import jit
+from linearize.current import current
 from linearize.evaluate.affine import stack
 from linearize.evaluate.batches import Batches, forward, split_batches, window
 from linearize.evaluate.grid import check_points
@@ -96,6 +97,7 @@ def displaced_values(
     stacked = stack(params0, taus)
     check_inputs(inputs)
     batches = split_batches(inputs, batch_size, balanced=True)
+    f = current(f, params0, *batches.items[0])
     check_targets(objective, forward.eval_shape(f, params0, batches.items[0]), targets, batches.n)
     rows = list(target_rows(targets, batches))
 

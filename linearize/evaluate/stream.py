@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import taylor
+from linearize.current import current
 from linearize.evaluate.affine import AffineOutputs, affine_step, stack
 from linearize.evaluate.batches import forward, split_batches
 from linearize.evaluate.displace import check_targets, summed, target_rows
@@ -58,6 +59,7 @@ def streamed_values(
     stacked = stack(params0, taus)
     check_inputs(inputs)
     batches = split_batches(inputs, batch_size)
+    f = current(f, params0, *batches.items[0])
     check_targets(objective, forward.eval_shape(f, params0, batches.items[0]), targets, batches.n)
     step, parts = partial(affine_step, f, "auto", params0, stacked), []
     for args, (rows, mask) in zip(batches.items, target_rows(targets, batches), strict=True):

@@ -5,15 +5,18 @@ A head never trains with the backbone, so that all of a task lies in its task ve
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from linearize import identity
 from linearize.compiled import jit
+from linearize.fields import integer
 from linearize.losses import cross_entropy
-from linearize.types import Array
+from linearize.types import Apply, Array, Params
 
 _TINY = 1e-12
 _NEVER = -1e9
@@ -60,6 +63,25 @@ def apply_head(head: Head, features: Array) -> Array:
 
 
 apply_head.fingerprint = "apply_head 1"  # type: ignore[attr-defined]
+
+
+@cache
+def headed(f: Apply) -> Apply:
+    """A backbone's logits as a model of their own: of ``{"backbone": θ, "head": head}``.
+
+    What is compiled for one head serves all of as many classes. One function for each ``f``.
+
+    >>> head = Head(jnp.zeros(2), jnp.eye(2), None, jnp.asarray(10.0), False)
+    >>> headed(jnp.multiply)({"backbone": 2.0, "head": head}, jnp.array([[0.5, 1.0]])).tolist()
+    [[10.0, 20.0]]
+    """
+
+    def logits(params: Params, inputs: Array) -> Array:
+        return apply_head(params["head"], f(params["backbone"], inputs))
+
+    if stated := identity.stated(f):
+        logits.fingerprint = f"logits of {stated}"  # type: ignore[attr-defined]
+    return logits
 
 
 def normalize(z: Array) -> Array:
@@ -129,8 +151,7 @@ def few_shot(labels: Array, n_classes: int, *, shots: int, seed: int) -> np.ndar
             a label is out of range, or there are fewer than two classes.
     """
     counts = _count(labels, n_classes)
-    if shots < 1:
-        raise ValueError(f"shots={shots}; expected 1 or more")
+    integer("shots", shots, low=1)
     short = [f"class {c} has {n}" for c, n in enumerate(counts) if n < shots]
     if short:
         raise ValueError(

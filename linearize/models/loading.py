@@ -195,6 +195,30 @@ def _resolve(
     return family, None if own else source
 
 
+def open_model(where: str, **options: Any) -> Backbone:
+    """A model by its weights, a folder, a file or a repository; or by its name in the table.
+
+    Args:
+        where: weights of a CLIP, ViT or DINOv2 with the configuration beside them; or, where no
+            such path exists, a row of :data:`MODELS` whose weights are packaged.
+        options: as :func:`load` takes them.
+
+    Raises:
+        ValueError: no configuration says what the weights are of.
+        WeightsError: and whatever else :func:`load` raises.
+    """
+    if where in MODELS and not Path(where).exists():
+        return load(where, **options)
+    source = hf.read(where)
+    found = configs.kind(source.notes, source.path.parent)
+    if found is None:
+        raise ValueError(
+            f"no configuration beside {where} says what model it is of; load it by the name of "
+            f"one: linearize.models.load(NAME, weights={where!r}), NAME one of {', '.join(MODELS)}"
+        )
+    return load(found, weights=source, **options)
+
+
 def check_size(shapes: Mapping[str, Any], source: hf.Source) -> None:
     """A configuration may describe a model that no memory holds: its file must be near it in size.
 

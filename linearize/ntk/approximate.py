@@ -18,6 +18,7 @@ from linearize import tree
 from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.examples import as_arguments, count
+from linearize.fields import integer
 from linearize.ntk.contract import LAYOUTS, Output, contract
 from linearize.ntk.jacobian import over_examples
 from linearize.ntk.kernel import kernel
@@ -97,7 +98,7 @@ def approximate_kernel(
             f"output={output!r}: the pNTK is a kernel of the summed outputs and "
             "approximates output='trace' or 'mean' only; use method='sketch'"
         )
-    if size < 1:
+    if integer("size", size) < 1:
         raise ValueError(f"size={size}; a sketch keeps 1 number or more")
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)

@@ -7,6 +7,7 @@ import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
 
+from linearize.fields import number
 from linearize.ntk.layout import LAYOUTS, to_blocks
 
 ASYMMETRY = 1e-4
@@ -170,9 +171,7 @@ def finite(argument: str, value: float) -> float:
     >>> finite("f0_scale", 1)
     1.0
     """
-    if not (np.ndim(value) == 0 and np.isfinite(value)):
-        raise ValueError(f"{argument}={value}; expected a finite number")
-    return float(value)
+    return number(argument, value)
 
 
 def nonnegative(argument: str, value: float) -> float:
@@ -181,9 +180,10 @@ def nonnegative(argument: str, value: float) -> float:
     >>> nonnegative("ridge", 0.5)
     0.5
     """
-    if not (np.ndim(value) == 0 and np.isfinite(value) and value >= 0):
+    found = number(argument, value)
+    if found < 0:
         raise ValueError(f"{argument}={value}; expected a finite number, 0 or more")
-    return float(value)
+    return found
 
 
 def cholesky(kernel: np.ndarray, ridge: float) -> list[np.ndarray]:

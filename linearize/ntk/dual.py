@@ -20,7 +20,7 @@ from scipy.special import expit, log_softmax, softmax
 
 from linearize.ntk import checks, newton
 from linearize.ntk.layout import product
-from linearize.ntk.provenance import warn_of_trace
+from linearize.ntk.provenance import traced_outputs, warn_of_trace
 from linearize.ntk.regression import Dual
 
 
@@ -86,6 +86,7 @@ def cross_entropy(
         np.array(end.objective),
         np.array(end.square**0.5),
         iterations=found.iterations,
+        traced=traced_outputs(kernel),
     )
     if not found.converged:
         remedy = f"max_iterations ({max_iterations}), or compute the kernel in float64"
@@ -151,6 +152,8 @@ def cross_entropy_descent(
             f"steps={at.tolist()}; expected whole numbers from 0 to {len(rates)}, the number of "
             "learning_rates"
         )
+    if not l2:
+        warn_of_trace(kernel, "steps", int(at.max()), depth=1)
     wanted = {int(k) for k in at.ravel()}
     reports = {}
     c = np.zeros_like(p.start)
@@ -176,6 +179,7 @@ def cross_entropy_descent(
         p.f0_scale,
         objective.reshape(at.shape),
         norm.reshape(at.shape),
+        traced=traced_outputs(kernel),
     )
 
 

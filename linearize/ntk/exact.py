@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 
 from linearize import cost, evaluate, taylor, tree
 from linearize.choices import one_of
-from linearize.evaluate.batches import split_batches
+from linearize.current import current
+from linearize.evaluate.batches import split_batches, window
 from linearize.examples import as_arguments, count
 from linearize.ntk import newton, plan
 from linearize.ntk.checks import NotConvergedError
@@ -103,6 +104,7 @@ def fine_tune_exactly(
     """
     taylor.check_function(f)
     one_of("solver", solver, ("auto", "dual", "gauss_newton"))
+    f = current(f, params0, *window(as_arguments(x), 0, 1))
     l2 = newton.check_l2(l2)
     if solver == "dual" and not affine_logits(readout):
         raise ValueError(

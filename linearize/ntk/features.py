@@ -11,6 +11,7 @@ from linearize import tree
 from linearize.agreement import agree
 from linearize.compiled import jit
 from linearize.examples import as_arguments, count
+from linearize.fields import integer
 from linearize.ntk.behavior import FixedFeatures
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.programs import remembered
@@ -57,8 +58,7 @@ def feature_change(
     [[0.5]]
     """
     tree.check_match(params_0, params_t, what="params_t")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; expected 1 or more")
+    batch_size = integer("batch_size", batch_size, low=1)
     inputs = jax.tree.map(jnp.asarray, as_arguments(x))
     point = pointwise(f, params_0, inputs, trainable)
     both, seen = remembered(

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from rich.console import Console
 
 from linearize import taylor, tree
 from linearize.evaluate.affine import check_taus
+from linearize.narration import Console
 from linearize.ntk import newton
 from linearize.ntk.objective import Passes, Reached, combine, inner, reached, squared
 from linearize.objectives.readout import Readout

@@ -4,6 +4,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import astuple
 from functools import partial, reduce
 from pathlib import Path
@@ -19,6 +20,7 @@ from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.evaluate.batches import track, window
 from linearize.examples import as_arguments, count
+from linearize.fields import integer
 from linearize.ntk import contract
 from linearize.ntk.contract import LAYOUTS, Output
 from linearize.ntk.jacobian import RULES, Part
@@ -107,6 +109,7 @@ def kernel(
             leaf's name.
         MemoryError: result or blocks do not fit, with what does; nothing was computed.
         FileExistsError: ``out`` holds another kernel: of another model, inputs, layout, ...
+        BlockingIOError: another process writes to ``out``.
         UnidentifiedError: ``out`` is given, and nothing says what ``f`` computes.
         DisagreementError: an entry, of three that are drawn for each compiled program, is another
             number by a second way (:mod:`linearize.ntk.second_way`).
@@ -124,8 +127,8 @@ def kernel(
             f"implementation={implementation!r} never forms the Jacobian whose signs "
             f"optimizer={optimizer!r} needs; use 'jacobian' or 'auto'"
         )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; expected 1 or more")
+    if batch_size is not None:
+        batch_size = integer("batch_size", batch_size, low=1)
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)
     point = pointwise(f, params, left, trainable)
@@ -147,10 +150,10 @@ def kernel(
     choice = (task.symmetric, memory, implementation, batch_size, mesh)
     plan, compute, seen = remembered((*programs, *choice), lambda: _programs(task, *choice[2:]))
     _check_memory(task, plan, on_disk=out is not None)
-    store = _open(task, plan, out, left, right, params, optimizer, trainable)
     log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
-    _fill(store, task, plan, compute, seen, params, left, right, mesh, progress)
-    found = store.result()
+    with closing(_open(task, plan, out, left, right, params, optimizer, trainable)) as store:
+        _fill(store, task, plan, compute, seen, params, left, right, mesh, progress)
+        found = store.result()
     if output == "trace" and isinstance(found, np.ndarray):
         return note_trace(found, point.outputs)
     return found
@@ -260,6 +263,7 @@ def _open(
         "optimizer": optimizer,
         "trainable": trainable,
         "params": tree.fingerprint(params),
+        **({"arrays": tree.fingerprint(arrays)} if (arrays := identity.held(task.point.f)) else {}),
         "x1": tree.fingerprint(left),
         "x2": tree.fingerprint(right),
     }

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.fields import integer
 from linearize.ntk.checks import widen
 from linearize.ntk.layout import as_matrix
 from linearize.ntk.spectrum import Eigenpairs, eigenpairs
@@ -84,7 +85,7 @@ def eigenfunctions(kernel: ArrayLike | Eigenpairs, k: int | None = None) -> Eige
     """
     if not isinstance(kernel, Eigenpairs):
         kernel = eigenpairs(kernel, k)
-    elif k is not None and not 1 <= k <= len(kernel.values):
+    elif k is not None and not 1 <= integer("k", k) <= len(kernel.values):
         raise ValueError(f"k={k}; {len(kernel.values)} eigenpairs are given: choose from 1 to that")
     points = len(kernel.vectors)
     return Eigenfunctions(kernel.values[:k] / points, kernel.vectors[..., :k] * np.sqrt(points))

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse.linalg as sparse
 from jax.typing import ArrayLike
 
+from linearize.fields import integer
 from linearize.ntk.checks import NotConvergedError, nonnegative, widen
 from linearize.ntk.matvec import Product, check_symmetric, flat_product
 from linearize.ntk.nystrom import Nystrom, randomized_nystrom
@@ -63,7 +64,7 @@ def lanczos(
     array([5., 3.])
     """
     size = prod(shape)
-    if not 1 <= k < size:
+    if not 1 <= integer("k", k) < size:
         raise ValueError(
             f"k={k}; Lanczos finds 1 to {size - 1} of {size} eigenpairs, and eigenpairs() all of a "
             "dense kernel"

@@ -16,6 +16,7 @@ import scipy.linalg
 from jax.typing import ArrayLike
 
 from linearize.choices import one_of
+from linearize.fields import integer
 from linearize.ntk.checks import widen
 from linearize.ntk.matvec import Product, flat_product
 from linearize.ntk.spectrum import symmetric_matrix
@@ -91,7 +92,7 @@ def nystrom(
     one_of("pivoting", pivoting, ("random", "greedy", "uniform"))
     columns, diag, shape = _parts(kernel, diagonal)
     size = len(diag)
-    if not 1 <= rank <= size:
+    if not 1 <= integer("rank", rank) <= size:
         raise ValueError(f"rank={rank}; this kernel has {size} columns: choose 1 to {size}")
     rng = np.random.default_rng(seed)
     precision = np.asarray(kernel if diagonal is None else diagonal).dtype
@@ -187,7 +188,7 @@ def randomized_nystrom(
     array([3.])
     """
     size = prod(shape)
-    if not 1 <= rank <= size:
+    if not 1 <= integer("rank", rank) <= size:
         raise ValueError(f"rank={rank}; this kernel has {size} dimensions: choose 1 to {size}")
     product = flat_product(matvec, shape)
     sketch = scipy.linalg.qr(

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 from linearize import taylor, tree
 from linearize.agreement import agree, narrowest
 from linearize.compiled import jit
+from linearize.current import current
 from linearize.evaluate.affine import check_taus
 from linearize.evaluate.batches import split_batches, window
 from linearize.evaluate.second_way import check_terms
@@ -89,6 +90,7 @@ class Passes:
         """
         taylor.check_function(f)
         cut = split_batches(x, batch_size, balanced=True)
+        f = current(f, params0, *cut.items[0])
         read = as_readout(readout)
         logits = jax.eval_shape(lambda p, args: read(f(p, *args)), params0, cut.items[0])
         if getattr(logits, "ndim", 0) != 2:

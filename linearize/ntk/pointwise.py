@@ -12,6 +12,8 @@ import numpy as np
 
 from linearize import agreement, cost, tree
 from linearize.compiled import jit
+from linearize.current import current
+from linearize.evaluate.batches import window
 from linearize.examples import count
 from linearize.ntk.programs import remembered
 from linearize.taylor import check_function
@@ -115,6 +117,7 @@ def pointwise(f: Apply, params: Params, inputs: Inputs, pattern: tree.Pattern = 
     """
     check_function(f)
     n = count(inputs)
+    f = current(f, params, *window(inputs, 0, 1))
     seen = Pointwise(f, _like(params), tree.select(params, pattern), specification(inputs))
     point = remembered(("point", seen.key), lambda: seen)
     few = jax.tree.map(lambda x: jnp.asarray(x[: min(_PROBED, n)]), inputs)

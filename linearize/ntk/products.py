@@ -15,6 +15,7 @@ from linearize import tree
 from linearize.agreement import agree
 from linearize.compiled import jit
 from linearize.examples import as_arguments, count
+from linearize.fields import integer
 from linearize.ntk.contract import Output
 from linearize.ntk.jacobian import Part, over_examples
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
@@ -64,7 +65,8 @@ def vector_product(
     right = left if x2 is None else as_arguments(x2)
     point = pointwise(f, params, left, trainable)
     n2 = count(right)
-    at_once = batch_size or max(n2, count(left))
+    whole = max(n2, count(left))
+    at_once = whole if batch_size is None else integer("batch_size", batch_size, low=1)
 
     @jit
     def run(params: Params, left: Inputs, right: Inputs, v: Array) -> Array:

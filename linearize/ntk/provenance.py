@@ -1,7 +1,7 @@
 """Which arrays are trace kernels: an array (N, N) does not tell, and solvers should know.
 
 A trace kernel is C times the mean over outputs. To a solver, for which a kernel (N, N) is that of
-every output, the same ridge regularises it C times less.
+every output, the same ridge regularises it C times less, and so does the same time of a flow.
 """
 
 import warnings
@@ -34,13 +34,14 @@ def traced_outputs(kernel: object) -> int | None:
     return _OUTPUTS.get(id(kernel))
 
 
-def warn_of_trace(kernel: object, argument: str, value: float) -> None:
+def warn_of_trace(kernel: object, argument: str, value: float, depth: int = 2) -> None:
     """Say what regularising a trace kernel means, where the array is one of several outputs.
 
     Args:
         kernel: as the user gave it.
         argument: of the regularisation.
         value: what it is; nothing is said where it is 0.
+        depth: calls between the user's and this one.
     """
     outputs = traced_outputs(kernel)
     if value and outputs is not None and outputs > 1:
@@ -49,5 +50,23 @@ def warn_of_trace(kernel: object, argument: str, value: float) -> None:
             f"{argument}={value:g} regularises {outputs} times less than beside the full kernel; "
             f"give kernel(..., output='mean') or kernel / {outputs}, or, if that is meant, a copy",
             TraceKernelWarning,
-            stacklevel=4,
+            stacklevel=depth + 2,
+        )
+
+
+def warn_of_another(kernel: object, traced: int | None) -> None:
+    """Say that a trace kernel stands beside a solution that is of none.
+
+    Args:
+        kernel: K(x, X), as the user gave it.
+        traced: C of the solution's K(X, X), where that is known to have been a trace.
+    """
+    outputs = traced_outputs(kernel)
+    if outputs is not None and outputs > 1 and traced is None:
+        warnings.warn(
+            f"kernel is a trace over {outputs} outputs, and the solution is not known to be of "
+            f"one, so that its predictions move {outputs} times too far; give the layout that the "
+            "training kernel has, or, if it was a trace itself, a copy",
+            TraceKernelWarning,
+            stacklevel=3,
         )

@@ -16,7 +16,8 @@ loss is the same sum.) A loss that is a mean over N examples has the learning ra
 A kernel (N, N) stands for that of every output, K ⊗ I. Of several outputs that is
 ``kernel(..., output="mean")``, which has the full kernel's scale: its trace over outputs is C times
 as much, learning rates must be C times smaller with it and a ridge C times larger for the same
-result. A trace kernel beside a ridge gives a :class:`linearize.ntk.provenance.TraceKernelWarning`.
+result. A trace kernel beside a ridge or a finite time gives a
+:class:`linearize.ntk.provenance.TraceKernelWarning`.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from jax.typing import ArrayLike
 
 from linearize.ntk import checks
 from linearize.ntk.layout import from_columns, product, to_blocks, to_columns
-from linearize.ntk.provenance import warn_of_trace
+from linearize.ntk.provenance import traced_outputs, warn_of_another, warn_of_trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,8 @@ class Dual:
     """b, (C,); only support vector machines have one, and no task vector can carry it."""
     iterations: int | None = None
     """Newton steps, where it took any."""
+    traced: int | None = None
+    """C, where K(X, X) is known to have been a trace over C outputs."""
 
 
 def predict(dual: Dual, kernel: ArrayLike, f0: ArrayLike | None = None) -> np.ndarray:
@@ -65,10 +68,14 @@ def predict(dual: Dual, kernel: ArrayLike, f0: ArrayLike | None = None) -> np.nd
         ValueError: shapes that do not fit the solution, NaN or infinity, or no f0 where the
             solution adds it.
 
+    A trace kernel beside a solution of another gives a
+    :class:`linearize.ntk.provenance.TraceKernelWarning`.
+
     >>> dual = regression(np.eye(2), f0=np.zeros((2, 1)), y=[[1.0], [3.0]])
     >>> predict(dual, kernel=[[0.5, 0.5]], f0=[[10.0]])
     array([[12.]])
     """
+    warn_of_another(kernel, dual.traced)
     moved = -product(checks.widen("kernel", kernel))(dual.coefficients)
     if dual.intercept is not None:
         moved = moved + dual.intercept
@@ -152,6 +159,7 @@ def gradient_flow(
     """
     problem = _Problem.of(kernel, f0, y, ridge, f0_scale)
     at = _axis("times", times)
+    _warn_of_stopping(kernel, "times", at, ridge)
     values, vectors = problem.eigh()
     limit = _pseudo_inverse(values)
     with np.errstate(invalid="ignore"):  # 0 · ∞, of which the limit takes the place
@@ -192,6 +200,7 @@ def gradient_descent(
     """
     problem = _Problem.of(kernel, f0, y, ridge, f0_scale)
     at = _axis("steps", steps)
+    _warn_of_stopping(kernel, "steps", at, ridge)
     if (np.isfinite(at) & (at != np.round(at))).any():
         raise ValueError(f"steps={at.tolist()}; expected whole numbers of steps")
     if not learning_rate > 0:
@@ -258,6 +267,7 @@ class _Problem:
     """s f0(X) − y, (N, C)."""
     ridge: float
     f0_scale: float
+    traced: int | None
 
     @classmethod
     def of(
@@ -267,7 +277,8 @@ class _Problem:
         square, initial = checks.kernel_and_outputs(kernel, f0)
         targets = checks.outputs_like("y", y, *initial.shape)
         scale = checks.finite("f0_scale", f0_scale)
-        return cls(square, scale * initial - targets, checks.nonnegative("ridge", ridge), scale)
+        ridge = checks.nonnegative("ridge", ridge)
+        return cls(square, scale * initial - targets, ridge, scale, traced_outputs(kernel))
 
     @property
     def columns(self) -> np.ndarray:
@@ -291,7 +302,13 @@ class _Problem:
         slope = residual - self.ridge * c
         objective = 0.5 * (residual**2 + self.ridge * c * moved).sum((-2, -1))
         norm = np.sqrt(np.maximum((slope * times(slope)).sum((-2, -1)), 0))
-        return Dual(c, self.f0_scale, objective, norm)
+        return Dual(c, self.f0_scale, objective, norm, traced=self.traced)
+
+
+def _warn_of_stopping(kernel: ArrayLike, argument: str, at: np.ndarray, ridge: float) -> None:
+    """A time that ends regularises as a ridge does; one that was given has been spoken of."""
+    if not ridge:
+        warn_of_trace(kernel, argument, float(at[np.isfinite(at)].max(initial=0)), depth=2)
 
 
 def _axis(argument: str, values: ArrayLike) -> np.ndarray:

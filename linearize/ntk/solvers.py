@@ -18,6 +18,7 @@ kernel method, softmax over all outputs with the penalty ‖τ‖², to its cert
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +29,7 @@ from linearize.choices import one_of
 from linearize.ntk import checks
 from linearize.ntk.dual import cross_entropy
 from linearize.ntk.layout import to_blocks
-from linearize.ntk.provenance import warn_of_trace
+from linearize.ntk.provenance import traced_outputs, warn_of_trace
 from linearize.ntk.regression import Dual, regression
 
 Solver = Callable[..., Dual]
@@ -76,7 +77,8 @@ def fit(
         known = np.asarray(labels)
         classes = square.shape[-1] if square.ndim > 2 else int(known.max(initial=0)) + 1
         f0, f0_scale = np.zeros((len(square), classes)), 0.0
-    return SOLVERS[solver](square, f0, labels, f0_scale=f0_scale, **options)
+    found = SOLVERS[solver](square, f0, labels, f0_scale=f0_scale, **options)
+    return replace(found, traced=traced_outputs(kernel))
 
 
 def _regularisation(solver: str, options: Mapping[str, Any]) -> tuple[str, float]:

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
 
+from linearize.fields import integer
 from linearize.ntk.checks import NEGATIVE, square_kernel, widen
 from linearize.ntk.layout import as_matrix
 
@@ -43,7 +44,7 @@ def eigenpairs(kernel: ArrayLike, k: int | None = None) -> Eigenpairs:
     matrix = symmetric_matrix(kernel)
     shape = np.shape(kernel)[::2]
     size = len(matrix)
-    k = size if k is None else k
+    k = size if k is None else integer("k", k)
     if not 1 <= k <= size:
         raise ValueError(f"k={k}; this kernel has {size} eigenvalues: choose 1 to {size}")
     values, vectors = scipy.linalg.eigh(matrix, subset_by_index=(size - k, size - 1))

@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 import scipy.linalg
 
+from linearize.fields import integer
 from linearize.ntk.checks import nonnegative
 from linearize.ntk.matvec import Product, check_symmetric, flat_product
 
@@ -77,7 +78,7 @@ def log_determinant(
     True
     """
     ridge = nonnegative("ridge", ridge)
-    if steps < 1:
+    if integer("steps", steps) < 1:
         raise ValueError(f"steps={steps}; expected 1 or more Lanczos steps for each probe")
     size, product = prod(shape), flat_product(matvec, shape)
     check_symmetric(product, size, np.random.default_rng(seed))
@@ -104,7 +105,7 @@ def log_determinant(
 
 
 def _signs(size: int, probes: int, seed: int) -> np.ndarray:
-    if probes < 2:
+    if integer("probes", probes) < 2:
         raise ValueError(f"probes={probes}; a standard error needs 2 or more")
     return np.random.default_rng(seed).choice([-1.0, 1.0], size=(probes, size))
 

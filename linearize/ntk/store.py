@@ -1,13 +1,18 @@
 """Where a kernel's blocks go: host memory, or a zarr array on disk that a killed run resumes.
 
     kernel.json    what kernel it is, with a hash of that
-    blocks.txt     a line for each block that is whole
+    blocks.txt     a line for each block that is whole, with its CRC-32C: one in another's place,
+                   or of another kernel, is none
+    lock           held by the process that writes
     array.zarr/    one chunk a block, each with its CRC-32C; NaN where none is
 
-Nothing is taken on trust: a block counts if it is noted, there, of its full size, and reads with
-its checksum. Stores of version 0.1 have neither hash nor checksums, and zeros where no block is.
+Nothing is taken on trust: a block counts if it is noted, there, of its full size, ends in the
+checksum that was noted, and reads with it. Stores of version 0.1 have neither hash nor checksums,
+and zeros where no block is; those of format 2 note no checksum.
 """
 
+import errno
+import fcntl
 import hashlib
 import itertools
 import json
@@ -29,6 +34,7 @@ log = logging.getLogger(__name__)
 _PROGRESS = "blocks.txt"
 _DESCRIPTION = "kernel.json"
 _ARRAY = "array.zarr"
+_LOCK = "lock"
 _FORMAT, _HASH = "format", "sha256"
 _NOW = {"params_filter": "trainable"}
 """The present name by the one that an older description has."""
@@ -60,6 +66,9 @@ class Store(Protocol):
     def result(self) -> Any:
         """The kernel, once all blocks are there."""
 
+    def close(self) -> None:
+        """Nothing more is written."""
+
 
 class Memory:
     """A NumPy array on the host."""
@@ -79,12 +88,16 @@ class Memory:
         """The array."""
         return self.array
 
+    def close(self) -> None:
+        """The array stays."""
+
 
 class Disk:
     """A zarr array (version 3) in a folder, with what it is and which blocks are written.
 
     Raises:
         FileExistsError: the folder holds another kernel, or other files.
+        BlockingIOError: another process writes there.
         CorruptFileError: what it says of itself or of its blocks is damaged.
     """
 
@@ -98,9 +111,20 @@ class Disk:
     ) -> None:
         self.path = Path(path).absolute()
         described = {**description, "shape": list(shape), "dtype": str(dtype), "rows": rows}
-        self._held = self._claim(json.loads(json.dumps(described)))
-        self.array = _open(self.path, self._held, create=True)
-        self._done = _progress(self.path, self._held)
+        self._check_folder()
+        self._lock = _locked(self.path)
+        try:
+            self._held = self._claim(json.loads(json.dumps(described)))
+            self.array = _open(self.path, self._held, create=True)
+            self._done = _progress(self.path, self._held)
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_folder(self) -> None:
+        there = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+        if there - {_LOCK} and _DESCRIPTION not in there:
+            raise FileExistsError(f"out={self.path} holds other files; give an empty or new folder")
 
     def _claim(self, described: dict[str, Any]) -> dict[str, Any]:
         file = self.path / _DESCRIPTION
@@ -117,10 +141,8 @@ class Disk:
                     "give another folder, or delete this one"
                 )
             return held
-        if self.path.exists() and any(self.path.iterdir()):
-            raise FileExistsError(f"out={self.path} holds other files; give an empty or new folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        held = {**described, _FORMAT: 2}
+        self._check_folder()
+        held = {**described, _FORMAT: 3}
         held[_HASH] = _hash(held)
         io.write_json(file, held)
         return held
@@ -131,27 +153,55 @@ class Disk:
             return False
         file = _chunk(self.path, self._held, start)
         try:
-            whole = _whole(file, self._held)
+            whole = _whole(file, self._held, self._done[start])
             whole = whole and bool(np.isfinite(self.array[_extent(self._held, start)]).all())
         except ValueError:  # its checksum
             whole = False
         if not whole:
             log.warning("block %s of the kernel is damaged (%s): it is computed again", start, file)
-            self._done.discard(start)
+            del self._done[start]
         return whole
 
     def put(self, start: Start, block: np.ndarray) -> None:
         """Write a block, and only then note that it is there."""
         self.array[_window(start, block)].write(block).result()
+        checksum = _checksum(_chunk(self.path, self._held, start), self._held)
         with open(self.path / _PROGRESS, "a") as file:
-            file.write(f"{start[0]} {start[1]}.\n")
+            file.write(f"{start[0]} {start[1]}{checksum and ' ' + checksum}.\n")
             file.flush()
             os.fsync(file.fileno())
-        self._done.add(start)
+        self._done[start] = checksum
 
     def result(self) -> ts.TensorStore:
         """The array on disk; ``numpy.asarray`` reads all of it, indexing and ``read`` a part."""
         return open_kernel(self.path)
+
+    def close(self) -> None:
+        """Let another process write."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle that holds the folder until it is closed; None where no lock can be made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:  # a read-only disk, on which a finished kernel may lie
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if error.errno not in (errno.EAGAIN, errno.EACCES):  # a disk without locks
+            return None
+        raise BlockingIOError(
+            error.errno,
+            "another process writes a kernel there; wait for it to end, or give another folder",
+            str(folder),
+        ) from error
+    return handle
 
 
 def open_kernel(path: str | Path, *, unfinished: bool = False) -> ts.TensorStore:
@@ -167,8 +217,8 @@ def open_kernel(path: str | Path, *, unfinished: bool = False) -> ts.TensorStore
     Raises:
         FileNotFoundError: there is no kernel.
         UnfinishedKernelError: blocks are still to be computed, and ``unfinished`` is False.
-        CorruptFileError: a block that was written is missing or truncated, or what describes the
-            kernel is damaged; with the file.
+        CorruptFileError: a block that was written is missing, truncated or another one, or what
+            describes the kernel is damaged; with the file.
     """
     folder = Path(path).absolute()
     if not (folder / _DESCRIPTION).exists():
@@ -186,8 +236,8 @@ def open_kernel(path: str | Path, *, unfinished: bool = False) -> ts.TensorStore
         )
     for start in wanted:
         file = _chunk(folder, held, start)
-        if start in done and not _whole(file, held):
-            state = "is truncated" if file.exists() else "is missing"
+        if start in done and not _whole(file, held, done[start]):
+            state = _wrong(file, held)
             raise io.CorruptFileError(f"block {start} of the kernel {state} ({file}); {_AGAIN}")
     return _open(folder, held, create=False, gaps=bool(missing))
 
@@ -247,8 +297,8 @@ def _hash(held: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _progress(folder: Path, held: dict[str, Any]) -> set[Start]:
-    """The blocks that were noted as whole.
+def _progress(folder: Path, held: dict[str, Any]) -> dict[Start, str]:
+    """The blocks that were noted as whole, each with its checksum; "" where the format has none.
 
     Raises:
         CorruptFileError: a line that no run writes.
@@ -257,16 +307,17 @@ def _progress(folder: Path, held: dict[str, Any]) -> set[Start]:
     text = files.read_bytes(file).decode(errors="replace") if file.exists() else ""
     # what follows the last line's end was being written when the run was killed
     *lines, _ = text.split("\n")
-    wanted, done = set(_starts(held)), set()
+    pattern = r"(\d{1,18}) (\d{1,18})" + (r" ([0-9a-f]{8})\." if _noted(held) else r"()\.")
+    wanted, done = set(_starts(held)), dict[Start, str]()
     for number, line in enumerate(lines, 1):
-        found = re.fullmatch(r"(\d{1,18}) (\d{1,18})\.", line, re.ASCII)
+        found = re.fullmatch(pattern, line, re.ASCII)
         start = (int(found[1]), int(found[2])) if found else None
-        if start not in wanted:
+        if found is None or start is None or start not in wanted:
             raise io.CorruptFileError(
                 f"line {number} of {file} is {line[:40]!r}, no block of this kernel: the file is "
                 f"damaged; delete it, and {_AGAIN}"
             )
-        done.add(start)
+        done[start] = found[3]
     return done
 
 
@@ -286,8 +337,33 @@ def _chunk(folder: Path, held: dict[str, Any], start: Start) -> Path:
     return folder.joinpath(_ARRAY, "c", *map(str, place))
 
 
-def _whole(file: Path, held: dict[str, Any]) -> bool:
-    """Whether a block's file is there, with all its bytes."""
+def _noted(held: dict[str, Any]) -> bool:
+    """Whether blocks are noted with their checksums."""
+    return held.get(_FORMAT, 1) >= 3
+
+
+def _checksum(file: Path, held: dict[str, Any]) -> str:
+    """A block's CRC-32C, which its file ends in; "" in formats that note none."""
+    if not _noted(held):
+        return ""
+    with file.open("rb") as stream:
+        stream.seek(-4, os.SEEK_END)
+        return stream.read().hex()
+
+
+def _wrong(file: Path, held: dict[str, Any]) -> str:
+    """Why a block's file is not whole."""
+    if not file.exists():
+        return "is missing"
+    return "is another block or was changed" if _sized(file, held) else "is truncated"
+
+
+def _whole(file: Path, held: dict[str, Any], checksum: str) -> bool:
+    """Whether a block's file is there, with all its bytes, and ends in the checksum noted."""
+    return _sized(file, held) and _checksum(file, held) == checksum
+
+
+def _sized(file: Path, held: dict[str, Any]) -> bool:
     size = math.prod(_chunk_shape(held)) * ts.dtype(held["dtype"]).numpy_dtype.itemsize
     return file.is_file() and file.stat().st_size == size + 4 * (_FORMAT in held)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from linearize.choices import one_of
+from linearize.current import current
 from linearize.objectives.predictions import NO_CLASS, predicted
 from linearize.types import Array
 
@@ -102,5 +103,5 @@ def as_distance(distance: str | Compare) -> Distance:
         ValueError: an unknown name; the nearest is suggested.
     """
     if callable(distance):
-        return _own(distance)
+        return _own(current(distance))
     return DISTANCES[one_of("distance", distance, DISTANCES)]

@@ -36,6 +36,11 @@ class Metric:
                 f"{self.name}: low={self.low} and high={self.high}; expected low < high"
             )
 
+    def described(self) -> dict[str, str | float | bool | None]:
+        """Its fields, as JSON has them: a bound that there is not is None."""
+        fields = dataclasses.asdict(self)
+        return {k: None if v in (-math.inf, math.inf) else v for k, v in fields.items()}
+
     @property
     def sign(self) -> int:
         """1 where higher is better, −1 where lower is."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from linearize.current import current
 from linearize.models.heads import Head, apply_head
 from linearize.types import Array
 
@@ -25,7 +26,7 @@ def as_readout(readout: Readout) -> jax.tree_util.Partial:
     if isinstance(readout, Head):
         return jax.tree_util.Partial(apply_head, readout)
     if callable(readout):
-        return jax.tree_util.Partial(readout)
+        return jax.tree_util.Partial(current(readout))
     raise TypeError(
         f"readout is a {type(readout).__name__}; expected a function of features, a Head, or None"
     )

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from linearize import narration
+
 BOX, EDGE, GAP = box.HEAVY_HEAD, 1, 3
 """The lines, how wide the left one is, and the columns that each cell adds to its text."""
 
@@ -25,8 +27,9 @@ def console() -> Console:
 
     ``COLUMNS`` decides where it is set.
     """
-    shown = Console()
-    return shown if shown.is_terminal or os.environ.get("COLUMNS") else Console(width=UNBOUNDED)
+    shown = narration.Console()
+    bounded = shown.is_terminal or os.environ.get("COLUMNS")
+    return shown if bounded else narration.Console(width=UNBOUNDED)
 
 
 def total(columns: Iterable[int]) -> int:

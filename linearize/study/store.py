@@ -8,15 +8,18 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
 from linearize import io, sealed
+from linearize.train import RunMismatchError
+from linearize.train.lock import exclusive
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +140,36 @@ class Store:
             place = self.under(f"seed_{seed}")
             records.append(place.recorded(parts, partial(measure, seed, place)))
         return stack(records) | {"seconds": total_seconds(records)}
+
+    def read_bytes(self, file: str) -> bytes | None:
+        """A file that :meth:`write_bytes` kept; None where there is none, or it is damaged."""
+        return self._memory.get(file) if self.root is None else sealed.read(self.root / file)
+
+    @contextmanager
+    def claimed(self, described: Mapping[str, Any]) -> Iterator[None]:
+        """Hold the directory for one study, alone; ``study.json`` says which.
+
+        Raises:
+            RunLockedError: another process works there.
+            RunMismatchError: it holds another study; what differs is named.
+        """
+        if self.root is None:
+            yield
+            return
+        with exclusive(self.root):
+            path = self.root / "study.json"
+            theirs = io.read_json(path) if path.exists() else dict(described)
+            differ = sorted(k for k in {*theirs, *described} if theirs.get(k) != described.get(k))
+            if differ:
+                raise RunMismatchError(
+                    f"{self.root} holds another study: {', '.join(differ)} differ ({path} says "
+                    "what it is of); choose another store, or move this one away"
+                )
+            text = json.dumps(dict(described), sort_keys=True)
+            io.write_json(self.root / sealed.RUN, {"run": sha256(text.encode()).hexdigest()})
+            io.write_json(path, dict(described))
+            io.write_json(self.root / "versions.json", io.versions())
+            yield
 
     def recorded(self, parts: int, measure: Callable[[], Record]) -> Record:
         """A record that is measured once; ``seconds`` says how long that took, in one go.

@@ -7,7 +7,7 @@ study.measure(view, {"mnist": 0.7, "cars": 0.7}, "mnist", "validation")
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,13 @@ from typing import Any, Literal
 import numpy as np
 
 from linearize import tree
+from linearize.choices import hint
 from linearize.data import Task
 from linearize.evaluate.view import VIEWS, Points, View
 from linearize.examples import Examples
 from linearize.models import Model
 from linearize.objectives import Objective
+from linearize.study.heads import Heads, Prototypes, one_for_all
 from linearize.study.store import Store
 from linearize.task_vector import TaskVector
 
@@ -46,6 +48,11 @@ class Method:
     edited model of a negation (gradient ascent). ``addition``: one vector for all tasks, in full,
     is the edited model of an addition (joint training)."""
 
+    @property
+    def key(self) -> str:
+        """As results call it."""
+        return self.name
+
     def __post_init__(self) -> None:
         if self.train is None and self.of is None:
             raise ValueError(
@@ -53,47 +60,127 @@ class Method:
             )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Study:
-    """One seed's fixed things: the model at θ0, the tasks, and an objective for each."""
+    """One seed's fixed things: the model at θ0, the tasks, and an objective for each.
+
+    >>> x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+    >>> tasks = [split_task(f"sum {i}", x + i, (x.sum(1) > 0).astype(int)) for i in range(2)]
+    >>> f, params = lambda params, x: x @ params["w"], {"w": np.eye(3, 2, dtype="float32")}
+    >>> study = Study((f, params), tasks, Classify())
+    >>> study.names
+    ('sum 0', 'sum 1')
+    """
 
     model: Model
     tasks: Mapping[str, Task]
-    """By name, in the tables' order; the control task may be among them."""
+    """By name, in the tables' order; the control task is among them."""
     objectives: Mapping[str, Objective]
-    """Of every task, such as a frozen head's."""
-    control: str | None = None
+    """Of every task."""
+    control: str | None
     """The task that nothing is trained on; negation must leave it alone."""
-    seed: int = 0
-    """Decides data order, and all else that is drawn here."""
-    store: Store = field(default_factory=Store)
-    recipes: Mapping[str, Any] = field(default_factory=dict)
-    """How a method trains, by its name (:class:`linearize.train.TrainConfig` of most)."""
-    trainable: tree.Pattern = None
-    """The leaves that are trained (:func:`linearize.tree.select`)."""
-    epochs: Mapping[str, float] = field(default_factory=dict)
-    """Passes over a task's training examples in place of a recipe's steps."""
-    feed: Callable[[Mapping[str, Any]], Any] = dict
-    """What ``train.fine_tune`` is given of training examples by role: a loader that augments."""
-    batch_size: int = 256
-    """Examples a pass in evaluation."""
-    views: Mapping[str, type[View]] = field(default_factory=lambda: VIEWS)
-    borrowed: Path | None = None
-    """The folder of another run's seed whose vectors are taken in place of training."""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    """What task vectors are to remember."""
-    # not init: dataclasses.replace then makes a study that remembers nothing of this one
-    _vectors: dict[str, dict[str, TaskVector]] = field(default_factory=dict, init=False)
-    _seen: dict[str, View] = field(default_factory=dict, init=False)
+    seed: int
+    """Decides heads, data order, and all else that is drawn here."""
+    store: Store
+    recipes: Mapping[str, Any]
+    trainable: tree.Pattern
+    epochs: Mapping[str, float]
+    feed: Callable[[Mapping[str, Any]], Any]
+    batch_size: int
+    views: Mapping[str, type[View]]
+    borrowed: Path | None
+    meta: Mapping[str, Any]
+    heads: Heads | None
+    """How objectives were made, where they were not given."""
+    _vectors: dict[str, dict[str, TaskVector]] = field(repr=False)
+    _seen: dict[str, View] = field(repr=False)
 
-    def __post_init__(self) -> None:
-        if len(self.names) < 1:
-            raise ValueError(f"tasks={list(self.tasks)}: nothing is left to train beside control")
-        missing = [name for name in self.tasks if name not in self.objectives]
+    def __init__(
+        self,
+        model: Any,
+        tasks: Mapping[str, Task] | Iterable[Task],
+        objectives: Mapping[str, Objective] | Objective | Heads | None = None,
+        control: str | Task | None = None,
+        *,
+        seed: int = 0,
+        store: Store | Path | str | None = None,
+        recipes: Mapping[str, Any] | None = None,
+        trainable: tree.Pattern = None,
+        epochs: Mapping[str, float] | None = None,
+        feed: Callable[[Mapping[str, Any]], Any] = dict,
+        batch_size: int = 256,
+        views: Mapping[str, type[View]] = VIEWS,
+        borrowed: Path | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Check and complete what is given.
+
+        Args:
+            model: in any form that :meth:`linearize.models.Model.of` takes: an nnx model, linen's
+                ``(module, variables)``, or ``(f, params)``.
+            tasks: in the tables' order; the control task may be among them.
+            objectives: of every task; or one for all; or how a task's is made
+                (:mod:`linearize.study.heads`); few-shot prototypes by default.
+            control: the task that negation must leave alone, or its name among the tasks.
+            seed: of heads and data order.
+            store: a directory, or in memory where nothing is given.
+            recipes: how a method trains, by its name (:class:`linearize.train.TrainConfig` of most;
+                its default where there is none).
+            trainable: pattern of the leaves to train (:func:`linearize.tree.select`).
+            epochs: by task, passes over its training examples in place of a recipe's steps.
+            feed: what ``train.fine_tune`` is given of training examples by role, such as a loader
+                that augments.
+            batch_size: examples a pass in evaluation.
+            views: the ways to evaluate points, by name.
+            borrowed: the folder of another run's seed whose vectors are taken, not trained.
+            meta: what task vectors are to remember.
+
+        Raises:
+            TypeError: a model of another kind.
+            ValueError: no task to train, two tasks of one name, a task without an objective, or a
+                control task that is none of the tasks.
+        """
+        given = list(tasks.values()) if isinstance(tasks, Mapping) else list(tasks)
+        names = list(tasks) if isinstance(tasks, Mapping) else [task.name for task in given]
+        named = dict(zip(names, given, strict=True))
+        if len(named) != len(given):
+            raise ValueError(f"tasks={names}: give each name once")
+        if isinstance(control, Task):
+            named, control = named | {control.name: control}, control.name
+        if control is not None and control not in named:
+            raise ValueError(f"control={control!r} is none of the tasks{hint(control, named)}")
+        if not set(named) - {control}:
+            raise ValueError(f"tasks={names}: nothing is left to train beside control")
+        known, heads = Model.of(model), None
+        if not isinstance(objectives, Mapping):
+            made = Prototypes() if objectives is None else objectives
+            heads = one_for_all(made) if isinstance(made, Objective) else made
+            log.info("seed %d: heads of %d tasks", seed, len(named))
+            objectives = {name: heads(known, task, seed) for name, task in named.items()}
+        missing = [name for name in named if name not in objectives]
         if missing:
             raise ValueError(f"objectives lacks {missing}; give one for each task")
-        if self.control is not None and self.control not in self.tasks:
-            raise ValueError(f"control={self.control!r} is none of the tasks {list(self.tasks)}")
+        fields = {
+            "model": known,
+            "tasks": named,
+            "objectives": objectives,
+            "control": control,
+            "seed": seed,
+            "store": Store.of(store),
+            "recipes": dict(recipes or {}),
+            "trainable": trainable,
+            "epochs": dict(epochs or {}),
+            "feed": feed,
+            "batch_size": batch_size,
+            "views": views,
+            "borrowed": borrowed,
+            "meta": dict(meta or {}),
+            "heads": heads,
+            "_vectors": {},
+            "_seen": {},
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,6 +192,17 @@ class Study:
         """The objectives in one shape, so that all tasks share what is compiled for one."""
         every = list(self.objectives.values())
         return {name: each.alike(every) for name, each in self.objectives.items()}
+
+    def but(self, **changes: Any) -> "Study":
+        """The same study, some of it otherwise."""
+        same = ("model", "tasks", "control", "seed", "store", "recipes", "trainable", "epochs")
+        more = ("feed", "batch_size", "views", "borrowed", "meta")
+        kept = {name: getattr(self, name) for name in (*same, *more)}
+        return Study(**{**kept, "objectives": self.heads or self.objectives, **changes})
+
+    def with_seed(self, seed: int) -> "Study":
+        """The same study with another seed, and so other heads, in a part of the store."""
+        return self.but(seed=seed, store=self.store.under(f"seed_{seed}"))
 
     def split(self, task: str, split: str) -> Examples:
         """A task's ``train``, ``validation`` or ``test`` examples."""

@@ -110,7 +110,8 @@ def check(data: Data) -> int:
     """The number of examples.
 
     Raises:
-        ValueError: no entries, no examples, or entries that disagree in their number.
+        ValueError: no entries, no examples, entries that are no arrays of numbers, or that disagree
+            in their number.
     """
     if isinstance(data, Loader):
         if not data.examples:
@@ -121,7 +122,27 @@ def check(data: Data) -> int:
             f"data is a {type(data).__name__}; expected a mapping of arrays by role, such as "
             "{'inputs': x, 'labels': y}, or a Loader"
         )
+    for name, entry in data.items():
+        for leaf in jax.tree.leaves(entry):
+            _check_numbers(name, entry, leaf)
     return count(data, "data")
+
+
+def _check_numbers(name: str, entry: PyTree, leaf: Any) -> None:
+    if isinstance(leaf, jax.Array):
+        return
+    dtype = getattr(leaf, "dtype", None)
+    if not isinstance(dtype, np.dtype):
+        kind = type(entry if isinstance(entry, list | tuple) else leaf).__name__
+        raise ValueError(
+            f"data[{name!r}] is a {kind}; expected an array, of NumPy or JAX, or a tree of them: "
+            f"np.asarray(data[{name!r}])"
+        )
+    if dtype.kind in "OUSMm":
+        raise ValueError(
+            f"data[{name!r}] has dtype {dtype}; expected numbers (of names, "
+            "np.unique(names, return_inverse=True)[1])"
+        )
 
 
 class Resident:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from linearize import identity, tree
+from linearize.current import current
 from linearize.examples import fingerprint
 from linearize.train import feed
 from linearize.train.step import REGIMES, Split
@@ -66,6 +67,28 @@ def functions(
     base = tree.flatten(params0)
     tau = jax.eval_shape(lambda: tree.zeros({n: base[n] for n in trainable}))
     outputs = known("f", tau, params0, *(batch[name] for name in inputs))
+    if given["loss"] is not None:
+        known("loss", outputs, batch)
+    elif given["readout"] is not None:
+        known("readout", outputs)
+    return found
+
+
+def current_functions(
+    given: Mapping[str, Callable | None], params0: Params, batch: PyTree, inputs: Sequence[str]
+) -> dict[str, Callable | None]:
+    """The functions as they are now (:func:`linearize.current.current`); as :func:`functions`."""
+    found = dict(given)
+
+    def known(name: str, *args: PyTree) -> PyTree:
+        function: Any = given[name]
+        args = identity.shapes(args)
+        found[name] = current(function, *args)
+        return jax.eval_shape(lambda *args: function(*args), *args)
+
+    if given["augment"] is not None:
+        batch = known("augment", jax.random.key(0), batch)
+    outputs = known("f", params0, *(batch[name] for name in inputs))
     if given["loss"] is not None:
         known("loss", outputs, batch)
     elif given["readout"] is not None:

@@ -43,7 +43,7 @@ class Request:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Request]:
-    """Note the first Ctrl-C, SIGTERM or SIGHUP; let the next ones through.
+    """Note the first Ctrl-C, SIGTERM or SIGHUP; let a Ctrl-C after it through.
 
     Outside the main thread, where Python delivers no signals, nothing is changed, and what is
     ignored (SIGHUP under ``nohup``) stays so.
@@ -68,9 +68,17 @@ def raised() -> Iterator[None]:
         yield
 
 
+def _known(number: int, frame: FrameType | None) -> None:
+    """A signal that says what was said already."""
+
+
 @contextlib.contextmanager
 def _handled(numbers: tuple[int, ...], handler: Handler) -> Iterator[None]:
-    """One handler for the first of some signals; before the second, those that were there."""
+    """One handler for the first of some signals; within the block, the rest are known.
+
+    SIGTERM and SIGHUP come in pairs (a terminal that closes sends SIGHUP, and so does its shell;
+    systemd sends both), so those after the first say nothing new. A Ctrl-C is let through.
+    """
     before: dict[int, Any] = {}
 
     def restore() -> None:
@@ -78,7 +86,8 @@ def _handled(numbers: tuple[int, ...], handler: Handler) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
 
     def once(number: int, frame: FrameType | None) -> None:
-        restore()
+        for one in before:
+            signal.signal(one, before[one] or signal.SIG_DFL if one == _TERMINAL else _known)
         handler(number, frame)
 
     if threading.current_thread() is threading.main_thread():

@@ -21,7 +21,7 @@ from linearize.train.blame import blame
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
 from linearize.train.errors import CheckpointError, NonFiniteLossError, RunDirectoryError
-from linearize.train.identity import data_fingerprint, functions
+from linearize.train.identity import current_functions, data_fingerprint, functions
 from linearize.train.interrupt import Request, deferred
 from linearize.train.lock import guarded
 from linearize.train.mesh import MeshConfig, Placement
@@ -236,7 +236,9 @@ class _Setting:
                 f"mesh splits batches over {place.ways} devices, which do not divide "
                 f"batch_size / accumulate = {micro}"
             )
-        split, arrays = Split.of({"f": f, "loss": loss, "readout": readout, "augment": augment})
+        given = {"f": f, "loss": loss, "readout": readout, "augment": augment}
+        given = current_functions(given, params0, feed.entries(data, micro), inputs)
+        split, arrays = Split.of(given)
         recipe = Recipe(
             functions=split,
             regime=regime,

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from linearize import files, io, narration
+from linearize.narration import Console
 from linearize.train.board import Board
 from linearize.train.lock import guarded
 
@@ -149,7 +149,7 @@ def progress_bar(show: bool, total: int, done: int, title: str) -> Iterator[Bar]
         yield Bar(None, total, done, title)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a task may be called "[/x]"
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),

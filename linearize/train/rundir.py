@@ -5,7 +5,7 @@ metrics.jsonl            one row a logged step; tensorboard/ the same
 checkpoints/STEP         while the run goes on
 vectors/step_K.safetensors
 task_vector.safetensors  the result
-done.json                written last: the run is finished
+done.json                written last: the run is finished; with hashes of itself and the metrics
 lock                     held by the process that works here
 
 Every file but the last says which run it is of, by the SHA-256 of the run's identity: a file of
@@ -62,6 +62,7 @@ class RunDirectory:
         if record is None:
             return None
         try:
+            self._check_sealed(record)
             vector = TaskVector.load(self.path / "task_vector.safetensors")
             if vector.base != self.identity["base"]:
                 raise io.CorruptFileError("task_vector.safetensors is of another base model")
@@ -79,10 +80,29 @@ class RunDirectory:
         try:
             with guarded(self.path):
                 self.stamped(vector).save(self.path / "task_vector.safetensors")
-                io.write_json(self.path / "done.json", {**record, "run": self.hash})
+                sealed = {**io.to_json(record), "run": self.hash, "metrics": self._metrics()}
+                io.write_json(self.path / "done.json", {**sealed, "sha256": _hash(sealed)})
         except RunDirectoryError as error:
             error.vector = vector
             raise
+
+    def _check_sealed(self, record: Mapping[str, Any]) -> None:
+        """The record, and the metrics where they are there, are as the run left them.
+
+        Raises:
+            CorruptFileError: they are not.
+        """
+        if "sha256" not in record:  # of an earlier version
+            return
+        if record["sha256"] != _hash({k: v for k, v in record.items() if k != "sha256"}):
+            raise io.CorruptFileError("done.json was changed after it was written")
+        if (found := self._metrics()) and found != record["metrics"]:
+            raise io.CorruptFileError("metrics.jsonl was changed after the run was over")
+
+    def _metrics(self) -> str | None:
+        """SHA-256 of ``metrics.jsonl``."""
+        path = self.path / "metrics.jsonl"
+        return hashlib.sha256(files.read_bytes(path)).hexdigest() if path.exists() else None
 
     def clear(self) -> None:
         """Forget the run's progress and its end, so that it starts anew."""

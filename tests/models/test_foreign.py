@@ -108,7 +108,7 @@ def test_weights_of_another_family_are_told(folder, tensors):
         models.load("clip", weights=folder(config={"model_type": "resnet"}))
     with pytest.raises(models.WeightsError, match="width is 32, expected 768"):
         models.load("clip_vit_b32", weights=folder())
-    with pytest.raises(models.WeightsError, match="'softplus' is not one of 'gelu'"):
+    with pytest.raises(models.WeightsError, match="'softplus'; there are 'gelu'"):
         models.load("clip", weights=folder(config=CONFIG | {"hidden_act": "softplus"}))
 
 

@@ -130,6 +130,7 @@ def test_features_equal_transformers(saved, images, case):
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow(but=["vit"])
 @pytest.mark.parametrize("case", ["clip", "vit", "dinov2"])
 def test_resized_positions_equal_transformers(saved, case):
     model = saved(case)
@@ -268,6 +269,7 @@ def test_scanned_and_bfloat16_text_towers(saved, tokens):
     assert 0 < np.abs(near - expected).max() < 0.05 * np.abs(expected).max()
 
 
+@pytest.mark.slow(but=["clip_vision", "clip_projected", "vit", "dinov2_swiglu"])
 @pytest.mark.parametrize("case", CASES)
 def test_round_trip_through_transformers(saved, case, tmp_path):
     """Ours written like theirs is theirs to the bit; and moved parameters come back moved."""

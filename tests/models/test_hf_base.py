@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linearize import assets, models
+from linearize import models
 from linearize.data import preprocess
 from linearize.models import heads
 
@@ -123,10 +123,7 @@ def made(tmp_path_factory, photographs, images):
 def spoken(made):
     """CLIP's folder with a tokenizer, its tokens, text features and logits of the photographs."""
     folder, pixels, _ = made("clip_vit_b32")
-    try:
-        words = json.loads(models.load_tokenizer().backend.to_str())["model"]
-    except (assets.RegistryError, assets.ClientMissingError) as error:
-        pytest.skip(str(error))
+    words = json.loads(models.load_tokenizer().backend.to_str())["model"]
     tokenizer = transformers.CLIPTokenizer(
         vocab=words["vocab"], merges=[tuple(m) for m in words["merges"]], model_max_length=77
     )
@@ -159,6 +156,7 @@ def test_image_features_in_bfloat16(made, images, family):
     assert 2**-11 < relative(got, expected) < BFLOAT16
 
 
+@pytest.mark.network
 def test_tokens_text_features_and_logits(spoken, images):
     folder, tokens, expected, logits = spoken
     ids = models.load_tokenizer(folder)(SENTENCES)
@@ -175,6 +173,7 @@ def test_tokens_text_features_and_logits(spoken, images):
     np.testing.assert_allclose(heads.apply_head(head, features), logits, atol=FLOAT32, rtol=0)
 
 
+@pytest.mark.network
 def test_text_features_in_bfloat16(spoken):
     folder, _, expected, _ = spoken
     text = models.load_text("clip_vit_b32", weights=folder, dtype="bfloat16")

@@ -67,6 +67,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow(but=["case1-changes1", "case2-changes2", "case4-changes4", "case5-changes5"])
 @pytest.mark.parametrize(("case", "changes"), CHANGES)
 def test_features_of_changed_fields(case, changes, images, tmp_path):
     made, processor = save(case, changes, tmp_path)

@@ -24,6 +24,7 @@ RANDOM = [
 ]
 
 
+@pytest.mark.slow(but=["mlp-options0", "mlp-options1", "cnn_bn-options3", "vit_s_focus-options6"])
 @pytest.mark.parametrize(("name", "options"), RANDOM)
 def test_random_models_follow_their_seed_and_keep_their_promise(digits, name, options):
     backbone = models.load(name, seed=1, **options)

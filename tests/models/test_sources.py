@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import socket
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +14,8 @@ import safetensors.numpy
 from linearize import models, tree
 from linearize.models.hf import configs, engine, sources, table, tables
 from linearize.models.hf.sources import Source
+
+NO_CONNECTION = sources._no_connection
 
 CONFIG = {
     "model_type": "clip_vision_model",
@@ -329,6 +333,37 @@ def test_one_failure_decides_for_all_names_of_a_repository(monkeypatch):
             sources.read("some/one")
     assert sources.beside("some/one", ["tokenizer.json"]) is None
     assert asked == ["config.json"]
+
+
+def test_without_a_connection_one_request_is_made(monkeypatch):
+    """Not the client's six, which take 23 s."""
+    hub = pytest.importorskip("huggingface_hub")
+    with socket.socket() as closed:  # bound, but it does not listen: refused at once
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setattr(hub, "hf_hub_url", lambda *names: "/".join((endpoint, *names)))
+        monkeypatch.setattr(sources, "_no_connection", NO_CONNECTION)
+        monkeypatch.setattr(sources, "_unreached", {})
+        monkeypatch.setattr(hub, "hf_hub_download", lambda *_: pytest.fail("asked again"))
+        with pytest.raises(models.WeightsError, match=r"some/three is not here.*weights=FOLDER"):
+            sources.read("some/three")
+
+
+@pytest.mark.parametrize(("said", "connected"), [(None, True), ("404", True), ("no route", False)])
+def test_what_answers_is_connected(monkeypatch, said, connected):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def metadata(url, *, timeout):
+        assert url.endswith("/some/four/resolve/main/config.json")
+        if said == "404":
+            request = SimpleNamespace(method="HEAD", url=url)
+            response = SimpleNamespace(status_code=404, headers={}, request=request, text="")
+            raise hub.errors.HfHubHTTPError(said, response=response)
+        if said:
+            raise OSError(said)
+
+    monkeypatch.setattr(hub, "get_hf_file_metadata", metadata)
+    assert (NO_CONNECTION("some/four", "config.json") is None) == connected
 
 
 def test_offline_weights_without_what_decides_the_function_are_refused(folder, monkeypatch):

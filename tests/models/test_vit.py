@@ -26,10 +26,7 @@ def source():
     """The packaged graph in onnxruntime: ``source(images) -> {tensor: value}``."""
     onnx = pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
-    try:
-        model = onnx.load(str(assets.fetch("vit_s_focus")))
-    except (assets.RegistryError, assets.ClientMissingError) as error:
-        pytest.skip(str(error))
+    model = onnx.load(str(assets.fetch("vit_s_focus")))
     wanted = {k: f"/backbone/encoder/layer.{k - 1}/Add_1_output_0" for k in (1, 6, 12)}
     wanted["norm"] = "/backbone/layernorm/Add_1_output_0"
     for name in wanted.values():
@@ -49,24 +46,27 @@ def source():
     return run
 
 
+@pytest.mark.network
 @pytest.mark.parametrize(
     "side", [28, pytest.param(56, marks=pytest.mark.slow), pytest.param(98, marks=pytest.mark.slow)]
 )
-def test_features_equal_the_source_runtime(load, digits, source, side):
+def test_features_equal_the_source_runtime(digits, source, side):
     images = digits(4, side)
     tokens = source(images)["norm"]
     expected = np.concatenate([tokens[:, 0], tokens[:, 1:].mean(1)], axis=-1)
-    backbone = load("vit_s_focus", image_size=side)
+    backbone = models.load("vit_s_focus", image_size=side)
     got = np.asarray(jax.jit(backbone.f)(backbone.params, images))
     assert got.shape == (4, backbone.feature_dim) == (4, 768)
     np.testing.assert_allclose(unit(got), unit(expected), atol=1e-5, rtol=0)
     np.testing.assert_allclose(got, expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.slow(but=["1"])
+@pytest.mark.network
 @pytest.mark.parametrize("k", [1, 6])
-def test_first_blocks_equal_the_source_runtimes_intermediate(load, digits, source, k):
+def test_first_blocks_equal_the_source_runtimes_intermediate(digits, source, k):
     images = digits(3, 28)
-    backbone = load("vit_s_focus", image_size=28, blocks=k)
+    backbone = models.load("vit_s_focus", image_size=28, blocks=k)
     norm = backbone.params["norm"]
     tokens = layer_norm(source(images)[k], np.asarray(norm["scale"]), np.asarray(norm["bias"]))
     expected = np.concatenate([tokens[:, 0], tokens[:, 1:].mean(1)], axis=-1)
@@ -76,8 +76,9 @@ def test_first_blocks_equal_the_source_runtimes_intermediate(load, digits, sourc
 
 
 @pytest.mark.slow
-def test_every_part_of_the_packaged_model_has_a_jacobian(load, digits):
-    backbone = load("vit_s_focus", image_size=28)
+@pytest.mark.network
+def test_every_part_of_the_packaged_model_has_a_jacobian(digits):
+    backbone = models.load("vit_s_focus", image_size=28)
     images = digits(2, 28)
     rng = np.random.default_rng(0)
     direction = {
@@ -94,10 +95,12 @@ def test_every_part_of_the_packaged_model_has_a_jacobian(load, digits):
         assert size > 1e-3, part
 
 
-def test_bfloat16_stays_near(load, digits):
+@pytest.mark.slow
+@pytest.mark.network
+def test_bfloat16_stays_near(digits):
     images = digits(8, 28)
-    exact = load("vit_s_focus", image_size=28, blocks=6)
-    rough = load("vit_s_focus", image_size=28, blocks=6, dtype="bfloat16")
+    exact = models.load("vit_s_focus", image_size=28, blocks=6)
+    rough = models.load("vit_s_focus", image_size=28, blocks=6, dtype="bfloat16")
     assert {x.dtype for x in jax.tree.leaves(rough.params)} == {jnp.dtype(jnp.float32)}
     got = jax.jit(rough.f)(rough.params, images)
     assert got.dtype == jnp.float32
@@ -134,6 +137,7 @@ def plain(small):
     return loss_and_gradient(vit.ViT(**SMALL), *small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scan", "remat"),
     [

@@ -51,6 +51,7 @@ def value(params, tau, x, labels, l2=L2):
     return losses.mean() + l2 / 2 * penalty
 
 
+@pytest.mark.slow(but=["4"])
 @pytest.mark.parametrize("batch_size", [64, 4])
 def test_the_two_solvers_agree(problem, batch_size):
     params, x, labels = problem
@@ -194,6 +195,7 @@ def test_a_head_that_normalises_ends_stationary(narrow):
     assert norm <= 2 * np.sqrt(2 * 0.1 * 1e-6)
 
 
+@pytest.mark.slow(but=["True"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_the_matrix_of_a_head_is_the_hessian(narrow, normalize):
     """Jᵀ ∇²(CE ∘ R) J + l2 I, built densely; with a plain head, of R'ᵀ (diag p − p pᵀ) R'."""

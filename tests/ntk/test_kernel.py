@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+from collections import deque
 
 import jax
 import jax.numpy as jnp
@@ -139,7 +140,7 @@ def cases():
     }
 
 
-SLOW = ("cnn", "scan", "scan remat", "remat")
+SLOW = ("nnx mlp", "cnn", "scan", "scan remat", "remat")
 """Whose programs take long to compile; the others are in every run."""
 
 
@@ -213,6 +214,7 @@ def test_float32_implementations_agree_to_1e_5():
     np.testing.assert_allclose(found[0], dense(f, params, x, x), rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.slow(but=["full-3", "trace-1", "diagonal-2", "full-50"])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 50])
 @pytest.mark.parametrize("output", ["full", "trace", "diagonal"])
 def test_blocks_of_any_size_give_the_same_kernel(batch_size, output):
@@ -345,6 +347,23 @@ def test_on_disk_and_resumed_after_a_kill(tmp_path, monkeypatch):
         ntk.open_kernel(tmp_path / "mine")
 
 
+def test_arrays_that_a_model_holds_are_part_of_a_kernel_on_disk(tmp_path):
+    """A fingerprint leaves them out."""
+    _, params, x = small()
+
+    def scaled(scale, params, x):
+        return scale * small()[0](params, x)
+
+    scaled.fingerprint = "scaled"
+    once, twice = (jax.tree_util.Partial(scaled, jnp.float32(s)) for s in (1, 2))
+    found = ntk.kernel(once, params, x, output="trace", out=tmp_path / "k")
+    np.testing.assert_array_equal(
+        found, ntk.kernel(once, params, x, output="trace", out=tmp_path / "k")
+    )
+    with pytest.raises(FileExistsError, match=r"another kernel.*arrays"):
+        ntk.kernel(twice, params, x, output="trace", out=tmp_path / "k")
+
+
 def test_spread_over_eight_devices():
     f, params, x = small(n=11)
     mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
@@ -460,6 +479,7 @@ def test_a_dual_solution_becomes_weights():
         ntk.to_task_vector(f, params, x, c[:, :2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["pntk", "sketch"])
 def test_an_approximation_states_its_error(method):
     f, params, x = small(n=12)
@@ -474,7 +494,7 @@ def test_an_approximation_states_its_error(method):
 
 def test_kernels_of_a_model_at_many_points_share_their_programs():
     """F is not looked at again, and the new point is what counts."""
-    calls = []
+    calls = deque()  # which is not taken for what f computes with
 
     def f(params, x):
         calls.append(0)

@@ -60,9 +60,10 @@ LAYOUTS = [("full", "one"), ("full", "two"), ("trace", "two"), ("diagonal", "one
 COMPARED = [
     *(("mlp", *layout) for layout in LAYOUTS),
     *(("words", *layout) for layout in LAYOUTS[1:3]),
-    ("cnn", "full", "two"),
-    pytest.param("cnn", "trace", "two", marks=pytest.mark.slow),
-    pytest.param("vit", "full", "two", marks=pytest.mark.slow),
+    *(
+        pytest.param(*row, "two", marks=pytest.mark.slow)
+        for row in (("cnn", "full"), ("cnn", "trace"), ("vit", "full"))
+    ),
 ]
 
 

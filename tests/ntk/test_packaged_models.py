@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linearize import assets, models, ntk, tree
+from linearize import models, ntk, tree
 from linearize.ntk.plan import IMPLEMENTATIONS
 
 pytestmark = pytest.mark.network
@@ -27,10 +27,7 @@ CASES = {
 @functools.cache
 def case(name):
     """``f(params, images)`` with features projected to two outputs, its parameters, images."""
-    try:
-        backbone = models.load(name, **CASES[name])
-    except (assets.RegistryError, assets.ClientMissingError) as error:
-        pytest.skip(str(error))
+    backbone = models.load(name, **CASES[name])
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(backbone.feature_dim, OUTPUTS)) / backbone.feature_dim**0.5
 

@@ -45,6 +45,38 @@ def test_the_mean_solves_what_the_full_kernel_does_and_the_trace_warns(name):
         SOLVED[name](kernel("trace"))
 
 
+STOPPED = {
+    "gradient_flow": lambda k: ntk.gradient_flow(k, F0, Y, times=2.0),
+    "gradient_descent": lambda k: ntk.gradient_descent(k, F0, Y, 0.01, steps=9),
+    "cross_entropy_descent": lambda k: ntk.cross_entropy_descent(k, F0, LABELS, [0.1] * 3),
+}
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_an_end_in_time_regularises_as_a_ridge_does(name):
+    expected = STOPPED[name](kernel("full")).coefficients
+    np.testing.assert_allclose(
+        STOPPED[name](kernel("mean")).coefficients, expected, atol=1e-4 * np.abs(expected).max()
+    )
+    with pytest.warns(
+        ntk.TraceKernelWarning, match=r"(times=2|steps=9|steps=3) regularises 3 times"
+    ) as caught:
+        STOPPED[name](kernel("trace"))
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_trace_beside_a_solution_of_another_kernel_warns():
+    found = ntk.regression(kernel("mean"), F0, Y, ridge=0.5)
+    expected = ntk.predict(ntk.regression(kernel("full"), F0, Y, ridge=0.5), kernel("full"), F0)
+    np.testing.assert_allclose(ntk.predict(found, kernel("mean"), F0), expected, atol=1e-4)
+    with pytest.warns(ntk.TraceKernelWarning, match="move 3 times too far"):
+        ntk.predict(found, kernel("trace"), F0)
+    for solve in (STOPPED["gradient_flow"], STOPPED["cross_entropy_descent"], SOLVED["logistic"]):
+        with pytest.warns(ntk.TraceKernelWarning, match="regularises"):
+            own = solve(kernel("trace"))
+        ntk.predict(own, kernel("trace"), F0)  # of one layout: nothing more is said
+
+
 def test_what_is_known_to_be_a_trace():
     trace = kernel("trace")
     assert traced_outputs(trace) == traced_outputs(trace[:3, 2:].T) == 3
@@ -55,6 +87,6 @@ def test_what_is_known_to_be_a_trace():
 
 
 def test_no_ridge_and_one_output_are_no_matter():
-    ntk.gradient_flow(kernel("trace"), F0, Y, times=2.0)
+    ntk.gradient_flow(kernel("trace"), F0, Y, times=[0.0, np.inf])
     single = ntk.kernel(f, {"w": jnp.ones((4, 1))}, X, output="trace")
     ntk.regression(single, F0[:, :1], Y[:, :1], ridge=0.5)

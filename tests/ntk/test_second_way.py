@@ -42,6 +42,7 @@ def wrong(function, by=1.2):
 SEEN_SELDOM = [pytest.param(output, marks=pytest.mark.slow) for output in ("trace", "mean")]
 
 
+@pytest.mark.slow(but=["jacobian-full", "structured-diagonal"])
 @pytest.mark.parametrize("output", ["full", "diagonal", *SEEN_SELDOM])
 @pytest.mark.parametrize("implementation", ["jacobian", "structured"])
 def test_a_wrong_contraction(fresh, monkeypatch, implementation, output, tmp_path):
@@ -99,6 +100,7 @@ def test_wrong_feature_changes(fresh, monkeypatch):
         features.feature_change(f, jax.tree.map(lambda p: 1.1 * p, params), params, x)
 
 
+@pytest.mark.slow(but=["pntk"])
 @pytest.mark.parametrize("method", ["pntk", "sketch"])
 def test_wrong_approximations(fresh, monkeypatch, method):
     monkeypatch.setattr(approximate, "over_examples", wrong(approximate.over_examples))
@@ -136,6 +138,7 @@ def test_a_wrong_gauss_newton_pass(monkeypatch, part):
         ntk.gauss_newton(f, params, x, np.arange(9) % 3, l2=0.1)
 
 
+@pytest.mark.slow(but=["0.0-float32", "1.0-bfloat16", "1000000000000000.0-float32"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("scale", [0.0, 1e-22, 1.0, 1e15])
 def test_no_false_alarm(scale, dtype):

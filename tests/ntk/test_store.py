@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,8 @@ import tensorstore as ts
 
 from linearize import ntk
 from linearize.io import CorruptFileError
-from linearize.ntk.store import Disk, UnfinishedKernelError, _hash
+from linearize.ntk import store
+from linearize.ntk.store import Disk, UnfinishedKernelError
 
 SHAPE, ROWS = (5, 5, 2, 2), 2
 STARTS = [(i, j) for i in (0, 2, 4) for j in (0, 2, 4)]
@@ -22,13 +24,16 @@ def blocks():
 
 
 def disk(path):
-    return Disk(path, SHAPE, np.dtype(np.float32), ROWS, {"output": "full"})
+    """A store that holds no lock: tests open several of one folder."""
+    found = Disk(path, SHAPE, np.dtype(np.float32), ROWS, {"output": "full"})
+    found.close()
+    return found
 
 
 def write(path, starts=STARTS):
-    store = disk(path)
-    for start in starts:
-        store.put(start, blocks()[1][start])
+    with closing(Disk(path, SHAPE, np.dtype(np.float32), ROWS, {"output": "full"})) as whole:
+        for start in starts:
+            whole.put(start, blocks()[1][start])
     return path
 
 
@@ -60,6 +65,17 @@ def test_an_unfinished_kernel_is_refused_or_has_nan(tmp_path):
     assert np.isnan(found[2:, 2:]).all()
 
 
+def test_one_process_at_a_time_writes_whichever_kernel_it_is(tmp_path):
+    first = Disk(tmp_path / "k", SHAPE, np.dtype(np.float32), ROWS, {"output": "full"})
+    for output in ("full", "trace"):
+        with pytest.raises(BlockingIOError, match="another process writes a kernel there"):
+            Disk(tmp_path / "k", SHAPE, np.dtype(np.float32), ROWS, {"output": output})
+    first.close()
+    with pytest.raises(FileExistsError, match="differs in output"):
+        Disk(tmp_path / "k", SHAPE, np.dtype(np.float32), ROWS, {"output": "trace"})
+    disk(tmp_path / "k")  # the refused one let go
+
+
 @pytest.mark.parametrize("start", STARTS)
 def test_a_missing_block_is_named_and_computed_again(copy, start):
     chunk(copy, start).unlink()
@@ -87,15 +103,34 @@ def test_a_flipped_bit_of_a_block_is_named_when_it_is_read(copy):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         file.write_bytes(damaged)
+        again = disk(copy)
+        assert not again.holds((2, 0))
+        assert again.holds((0, 2))
+        if bit // 8 >= len(whole) - 4:  # the checksum, which was noted
+            with pytest.raises(CorruptFileError, match=r"block \(2, 0\) of the kernel is another"):
+                ntk.open_kernel(copy)
+            continue
         kernel = ntk.open_kernel(copy)
         with pytest.raises(ValueError, match=r"c/1/0/0/0"):
             np.asarray(kernel)
         with pytest.raises(ValueError, match=r"c/1/0/0/0"):
             kernel[2].read().result()
         np.testing.assert_array_equal(kernel[:2], blocks()[0][:2])
-        again = disk(copy)
-        assert not again.holds((2, 0))
-        assert again.holds((0, 2))
+
+
+@pytest.mark.parametrize("source", [(2, 0), (2, 2), "another kernel's"])
+def test_a_whole_block_in_another_s_place_is_named_and_computed_again(copy, source, tmp_path):
+    if isinstance(source, str):
+        disk(tmp_path / "other").put((0, 2), 2 * blocks()[1][0, 2])
+        shutil.copy(chunk(tmp_path / "other", (0, 2)), chunk(copy, (0, 2)))
+    else:
+        shutil.copy(chunk(copy, source), chunk(copy, (0, 2)))
+    with pytest.raises(CorruptFileError, match=r"block \(0, 2\) of the kernel is another block"):
+        ntk.open_kernel(copy)
+    again = disk(copy)
+    assert [s for s in STARTS if not again.holds(s)] == [(0, 2)]
+    again.put((0, 2), blocks()[1][0, 2])
+    np.testing.assert_array_equal(ntk.open_kernel(copy), blocks()[0])
 
 
 @pytest.mark.parametrize("name", ["kernel.json", "array.zarr/zarr.json"])
@@ -123,7 +158,7 @@ def test_a_damaged_list_of_blocks_is_named(copy):
         damaged = bytearray(whole)
         damaged[place] ^= 1
         file.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"blocks\.txt|lacks"):
+        with pytest.raises(ValueError, match=r"blocks\.txt|lacks|is another block"):
             ntk.open_kernel(copy)
     file.write_bytes(whole[:-3])  # a kill in the middle of a line
     with pytest.raises(UnfinishedKernelError, match="lacks 1 of 9"):
@@ -131,6 +166,15 @@ def test_a_damaged_list_of_blocks_is_named(copy):
     file.unlink()
     with pytest.raises(UnfinishedKernelError, match="lacks 9 of 9"):
         ntk.open_kernel(copy)
+
+
+def test_stores_that_noted_no_checksums_are_read(copy):
+    held = json.loads((copy / "kernel.json").read_text()) | {"format": 2}
+    held["sha256"] = store._hash(held)
+    (copy / "kernel.json").write_text(json.dumps(held))
+    (copy / "blocks.txt").write_text("".join(f"{i} {j}.\n" for i, j in STARTS))
+    np.testing.assert_array_equal(ntk.open_kernel(copy), blocks()[0])
+    assert all(disk(copy).holds(start) for start in STARTS)
 
 
 def as_version_0_1(path, starts):
@@ -162,11 +206,11 @@ def test_stores_of_version_0_1(tmp_path):
     for unfinished in (False, True):  # zeros stand for its blocks
         with pytest.raises(UnfinishedKernelError, match="lacks 6 of 9"):
             ntk.open_kernel(half, unfinished=unfinished)
-    store = disk(half)
+    again = disk(half)
     for start in STARTS:
-        if not store.holds(start):
-            store.put(start, blocks()[1][start])
-    np.testing.assert_array_equal(store.result(), blocks()[0])
+        if not again.holds(start):
+            again.put(start, blocks()[1][start])
+    np.testing.assert_array_equal(again.result(), blocks()[0])
 
 
 def test_a_kernel_is_mended_by_computing_it_again(tmp_path, caplog):
@@ -204,10 +248,10 @@ def test_a_description_of_former_names_is_read(tmp_path):
     first = kernel("w")
     described = json.loads((tmp_path / "kernel.json").read_text())
     described["params_filter"] = described.pop("trainable")
-    described["sha256"] = _hash(described)
+    described["sha256"] = store._hash(described)
     (tmp_path / "kernel.json").write_text(json.dumps(described))
     np.testing.assert_array_equal(kernel("w"), first)
-    with pytest.raises(FileExistsError, match="differs in trainable"):
+    with pytest.raises(FileExistsError, match="differs in f, trainable"):
         kernel("b")
 
 

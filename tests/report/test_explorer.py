@@ -281,6 +281,7 @@ def test_the_cross_hair_lies_where_the_map_is(make_results, make_explorer, tmp_p
     assert re.search(r'class="error">([^<]*)<', document)[1] == f"{error:.2f}"
 
 
+@pytest.mark.slow
 def test_no_page_is_wider_than_its_screen(make_results, make_explorer, whole, tmp_path):
     names = (
         "a-task-with-a-long-name-that-goes-on",

@@ -332,6 +332,7 @@ def _update(f, params0, regime, **optim):
     return run, recipe.init(params0, 9, tree.names(params0))
 
 
+@pytest.mark.slow(but=["linear-tau", "nonlinear-theta"])
 @pytest.mark.parametrize("decay", ["tau", "theta"])
 @pytest.mark.parametrize("regime", ["linear", "nonlinear"])
 def test_a_step_in_place_is_the_same_step(problem, regime, decay):

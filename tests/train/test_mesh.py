@@ -36,6 +36,7 @@ def alone(problem):
     return {regime: problem.run(regime, optim=SGD) for regime in ("nonlinear", "linear")}
 
 
+@pytest.mark.slow(but=["data-linear", "two axes-linear", "fsdp-nonlinear"])
 @pytest.mark.parametrize(
     ("name", "regime"), [*((name, "linear") for name in MESHES), ("fsdp", "nonlinear")]
 )
@@ -55,6 +56,7 @@ def test_with_micro_batches_several_steps_a_call_and_streaming(problem, alone):
         assert distance(got.tau, alone["linear"].tau) < 1e-5, overrides
 
 
+@pytest.mark.slow(but=["1-mesh1", "6-None"])
 @pytest.mark.parametrize("mesh", [None, MESHES["two axes"]])
 @pytest.mark.parametrize("steps_per_call", [1, 6])
 def test_the_form_that_overwrites_the_state(problem, alone, mesh, steps_per_call, monkeypatch):

@@ -79,6 +79,7 @@ def test_a_relative_run_directory_keeps_checkpoints(problem, tmp_path, monkeypat
     assert problem.run(run_dir="cut").resumed_from == 10
 
 
+@pytest.mark.slow(but=["overrides1-linear", "overrides2-nonlinear"])
 @pytest.mark.parametrize("regime", ["nonlinear", "linear"])
 @pytest.mark.parametrize(
     "overrides",
@@ -228,6 +229,7 @@ def test_killed_at_random_instants(problem, long, long_run, run_dir, start):
     assert rows(run_dir) == expected
 
 
+@pytest.mark.slow(but=["15"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_two_processes_in_one_directory_then_a_signal(
     problem, long, long_run, run_dir, start, number
@@ -279,6 +281,23 @@ def test_a_second_signal_is_not_held_back(problem, run_dir):
         problem.run(run_dir=run_dir, validation=press, validate_every=7)
     assert not caught.value.args
     assert {n: signal.getsignal(n) for n in before} == before
+
+
+@pytest.mark.parametrize("pair", [("SIGHUP", "SIGHUP"), ("SIGTERM", "SIGHUP")])
+def test_signals_that_come_in_pairs_are_one_wish(problem, run_dir, pair):
+    """A terminal that closes sends SIGHUP, and so does its shell; systemd sends both."""
+    first, second = (getattr(signal, name) for name in pair)
+    before = signal.getsignal(second)
+
+    def press(params0, tau):
+        signal.raise_signal(first)
+        signal.raise_signal(second)
+        return []
+
+    with pytest.raises(Terminated, match=f"by {pair[0]}: interrupted at step 7 of 20; a check"):
+        problem.run(run_dir=run_dir, validation=press, validate_every=7, checkpoint_every=0)
+    assert newest(run_dir) == 7
+    assert signal.getsignal(second) is before
 
 
 def test_what_is_ignored_stays_ignored(problem, run_dir):
@@ -550,6 +569,7 @@ def poisoned(at, out, batch):
     return cross_entropy(out, batch["labels"]) * jnp.where(hit, jnp.nan, 1.0)
 
 
+@pytest.mark.slow(but=["13-how0", "13-how2", "1-how3"])
 @pytest.mark.parametrize(
     ("bad", "how"),
     [

@@ -27,6 +27,7 @@ def train(f, params, regime="linear", **options):
     return fine_tune(f, params, DATA, regime=regime, config=TrainConfig(**config), progress=False)
 
 
+@pytest.mark.slow(but=["1-linear", "2-nonlinear"])
 @pytest.mark.parametrize("regime", ["linear", "nonlinear"])
 @pytest.mark.parametrize("steps_per_call", [1, 2])
 def test_a_wrong_gradient(monkeypatch, regime, steps_per_call):
@@ -46,6 +47,13 @@ def test_a_wrong_gradient(monkeypatch, regime, steps_per_call):
     assert caught.value.found != caught.value.expected
 
 
+@pytest.mark.slow(
+    but=[
+        "linear-options2-bfloat16-1.0",
+        "nonlinear-options3-float32-30",
+        "nonlinear-options0-float32-1.0",
+    ]
+)
 @pytest.mark.parametrize(
     ("options", "dtype", "scale"),
     [

@@ -14,6 +14,7 @@ def forward(params, x):
     return hidden @ params["second/kernel"]
 
 
+@pytest.mark.slow(but=["tau-linear", "theta-nonlinear"])
 @pytest.mark.parametrize("regime", ["nonlinear", "linear"])
 @pytest.mark.parametrize("decay", ["tau", "theta"])
 def test_ten_steps_match_torch(problem, regime, decay):

@@ -53,7 +53,8 @@ def problem():
     return images, labels, head
 
 
-@pytest.mark.parametrize("regime", [pytest.param("nonlinear", marks=pytest.mark.slow), "linear"])
+@pytest.mark.slow
+@pytest.mark.parametrize("regime", ["nonlinear", "linear"])
 def test_ten_steps_equal_torch(theirs, ours, problem, regime, tmp_path):
     """Relative 1e-3 in τ; θ decays as in the papers' code, and each batch is the whole data set.
 

@@ -332,8 +332,7 @@ def beside(where: str | Path | Source, names: Sequence[str]) -> Path | None:
 
 
 _REMEMBERED = 60.0
-"""Seconds for which a repository that could not be reached is not asked again: each file would
-take the Hub's client half a minute of trying."""
+"""Seconds for which a repository that could not be reached is not asked again."""
 _unreached: dict[str, tuple[float, Exception]] = {}
 
 
@@ -348,11 +347,15 @@ class _Hub:
         self.repository = repository
         when, why = _unreached.get(repository, (-math.inf, None))
         self.offline = why if time.monotonic() - when < _REMEMBERED else None
+        self.tried = False
 
     def fetch(self, file: str) -> Path | None:
         """The file's path; None where there is no such file, or none in the cache while offline."""
+        found = _in_cache(self.repository, file)
+        if self.offline is None and found is None:
+            self._try_once(file)
         if self.offline is not None:
-            return _in_cache(self.repository, file)
+            return found
         try:
             import huggingface_hub
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -364,8 +367,7 @@ class _Hub:
         try:
             return Path(huggingface_hub.hf_hub_download(self.repository, file))
         except LocalEntryNotFoundError as error:
-            self.offline = error
-            _unreached[self.repository] = (time.monotonic(), error)
+            self._note(error)
             return None
         except EntryNotFoundError:
             return None
@@ -378,6 +380,35 @@ class _Hub:
                     "folder elsewhere, or pass weights=FOLDER"
                 ) from error
             raise _unreachable(self.repository, error) from error
+
+    def _try_once(self, file: str) -> None:
+        """Whether there is a connection at all, at the first file that is not in the cache."""
+        if not self.tried:
+            self.tried = True
+            error = _no_connection(self.repository, file)
+            if error is not None:
+                self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        self.offline = error
+        _unreached[self.repository] = (time.monotonic(), error)
+
+
+def _no_connection(repository: str, file: str) -> Exception | None:
+    """Why the Hub gives no answer, by one request; a download makes six, in 23 s."""
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError:
+        return None  # told where it is needed
+    try:
+        url = huggingface_hub.hf_hub_url(repository, file)
+        huggingface_hub.get_hf_file_metadata(url, timeout=10)
+    except HfHubHTTPError:
+        return None  # an answer, which the download gets too
+    except Exception as error:  # of httpx, requests, or the client itself
+        return error
+    return None
 
 
 def _unreachable(repository: str, error: Exception) -> WeightsError:

@@ -1,0 +1,171 @@
+"""The console command: ``linearize compare``, ``report`` and ``merge`` on one's own files.
+
+linearize compare --model FOLDER --task cars=photos/cars --task dogs=photos/dogs --out runs/mine
+linearize report runs/mine
+linearize merge a.safetensors b.safetensors --alpha 0.4 --base FOLDER --out FOLDER
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from tyro.conf import Positional, UseAppendAction
+
+from linearize import data, edit, models, report
+from linearize.cli import reporting, sentence
+from linearize.comparison import compare
+from linearize.config import ConfigError
+from linearize.models import Backbone
+from linearize.study import Study
+from linearize.study.heads import Heads, Prototypes, words
+from linearize.task_vector import TaskVector
+from linearize.train import OptimConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Fine-tune a model on folders of images in three regimes, add and negate the task vectors."""
+
+    model: str
+    """Weights of a CLIP, ViT or DINOv2 (a folder, a file or a repository), or a packaged model."""
+    task: UseAppendAction[tuple[str, ...]]
+    """NAME=FOLDER, with a sub-folder a class, or a training, a validation and a test folder of
+    such; or the name of a packaged task. Twice or more."""
+    out: Path
+    """Where tables, figures, task vectors and the page go."""
+    control: str | None = None
+    """Likewise: the task that negation must leave alone; without it nothing is negated."""
+    image_size: int | None = None
+    """Side in pixels that images are kept at; the model's own by default."""
+    methods: tuple[str, ...] = ("nonlinear", "posthoc", "linear")
+    merges: tuple[str, ...] = ()
+    """Beside the sum: ties, random."""
+    seeds: tuple[int, ...] = (0,)
+    steps: int = 100
+    batch_size: int = 32
+    lr: float = 1e-5
+    """Peak learning rate of non-linear fine-tuning."""
+    linear_lr: float = 2e-5
+    """Likewise of linear fine-tuning."""
+    head: Literal["auto", "text", "prototype"] = "auto"
+    """Frozen heads of the classes' names, as a CLIP's text tower reads them, or of a few training
+    examples; ``auto`` takes the former of a CLIP, and the latter of all else."""
+    shots: int = 10
+    """Training examples a class of the latter."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Make a finished run's tables, figures and page anew, and print the tables."""
+
+    run_dir: Positional[Path]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Add task vectors to a model, and write a folder that transformers opens."""
+
+    vectors: Positional[tuple[Path, ...]]
+    """task_vector.safetensors of fine-tunings from this base."""
+    base: str
+    """The weights that they displace."""
+    out: Path
+    alpha: float = 1.0
+    """The scaling coefficient; below 0 to negate."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Parse the command line and run; foreseen errors end in a sentence.
+
+    Raises:
+        SystemExit: 2 for a command line that cannot be run, 1 for an error that is foreseen.
+    """
+    words = sys.argv[1:] if args is None else list(args)
+    usage = f"usage: linearize {{{','.join(JOBS)}}} ...; linearize NAME --help says more"
+    if not words or words[0] not in JOBS:
+        print(usage)
+        raise SystemExit(0 if words[:1] in (["-h"], ["--help"]) else 2)
+    kind, run = JOBS[words[0]]
+    job: Any = tyro.cli(kind, args=words[1:], prog=f"linearize {words[0]}")
+    with reporting():
+        try:
+            run(job)
+        except (TypeError, ValueError) as error:
+            if sentence(error) is None:  # what the library refuses was written in the command line
+                raise ConfigError(str(error)) from error
+            raise
+
+
+def run_compare(job: Compare) -> None:
+    """From folders to the page."""
+    model = models.open_model(job.model)
+    side = job.image_size or model.image_size
+    tasks = [read_task(given, side) for given in job.task]
+    recipes = {
+        name: TrainConfig(
+            optim=OptimConfig(lr=lr, warmup=min(10, job.steps // 10), clip=1.0, weight_decay=0.0),
+            steps=job.steps,
+            batch_size=job.batch_size,
+            checkpoint_every=0,
+            tensorboard=False,
+        )
+        for name, lr in (("nonlinear", job.lr), ("linear", job.linear_lr))
+    }
+    study = Study(
+        model,
+        tasks,
+        heads(job, model),
+        control=None if job.control is None else read_task(job.control, side),
+        store=job.out,
+        recipes=recipes,
+    )
+    results = compare(study, job.methods, job.merges, seeds=job.seeds)
+    page = results.report()
+    report.read_page(job.out).print()
+    print(f"report: {page}")
+
+
+def read_task(given: str, image_size: int) -> data.Task:
+    """``NAME=FOLDER``, ``FOLDER`` or a packaged task's name.
+
+    Raises:
+        DataError: no such folder or task, or a folder that holds no task.
+    """
+    if given in data.TASKS:
+        return data.load_task(given, image_size=image_size)
+    name, _, folder = given.rpartition("=")
+    return data.from_folder(folder, name=name or None, image_size=image_size)
+
+
+def heads(job: Compare, model: Backbone) -> Heads:
+    """Class names read by the text tower beside the weights, or else few-shot prototypes."""
+    if job.head == "prototype" or (job.head == "auto" and model.kind != "clip"):
+        return Prototypes(job.shots)
+    text = models.load_text(model.kind, weights=job.model)
+    return words(text, models.load_tokenizer(job.model, vocabulary=text.vocabulary))
+
+
+def run_report(job: Report) -> None:
+    """Draw again what a run measured."""
+    page = report.write_all(job.run_dir)
+    report.read_page(job.run_dir).print()
+    print(f"report: {page}")
+
+
+def run_merge(job: Merge) -> None:
+    """θ0 + α Σ τ as weights for others."""
+    model = models.open_model(job.base)
+    total = edit.add([TaskVector.load(path) for path in job.vectors])
+    edited = total.apply_to(model.params, scale=job.alpha)
+    print(models.export(job.out, model, edited, like=job.base))
+
+
+JOBS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
+    "compare": (Compare, run_compare),
+    "report": (Report, run_report),
+    "merge": (Merge, run_merge),
+}
+"""By name, what a job is told, and what it does."""
