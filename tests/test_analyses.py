@@ -88,7 +88,7 @@ def accuracy(study, f, tau, task, split="test"):
 def keeping(study, **changes):
     """The same study, whose tangent view keeps its terms as that of the analyses does."""
     views = {**VIEWS, "tangent": kept.KeptTangent}
-    return study.but(views=views, **{"objectives": study.objectives, **changes})
+    return study.but(views=views, **changes)
 
 
 @pytest.mark.slow(but=["nonlinear", "linear"])
@@ -408,7 +408,7 @@ def test_in_the_tangent_space_with_affine_heads_both_merges_are_one(finished, st
 
 def test_vectors_of_several_seeds(finished, study):
     taus = load(finished, "nonlinear")[:2]
-    seeds = [study.but(seed=seed, objectives=study.objectives) for seed in (0, 1)]
+    seeds = [study.but(seed=seed) for seed in (0, 1)]
     for each, tau in zip(seeds, taus, strict=True):
         each._vectors.update({name: {NAMES[0]: tau} for name in ("nonlinear", "linear")})
     found = ensembling.averaged(seeds, METHODS["nonlinear"], NAMES[0])

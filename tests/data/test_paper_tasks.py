@@ -4,7 +4,6 @@ By the code that the presets run, on a random CLIP of one block that transformer
 are padded to one shape in training as there, so the nine tasks share what is compiled.
 """
 
-import dataclasses
 import itertools
 
 import jax.numpy as jnp
@@ -85,7 +84,7 @@ def mocked(nine, tmp_path_factory):
             builder = tfds.builder(VISION[name].tfds, data_dir=str(folder))
             opened = open_tfds(name, VISION[name], builder, None)
             tasks[name] = split_vision(name, VISION[name], opened, SIDE, None, 0, Reading(folder))
-    return nine.but(tasks=tasks, objectives=nine.objectives)
+    return nine.but(tasks=tasks)
 
 
 @pytest.mark.slow
@@ -107,7 +106,7 @@ def test_from_records_to_an_accuracy(source, name, config, request, tmp_path):
     fed = protocol.for_training(config.data, examples)
     assert isinstance(fed, Loader)
     assert fed.augment
-    kept = study.but(store=tmp_path, objectives=study.objectives)
+    kept = study.but(store=tmp_path)
     tau = LINEAR.train(kept, name)
     assert (tmp_path / "linear" / name / "task_vector.safetensors").is_file()
     assert 0 < tau.norm() < 10
