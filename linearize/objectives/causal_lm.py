@@ -69,6 +69,11 @@ class CausalLM(Objective):
 
     def check(self, outputs: Array, batch: Targets) -> None:
         """Labels are integers of (B, L) below the vocabulary's size, at least one not negative."""
+        if len(outputs.shape) != 3:
+            raise ValueError(
+                f"the outputs have shape {outputs.shape}; expected (B, L, V), logits of the token "
+                "after each position"
+            )
         labels = check_integers(role(batch, "labels", self), outputs.shape[:-1])
         if labels.max() >= outputs.shape[-1]:
             raise ValueError(

@@ -235,10 +235,13 @@ class Study:
 
     def _borrowed(self, method: Method) -> dict[str, TaskVector]:
         folder = Path(str(self.borrowed)) / method.name
+        places = {task: folder / task for task in self.names}
+        if method.stands == "addition":
+            places = {method.name: folder}
         try:
             return {
-                task: TaskVector.load(folder / task / "task_vector.safetensors")
-                for task in self.names
+                name: TaskVector.load(place / "task_vector.safetensors")
+                for name, place in places.items()
             }
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; finish the run that vectors are taken of") from error
