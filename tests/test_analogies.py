@@ -3,13 +3,14 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import linearize as lz
 from configs import ANALOGIES
-from experiments import kings, populations, protocol
+from experiments import analogies, kings, populations, protocol
 from linearize import cli, io, report
 from linearize.config import ConfigError, HeadConfig, ModelConfig
 from linearize.data import Task
@@ -93,6 +94,24 @@ def test_curves_start_where_their_models_are(results):
         close(row["curve"]["pretrained"][0][0], found["pretrained"]["accuracy"][0], atol=1e-6)
         close(row["curve"]["edited"][0][0], found["analogy"]["accuracy"][0], atol=1e-6)
         assert np.shape(row["curve"]["edited"]) == (2, 1 + len(DEBUG.examples))
+
+
+def test_a_curve_learns_from_where_it_starts(finished, study):
+    f, params0, head = study.model.f, study.model.params, protocol.head(study.objectives[D])
+    vectors = finished / "seed_0" / f"{SOURCE}_to_{TARGET}" / "nonlinear"
+    start = TaskVector.load(vectors / B / "task_vector.safetensors").apply_to(params0)
+    found = analogies.learned(DEBUG, study, D, start, 10, "edited")
+    tau = lz.train.fine_tune(
+        f,
+        start,
+        study.split(D, "train").take(slice(10)).arrays(),
+        regime="nonlinear",
+        readout=jax.tree_util.Partial(apply_head, head),
+        config=DEBUG.curve,
+    ).tau
+    there = dataclasses.replace(study, model=lz.Model(f, start))
+    close(found, accuracy(there, f, tau, D), atol=1e-6)
+    assert found != analogies.learned(DEBUG, study, D, params0, 10, "pretrained")
 
 
 def test_populations_hold_their_classes_and_no_others(tasks, study):
