@@ -123,10 +123,10 @@ def at_width(config: WidthConfig, problem: Problem, width: int, seed: int) -> Re
             ) from error
         linear = lz.ntk.predict(dual, K[:, :N], f0)
         tuned = train(config, f, params0, problem, rate)
-        f_lin, steps = jax.jit(lz.linearize(f, params0)), []
+        f_lin, steps = lz.linearize(f, params0), []
         for step, own in zip(config.steps, linear, strict=True):
             params = tuned[step].apply_to(params0, scale=1.0)
-            ft, at_theta = outputs(f, params, problem), np.asarray(f_lin(params, problem.x))
+            ft, at_theta = (outputs(g, params, problem) for g in (f, f_lin))
             Kt = kernel(f, params, problem.x[:N], output="trace")
             moved = lz.ntk.movement(params, params0, blocks(config))
             gap = lz.ntk.linearization_gap(ft[N:], own[N:], problem.labels[N:], f0[N:])

@@ -87,6 +87,10 @@ class Classify(Objective):
             else (scores, Classify(distance=self.distance))
         )
 
+    def opened(self) -> tuple[jax.tree_util.Partial, Objective]:
+        """The head, and classification by logits."""
+        return as_readout(self.readout), replace(self, readout=None)
+
     def alike(self, others: Sequence[Objective]) -> Objective:
         """A head padded to the most classes that any of them has; not where all have a share."""
         if self.smoothing or not isinstance(self.readout, Head):
