@@ -14,7 +14,6 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -74,10 +73,8 @@ def measure(
                 part: {target: row[part] for target, row in rows.items()}
                 for part in ("control", "captured", "spectra")
             }
-    study = replace(
-        protocol.study(config.compare(), tasks, seed, store),
-        borrowed=vectors.borrowed(config, seed),
-    )
+    whole = protocol.study(config.compare(), tasks, seed, store)
+    study = whole.but(borrowed=vectors.borrowed(config, seed))
     xi = {
         regime: store.kept(
             f"xi/{regime}", partial(errors, config, study, METHODS[regime]), folder=""

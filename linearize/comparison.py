@@ -271,11 +271,21 @@ def identity_of(study: Study, plan: Plan) -> Record:
 
 
 def _objective(study: Study, task: str) -> str:
-    objective, examples = study.objectives[task], study.split(task, "test").take(slice(1))
+    """What it measures, what training lowers, and what maps compare, as programs."""
+    objective = study.objectives[task]
+    examples, trained = (study.split(task, s).take(slice(1)) for s in ("test", "train"))
     args = identity.shapes(as_arguments(examples.inputs))
     outputs = jax.eval_shape(study.model.f, study.model.params, *args)
-    program = identity.of(objective.statistics, outputs, identity.shapes(dict(examples.targets)))
-    return f"{type(objective).__name__} {program}"
+    targets, batch = (identity.shapes(dict(each.targets)) for each in (examples, trained))
+    batch |= dict(zip(trained.arguments, args, strict=True))
+    kept = jax.eval_shape(objective.kept, outputs, targets)
+    programs = (
+        identity.of(objective.statistics, outputs, targets),
+        identity.of(objective.loss, outputs, batch, derivative=True),
+        identity.of(objective.kept, outputs, targets),
+        identity.of(objective.distance.between, kept, kept),
+    )
+    return " ".join((type(objective).__name__, str(objective.primary), *programs))
 
 
 def measure(

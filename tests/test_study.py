@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from linearize import sealed
+from linearize.comparison import _objective
 from linearize.evaluate.view import VIEWS, Displaced, Tangent
 from linearize.examples import Examples
 from linearize.merge import MERGES, RANDOM, SUM, TIES
@@ -19,6 +20,7 @@ from linearize.methods import EXACT, JOINT, LINEAR, METHODS, NONLINEAR, POSTHOC
 from linearize.models import Model
 from linearize.models.heads import Head
 from linearize.objectives import Classify, Squared
+from linearize.objectives.distances import DISTANCES
 from linearize.study import Method, Store, Study, stack
 from linearize.study.store import begin
 from linearize.task_vector import TaskVector
@@ -452,3 +454,26 @@ def test_merges_say_how_their_directions_are_called():
         "ties": ["ties"],
     }
     assert JOINT.stands == "addition"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"smoothing": 0.1},
+        {"distance": DISTANCES["total_variation"]},
+        {"readout": Head(jnp.zeros(2), jnp.eye(2), None, jnp.float32(1), normalize=True)},
+    ],
+    ids=["loss", "distance", "readout"],
+)
+def test_a_study_is_known_by_all_that_its_objectives_are(change):
+    """What only training or maps ask decides numbers that a store would give back."""
+    examples = Examples(TASKS["one"].split("test").inputs, {"labels": np.arange(5) % 2})
+    tasks = {"one": SimpleNamespace(split=lambda _: examples)}
+
+    def known(objective):
+        study = Study(Model(model, {"w": W}), tasks, {"one": objective})
+        return _objective(study, "one")
+
+    assert known(Classify()) == known(Classify())
+    assert known(Classify(**change)) == known(Classify(**change))
+    assert known(Classify(**change)) != known(Classify())

@@ -61,7 +61,8 @@ def streamed_values(
     batches = split_batches(inputs, batch_size)
     f = current(f, params0, *batches.items[0])
     check_targets(objective, forward.eval_shape(f, params0, batches.items[0]), targets, batches.n)
-    step, parts = partial(affine_step, f, "auto", params0, stacked), []
+    step = partial(affine_step, f, "auto", params0, stacked)
+    parts: list[dict[str, np.ndarray]] = []
     for args, (rows, mask) in zip(batches.items, target_rows(targets, batches), strict=True):
         affine = AffineOutputs(*step(args))
         affine.check_finite()
