@@ -23,7 +23,7 @@ import numpy as np
 
 from configs import ANALOGIES
 from experiments import claims, kings, populations, protocol, running
-from experiments.records import about
+from experiments.running import about
 from linearize import edit, evaluate
 from linearize.config import AnalogiesConfig
 from linearize.data import Task

@@ -22,7 +22,7 @@ import numpy as np
 import linearize as lz
 from configs import KERNEL_BEHAVIOR
 from experiments import claims, protocol, running
-from experiments.records import about
+from experiments.running import about
 from linearize import data, evaluate
 from linearize.config import KernelBehaviorConfig
 from linearize.data import Task

@@ -23,7 +23,7 @@ import numpy as np
 import linearize as lz
 from configs import LOCALIZATION
 from experiments import protocol, relation, running, vectors
-from experiments.records import about
+from experiments.running import about
 from linearize import evaluate, tree
 from linearize.config import ConfigError, LocalizationConfig
 from linearize.config.localization import Initialization

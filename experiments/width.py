@@ -21,7 +21,7 @@ from jax import numpy as jnp
 import linearize as lz
 from configs import WIDTH
 from experiments import running, scaling
-from experiments.records import about
+from experiments.running import about
 from linearize import data, evaluate
 from linearize.config import ConfigError, WidthConfig
 from linearize.examples import Examples
