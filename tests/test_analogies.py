@@ -109,7 +109,7 @@ def test_a_curve_learns_from_where_it_starts(finished, study):
         readout=jax.tree_util.Partial(apply_head, head),
         config=DEBUG.curve,
     ).tau
-    there = dataclasses.replace(study, model=lz.Model(f, start))
+    there = study.but(model=lz.Model(f, start))
     close(found, accuracy(there, f, tau, D), atol=1e-6)
     assert found != analogies.learned(DEBUG, study, D, params0, 10, "pretrained")
 

@@ -236,7 +236,7 @@ def test_a_task_with_too_few_test_examples_is_named(study):
     one_a_class = whole.test.take(np.unique(whole.test.labels, return_index=True)[1])
     tasks = {**study.tasks, "toy_b": dataclasses.replace(whole, test=one_a_class)}
     with pytest.raises(ConfigError, match="toy_b has 4 test examples"):
-        localization.points(DEBUG, dataclasses.replace(study, tasks=tasks), "toy_b")
+        localization.points(DEBUG, study.but(tasks=tasks), "toy_b")
 
 
 def test_overrides_reach_the_configuration():
