@@ -67,6 +67,10 @@ class CausalLM(Objective):
         """The likeliest token (B, L) where one is asked for."""
         return jnp.where(batch["labels"] >= 0, self.distance.kept(outputs), IGNORED)
 
+    def counts_all(self, batch: Targets) -> bool:
+        """Whether a token is asked for everywhere."""
+        return bool((np.asarray(batch["labels"]) >= 0).all())
+
     def check(self, outputs: Array, batch: Targets) -> None:
         """Labels are integers of (B, L) below the vocabulary's size, at least one not negative."""
         if len(outputs.shape) != 3:

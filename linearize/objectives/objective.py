@@ -88,6 +88,10 @@ class Objective(abc.ABC):
         totals = {name: np.asarray(total) for name, total in self.total(outputs, batch).items()}
         return {name: float(value) for name, value in self.values(totals).items()}
 
+    def counts_all(self, batch: Targets) -> bool:
+        """Whether every part of every prediction counts: none is padding that targets mask."""
+        return True
+
     def reduced(self) -> tuple[jax.tree_util.Partial, "Objective"] | None:
         """An affine map of outputs and an objective that reads what it gives; or None.
 

@@ -202,7 +202,8 @@ class Study:
 
     def with_seed(self, seed: int) -> "Study":
         """The same study with another seed, and so other heads, in a part of the store."""
-        return self.but(seed=seed, store=self.store.under(f"seed_{seed}"))
+        same = {"objectives": self.objectives} if seed == self.seed else {}
+        return self.but(seed=seed, store=self.store.under(f"seed_{seed}"), **same)
 
     def split(self, task: str, split: str) -> Examples:
         """A task's ``train``, ``validation`` or ``test`` examples."""
