@@ -15,28 +15,28 @@ import itertools
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.tree_util import Partial
 
 from configs import ANALOGIES
 from experiments import claims, kings, populations, protocol, running
-from experiments.protocol import Evaluator, Regime, Setting
-from experiments.records import Record, about, kept, recorded
-from linearize import edit, evaluate, io, train
+from experiments.running import about
+from linearize import edit, evaluate
 from linearize.config import AnalogiesConfig
 from linearize.data import Task
-from linearize.models.heads import apply_head
+from linearize.evaluate.view import View
+from linearize.methods import METHODS, NONLINEAR, fine_tuning
+from linearize.study import Store, Study
+from linearize.study.store import Record
 from linearize.task_vector import TaskVector
 from linearize.types import Params
 
 log = logging.getLogger(__name__)
 
-METHODS: Mapping[str, Mapping[str, float]] = {
+WEIGHTS: Mapping[str, Mapping[str, float]] = {
     "pretrained": {},
     "same classes": {"c": 1},
     "same style": {"b": 1},
@@ -51,7 +51,8 @@ def run(config: AnalogiesConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
         tasks = protocol.load_tasks(config.setting)
-        measured = running.every_seed(measure, run_dir, config, tasks)
+        every = partial(measure, config, tasks)
+        measured = Store.of(run_dir).every_seed(config.seeds, parts(config), every)
         results = describe(config, tasks, preset) | measured
         results["claims"] = claims.judge(results, CLAIMS)
         return running.finish(run_dir, results)
@@ -62,18 +63,19 @@ def parts(config: AnalogiesConfig) -> int:
     return 2 * math.perm(len(config.setting.data.tasks), 2) + len(config.quadruples)
 
 
-@recorded(parts)
-def measure(run_dir: Path, config: AnalogiesConfig, tasks: Mapping[str, Task], seed: int) -> Record:
+def measure(config: AnalogiesConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
     """One seed: every analogy, by its source and target style and the target's half."""
     record: Record = {"subpopulations": {}, "kings": {}}
     for source, target in itertools.permutations(config.setting.data.tasks, 2):
-        folder = run_dir / f"{source}_to_{target}"
+        folder = f"{source}_to_{target}"
         four = {
             f"{style}_{half}": populations.of(tasks[style], config.halves[half])
             for style in (source, target)
             for half in (0, 1)
         }
-        setting = populations.prepare(config.setting, seed, tasks[source], four)
+        heads = dict.fromkeys(four, populations.head(config.setting, seed, tasks[source]))
+        place = store.under(folder)
+        study = protocol.study(config.setting, four, seed, place, heads=heads)
         for half in (0, 1):
             roles = {
                 "a": f"{source}_{1 - half}",
@@ -81,68 +83,62 @@ def measure(run_dir: Path, config: AnalogiesConfig, tasks: Mapping[str, Task], s
                 "c": f"{source}_{half}",
                 "d": f"{target}_{half}",
             }
-            record["subpopulations"][f"{target}_{half} from {source}"] = kept(
-                folder / f"half_{half}.json", partial(analogy, config, setting, roles, folder)
+            record["subpopulations"][f"{target}_{half} from {source}"] = store.kept(
+                f"{folder}/half_{half}", partial(analogy, config, study, roles), folder=""
             )
-    source, target = config.setting.data.tasks[:2]
+    styles = [tasks[name] for name in config.setting.data.tasks[:2]]
     for pair in config.quadruples:
-        name = "{} and {}".format(*(tasks[source].classes[c] for c in pair))
-        folder = run_dir / "kings" / "{}_{}".format(*pair)
-        record["kings"][name] = kept(
-            folder / "measured.json",
-            partial(kings.king, config, (tasks[source], tasks[target]), pair, seed, folder),
-        )
+        name = "{} and {}".format(*(styles[0].classes[c] for c in pair))
+        folder = "kings/{}_{}".format(*pair)
+        king = partial(kings.king, config, styles, pair, seed, store.under(folder))
+        record["kings"][name] = store.kept(f"{folder}/measured", king, folder="")
     return record
 
 
-def analogy(
-    config: AnalogiesConfig, setting: Setting, roles: Mapping[str, str], folder: Path
-) -> Record:
+def analogy(config: AnalogiesConfig, study: Study, roles: Mapping[str, str]) -> Record:
     """One target: accuracy of every method in every regime, and the learning curve."""
     record: Record = {"regimes": {}}
+    grid = protocol.alphas(config.setting)
     for regime in config.regimes:
-        vectors = {
-            role: protocol.fine_tune(setting, regime, name, folder / regime / name)
-            for role, name in roles.items()
-        }
-        evaluator = Evaluator(setting, regime, vectors)
+        trained = study.vectors(METHODS[regime])
+        vectors = {role: trained[name] for role, name in roles.items()}
+        view = study.view(METHODS[regime], vectors)
         record["regimes"][regime] = {
-            name: scaled(evaluator, weights, roles["d"]) for name, weights in METHODS.items()
+            name: scaled(study, view, weights, grid, roles["d"])
+            for name, weights in WEIGHTS.items()
         }
-        if regime == "nonlinear" and config.examples:
+        if regime == NONLINEAR.name and config.examples:
             found = record["regimes"][regime]["analogy"]["alpha"]
             tau = edit.analogy(*(vectors[role] for role in "abc"))
-            record["curve"] = curves(config, setting, roles["d"], found * tau, folder)
-    return io.to_json(record)
+            record["curve"] = curves(config, study, roles["d"], found * tau)
+    return record
 
 
-def scaled(evaluator: Evaluator, weights: Mapping[str, float], target: str) -> dict[str, float]:
+def scaled(
+    study: Study, view: View, weights: Mapping[str, float], grid: np.ndarray, target: str
+) -> dict[str, float]:
     """Test accuracy on the target, at the α that its validation examples choose and at α = 1.
 
     The vector trained on the target itself is not scaled.
     """
-    grid = protocol.alphas(evaluator.setting.config)
-    if set(weights) <= {"d"}:
-        alpha = 1.0
-    else:
-        columns = {role: weight * grid for role, weight in weights.items()}
-        table = evaluator(columns, target, "validation")
+    alpha = 1.0
+    if not set(weights) <= {"d"}:
+        points = {role: weight * grid for role, weight in weights.items()}
+        table = study.measure(view, points, target, "validation")
         alpha = edit.search_scale(table[:, None], np.ones(1), grid).alpha
     at = {
-        name: evaluator.at({r: a * w for r, w in weights.items()}, target, "test")
+        name: study.at(view, {r: a * w for r, w in weights.items()}, target, "test")
         for name, a in (("accuracy", alpha), ("at one", 1.0))
     }
     return {"alpha": float(alpha), **at}
 
 
-def curves(
-    config: AnalogiesConfig, setting: Setting, target: str, tau: TaskVector, folder: Path
-) -> Record:
+def curves(config: AnalogiesConfig, study: Study, target: str, tau: TaskVector) -> Record:
     """Test accuracy by number of the target's labelled examples, from θ0 and from θ0 + τ."""
-    starts = {"pretrained": setting.params0, "edited": tau.apply_to(setting.params0)}
+    starts = {"pretrained": study.model.params, "edited": tau.apply_to(study.model.params)}
     return {
         name: [
-            learned(config, setting, target, start, count, folder / "curve" / f"{name}_{count}")
+            learned(config, study, target, start, count, f"{name}_{count}")
             for count in (0, *config.examples)
         ]
         for name, start in starts.items()
@@ -150,30 +146,25 @@ def curves(
 
 
 def learned(
-    config: AnalogiesConfig,
-    setting: Setting,
-    target: str,
-    start: Params,
-    count: int,
-    folder: Path,
+    config: AnalogiesConfig, study: Study, target: str, start: Params, count: int, name: str
 ) -> float:
     """Test accuracy after fine-tuning on the target's first training examples."""
-    head, test = setting.padded[target], setting.split(target, "test")
+    objective, test = study.alike[target], study.split(target, "test")
     if count:
-        rows = setting.split(target, "train").take(slice(count))
-        log.info("seed %d: %d examples of %s", setting.seed, len(rows), target)
-        start = train.fine_tune(
-            setting.f,
-            start,
-            protocol.for_training(setting.config.data, rows.arrays()),
+        rows = study.split(target, "train").take(slice(count))
+        log.info("seed %d: %d examples of %s", study.seed, len(rows), target)
+        start = fine_tuning.run(
+            study,
+            rows.arrays(),
+            config.curve,
+            ("curve", name, target),
+            {"task": target},
+            start=start,
             regime="nonlinear",
-            readout=Partial(apply_head, head),
-            config=replace(config.curve, seed=setting.seed),
-            trainable=setting.config.trainable,
-            run_dir=folder / target,
+            **objective.training(),
         ).tau.apply_to(start)
-    logits = apply_head(head, evaluate.outputs(setting.f, start, test.inputs))
-    return float((np.asarray(evaluate.predicted(logits)) == test.labels).mean())
+    outputs = evaluate.outputs(study.model.f, start, test.inputs, study.batch_size)
+    return objective.measure(outputs, test.targets)[objective.primary.name]
 
 
 def describe(config: AnalogiesConfig, tasks: Mapping[str, Task], preset: str) -> Record:
@@ -186,12 +177,12 @@ def describe(config: AnalogiesConfig, tasks: Mapping[str, Task], preset: str) ->
         "halves": [list(half) for half in config.halves],
         "examples": [0, *config.examples],
         "regimes": list(config.regimes),
-        "methods": list(METHODS),
-        "king_methods": list(kings.METHODS),
+        "methods": list(WEIGHTS),
+        "king_methods": list(kings.WEIGHTS),
     }
 
 
-def _gain(results: Any, regime: Regime, method: str, over: str, what: str) -> np.ndarray:
+def _gain(results: Any, regime: str, method: str, over: str, what: str) -> np.ndarray:
     """Mean over targets of one method's accuracy minus another's, (S,)."""
     targets = results["subpopulations"].values()
     gains = [
@@ -208,7 +199,7 @@ def _ahead(results: Any) -> np.ndarray:
     return np.mean(gains, 0)
 
 
-def _king(results: Any, regime: Regime, what: str) -> np.ndarray:
+def _king(results: Any, regime: str, what: str) -> np.ndarray:
     rows = [k[regime] for k in results["kings"].values()]
     if not rows:
         raise KeyError("kings")
@@ -216,7 +207,7 @@ def _king(results: Any, regime: Regime, what: str) -> np.ndarray:
     return np.mean(gains, 0)
 
 
-WORDS: Mapping[Regime, str] = {"nonlinear": "non-linear", "linear": "linear"}
+WORDS: Mapping[str, str] = {"nonlinear": "non-linear", "linear": "linear"}
 
 CLAIMS: tuple[claims.Claim, ...] = (
     *(

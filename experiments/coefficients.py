@@ -29,7 +29,7 @@ from scipy.special import logsumexp
 
 from configs import COEFFICIENTS
 from experiments import claims, protocol, running, vectors
-from experiments.records import about
+from experiments.running import about
 from linearize import comparison, edit, evaluate, io, models, tree
 from linearize.config import CoefficientsConfig
 from linearize.evaluate import AffineOutputs

@@ -19,7 +19,7 @@ import numpy as np
 
 from configs import COMPARE
 from experiments import claims, exact, protocol, running, stand_ins
-from experiments.records import about
+from experiments.running import about
 from linearize import comparison, sealed
 from linearize.config import CompareConfig
 from linearize.data import Task

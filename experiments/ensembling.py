@@ -19,7 +19,7 @@ import numpy as np
 
 from configs import ENSEMBLING
 from experiments import claims, protocol, running, vectors
-from experiments.records import about
+from experiments.running import about
 from linearize import comparison, evaluate, io
 from linearize.config import EnsemblingConfig
 from linearize.data import Task

@@ -10,10 +10,9 @@ model is the head's logits, so what is linearized here are logits. Weight decays
 solutions are chosen on validation data; test data make the report.
 """
 
-import logging
 import re
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,53 +22,25 @@ import numpy as np
 import linearize as lz
 from configs import KERNEL_BEHAVIOR
 from experiments import claims, protocol, running
-from experiments.records import Record, about, kept, recorded, stack
-from linearize import data, evaluate, identity, train
+from experiments.running import about
+from linearize import data, evaluate
 from linearize.config import KernelBehaviorConfig
 from linearize.data import Task
 from linearize.examples import Examples
-from linearize.models.heads import apply_head, few_shot, prototype_head
-from linearize.types import Apply, Array, Params
-
-log = logging.getLogger(__name__)
+from linearize.methods import fine_tuning
+from linearize.models import Model
+from linearize.models.heads import few_shot, headed, prototype_head
+from linearize.objectives import Classify
+from linearize.study import Store, Study, stack
+from linearize.study.store import Record
+from linearize.types import Params
 
 KERNELS = {"ntk": ("sgd", "full"), "signgd": ("signgd", "trace")}
 """The kernels whose solutions are compared, with optimizer and layout. A full SignGD kernel of C
 outputs costs C times the trace; divided by C, the trace stands for one that all outputs share."""
 
 TRAINED = "^backbone/"
-"""The parameters that are trained and that kernels are of."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One seed's few-shot task: logits as a function of the parameters, and the examples.
-
-    The head is among the parameters, frozen, so that what is compiled for one serves all tasks of
-    as many classes, and all seeds.
-    """
-
-    config: KernelBehaviorConfig
-    seed: int
-    f: Apply
-    params0: Params
-    """``{"backbone": θ0, "head": head}``"""
-    blocks: tuple[str, ...]
-    train: Examples
-    validation: Examples
-    test: Examples
-
-    def logits(self, params: Params, split: Examples) -> np.ndarray:
-        """(N, C) float32."""
-        return np.asarray(evaluate.outputs(self.f, params, split.inputs, self.config.batch_size))
-
-    def kernel(
-        self, params: Params, x1: Examples, x2: Examples | None = None, **options: Any
-    ) -> Any:
-        """The empirical kernel of the logits at ``params``, in the backbone's parameters."""
-        right = None if x2 is None else x2.inputs
-        options |= {"memory": self.config.memory, "trainable": TRAINED}
-        return lz.ntk.kernel(self.f, params, x1.inputs, right, **options)
+"""The parameters that are trained and that kernels are of; the head is among the others."""
 
 
 def run(config: KernelBehaviorConfig, run_dir: Path, preset: str = "custom") -> Path:
@@ -77,7 +48,9 @@ def run(config: KernelBehaviorConfig, run_dir: Path, preset: str = "custom") -> 
     with running.claimed(run_dir, config):
         data.prefetch(config.data.tasks, config.data.image_size)
         tasks = {name: load_task(config, name) for name in config.data.tasks}
-        measured = running.every_seed(measure, run_dir, config, tasks)
+        parts = len(tasks) * (1 + len(config.recipes) + len(config.kernels))
+        every = partial(measure, config, tasks)
+        measured = Store.of(run_dir).every_seed(config.seeds, parts, every)
         results = about("kernel_behavior", preset, config) | {
             "model": protocol.describe_model(config.model, config.seeds[0]),
             "tasks": list(tasks),
@@ -100,31 +73,31 @@ def load_task(config: KernelBehaviorConfig, name: str) -> Task:
     return data.load_task(name, image_size=size, limit=sizes, seed=seed)
 
 
-@recorded(lambda config: len(config.data.tasks) * (1 + len(config.recipes) + len(config.kernels)))
 def measure(
-    run_dir: Path, config: KernelBehaviorConfig, tasks: dict[str, Task], seed: int
+    config: KernelBehaviorConfig, tasks: dict[str, Task], seed: int, store: Store
 ) -> Record:
     """One seed's measurements of every task; each part is a file as soon as it is measured."""
     found: dict[str, Record] = {"pretrained": {}, "along": {}, "spectrum": {}, "solutions": {}}
     for name, task in tasks.items():
-        setting, part = prepare(config, task, seed), partial(_part, run_dir / "parts", name)
-        found["pretrained"][name] = part("pretrained", lambda s=setting: accuracies(s, s.params0))
-        runs = {o: part(o, partial(along, setting, o, run_dir / o / name)) for o in config.recipes}
+        study = few_shots(config, name, task, seed, store)
+
+        def part(of: str, make: Any, *given: Any, name: str = name, study: Study = study) -> Any:
+            return store.kept(f"{of}_{name}", partial(make, config, study, name, *given))
+
+        found["pretrained"][name] = part("pretrained", pretrained)
+        runs = {o: part(o, along, o) for o in config.recipes}
         found["along"][name] = {o: run["along"] for o, run in runs.items()}
         found["spectrum"][name] = {o: run["spectrum"] for o, run in runs.items()}
         found["solutions"][name] = {
-            k: part(f"{k}_solution", partial(solution, setting, *KERNELS[k]))
-            for k in config.kernels
+            k: part(f"{k}_solution", solution, *KERNELS[k]) for k in config.kernels
         }
     return {"tasks": found}
 
 
-def _part(folder: Path, task: str, name: str, compute: Any) -> Any:
-    return kept(folder / f"{name}_{task}.json", compute)
-
-
-def prepare(config: KernelBehaviorConfig, task: Task, seed: int) -> Setting:
-    """Shots, a head made from them at θ0, and the logits as one function."""
+def few_shots(
+    config: KernelBehaviorConfig, name: str, task: Task, seed: int, store: Store
+) -> Study:
+    """Shots, a head made from them at θ0, and the logits as the model."""
     model = protocol.backbone(config.model, seed)
     classes = len(task.classes)
     drawn = few_shot(jnp.asarray(task.train.labels), classes, shots=config.data.shots, seed=seed)
@@ -138,48 +111,59 @@ def prepare(config: KernelBehaviorConfig, task: Task, seed: int) -> Setting:
         temperature=config.head.temperature,
         seed=seed,
     )
-
-    params0 = {"backbone": model.params, "head": head}
-    f = logits_of(model.f)
-    return Setting(config, seed, f, params0, model.blocks, shots, task.validation, task.test)
-
-
-@cache
-def logits_of(features: Apply) -> Apply:
-    """The head's logits of the backbone's features; one function for all tasks and seeds."""
-
-    def f(params: Params, images: Array) -> Array:
-        return apply_head(params["head"], features(params["backbone"], images))
-
-    if stated := identity.stated(features):
-        f.fingerprint = f"logits of {stated}"  # type: ignore[attr-defined]
-    return f
-
-
-def along(setting: Setting, optimizer: str, run_dir: Path) -> Record:
-    """A fine-tuning, and every measure at the steps asked for."""
-    config, recipe = setting.config, setting.config.recipes[optimizer]
-    steps = config.steps(optimizer)
-    tuned = train.fine_tune(
-        setting.f,
-        setting.params0,
-        setting.train.arrays(),
-        regime="nonlinear",
-        config=replace(recipe, seed=setting.seed, save_vectors_at=tuple(steps[1:])),
+    return Study(
+        Model(headed(model.f), {"backbone": model.params, "head": head}, name=model.name),
+        {name: replace(task, train=shots)},
+        {name: Classify()},
+        seed=seed,
+        store=store,
+        recipes=config.recipes,
         trainable=TRAINED,
-        run_dir=run_dir,
+        batch_size=config.batch_size,
     )
-    rng = np.random.default_rng(setting.seed)
-    chosen = rng.permutation(len(setting.train.labels))[: config.points]
-    points = setting.train.take(chosen)
-    kernel_0 = setting.kernel(setting.params0, points, output="trace")
-    f0 = setting.logits(setting.params0, setting.test)
+
+
+def logits(study: Study, params: Params, examples: Examples) -> np.ndarray:
+    """(N, C) float32."""
+    return np.asarray(evaluate.outputs(study.model.f, params, examples.inputs, study.batch_size))
+
+
+def kernel(
+    config: KernelBehaviorConfig,
+    study: Study,
+    params: Params,
+    x1: Examples,
+    x2: Examples | None = None,
+    **options: Any,
+) -> Any:
+    """The empirical kernel of the logits at ``params``, in the backbone's parameters."""
+    right = None if x2 is None else x2.inputs
+    options |= {"memory": config.memory, "trainable": TRAINED}
+    return lz.ntk.kernel(study.model.f, params, x1.inputs, right, **options)
+
+
+def along(config: KernelBehaviorConfig, study: Study, task: str, optimizer: str) -> Record:
+    """A fine-tuning, and every measure at the steps asked for."""
+    steps, examples = config.steps(optimizer), study.split(task, "train")
+    tuned = fine_tuning.run(
+        study,
+        examples.arrays(),
+        replace(study.recipes[optimizer], save_vectors_at=tuple(steps[1:])),
+        (optimizer, task),
+        {},
+        regime="nonlinear",
+    )
+    rng = np.random.default_rng(study.seed)
+    points = examples.take(rng.permutation(len(examples))[: config.points])
+    params0 = study.model.params
+    kernel_0 = kernel(config, study, params0, points, output="trace")
+    f0 = logits(study, params0, study.split(task, "test"))
     rows, kernel_t = [], kernel_0
     for step in steps:
         tau = tuned.vectors[step] if step else 0.0 * tuned.tau
         if step:
-            kernel_t = setting.kernel(tau.apply_to(setting.params0), points, output="trace")
-        rows.append(compare(setting, points, tau, kernel_t, kernel_0, f0))
+            kernel_t = kernel(config, study, tau.apply_to(params0), points, output="trace")
+        rows.append(compare(config, study, task, points, tau, kernel_t, kernel_0, f0))
     spectra = {"start": kernel_0, "end": kernel_t}
     return {
         "along": stack(rows),
@@ -188,7 +172,9 @@ def along(setting: Setting, optimizer: str, run_dir: Path) -> Record:
 
 
 def compare(
-    setting: Setting,
+    config: KernelBehaviorConfig,
+    study: Study,
+    task: str,
     points: Examples,
     tau: lz.TaskVector,
     kernel_t: np.ndarray,
@@ -196,16 +182,19 @@ def compare(
     f0: np.ndarray,
 ) -> Record:
     """θ_t held against θ0 in every way; accuracies and the gap are on test data."""
-    test, params_0, params_t = setting.test, setting.params0, tau.apply_to(setting.params0)
-    f_t = setting.logits(params_t, test)
+    train, test = study.split(task, "train"), study.split(task, "test")
+    f, params_0 = study.model.f, study.model.params
+    params_t = tau.apply_to(params_0)
+    f_t = logits(study, params_t, test)
     f_lin = evaluate.affine_outputs(
-        setting.f, params_0, [tau], test.inputs, batch_size=setting.config.batch_size
+        f, params_0, [tau], test.inputs, batch_size=study.batch_size
     ).at(np.ones(1))
     gap = lz.ntk.linearization_gap(f_t, f_lin, test.labels, f0)
-    blocks = {block: f"^{re.escape(block)}/" for block in setting.blocks}
+    names = protocol.backbone(config.model, study.seed).blocks
+    blocks = {block: f"^{re.escape(block)}/" for block in names}
     moved = lz.ntk.movement(params_t["backbone"], params_0["backbone"], blocks)
     few = points.inputs[: max(1, len(points.labels) // 4)]
-    change = lz.ntk.feature_change(setting.f, params_t, params_0, few, trainable=TRAINED)
+    change = lz.ntk.feature_change(f, params_t, params_0, few, trainable=TRAINED)
     return {
         "drift": lz.ntk.drift(kernel_t, kernel_0),
         "alignment": lz.ntk.alignment(kernel_t, kernel_0),
@@ -215,48 +204,43 @@ def compare(
         "gap_loss": gap.loss,
         "gap_accuracy": gap.accuracy,
         "agreement": gap.agreement,
-        "accuracy": _accuracy(f_t, test.labels),
-        "linearized_accuracy": _accuracy(f_lin, test.labels),
-        "loss": _loss(f_t, test.labels),
-        "train_loss": _loss(setting.logits(params_t, setting.train), setting.train.labels),
+        **scores(f_t, test),
+        "linearized_accuracy": scores(f_lin, test)["accuracy"],
+        "train_loss": scores(logits(study, params_t, train), train)["loss"],
         "movement": {b: m.relative for b, m in moved.blocks.items()}
         | {"all": moved.total.relative},
     }
 
 
-def accuracies(setting: Setting, params: Params) -> Record:
-    """Test accuracy and loss."""
-    logits = setting.logits(params, setting.test)
-    labels = setting.test.labels
-    return {"accuracy": _accuracy(logits, labels), "loss": _loss(logits, labels)}
+def pretrained(config: KernelBehaviorConfig, study: Study, task: str) -> Record:
+    """Test accuracy and loss at θ0."""
+    test = study.split(task, "test")
+    return scores(logits(study, study.model.params, test), test)
 
 
-def solution(setting: Setting, optimizer: str, output: str) -> Record:
+def solution(
+    config: KernelBehaviorConfig, study: Study, task: str, optimizer: str, output: str
+) -> Record:
     """The cross-entropy optimum on a kernel at θ0, with the l2 that validation data choose."""
-    splits = {"validation": setting.validation, "test": setting.test}
-    share = 1 if output == "full" else len(set(setting.train.labels.tolist()))
+    params0, train = study.model.params, study.split(task, "train")
+    splits = {name: study.split(task, name) for name in ("validation", "test")}
+    share = 1 if output == "full" else len(set(train.labels.tolist()))
 
-    def kernel(x1: Examples, x2: Examples | None = None) -> np.ndarray:
+    def of(x1: Examples, x2: Examples | None = None) -> np.ndarray:
         options = {"optimizer": optimizer, "output": output}
-        return setting.kernel(setting.params0, x1, x2, **options) / share
+        return kernel(config, study, params0, x1, x2, **options) / share
 
-    own = kernel(setting.train)
-    cross = {name: kernel(split, setting.train) for name, split in splits.items()}
-    f0 = {n: setting.logits(setting.params0, s) for n, s in splits.items()}
-    start, labels = setting.logits(setting.params0, setting.train), setting.train.labels
-    rows = []
-    for l2 in setting.config.l2:
-        dual = lz.ntk.cross_entropy(own, start, labels, l2 * _unit(own))
-        predicted = {n: lz.ntk.predict(dual, cross[n], f0[n]) for n in splits}
-        losses = {n: _loss(predicted[n], s.labels) for n, s in splits.items()}
-        rows.append(
-            {
-                "l2": l2,
-                "validation_loss": losses["validation"],
-                "loss": losses["test"],
-                "accuracy": _accuracy(predicted["test"], setting.test.labels),
-            }
-        )
+    own = of(train)
+    cross = {name: of(split, train) for name, split in splits.items()}
+    f0 = {name: logits(study, params0, split) for name, split in splits.items()}
+    start, rows = logits(study, params0, train), []
+    for l2 in config.l2:
+        dual = lz.ntk.cross_entropy(own, start, train.labels, l2 * _unit(own))
+        found = {
+            name: scores(lz.ntk.predict(dual, cross[name], f0[name]), split)
+            for name, split in splits.items()
+        }
+        rows.append({"l2": l2, "validation_loss": found["validation"]["loss"], **found["test"]})
     return min(rows, key=lambda row: row["validation_loss"])
 
 
@@ -267,12 +251,11 @@ def _unit(kernel: np.ndarray) -> float:
     return float(np.mean(own if own.ndim == 1 else np.einsum("ncc->nc", own)))
 
 
-def _accuracy(logits: Any, labels: np.ndarray) -> float:
-    return float(evaluate.accuracy(jnp.asarray(logits), jnp.asarray(labels)))
-
-
-def _loss(logits: Any, labels: np.ndarray) -> float:
-    return float(train.cross_entropy(jnp.asarray(logits), jnp.asarray(labels)).mean())
+def scores(outputs: Any, examples: Examples) -> Record:
+    """Accuracy and loss of logits."""
+    values, labels = jnp.asarray(outputs), jnp.asarray(examples.labels)
+    loss = Classify().loss(values, {"labels": labels})
+    return {"accuracy": float(evaluate.accuracy(values, labels)), "loss": float(loss.mean())}
 
 
 if __name__ == "__main__":

@@ -6,18 +6,21 @@ is the target: τ_king ≈ τ_queen + (τ_man − τ_woman) (*Editing Models wit
 The control is every class but these four.
 """
 
-import dataclasses
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from experiments import populations, protocol
-from experiments.protocol import Evaluator
-from experiments.records import Record
-from linearize import edit, io
+from linearize import edit
 from linearize.config import AnalogiesConfig
 from linearize.data import Task
+from linearize.evaluate.view import View
+from linearize.methods import METHODS
+from linearize.study import Store, Study
+from linearize.study.store import Record
 
-METHODS: Mapping[str, Mapping[str, float]] = {
+WEIGHTS: Mapping[str, Mapping[str, float]] = {
     "pretrained": {},
     "queen": {"queen": 1},
     "man": {"man": 1},
@@ -29,10 +32,10 @@ METHODS: Mapping[str, Mapping[str, float]] = {
 
 def king(
     config: AnalogiesConfig,
-    styles: tuple[Task, Task],
+    styles: Sequence[Task],
     pair: tuple[int, int],
     seed: int,
-    folder: Path,
+    store: Store,
 ) -> Record:
     """One quadruple: accuracy on the target class and on all others, by regime and method."""
     whole = populations.joined(styles)
@@ -43,46 +46,42 @@ def king(
     rest = [c for c in range(len(whole.classes)) if c not in classes.values()]
     groups["control"] = populations.of(whole, rest)
     nonlinear, linear = (
-        dataclasses.replace(recipe, steps=config.single_steps, epochs=None)
+        replace(recipe, steps=config.single_steps, epochs=None)
         for recipe in (config.setting.nonlinear, config.setting.linear)
     )
-    compare = dataclasses.replace(config.setting, nonlinear=nonlinear, linear=linear)
-    setting = populations.prepare(compare, seed, whole, groups, parts=styles)
+    setting = replace(config.setting, nonlinear=nonlinear, linear=linear)
+    heads = dict.fromkeys(groups, populations.head(setting, seed, whole, parts=styles))
+    study = protocol.study(setting, groups, seed, store, heads=heads)
+    study, grid = study.but(control="control"), protocol.alphas(setting)
     record: Record = {}
     for regime in config.regimes:
-        vectors = {
-            role: protocol.fine_tune(setting, regime, role, folder / regime / role)
-            for role in classes
-        }
-        evaluator = Evaluator(setting, regime, vectors)
+        view = study.view(METHODS[regime])
         record[regime] = {
-            name: scaled(evaluator, weights, config.retained) for name, weights in METHODS.items()
+            name: scaled(study, view, weights, grid, config.retained)
+            for name, weights in WEIGHTS.items()
         }
-    return io.to_json(record)
+    return record
 
 
-def scaled(evaluator: Evaluator, weights: Mapping[str, float], retained: float) -> Record:
+def scaled(
+    study: Study, view: View, weights: Mapping[str, float], grid: np.ndarray, retained: float
+) -> Record:
     """Accuracy on the target and on the control, at the best α that retains the control.
 
     Chosen on validation examples, as in negation: the target is to be predicted, not forgotten.
     """
-    grid = protocol.alphas(evaluator.setting.config)
-    columns = {role: weight * grid for role, weight in weights.items()}
-    if columns:
-        hit, kept = (
-            evaluator(columns, "king", "validation"),
-            evaluator(columns, "control", "validation"),
-        )
-        reference = evaluator.at({}, "control", "validation")
+    alpha = 0.0
+    if weights:
+        points = {role: weight * grid for role, weight in weights.items()}
+        hit, kept = (study.measure(view, points, t, "validation") for t in ("king", "control"))
+        before = study.pretrained(view, "control", "validation")
         choice = edit.search_negation(
-            1 - hit, kept, grid, retained=retained, control_pretrained=reference
+            1 - hit, kept, grid, retained=retained, control_pretrained=before
         )
         alpha = float(choice.alpha)
-    else:
-        alpha = 0.0
     at = {role: alpha * weight for role, weight in weights.items()}
     return {
         "alpha": alpha,
-        "target": evaluator.at(at, "king", "test"),
-        "control": evaluator.at(at, "control", "test"),
+        "target": study.at(view, at, "king", "test"),
+        "control": study.at(view, at, "control", "test"),
     }

@@ -17,7 +17,7 @@ import numpy as np
 
 from configs import LEARNING_RATE
 from experiments import claims, protocol, running
-from experiments.records import about
+from experiments.running import about
 from linearize import comparison
 from linearize.config import LearningRateConfig
 from linearize.data import Task

@@ -14,7 +14,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -23,15 +23,17 @@ import numpy as np
 import linearize as lz
 from configs import LOCALIZATION
 from experiments import protocol, relation, running, vectors
-from experiments.protocol import Evaluator, Regime, Setting
-from experiments.records import Record, about, kept, recorded
-from linearize import evaluate, io, tree
+from experiments.running import about
+from linearize import evaluate, tree
 from linearize.config import ConfigError, LocalizationConfig
 from linearize.config.localization import Initialization
 from linearize.data import Task
-from linearize.models.heads import apply_head
+from linearize.methods import METHODS
+from linearize.models.heads import headed
 from linearize.ntk.archive import Archive
-from linearize.types import Apply, Array, Params
+from linearize.study import Method, Store, Study
+from linearize.study.maps import error_map
+from linearize.study.store import Record
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,8 @@ def run(config: LocalizationConfig, run_dir: Path, preset: str = "custom") -> Pa
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
         tasks = protocol.load_tasks(config.compare())
-        measured = running.every_seed(measure, run_dir, config, tasks)
+        every = partial(measure, config, tasks)
+        measured = Store.of(run_dir).every_seed(config.seeds, parts(config), every)
         results = describe(config, preset) | measured
         results["relation"] = relation.relate(results)
         results["claims"] = relation.judge(results)
@@ -54,47 +57,40 @@ def parts(config: LocalizationConfig) -> int:
     return targets + len(config.regimes)
 
 
-@recorded(parts)
 def measure(
-    run_dir: Path, config: LocalizationConfig, tasks: Mapping[str, Task], seed: int
+    config: LocalizationConfig, tasks: Mapping[str, Task], seed: int, store: Store
 ) -> Record:
     """One seed: energies at each initialization, ξ in each regime; every part is kept as a file."""
     energy = {}
-    for initialization in get_args(Initialization):
-        if names := config.tasks_at(initialization):
-            setting = protocol.prepare(config.compare(initialization), tasks, seed)
-            folder = run_dir / initialization
+    for at in get_args(Initialization):
+        if names := config.tasks_at(at):
+            study = protocol.study(config.compare(at), tasks, seed, store.under(at))
             rows = {
-                t: kept(folder / f"{t}.json", partial(localize, config, setting, t, names, folder))
+                t: store.kept(f"{at}/{t}", partial(localize, config, study, t, names), folder="")
                 for t in names
             }
-            energy[initialization] = {
+            energy[at] = {
                 part: {target: row[part] for target, row in rows.items()}
                 for part in ("control", "captured", "spectra")
             }
-    setting = protocol.prepare(config.compare(), tasks, seed)
+    whole = protocol.study(config.compare(), tasks, seed, store)
+    study = whole.but(borrowed=vectors.borrowed(config, seed))
     xi = {
-        regime: kept(
-            run_dir / "xi" / f"{regime}.json", partial(errors, config, setting, regime, run_dir)
+        regime: store.kept(
+            f"xi/{regime}", partial(errors, config, study, METHODS[regime]), folder=""
         )
         for regime in config.regimes
     }
     return {"energy": energy, "xi": xi}
 
 
-def localize(
-    config: LocalizationConfig,
-    setting: Setting,
-    target: str,
-    names: Sequence[str],
-    folder: Path,
-) -> Record:
+def localize(config: LocalizationConfig, study: Study, target: str, names: Sequence[str]) -> Record:
     """One target with every control: its energy on the control by share of the eigenfunctions.
 
     Both tasks have as many points, so that an eigenfunction's energies on them sum to 2.
     """
-    log.info("seed %d: kernel of %s in %s", setting.seed, target, folder.name)
-    saved = target_kernel(config, setting, target, names, folder / f"{target}.safetensors")
+    log.info("seed %d: kernel of %s at %s weights", study.seed, target, study.store.name)
+    saved = target_kernel(config, study, target, names)
     n, regions = config.points, ["task"] * config.points + ["control"] * config.points
     rows = {name: np.arange(i * n, (i + 1) * n) for i, name in enumerate(names)}
     y = centred_target(saved.labels[rows[target]], saved.f0.shape[1])
@@ -112,7 +108,7 @@ def localize(
             whole = lz.ntk.localization(found, y, regions)
             parts = {"values": whole.values, "weights": whole.weights}
             record["spectra"][control] = parts | {"control": whole.local.energy[0]}
-    return io.to_json(record)
+    return record
 
 
 def centred_target(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -122,24 +118,26 @@ def centred_target(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def target_kernel(
-    config: LocalizationConfig, setting: Setting, target: str, names: Sequence[str], path: Path
+    config: LocalizationConfig, study: Study, target: str, names: Sequence[str]
 ) -> Archive:
     """The kernel of one target's logits on some test examples of each task, kept as a file."""
+    path = study.store.path(f"{target}.safetensors")
+    assert path is not None
+    base = tree.fingerprint(study.model.params)
     if path.exists():
-        return lz.ntk.archive.load(path, tree.fingerprint(setting.params0))
-    drawn = {name: points(config, setting, name) for name in names}
-    images = np.concatenate([setting.split(t, "test").inputs[rows] for t, rows in drawn.items()])
-    labels = np.concatenate([setting.split(t, "test").labels[rows] for t, rows in drawn.items()])
-    f, head = headed(setting.f), setting.heads[target]
-    trained = tree.select(setting.params0, config.trainable)
-    at = {"model": setting.params0, "head": head}
+        return lz.ntk.archive.load(path, base)
+    drawn = {name: points(config, study, name) for name in names}
+    whole = {name: study.split(name, "test") for name in names}
+    images = np.concatenate([whole[name].inputs[rows] for name, rows in drawn.items()])
+    f, trained = headed(study.model.f), tree.select(study.model.params, config.trainable)
+    at = {"backbone": study.model.params, "head": protocol.head(study.objectives[target])}
     kernel = lz.ntk.kernel(
         f,
         at,
         images,
         implementation="structured",  # what "auto" takes here, after long counting
         output=config.output,
-        trainable=[f"^model/{re.escape(name)}$" for name in trained],
+        trainable=[f"^backbone/{re.escape(name)}$" for name in trained],
         memory=config.memory,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,52 +145,41 @@ def target_kernel(
         path,
         kernel,
         evaluate.outputs(f, at, images, config.batch_size),
-        labels,
+        np.concatenate([whole[name].labels[rows] for name, rows in drawn.items()]),
         np.array([f"{task}/{row}" for task, rows in drawn.items() for row in rows]),
-        tree.fingerprint(setting.params0),
-        {"target": target, "tasks": list(names), "output": config.output, "seed": setting.seed},
+        base,
+        {"target": target, "tasks": list(names), "output": config.output, "seed": study.seed},
     )
     return lz.ntk.archive.load(path)
 
 
-@cache
-def headed(f: Apply) -> Apply:
-    """Logits of a backbone and a head that are both arguments: compiled once for all heads."""
-
-    def logits(params: Params, images: Array) -> Array:
-        return apply_head(params["head"], f(params["model"], images))
-
-    return logits
-
-
-def points(config: LocalizationConfig, setting: Setting, task: str) -> np.ndarray:
+def points(config: LocalizationConfig, study: Study, task: str) -> np.ndarray:
     """Which test examples of a task the kernel is taken on: the seed's draw, in rising order."""
-    rng = np.random.default_rng([setting.seed, config.data.tasks.index(task)])
-    count = len(setting.split(task, "test"))
+    rng = np.random.default_rng([study.seed, config.data.tasks.index(task)])
+    count = len(study.split(task, "test"))
     if count < config.points:
         raise ConfigError(f"points={config.points}: {task} has {count} test examples; lower it")
     return np.sort(rng.choice(count, config.points, replace=False))
 
 
-def errors(config: LocalizationConfig, setting: Setting, regime: Regime, run_dir: Path) -> Record:
+def errors(config: LocalizationConfig, study: Study, method: Method) -> Record:
     """ξ of every ordered pair: changed predictions on the control when the target's τ is added.
 
     ``box`` is the mean over the search box, ``one`` the value at α = (1, 1); the paper's ξ of two
     tasks is the sum over both orders.
     """
-    evaluator = Evaluator(setting, regime, vectors.load_vectors(config, setting, regime, run_dir))
-    names, low, high = setting.names, *config.map.search_box
+    view, names, (low, high) = study.view(method), study.names, config.map.search_box
     grid = np.linspace(config.map.low, config.map.high, config.map.points)
     box = (grid >= low - 1e-9) & (grid <= high + 1e-9)
     one = int(np.abs(grid - 1).argmin())
     found: Record = {"box": np.zeros((len(names),) * 2), "one": np.zeros((len(names),) * 2)}
     for i, j in itertools.combinations(range(len(names)), 2):
-        log.info("seed %d: %s error of %s and %s", setting.seed, regime, names[i], names[j])
-        on = evaluator.error_map((names[i], names[j])).per_task
+        log.info("seed %d: %s error of %s and %s", study.seed, method.name, names[i], names[j])
+        on = error_map(study, view, (names[i], names[j]), grid, config.map.n_eval).per_task
         for target, control, error in ((j, i, on[0]), (i, j, on[1])):
             found["box"][target, control] = error[np.ix_(box, box)].mean()
             found["one"][target, control] = error[one, one]
-    return io.to_json(found)
+    return found
 
 
 def describe(config: LocalizationConfig, preset: str) -> Record:

@@ -1,18 +1,17 @@
 """Sub-populations: some classes of a task, as a task."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from experiments import protocol
-from experiments.protocol import Setting
 from linearize import edit
 from linearize.config import CompareConfig, ConfigError
 from linearize.data import Task
 from linearize.data.records import SPLITS
 from linearize.examples import Examples
-from linearize.models.heads import join_heads
+from linearize.models.heads import Head, join_heads
 
 
 def of(task: Task, classes: Sequence[int]) -> Task:
@@ -52,30 +51,16 @@ def joined(tasks: Sequence[Task]) -> Task:
     )
 
 
-def prepare(
-    config: CompareConfig,
-    seed: int,
-    head: Task,
-    populations: Mapping[str, Task],
-    parts: Sequence[Task] = (),
-) -> Setting:
-    """A setting whose tasks are populations, which share one head.
+def head(config: CompareConfig, seed: int, whole: Task, parts: Sequence[Task] = ()) -> Head:
+    """The frozen head that a task's populations share.
 
     Args:
-        config: the whole tasks' setting.
-        seed: of the head, and of all that follows.
-        head: the task whose classes the head knows: by training examples at θ0, or by their names.
-        populations: the tasks of the setting.
-        parts: the tasks that ``head`` was :func:`joined` of, whose own sentences name its classes.
+        config: of model and heads.
+        seed: of the draw.
+        whole: the task whose classes the head knows: by training examples at θ0, or by their names.
+        parts: the tasks that ``whole`` was :func:`joined` of, whose own sentences name its classes.
     """
     model = protocol.backbone(config.model, seed)
     if parts and config.head.kind == "text":
-        made = join_heads([protocol.make_head(config, model, task, seed) for task in parts])
-    else:
-        made = protocol.make_head(config, model, head, seed)
-    names = tuple(populations)
-    data = dataclasses.replace(config.data, tasks=names)
-    config = dataclasses.replace(
-        config, data=data, map=dataclasses.replace(config.map, pairs=()), baselines=()
-    )
-    return Setting(config, seed, model.f, model.params, populations, dict.fromkeys(names, made))
+        return join_heads([protocol.make_head(config, model, task, seed) for task in parts])
+    return protocol.make_head(config, model, whole, seed)

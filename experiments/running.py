@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments.records import Record, keep, stack, total_seconds
-from linearize import cli, report
+from linearize import cli, io, report
+from linearize import config as configuration
+from linearize.study import Store
+from linearize.study.store import Record
 from linearize.train.lock import exclusive
 
 log = logging.getLogger(__name__)
@@ -29,18 +31,21 @@ def claimed(run_dir: Path, config: object) -> Iterator[None]:
         yield
 
 
-def every_seed(measure: Callable[..., Record], run_dir: Path, config: Any, *given: Any) -> Record:
-    """``measure(directory, config, *given, seed)`` of each seed, stacked; ``seconds`` is the sum.
-
-    ``measure`` is :func:`experiments.records.recorded`, and ``config`` has ``seeds``.
-    """
-    records = [measure(run_dir / f"seed_{seed}", config, *given, seed) for seed in config.seeds]
-    return stack(records) | {"seconds": total_seconds(records)}
+def about(experiment: str, preset: str, config: Any) -> Record:
+    """What every ``results.json`` says of its run; ``config`` has ``seeds``."""
+    return {
+        "schema": 1,
+        "experiment": experiment,
+        "preset": preset,
+        "versions": io.versions(),
+        "config": configuration.to_dict(config),
+        "seeds": list(config.seeds),
+    }
 
 
 def finish(run_dir: Path, results: Record) -> Path:
     """Write ``results.json`` and everything that is drawn from it; the page's path."""
-    keep(run_dir / "results.json", results)
+    Store.of(run_dir).write("results.json", results)
     log.info("figures, tables and page")
     return report.write_all(run_dir)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from configs import SUBSETS
 from experiments import claims, protocol, running, vectors
-from experiments.records import about
+from experiments.running import about
 from linearize import edit, io
 from linearize.config import SubsetsConfig
 from linearize.evaluate.view import VIEWS

@@ -17,7 +17,7 @@ import numpy as np
 
 from configs import TRAJECTORY
 from experiments import claims, protocol, running
-from experiments.records import about
+from experiments.running import about
 from linearize import comparison
 from linearize.comparison import Plan
 from linearize.config import TrajectoryConfig

@@ -21,12 +21,14 @@ from jax import numpy as jnp
 import linearize as lz
 from configs import WIDTH
 from experiments import running, scaling
-from experiments.records import Record, about, kept, recorded, stack, total_seconds
+from experiments.running import about
 from linearize import data, evaluate
 from linearize.config import ConfigError, WidthConfig
 from linearize.examples import Examples
 from linearize.models.wide import WideMLP
 from linearize.ntk.infinite_width import Kernels
+from linearize.study import Store, stack
+from linearize.study.store import Record, total_seconds
 from linearize.task_vector import TaskVector
 from linearize.train import OptimConfig, TrainConfig, fine_tune
 from linearize.types import Apply, Array, Batch, Params, PyTree
@@ -55,16 +57,23 @@ class Problem:
 def run(config: WidthConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from random weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
-        problem = load(config)
-        records = [measure(run_dir / f"seed_{s}", config, problem, s) for s in config.seeds]
-        start = measure_start(run_dir / "start", config, problem)
-        measured = stack([{k: v for k, v in r.items() if k != "seconds"} for r in records])
+        problem, store = load(config), Store.of(run_dir)
+
+        def trained(seed: int, place: Store) -> Record:
+            return at_widths(config, place, partial(at_width, config, problem, seed=seed))
+
+        measured = store.every_seed(config.seeds, len(config.widths), trained)
+        place = store.under("start")
+        drawn = partial(at_widths, config, place, partial(start_at_width, config, problem))
+        start = place.recorded(len(config.widths), drawn)
+        seconds = total_seconds([measured, start])
+        del measured["seconds"]
         measured |= {f"{n}_error": np.transpose(start[f"{n}_error"]).tolist() for n in KERNELS}
         results = describe(config, problem, preset) | {
             "measured": measured,
             "slopes": scaling.slopes(measured, config.widths, config.fit_from),
             "error_of_mean": {n: start[f"{n}_error_of_mean"] for n in KERNELS},
-            "seconds": total_seconds([*records, start]),
+            "seconds": seconds,
         }
         results["claims"] = scaling.judge(results["slopes"], config.parametrization)
         return running.finish(run_dir, results)
@@ -90,16 +99,9 @@ def vectors(split: Examples, scale: float) -> np.ndarray:
     return (scale * x.shape[1] ** 0.5 * x / np.where(norm > 0, norm, 1)).astype(np.float32)
 
 
-@recorded(lambda config: len(config.widths))
-def measure(run_dir: Path, config: WidthConfig, problem: Problem, seed: int) -> Record:
-    """One seed at every width, in the shape (W, ...); each width is a file once it is measured."""
-    parts = run_dir / "parts"
-    return stack(
-        [
-            kept(parts / f"width_{width}.json", partial(at_width, config, problem, width, seed))
-            for width in config.widths
-        ]
-    )
+def at_widths(config: WidthConfig, store: Store, measure: Callable[[int], Record]) -> Record:
+    """What is measured of every width, in the shape (W, ...); each is a file once it is."""
+    return stack([store.kept(f"width_{width}", partial(measure, width)) for width in config.widths])
 
 
 def at_width(config: WidthConfig, problem: Problem, width: int, seed: int) -> Record:
@@ -121,10 +123,10 @@ def at_width(config: WidthConfig, problem: Problem, width: int, seed: int) -> Re
             ) from error
         linear = lz.ntk.predict(dual, K[:, :N], f0)
         tuned = train(config, f, params0, problem, rate)
-        f_lin, steps = jax.jit(lz.linearize(f, params0)), []
+        f_lin, steps = lz.linearize(f, params0), []
         for step, own in zip(config.steps, linear, strict=True):
             params = tuned[step].apply_to(params0, scale=1.0)
-            ft, at_theta = outputs(f, params, problem), np.asarray(f_lin(params, problem.x))
+            ft, at_theta = (outputs(g, params, problem) for g in (f, f_lin))
             Kt = kernel(f, params, problem.x[:N], output="trace")
             moved = lz.ntk.movement(params, params0, blocks(config))
             gap = lz.ntk.linearization_gap(ft[N:], own[N:], problem.labels[N:], f0[N:])
@@ -143,18 +145,6 @@ def at_width(config: WidthConfig, problem: Problem, width: int, seed: int) -> Re
                 }
             )
         return stack(steps)
-
-
-@recorded(lambda config: len(config.widths))
-def measure_start(run_dir: Path, config: WidthConfig, problem: Problem) -> Record:
-    """Kernels at θ0 of many draws beside the analytic ones, at every width: (W, draws) and (W,)."""
-    parts = run_dir / "parts"
-    return stack(
-        [
-            kept(parts / f"width_{width}.json", partial(start_at_width, config, problem, width))
-            for width in config.widths
-        ]
-    )
 
 
 def start_at_width(config: WidthConfig, problem: Problem, width: int) -> Record:

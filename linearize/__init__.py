@@ -19,6 +19,7 @@ from linearize.functional import from_linen as from_linen
 from linearize.functional import from_nnx as from_nnx
 from linearize.functional import update_nnx as update_nnx
 from linearize.models import Model as Model
+from linearize.objectives import Classify as Classify
 from linearize.task_vector import TaskVector as TaskVector
 from linearize.taylor import affine_terms as affine_terms
 from linearize.taylor import displaced as displaced

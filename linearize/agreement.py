@@ -12,17 +12,25 @@ which leaves a condition number of 1/√ε, 3,000 in float32, to the model. Acce
 factors of float32 products to fewer digits; there ε is bfloat16's at least.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Hashable
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import cost
+from linearize import cost, identity
+from linearize.types import PyTree
+
+log = logging.getLogger(__name__)
 
 SEED = 13
 """Of the entries that are drawn."""
+
+_REMEMBERED = 256
+_SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision")
 
 
 class DisagreementError(ArithmeticError):
@@ -38,13 +46,104 @@ class DisagreementError(ArithmeticError):
     def __init__(self, what: str, entry: str, found: float, expected: float, bound: float) -> None:
         """Keep both numbers beside the message."""
         super().__init__(
-            f"{what}: entry {entry} is {found:.7g}, and {expected:.7g} by a second way (products "
-            f"of single examples); rounding explains {bound:.2g}. The compiler made a wrong "
+            f"{what}: entry {entry} is {found:.7g}, and {expected:.7g} by a second way; rounding "
+            f"explains {bound:.2g}. The compiler made a wrong "
             f"program (jax {jax.__version__}, {jax.default_backend()}) and no result was returned: "
             "set XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type= before Python starts, take "
             "another implementation, dtype or version of jaxlib, and report it with this line"
         )
         self.what, self.entry, self.found, self.expected = what, entry, found, expected
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _met(key: Hashable) -> set[str]:
+    return set()
+
+
+def once(check: Callable[[], None], what: str, *static: Hashable, arrays: PyTree = ()) -> None:
+    """Run a check of a program that has not passed it yet: one of these functions and shapes.
+
+    >>> once(lambda: print("checked"), "doubling", abs)
+    checked
+    >>> once(lambda: print("checked"), "doubling", abs)
+    """
+    met = _met((*static, specification(arrays), settings()))
+    if what not in met:
+        check()
+        met.add(what)
+
+
+def settings() -> tuple[Any, ...]:
+    """Those of JAX that a traced program depends on."""
+    return tuple(jax.config.values[name] for name in _SETTINGS)
+
+
+def settle(
+    check: Callable[[Any], None], *ways: Callable[[], Any], fixed: Callable[[], bool]
+) -> None:
+    """Let a check pass by one of the second ways, each taken where the one before disagrees.
+
+    The last way decides; where it cannot be taken, nothing does.
+
+    Args:
+        check: of what a way gives; raises :class:`DisagreementError`.
+        *ways: may fail in the user's function, which need not take one example, or run uncompiled.
+        fixed: whether two programs of that function are to agree (:func:`is_fixed`).
+
+    Raises:
+        DisagreementError: that of the last way.
+    """
+    failed = None
+    for way in ways:
+        failed = None
+        try:
+            other = way()
+        except Exception as error:
+            log.debug("a second way cannot be taken: %r", error)
+            continue
+        try:
+            return check(other)
+        except DisagreementError as error:
+            failed = error
+    if failed is not None and fixed():
+        raise failed
+    return None
+
+
+def specification(arrays: PyTree) -> Hashable:
+    """Structure, shapes and dtypes: equal where one compiled program serves both.
+
+    >>> specification({"a": np.zeros(2)}) == specification({"a": np.ones(2)})
+    True
+    """
+    leaves, structure = jax.tree.flatten(arrays)
+    return structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+
+
+def is_fixed(f: Callable[..., Any], *args: PyTree) -> bool:
+    """Whether two programs made of ``f`` are to give the same numbers, and may be compared.
+
+    Not where ``f`` draws a random number in Python, counts its calls or calls back to Python: that
+    is logged.
+    """
+    try:
+        identity.program(f, *args)
+    except identity.UnidentifiedError as error:
+        log.warning("a number cannot be checked by a second way: of the function, %s", error)
+        return False
+    return True
+
+
+def precision(f: Callable[..., Any], *args: PyTree) -> np.dtype:
+    """:func:`narrowest`, traced once for each function and shapes."""
+    return _precision(f, specification(args))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _precision(f: Callable[..., Any], kind: Any) -> np.dtype:
+    structure, specs = kind
+    shapes = [jax.ShapeDtypeStruct(*spec) for spec in specs]
+    return narrowest(f, *jax.tree.unflatten(structure, shapes))
 
 
 def narrowest(f: Callable[..., Any], *specs: Any) -> np.dtype:

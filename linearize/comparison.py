@@ -29,7 +29,7 @@ from linearize.merge import MERGES, Merge
 from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
 from linearize.objectives import Control, Metric
 from linearize.study import Method, Study, stack
-from linearize.study.maps import error_map
+from linearize.study.maps import error_map, mapped
 from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
 
@@ -148,7 +148,7 @@ def compare(
         methods: rows of :data:`linearize.methods.METHODS`, or one's own.
         merges: rows of :data:`linearize.merge.MERGES`, or one's own, beside the sum.
         seeds: the study's alone by default; intervals want several.
-        maps: pairs of tasks whose disentanglement error is mapped; the first two by default.
+        maps: pairs of tasks whose disentanglement error is mapped; the first that can be, if None.
         plan: grids and tolerances; its methods, merges and pairs give way to those here.
 
     Returns:
@@ -159,6 +159,7 @@ def compare(
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
     regimes = [_row("methods", each, METHODS) for each in methods]
+    pairs = itertools.combinations(study.names, 2)
     wanted = replace(
         plan or Plan(),
         methods=regimes,
@@ -168,7 +169,7 @@ def compare(
             for method in regimes
             if method.stands == "regime"
         ],
-        pairs=tuple(itertools.islice(itertools.combinations(study.names, 2), 1))
+        pairs=tuple(itertools.islice((p for p in pairs if mapped(study, p)), 1))
         if maps is None
         else tuple(maps),
     )
@@ -180,7 +181,7 @@ def compare(
         )
         record = describe(study, wanted, every) | measured
         record["maps"] = [
-            {"tasks": list(pair), **map_facts(wanted), **entry}
+            {"tasks": list(pair), **map_facts(study, wanted, pair), **entry}
             for pair, entry in zip(wanted.pairs, _by_pair(record["maps"]), strict=True)
         ]
         store.write("results.json", record)
@@ -198,13 +199,14 @@ def _by_pair(seeds: Sequence[Sequence[Record]]) -> list[Record]:
     return [stack(list(each)) for each in zip(*seeds, strict=True)]
 
 
-def map_facts(plan: Plan) -> Record:
+def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
     """What a map's figure says of it."""
+    distance = study.objectives[pair[0]].distance
     return {
         "n_eval": plan.n_eval,
         "search_box": list(plan.search_box),
         "alphas": np.asarray(plan.map_alphas).tolist(),
-        "distance": "argmax disagreement",
+        "distance": "argmax disagreement" if distance.binary else distance.name,
         "reduction": "sum",
     }
 
@@ -272,11 +274,21 @@ def identity_of(study: Study, plan: Plan) -> Record:
 
 
 def _objective(study: Study, task: str) -> str:
-    objective, examples = study.objectives[task], study.split(task, "test").take(slice(1))
+    """What it measures, what training lowers, and what maps compare, as programs."""
+    objective = study.objectives[task]
+    examples, trained = (study.split(task, s).take(slice(1)) for s in ("test", "train"))
     args = identity.shapes(as_arguments(examples.inputs))
     outputs = jax.eval_shape(study.model.f, study.model.params, *args)
-    program = identity.of(objective.statistics, outputs, identity.shapes(dict(examples.targets)))
-    return f"{type(objective).__name__} {program}"
+    targets, batch = (identity.shapes(dict(each.targets)) for each in (examples, trained))
+    batch |= dict(zip(trained.arguments, args, strict=True))
+    kept = jax.eval_shape(objective.kept, outputs, targets)
+    programs = (
+        identity.of(objective.statistics, outputs, targets),
+        identity.of(objective.loss, outputs, batch, derivative=True),
+        identity.of(objective.kept, outputs, targets),
+        identity.of(objective.distance.between, kept, kept),
+    )
+    return " ".join((type(objective).__name__, str(objective.primary), *programs))
 
 
 def measure(

@@ -3,16 +3,20 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import linearize as lz
 from configs import ANALOGIES
-from experiments import kings, populations, protocol
+from experiments import analogies, kings, populations, protocol
 from linearize import cli, io, report
 from linearize.config import ConfigError, HeadConfig, ModelConfig
+from linearize.data import Task
 from linearize.models.heads import Head, apply_head, join_heads
+from linearize.objectives import Classify
+from linearize.study import Store, Study
 from linearize.task_vector import TaskVector
 
 close = np.testing.assert_allclose
@@ -37,17 +41,18 @@ def tasks(finished):
 
 
 @pytest.fixture(scope="module")
-def setting(tasks):
+def study(tasks):
     four = {
         name: populations.of(tasks[style], DEBUG.halves[half])
         for style, half, name in ((SOURCE, 0, A), (TARGET, 0, B), (SOURCE, 1, C), (TARGET, 1, D))
     }
-    return populations.prepare(DEBUG.setting, 0, tasks[SOURCE], four)
+    heads = dict.fromkeys(four, populations.head(DEBUG.setting, 0, tasks[SOURCE]))
+    return protocol.study(DEBUG.setting, four, 0, Store(), heads=heads)
 
 
-def accuracy(setting, f, tau, name, split="test"):
-    examples = setting.split(name, split)
-    logits = apply_head(setting.heads[name], f(tau.apply_to(setting.params0), examples.inputs))
+def accuracy(study, f, tau, name, split="test"):
+    examples, params = study.split(name, split), tau.apply_to(study.model.params)
+    logits = apply_head(study.objectives[name].readout, f(params, examples.inputs))
     return (np.asarray(logits).argmax(-1) == examples.labels).mean()
 
 
@@ -63,22 +68,23 @@ def test_writes_everything(finished, results):
 
 
 @pytest.mark.parametrize("regime", DEBUG.regimes)
-def test_an_analogy_is_c_plus_b_minus_a(finished, results, setting, regime):
+def test_an_analogy_is_c_plus_b_minus_a(finished, results, study, regime):
     folder = finished / "seed_0" / f"{SOURCE}_to_{TARGET}" / regime
     a, b, c, d = (
         TaskVector.load(folder / name / "task_vector.safetensors") for name in (A, B, C, D)
     )
-    f = setting.f if regime == "nonlinear" else lz.linearize(setting.f, setting.params0)
+    f = study.model.f
+    f = f if regime == "nonlinear" else lz.linearize(f, study.model.params)
     found = results["subpopulations"][f"{TARGET}_1 from {SOURCE}"]["regimes"][regime]
     guess = lz.edit.analogy(a, b, c)
     alpha = found["analogy"]["alpha"][0]
-    close(found["analogy"]["accuracy"][0], accuracy(setting, f, alpha * guess, D), atol=1e-6)
-    close(found["analogy"]["at one"][0], accuracy(setting, f, guess, D), atol=1e-6)
-    close(found["same style"]["at one"][0], accuracy(setting, f, b, D), atol=1e-6)
-    close(found["target"]["accuracy"][0], accuracy(setting, f, d, D), atol=1e-6)
-    close(found["pretrained"]["accuracy"][0], accuracy(setting, f, 0.0 * a, D), atol=1e-6)
+    close(found["analogy"]["accuracy"][0], accuracy(study, f, alpha * guess, D), atol=1e-6)
+    close(found["analogy"]["at one"][0], accuracy(study, f, guess, D), atol=1e-6)
+    close(found["same style"]["at one"][0], accuracy(study, f, b, D), atol=1e-6)
+    close(found["target"]["accuracy"][0], accuracy(study, f, d, D), atol=1e-6)
+    close(found["pretrained"]["accuracy"][0], accuracy(study, f, 0.0 * a, D), atol=1e-6)
     grid = protocol.alphas(DEBUG.setting)
-    scores = [accuracy(setting, f, s * guess, D, "validation") for s in grid]
+    scores = [accuracy(study, f, s * guess, D, "validation") for s in grid]
     assert scores[list(grid).index(alpha)] == max(scores)
 
 
@@ -90,12 +96,30 @@ def test_curves_start_where_their_models_are(results):
         assert np.shape(row["curve"]["edited"]) == (2, 1 + len(DEBUG.examples))
 
 
-def test_populations_hold_their_classes_and_no_others(tasks, setting):
+def test_a_curve_learns_from_where_it_starts(finished, study):
+    f, params0, head = study.model.f, study.model.params, protocol.head(study.objectives[D])
+    vectors = finished / "seed_0" / f"{SOURCE}_to_{TARGET}" / "nonlinear"
+    start = TaskVector.load(vectors / B / "task_vector.safetensors").apply_to(params0)
+    found = analogies.learned(DEBUG, study, D, start, 10, "edited")
+    tau = lz.train.fine_tune(
+        f,
+        start,
+        study.split(D, "train").take(slice(10)).arrays(),
+        regime="nonlinear",
+        readout=jax.tree_util.Partial(apply_head, head),
+        config=DEBUG.curve,
+    ).tau
+    there = study.but(model=lz.Model(f, start))
+    close(found, accuracy(there, f, tau, D), atol=1e-6)
+    assert found != analogies.learned(DEBUG, study, D, params0, 10, "pretrained")
+
+
+def test_populations_hold_their_classes_and_no_others(tasks, study):
     for name, half in ((A, 0), (D, 1)):
         for split in populations.SPLITS:
-            found = setting.split(name, split)
+            found = study.split(name, split)
             assert set(found.labels) == set(DEBUG.halves[half])
-    whole, part = tasks[TARGET].test, setting.split(D, "test")
+    whole, part = tasks[TARGET].test, study.split(D, "test")
     rows = np.isin(whole.labels, DEBUG.halves[1])
     np.testing.assert_array_equal(part.inputs, whole.inputs[rows])
     with pytest.raises(ConfigError, match=r"classes \[9\] of toy_a: it has the classes 0 to 3"):
@@ -122,8 +146,7 @@ def test_text_heads_of_two_styles_stand_side_by_side(tasks, monkeypatch):
     model = ModelConfig(name="clip", weights="folder")
     config = dataclasses.replace(DEBUG.setting, model=model, head=HeadConfig(kind="text"))
     whole = populations.joined(styles)
-    group = {role: populations.of(whole, [c]) for role, c in (("queen", 3), ("king", 5))}
-    head = populations.prepare(config, 0, whole, group, parts=styles).heads["king"]
+    head = populations.head(config, 0, whole, parts=styles)
     np.testing.assert_array_equal(head.kernel[0], [0.0] * 4 + [1.0] * 4)
 
 
@@ -138,24 +161,22 @@ def test_an_edit_for_a_class_keeps_the_others(results):
     """On validation data it must; the curve of what it may cost is its own test."""
     grid = protocol.alphas(DEBUG.setting)
 
-    class Line:
+    class Line(Study):
         """Accuracy on the class rises with α, that on the others falls."""
 
-        setting = dataclasses.make_dataclass("S", ["config"])(DEBUG.setting)
-
-        def __call__(self, alphas, task, split):
-            alpha = np.asarray(alphas["queen"])
+        def measure(self, view, points, task, split):
+            alpha = np.atleast_1d(points.get("queen", 0.0))
             return alpha if task == "king" else 0.8 - 0.1 * alpha
 
-        def at(self, alphas, task, split):
-            return float(self({"queen": 0.0} | alphas, task, split))
-
-    found = kings.scaled(Line(), {"queen": 1}, retained=0.95)
+    x = np.eye(2)
+    task = Task("both", *[(x, np.array([0, 1]))] * 3, classes=("no", "yes"))
+    study = Line(lz.Model(lambda p, x: x, {}), {"king": task}, {"king": Classify()})
+    found = kings.scaled(study, None, {"queen": 1}, grid, retained=0.95)
     assert found["alpha"] == max(a for a in grid if 0.8 - 0.1 * a >= 0.95 * 0.8)
     close(found["target"], found["alpha"])
-    assert kings.scaled(Line(), {}, retained=0.95)["alpha"] == 0
+    assert kings.scaled(study, None, {}, grid, retained=0.95)["alpha"] == 0
     row = next(iter(results["kings"].values()))["nonlinear"]
-    assert set(row) == set(kings.METHODS)
+    assert set(row) == set(kings.WEIGHTS)
 
 
 def test_vectors_that_disentangle_make_the_analogy_exact():

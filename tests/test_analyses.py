@@ -15,8 +15,12 @@ from configs import COEFFICIENTS, ENSEMBLING, SUBSETS
 from experiments import coefficients, ensembling, protocol, stand_in_model, subsets, vectors
 from linearize import cli, config, data, edit, evaluate, io, models, report, tree
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
-from linearize.evaluate import AffineOutputs
+from linearize.evaluate import AffineOutputs, kept
+from linearize.evaluate.view import VIEWS
+from linearize.methods import METHODS
 from linearize.models.heads import apply_head
+from linearize.objectives import Classify
+from linearize.study import Store
 from linearize.task_vector import TaskVector
 
 close = np.testing.assert_allclose
@@ -55,8 +59,10 @@ def results(finished):
 
 
 @pytest.fixture(scope="module")
-def setting(finished):
-    return protocol.prepare(COMPARE, protocol.load_tasks(COMPARE), seed=0)
+def study(finished):
+    """The run's study, as the analyses take it."""
+    store = Store.of(finished / "compare" / "seed_0")
+    return protocol.study(COMPARE, protocol.load_tasks(COMPARE), 0, store)
 
 
 def load(finished, regime, name="compare"):
@@ -64,36 +70,48 @@ def load(finished, regime, name="compare"):
     return [TaskVector.load(folder / t / "task_vector.safetensors") for t in NAMES]
 
 
-def predicted(setting, f, tau, task, split="test"):
+def head_of(study, task):
+    return study.objectives[task].readout
+
+
+def predicted(study, f, tau, task, split="test"):
     """Logits of a moved model, directly."""
-    features = f(tau.apply_to(setting.params0), setting.split(task, split).inputs)
-    return np.asarray(apply_head(setting.heads[task], features))
+    features = f(tau.apply_to(study.model.params), study.split(task, split).inputs)
+    return np.asarray(apply_head(head_of(study, task), features))
 
 
-def accuracy(setting, f, tau, task, split="test"):
-    labels = setting.split(task, split).labels
-    return (predicted(setting, f, tau, task, split).argmax(-1) == labels).mean()
+def accuracy(study, f, tau, task, split="test"):
+    labels = study.split(task, split).labels
+    return (predicted(study, f, tau, task, split).argmax(-1) == labels).mean()
+
+
+def keeping(study, **changes):
+    """The same study, whose tangent view keeps its terms as that of the analyses does."""
+    views = {**VIEWS, "tangent": kept.KeptTangent}
+    return study.but(views=views, **changes)
 
 
 @pytest.mark.slow(but=["nonlinear", "linear"])
 @pytest.mark.parametrize("regime", ["nonlinear", "posthoc", "linear"])
-def test_a_subset_is_the_sum_of_its_vectors(finished, results, setting, regime):
+def test_a_subset_is_the_sum_of_its_vectors(finished, results, study, regime):
     found, index = results["subsets"][regime], 4
     subset = results["subsets"]["subsets"][regime][index]
     assert len(subset) == 2
-    f = setting.f if regime == "nonlinear" else lz.linearize(setting.f, setting.params0)
-    taus = load(finished, protocol.TRAINED[regime])
+    f = study.model.f
+    if regime != "nonlinear":
+        f = lz.linearize(f, study.model.params)
+    taus = load(finished, (METHODS[regime].of or METHODS[regime]).name)
     total = lz.edit.add([taus[t] for t in subset])
     alpha = found["alpha"][0][index]
-    expected = [accuracy(setting, f, alpha * total, task) for task in NAMES]
+    expected = [accuracy(study, f, alpha * total, task) for task in NAMES]
     close(found["accuracy"][0][index], expected, atol=1e-6)
-    alone = [accuracy(setting, f, taus[t], NAMES[t]) for t in subset]
-    there = [accuracy(setting, f, DEBUG["subsets"].fixed * total, NAMES[t]) for t in subset]
+    alone = [accuracy(study, f, taus[t], NAMES[t]) for t in subset]
+    there = [accuracy(study, f, DEBUG["subsets"].fixed * total, NAMES[t]) for t in subset]
     close(found["fixed"][0][index], np.mean(np.divide(there, alone)), atol=1e-6)
-    single = [accuracy(setting, f, taus[t], NAMES[t], "validation") for t in subset]
+    single = [accuracy(study, f, taus[t], NAMES[t], "validation") for t in subset]
 
     def score(a):
-        merged = [accuracy(setting, f, a * total, NAMES[t], "validation") for t in subset]
+        merged = [accuracy(study, f, a * total, NAMES[t], "validation") for t in subset]
         return np.mean(np.divide(merged, single))
 
     assert score(alpha) == max(score(a) for a in results["subsets"]["grid"][regime])
@@ -111,7 +129,7 @@ def test_every_subset_is_there_and_a_sample_of_the_nonlinear_ones(results):
     assert dataclasses.replace(eight, sample_seed=1).sampled() != sampled
 
 
-def test_parts_add_up_and_coefficients_are_what_they_say(finished, results, setting):
+def test_parts_add_up_and_coefficients_are_what_they_say(finished, results, study):
     """Linear regime: the record's coefficients by task and part, applied to the weights."""
     given = DEBUG["coefficients"]
     groups = coefficients.parts(given)
@@ -131,11 +149,11 @@ def test_parts_add_up_and_coefficients_are_what_they_say(finished, results, sett
         )
         for row, tau in zip(at, taus, strict=True)
     )  # fmt: skip
-    f_lin = lz.linearize(setting.f, setting.params0)
+    f_lin = lz.linearize(study.model.f, study.model.params)
     for t, task in enumerate(NAMES):
         for split in ("validation", "test"):
-            logits = predicted(setting, f_lin, moved, task, split).astype(float)
-            y = setting.split(task, split).labels
+            logits = predicted(study, f_lin, moved, task, split).astype(float)
+            y = study.split(task, split).labels
             expected = (logsumexp(logits, axis=1) - logits[np.arange(len(y)), y]).mean()
             close(fit[split]["cross_entropy"][0][t], expected, rtol=1e-3)
             close(fit[split]["accuracy"][0][t], (logits.argmax(-1) == y).mean(), rtol=1e-12)
@@ -159,21 +177,21 @@ def test_freer_coefficients_fit_better_and_are_certified(results):
             assert measured <= affine + 1e-5  # the start at the affine head's optimum
 
 
-def test_an_affine_head_predicts_the_same_classes(setting):
-    heads = coefficients.affine_heads(DEBUG["coefficients"], setting)
+def test_an_affine_head_predicts_the_same_classes(study):
+    heads = coefficients.affine_heads(DEBUG["coefficients"], study)
     for head, task in zip(heads, NAMES, strict=True):
-        features = setting.f(setting.params0, setting.split(task, "test").inputs)
-        true = apply_head(setting.heads[task], features)
+        features = study.model.f(study.model.params, study.split(task, "test").inputs)
+        true = apply_head(head_of(study, task), features)
         np.testing.assert_array_equal(apply_head(head, features).argmax(-1), true.argmax(-1))
 
 
-def test_prototypes_are_fitted_to_the_terms_as_they_are(finished, results, setting):
+def test_prototypes_are_fitted_to_the_terms_as_they_are(finished, results, study):
     """What freezing norms for text heads leaves alone, to the last digit."""
     taus = dict(zip(NAMES, load(finished, "nonlinear", "coefficients"), strict=True))
-    evaluator = vectors.evaluator(setting, "posthoc", taus)
-    terms = [evaluator.terms(task, "validation").along(np.eye(3)) for task in NAMES]
-    labels = [setting.split(task, "validation").labels for task in NAMES]
-    heads = coefficients.affine_heads(DEBUG["coefficients"], setting)
+    view = keeping(study).view(METHODS["posthoc"], taus)
+    terms = [view.terms(study.split(t, "validation")).along(np.eye(3)) for t in NAMES]
+    labels = [study.split(task, "validation").labels for task in NAMES]
+    heads = coefficients.affine_heads(DEBUG["coefficients"], study)
     direct = edit.optimal_coefficients(terms, labels, heads, start=np.zeros(3))
     found = results["coefficients"]["posthoc"]["fits"]["task"]["affine"]
     np.testing.assert_array_equal(found["coefficients"][0], direct.coefficients)
@@ -218,12 +236,12 @@ def random_task(name, side, examples=12):
 @pytest.fixture
 def kept_here(monkeypatch, tmp_path):
     """Terms are kept in the test's own folder."""
-    place = vectors.terms_path
-    monkeypatch.setattr(vectors, "terms_path", lambda *a: tmp_path / "terms" / place(*a).name)
+    place = kept.terms_path
+    monkeypatch.setattr(kept, "terms_path", lambda *a: tmp_path / "terms" / place(*a).name)
 
 
 def vit(scan, *, blocks, parts):
-    """Text heads on a ViT with random weights: a configuration, and a setting of two tasks."""
+    """Text heads on a ViT with random weights: a configuration, and a study of two tasks."""
     compare = CompareConfig(
         model=ModelConfig(
             name="vit_s_focus",
@@ -244,12 +262,12 @@ def vit(scan, *, blocks, parts):
         for name in TASKS
     }
     tasks = {name: random_task(name, 14) for name in TASKS}
-    setting = protocol.Setting(compare, 0, model.f, model.params, tasks, heads)
+    study = protocol.study(compare, tasks, 0, Store(), heads=heads)
     given = config.CoefficientsConfig(
         model=compare.model, data=compare.data, head=compare.head, edit=compare.edit,
         regimes=("linear",), starts=0, parts=parts,
     )  # fmt: skip
-    return given, setting
+    return given, keeping(study)
 
 
 def random_vectors(params):
@@ -261,9 +279,9 @@ def random_vectors(params):
     ]  # fmt: skip
 
 
-def both_forms(settings):
+def both_forms(studies):
     """The same random vectors of an unrolled and of a scanned model, by task."""
-    deltas = random_vectors(settings[0].params0)
+    deltas = random_vectors(studies[0].model.params)
     return [
         dict(zip(TASKS, map(TaskVector, deltas), strict=True)),
         dict(zip(TASKS, (TaskVector(models.stack(d)) for d in deltas), strict=True)),
@@ -302,9 +320,9 @@ def test_stacked_blocks_have_the_unrolled_model_s_terms_and_coefficients(kept_he
     groups = coefficients.parts(forms[0][0])
     free = np.eye(len(TASKS) * len(groups))
     terms, found = [], []
-    for (given, setting), taus in zip(forms, both_forms([s for _, s in forms]), strict=True):
-        evaluator = vectors.evaluator(setting, "linear", taus)
-        problem = coefficients.Problem.of(given, evaluator, groups)
+    for (given, study), taus in zip(forms, both_forms([s for _, s in forms]), strict=True):
+        study._vectors["linear"] = taus
+        problem = coefficients.Problem.of(given, study, METHODS["linear"], groups)
         terms.append([np.asarray(each.jvps) for each in problem.terms["validation"]])
         found.append(problem.fit("affine", free, 1e-2, np.zeros(len(free))))
     for one, other in zip(*terms, strict=True):
@@ -362,12 +380,12 @@ def test_a_run_with_text_heads_and_stacked_blocks(kept_here, tmp_path, monkeypat
     assert len(results["linear"]["fits"]["task and part"]["true"]["coefficients"][0]) == 8
 
 
-def test_averaged_weights_and_the_ensemble_are_what_they_say(finished, results, setting):
+def test_averaged_weights_and_the_ensemble_are_what_they_say(finished, results, study):
     taus = load(finished, "nonlinear")
     pairs = results["ensembling"]["nonlinear"]["pairs"]
-    labels = setting.split(NAMES[0], "test").labels
-    merged = predicted(setting, setting.f, 0.5 * (taus[0] + taus[2]), NAMES[0])
-    both = sum(predicted(setting, setting.f, taus[t], NAMES[0]) for t in (0, 2)) / 2
+    labels = study.split(NAMES[0], "test").labels
+    merged = predicted(study, study.model.f, 0.5 * (taus[0] + taus[2]), NAMES[0])
+    both = sum(predicted(study, study.model.f, taus[t], NAMES[0]) for t in (0, 2)) / 2
     close(pairs["average"][0][0][2], (merged.argmax(-1) == labels).mean(), atol=1e-6)
     close(pairs["ensemble"][0][0][2], (both.argmax(-1) == labels).mean(), atol=1e-6)
     close(pairs["agreement"][0][0][2], (both.argmax(-1) == merged.argmax(-1)).mean(), atol=1e-6)
@@ -375,62 +393,64 @@ def test_averaged_weights_and_the_ensemble_are_what_they_say(finished, results, 
         close(np.diagonal(results["ensembling"][regime]["pairs"]["agreement"][0]), 1)
 
 
-def test_in_the_tangent_space_with_affine_heads_both_merges_are_one(finished, setting):
-    plain = coefficients.affine_heads(DEBUG["coefficients"], setting)
-    affine = dataclasses.replace(setting, heads=dict(zip(NAMES, plain, strict=True)))
-    taus = dict(zip(NAMES, load(finished, "linear"), strict=True))
-    evaluator = vectors.evaluator(affine, "linear", taus)
-    alone = ensembling.logits(evaluator, NAMES[1], np.eye(3))
-    merged = ensembling.logits(evaluator, NAMES[1], np.full((1, 3), 1 / 3))
+def test_in_the_tangent_space_with_affine_heads_both_merges_are_one(finished, study):
+    plain = coefficients.affine_heads(DEBUG["coefficients"], study)
+    affine = {name: Classify(each) for name, each in zip(NAMES, plain, strict=True)}
+    linear, given = METHODS["linear"], keeping(study, objectives=affine)
+    given._vectors["linear"] = dict(zip(NAMES, load(finished, "linear"), strict=True))
+    view = given.view(linear)
+    alone = ensembling.logits(given, view, NAMES[1], np.eye(3))
+    merged = ensembling.logits(given, view, NAMES[1], np.full((1, 3), 1 / 3))
     close(merged[0], alone.mean(0), atol=1e-4 * np.abs(alone).max())
-    assert (
-        ensembling.compared(evaluator)["all"]["average"]
-        == (ensembling.compared(evaluator)["all"]["ensemble"])
-    )
+    every = ensembling.compared(given, linear)["all"]
+    assert every["average"] == every["ensemble"]
 
 
-def test_vectors_of_several_seeds(finished, setting):
+def test_vectors_of_several_seeds(finished, study):
     taus = load(finished, "nonlinear")[:2]
-    found = ensembling.averaged([setting, setting], "nonlinear", NAMES[0], taus)
+    seeds = [study.but(seed=seed) for seed in (0, 1)]
+    for each, tau in zip(seeds, taus, strict=True):
+        each._vectors.update({name: {NAMES[0]: tau} for name in ("nonlinear", "linear")})
+    found = ensembling.averaged(seeds, METHODS["nonlinear"], NAMES[0])
     close(found["cosine"][0][1], float(taus[0].cosine(taus[1])), rtol=1e-5)
-    close(found["single"][1][0], accuracy(setting, setting.f, taus[1], NAMES[0]), atol=1e-6)
+    close(found["single"][1][0], accuracy(study, study.model.f, taus[1], NAMES[0]), atol=1e-6)
     half = 0.5 * (taus[0] + taus[1])
-    close(found["average"][0], accuracy(setting, setting.f, half, NAMES[0]), atol=1e-6)
-    f_lin = lz.linearize(setting.f, setting.params0)
-    linear = ensembling.averaged([setting, setting], "linear", NAMES[0], taus)
-    close(linear["average"][1], accuracy(setting, f_lin, half, NAMES[0]), atol=1e-6)
+    close(found["average"][0], accuracy(study, study.model.f, half, NAMES[0]), atol=1e-6)
+    f_lin = lz.linearize(study.model.f, study.model.params)
+    linear = ensembling.averaged(seeds, METHODS["linear"], NAMES[0])
+    close(linear["average"][1], accuracy(study, f_lin, half, NAMES[0]), atol=1e-6)
 
 
-def test_terms_are_computed_once(finished, setting, monkeypatch, tmp_path, caplog):
+def test_terms_are_computed_once(finished, study, monkeypatch, tmp_path, caplog):
     taus = dict(zip(NAMES, load(finished, "linear"), strict=True))
-    place = vectors.terms_path
-    monkeypatch.setattr(vectors, "terms_path", lambda *a: tmp_path / place(*a).name)
-    first = vectors.evaluator(setting, "linear", taus).terms(NAMES[0], "validation")
-    whole = evaluate.affine_outputs(
-        setting.f, setting.params0, list(taus.values()),
-        setting.split(NAMES[0], "validation").inputs,
-    )  # fmt: skip
+    place, linear, given = kept.terms_path, METHODS["linear"], keeping(study)
+    examples = study.split(NAMES[0], "validation")
+    monkeypatch.setattr(kept, "terms_path", lambda *a: tmp_path / place(*a).name)
+    first = given.view(linear, taus).terms(examples)
+    params = study.model.params
+    whole = evaluate.affine_outputs(study.model.f, params, list(taus.values()), examples.inputs)
     close(first.jvps, whole.jvps, atol=1e-5 * np.abs(whole.jvps).max())
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "affine_outputs", refuse)
-        again = vectors.evaluator(setting, "linear", taus).terms(NAMES[0], "validation")
+        patch.setattr(kept, "affine_outputs", refuse)
+        again = given.view(linear, taus).terms(examples)
         np.testing.assert_array_equal(again.jvps, first.jvps)
         other = {name: 2.0 * tau for name, tau in taus.items()}
         with pytest.raises(RepeatedError):
-            vectors.evaluator(setting, "linear", other).terms(NAMES[0], "validation")
+            given.view(linear, other).terms(examples)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-8])
-    again = vectors.evaluator(setting, "linear", taus).terms(NAMES[0], "validation")
+    again = given.view(linear, taus).terms(examples)
     np.testing.assert_array_equal(again.jvps, first.jvps)
     assert "computed again" in caplog.text
 
 
-def test_fewer_examples_are_the_first(setting):
-    fewer = vectors.first(setting, 40, None)
+def test_fewer_examples_are_the_first(study):
+    fewer = vectors.first(study.tasks, 40, None)
     for task in NAMES:
-        whole = setting.split(task, "validation")
-        np.testing.assert_array_equal(fewer.split(task, "validation").labels, whole.labels[:40])
-        assert len(fewer.split(task, "test")) == len(setting.split(task, "test"))
+        whole = study.split(task, "validation")
+        np.testing.assert_array_equal(fewer[task].validation.labels, whole.labels[:40])
+        np.testing.assert_array_equal(fewer[task].validation.inputs, whole.inputs[:40])
+        assert len(fewer[task].test) == len(study.split(task, "test"))
 
 
 def test_vectors_that_are_not_there_are_named(finished, tmp_path):

@@ -20,9 +20,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from configs import PRESETS
-from experiments import records, running
+from experiments import running
 from linearize import cli, config, narration
 from linearize.assets import AssetError
+from linearize.study import Store
+from linearize.study.store import begin
 from linearize.task_vector import TaskVector
 from linearize.train import CheckpointError, NonFiniteLossError, RunLockedError, RunMismatchError
 from linearize.train.lock import exclusive
@@ -230,16 +232,15 @@ def test_another_configuration_is_refused_with_more_seeds_too(tmp_path):
 def test_an_added_seed_alone_is_measured(tmp_path, caplog):
     measured = []
 
-    @records.recorded(lambda config: 2)
-    def measure(run_dir, config, seed):
+    def measure(seed, store):
         measured.append(seed)
-        records.begin("first")
-        return {"x": records.kept(run_dir / "parts" / "x.json", lambda: seed)}
+        begin("first")
+        return {"x": store.kept("x", lambda: seed)}
 
-    caplog.set_level(logging.INFO, "experiments")
+    caplog.set_level(logging.INFO, "linearize.study")
     for seeds in ((0,), (1, 0)):
         with running.claimed(tmp_path, Toy(seeds=seeds)):
-            found = running.every_seed(measure, tmp_path, Toy(seeds=seeds))
+            found = Store.of(tmp_path).every_seed(seeds, 2, measure)
     assert measured == [0, 1]
     assert found["x"] == [1, 0]
     said = [record.getMessage() for record in caplog.records]
@@ -248,9 +249,8 @@ def test_an_added_seed_alone_is_measured(tmp_path, caplog):
 
 
 def test_parts_that_were_not_announced_are_told(tmp_path, caplog):
-    measure = records.recorded(lambda config: 2)(lambda run_dir, config: {"x": 1})
-    measure(tmp_path / "seed_0", Toy())
-    assert caplog.records[-1].getMessage() == "seed 0: 0 parts began, not 2"
+    Store.of(tmp_path).under("seed_0").recorded(2, lambda: {"x": 1})
+    assert "seed 0: 0 parts began, not 2" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[1]", "3", "null"])

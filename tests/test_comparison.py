@@ -53,7 +53,7 @@ def language(**options):
     params = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
     tasks = {name: task(seed) for seed, name in enumerate(("one", "two", "plain"))}
     return Study(
-        SimpleNamespace(f=language_model, params=params),
+        (language_model, params),
         tasks,
         dict.fromkeys(tasks, CausalLM()),
         control="plain",
@@ -133,7 +133,7 @@ def test_regression_goes_through_the_same_job():
         for seed, name in enumerate(("one", "two", "rest"))
     }
     study = Study(
-        SimpleNamespace(f=lambda p, x: x @ p["w"], params={"w": np.zeros((WIDTH, 1), np.float32)}),
+        (lambda p, x: x @ p["w"], {"w": np.zeros((WIDTH, 1), np.float32)}),
         tasks,
         dict.fromkeys(tasks, Squared()),
         control="rest",

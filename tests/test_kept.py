@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from experiments import records, running
 from experiments.running import claimed
 from linearize import cli, config, io, report, sealed
 from linearize.report import ResultsError
+from linearize.study import Store
 from linearize.train import RunDirectoryError
 
 
@@ -54,6 +54,11 @@ def unlist(path):
     io.write_json(folder / sealed.LIST, listed)
 
 
+def kept(path, measured):
+    """What a file of a store holds."""
+    return Store.of(path.parent).kept(path.stem, measured, folder="")
+
+
 DAMAGE = {
     "edited": (edit, "was changed after it was written"),
     "truncated": (cut, "was changed after it was written"),
@@ -65,46 +70,45 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_part_is_set_aside_and_measured_again(tmp_path, caplog, damage):
     harm, said = DAMAGE[damage]
-    path, measured = tmp_path / "parts" / "single.json", Measured()
-    expected = records.kept(path, measured)
-    assert records.kept(path, measured) == expected
+    path, store, measured = tmp_path / "parts" / "single.json", Store.of(tmp_path), Measured()
+    expected = store.kept("single", measured)
+    assert store.kept("single", measured) == expected
     assert measured.times == 1
     harm(path)
     harmed = path.read_bytes()
-    assert records.kept(path, measured) == expected
+    assert store.kept("single", measured) == expected
     assert measured.times == 2
     assert (path.parent / "single.json.damaged").read_bytes() == harmed
     assert f"{path} {said}; it is set aside as single.json.damaged" in caplog.text
-    assert records.kept(path, measured) == expected
+    assert store.kept("single", measured) == expected
     harm(path)
-    records.kept(path, measured)
+    store.kept("single", measured)
     assert measured.times == 3
     assert (path.parent / "single.json.damaged2").exists()
 
 
 def test_a_damaged_list_costs_measuring_and_nothing_else(tmp_path):
-    path, measured = tmp_path / "single.json", Measured()
-    records.kept(path, measured)
-    (tmp_path / sealed.LIST).write_text('{"files": ')
-    assert records.kept(path, measured) == {"accuracy": 0.725}
+    store, measured = Store.of(tmp_path), Measured()
+    store.kept("single", measured)
+    (tmp_path / "parts" / sealed.LIST).write_text('{"files": ')
+    assert store.kept("single", measured) == {"accuracy": 0.725}
     assert measured.times == 2
-    assert (tmp_path / "single.json.damaged").exists()
+    assert (tmp_path / "parts" / "single.json.damaged").exists()
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_record_is_made_anew_from_its_parts(tmp_path, damage):
     measured, seeds = Measured(), []
 
-    @records.recorded(lambda config: 1)
-    def measure(run_dir, config, seed):
+    def measure(seed, store):
         seeds.append(seed)
-        return records.kept(run_dir / "parts" / "single.json", measured)
+        return store.kept("single", measured)
 
     with claimed(tmp_path, Toy()):
-        first = running.every_seed(measure, tmp_path, Toy())
+        first = Store.of(tmp_path).every_seed((0,), 1, measure)
     DAMAGE[damage][0](tmp_path / "seed_0" / "record.json")
     with claimed(tmp_path, Toy()):
-        again = running.every_seed(measure, tmp_path, Toy())
+        again = Store.of(tmp_path).every_seed((0,), 1, measure)
     assert first["accuracy"] == again["accuracy"] == [0.725]
     assert (seeds, measured.times) == ([0, 0], 1)
 
@@ -112,19 +116,18 @@ def test_a_damaged_record_is_made_anew_from_its_parts(tmp_path, damage):
 @pytest.mark.parametrize("harm", [cut, os.unlink])
 def test_what_lies_beside_a_record_counts(tmp_path, harm):
     """Such as the class scores of the report's sliders."""
-    times = []
+    times, store = [], Store.of(tmp_path).under("seed_0")
 
-    @records.recorded(lambda config: 0)
-    def measure(run_dir, config):
+    def measure():
         times.append(0)
-        sealed.write(run_dir / "explorer.npz", b"class scores of the sliders")
+        store.write_bytes("explorer.npz", b"class scores of the sliders")
         return {}
 
     for _ in range(2):
-        measure(tmp_path / "seed_0", Toy())
+        store.recorded(0, measure)
     harm(tmp_path / "seed_0" / "explorer.npz")
     for _ in range(2):
-        measure(tmp_path / "seed_0", Toy())
+        store.recorded(0, measure)
     assert len(times) == 2
     assert (tmp_path / "seed_0" / "explorer.npz").read_bytes() == b"class scores of the sliders"
 
@@ -135,46 +138,44 @@ def test_parts_of_the_earlier_version_are_taken_with_a_warning(tmp_path, caplog)
         io.write_json(tmp_path / f"{name}.json", {"accuracy": 0.725})
     measured = Measured(0.1)
     for name in ("single", "addition"):
-        assert records.kept(tmp_path / f"{name}.json", measured) == {"accuracy": 0.725}
+        assert kept(tmp_path / f"{name}.json", measured) == {"accuracy": 0.725}
     assert measured.times == 0
     assert caplog.text.count("is of an earlier version, which kept no hashes") == 1
-    records.kept(tmp_path / "new.json", measured)
+    kept(tmp_path / "new.json", measured)
     edit(tmp_path / "addition.json")
-    assert records.kept(tmp_path / "addition.json", measured) == {"accuracy": 0.1}
+    assert kept(tmp_path / "addition.json", measured) == {"accuracy": 0.1}
 
 
 def test_a_truncated_part_of_the_earlier_version_is_named(tmp_path, caplog):
     (tmp_path / "single.json").write_text('{"accuracy": 0.7')
-    assert records.kept(tmp_path / "single.json", Measured()) == {"accuracy": 0.725}
+    assert kept(tmp_path / "single.json", Measured()) == {"accuracy": 0.725}
     assert f"{tmp_path / 'single.json'} is no JSON" in caplog.text
 
 
 def test_parts_of_another_configuration_are_measured_again(tmp_path, caplog):
     """Brought from there, and found where both config.json and run.json are gone."""
-    kept = {}
+    first = {}
     for lr in (0.1, 0.2):
         with claimed(tmp_path / str(lr), Toy(lr)):
-            kept[lr] = records.kept(tmp_path / str(lr) / "parts" / "single.json", Measured(lr))
+            first[lr] = kept(tmp_path / str(lr) / "parts" / "single.json", Measured(lr))
     for name in ("parts/single.json", "parts/sha256.json"):
         (tmp_path / "0.1" / name).write_bytes((tmp_path / "0.2" / name).read_bytes())
     with claimed(tmp_path / "0.1", Toy(0.1)):
-        again = records.kept(tmp_path / "0.1" / "parts" / "single.json", Measured(0.1))
-    assert again == kept[0.1]
+        again = kept(tmp_path / "0.1" / "parts" / "single.json", Measured(0.1))
+    assert again == first[0.1]
     assert "single.json is of another run" in caplog.text
     for name in ("config.json", "run.json"):
         (tmp_path / "0.2" / name).unlink()
     with claimed(tmp_path / "0.2", Toy(0.3)):
-        assert records.kept(tmp_path / "0.2" / "parts" / "single.json", Measured(0.3)) == {
-            "accuracy": 0.3
-        }
+        assert kept(tmp_path / "0.2" / "parts" / "single.json", Measured(0.3)) == {"accuracy": 0.3}
 
 
 def test_added_seeds_and_options_leave_parts_as_they_are(tmp_path):
     measured = Measured()
     with claimed(tmp_path, Toy()):
-        records.kept(tmp_path / "seed_0" / "single.json", measured)
+        kept(tmp_path / "seed_0" / "single.json", measured)
     with claimed(tmp_path, Toy(seeds=(0, 1))):
-        records.kept(tmp_path / "seed_0" / "single.json", measured)
+        kept(tmp_path / "seed_0" / "single.json", measured)
 
     @dataclasses.dataclass(frozen=True)
     class Newer(Toy):
@@ -182,7 +183,7 @@ def test_added_seeds_and_options_leave_parts_as_they_are(tmp_path):
 
     for seeds in ((0, 1), (0, 1, 2)):
         with claimed(tmp_path, Newer(seeds=seeds)):
-            records.kept(tmp_path / "seed_0" / "single.json", measured)
+            kept(tmp_path / "seed_0" / "single.json", measured)
     assert measured.times == 1
 
 
@@ -208,7 +209,7 @@ def test_without_its_config_a_directory_is_its_own_configuration_s(tmp_path):
 
 
 def test_changed_results_are_not_shown(tmp_path):
-    records.keep(tmp_path / "results.json", {"schema": 1, "accuracy": 0.725})
+    Store.of(tmp_path).write("results.json", {"schema": 1, "accuracy": 0.725})
     report.node.read(tmp_path)
     edit(tmp_path / "results.json")
     with pytest.raises(ResultsError, match=r"results\.json was changed after.*experiment again"):

@@ -12,6 +12,7 @@ import linearize as lz
 from configs import KERNEL_BEHAVIOR
 from experiments import kernel_behavior
 from linearize import config, report
+from linearize.study import Store
 from linearize.task_vector import TaskVector
 
 
@@ -53,13 +54,15 @@ def test_at_the_start_nothing_has_moved(finished):
 def test_the_measures_are_those_of_the_saved_vector(finished):
     run_dir, _, results = finished
     settings = KERNEL_BEHAVIOR["debug"]()
-    setting = kernel_behavior.prepare(settings, kernel_behavior.load_task(settings, "toy_a"), 1)
+    task = kernel_behavior.load_task(settings, "toy_a")
+    study = kernel_behavior.few_shots(settings, "toy_a", task, 1, Store())
+    f, params0 = study.model.f, study.model.params
     tau = TaskVector.load(next((run_dir / "seed_1" / "adam").rglob("*4.safetensors")))
-    params = tau.apply_to(setting.params0)
-    images, labels = setting.test.inputs, setting.test.labels
-    logits = np.asarray(jax.jit(setting.f)(params, images))
-    linear = np.asarray(jax.jit(lz.linearize(setting.f, setting.params0))(params, images))
-    f0 = np.asarray(jax.jit(setting.f)(setting.params0, images))
+    params = tau.apply_to(params0)
+    images, labels = task.test.inputs, task.test.labels
+    logits = np.asarray(jax.jit(f)(params, images))
+    linear = np.asarray(jax.jit(lz.linearize(f, params0))(params, images))
+    f0 = np.asarray(jax.jit(f)(params0, images))
     along = results["along"]["toy_a"]["adam"]
     measured = {n: v[1][2] for n, v in along.items() if n != "movement"}
     assert measured["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels))
@@ -67,9 +70,8 @@ def test_the_measures_are_those_of_the_saved_vector(finished):
     expected = np.linalg.norm(logits - linear) / np.linalg.norm(logits - f0)
     assert measured["gap"] == pytest.approx(expected, rel=1e-3)
     moved = along["movement"]["all"][1][2]
-    norm = np.sqrt(
-        sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(setting.params0["backbone"]))
-    )
+    leaves = jax.tree.leaves(params0["backbone"])
+    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in leaves))
     assert moved == pytest.approx(float(tau.norm()) / norm, rel=1e-4)
 
 

@@ -16,6 +16,7 @@ from experiments import localization, protocol, relation
 from linearize import cli, config, io, report
 from linearize.config import ConfigError
 from linearize.models.heads import apply_head
+from linearize.study import Store, Study
 from linearize.task_vector import TaskVector
 
 close = np.testing.assert_allclose
@@ -34,9 +35,9 @@ def results(finished):
 
 
 @pytest.fixture(scope="module")
-def setting(finished):
+def study(finished):
     compare = DEBUG.compare()
-    return protocol.prepare(compare, protocol.load_tasks(compare), seed=0)
+    return protocol.study(compare, protocol.load_tasks(compare), 0, Store())
 
 
 def stored(run_dir, target):
@@ -60,20 +61,18 @@ def test_every_measure_has_its_shape(finished, results):
     assert set(results["energy"]["random"]["control"]) == set(DEBUG.random_tasks)
 
 
-def test_the_kernel_is_of_the_targets_logits_on_the_named_examples(finished, setting):
+def test_the_kernel_is_of_the_targets_logits_on_the_named_examples(finished, study):
     saved = stored(finished, "toy_b")
     assert len(saved.ids) == DEBUG.points * len(NAMES)
     picked = [0, DEBUG.points + 3, len(saved.ids) - 1]
-    head = setting.heads["toy_b"]
+    head, f, params0 = protocol.head(study.objectives["toy_b"]), study.model.f, study.model.params
     rows = []
     for k in picked:
         task, row = saved.ids[k].split("/")
-        split = setting.split(task, "test")
+        split = study.split(task, "test")
         assert split.labels[int(row)] == saved.labels[k]
         image = split.inputs[int(row)][None]
-        logits, jacobian = jax.vjp(
-            lambda p, image=image: apply_head(head, setting.f(p, image))[0], setting.params0
-        )
+        logits, jacobian = jax.vjp(lambda p, image=image: apply_head(head, f(p, image))[0], params0)
         close(saved.f0[k], logits, rtol=1e-4, atol=1e-4)
         leaves = [jax.tree.leaves(jacobian(e)) for e in jnp.eye(len(logits))]
         rows.append(np.concatenate([np.ravel(leaf) for row in leaves for leaf in row]))
@@ -102,16 +101,16 @@ def test_energies_are_those_of_a_dense_reference(finished, results):
     close(energy["captured"]["toy_a"]["toy_c"][0][0], 1, rtol=1e-9)
 
 
-def test_xi_is_the_share_of_predictions_that_the_other_vector_changes(finished, results, setting):
+def test_xi_is_the_share_of_predictions_that_the_other_vector_changes(finished, results, study):
     """In the linear regime, from its definition, at α = (1, 1)."""
     vectors = finished / "seed_0" / "linear"
     taus = {t: TaskVector.load(vectors / t / "task_vector.safetensors") for t in NAMES[:2]}
-    f_lin = lz.linearize(setting.f, setting.params0)
+    params0, head = study.model.params, protocol.head(study.objectives[NAMES[0]])
+    f_lin = lz.linearize(study.model.f, params0)
     own, both = taus[NAMES[0]], taus[NAMES[0]] + taus[NAMES[1]]
-    images, head = setting.split(NAMES[0], "test").inputs, setting.heads[NAMES[0]]
+    images = study.split(NAMES[0], "test").inputs
     predicted = [
-        np.argmax(apply_head(head, f_lin(tau.apply_to(setting.params0), images)), -1)
-        for tau in (own, both)
+        np.argmax(apply_head(head, f_lin(tau.apply_to(params0), images)), -1) for tau in (own, both)
     ]
     expected = np.mean(predicted[0] != predicted[1])
     close(results["xi"]["linear"]["one"][0][1][0], expected, atol=1e-12)  # target 1 disturbs task 0
@@ -195,7 +194,7 @@ def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatc
         random_tasks=(),
         model=dataclasses.replace(DEBUG.model, image_size=16),
     )
-    monkeypatch.setattr(protocol, "task_vectors", refuse)
+    monkeypatch.setattr(Study, "_trained", refuse)
     monkeypatch.setattr(report, "write_all", lambda run_dir: run_dir)
     localization.run(given, tmp_path / "run")
     found = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -205,7 +204,7 @@ def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatc
     with pytest.raises(ConfigError, match="task vectors of seeds"):
         localization.run(dataclasses.replace(given, seeds=(0, 5)), tmp_path / "five")
     (other / "seed_0/linear/toy_a/task_vector.safetensors").unlink()
-    with pytest.raises(ConfigError, match="finish that run first"):
+    with pytest.raises(FileNotFoundError, match="finish the run"):
         localization.run(given, tmp_path / "missing")
     with pytest.raises(ConfigError, match=r"config\.json"):
         localization.run(dataclasses.replace(given, vectors=str(tmp_path)), tmp_path / "none")
@@ -232,12 +231,12 @@ def test_a_configuration_that_cannot_be_run_is_refused(change, message):
         dataclasses.replace(DEBUG, **change)
 
 
-def test_a_task_with_too_few_test_examples_is_named(setting):
-    whole = setting.tasks["toy_b"]
+def test_a_task_with_too_few_test_examples_is_named(study):
+    whole = study.tasks["toy_b"]
     one_a_class = whole.test.take(np.unique(whole.test.labels, return_index=True)[1])
-    tasks = {**setting.tasks, "toy_b": dataclasses.replace(whole, test=one_a_class)}
+    tasks = {**study.tasks, "toy_b": dataclasses.replace(whole, test=one_a_class)}
     with pytest.raises(ConfigError, match="toy_b has 4 test examples"):
-        localization.points(DEBUG, dataclasses.replace(setting, tasks=tasks), "toy_b")
+        localization.points(DEBUG, study.but(tasks=tasks), "toy_b")
 
 
 def test_overrides_reach_the_configuration():

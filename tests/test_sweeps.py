@@ -8,9 +8,10 @@ import pytest
 
 from configs import LEARNING_RATE, TRAJECTORY
 from experiments import learning_rate, protocol
-from linearize import io, report
+from linearize import comparison, io, report
 from linearize.config import ConfigError
 from linearize.models.heads import apply_head
+from linearize.study import Store, Study
 from linearize.task_vector import TaskVector
 from linearize.train import NonFiniteLossError
 
@@ -29,15 +30,14 @@ def results(finished, name):
 
 
 def test_a_rates_accuracy_is_that_of_its_vectors(finished):
-    setting = protocol.prepare(RATES.setting, protocol.load_tasks(RATES.setting), 0)
+    study = protocol.study(RATES.setting, protocol.load_tasks(RATES.setting), 0, Store())
     lr = RATES.nonlinear[1]
     hits, norms = [], []
     for task in NAMES:
         folder = finished["rates"] / "seed_0" / f"{lr:g}" / "nonlinear" / task
-        tau, test = TaskVector.load(folder / "task_vector.safetensors"), setting.split(task, "test")
-        logits = apply_head(
-            setting.heads[task], setting.f(tau.apply_to(setting.params0), test.inputs)
-        )
+        tau, test = TaskVector.load(folder / "task_vector.safetensors"), study.split(task, "test")
+        features = study.model.f(tau.apply_to(study.model.params), test.inputs)
+        logits = apply_head(study.objectives[task].readout, features)
         hits.append((np.asarray(logits).argmax(-1) == test.labels).mean())
         norms.append(float(tau.norm()))
     found = results(finished, "rates")["nonlinear"]
@@ -50,10 +50,11 @@ def test_a_rate_at_which_training_diverges_is_left_empty(monkeypatch, tmp_path):
     def diverge(*_, **__):
         raise NonFiniteLossError(3, np.nan, 1e3, np.inf, TaskVector({}), "")
 
-    monkeypatch.setattr(protocol, "prepare", lambda *_: dataclasses.make_dataclass("S", [])())
-    monkeypatch.setattr(protocol, "task_vectors", diverge)
-    found = learning_rate.at_rate(RATES, {}, 0, "linear", 1e3, tmp_path)
-    assert found == dict.fromkeys(learning_rate.MEASURES)
+    monkeypatch.setattr(Study, "vectors", diverge)
+    monkeypatch.setattr(protocol, "make_head", lambda *_: None)
+    tasks = dict.fromkeys(NAMES)
+    found = learning_rate.at_rate(RATES, tasks, 0, "linear", 1e3, Store.of(tmp_path))
+    assert found == dict.fromkeys(comparison.SUMMARY)
 
 
 def test_the_trajectory_ends_at_the_final_vectors(finished):

@@ -12,6 +12,7 @@ from experiments import budget, protocol, stand_in_model
 from linearize import config, data, models
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
 from linearize.models import WeightsError
+from linearize.study import Store
 
 pytestmark = pytest.mark.network
 
@@ -71,10 +72,11 @@ def test_logits_equal_transformers(settings, folder, clip, task):
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
 
 
-def test_a_setting_has_text_heads_for_all_its_tasks(settings, task):
-    setting = protocol.prepare(settings, {"sun397": task}, seed=1)
-    assert setting.heads["sun397"].kernel.shape == (32, 3)
-    assert float(setting.heads["sun397"].scale) == pytest.approx(100, rel=1e-4)
+def test_a_study_has_text_heads_for_all_its_tasks(settings, task):
+    found = protocol.study(settings, {"sun397": task}, 1, Store())
+    head = protocol.head(found.objectives["sun397"])
+    assert head.kernel.shape == (32, 3)
+    assert float(head.scale) == pytest.approx(100, rel=1e-4)
 
 
 def test_templates_and_names_of_one_s_own(settings, task, tmp_path):

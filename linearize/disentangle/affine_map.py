@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linearize.agreement import once
 from linearize.compiled import jit
 from linearize.disentangle.grid import Grid
+from linearize.disentangle.second_way import check_cell, check_distance
 from linearize.evaluate import AffineOutputs, Readout, as_readout
-from linearize.evaluate.grid import chunk
+from linearize.evaluate.grid import chunk, directly
 from linearize.objectives.distances import Compare, Distance
+from linearize.single import drawn
 from linearize.types import Array
 
 
@@ -25,6 +28,11 @@ def affine_errors(
         affine, readout = (affine, readout) if scores is None else (scores, None)
         encode = encoder(readout, distance)
         singles = _encode_at(encode, affine, grid.single(t), chunk(affine))
+        once(
+            partial(_check_singles, readout, distance, affine, grid.single(t), singles),
+            "single predictions",
+            arrays=(encode, affine, grid.single(t)),
+        )
         which = grid.index[:, t]
         sums = combined_distances(readout, distance, affine, grid.points, singles, which)
         errors.append((sums / len(affine.f0)).reshape(grid.shape))
@@ -55,7 +63,31 @@ def combined_distances(
     size = chunk(affine, int(np.prod(singles.shape[2:])))
     encode = encoder(readout, distance)
     sums = _distances(encode, affine, weights, singles, which, distance.between, size)
-    return np.asarray(sums, np.float64)
+    found = np.asarray(sums, np.float64)
+    cell = drawn(len(weights))
+
+    def check() -> None:
+        logits = directly(as_readout(readout), affine, weights[cell])
+        check_cell(found, distance, logits, singles, which, cell)
+
+    once(check, "map", distance, arrays=(encode, affine, weights, singles))
+    return found
+
+
+def _check_singles(
+    readout: Readout,
+    distance: Distance,
+    affine: AffineOutputs,
+    weights: np.ndarray,
+    singles: Array,
+) -> None:
+    """What is kept of one prediction: as far from a second way's as that is from itself."""
+    g, n = drawn(len(weights)), drawn(len(affine.f0))
+    kept = np.asarray(singles)[g, n][None]
+    logits = directly(as_readout(readout), affine.take(np.array([n])), weights[g])
+    found = float(np.sum(distance.between(jnp.asarray(kept), jnp.asarray(kept))))
+    what = "the prediction kept"
+    check_distance(found, distance, kept, logits, what, f"of example {n} at single point {g}")
 
 
 def encoder(readout: Readout, distance: Distance) -> jax.tree_util.Partial:

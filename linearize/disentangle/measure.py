@@ -22,7 +22,7 @@ from linearize.disentangle.passes import Passes
 from linearize.evaluate import AffineOutputs, Readout, affine_outputs
 from linearize.evaluate.affine import check_taus
 from linearize.examples import check_inputs, count
-from linearize.objectives.distances import Compare, as_distance
+from linearize.objectives.distances import Compare, Distance, as_distance
 from linearize.taylor import check_function
 from linearize.types import Apply, Params, PyTree
 
@@ -38,7 +38,7 @@ def disentanglement_error(
     alphas: ArrayLike | Sequence[ArrayLike] | None = None,
     regime: Regime = "nonlinear",
     readouts: Readout | Sequence[Readout] = None,
-    distance: str | Compare = "argmax",
+    distance: str | Distance | Compare = "argmax",
     reduction: Literal["sum", "mean"] = "sum",
     n_eval: int | None = None,
     seed: int = 0,

@@ -10,6 +10,7 @@ from linearize.disentangle.affine_map import combined_distances
 from linearize.disentangle.error_map import Preview
 from linearize.disentangle.grid import Grid, reduce
 from linearize.disentangle.passes import Passes
+from linearize.disentangle.second_way import check_passes
 from linearize.evaluate import AffineOutputs
 from linearize.evaluate.batches import track
 from linearize.evaluate.displace import in_turn
@@ -24,6 +25,7 @@ Singles = list[list[list[Array]]]
 
 def nonlinear_errors(passes: Passes, grid: Grid, progress: bool = False) -> tuple[np.ndarray, int]:
     """(T, G_1, ..., G_T) mean distances, and the number of passes over a task's examples."""
+    check_passes(passes, grid.points)
     singles = _singles(passes, grid)
     sums = _sums(passes, grid, singles, np.arange(len(grid.points)), progress)
     shared = sum(int(grid.alone(t).sum()) for t in range(len(grid.axes)))
@@ -41,6 +43,7 @@ def previewed_errors(
     those that are neither single-task points nor nodes.
     """
     tasks = range(len(grid.axes))
+    check_passes(passes, grid.points)
     singles = _singles(passes, grid)
     nodes = Grid(tuple(chebyshev.nodes(axis.min(), axis.max(), m) for axis in grid.axes))
     logits = _node_logits(passes, nodes, progress)

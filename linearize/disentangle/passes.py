@@ -64,20 +64,36 @@ class Passes:
         """θ0 + Σ α_t τ_t."""
         return displace(self.params0, self.stacked, alphas)
 
-    def logits(self, task: int, params: Params) -> list[Array]:
-        """Logits on the task's examples, (size, C) a batch."""
+    def logits(self, task: int, params: Params, first: bool = False) -> list[Array]:
+        """Logits on the task's examples, (size, C) a batch; ``first``: of the first alone."""
         items = self.batches[task].items
+        items = items[:1] if first else items
         return [_logits(self.f, self.readouts[task], params, args) for args in items]
 
     def encoded(self, task: int, params: Params) -> list[Array]:
         """What the distance keeps of the predictions, a batch each."""
-        return [_encoded(self.distance.kept, y) for y in self.logits(task, params)]
+        return list(map(self.encode, self.logits(task, params)))
+
+    def encode(self, logits: Array) -> Array:
+        """What the distance keeps of one batch's."""
+        return _encoded(self.distance.kept, logits)
 
     def distances(self, task: int, params: Params, singles: list[Array]) -> list[Array]:
         """Summed distance of the predictions at ``params`` to ``singles``, a scalar a batch."""
-        run = partial(_distance, self.f, self.distance.kept, self.distance.between)
-        run = partial(run, self.readouts[task], params)
+        run = partial(self.distance_to, task, params)
         return list(map(run, self.batches[task].items, singles, self.masks[task]))
+
+    def distance_to(
+        self,
+        task: int,
+        params: Params,
+        args: PyTree,
+        single: Array | np.ndarray,
+        mask: Array | np.ndarray,
+    ) -> Array:
+        """Of one batch: distances to ``single``, summed where the mask is not 0."""
+        run = partial(_distance, self.f, self.distance.kept, self.distance.between)
+        return run(self.readouts[task], params, args, single, mask)
 
     def check_finite(self, task: int, kept: list[Array]) -> None:
         """Predictions at θ0 are finite.

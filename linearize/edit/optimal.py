@@ -27,6 +27,7 @@ from jax.typing import ArrayLike
 from scipy.optimize import minimize
 
 from linearize import tree
+from linearize.agreement import SEED, agree, narrowest, once
 from linearize.compiled import jit
 from linearize.edit.newton import Derivatives, newton, newton_step
 from linearize.edit.span import Span
@@ -100,6 +101,7 @@ def optimal_coefficients(
     Raises:
         ValueError: nothing to fit, numbers or shapes that differ, labels out of range, a negative
             ``l2``, or a ``start`` that is not finite.
+        DisagreementError: derivatives of a readout of one's own are others, uncompiled.
 
     >>> terms = AffineOutputs(np.zeros((3, 2)), np.array([[[0.0, 1], [0, 1], [0, 1]]]))
     >>> best = optimal_coefficients([terms], [np.array([1, 1, 0])])
@@ -214,9 +216,31 @@ class _Any:
         return AffineOutputs(jnp.asarray(self.f0), jvps), jnp.asarray(self.labels)
 
     def derivatives(self, alphas: np.ndarray) -> Derivatives:
-        found = _derivatives(self.readout, *self.placed, jnp.asarray(alphas, jnp.float32))
-        value, gradient, hessian = (np.asarray(part, np.float64) for part in found)
-        return float(value), gradient, hessian
+        at = jnp.asarray(alphas, jnp.float32)
+        parts = _derivatives(self.readout, *self.placed, at)
+        value, gradient, hessian = (np.asarray(part, np.float64) for part in parts)
+        found = float(value), gradient, hessian
+        once(partial(self._check, at, found), "derivatives", arrays=(self.readout, *self.placed))
+        return found
+
+    def _check(self, at: Array, found: Derivatives) -> None:
+        """Along random signs v, by forward mode and uncompiled."""
+        v = np.random.default_rng(SEED).choice([-1.0, 1.0], at.shape)
+        value, gradient, hessian = found
+        numbers = (value, float(gradient @ v), float(v @ hessian @ v))
+        size = float(np.linalg.norm(v))
+        bend = float(np.linalg.norm(hessian)) * size**2
+        scales = (1 + abs(value), float(np.linalg.norm(gradient)) * size + bend**0.5, bend)
+        loss = partial(_cross_entropy, self.readout, *self.placed)
+        sign = jnp.asarray(v, at.dtype)
+        with jax.disable_jit():
+            along = jax.jvp(lambda a: jax.jvp(loss, (a,), (sign,)), (at,), (sign,))
+        expected = map(float, (*along[0], along[1][1]))
+        dtypes = narrowest(loss, at), np.dtype(np.float32)
+        names = "value", "slope along random signs", "curvature along random signs"
+        for name, number, other, scale in zip(names, numbers, expected, scales, strict=True):
+            what = f"the {name} of the cross-entropy of coefficients"
+            agree(number, other, scale=scale, dtypes=dtypes, terms=1, what=what, entry=f"{at}")
 
     def along(self, basis: np.ndarray) -> "_Any":
         return replace(self, jvps=np.tensordot(basis.T, self.jvps, 1))

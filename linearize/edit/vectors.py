@@ -3,11 +3,14 @@
 import zlib
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linearize import tree
+from linearize.agreement import agree, once
 from linearize.compiled import jit
 from linearize.task_vector import TaskVector
 from linearize.types import Array
@@ -70,16 +73,33 @@ def random_like(tau: TaskVector, seed: int) -> TaskVector:
     Raises:
         NonFiniteError: ``tau`` holds NaN or infinity, or a tensor so large that the dtype has no
             such draw.
+        DisagreementError: a drawn tensor has another norm.
     """
     tree.check_finite(tau, what="tau")
     keys = {name: _named_key(seed, name) for name in tau.delta}
     drawn = {name: _matched(keys[name], leaf) for name, leaf in tau.delta.items()}
     tree.check_finite(drawn, what="the random vector, whose tensors have the norms of tau's,")
+    for name, leaf in tau.delta.items():
+        once(partial(_check, drawn[name], leaf, name), "random_like", arrays=leaf)
     return replace(tau, delta=drawn, meta={**tau.meta, "random_like": seed})
 
 
 def _named_key(seed: int, name: str) -> Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def _check(drawn: Array, leaf: Array, name: str) -> None:
+    sizes = (np.abs(np.asarray(x)).astype(np.float64) for x in (drawn, leaf))
+    found, expected = (float(np.linalg.norm(size)) for size in sizes)
+    agree(
+        found,
+        expected,
+        scale=expected,
+        dtypes=(leaf.dtype,),
+        terms=leaf.size,
+        what="the norm of a random tensor that is to have that of the vector's",
+        entry=name,
+    )
 
 
 @jit

@@ -14,12 +14,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import taylor, tree
+from linearize.agreement import once
 from linearize.compiled import jit
 from linearize.current import current
 from linearize.evaluate.batches import gather, split_batches
 from linearize.evaluate.second_way import check_terms
 from linearize.examples import count
 from linearize.objectives.readout import Readout, class_scores
+from linearize.single import Sample, drawn, same_row, wide
 from linearize.types import Apply, Array, Params, PyTree
 
 
@@ -101,8 +103,15 @@ class AffineOutputs:
         return None if affine_map is None else self.through(affine_map)
 
     def through(self, affine_map: jax.tree_util.Partial) -> "AffineOutputs":
-        """An affine map of the outputs, (N, ...) to (N, C), and its derivative of their changes."""
-        return AffineOutputs(*_project(affine_map, self))
+        """An affine map of the outputs, (N, ...) to (N, C), and its derivative of their changes.
+
+        Raises:
+            DisagreementError: a sampled number is another by a second way.
+        """
+        found = AffineOutputs(*_project(affine_map, self))
+        check = partial(_check_scores, affine_map, self, found)
+        once(check, "scores", arrays=(affine_map, self))
+        return found
 
 
 def _examples(values: ArrayLike) -> str:
@@ -115,6 +124,27 @@ def _project(affine_map: jax.tree_util.Partial, affine: AffineOutputs) -> tuple[
     push = jax.vmap(lambda dz: jax.jvp(affine_map, (affine.f0,), (dz,)), out_axes=(None, 0))
     f0, jvps = push(affine.jvps)
     return f0, jvps
+
+
+def _check_scores(
+    affine_map: jax.tree_util.Partial, given: AffineOutputs, found: AffineOutputs
+) -> None:
+    """An example's scores at θ0, and as far along each task vector as θ0's features are long."""
+    n = drawn(len(given.f0))
+    f0, jvps = wide(np.asarray(given.f0)[n]), wide(np.asarray(given.jvps)[:, n])
+    lengths = [np.linalg.norm(f0) / (np.linalg.norm(dz) or 1.0) for dz in jvps]
+
+    def rows(f0: np.ndarray, jvps: np.ndarray) -> np.ndarray:
+        return np.stack([f0, *(f0 + s * dz for s, dz in zip(lengths, jvps, strict=True))])
+
+    dtype = np.asarray(given.f0).dtype
+    expected = wide(affine_map(jnp.asarray(rows(f0, jvps), dtype)))
+    same_row(
+        rows(wide(np.asarray(found.f0)[n]), wide(np.asarray(found.jvps)[:, n])),
+        Sample(expected, np.linalg.norm(expected), (dtype, np.dtype(np.float32))),
+        what="the class scores of cached outputs",
+        entry=f"of example {n}",
+    )
 
 
 def affine_outputs(

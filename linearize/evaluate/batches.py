@@ -15,10 +15,10 @@ import numpy as np
 from rich.progress import track as rich_track
 
 from linearize import narration
-from linearize.compiled import jit
 from linearize.current import current
 from linearize.examples import Examples, as_arguments, count
 from linearize.fields import integer
+from linearize.single import check_outputs, forward
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -132,6 +132,7 @@ def outputs(
 
     Raises:
         ValueError: no example, or an output without examples on axis 0.
+        DisagreementError: a sampled example, computed alone, has other outputs.
 
     >>> f = lambda params, x: params * x
     >>> outputs(f, 2.0, np.arange(5.0), batch_size=2).tolist()
@@ -140,13 +141,10 @@ def outputs(
     check_function(f)
     batches = split_batches(inputs, batch_size)
     f = current(f, params, *batches.items[0])
-    return gather(partial(forward, f, params), batches, progress=progress)
-
-
-@partial(jit, static_argnums=0)
-def forward(f: Apply, params: Params, args: tuple[PyTree, ...]) -> PyTree:
-    """``f(params, *args)``, compiled once per function and shapes."""
-    return f(params, *args)
+    found = gather(partial(forward, f, params), batches, progress=progress)
+    size = min(batches.n, count(batches.items[0]))
+    check_outputs(f, params, batches.items[0], found, size)
+    return found
 
 
 def gather(

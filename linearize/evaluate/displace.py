@@ -1,7 +1,7 @@
 """The non-linear regime: ``f(x; θ0 + Σ α_t τ_t)``, one pass per combination of coefficients."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -11,14 +11,17 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import tree
+from linearize.agreement import agree, once
 from linearize.compiled import jit
 from linearize.current import current
 from linearize.evaluate.affine import stack
 from linearize.evaluate.batches import Batches, forward, split_batches, window
 from linearize.evaluate.grid import check_points
+from linearize.evaluate.statistics import check_statistics
 from linearize.examples import check_inputs, count
 from linearize.objectives import Classify, Objective, Targets
 from linearize.objectives.readout import Readout
+from linearize.single import Sample, drawn, hold, wide
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Batch, Params, PyTree
 
@@ -55,6 +58,7 @@ def displaced_accuracy(
         ValueError: bad ``alphas``, labels out of range, no example, no task vector.
         StructureMismatch: a task vector does not fit ``params0``.
         NonFiniteError: NaN or infinity in ``params0``, a task vector or the inputs.
+        DisagreementError: a sampled example, computed alone, is of another class.
     """
     values = displaced_values(
         f, params0, taus, inputs, alphas, Classify(readout), {"labels": labels}, batch_size
@@ -99,16 +103,22 @@ def displaced_values(
     batches = split_batches(inputs, batch_size, balanced=True)
     f = current(f, params0, *batches.items[0])
     check_targets(objective, forward.eval_shape(f, params0, batches.items[0]), targets, batches.n)
-    rows = list(target_rows(targets, batches))
+    rows = [row for row, _ in target_rows(targets, batches)]
 
-    def totals(point: np.ndarray) -> list[dict[str, Array]]:
+    def statistics(point: np.ndarray) -> list[dict[str, Array]]:
         params = displace(params0, stacked, point)
         return [
-            _batch_totals(f, objective, params, args, *row)
+            _statistics(f, objective, params, args, row)
             for args, row in zip(batches.items, rows, strict=True)
         ]
 
-    return objective.values(joined(map(summed, in_turn(totals, points))))
+    farthest, totals = int(np.abs(points).sum(1).argmax()), []
+    for p, each in enumerate(in_turn(statistics, points)):
+        if p == farthest:
+            given = (params0, stacked, points[p])
+            check_pass(f, objective, given, batches, rows[0], found=each[0])
+        totals.append(summed(each, batches.n))
+    return objective.values({name: np.stack([t[name] for t in totals]) for name in totals[0]})
 
 
 def check_targets(objective: Objective, shapes: PyTree, targets: Targets, n: int) -> None:
@@ -130,18 +140,78 @@ def target_rows(targets: Targets, batches: Batches) -> Iterator[tuple[Batch, Arr
         yield jax.device_put((window(host, start, size), mask))
 
 
-def summed(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Totals of batches as one, in int64 or float64."""
-    wide = [
-        {k: np.asarray(v, np.result_type(v, np.int64)) for k, v in part.items()} for part in parts
-    ]
-    return {name: np.sum([part[name] for part in wide], 0) for name in wide[0]}
+def summed(
+    batches: Sequence[Mapping[str, np.ndarray]], n: int | None = None
+) -> dict[str, np.ndarray]:
+    """Statistics of all batches' first n examples, (B, ...) each; or, without n, totals of batches.
+
+    In int64 or float64.
+    """
+    join = np.stack if n is None else np.concatenate
+    whole = {name: join([batch[name] for batch in batches])[:n] for name in batches[0]}
+    return {k: np.sum(v, 0, dtype=np.result_type(v, np.int64)) for k, v in whole.items()}
 
 
-def joined(points: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Totals of points, (G, ...) each."""
-    found = list(points)
-    return {name: np.stack([point[name] for point in found]) for name in found[0]}
+def check_pass(
+    f: Apply,
+    objective: Objective,
+    displaced: tuple[Params, Mapping[str, Array], np.ndarray],
+    batches: Batches,
+    targets: Batch,
+    found: Mapping[str, np.ndarray],
+) -> None:
+    """The statistics of one example of the first batch, once for each program.
+
+    Raises:
+        DisagreementError: its predictions by a second way have others; or a displaced parameter is
+            not θ0 + Σ α τ.
+    """
+    args, (params0, stacked, point) = batches.items[0], displaced
+    n = drawn(min(batches.n, count(args)))
+    read, rest = objective.opened()
+
+    def check() -> None:
+        params = displace(params0, stacked, point)
+        check_displaced(params, params0, stacked, point)
+        row = {name: np.asarray(each)[n : n + 1] for name, each in targets.items()}
+        one = {name: np.asarray(each)[n] for name, each in found.items()}
+
+        def same(sample: Sample) -> None:
+            whole = sample._replace(row=sample.row[None])
+            what, entry = "the displaced model's statistics", f"of example {n} at {point.tolist()}"
+            check_statistics(one, rest, whole, row, what, entry)
+
+        hold(same, f, params, args, n, read)
+
+    once(check, "displaced", f, arrays=(objective, params0, dict(stacked), args))
+
+
+def check_displaced(
+    params: Params, params0: Params, stacked: Mapping[str, Array], alphas: np.ndarray
+) -> None:
+    """One number of each displaced leaf.
+
+    Raises:
+        DisagreementError: it is not θ0 + Σ α τ.
+    """
+    moved, base = tree.flatten(params), tree.flatten(params0)
+    for name, leaf in stacked.items():
+        here = np.asarray(moved[name]).ravel()
+        if not len(here):
+            continue
+        k = drawn(len(here))
+        steps = alphas * wide(np.asarray(leaf).reshape(len(leaf), -1)[:, k])
+        terms = [wide(np.asarray(base[name]).ravel()[k]), *steps]
+        found, expected = complex(here[k]), complex(sum(terms))
+        agree(
+            found.real + found.imag,
+            expected.real + expected.imag,
+            scale=float(np.abs(terms).sum()),
+            dtypes=(moved[name].dtype, leaf.dtype),
+            terms=len(terms),
+            what=f"θ0 + Σ α τ in {name}",
+            entry=str(k),
+        )
 
 
 def in_turn(work: Callable[[_Point], PyTree], points: Iterable[_Point]) -> Iterable[PyTree]:
@@ -177,7 +247,7 @@ def pad_rows(rows: np.ndarray, batches: Batches, fill: int = -1) -> list[Array]:
 
 
 @partial(jit, static_argnums=0)
-def _batch_totals(
-    f: Apply, objective: Objective, params: Params, args: PyTree, targets: Batch, mask: Array
+def _statistics(
+    f: Apply, objective: Objective, params: Params, args: PyTree, targets: Batch
 ) -> dict[str, Array]:
-    return objective.total(f(params, *args), targets, mask)
+    return objective.statistics(f(params, *args), targets)

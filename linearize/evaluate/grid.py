@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.agreement import once
 from linearize.compiled import jit
 from linearize.evaluate.affine import AffineOutputs
+from linearize.evaluate.statistics import check_statistics
 from linearize.objectives import Classify, Objective, Targets
 from linearize.objectives.readout import Readout, as_readout
+from linearize.single import Sample, drawn, same_row, wide
 from linearize.types import Array, Batch
 
 CHUNK_FLOATS = 2**22
@@ -34,10 +37,21 @@ def grid_logits(affine: AffineOutputs, alphas: ArrayLike, readout: Readout = Non
     Raises:
         ValueError: ``alphas`` is not (G, T) or not finite.
         NonFiniteError: NaN or infinity in ``affine``.
+        DisagreementError: a sampled example has other logits at a sampled point.
     """
     points = check_points(alphas, len(affine.jvps))
     affine.check_finite("the cached outputs")
-    return np.asarray(_logits(as_readout(readout), affine, points, chunk(affine)))
+    read = as_readout(readout)
+    found = np.asarray(_logits(read, affine, points, chunk(affine)))
+    p, n = drawn(len(points)), drawn(len(affine.f0))
+
+    def check() -> None:
+        row = directly(read, affine.take(np.array([n])), points[p])
+        what = f"the logits of example {n} at α = {points[p].tolist()}"
+        same_row(found[p, n], row, what, "by direct evaluation")
+
+    once(check, "grid of logits", arrays=(read, affine, points))
+    return found
 
 
 @partial(jit, static_argnames="size")
@@ -67,6 +81,7 @@ def grid_accuracy(
     Raises:
         ValueError: ``alphas`` is not (G, T) or not finite, or labels are out of range.
         NonFiniteError: NaN or infinity in ``affine``.
+        DisagreementError: the accuracy at a sampled point is another.
     """
     return grid_values(affine, alphas, Classify(readout), {"labels": labels})["accuracy"]
 
@@ -109,12 +124,49 @@ def affine_totals(
     targets: Targets,
     mask: Array | None = None,
 ) -> dict[str, Array]:
-    """Statistics summed over N examples, (G, ...) on the device; of those with a true ``mask``."""
+    """Statistics summed over N examples, (G, ...) on the device; of those with a true ``mask``.
+
+    Raises:
+        DisagreementError: those at a sampled point are others by a second way.
+    """
     reduced = objective.reduced()
     if reduced is not None:
         scores, objective = reduced
         affine = affine.through(scores)
-    return _totals(objective, affine, points, targets, mask, chunk(affine))
+    found = _totals(objective, affine, points, targets, mask, chunk(affine))
+    p = drawn(len(points))
+
+    def check() -> None:
+        read, rest = objective.opened()
+        real = np.arange(len(affine.f0)) if mask is None else np.flatnonzero(np.asarray(mask))
+        predictions = directly(read, affine.take(real), points[p])
+        given = {name: np.asarray(each)[real] for name, each in targets.items()}
+        here = {name: np.asarray(total[p]) for name, total in found.items()}
+        what, entry = f"statistics of {len(real)} examples", f"at α = {points[p].tolist()}"
+        check_statistics(here, rest, predictions, given, what, entry)
+
+    once(check, "totals", arrays=(objective, affine, points, dict(targets), mask))
+    return found
+
+
+def directly(read: jax.tree_util.Partial, affine: AffineOutputs, alphas: np.ndarray) -> Sample:
+    """Logits (N, ...) at one point, features by NumPy in float64, the readout uncompiled."""
+    f0, jvps = wide(affine.f0), wide(affine.jvps)
+    given = np.asarray(affine.f0).dtype
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = [a * dz for a, dz in zip(alphas, jvps, strict=True)]
+        features = sum(steps, start=f0)
+        scale = sum(map(np.abs, steps), start=np.abs(f0))
+        logits = wide(read(jnp.asarray(features.astype(given))))
+        large, left, size = (_lengths(x) for x in (scale, features, logits))
+        # of terms that cancel, what is left carries the rounding of all
+        size = size * np.maximum(1.0, large / np.where(left > 0, left, 1.0))
+    dtypes = given, logits.dtype, np.dtype(np.float32)
+    return Sample(logits, size.reshape(-1, *[1] * (logits.ndim - 1)), dtypes)
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(rows.reshape(len(rows), -1), axis=1)
 
 
 @partial(jit, static_argnames="size")

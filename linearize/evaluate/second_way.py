@@ -1,7 +1,7 @@
 """A sampled example of an affine pass, by reverse mode and alone: ⟨w, J(x) τ⟩ = ⟨J(x)ᵀ w, τ⟩."""
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,17 +9,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize import tree
-from linearize.agreement import SEED, DisagreementError, agree, narrowest
+from linearize.agreement import SEED, agree, is_fixed, once, precision, settle
 from linearize.compiled import jit
+from linearize.single import SHAKEN, example, shaken, wide
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
+_SUMMED = "summed with random signs over outputs"
 
-class _Number(NamedTuple):
-    found: float
-    expected: float
+
+class Along(NamedTuple):
+    """What a program says of one example along a cotangent w."""
+
+    example: int
+    w: np.ndarray
+    """Of the example's outputs' shape."""
+    base: float | None
+    """⟨w, f(x)⟩; None where it is not looked at."""
+    moved: Sequence[float | None]
+    """⟨w, J(x) τ_t⟩ for each task vector; None likewise."""
+    dtype: np.dtype
+    total: float | None = None
+    """⟨w, f(x) + J(x) τ⟩ of the last task vector; None likewise."""
+
+
+class _Expected(NamedTuple):
+    value: float
     scale: float
-    vector: int | None
-    """The task vector, or None for f0."""
 
 
 def check_terms(
@@ -33,9 +48,8 @@ def check_terms(
 ) -> None:
     """One example of a batch along a random sign of each output, once for each program.
 
-    A model of which an example cannot be taken alone, or that knows no reverse mode, is not
-    checked. Where examples of a batch change each other, the batch itself decides, operation by
-    operation.
+    Where a single example has other numbers (examples that change each other), or the model knows
+    no reverse mode, the batch itself decides, operation by operation in forward mode.
 
     Args:
         f: the model.
@@ -49,30 +63,98 @@ def check_terms(
     Raises:
         DisagreementError: the program's numbers are others.
     """
-    leaves, structure = jax.tree.flatten((params0, dict(stacked), args))
-    specs = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-    checked = _checked(f, method, structure, specs, f0 is None)
-    if checked:
-        return
     rng = np.random.default_rng(SEED)
     n = int(rng.integers(jvps.shape[1]))
     w = rng.choice([-1.0, 1.0], jvps.shape[2:])
-    one = jax.tree.map(lambda x: jnp.asarray(x[n : n + 1]), args)
-    try:
-        alone, row = _pull(f, tree.select(params0), params0, one, jnp.asarray(w[None], jvps.dtype))
-    except (ValueError, TypeError):
-        return
-    f0 = None if f0 is None else f0[n]
-    numbers = _numbers(params0, stacked, w, alone[0], row, f0, jvps[:, n])
-    dtypes = (narrowest(f, params0, *one), jvps.dtype)
-    _compare(numbers, dtypes, partial(_again, f, params0, stacked, args, n, w), n)
-    checked.append(True)
+    found = Along(
+        n,
+        w,
+        None if f0 is None else float((w * wide(f0[n])).sum().real),
+        [float((w * wide(jvp[n])).sum().real) for jvp in jvps],
+        np.dtype(jvps.dtype),
+    )
+    once(
+        lambda: check_along(f, params0, stacked, args, found, f"the affine pass, {{}} {_SUMMED}"),
+        f"affine {method} {f0 is None}",
+        f,
+        arrays=(params0, dict(stacked), args),
+    )
 
 
-@lru_cache(maxsize=64)
-def _checked(f: Apply, method: str, structure: object, specs: tuple, moved_only: bool) -> list:
-    """Empty until this program was checked."""
-    return []
+def check_along(
+    f: Apply,
+    params0: Params,
+    stacked: Flat,
+    args: tuple[PyTree, ...],
+    found: Along,
+    what: str,
+) -> None:
+    """Hold numbers of one example to reverse mode of it alone, or forward mode of its batch.
+
+    Args:
+        f: the model.
+        params0: θ0.
+        stacked: task vectors (T, ...), by name.
+        args: the batch.
+        found: the program's.
+        what: for the message; ``{}`` in it is the quantity.
+
+    Raises:
+        DisagreementError: the program's numbers are others.
+    """
+
+    def check(expected: Sequence[_Expected]) -> None:
+        dtypes = (precision(f, params0, *args), found.dtype)
+        names = [f"J τ of task vector {t}" for t in range(len(found.moved))]
+        ends = zip(expected[0], expected[-1], strict=True)
+        numbers = zip(
+            ["f0 + J τ", "f0", *names],
+            [found.total, found.base, *found.moved],
+            [_Expected(*map(sum, ends)), *expected],
+            strict=True,
+        )
+        for of, number, (value, scale) in numbers:
+            if number is not None:
+                agree(
+                    number,
+                    value,
+                    scale=scale,
+                    dtypes=dtypes,
+                    terms=1,
+                    what=what.format(of),
+                    entry=f"of example {found.example}",
+                )
+
+    given = (f, params0, stacked, args, found)
+    settle(
+        check,
+        partial(_alone, *given),
+        partial(_together, *given),
+        partial(_together, *given, times=SHAKEN),
+        fixed=partial(is_fixed, f, params0, *args),
+    )
+
+
+def _alone(
+    f: Apply, params0: Params, stacked: Flat, args: tuple[PyTree, ...], found: Along
+) -> list[_Expected]:
+    one = example(args, found.example)
+    w = jnp.asarray(found.w[None], found.dtype)
+    alone, row = _pull(f, tree.select(params0), params0, one, w)
+    pulled = {k: wide(leaf) for k, leaf in row.items()}
+    size = {k: float(np.linalg.norm(leaf)) for k, leaf in pulled.items()}
+    base = tree.flatten(params0)
+    terms = found.w * wide(alone[0])
+    # what weights that are each off by ε change
+    level = sum(size[k] * float(np.linalg.norm(wide(base[k]))) for k in pulled)
+    expected = [_Expected(float(terms.sum().real), level + float(np.abs(terms).sum()))]
+    moved = {k: wide(leaf) for k, leaf in stacked.items() if k in pulled}
+    for t in range(len(found.moved)):
+        # JAX's gradients g of complex leaves are such that the change is Re Σ g τ
+        value = sum(float(np.sum(pulled[k] * leaf[t]).real) for k, leaf in moved.items())
+        scale = sum(size[k] * float(np.linalg.norm(leaf[t])) for k, leaf in moved.items())
+        expected.append(_Expected(value, scale))
+    return expected
 
 
 @partial(jit, static_argnums=(0, 1))
@@ -85,73 +167,31 @@ def _pull(
     return out, pull(w.astype(out.dtype))[0]
 
 
-def _numbers(
-    params0: Params,
-    stacked: Flat,
-    w: np.ndarray,
-    alone: Array,
-    row: Flat,
-    f0: Array | np.ndarray | None,
-    jvps: Array | np.ndarray,
-) -> Iterator[_Number]:
-    pulled = {k: _wide(leaf) for k, leaf in row.items()}
-    size = {k: float(np.linalg.norm(leaf)) for k, leaf in pulled.items()}
-    moved = {k: _wide(leaf) for k, leaf in stacked.items() if k in pulled}
-    for t, jvp in enumerate(jvps):
-        # JAX's gradients g of complex leaves are such that the change is Re Σ g τ
-        expected = sum(float(np.sum(pulled[k] * leaf[t]).real) for k, leaf in moved.items())
-        scale = sum(size[k] * float(np.linalg.norm(leaf[t])) for k, leaf in moved.items())
-        yield _Number(float((w * _wide(jvp)).sum().real), expected, scale, t)
-    if f0 is not None:
-        base, value = tree.flatten(params0), float((w * _wide(alone)).sum().real)
-        # what weights that are each off by ε change
-        scale = sum(size[k] * float(np.linalg.norm(_wide(base[k]))) for k in pulled)
-        total = float(np.abs(_wide(alone)).sum())
-        yield _Number(float((w * _wide(f0)).sum().real), value, scale + total, None)
-
-
-def _compare(
-    numbers: Iterator[_Number], dtypes: tuple, again: partial[tuple[float, float]], example: int
-) -> None:
-    for number in numbers:
-        of = "f0" if number.vector is None else f"J τ of task vector {number.vector}"
-
-        def same(expected: float, level: float, number: _Number = number, of: str = of) -> None:
-            agree(
-                number.found,
-                expected,
-                scale=number.scale + level,
-                dtypes=dtypes,
-                terms=1,
-                what=f"the affine pass, {of} summed with random signs over outputs",
-                entry=f"of example {example}",
-            )
-
-        try:
-            same(number.expected, level=0.0)
-        except DisagreementError:
-            same(*again(number.vector))
-
-
-def _again(
+def _together(
     f: Apply,
     params0: Params,
     stacked: Flat,
-    args: Sequence[PyTree],
-    n: int,
-    w: np.ndarray,
-    vector: int | None,
-) -> tuple[float, float]:
-    """The number, of the whole batch and operation by operation, and Σ |outputs| of the batch."""
-    flat = tree.flatten(params0)
-    named = {k: jnp.asarray(flat[k]) for k in stacked}
-    along = {k: jnp.asarray(leaf[vector or 0], named[k].dtype) for k, leaf in stacked.items()}
-    with jax.disable_jit():
-        f0, jvp = jax.jvp(lambda named: f(tree.update(params0, named), *args), (named,), (along,))
-    outputs = _wide(f0 if vector is None else jvp)
-    return float((w * outputs[n]).sum().real), float(np.abs(outputs).sum())
+    args: tuple[PyTree, ...],
+    found: Along,
+    times: int = 0,
+) -> list[_Expected]:
+    def numbers(params0: Params, args: tuple[PyTree, ...]) -> list[_Expected]:
+        flat, expected = tree.flatten(params0), []
+        named = {k: jnp.asarray(flat[k]) for k in stacked}
+        for t in range(len(found.moved)):
+            along = {k: jnp.asarray(leaf[t], named[k].dtype) for k, leaf in stacked.items()}
+            out = jax.jvp(lambda p: f(tree.update(params0, p), *args), (named,), (along,))
+            for outputs in map(wide, out[min(t, 1) :]):  # f0 once
+                value = float((found.w * outputs[found.example]).sum().real)
+                # everything that a batch holds may have been added up
+                expected.append(_Expected(value, float(np.abs(outputs).sum())))
+        return expected
 
-
-def _wide(leaf: Array | np.ndarray) -> np.ndarray:
-    array = np.asarray(leaf)
-    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+    with jax.disable_jit(), np.errstate(invalid="ignore"):
+        expected = numbers(params0, args)
+        for arrays, eps in shaken((params0, args), precision(f, params0, *args), times):
+            expected = [
+                _Expected(here.value, max(here.scale, abs(there.value - here.value) / eps))
+                for here, there in zip(expected, numbers(*arrays), strict=True)
+            ]
+    return expected

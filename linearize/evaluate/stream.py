@@ -17,6 +17,7 @@ from linearize.evaluate.affine import AffineOutputs, affine_step, stack
 from linearize.evaluate.batches import forward, split_batches
 from linearize.evaluate.displace import check_targets, summed, target_rows
 from linearize.evaluate.grid import affine_totals, check_points
+from linearize.evaluate.second_way import check_terms
 from linearize.examples import check_inputs
 from linearize.objectives import Objective, Targets
 from linearize.types import Apply, Params, PyTree
@@ -51,6 +52,7 @@ def streamed_values(
         ValueError: bad ``alphas``, targets that do not fit the outputs, no example, no task vector.
         StructureMismatch: a task vector does not fit ``params0``.
         NonFiniteError: NaN or infinity in ``params0``, a task vector, the inputs or the outputs.
+        DisagreementError: an example of the first batch, alone and in reverse, has other outputs.
     """
     taylor.check_function(f)
     points = check_points(alphas, len(taus))
@@ -59,9 +61,12 @@ def streamed_values(
     batches = split_batches(inputs, batch_size)
     f = current(f, params0, *batches.items[0])
     check_targets(objective, forward.eval_shape(f, params0, batches.items[0]), targets, batches.n)
-    step, parts = partial(affine_step, f, "auto", params0, stacked), []
+    step = partial(affine_step, f, "auto", params0, stacked)
+    parts: list[dict[str, np.ndarray]] = []
     for args, (rows, mask) in zip(batches.items, target_rows(targets, batches), strict=True):
         affine = AffineOutputs(*step(args))
         affine.check_finite()
+        if not parts:
+            check_terms(f, "auto", params0, stacked, args, affine.f0, affine.jvps)
         parts.append(jax.device_get(affine_totals(affine, points, objective, rows, mask)))
     return objective.values(summed(parts))

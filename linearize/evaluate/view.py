@@ -5,9 +5,11 @@ Which view belongs to a task vector is its method's to say; any vectors can be s
 
 import abc
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -114,13 +116,14 @@ class Displaced(View):
         batch_size: int = 256,
     ) -> None:
         super().__init__(f, params0, vectors, batch_size)
+        self._whole = _of_the_same_leaves(self.vectors)
         self._sums: dict[tuple[str, ...], TaskVector] = {}
 
     def values(
         self, points: np.ndarray, examples: Examples, objective: Objective
     ) -> dict[str, np.ndarray]:
         """Every metric at points (G, T)."""
-        directions, points = self._directions(np.asarray(points, np.float64))
+        directions, points = self._directions(check_points(points, len(self.vectors)))
         return displaced_values(
             self.f,
             self.params0,
@@ -134,7 +137,7 @@ class Displaced(View):
 
     def outputs(self, points: np.ndarray, examples: Examples) -> np.ndarray:
         """The outputs at points (G, T): (G, N, ...)."""
-        taus = list(self.vectors.values())
+        taus = list(self._whole.values())
         found = []
         for point in check_points(points, len(taus)):
             parts = [float(a) * tau for a, tau in zip(point, taus, strict=True) if a]
@@ -145,16 +148,27 @@ class Displaced(View):
     def _directions(self, points: np.ndarray) -> tuple[list[TaskVector], np.ndarray]:
         """The same points with fewer vectors: those that move alike are summed once and kept."""
         alike: dict[bytes, list[str]] = {}
-        for name, column in zip(self.vectors, points.T, strict=True):
+        for name, column in zip(self._whole, points.T, strict=True):
             if column.any():
                 alike.setdefault(column.tobytes(), []).append(name)
-        groups = [tuple(names) for names in alike.values()] or [(next(iter(self.vectors)),)]
+        groups = [tuple(names) for names in alike.values()] or [(next(iter(self._whole)),)]
         for group in groups:
             if group not in self._sums:
-                first, *rest = (self.vectors[name] for name in group)
+                first, *rest = (self._whole[name] for name in group)
                 self._sums[group] = sum(rest, start=first)
-        columns = [list(self.vectors).index(group[0]) for group in groups]
+        columns = [list(self._whole).index(group[0]) for group in groups]
         return [self._sums[group] for group in groups], points[:, columns]
+
+
+def _of_the_same_leaves(vectors: Mapping[str, TaskVector]) -> dict[str, TaskVector]:
+    """The vectors, which can then be summed: a leaf that one lacks is zero there."""
+    leaves = {name: leaf for tau in vectors.values() for name, leaf in tau.delta.items()}
+    return {
+        task: tau
+        if tau.delta.keys() == leaves.keys()
+        else replace(tau, delta={n: tau.delta.get(n, jnp.zeros_like(d)) for n, d in leaves.items()})
+        for task, tau in vectors.items()
+    }
 
 
 class Tangent(View):

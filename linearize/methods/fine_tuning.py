@@ -7,7 +7,8 @@ from typing import Any, Literal
 from linearize import train
 from linearize.study import Study
 from linearize.task_vector import TaskVector
-from linearize.train import TrainConfig
+from linearize.train import FineTuned, TrainConfig
+from linearize.types import Params
 
 
 def fine_tune(
@@ -39,7 +40,7 @@ def fine_tune(
         regime=regime,
         inputs=examples.arguments,
         **objectives[task].training(),
-    )
+    ).tau
 
 
 def run(
@@ -48,8 +49,10 @@ def run(
     recipe: TrainConfig,
     place: tuple[str, ...],
     meta: Mapping[str, Any],
+    *,
+    start: Params = None,
     **how: Any,
-) -> TaskVector:
+) -> FineTuned:
     """``train.fine_tune`` with what a study fixes: model, seed, trained leaves, place in the store.
 
     Args:
@@ -58,15 +61,16 @@ def run(
         recipe: how to train; the seed is the study's.
         place: folders in the store.
         meta: what the vector is to remember beside the study's own notes.
+        start: in place of θ0.
         how: the regime, and the loss or readout.
     """
     return train.fine_tune(
         study.model.f,
-        study.model.params,
+        study.model.params if start is None else start,
         study.feed(arrays),
         config=replace(recipe, seed=study.seed),
         trainable=study.trainable,
         run_dir=study.store.path(*place),
         meta={**meta, **study.meta},
         **how,
-    ).tau
+    )

@@ -21,7 +21,7 @@ def fine_tune_jointly(study: Study, name: str) -> TaskVector:
         {"task": name},
         regime="nonlinear",
         loss=joint_loss([study.objectives[task] for task in study.names]),
-    )
+    ).tau
 
 
 JOINT = Method(

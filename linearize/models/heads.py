@@ -5,16 +5,19 @@ A head never trains with the backbone, so that all of a task lies in its task ve
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from linearize import identity
+from linearize.agreement import agree
 from linearize.compiled import jit
 from linearize.fields import integer
 from linearize.losses import cross_entropy
-from linearize.types import Array
+from linearize.types import Apply, Array, Params
 
 _TINY = 1e-12
 _NEVER = -1e9
@@ -61,6 +64,25 @@ def apply_head(head: Head, features: Array) -> Array:
 
 
 apply_head.fingerprint = "apply_head 1"  # type: ignore[attr-defined]
+
+
+@cache
+def headed(f: Apply) -> Apply:
+    """A backbone's logits as a model of their own: of ``{"backbone": θ, "head": head}``.
+
+    What is compiled for one head serves all of as many classes. One function for each ``f``.
+
+    >>> head = Head(jnp.zeros(2), jnp.eye(2), None, jnp.asarray(10.0), False)
+    >>> headed(jnp.multiply)({"backbone": 2.0, "head": head}, jnp.array([[0.5, 1.0]])).tolist()
+    [[10.0, 20.0]]
+    """
+
+    def logits(params: Params, inputs: Array) -> Array:
+        return apply_head(params["head"], f(params["backbone"], inputs))
+
+    if stated := identity.stated(f):
+        logits.fingerprint = f"logits of {stated}"  # type: ignore[attr-defined]
+    return logits
 
 
 def normalize(z: Array) -> Array:
@@ -243,6 +265,7 @@ def linear_probe(
     Raises:
         ValueError: labels out of range, a class without examples, features that do not fit or are
             not finite, or no convergence to a finite loss.
+        DisagreementError: the loss is another by NumPy.
     """
     z = _features(features, labels)
     counts = _count(labels, n_classes)
@@ -268,6 +291,7 @@ def linear_probe(
     )
     if not np.isfinite(float(loss)):
         raise ValueError(f"linear_probe ended at loss {float(loss)}; raise l2={l2} or standardize")
+    _check_loss(float(loss), z / deviation, np.asarray(labels), l2, kernel, bias)
     return Head(
         center=jnp.asarray(middle, jnp.float32),
         kernel=kernel / jnp.asarray(deviation, jnp.float32)[:, None],
@@ -306,6 +330,26 @@ def _fit(
         unfinished, step, (start, solver.init(start), jnp.asarray(jnp.inf))
     )
     return *weights, loss(weights)
+
+
+def _check_loss(
+    found: float, z: np.ndarray, labels: np.ndarray, l2: float, kernel: Array, bias: Array
+) -> None:
+    """The loss at the weights that were found, by NumPy."""
+    weights = np.asarray(kernel, np.float64)
+    logits = z @ weights + np.asarray(bias, np.float64)
+    largest = logits.max(1)
+    total = np.log(np.exp(logits - largest[:, None]).sum(1)) + largest
+    penalty = l2 / 2 * float(np.sum(weights**2))
+    agree(
+        found,
+        float((total - logits[np.arange(len(z)), labels]).mean()) + penalty,
+        scale=float(np.abs(logits).max(1).mean()) + 1 + penalty,
+        dtypes=(np.dtype(np.float32),),
+        terms=1,
+        what="the loss of a linear probe",
+        entry="at the end",
+    )
 
 
 def _largest(weights: Sequence[Array]) -> Array:

@@ -16,6 +16,7 @@ from linearize.models.backbone import WeightsError
 from linearize.models.families import row
 from linearize.models.hf import configs, tables
 from linearize.models.loading import agree, architecture, check_size
+from linearize.single import check_outputs, forward
 from linearize.types import Apply, Array, Params
 
 _LOGIT_SCALE = math.log(1 / 0.07)
@@ -123,6 +124,7 @@ def text_features(text: TextEncoder, tokens: Array, *, batch: int = 64) -> Array
 
     Raises:
         ValueError: no sentence, more tokens than the tower takes, or one outside its vocabulary.
+        DisagreementError: a sampled sentence, taken alone, has other features.
     """
     host = np.asarray(tokens)
     if host.ndim != 2 or not len(host) or not np.issubdtype(host.dtype, np.integer):
@@ -136,8 +138,7 @@ def text_features(text: TextEncoder, tokens: Array, *, batch: int = 64) -> Array
         )
     size = min(batch, len(host))
     padded = np.concatenate([host, np.repeat(host[-1:], -len(host) % size, axis=0)])
-    f = jit(text.f)
-    chunks = [
-        f(text.params, jnp.asarray(x, jnp.int32)) for x in padded.reshape(-1, size, host.shape[1])
-    ]
-    return jnp.asarray(np.concatenate([np.asarray(x) for x in chunks])[: len(host)])
+    chunks = [jnp.asarray(x, jnp.int32) for x in padded.reshape(-1, size, host.shape[1])]
+    found = [np.asarray(forward(text.f, text.params, (chunk,))) for chunk in chunks]
+    check_outputs(text.f, text.params, (chunks[0],), found[0], size)
+    return jnp.asarray(np.concatenate(found)[: len(host)])

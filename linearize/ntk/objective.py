@@ -8,8 +8,8 @@ is affine too, and ∇²(CE ∘ R) is R'ᵀ ∇²CE R'. Value and gradient, or t
 five forward passes of the data each: a primal, and a tangent and its transpose of two.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -19,15 +19,16 @@ import optax
 from jax.typing import ArrayLike
 
 from linearize import taylor, tree
-from linearize.agreement import agree, narrowest
+from linearize.agreement import agree, narrowest, once
 from linearize.compiled import jit
 from linearize.current import current
 from linearize.evaluate.affine import check_taus
 from linearize.evaluate.batches import split_batches, window
-from linearize.evaluate.second_way import check_terms
+from linearize.evaluate.second_way import Along, check_along, check_terms
 from linearize.losses import cross_entropy
 from linearize.ntk import checks
 from linearize.objectives.readout import Readout, affine_logits, as_readout
+from linearize.single import drawn, wide
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
 
@@ -67,8 +68,6 @@ class Passes:
     """Inputs, labels (B,) and weights (B,) of each: 1/N, and 0 of padding."""
     l2: float
     method: taylor.Method
-    seen: list[bool] = field(default_factory=list)
-    """Empty until a pass was checked (:mod:`linearize.agreement`)."""
 
     @classmethod
     def of(
@@ -112,6 +111,7 @@ class Passes:
 
     def slope(self, tau: Flat) -> tuple[list[Array], float, dict[str, Array]]:
         """Outputs f0 + Jτ of each batch, mean cross-entropy, and ∇L."""
+        self._once(lambda: self._check_slope(tau), "slope", tau)
         total = _scaled(tau, self.l2)
         outputs, losses = [], []
         for args, labels, weights in self.batches:
@@ -131,12 +131,35 @@ class Passes:
                 self.f, self.method, self.params0, d, total, self.readout, args, z, labels, weights
             )
             moved.append(u)
-        if not self.seen:
-            self._check(outputs, d, moved, total)
-            self.seen.append(True)
+        self._once(lambda: self._check_curvature(outputs, d, moved, total), "curvature", d)
         return moved, total
 
-    def _check(
+    def _once(self, check: Callable[[], None], what: str, flat: Flat) -> None:
+        arrays = self.params0, self.readout, self.batches[0], dict(flat)
+        once(check, what, self.f, self.method, arrays=arrays)
+
+    def _check_slope(self, tau: Flat) -> None:
+        """Outputs and gradient of one example, by ‖g‖² = ⟨∂ℓ/∂z, J g⟩."""
+        args, labels, weights = self.batches[0]
+        n = drawn(int(jnp.count_nonzero(weights)))
+        one = jnp.zeros_like(weights).at[n].set(1)
+        none = _scaled(tau, 0.0)
+        z, _, gradient = _slope(
+            self.f, self.method, self.params0, tau, none, self.readout, args, labels, one
+        )
+        w = jax.grad(lambda z: _examples(self.readout, z[None], labels[n : n + 1])[0])(z[n])
+        square = float(inner(gradient, gradient))
+        total = float((wide(w) * wide(z[n])).sum().real)
+        check_along(
+            self.f,
+            self.params0,
+            {name: jnp.stack([leaf, jnp.asarray(tau[name])]) for name, leaf in gradient.items()},
+            args,
+            Along(n, wide(w), None, [square, None], np.dtype(z.dtype), total),
+            "a pass of the objective: {} along the gradient of an example (task vector 0)",
+        )
+
+    def _check_curvature(
         self, outputs: Sequence[Array], d: Flat, moved: Sequence[Array], total: Flat
     ) -> None:
         """J d of an example; and dᵀ (Jᵀ H J) d = uᵀ H u, which takes no pass of the model."""

@@ -52,8 +52,8 @@ def vector_product(
 
     Raises:
         ValueError: as :func:`linearize.ntk.kernel`; in ``product``, ``v`` of another shape.
-        DisagreementError: in the first ``product``, which costs two: a sampled entry of the map is
-            another number by a second way.
+        DisagreementError: in the first ``product``, which costs three: a sampled entry of the map
+            is another by a second way, or the product depends on the examples' order.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> x = jnp.array([[1.0, 0.0], [1.0, 2.0]])
@@ -72,8 +72,8 @@ def vector_product(
     def run(params: Params, left: Inputs, right: Inputs, v: Array) -> Array:
         return push(point, params, left, pull(point, params, right, v, at_once), at_once)
 
-    def check() -> None:
-        """One example's random signs, seen at another."""
+    def check() -> float:
+        """One example's random signs, seen at another; how large an entry may be."""
         (i, j) = (int(k) for k in draw(count(left), n2, many=1)[0])
         c = int(draw(point.outputs, many=1)[0, 0])
         probe = np.zeros((n2, point.outputs), np.float32)
@@ -89,6 +89,25 @@ def vector_product(
             what="the kernel's product with a vector that is random signs at one example",
             entry=f"{(i, c)} for example {j}",
         )
+        return norm(rows) * norm(columns)
+
+    def check_sum(v: Array, found: Array, most: float) -> None:
+        """The examples that are summed over begin in the middle: wrong rows are others then."""
+        if not bool(jnp.isfinite(v).all()):
+            return
+        rolled = jax.tree.map(lambda x: jnp.roll(jnp.asarray(x), n2 // 2, axis=0), (right, v))
+        expected = np.asarray(run(params, left, *rolled), np.float64)
+        size = float(np.linalg.norm(expected))
+        largest = most * float(np.linalg.norm(np.asarray(v, np.float64))) * count(left) ** 0.5
+        agree(
+            size + float(np.linalg.norm(np.asarray(found, np.float64) - expected)),
+            size,
+            scale=size + largest,
+            dtypes=(point.narrowest, point.dtype),
+            terms=n2 * sum(point.sizes.values()),
+            what="the norm of the kernel's product with v, with its error",
+            entry="of the same product over examples in another order",
+        )
         seen.append(True)
 
     seen: list[bool] = []
@@ -99,9 +118,12 @@ def vector_product(
                 f"v has shape {jnp.shape(v)}; expected ({n2}, {point.outputs}): a row per example "
                 "and a column per output"
             )
-        if not seen:
-            check()
-        return run(params, left, right, jnp.asarray(v))
+        if seen or isinstance(v, jax.core.Tracer):
+            return run(params, left, right, jnp.asarray(v))
+        most = check()
+        found = run(params, left, right, jnp.asarray(v))
+        check_sum(v, found, most)
+        return found
 
     return product
 

@@ -4,14 +4,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
-import jax
+from linearize.agreement import settings
 
 T = TypeVar("T")
 
 _KEPT = 32
-
-_CONTEXT = ("jax_enable_x64", "jax_default_matmul_precision")
-"""Settings of JAX that a traced model depends on."""
 
 _programs: OrderedDict[Hashable, object] = OrderedDict()
 
@@ -24,7 +21,7 @@ def remembered(key: Hashable, make: Callable[[], T]) -> T:
     >>> remembered("the key", list) is remembered("the key", list)
     True
     """
-    key = (key, *(jax.config.values[name] for name in _CONTEXT))
+    key = (key, *settings())
     try:
         hash(key)
     except TypeError:

@@ -67,8 +67,17 @@ class CausalLM(Objective):
         """The likeliest token (B, L) where one is asked for."""
         return jnp.where(batch["labels"] >= 0, self.distance.kept(outputs), IGNORED)
 
+    def counts_all(self, batch: Targets) -> bool:
+        """Whether a token is asked for everywhere."""
+        return bool((np.asarray(batch["labels"]) >= 0).all())
+
     def check(self, outputs: Array, batch: Targets) -> None:
         """Labels are integers of (B, L) below the vocabulary's size, at least one not negative."""
+        if len(outputs.shape) != 3:
+            raise ValueError(
+                f"the outputs have shape {outputs.shape}; expected (B, L, V), logits of the token "
+                "after each position"
+            )
         labels = check_integers(role(batch, "labels", self), outputs.shape[:-1])
         if labels.max() >= outputs.shape[-1]:
             raise ValueError(

@@ -70,8 +70,13 @@ class Classify(Objective):
 
     def check(self, outputs: Array, batch: Targets) -> None:
         """Labels are integers among the classes."""
-        classes = jax.eval_shape(self.logits, outputs).shape[-1]
-        check_labels(role(batch, "labels", self), len(outputs), classes)
+        logits = jax.eval_shape(self.logits, outputs).shape
+        if len(logits) != 2:
+            raise ValueError(
+                f"the logits have shape {logits}; expected (B, C), one class an example. Where "
+                "each position has a class of its own, give CausalLM"
+            )
+        check_labels(role(batch, "labels", self), *logits)
 
     def reduced(self) -> tuple[jax.tree_util.Partial, Objective] | None:
         """Class scores of a head without a bias or without normalisation."""
@@ -82,14 +87,23 @@ class Classify(Objective):
             else (scores, Classify(distance=self.distance))
         )
 
+    def opened(self) -> tuple[jax.tree_util.Partial, Objective]:
+        """The head, and classification by logits."""
+        return as_readout(self.readout), replace(self, readout=None)
+
     def alike(self, others: Sequence[Objective]) -> Objective:
-        """A head padded to the most classes that any of them has."""
-        if not isinstance(self.readout, Head):
+        """A head padded to the most classes that any of them has; not where all have a share."""
+        if self.smoothing or not isinstance(self.readout, Head):
             return self
         reads = [each.readout for each in others if isinstance(each, Classify)]
         most = max(read.kernel.shape[1] for read in reads if isinstance(read, Head))
         return replace(self, readout=pad_head(self.readout, most))
 
     def training(self) -> dict[str, Any]:
-        """``readout=``: the loop's own loss is this one, and shows the accuracy."""
+        """``readout=``: the loop's own loss is this one, and shows the accuracy.
+
+        The loop smooths as its recipe says; smoothing of the objective's own needs ``loss=``.
+        """
+        if self.smoothing:
+            return super().training()
         return {"readout": None if self.readout is None else as_readout(self.readout)}

@@ -96,12 +96,14 @@ def _own(compare: Compare) -> Distance:
     return Distance(getattr(compare, "__name__", "distance"), _same, compare)
 
 
-def as_distance(distance: str | Compare) -> Distance:
+def as_distance(distance: "str | Distance | Compare") -> Distance:
     """A row of :data:`DISTANCES`, or a function ``(logits_a, logits_b) -> (N,)`` as one.
 
     Raises:
         ValueError: an unknown name; the nearest is suggested.
     """
+    if isinstance(distance, Distance):
+        return distance
     if callable(distance):
         return _own(current(distance))
     return DISTANCES[one_of("distance", distance, DISTANCES)]

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from linearize.choices import one_of
+
 _TIE = 1e-12
 
 
@@ -26,6 +28,13 @@ class Metric:
     high: float = math.inf
     percent: bool = False
     """Whether it is a share, which tables show in %."""
+
+    def __post_init__(self) -> None:
+        one_of("better", self.better, ("higher", "lower"))
+        if not self.low < self.high:
+            raise ValueError(
+                f"{self.name}: low={self.low} and high={self.high}; expected low < high"
+            )
 
     def described(self) -> dict[str, str | float | bool | None]:
         """Its fields, as JSON has them: a bound that there is not is None."""
@@ -77,12 +86,7 @@ class Metric:
             ValueError: shapes that do not fit, values out of bounds, a division by 0, or a metric
                 that may be negative.
         """
-        top, bottom = self.check("merged", merged), self.check("single", single)
-        if bottom.ndim != 1 or top.ndim == 0 or top.shape[-1] != len(bottom):
-            raise ValueError(
-                f"merged has shape {top.shape} and single {bottom.shape}; expected (..., T) and "
-                "(T,)"
-            )
+        top, bottom = self._tables(merged, single)
         if not self.has_ratio:
             raise ValueError(f"{self.name} may be negative, so no share of it says anything")
         if self.sign < 0:
@@ -112,7 +116,16 @@ class Metric:
                 f"{self.name} may be negative and has no bounds: nothing says how it counts beside "
                 "another task's; give it bounds, or measure what is positive"
             )
-        return 1 + self.gain(self.check("merged", merged), self.check("single", single)) / span
+        return 1 + self.gain(*self._tables(merged, single)) / span
+
+    def _tables(self, merged: ArrayLike, single: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        top, bottom = self.check("merged", merged), self.check("single", single)
+        if bottom.ndim != 1 or top.ndim == 0 or top.shape[-1] != len(bottom):
+            raise ValueError(
+                f"merged has shape {top.shape} and single {bottom.shape}; expected (..., T) and "
+                "(T,)"
+            )
+        return top, bottom
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +164,9 @@ class Control:
                 f"the control's {metric.name} may be negative, so that no share of it says "
                 "anything; give the tolerance in units"
             )
-        with np.errstate(divide="ignore"):
-            return before * self.retained if metric.sign > 0 else before / self.retained
+        if metric.sign > 0:
+            return before * self.retained
+        return before / self.retained if self.retained else np.full_like(before, np.inf)
 
     def allows(self, metric: Metric, value: ArrayLike, pretrained: ArrayLike) -> np.ndarray:
         """Whether values keep what is to be kept; what lies on the floor does."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from linearize.objectives.distances import Distance
 from linearize.objectives.metric import Metric
+from linearize.objectives.readout import as_readout
 from linearize.types import Array, Batch, PyTree
 
 Loss = Callable[[PyTree, Batch], Array]
@@ -87,6 +88,10 @@ class Objective(abc.ABC):
         totals = {name: np.asarray(total) for name, total in self.total(outputs, batch).items()}
         return {name: float(value) for name, value in self.values(totals).items()}
 
+    def counts_all(self, batch: Targets) -> bool:
+        """Whether every part of every prediction counts: none is padding that targets mask."""
+        return True
+
     def reduced(self) -> tuple[jax.tree_util.Partial, "Objective"] | None:
         """An affine map of outputs and an objective that reads what it gives; or None.
 
@@ -94,6 +99,10 @@ class Objective(abc.ABC):
         that in the tangent view a point costs no more than the mapped outputs are wide.
         """
         return None
+
+    def opened(self) -> tuple[jax.tree_util.Partial, "Objective"]:
+        """A map of outputs to predictions, and an objective that reads these."""
+        return as_readout(None), self
 
     def alike(self, others: Sequence["Objective"]) -> "Objective":
         """The same objective in a shape that it shares with others, and so their compilations."""

@@ -7,8 +7,6 @@ from jax.typing import ArrayLike
 
 from linearize.disentangle import ErrorMap, disentanglement_error
 from linearize.evaluate.view import Tangent, View
-from linearize.objectives import Classify, Objective
-from linearize.objectives.readout import Readout
 from linearize.study.study import Study
 
 
@@ -32,7 +30,15 @@ def error_map(
 
     Returns:
         The map; axes in the pair's order.
+
+    Raises:
+        ValueError: not :func:`mapped`.
     """
+    if not mapped(study, pair, split):
+        raise ValueError(
+            f"the map of {' and '.join(pair)}: their objectives measure different distances, or "
+            "mask parts of predictions; map tasks of one kind, without padding"
+        )
     columns = [list(view.vectors).index(task) for task in pair]
     data = [study.split(task, split) for task in pair]
     cached = None
@@ -45,7 +51,8 @@ def error_map(
         [examples.inputs for examples in data],
         alphas=np.asarray(alphas),
         regime="linear" if isinstance(view, Tangent) else "nonlinear",
-        readouts=[_readout(study.objective(task, view)) for task in pair],
+        readouts=[study.objective(task, view).opened()[0] for task in pair],
+        distance=study.objectives[pair[0]].distance,
         n_eval=n_eval,
         seed=study.seed,
         batch_size=study.batch_size,
@@ -54,7 +61,9 @@ def error_map(
     )
 
 
-def _readout(objective: Objective) -> Readout:
-    if not isinstance(objective, Classify):
-        raise ValueError(f"{type(objective).__name__} has no maps yet: give Classify")
-    return objective.readout
+def mapped(study: Study, pair: tuple[str, str], split: str = "test") -> bool:
+    """Whether two tasks can be mapped: one distance, and no part of a prediction is masked."""
+    one, other = (study.objectives[task] for task in pair)
+    return one.distance == other.distance and all(
+        study.objectives[task].counts_all(study.split(task, split).targets) for task in pair
+    )

@@ -4,6 +4,7 @@ A file that was changed, cut short or brought from another run is set aside by n
 again (:mod:`linearize.sealed`).
 """
 
+import copy
 import json
 import logging
 import time
@@ -91,14 +92,14 @@ class Store:
             begin(f"{name}: measured before")
             return found
         begin(name)
-        value = compute()
+        value = io.to_json(compute())  # what will be read is what is given now
         self.write(f"{folder}{name}.json", value)
         return value
 
     def read(self, file: str) -> Any:
         """A file of JSON; absent, damaged or another run's, it is as if there were none."""
         if self.root is None:
-            return self._memory.get(file, _ABSENT)
+            return copy.deepcopy(self._memory[file]) if file in self._memory else _ABSENT
         path = self.root / file
         data = sealed.read(path)
         if data is None:

@@ -202,7 +202,8 @@ class Study:
 
     def with_seed(self, seed: int) -> "Study":
         """The same study with another seed, and so other heads, in a part of the store."""
-        return self.but(seed=seed, store=self.store.under(f"seed_{seed}"))
+        same = {"objectives": self.objectives} if seed == self.seed else {}
+        return self.but(seed=seed, store=self.store.under(f"seed_{seed}"), **same)
 
     def split(self, task: str, split: str) -> Examples:
         """A task's ``train``, ``validation`` or ``test`` examples."""
@@ -235,10 +236,13 @@ class Study:
 
     def _borrowed(self, method: Method) -> dict[str, TaskVector]:
         folder = Path(str(self.borrowed)) / method.name
+        places = {task: folder / task for task in self.names}
+        if method.stands == "addition":
+            places = {method.name: folder}
         try:
             return {
-                task: TaskVector.load(folder / task / "task_vector.safetensors")
-                for task in self.names
+                name: TaskVector.load(place / "task_vector.safetensors")
+                for name, place in places.items()
             }
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; finish the run that vectors are taken of") from error

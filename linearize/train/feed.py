@@ -10,9 +10,13 @@ from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from linearize import tree
+from linearize.agreement import agree
 from linearize.examples import count
+from linearize.single import drawn
 from linearize.train.mesh import Placement
 from linearize.types import Array, PyTree
 
@@ -233,3 +237,32 @@ def gather(data: PyTree, order: Array, first: Array, step: Array, place: Placeme
     """The batch of ``step`` out of resident data, split over the batch axes."""
     index = place.split_batch(order[step - first])
     return place.split_batch(jax.tree.map(lambda leaf: leaf[index], data))
+
+
+def check_rows(data: Mapping[str, PyTree], batch: PyTree, index: np.ndarray) -> None:
+    """One example of a batch is the data's, to the last bit.
+
+    Args:
+        data: all examples.
+        batch: as a program took it out of them.
+        index: (B,), which examples those are.
+
+    Raises:
+        DisagreementError: it is another.
+    """
+    k, examples = drawn(len(index)), tree.flatten(dict(data))
+    for name, leaf in tree.flatten(batch).items():
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or not leaf.is_fully_addressable:
+            continue
+        found = np.asarray(leaf)[k]
+        expected = np.asarray(examples[name][index[k]]).astype(found.dtype)
+        same = (found == expected) | ((found != found) & (expected != expected))
+        agree(
+            float(np.count_nonzero(~same)),
+            0.0,
+            scale=0.0,
+            dtypes=(np.dtype(np.float32),),
+            terms=0,
+            what=f"how many numbers of {name!r} are not the data's in a batch",
+            entry=f"of example {index[k]}",
+        )

@@ -2,9 +2,10 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize import choices, io, tree
+from linearize.agreement import specification
 from linearize.objectives.objective import Loss
 from linearize.task_vector import TaskVector
 from linearize.taylor import check_function
@@ -440,12 +442,16 @@ class _Run:
             self.feed = feed.Streamed(setting.data, config.batch_size, config.seed, place)
         self.counts: dict[int, Array] = {}
 
+    def _first(self) -> State:
+        setting = self.setting
+        return self.programs.init(setting.params0, self.fixed["total"], setting.trainable)
+
     def _restore(self) -> int:
-        self.state: State = self.programs.init(
-            self.setting.params0, self.fixed["total"], self.setting.trainable
-        )
+        self.state: State = self._first()
         if self.checkpoints is None or self.directory is None:
             return 0
+        if self.checkpoints.steps():
+            self._rehearse()
         kept = {name: self.like[name] for name in _KEPT}
         where = {name: self.layout[name] for name in kept}
         like = jax.tree.map(
@@ -514,12 +520,31 @@ class _Run:
         return self.state, metrics
 
     def _is_checked(self, step: int) -> bool:
-        """The first step is held to a second way, where that costs no memory in all others."""
-        return step == 0 and not self.in_place
+        """The first step is held to a second way, once for each program."""
+        return step == 0 and self._arguments not in self.programs.checked
 
     def _check(self, batch: PyTree, metrics: Metrics) -> None:
-        setting = self.setting
+        setting, config = self.setting, self.config
+        if isinstance(self.feed, feed.Resident):
+            (rows,) = feed.rows(self.feed.examples, config.batch_size, config.seed, 0, 1)
+            feed.check_rows(self.feed.data, batch, rows)
         check_first_step(setting.recipe, setting.place, self.state, self.fixed, batch, metrics)
+        self.programs.checked.add(self._arguments)
+
+    @cached_property
+    def _arguments(self) -> Hashable:
+        """What the compiled steps of a recipe depend on beside it."""
+        data = self.setting.data
+        resident = None if isinstance(data, feed.Loader) else specification(dict(data))
+        batch = feed.entries(data, self.config.batch_size)
+        return specification(self.fixed), specification(batch), resident, type(self.feed)
+
+    def _rehearse(self) -> None:
+        """The first step, taken for its check alone: of a run that goes on from a later one."""
+        if self._is_checked(0):
+            self._advance(0)
+            self.pending.clear()
+        self.state = self._first()
 
     def _count(self, count: int) -> Array:
         if count not in self.counts:

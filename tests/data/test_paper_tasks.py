@@ -4,7 +4,6 @@ By the code that the presets run, on a random CLIP of one block that transformer
 are padded to one shape in training as there, so the nine tasks share what is compiled.
 """
 
-import dataclasses
 import itertools
 
 import jax.numpy as jnp
@@ -16,7 +15,9 @@ from linearize import models
 from linearize.config import CompareConfig, DataConfig, HeadConfig, ModelConfig
 from linearize.data import VISION, Loader, Reading
 from linearize.data.paper import open_tfds, split_vision
+from linearize.methods import LINEAR
 from linearize.models.heads import apply_head
+from linearize.study import Store
 from linearize.train import OptimConfig, TrainConfig
 
 pytest.importorskip("torch")
@@ -63,19 +64,19 @@ def config(tmp_path_factory, data_dir):
 
 
 @pytest.fixture(scope="module")
-def setting(config):
+def nine(config):
     """All nine from array_record, with the heads of their class names."""
-    return protocol.prepare(config, protocol.load_tasks(config, control=True), seed=0)
+    return protocol.study(config, protocol.load_tasks(config, control=True), 0, Store())
 
 
 @pytest.fixture(scope="module")
 def alone(config):
     """One of them, with its head."""
-    return protocol.prepare(config, {"dtd": protocol.load_task(config.data, "dtd")}, seed=0)
+    return protocol.study(config, {"dtd": protocol.load_task(config.data, "dtd")}, 0, Store())
 
 
 @pytest.fixture(scope="module")
-def mocked(setting, tmp_path_factory):
+def mocked(nine, tmp_path_factory):
     """The same, but for the images and labels, which TFDS draws."""
     folder, tasks = tmp_path_factory.mktemp("mocked"), {}
     for name in NINE:
@@ -83,7 +84,7 @@ def mocked(setting, tmp_path_factory):
             builder = tfds.builder(VISION[name].tfds, data_dir=str(folder))
             opened = open_tfds(name, VISION[name], builder, None)
             tasks[name] = split_vision(name, VISION[name], opened, SIDE, None, 0, Reading(folder))
-    return dataclasses.replace(setting, tasks=tasks)
+    return nine.but(tasks=tasks)
 
 
 @pytest.mark.slow
@@ -91,39 +92,41 @@ def mocked(setting, tmp_path_factory):
     ("source", "name"),
     [
         ("alone", "dtd"),
-        *itertools.product(("setting", "mocked"), NINE),
+        *itertools.product(("nine", "mocked"), NINE),
     ],
 )
-def test_from_records_to_an_accuracy(source, name, request, tmp_path):
-    setting, row = request.getfixturevalue(source), VISION[name]
-    task, head = setting.tasks[name], setting.heads[name]
+def test_from_records_to_an_accuracy(source, name, config, request, tmp_path):
+    study, row = request.getfixturevalue(source), VISION[name]
+    task, head = study.tasks[name], protocol.head(study.objectives[name])
     assert head.kernel.shape == (stand_in_model.PROJECTION, row.classes)
     names = models.prompts.class_names(name, task.classes)
     assert len(np.unique(head.kernel, axis=1).T) == len(set(names)) >= row.classes - 2
 
     examples = {"inputs": task.train.inputs, "labels": task.train.labels}
-    fed = protocol.for_training(setting.config.data, examples)
+    fed = protocol.for_training(config.data, examples)
     assert isinstance(fed, Loader)
     assert fed.augment
-    tau = protocol.fine_tune(setting, "linear", name, tmp_path)
+    kept = study.but(store=tmp_path)
+    tau = LINEAR.train(kept, name)
+    assert (tmp_path / "linear" / name / "task_vector.safetensors").is_file()
     assert 0 < tau.norm() < 10
 
-    evaluator = protocol.Evaluator(setting, "linear", {name: tau})
-    terms = evaluator.terms(name, "test")
+    view = study.view(LINEAR, {name: tau})
+    terms = view.terms(task.test)
     logits = [np.asarray(apply_head(head, jnp.asarray(terms.at([a])))) for a in (0.0, 1.0)]
     assert logits[1].shape == (len(task.test), row.classes)
     assert np.isfinite(logits[1]).all()
     assert np.abs(logits[1] - logits[0]).max() > 1e-3
-    accuracy = evaluator({name: [0.0, 1.0]}, name, "test")
+    accuracy = study.measure(view, {name: [0.0, 1.0]}, name, "test")
     by_hand = [(x.argmax(1) == task.test.labels).mean() for x in logits]
     np.testing.assert_allclose(accuracy, by_hand)
 
 
 @pytest.mark.slow
-def test_analyses_look_at_the_first_examples(setting):
-    few = vectors.first(setting, validation=3, test=5)
+def test_analyses_look_at_the_first_examples(nine):
+    few = vectors.first(nine.tasks, validation=3, test=5)
     for name in NINE:
-        whole, cut = setting.tasks[name], few.tasks[name]
+        whole, cut = nine.tasks[name], few[name]
         assert len(cut.train) == len(whole.train)
         assert len(cut.validation) == min(3, len(whole.validation))
         assert len(cut.test) == min(5, len(whole.test))

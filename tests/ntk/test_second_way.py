@@ -87,6 +87,22 @@ def test_wrong_products(fresh, monkeypatch):
         ntk.vector_product(f, params, x)(jnp.ones((9, 3)))
 
 
+def test_a_product_that_leaves_rows_out(fresh, monkeypatch):
+    """Of one example at a time it is right; so are trace and log-determinant made of it stopped."""
+    f, params, x = model()
+    right = products.pull
+
+    def forgets(point, params, inputs, v, at_once):
+        several = jnp.any(v != 0, axis=1).sum() > 1
+        last = jnp.arange(len(v)) == len(v) - 1
+        return right(point, params, inputs, jnp.where((several & last)[:, None], 0, v), at_once)
+
+    monkeypatch.setattr(products, "pull", forgets)
+    for estimate in (ntk.trace, ntk.log_determinant):
+        with pytest.raises(DisagreementError, match="in another order"):
+            estimate(ntk.vector_product(f, params, x), (9, 3))
+
+
 def test_a_wrong_task_vector(fresh, monkeypatch):
     monkeypatch.setattr("linearize.ntk.weights.pull", wrong(pull))
     with pytest.raises(DisagreementError, match="task vector"):
