@@ -51,7 +51,8 @@ def points(seed, name, classify=False):
 
 
 def affine():
-    return (lambda p, x: x @ p["w"] + p["b"], {"w": np.full((WIDTH, 3), 0.1), "b": np.ones(3)})
+    params = {"w": np.full((WIDTH, 3), 0.1, np.float32), "b": np.ones((1, 3), np.float32)}
+    return (lambda p, x: x @ p["w"] + p["b"], params)
 
 
 def spoken_results():

@@ -55,6 +55,11 @@ class Panel(NamedTuple):
         return capital(axis(self.metric).removeprefix("normalized "))
 
     @property
+    def bars(self) -> bool:
+        """Whether its means are bars from 0: shares are, of other metrics 0 may say nothing."""
+        return self.metric.percent and self.metric.low >= 0
+
+    @property
     def logarithmic(self) -> bool:
         """Whether its values want a logarithmic axis."""
         every = [values.ravel() for values in self.series.values()]
@@ -215,13 +220,9 @@ def negation_tasks(results: Results) -> Plot:
 
 
 def _means(ax: Axes, panel: Panel, look: Look) -> None:
-    """A row a method of task means, shape (S,): mean, interval, and a dot a seed.
-
-    Shares are bars from 0. Of other metrics 0 may say nothing, so they are marks on an axis of
-    their own range.
-    """
+    """A row a method of task means, shape (S,): mean, interval, and a dot a seed."""
     series, metric = panel.series, panel.metric
-    bars = metric.percent and metric.low >= 0
+    bars = panel.bars
     if panel.logarithmic:
         ax.set_xscale("log")
         powers_of_ten(ax.xaxis)
@@ -302,10 +303,9 @@ def addition(results: Results) -> Plot | None:
 
 def _drawn(panels: Sequence[Panel]) -> str:
     """What the means of panels are drawn as."""
-    percent = {panel.metric.percent for panel in panels}
-    return {(True,): "Bars: mean", (False,): "Marks: mean"}.get(
-        tuple(percent), "Marks and bars: mean"
-    )
+    bars = {panel.bars for panel in panels}
+    kind = "Marks and bars" if len(bars) > 1 else "Bars" if True in bars else "Marks"
+    return f"{kind}: mean"
 
 
 def negation(results: Results) -> Plot | None:
