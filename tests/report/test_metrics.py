@@ -5,6 +5,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib import rc_context
 
 import linearize as lz
 from linearize import report
@@ -13,14 +14,20 @@ from linearize.data import split_task
 from linearize.merge import Merge
 from linearize.methods import LINEAR, NONLINEAR, POSTHOC
 from linearize.objectives import CausalLM, Classify, Control, Squared
-from linearize.report.style import Look
+from linearize.report.compare import page as compare
+from linearize.report.page import render
+from linearize.report.style import PLAIN, Look
 from linearize.study import Method, Study
 from linearize.train import OptimConfig, TrainConfig
 
 VOCABULARY, LENGTH, WIDTH = 5, 6, 4
 RECIPE = TrainConfig(optim=OptimConfig(lr=0.05), steps=20, batch_size=8, checkpoint_every=0)
 RECIPES = {"nonlinear": RECIPE, "linear": RECIPE}
-PLAN = Plan(alphas=np.linspace(0, 1, 5), tolerance=Control(units=0.25))
+PLAN = Plan(
+    alphas=np.linspace(0, 1, 5),
+    map_alphas=np.linspace(-2, 2, 5),
+    tolerance=Control(units=0.25),
+)
 HALF = Method("half", "Half", "tangent", lambda study, t: 0.5 * study.vectors(LINEAR)[t])
 MEAN = Merge("mean", "Mean", lambda taus, seed: {"mean": (1 / len(taus)) * sum(taus.values())})
 OWN = ["Half", "Mean, non-linear", "Mean, post-hoc linearized", "Mean, linear", "Mean, half"]
@@ -83,24 +90,25 @@ def mixed_results():
     return lz.compare(study, ("nonlinear", "linear"), plan=PLAN, maps=())
 
 
-def made(results, directory):
-    page = results.report(directory)
-    return results.record, report.read_page(directory), directory, page.read_text("utf-8")
-
-
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory):
-    return made(spoken_results(), tmp_path_factory.mktemp("spoken"))
+    results, directory = spoken_results(), tmp_path_factory.mktemp("spoken")
+    html = results.report(directory).read_text("utf-8")
+    return results.record, report.read_page(directory), directory, html
+
+
+def undrawn(results):
+    return results.record, compare.page(report.parse(results.record), None)
 
 
 @pytest.fixture(scope="module")
-def regression(tmp_path_factory):
-    return made(regression_results(), tmp_path_factory.mktemp("regression"))
+def regression():
+    return undrawn(regression_results())
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
-    return made(mixed_results(), tmp_path_factory.mktemp("mixed"))
+def mixed():
+    return undrawn(mixed_results())
 
 
 def table(page, name):
@@ -206,17 +214,25 @@ def test_rows_of_ones_own_look_different_from_all_others():
 
 
 def test_without_a_control_nothing_is_said_of_negation(regression):
-    record, page, directory, html = regression
-    body = re.sub(r"<(style|script|pre)\b.*?</\1>", "", html, flags=re.DOTALL)
+    record, page = regression
     assert record["control_task"] is None
-    assert not re.search("negat|subtract|control", body, re.IGNORECASE)
-    assert not [path for path in directory.rglob("*") if "negation" in path.name]
+    assert not [part.name for part in (*page.tables, *page.plots) if "negation" in part.name]
+    html = render(page, dict.fromkeys([plot.name for plot in page.plots], ("<svg/>", "<svg/>")))
+    body = re.sub(r"<(style|script|pre)\b.*?</\1>", "", html, flags=re.DOTALL)
+    assert not re.search("negat|subtract|control|accuracy", body, re.IGNORECASE)
     assert "Test mean squared error" in table(page, "single").caption
-    assert "accuracy" not in body
+
+
+def test_every_figure_of_a_regression_and_of_a_mixed_study_is_drawn(regression, mixed):
+    with rc_context(PLAIN | {"figure.dpi": 30}):
+        for _, page in (regression, mixed):
+            for plot in page.plots:
+                for narrow in (False, True):
+                    plot.draw(narrow).canvas.draw()
 
 
 def test_a_mixed_study_shows_each_task_in_its_own_metric(mixed):
-    record, page, *_ = mixed
+    record, page = mixed
     single = table(page, "single")
     assert [r[1].text for r in single.rows] == ["Accuracy [%] ↑", "Mean squared error ↓", "–"]
     assert [c.text for c in single.rows[-1][1:]] == ["–"] * (len(single.columns) - 1)
@@ -230,7 +246,7 @@ def test_a_mixed_study_shows_each_task_in_its_own_metric(mixed):
 
 
 def test_a_mixed_study_has_means_of_normalized_values_alone(mixed):
-    record, page, *_ = mixed
+    record, page = mixed
     summary = table(page, "summary")
     for name, cells in (("nonlinear", summary.rows[1]), ("linear", summary.rows[2])):
         assert [cells[i].text for i in (1, 2, 4)] == ["–"] * 3
