@@ -1,5 +1,6 @@
 """Reports of what classifies nothing, of mixed studies, of one's own methods and merges."""
 
+import io
 import re
 
 import jax.numpy as jnp
@@ -90,15 +91,22 @@ def mixed_results():
     return lz.compare(study, ("nonlinear", "linear"), plan=PLAN, maps=())
 
 
-@pytest.fixture(scope="module")
-def spoken(tmp_path_factory):
-    results, directory = spoken_results(), tmp_path_factory.mktemp("spoken")
-    html = results.report(directory).read_text("utf-8")
-    return results.record, report.read_page(directory), directory, html
-
-
 def undrawn(results):
     return results.record, compare.page(report.parse(results.record), None)
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    record, page = undrawn(spoken_results())
+    with rc_context(PLAIN):
+        svgs = {plot.name: svg(plot.draw(False)) for plot in page.plots}
+    return record, page, svgs, render(page, {name: (each, each) for name, each in svgs.items()})
+
+
+def svg(figure):
+    out = io.StringIO()
+    figure.savefig(out, format="svg")
+    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -181,24 +189,22 @@ def test_axes_are_those_of_the_values(spoken):
 
 
 def test_nothing_of_a_language_model_is_called_accuracy(spoken):
-    _, page, directory, html = spoken
+    _, page, svgs, html = spoken
     body = re.sub(r"<(style|script|pre)\b.*?</\1>", "", html, flags=re.DOTALL)
-    files = [path.read_text("utf-8") for path in directory.rglob("tables/*.md")]
-    for shown in (body, *files, *(path.read_text() for path in directory.rglob("*.svg"))):
+    for shown in (body, *(table.markdown() for table in page.tables), *svgs.values()):
         assert "ccuracy" not in shown
     assert "Chance" not in table(page, "tasks").columns
 
 
 def test_rows_of_ones_own_are_named_everywhere_in_their_order(spoken):
-    record, page, directory, html = spoken
+    record, page, svgs, html = spoken
     for name in ("summary", "addition"):
         shown = [r[0].text for r in table(page, name).rows if r[0].text in OWN]
         assert shown == OWN
     for name in ("single_task", "single_task_scatter", "negation", "error_map_1_one_two"):
-        assert "Half" in (directory / "figures" / f"{name}.svg").read_text("utf-8")
+        assert "Half" in svgs[name]
     for name in ("addition", "addition_by_task", "alpha_sweeps", "alpha_sweeps_by_task"):
-        svg = (directory / "figures" / f"{name}.svg").read_text("utf-8")
-        assert all(label in svg for label in OWN), name
+        assert all(label in svgs[name] for label in OWN), name
     assert all(label in html for label in OWN)
     assert "Bold: best of the regimes and merges." in table(page, "summary").caption
     assert list(record["labels"].values())[3:] == OWN
@@ -223,9 +229,9 @@ def test_without_a_control_nothing_is_said_of_negation(regression):
     assert "Test mean squared error" in table(page, "single").caption
 
 
-def test_every_figure_of_a_regression_and_of_a_mixed_study_is_drawn(regression, mixed):
+def test_every_figure_is_drawn_for_desktop_and_phone(spoken, regression, mixed):
     with rc_context(PLAIN | {"figure.dpi": 30}):
-        for _, page in (regression, mixed):
+        for page in (spoken[1], regression[1], mixed[1]):
             for plot in page.plots:
                 for narrow in (False, True):
                     plot.draw(narrow).canvas.draw()
