@@ -274,10 +274,13 @@ def _means(ax: Axes, panel: Panel, look: Look, narrow: bool) -> None:
 def _mean_panels(panels: Sequence[Panel], look: Look, narrow: bool) -> Figure:
     down, across = (len(panels), 1) if narrow else (1, len(panels))
     tallest = max(len(panel.series) for panel in panels)
-    fig = figure(narrow, down * (0.27 * tallest + 0.85))
+    names = [look.label(m) for panel in panels for m in panel.series]
+    row = 0.34 if narrow and any(", " in name for name in names) else 0.27
+    fig = figure(narrow, down * (row * tallest + 0.85))
     for ax, panel in zip(fig.subplots(down, across, squeeze=False).flat, panels, strict=True):
         _means(ax, panel, look, narrow)
-        ax.set_title(panel.title)
+        long = narrow and len(panel.title) > 26
+        ax.set_title(panel.title.replace(" (", "\n(") if long else panel.title)
         ax.set_xlabel(panel.unit or capital(axis(panel.metric)))
     return fig
 
@@ -566,7 +569,12 @@ def sweeps_by_task(results: Results) -> Plot:
             axes.flat[i - across].tick_params(labelbottom=True)
         fig.supxlabel("Scaling coefficient α", fontsize=8.5)
         if of.shared is not None:
-            fig.supylabel(f"{split.capitalize()} {axis(of.shared)}", fontsize=8.5)
+            text = f"{split.capitalize()} {axis(of.shared)}"
+            if len(found) > 7:  # beside a tall legend the middle of the figure is not that of axes
+                for ax in axes[:, 0]:
+                    ax.set_ylabel(text)
+            else:
+                fig.supylabel(text, fontsize=8.5)
         handles = [Line2D([], [], color=before, ls="--", label=look.label("pretrained"))]
         handles += [Line2D([], [], color=look.colour(m), label=look.label(m)) for m in found]
         _legend(fig, handles, narrow)
