@@ -127,7 +127,7 @@ def figure(page, name):
     return next(p for p in page.plots if p.name == name)
 
 
-def row(table, first):
+def row_of(table, first):
     return next(row for row in table.rows if row[0].text == first)
 
 
@@ -142,7 +142,7 @@ def test_perplexity_is_shown_as_it_is_and_less_is_bold(spoken):
     assert "lower is better" in found.caption
     assert "%" not in found.caption.replace("95 %", "")
     for t, task in enumerate(record["tasks"]):
-        cells = row(found, task)
+        cells = row_of(found, task)
         values = {m: record["single"][m][0][t] for m in ("nonlinear", "posthoc", "linear", "half")}
         for cell, value in zip(cells[-len(values) :], values.values(), strict=True):
             assert float(cell.text) == pytest.approx(value, rel=1e-3)
@@ -290,3 +290,51 @@ def test_a_metric_without_bounds_takes_any_value(make_results):
     raw["metrics"] = dict.fromkeys(raw["tasks"], metric)
     raw["pretrained"] = [[-3.0, 250.0]]
     assert report.parse(raw).pretrained.tolist() == [[-3.0, 250.0]]
+
+
+PERPLEXITY = {"name": "perplexity", "better": "lower", "low": 1.0, "high": None, "percent": False}
+ERROR = {"name": "error rate", "better": "lower", "low": 0.0, "high": 1.0, "percent": True}
+ACCURACY = ERROR | {"name": "accuracy", "better": "higher"}
+
+
+@pytest.mark.parametrize(
+    ("control", "rule", "bound"),
+    [
+        ({"control_share": 0.9}, "perplexity is at most its pre-trained perplexity divided by 0.9",
+         "ceiling, its pre-trained perplexity divided by 0.9"),
+        ({"control_units": 0.5}, "perplexity may rise by 0.5",
+         "ceiling, its pre-trained perplexity + 0.5"),
+    ],
+)  # fmt: skip
+def test_a_control_may_have_another_metric_than_the_tasks(make_results, control, rule, bound):
+    raw = make_results(2, 1) | {"control_task": "text"} | control
+    raw["metrics"] = dict.fromkeys(raw["tasks"], ACCURACY) | {"text": PERPLEXITY}
+    raw["control_pretrained"] = [[20.0, 20.0]]
+    for row in raw["negation"].values():
+        row["control"] = [[20.5, 31.0]]
+    page = compare.page(report.parse(raw), None)
+    negation = table(page, "negation")
+    assert f"the control’s {rule}." in negation.caption
+    assert negation.columns[2:] == ("Target ↓", "Control (perplexity)")
+    assert row_of(negation, "Linear")[3].text == "25.75"
+    assert bound in figure(page, "negation").caption
+
+
+def test_a_share_that_is_better_low_is_in_percent_with_an_arrow(make_results):
+    raw = make_results(2, 2) | {"control_units": 0.02}
+    raw["metrics"] = dict.fromkeys(raw["tasks"], ERROR)
+    page = compare.page(report.parse(raw), None)
+    assert table(page, "summary").columns[1] == "Single task ↓"
+    assert "may rise by 2 points" in table(page, "negation").caption
+    (ax, *_) = figure(page, "single_task").draw(False).axes
+    assert ax.get_xlabel() == "Test error rate [%] (lower is better)"
+
+
+def test_an_infinite_value_is_shown_without_an_interval(make_results):
+    raw = make_results(2, 2)
+    raw["metrics"] = dict.fromkeys(raw["tasks"], PERPLEXITY | {"low": 0.0})
+    raw["negation"]["linear"]["target"] = [[np.inf, 3.0], [5.0, 3.0]]
+    page = compare.page(report.parse(raw), None)
+    assert row_of(table(page, "negation"), "Linear")[2].text == "∞"
+    figure(page, "negation").draw(False).canvas.draw()
+    figure(page, "negation_by_task").draw(True).canvas.draw()

@@ -242,6 +242,11 @@ def _means(ax: Axes, panel: Panel, look: Look, narrow: bool) -> None:
         each = factor(metric) * values
         mean, half = (float(x) for x in over_seeds(each))
         if not np.isfinite(mean):
+            if np.isinf(mean):  # at the margin, where no mark can be
+                ax.annotate(
+                    shown(metric, values).text, (1, i), xycoords=("axes fraction", "data"),
+                    ha="right", va="center", fontsize=8, color=INK,
+                )  # fmt: skip
             continue
         if bars:
             ax.barh(i, mean, color=look.colour(m), height=0.66)
@@ -401,6 +406,7 @@ def scatter(results: Results) -> Plot:
 def _scatter(ax: Axes, results: Results, metric: Metric, tasks: list[int], method: str) -> None:
     look, times = results.look, factor(metric)
     shown = np.concatenate([times * values[:, tasks] for values in results.single.values()])
+    shown = shown[np.isfinite(shown)] if np.isfinite(shown).any() else np.zeros(1)
     if metric.percent:
         low = max(times * metric.low, 5 * np.floor((np.nanmin(shown) - 2) / 5))
         high = min(times * metric.high + 2, 5 * np.ceil((np.nanmax(shown) + 2) / 5))
