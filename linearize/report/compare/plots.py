@@ -307,7 +307,9 @@ def addition(results: Results) -> Plot | None:
     }
     share = normalized_measures(results).shared
     if normalized and share is not None:
-        unit = capital(axis(of.shared)) if of.shared and of.shared.percent else "Normalized [%]"
+        unit = "Normalized [%]"
+        if of.shared and of.shared.percent and not lower_is_better(of.shared):
+            unit = capital(axis(of.shared))
         panels.append(Panel(capital(share.name), normalized, share, unit))
     if not panels:
         return None
