@@ -233,6 +233,7 @@ def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
         "skipped": {name: dict(t.skipped) for name, t in study.tasks.items() if t.skipped},
         "metrics": {n: each.primary.described() for n, each in study.objectives.items()},
         "labels": {row.key: row.label for row in rows},
+        "explored": None if (shown := explorable(study, plan)) is None else shown.name,
         "alphas": np.asarray(plan.alphas).tolist(),
         "control_task": study.control,
         "control_share": plan.tolerance.retained,
@@ -507,15 +508,20 @@ def baseline(study: Study, method: Method, record: Record) -> Record:
     return {"addition": {"accuracy": found, "normalized": normalized(study, found, single)}}
 
 
+def explorable(study: Study, plan: Plan) -> Method | None:
+    """The first method that trains in the tangent view, whose points the sliders show."""
+    tangent = (m for m in plan.regimes if m.train and issubclass(study.views[m.view], Tangent))
+    return next(tangent, None)
+
+
 def explored(study: Study, plan: Plan) -> bytes | None:
     """What the report's sliders need: class scores at θ0 and along each τ, affine in α.
 
-    Of the first method that trains in the tangent view, on :data:`EXPLORED` test examples a task,
+    Of the method of :func:`explorable`, on :data:`EXPLORED` test examples a task,
     evenly spaced, or on all where there are fewer. None where there is no such method, or a task's
     predictions are no argmax of scores that are affine in its outputs.
     """
-    tangent = (m for m in plan.regimes if m.train and issubclass(study.views[m.view], Tangent))
-    method = next(tangent, None)
+    method = explorable(study, plan)
     if method is None:
         return None
     view, arrays = study.view(method), dict[str, np.ndarray]()

@@ -81,7 +81,8 @@ class Node:
                 f"{self.path or 'the file'} is a {type(self.value).__name__}; expected an object"
             )
 
-    def _name(self, key: str) -> str:
+    def name(self, key: str) -> str:
+        """The path of a key, for messages."""
         return f"{self.path}/{key}" if self.path else key
 
     def has(self, key: str) -> bool:
@@ -94,7 +95,7 @@ class Node:
         for part in [key] if key in value else key.split("/"):  # a task's name may hold a slash
             if not isinstance(value, Mapping) or part not in value:
                 if default is ...:
-                    raise ResultsError(f"key {self._name(key)!r} is missing")
+                    raise ResultsError(f"key {self.name(key)!r} is missing")
                 return default
             value = value[part]
         return value
@@ -105,68 +106,57 @@ class Node:
         if value is None:
             return ()
         if not isinstance(value, Sequence) or isinstance(value, str):
-            raise ResultsError(f"{self._name(key)} is {value!r}; expected a list")
+            raise ResultsError(f"{self.name(key)} is {value!r}; expected a list")
         return value
 
     def children(self, key: str) -> "tuple[Node, ...]":
         """A list of objects."""
-        return tuple(Node(v, self._name(f"{key}/{i}")) for i, v in enumerate(self.list(key)))
+        return tuple(Node(v, self.name(f"{key}/{i}")) for i, v in enumerate(self.list(key)))
 
     def child(self, key: str) -> "Node":
         """An object."""
-        return Node(self.get(key), self._name(key))
+        return Node(self.get(key), self.name(key))
 
     def mapping(self, key: str) -> Mapping[str, Any]:
         """An object's entries, none where the key is absent or null."""
         value = self.get(key, default=None)
         if value is None:
             return {}
-        return Node(value, self._name(key)).value
+        return Node(value, self.name(key)).value
 
     def names(self, key: str) -> tuple[str, ...]:
         """A list of distinct strings."""
         value = self.get(key)
         if not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
-            raise ResultsError(f"{self._name(key)} is {value!r}; expected a list of names")
+            raise ResultsError(f"{self.name(key)} is {value!r}; expected a list of names")
         if isinstance(value, str) or len(set(value)) != len(value):
-            raise ResultsError(f"{self._name(key)} is {value!r}; expected distinct names")
+            raise ResultsError(f"{self.name(key)} is {value!r}; expected distinct names")
         return tuple(value)
 
     def integers(self, key: str) -> tuple[int, ...]:
         """A list of whole numbers."""
         value = self.get(key)
         if not isinstance(value, Sequence) or not all(type(v) is int for v in value):
-            raise ResultsError(f"{self._name(key)} is {value!r}; expected a list of whole numbers")
+            raise ResultsError(f"{self.name(key)} is {value!r}; expected a list of whole numbers")
         return tuple(value)
 
-    def numbers(
-        self, key: str, shape: tuple[int | None, ...], upper: float | None = None
-    ) -> Floats:
-        """An array of float64 of this shape (None: any length); in [0, upper] where asked."""
+    def numbers(self, key: str, shape: tuple[int | None, ...]) -> Floats:
+        """An array of float64 of this shape (None: any length)."""
         value = self.get(key)
         try:
             array = np.asarray(value, np.float64)
         except (TypeError, ValueError):
-            raise ResultsError(f"{self._name(key)} is not a regular list of numbers") from None
+            raise ResultsError(f"{self.name(key)} is not a regular list of numbers") from None
         fits = len(array.shape) == len(shape) and all(
             want is None or got == want for got, want in zip(array.shape, shape, strict=True)
         )
         if not fits:
             wanted = tuple("any" if n is None else n for n in shape)
-            raise ResultsError(f"{self._name(key)} has shape {array.shape}; expected {wanted}")
-        if upper is not None and (
-            np.nanmin(array, initial=0) < 0 or np.nanmax(array, initial=0) > upper
-        ):
-            raise ResultsError(
-                f"{self._name(key)} reaches from {np.nanmin(array):g} to {np.nanmax(array):g}; "
-                f"expected fractions in [0, {upper:g}]"
-            )
+            raise ResultsError(f"{self.name(key)} has shape {array.shape}; expected {wanted}")
         return array
 
-    def optional(
-        self, key: str, shape: tuple[int | None, ...], upper: float | None = None
-    ) -> Floats | None:
+    def optional(self, key: str, shape: tuple[int | None, ...]) -> Floats | None:
         """The same, or None where the key is absent or null."""
         if self.get(key, default=None) is None:
             return None
-        return self.numbers(key, shape, upper)
+        return self.numbers(key, shape)

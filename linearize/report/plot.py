@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from linearize.report.node import Floats
 from linearize.report.stats import over_seeds
-from linearize.report.style import PAPER, colour, label, marker
+from linearize.report.style import PAPER, PLAIN_LOOK, Look, colour, marker
 
 WIDE, NARROW = 9.0, 3.7
 """Widths in inches: for a desktop and paper, and for a phone."""
@@ -121,9 +121,9 @@ def in_cell(ax: Axes, column: int, row: int, text: str, size: float, *, dark: bo
     )  # fmt: skip
 
 
-def handle(method: str, text: str | None = None) -> Line2D:
+def handle(method: str, text: str | None = None, look: Look = PLAIN_LOOK) -> Line2D:
     """The mark of a method for a legend."""
     return Line2D(
-        [], [], color=colour(method), marker=marker(method), ls="none", ms=6,
-        mec=PAPER, mew=0.5, label=text or label(method),
+        [], [], color=look.colour(method), marker=look.marker(method), ls="none", ms=6,
+        mec=PAPER, mew=0.5, label=text or look.label(method),
     )  # fmt: skip

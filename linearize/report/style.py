@@ -1,5 +1,7 @@
 """Names, colours and marks of the methods: one look for every figure, table and page."""
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,12 @@ MARKERS = {
     "exact": "P",
     "joint": "D",
 }
+
+OWN_COLOURS = (
+    "#7b3fa0", "#a6611a", "#c2185b", "#5b7f00", "#2f4fb5", "#00838f", "#b71c1c", "#8d6e63",
+)  # fmt: skip
+OWN_MARKERS = ("*", "h", "<", ">", "8", "H", "p")
+"""What methods and merges of one's own get in turn; a pair comes again after 56 rows."""
 
 TASK_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 
@@ -122,6 +130,51 @@ def ordered(methods: set[str] | dict[str, object]) -> list[str]:
     """
     known = [m for m in LABELS if m in methods]
     return known + sorted(m for m in methods if m not in LABELS)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Names, colours and marks of one run's rows, those of one's own among them.
+
+    >>> look = Look({"linear": "Linear", "mine": "Mine", "ties_linear": "TIES, linear"})
+    >>> look.ordered({"ties_linear", "mine", "random", "linear"})
+    ['random', 'linear', 'mine', 'ties_linear']
+    >>> look.label("ties_linear"), look.colour("mine") == look.colour("ties_linear")
+    ('TIES, linear', False)
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """By row, in the order in which rows of one's own are shown."""
+
+    @property
+    def own(self) -> list[str]:
+        """The rows that :data:`LABELS` does not know."""
+        return [row for row in self.labels if row not in LABELS]
+
+    def label(self, row: str) -> str:
+        """A row's name as printed."""
+        return self.labels.get(row) or label(row)
+
+    def colour(self, row: str) -> str:
+        """A row's colour, as lower-case ``#rrggbb``."""
+        own = self.own
+        return OWN_COLOURS[own.index(row) % len(OWN_COLOURS)] if row in own else colour(row)
+
+    def marker(self, row: str) -> str:
+        """A row's mark, as matplotlib names it."""
+        own = self.own
+        return OWN_MARKERS[own.index(row) % len(OWN_MARKERS)] if row in own else marker(row)
+
+    def ordered(self, rows: Iterable[str]) -> list[str]:
+        """Rows as :func:`ordered` has them, one's own in their order, unknown ones last."""
+        found = ordered(set(rows))
+        own = [row for row in self.own if row in found]
+        known = [row for row in found if row in LABELS]
+        return known + own + [row for row in found if row not in (*known, *own)]
+
+
+PLAIN_LOOK = Look()
+"""That of a page without rows of one's own."""
 
 
 def shorten(name: str, width: int = 18) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from linearize.report.compare import maps
+from linearize.report.compare.measures import capital
 from linearize.report.compare.results import PairMap, Results, TaskLogits
 from linearize.report.node import Floats
 from linearize.report.style import error_colours, shorten
@@ -55,16 +56,16 @@ def payload(results: Results, tasks: Sequence[TaskLogits]) -> dict[str, Any]:
                 "low": float(maps.edges(m.alphas)[0]),
                 "high": float(maps.edges(m.alphas)[-1]),
                 "size": MAP_SIZE,
-                "values": _base64(m.total["linear"][0], "<f4"),
+                "values": _base64(m.total[results.explored][0], "<f4"),
             }
-            for m in _linear_maps(results)
+            for m in _explored_maps(results)
         ],
     }
 
 
 def best_alpha(results: Results) -> float:
-    """The first seed's α of the linear addition, chosen on validation data; 0 if unknown."""
-    added = results.addition.get("linear")
+    """The first seed's α of the addition, chosen on validation data; 0 if unknown."""
+    added = results.addition.get(results.explored)
     if added is None or added.alpha is None or not np.isfinite(added.alpha[0]):
         return 0.0
     return float(added.alpha[0])
@@ -72,7 +73,7 @@ def best_alpha(results: Results) -> float:
 
 def _negation_alpha(results: Results, t: int) -> float:
     """The coefficient that subtracts task t's vector, within the sliders' range."""
-    negated = results.negation.get("linear")
+    negated = results.negation.get(results.explored)
     alpha = -1.0
     if negated is not None and negated.alpha is not None and np.isfinite(negated.alpha[0, t]):
         alpha = -abs(float(negated.alpha[0, t]))
@@ -84,20 +85,21 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
     low, high = slider_range(results)
     best = best_alpha(results)
     T = len(tasks)
+    regime = html.escape(results.look.label(results.explored).lower())
     data = json.dumps(payload(results, tasks), separators=(",", ":")).replace("<", "\\u003c")
     sizes = sorted({task.logits0.shape[0] for task in tasks})
     n = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,}–{sizes[-1]:,}"
     rows = "".join(_row(results, t, low, high) for t in range(T))
-    shown = _linear_maps(results)
-    figures = "".join(_map(i, m) for i, m in enumerate(shown))
+    shown = _explored_maps(results)
+    figures = "".join(_map(i, m, results.explored) for i, m in enumerate(shown))
     beside = ""
     if shown:
         beside = (
             '<div class="maps"><h3>Where this point lies on the error maps</h3>'
             f'<div class="map-grid">{figures}</div>'
-            '<p class="caption">Linear regime, first seed; light is disentangled. A map holds the '
-            "other tasks’ coefficients at 0; ξ is read at the nearest grid point. Red box: the "
-            "search space. Click or drag on a map to move two sliders.</p></div>"
+            f'<p class="caption">{capital(regime)} regime, first seed; light is disentangled. A '
+            "map holds the other tasks’ coefficients at 0; ξ is read at the nearest grid point. Red "
+            "box: the search space. Click or drag on a map to move two sliders.</p></div>"
         )
     return f"""
 <div id="explorer" style="--zero: {-low / (high - low):.4f}" hidden>
@@ -118,7 +120,7 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
 <output id="alpha-all-value" for="alpha-all"></output></div>
 {rows}
 <p class="key"><span><i class="mark before"></i> pre-trained</span>
-<span><i class="mark alone"></i> single task, linear (its own α = 1, the others 0)</span></p>
+<span><i class="mark alone"></i> single task, {regime} (its own α = 1, the others 0)</span></p>
 <p id="explorer-note" class="caption" role="status"></p>
 </div>
 {beside}
@@ -156,15 +158,15 @@ def _button(text: str, alphas: list[float], described: str = "") -> str:
     return f"<button type=\"button\" data-set='{json.dumps(alphas)}'{label}>{text}</button>"
 
 
-def _linear_maps(results: Results) -> list[PairMap]:
-    return [m for m in results.maps if "linear" in m.total]
+def _explored_maps(results: Results) -> list[PairMap]:
+    return [m for m in results.maps if results.explored in m.total]
 
 
-def _map(index: int, pair: PairMap) -> str:
+def _map(index: int, pair: PairMap, method: str) -> str:
     a, b = (html.escape(shorten(t, 20)) for t in pair.tasks)
     borders = maps.edges(pair.alphas)
     low, high = float(borders[0]), float(borders[-1])
-    total = pair.total["linear"][0]
+    total = pair.total[method][0]
     upper = maps.upper_limit(pair)
     size = MAP_SIZE
 
@@ -201,9 +203,7 @@ def _map(index: int, pair: PairMap) -> str:
 
 
 def _most(pair: PairMap) -> str:
-    if pair.distance != "argmax disagreement":
-        return ""
-    return f" <span>of at most {2 if pair.reduction == 'sum' else 1}</span>"
+    return "" if pair.most is None else f" <span>of at most {pair.most:g}</span>"
 
 
 def map_pixels(total: Floats, borders: Floats, upper: float) -> NDArray[np.uint8]:

@@ -1,17 +1,20 @@
 """Figures of matrices: disentanglement error maps and cosines between task vectors."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from linearize.report.compare.results import PairMap, Results
 from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure, in_cell, matrix_axes
 from linearize.report.stats import mean_phrase
-from linearize.report.style import ERROR_MAP, INK, MUTED, label, ordered, shorten
+from linearize.report.style import ERROR_MAP, INK, MUTED, shorten
 from linearize.report.table import fixed
 
 BOX = "#c8102e"
@@ -31,15 +34,15 @@ def upper_limit(pair: PairMap) -> float:
     """The colour scale's top, shared by the pair's regimes: their largest mean, rounded up."""
     means = np.concatenate([total.mean(0).ravel() for total in pair.total.values()])
     largest = float(means[np.isfinite(means)].max(initial=0.0))
+    if pair.most is None:
+        return float(f"{1.05 * largest:.1e}") or 1.0
     return max(0.1, float(np.ceil(largest * 10 - 1e-9)) / 10)
 
 
 def error_label(pair: PairMap) -> str:
     """What the colour bar shows, with its range where the distance has one."""
     both = "sum" if pair.reduction == "sum" else "mean"
-    limits = ""
-    if pair.distance == "argmax disagreement":
-        limits = ", range 0–2" if both == "sum" else ", range 0–1"
+    limits = "" if pair.most is None else f", range 0–{pair.most:g}"
     return f"disentanglement error ξ ({both} over both tasks{limits})"
 
 
@@ -62,24 +65,38 @@ def _draw_map(ax: Axes, pair: PairMap, total: Floats, upper: float) -> QuadMesh:
     return mesh
 
 
+def layout(count: int, widest: int, narrow: bool) -> tuple[int, int]:
+    """Rows and columns of so many panels; below one another on a phone."""
+    across = 1 if narrow else min(widest, count)
+    return -(-count // across), across
+
+
+def hide(axes: NDArray[Any], count: int) -> None:
+    """Leaves the panels after the first ``count`` empty."""
+    for ax in axes.flat[count:]:
+        ax.set_visible(False)
+
+
 def error_map(results: Results, index: int) -> Plot:
     """One pair's error maps, a panel a regime, on one colour scale, the search box on top."""
     pair = results.maps[index]
     a, b = pair.tasks
-    regimes = ordered(dict(pair.total))
+    regimes = results.look.ordered(pair.total)
     upper = upper_limit(pair)
 
     def draw(narrow: bool) -> Figure:
-        down, across = (len(regimes), 1) if narrow else (1, len(regimes))
-        fig = figure(narrow, 3.0 * down + 0.7 if narrow else 3.3)
+        down, across = layout(len(regimes), 4, narrow)
+        fig = figure(narrow, 3.0 * down + 0.7 if narrow else 3.3 * down)
         axes = fig.subplots(down, across, squeeze=False, sharex=True, sharey=True)
         meshes = []
-        for i, (ax, regime) in enumerate(zip(axes.flat, regimes, strict=True)):
+        hide(axes, len(regimes))
+        for i, (ax, regime) in enumerate(zip(axes.flat, regimes, strict=False)):
             meshes.append(_draw_map(ax, pair, pair.total[regime], upper))
-            ax.set_title(label(regime))
-            if not narrow or i == len(regimes) - 1:
+            ax.set_title(results.look.label(regime))
+            if i + across >= len(regimes):
+                ax.tick_params(labelbottom=True)
                 ax.set_xlabel(f"α of {shorten(a)}")
-            if narrow or i == 0:
+            if i % across == 0:
                 ax.set_ylabel(f"α of {shorten(b)}")
         bar = fig.colorbar(
             meshes[0],
@@ -113,7 +130,7 @@ def error_map(results: Results, index: int) -> Plot:
 
 def cosine(results: Results) -> Plot:
     """Cosine matrices between the task vectors, one a regime."""
-    regimes = ordered(dict(results.cosine))
+    regimes = results.look.ordered(results.cosine)
     T = len(results.tasks)
     means = {r: results.cosine[r].mean(0) for r in regimes}
     off = ~np.eye(T, dtype=bool)
@@ -123,12 +140,13 @@ def cosine(results: Results) -> Plot:
     names = [shorten(t, 15) for t in results.tasks]
 
     def draw(narrow: bool) -> Figure:
-        down, across = (len(regimes), 1) if narrow else (1, len(regimes))
-        fig = figure(narrow, 3.7 * down if narrow else 4.3)
+        down, across = layout(len(regimes), 3, narrow)
+        fig = figure(narrow, 3.7 * down if narrow else 4.3 * down)
         axes = fig.subplots(down, across, squeeze=False)
         images = []
         size = 7.5 if T <= 6 else (5.5 if narrow else 6.5)
-        for ax, regime in zip(axes.flat, regimes, strict=True):
+        hide(axes, len(regimes))
+        for ax, regime in zip(axes.flat, regimes, strict=False):
             shown = np.where(off, means[regime], np.nan)
             images.append(ax.imshow(shown, cmap="RdBu_r", vmin=-upper, vmax=upper))
             for i in range(T):
@@ -138,7 +156,7 @@ def cosine(results: Results) -> Plot:
                         text, dark = fixed(shown[i, j], 2), abs(shown[i, j]) > 0.6 * upper
                         in_cell(ax, j, i, text, size, dark=dark)
             matrix_axes(ax, names, names, 40)
-            ax.set_title(label(regime))
+            ax.set_title(results.look.label(regime))
         bar = fig.colorbar(
             images[0],
             ax=axes,

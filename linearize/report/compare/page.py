@@ -1,17 +1,18 @@
-"""The page of ``experiments.compare``: three regimes of task arithmetic side by side."""
+"""The page of the main job: regimes of task arithmetic side by side."""
 
-from collections.abc import Iterable, Sequence
+import html
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from linearize.report.compare import explorer, maps, plots, tables
+from linearize.objectives.metric import ACCURACY, Metric
+from linearize.report.compare import explorer, maps, measures, plots, tables
 from linearize.report.compare.results import Results, TaskLogits, load_explorer, parse
 from linearize.report.node import Node
 from linearize.report.page import Page, Section, configuration, facts
 from linearize.report.plot import Plot
-from linearize.report.stats import over_seeds
-from linearize.report.style import REGIMES, label, ordered
+from linearize.report.style import REGIMES
 from linearize.report.table import Table
 
 HERE = Path(__file__).parent
@@ -50,12 +51,16 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
     sections = (
         ("summary", "In short", [_sentence(results), *named(shown, "summary")]),
         ("training", "AdamW against the optimum", named(shown, "training")),
-        ("explore", "Live explorer", [_explorer(results, task_logits)]),
+        ("explore", "Live explorer", _explorer(results, task_logits)),
         ("maps", "Error maps", starting(figures, "error_map") + starting(shown, "error_maps")),
         ("addition", "Addition", named(figures, "addition") + named(shown, "addition")),
-        ("sweeps", "Accuracy along α", starting(figures, "alpha_sweeps")),
+        (
+            "sweeps",
+            f"{measures.capital(results.measures.name)} along α",
+            starting(figures, "alpha_sweeps"),
+        ),
         ("negation", "Negation", named(figures, "negation") + named(shown, "negation")),
-        ("scatter", "Linearized against non-linear", starting(figures, "single_task_scatter")),
+        ("scatter", _against(results), starting(figures, "single_task_scatter")),
         ("tasks", "Task by task", by_task),
         ("claims", "Claims of the papers", starting(shown, "claims")),
         (
@@ -67,7 +72,7 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
     )
     code = ("arithmetic.js", "explorer.js") if task_logits is not None else ()
     return Page(
-        title=f"Task arithmetic in three regimes: {results.preset}",
+        title=_title(results),
         lead=_lead(results),
         facts=facts(results.preset, results.model, results.tasks, results.seeds, results.seconds),
         sections=tuple(Section(key, title, tuple(parts)) for key, title, parts in sections),
@@ -78,7 +83,7 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
 
 def all_plots(results: Results) -> list[Plot]:
     """Every figure that the results can fill, in reading order."""
-    drawings = []
+    drawings: list[Plot | None] = []
     if results.single:
         drawings.append(plots.single_task(results))
     if results.addition:
@@ -87,51 +92,105 @@ def all_plots(results: Results) -> list[Plot]:
         drawings += [plots.sweeps(results), plots.sweeps_by_task(results)]
     if results.negation:
         drawings += [plots.negation(results), plots.negation_tasks(results)]
-    if "nonlinear" in results.single and {"posthoc", "linear"} & set(results.single):
+    if "nonlinear" in results.single and len(results.single) > 1:
         drawings.append(plots.scatter(results))
     drawings += [maps.error_map(results, i) for i, m in enumerate(results.maps) if m.total]
     if results.cosine and len(results.tasks) > 1:
         drawings.append(maps.cosine(results))
-    return drawings
+    return [drawing for drawing in drawings if drawing is not None]
+
+
+def _three_regimes(results: Results) -> bool:
+    """Whether the page is of the papers' regimes, which have sentences of their own."""
+    shown = {*results.single, *results.look.labels}
+    return not results.look.labels or ({*REGIMES[:3]} <= shown and not results.look.own)
+
+
+def _title(results: Results) -> str:
+    return f"Task arithmetic{' in three regimes' * _three_regimes(results)}: {results.preset}"
+
+
+def _against(results: Results) -> str:
+    if set(results.single) <= set(REGIMES):
+        return "Linearized against non-linear"
+    return "The others against non-linear"
 
 
 def _lead(results: Results) -> str:
     tasks, seeds = len(results.tasks), len(results.seeds)
     model = str(results.model.get("name", "One model"))
     many = "one seed" if seeds == 1 else f"{seeds} seeds"
+    if not _three_regimes(results):
+        look = results.look
+        rows = _join(look.label(row) for row in look.ordered(look.labels))
+        return (
+            f"{model}, fine-tuned on {tasks} task{'s' * (tasks > 1)} with {many}; its task vectors "
+            f"{_done(results)}. Compared: {rows}."
+        )
     return (
         f"{model}, fine-tuned on {tasks} task{'s' * (tasks > 1)} with {many}; its task vectors "
-        "added, negated and mapped in three regimes: the model itself, its linearization after "
+        f"{_done(results)} in three regimes: the model itself, its linearization after "
         "the fact, and its linearization from the start"
         + ("; there also at the optimum of training." if results.training else ".")
     )
 
 
+def _done(results: Results) -> str:
+    if not results.look.labels:
+        return "added, negated and mapped"
+    parts = {"added": results.addition, "negated": results.negation, "mapped": results.maps}
+    return _join(name for name, found in parts.items() if found)
+
+
 def _sentence(results: Results) -> str:
     """What the run shows, in one or two sentences, from its numbers alone."""
-    regimes = [m for m in ordered(dict(results.addition)) if m in REGIMES]
-    before = f"the pre-trained model’s {_percent(results.pretrained)}"
-    if not regimes:
+    look, of = results.look, results.measures
+    contenders = [m for m in look.ordered(results.addition) if results.contends(m)]
+    if of.shared is None:
+        return _shares(results, contenders)
+    before = f"the pre-trained model’s {_value(of.shared, results.pretrained)}"
+    if not contenders:
         return f"<p>Compared with {before}.</p>"
-    level = {m: _percent(results.addition[m].accuracy) for m in regimes}
+    level = {m: _value(of.shared, results.addition[m].accuracy) for m in contenders}
+    better = " (lower is better)" * measures.lower_is_better(of.shared)
     text = (
-        f"All {len(results.tasks)} task vectors added, the mean test accuracy is "
-        f"{_join(f'<b>{level[m]}</b> ({label(m).lower()})' for m in regimes)}, against {before}."
+        f"All {len(results.tasks)} task vectors added, the mean test {of.name}{better} is "
+        f"{_listed(results, level)}, against {before}."
     )
-    negated = [m for m in regimes if m in results.negation]
+    negated = [m for m in contenders if m in results.negation]
     if negated:
-        level = {m: _percent(results.negation[m].target) for m in negated}
+        level = {m: _value(of.shared, results.negation[m].target) for m in negated}
         text += (
-            " Subtracted one at a time, they leave their own task at "
-            f"{_join(f'<b>{level[m]}</b> ({label(m).lower()})' for m in negated)}."
+            f" Subtracted one at a time, they leave their own task at {_listed(results, level)}."
         )
     return f'<p class="lead">{text}</p>'
 
 
-def _percent(values: np.ndarray) -> str:
-    mean, half = (100 * float(x) for x in over_seeds(values.mean(-1)))
-    text = f"{mean:.1f} %" if not np.isfinite(half) else f"{mean:.1f} ± {half:.1f} %"
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
+def _shares(results: Results, rows: Sequence[str]) -> str:
+    """The same of tasks whose metrics differ: only shares have a mean."""
+    metric = tables.normalized_measures(results).shared
+    found = {m: results.addition[m].normalized for m in rows}
+    level = {
+        m: _value(metric, values)
+        for m, values in found.items()
+        if values is not None and metric is not None
+    }
+    if not level:
+        return ""
+    return (
+        f'<p class="lead">All {len(results.tasks)} task vectors added, the mean normalized test '
+        f"performance is {_listed(results, level)}; 100 % is that of each task’s own vector.</p>"
+    )
+
+
+def _listed(results: Results, level: Mapping[str, str]) -> str:
+    names = {m: html.escape(results.look.label(m).lower()) for m in level}
+    return _join(f"<b>{value}</b> ({names[m]})" for m, value in level.items())
+
+
+def _value(metric: Metric, values: np.ndarray) -> str:
+    cell = measures.shown(metric, values.mean(-1))
+    return f"{cell.text}{' %' * metric.percent}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _join(parts: Iterable[str]) -> str:
@@ -139,17 +198,21 @@ def _join(parts: Iterable[str]) -> str:
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 
-def _explorer(results: Results, task_logits: Sequence[TaskLogits] | None) -> str:
+def _explorer(results: Results, task_logits: Sequence[TaskLogits] | None) -> list[str]:
+    """The explorer, or why there is none where there could be one."""
     if task_logits is None:
-        return (
+        if results.measures.shared != ACCURACY or results.explored not in results.single:
+            return []
+        return [
             '<p class="notice">This run has no explorer.npz, so the live explorer is left out. '
             "Run the experiment again to get it.</p>"
-        )
+        ]
+    regime = html.escape(results.look.label(results.explored).lower())
     what = (
-        "<p>Move the sliders: each task vector of the linear regime enters with its own "
+        f"<p>Move the sliders: each task vector of the {regime} regime enters with its own "
         "coefficient α, and every task’s accuracy is recomputed here, in the page.</p>"
     )
-    return what + explorer.section(results, task_logits)
+    return [what + explorer.section(results, task_logits)]
 
 
 def _configuration(results: Results) -> str:

@@ -11,14 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linearize import files, sealed
+from linearize.objectives.metric import Control
 from linearize.report import claims
 from linearize.report.claims import Claim
+from linearize.report.compare import measures
+from linearize.report.compare.measures import Measures
 from linearize.report.node import Floats, Node, ResultsError, checked, read
+from linearize.report.style import REGIMES, Look
+
+ARGMAX = "argmax disagreement"
 
 
 @dataclass(frozen=True)
 class Addition:
-    """θ0 + α Σ τ_t: S seeds, T tasks, A coefficients; accuracies are test fractions in [0, 1]."""
+    """θ0 + α Σ τ_t: S seeds, T tasks, A coefficients.
+
+    What is called accuracy is each task's metric on test data, in its own units.
+    """
 
     accuracy: Floats  # (S, T)
     normalized: Floats | None  # (S, T)
@@ -29,7 +38,7 @@ class Addition:
 
 @dataclass(frozen=True)
 class Negation:
-    """θ0 − α τ_t, a task at a time: accuracy on that task (target) and on its control task."""
+    """θ0 − α τ_t, a task at a time: the metric of that task (target) and of its control task."""
 
     target: Floats  # (S, T)
     control: Floats  # (S, T)
@@ -42,16 +51,24 @@ class PairMap:
 
     tasks: tuple[str, str]
     alphas: Floats  # (G,)
-    total: Mapping[str, Floats]  # regime -> (S, G, G)
+    total: Mapping[str, Floats]  # method -> (S, G, G)
     n_eval: int | None
     search_box: tuple[float, float] | None
     distance: str
+    farthest: float | None
+    """The largest distance of one task, where there is one."""
     reduction: str
+
+    @property
+    def most(self) -> float | None:
+        """The largest error that there is."""
+        count = 2 if self.reduction == "sum" else 1
+        return None if self.farthest is None else count * self.farthest
 
 
 @dataclass(frozen=True)
 class Results:
-    """``results.json``, parsed; mappings are keyed by regime or baseline."""
+    """``results.json``, parsed; mappings are keyed by method or merge."""
 
     preset: str
     experiment: str
@@ -63,6 +80,11 @@ class Results:
     config: Mapping[str, Any]
     classes: Mapping[str, tuple[str, ...]]
     counts: Mapping[str, Mapping[str, int]]
+    measures: Measures
+    control_measures: Measures
+    look: Look
+    explored: str
+    """The method that the live explorer shows."""
     alphas: Floats  # (A,)
     pretrained: Floats  # (S, T)
     random_init: Floats | None  # (S, T)
@@ -71,11 +93,24 @@ class Results:
     negation: Mapping[str, Negation]
     control_tasks: tuple[str, ...] | None  # one a task
     control_pretrained: Floats | None  # (S, T)
-    control_share: float
+    tolerance: Control
     cosine: Mapping[str, Floats]  # (S, T, T)
     maps: tuple[PairMap, ...]
     claims: tuple[Claim, ...]
     training: Mapping[str, Mapping[str, Floats]]  # regime -> what was recorded -> (S, T)
+
+    def contends(self, row: str) -> bool:
+        """Whether a row may be the best: regimes and merges, not what they are held against."""
+        if row in REGIMES or row in self.single:
+            return True
+        return (
+            row in self.look.own and row in self.addition and self.addition[row].alpha is not None
+        )
+
+    @property
+    def merged(self) -> bool:
+        """Whether merges contend beside the sum of a regime's vectors."""
+        return any(self.contends(m) and m not in (*REGIMES, *self.single) for m in self.addition)
 
 
 @dataclass(frozen=True)
@@ -117,31 +152,33 @@ def parse(raw: Any) -> Results:
     alphas = top.numbers("alphas", (None,)) if top.has("alphas") else np.zeros(0)
     A = len(alphas)
 
-    def addition(node: Node) -> Addition:
-        return Addition(
-            accuracy=node.numbers("accuracy", (S, T), upper=1),
-            normalized=node.optional("normalized", (S, T)),
-            alpha=node.optional("alpha", (S,)),
-            sweep_validation=node.optional("sweep_validation", (S, A, T), upper=1),
-            sweep_test=node.optional("sweep_test", (S, A, T), upper=1),
-        )
-
-    def negation(node: Node) -> Negation:
-        return Negation(
-            target=node.numbers("target", (S, T), upper=1),
-            control=node.numbers("control", (S, T), upper=1),
-            alpha=node.optional("alpha", (S, T)),
-        )
-
     control = top.get("control_task", default=None)
     if isinstance(control, str):
         control = [control] * T
     if control is not None and (not isinstance(control, Sequence) or len(control) != T):
         raise ResultsError(f"control_task is {control!r}; expected a name or {T} names")
+    of = measures.read(top, tasks)
+    controls = of if control is None else measures.read(top, [str(task) for task in control])
+
+    def addition(node: Node) -> Addition:
+        return Addition(
+            accuracy=measures.values(node, "accuracy", (S, T), of),
+            normalized=node.optional("normalized", (S, T)),
+            alpha=node.optional("alpha", (S,)),
+            sweep_validation=measures.optional(node, "sweep_validation", (S, A, T), of),
+            sweep_test=measures.optional(node, "sweep_test", (S, A, T), of),
+        )
+
+    def negation(node: Node) -> Negation:
+        return Negation(
+            target=measures.values(node, "target", (S, T), of),
+            control=measures.values(node, "control", (S, T), controls),
+            alpha=node.optional("alpha", (S, T)),
+        )
+
     classes = Node(top.mapping("classes"), "classes")
     counts = Node(top.mapping("counts"), "counts")
     seconds = top.optional("seconds", ())
-    share = top.optional("control_share", ())
     return Results(
         preset=str(top.get("preset")),
         experiment=str(top.get("experiment", default="compare")),
@@ -153,15 +190,19 @@ def parse(raw: Any) -> Results:
         config=top.mapping("config"),
         classes={t: tuple(map(str, classes.list(t))) for t in classes.value},
         counts={t: counts.mapping(t) for t in counts.value},
+        measures=of,
+        control_measures=controls,
+        look=Look({row: str(name) for row, name in top.mapping("labels").items()}),
+        explored=str(top.get("explored", default=None) or "linear"),
         alphas=alphas,
-        pretrained=top.numbers("pretrained", (S, T), upper=1),
-        random_init=top.optional("random_init", (S, T), upper=1),
-        single={m: top.numbers(f"single/{m}", (S, T), upper=1) for m in top.mapping("single")},
+        pretrained=measures.values(top, "pretrained", (S, T), of),
+        random_init=measures.optional(top, "random_init", (S, T), of),
+        single={m: measures.values(top, f"single/{m}", (S, T), of) for m in top.mapping("single")},
         addition={m: addition(top.child(f"addition/{m}")) for m in top.mapping("addition")},
         negation={m: negation(top.child(f"negation/{m}")) for m in top.mapping("negation")},
         control_tasks=None if control is None else tuple(map(str, control)),
-        control_pretrained=top.optional("control_pretrained", (S, T), upper=1),
-        control_share=0.95 if share is None else float(share),
+        control_pretrained=measures.optional(top, "control_pretrained", (S, T), controls),
+        tolerance=_tolerance(top),
         cosine={m: top.numbers(f"cosine/{m}", (S, T, T)) for m in top.mapping("cosine")},
         maps=tuple(_pair_map(node, S, tasks) for node in top.children("maps")),
         claims=claims.read(top),
@@ -170,6 +211,17 @@ def parse(raw: Any) -> Results:
             for m in top.mapping("training")
         },
     )
+
+
+def _tolerance(node: Node) -> Control:
+    share, units = node.optional("control_share", ()), node.optional("control_units", ())
+    try:
+        return Control(
+            retained=Control.retained if share is None else float(share),
+            units=None if units is None else float(units),
+        )
+    except ValueError as error:
+        raise ResultsError(f"control_share or control_units: {error}") from None
 
 
 def _pair_map(node: Node, S: int, tasks: Sequence[str]) -> PairMap:
@@ -182,13 +234,18 @@ def _pair_map(node: Node, S: int, tasks: Sequence[str]) -> PairMap:
         raise ResultsError(f"{node.path}/alphas must be two or more rising numbers, got {alphas}")
     box = node.optional("search_box", (2,))
     n_eval = node.optional("n_eval", ())
+    distance = str(node.get("distance", default=ARGMAX))
+    farthest = node.optional("farthest", ())
+    if farthest is None and distance == ARGMAX:  # runs that knew no other did not say so
+        farthest = np.asarray(1.0)
     return PairMap(
         tasks=(pair[0], pair[1]),
         alphas=alphas,
         total={m: node.numbers(f"total/{m}", (S, G, G)) for m in node.mapping("total")},
         n_eval=None if n_eval is None else int(n_eval),
         search_box=None if box is None else (float(box[0]), float(box[1])),
-        distance=str(node.get("distance", default="argmax disagreement")),
+        distance=distance,
+        farthest=None if farthest is None else float(farthest),
         reduction=str(node.get("reduction", default="sum")),
     )
 

@@ -1,16 +1,35 @@
-"""Tables of the accuracies, error maps, cosines and claims."""
+"""Tables of each task's metric, error maps, cosines and claims."""
 
+import math
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
+from linearize.objectives.metric import ACCURACY, Metric
 from linearize.report.claims import claims_table
+from linearize.report.compare.measures import (
+    Measures,
+    arrow,
+    axis,
+    capital,
+    lower_is_better,
+    shown,
+)
 from linearize.report.compare.results import Results
 from linearize.report.compare.training import training
 from linearize.report.node import Floats
 from linearize.report.stats import seeds_phrase
-from linearize.report.style import REGIMES, label, ordered
-from linearize.report.table import MEAN, NONE, Cell, Table, freeze, number, percent
+from linearize.report.table import (
+    MEAN,
+    NONE,
+    Cell,
+    Table,
+    freeze,
+    number,
+    percent,
+    significant,
+)
 
 
 def _alpha(values: Floats | None) -> Cell:
@@ -20,12 +39,14 @@ def _alpha(values: Floats | None) -> Cell:
     return Cell(f"{low:.2f}" if low == high else f"{low:.2f}–{high:.2f}", mean)
 
 
-def _highlight(rows: list[list[Cell]], methods: list[str], column: int, low: bool = False) -> None:
-    """Marks the best of the regimes in a column, where two or more are there."""
+def _highlight(
+    results: Results, rows: list[list[Cell]], methods: list[str], column: int, low: bool = False
+) -> None:
+    """Marks the best of the regimes and merges in a column, where two or more are there."""
     found = [
         (kept.value, i)
         for i, (row, m) in enumerate(zip(rows, methods, strict=True))
-        if m in REGIMES and (kept := row[column]).value is not None
+        if results.contends(m) and (kept := row[column]).value is not None
     ]
     if len(found) < 2:
         return
@@ -36,10 +57,12 @@ def _highlight(rows: list[list[Cell]], methods: list[str], column: int, low: boo
             rows[i][column] = Cell(old.text, old.value, old.half, best=True)
 
 
-def _highlight_row(row: list[Cell], methods: list[str], low: bool = False) -> list[Cell]:
-    cells = [[c] for c in row[1:]]
-    _highlight(cells, methods, 0, low)
-    return [row[0], *(c[0] for c in cells)]
+def _highlighted(
+    results: Results, cells: list[Cell], methods: list[str], low: bool = False
+) -> list[Cell]:
+    column = [[cell] for cell in cells]
+    _highlight(results, column, methods, 0, low)
+    return [cell for (cell,) in column]
 
 
 def examples_phrase(results: Results) -> str:
@@ -51,142 +74,212 @@ def examples_phrase(results: Results) -> str:
     return f"n = {span} test examples a task."
 
 
+def normalized_measures(results: Results) -> Measures:
+    """What normalized values are measured by: shares, whatever the tasks' metrics."""
+    low = 0.0 if all(metric.has_ratio for metric in results.measures.each) else -math.inf
+    metric = Metric(f"normalized {results.measures.name}", low=low, percent=True)
+    return Measures((metric,) * len(results.tasks))
+
+
+def normalized_phrase(results: Results) -> str:
+    """What a normalized value is, for captions."""
+    metric = results.measures.shared
+    if metric is None or not metric.has_ratio:
+        return "100 % where a task is as good as with its own vector alone, in the same regime"
+    if lower_is_better(metric):
+        return f"the single-task {metric.name} of the same regime divided by it"
+    return f"divided by the single-task {metric.name} of the same regime"
+
+
+def _in_percent(results: Results, text: str) -> str:
+    """A title of normalized values, which says their unit where the others are in no %."""
+    metric = results.measures.shared
+    return text if metric is not None and metric.percent else f"{text} [%]"
+
+
+def _over_tasks(results: Results) -> str:
+    """What the means of a table are of, to begin a caption with."""
+    of, T = results.measures, len(results.tasks)
+    if of.shared is None:
+        return f"Normalized in %, mean over {T} tasks."
+    return f"{capital(of.in_units)}, mean over {T} tasks."
+
+
 def summary(results: Results) -> Table:
     """The headline: each method's single-task, addition and negation means over the tasks."""
-    methods = ordered({*results.single, *results.addition, *results.negation})
-    rows = [
-        [
-            Cell(label("pretrained")),
-            percent(results.pretrained.mean(-1)),
-            percent(results.pretrained.mean(-1)),
-            Cell(NONE),
-            percent(results.pretrained.mean(-1)) if results.negation else Cell(NONE),
-            Cell(NONE)
-            if results.control_pretrained is None
-            else percent(results.control_pretrained.mean(-1)),
-        ]
-    ]
+    look, of, controls = results.look, results.measures, results.control_measures
+    methods = look.ordered({*results.single, *results.addition, *results.negation})
+    before = of.mean(results.pretrained)
+    rows = [[Cell(look.label("pretrained")), before, before, Cell(NONE)]]
+    if results.negation:
+        rows[0] += [before, controls.mean(results.control_pretrained)]
     for m in methods:
         added, negated = results.addition.get(m), results.negation.get(m)
-        normalized = None if added is None else added.normalized
-        rows.append(
-            [
-                Cell(label(m)),
-                percent(results.single[m].mean(-1)) if m in results.single else Cell(NONE),
-                Cell(NONE) if added is None else percent(added.accuracy.mean(-1)),
-                Cell(NONE) if normalized is None else percent(normalized.mean(-1)),
-                Cell(NONE) if negated is None else percent(negated.target.mean(-1)),
-                Cell(NONE) if negated is None else percent(negated.control.mean(-1)),
-            ]
-        )
-    for column, low in ((1, False), (2, False), (3, False), (4, True)):
-        _highlight(rows, ["pretrained", *methods], column, low)
+        row = [
+            Cell(look.label(m)),
+            of.mean(results.single.get(m)),
+            of.mean(None if added is None else added.accuracy),
+            Cell(NONE)
+            if added is None or added.normalized is None
+            else percent(added.normalized.mean(-1)),
+        ]
+        if results.negation:
+            row.append(of.mean(None if negated is None else negated.target))
+            row.append(controls.mean(None if negated is None else negated.control))
+        rows.append(row)
+    better = of.shared is not None and lower_is_better(of.shared)
+    columns = [(1, better), (2, better), (3, False)]
+    columns += [(4, not better)] if results.negation else []
+    for column, low in columns:
+        _highlight(results, rows, ["pretrained", *methods], column, low)
+    titles = ["Single task", "Addition"]
+    heads = [of.heading(title) for title in titles]
+    heads.append(_in_percent(results, "Addition, normalized"))
+    negation = ""
+    if results.negation:
+        heads += [of.heading("Negation: target", forgotten=True), "Negation: control"]
+        negation = f"Negation: {_target(of)}, control should stay{_other_control(results)}. "
+    contenders = "the regimes and merges" if results.merged else "the regimes"
     return Table(
         "summary",
         "Summary",
-        f"Accuracy in %, mean over {len(results.tasks)} tasks. {seeds_phrase(results.seeds)} "
-        "Addition: all task vectors at one α chosen on validation data. Negation: lower target "
-        "is better, control should stay. Bold: best of the regimes.",
-        (
-            "Method",
-            "Single task",
-            "Addition",
-            "Addition, normalized",
-            "Negation: target ↓",
-            "Negation: control",
-        ),
+        f"{_over_tasks(results)} {seeds_phrase(results.seeds)} "
+        f"Addition: all task vectors at one α chosen on validation data. {negation}"
+        f"Bold: best of {contenders}.{of.no_mean}",
+        ("Method", *heads),
         freeze(rows),
     )
 
 
+def _target(of: Measures) -> str:
+    if not of.better(forgotten=True):
+        return "the target should get worse"
+    return of.better(forgotten=True).replace(" is", " target is")
+
+
+def _other_control(results: Results) -> str:
+    """The control's metric, where it is another than the tasks'."""
+    control = results.control_measures.shared
+    if control is None or control == results.measures.shared:
+        return ""
+    return f" ({axis(control)})"
+
+
 def _by_task(
-    results: Results, name: str, title: str, caption: str, columns: Mapping[str, Floats], low: bool
+    results: Results,
+    name: str,
+    title: str,
+    caption: str,
+    columns: Mapping[str, Floats],
+    of: Measures,
+    forgotten: bool = False,
 ) -> Table:
+    """A row a task, and their mean where they share a metric; else the metric has a column."""
     methods = list(columns)
     rows = []
-    for t, task in enumerate(results.tasks):
-        row = [Cell(task), *(percent(columns[m][:, t]) for m in methods)]
-        rows.append(_highlight_row(row, methods, low))
-    mean = [Cell(MEAN), *(percent(columns[m].mean(-1)) for m in methods)]
-    rows.append(_highlight_row(mean, methods, low))
-    return Table(name, title, caption, ("Task", *(label(m) for m in methods)), freeze(rows))
+    for t, (task, metric) in enumerate(zip(results.tasks, of.each, strict=True)):
+        cells = [shown(metric, columns[m][:, t]) for m in methods]
+        low = lower_is_better(metric, forgotten)
+        kind = [] if of.shared else [Cell(f"{capital(axis(metric))} {arrow(metric, forgotten)}")]
+        rows.append([Cell(task), *kind, *_highlighted(results, cells, methods, low)])
+    mean = [of.mean(columns[m]) for m in methods]
+    if of.shared:
+        mean = _highlighted(results, mean, methods, lower_is_better(of.shared, forgotten))
+    rows.append([Cell(MEAN), *([] if of.shared else [Cell(NONE)]), *mean])
+    names = (results.look.label(m) for m in methods)
+    heads = ("Task", *(() if of.shared else ("Metric",)), *names)
+    return Table(name, title, f"{caption}{of.no_mean}", heads, freeze(rows))
 
 
 def _with_pretrained(results: Results, more: Mapping[str, Floats]) -> dict[str, Floats]:
     columns = {"pretrained": results.pretrained}
     if results.random_init is not None:
         columns["random_init"] = results.random_init
-    return columns | {m: more[m] for m in ordered(dict(more))}
+    return columns | {m: more[m] for m in results.look.ordered(more)}
+
+
+def _better(of: Measures, forgotten: bool = False) -> str:
+    """Which way is better, in brackets, where it is not plain that higher is."""
+    words = of.better(forgotten)
+    return f" ({words})" if words and (forgotten or words.startswith("lower")) else ""
 
 
 def single(results: Results) -> Table:
-    """Single-task test accuracy of each regime."""
+    """Single-task test metric of each regime."""
+    of = results.measures
     return _by_task(
         results,
         "single",
-        "Single-task accuracy",
-        f"Test accuracy in % after fine-tuning on the task alone. {seeds_phrase(results.seeds)} "
-        f"{examples_phrase(results)}".strip(),
+        f"Single-task {of.name}",
+        f"Test {of.in_units}{_better(of)} after fine-tuning on the task alone. "
+        f"{seeds_phrase(results.seeds)} {examples_phrase(results)}".strip(),
         _with_pretrained(results, results.single),
-        low=False,
+        of,
     )
 
 
 def addition(results: Results) -> Table:
-    """Addition of all task vectors: α, absolute and normalized accuracy of each method."""
-    methods = ordered(dict(results.addition))
-    rows = [
-        [Cell(label("pretrained")), Cell(NONE), percent(results.pretrained.mean(-1)), Cell(NONE)]
-    ]
+    """Addition of all task vectors: α, absolute and normalized metric of each method."""
+    look, of = results.look, results.measures
+    methods = look.ordered(results.addition)
+    rows = [[Cell(look.label("pretrained")), Cell(NONE), of.mean(results.pretrained), Cell(NONE)]]
     for m in methods:
         added = results.addition[m]
         rows.append(
             [
-                Cell(label(m)),
+                Cell(look.label(m)),
                 _alpha(added.alpha),
-                percent(added.accuracy.mean(-1)),
+                of.mean(added.accuracy),
                 Cell(NONE) if added.normalized is None else percent(added.normalized.mean(-1)),
             ]
         )
-    for column in (2, 3):
-        _highlight(rows, ["pretrained", *methods], column)
+    better = of.shared is not None and lower_is_better(of.shared)
+    for column, low in ((2, better), (3, False)):
+        _highlight(results, rows, ["pretrained", *methods], column, low)
+    what = "Normalized in %" if of.shared is None else f"Test {of.in_units}"
     return Table(
         "addition",
         f"Addition of {len(results.tasks)} task vectors",
-        "Test accuracy in %, mean over the tasks; normalized: divided by the single-task accuracy "
-        f"of the same regime. α chosen on validation data. {seeds_phrase(results.seeds)}",
-        ("Method", "α", "Absolute", "Normalized"),
+        f"{what}, mean over the tasks; normalized: {normalized_phrase(results)}. α chosen on "
+        f"validation data. {seeds_phrase(results.seeds)}{of.no_mean}",
+        ("Method", "α", of.heading("Absolute"), _in_percent(results, "Normalized")),
         freeze(rows),
     )
 
 
 def addition_by_task(results: Results) -> Table:
-    """Each task's accuracy after the addition of all vectors."""
+    """Each task's metric after the addition of all vectors."""
+    of = results.measures
     return _by_task(
         results,
         "addition_by_task",
-        "Addition, per task: absolute accuracy",
-        f"Test accuracy in % of the model with all vectors added. {seeds_phrase(results.seeds)}",
+        f"Addition, per task: absolute {of.name}",
+        f"Test {of.in_units}{_better(of)} of the model with all vectors added. "
+        f"{seeds_phrase(results.seeds)}",
         _with_pretrained(results, {m: a.accuracy for m, a in results.addition.items()}),
-        low=False,
+        of,
     )
 
 
 def addition_by_task_normalized(results: Results) -> Table:
-    """Each task's accuracy after addition, divided by its single-task accuracy."""
+    """Each task's metric after addition as a share of what its own vector alone reaches."""
     columns = {
         m: normalized
-        for m in ordered(dict(results.addition))
+        for m in results.look.ordered(results.addition)
         if (normalized := results.addition[m].normalized) is not None
     }
+    of = normalized_measures(results)
+    metric = results.measures.shared
+    what = f"normalized, in %: {normalized_phrase(results)}"
+    if metric is not None and metric.has_ratio and not lower_is_better(metric):
+        what = f"{normalized_phrase(results)}, in %"
     return _by_task(
         results,
         "addition_by_task_normalized",
-        "Addition, per task: normalized accuracy",
-        "Test accuracy after addition divided by the single-task accuracy of the same regime, "
-        f"in %. {seeds_phrase(results.seeds)}",
+        f"Addition, per task: {of.name}",
+        f"Test {results.measures.name} after addition {what}. {seeds_phrase(results.seeds)}",
         columns,
-        low=False,
+        of,
     )
 
 
@@ -200,60 +293,107 @@ def control_phrase(results: Results) -> str:
     return "Control tasks: " + ", ".join(f"{c} for {t}" for t, c in pairs) + "."
 
 
+def control_units(results: Results, metric: Metric) -> str | None:
+    """The control's tolerance in units of its metric; None where it is a share."""
+    units = results.tolerance.units
+    if units is None:
+        return None
+    return f"{100 * units:g} points" if metric.percent else f"{units:g}"
+
+
+def control_bound(results: Results) -> str:
+    """The worst that negation may make the control, for captions."""
+    metric = results.control_measures.shared
+    if metric is None:
+        return "its tolerance"
+    lower, units = lower_is_better(metric), control_units(results, metric)
+    if units is not None:
+        return f"its pre-trained {metric.name} {'+' if lower else '−'} {units}"
+    if lower:
+        return f"its pre-trained {metric.name} divided by {results.tolerance.retained:g}"
+    return f"{100 * results.tolerance.retained:g} % of its pre-trained {metric.name}"
+
+
+def _control_rule(results: Results) -> str:
+    metric = results.control_measures.shared
+    if metric is None:
+        return "the control stays within its tolerance"
+    lower, units = lower_is_better(metric), control_units(results, metric)
+    if units is not None:
+        return f"the control’s {metric.name} may {'rise' if lower else 'fall'} by {units}"
+    if lower:
+        return f"the control’s {metric.name} is at most {control_bound(results)}"
+    return f"the control keeps {control_bound(results)}"
+
+
 def negation(results: Results) -> Table:
-    """Negation of each task vector: α, target and control accuracy of each method."""
-    methods = ordered(dict(results.negation))
-    kept = results.control_pretrained
-    share = f"{100 * results.control_share:g} %"
+    """Negation of each task vector: α, target and control metric of each method."""
+    look, of, controls = results.look, results.measures, results.control_measures
+    methods = look.ordered(results.negation)
     rows = [
         [
-            Cell(label("pretrained")),
+            Cell(look.label("pretrained")),
             Cell(NONE),
-            percent(results.pretrained.mean(-1)),
-            Cell(NONE) if kept is None else percent(kept.mean(-1)),
+            of.mean(results.pretrained),
+            controls.mean(results.control_pretrained),
         ]
     ]
     for m in methods:
         negated = results.negation[m]
         rows.append(
             [
-                Cell(label(m)),
+                Cell(look.label(m)),
                 _alpha(negated.alpha),
-                percent(negated.target.mean(-1)),
-                percent(negated.control.mean(-1)),
+                of.mean(negated.target),
+                controls.mean(negated.control),
             ]
         )
-    _highlight(rows, ["pretrained", *methods], 2, low=True)
+    goal = "makes the target worst on validation data"
+    if of.shared is not None:
+        low = lower_is_better(of.shared, forgotten=True)
+        _highlight(results, rows, ["pretrained", *methods], 2, low)
+        goal = f"{'minimises' if low else 'maximises'} the target's validation {of.name}"
+    what = "Test values" if of.shared is None else f"Test {of.in_units}"
     return Table(
         "negation",
         "Negation",
-        "Test accuracy in %, mean over the tasks, each task's vector subtracted alone. α minimises "
-        f"the target's validation accuracy while the control keeps {share} of its "
-        f"pre-trained accuracy. {control_phrase(results)} {seeds_phrase(results.seeds)}",
-        ("Method", "α", "Target ↓", "Control"),
+        f"{what}, mean over the tasks, each task's vector subtracted alone. α {goal} while "
+        f"{_control_rule(results)}. {control_phrase(results)} {seeds_phrase(results.seeds)}"
+        f"{of.no_mean}",
+        (
+            "Method",
+            "α",
+            of.heading("Target", forgotten=True),
+            f"Control{_other_control(results)}",
+        ),
         freeze(rows),
     )
 
 
 def negation_by_task(results: Results, part: str) -> Table:
-    """Each task's target or control accuracy after its vector was subtracted.
+    """Each task's target or control metric after its vector was subtracted.
 
     Args:
         results: the run's results.
         part: ``"target"`` or ``"control"``.
     """
-    before = results.pretrained if part == "target" else results.control_pretrained
+    forgotten = part == "target"
+    of = results.measures if forgotten else results.control_measures
+    before = results.pretrained if forgotten else results.control_pretrained
     columns = {} if before is None else {"pretrained": before}
-    columns |= {m: getattr(results.negation[m], part) for m in ordered(dict(results.negation))}
-    what = "on the task itself (lower is better)" if part == "target" else "on the control task"
+    columns |= {
+        m: getattr(results.negation[m], part) for m in results.look.ordered(results.negation)
+    }
+    what = "on the task itself" if forgotten else "on the control task"
     return _by_task(
         results,
         f"negation_{part}_by_task",
-        f"Negation, per task: {part} accuracy",
-        f"Test accuracy in % {what} after subtracting the task's vector. {control_phrase(results)} "
-        f"{seeds_phrase(results.seeds)}",
+        f"Negation, per task: {part} {of.name}",
+        f"Test {of.in_units} {what}{_better(of, forgotten)} after subtracting the task's vector. "
+        f"{control_phrase(results)} {seeds_phrase(results.seeds)}",
         columns,
-        low=part == "target",
+        of,
+        forgotten,
     )
 
 
@@ -266,7 +406,7 @@ def cosine(results: Results, regime: str) -> Table:
     ]
     return Table(
         f"cosine_{regime}",
-        f"Cosines between task vectors: {label(regime).lower()}",
+        f"Cosines between task vectors: {results.look.label(regime).lower()}",
         f"{seeds_phrase(results.seeds)}",
         ("Task", *results.tasks),
         freeze(rows),
@@ -280,7 +420,8 @@ def error_maps(results: Results) -> Table:
         a = m.alphas
         low, high = m.search_box or (a[0], a[-1])
         inside = (a >= low - 1e-9) & (a <= high + 1e-9)
-        regimes = ordered(dict(m.total))
+        regimes = results.look.ordered(m.total)
+        size = significant if m.farthest is None else partial(number, digits=3)
         block = []
         for regime in regimes:
             total = m.total[regime]
@@ -288,47 +429,67 @@ def error_maps(results: Results) -> Table:
             block.append(
                 [
                     Cell(" + ".join(m.tasks)),
-                    Cell(label(regime)),
-                    number(box.mean((1, 2)), 3),
-                    number(box.max((1, 2)), 3),
-                    number(total.mean((1, 2)), 3),
+                    Cell(results.look.label(regime)),
+                    size(box.mean((1, 2))),
+                    size(box.max((1, 2))),
+                    size(total.mean((1, 2))),
                 ]
             )
         for column in (2, 3, 4):
-            _highlight(block, regimes, column, low=True)
+            _highlight(results, block, regimes, column, low=True)
         rows += block
     first = results.maps[0]
     tasks = "sum over both tasks" if first.reduction == "sum" else "mean over both tasks"
+    distances = "; ".join(dict.fromkeys(capital(m.distance) for m in results.maps))
     return Table(
         "error_maps",
         "Disentanglement error ξ",
-        f"{first.distance[:1].upper()}{first.distance[1:]}, {tasks}; mean and maximum inside the "
+        f"{distances}, {tasks}; mean and maximum inside the "
         f"search box, mean over the whole map; lower is better. {seeds_phrase(results.seeds)}",
         ("Pair", "Regime", "Mean in box ↓", "Maximum in box ↓", "Mean of map ↓"),
         freeze(rows),
     )
 
 
+def chances(results: Results) -> list[float | None]:
+    """Each task's accuracy by chance in %; None where it is not known, or not accuracy."""
+    sizes = [len(results.classes.get(task, ())) for task in results.tasks]
+    return [
+        100 / n if n and metric == ACCURACY else None
+        for n, metric in zip(sizes, results.measures.each, strict=True)
+    ]
+
+
 def tasks(results: Results) -> Table:
-    """The tasks: classes, split sizes and chance level."""
+    """The tasks: split sizes; classes and chance level, or another metric."""
+    classify = ACCURACY in results.measures.each
+    other = results.measures.shared != ACCURACY
     rows = []
-    for task in results.tasks:
+    for task, metric, chance in zip(
+        results.tasks, results.measures.each, chances(results), strict=True
+    ):
         count = results.counts.get(task, {})
         n = len(results.classes.get(task, ()))
         sizes = [count.get(split) for split in ("train", "validation", "test")]
-        rows.append(
-            [
-                Cell(task),
-                Cell(str(n), n) if n else Cell(NONE),
-                *(Cell(NONE) if s is None else Cell(f"{s:,}", float(s)) for s in sizes),
-                Cell(f"{100 / n:.1f}", 100 / n) if n else Cell(NONE),
-            ]
-        )
+        row = [Cell(task)]
+        row += [Cell(f"{capital(axis(metric))} {arrow(metric)}")] if other else []
+        row += [Cell(str(n), n) if n else Cell(NONE)] if classify else []
+        row += [Cell(NONE) if s is None else Cell(f"{s:,}", float(s)) for s in sizes]
+        if classify:
+            row.append(Cell(NONE) if chance is None else Cell(f"{chance:.1f}", chance))
+        rows.append(row)
+    chance_phrase = "; chance: 100 % divided by the number of classes" if classify else ""
     return Table(
         "tasks",
         "Tasks",
-        "Examples a split; chance: 100 % divided by the number of classes.",
-        ("Task", "Classes", "Train", "Validation", "Test", "Chance"),
+        f"Examples a split{chance_phrase}.",
+        (
+            "Task",
+            *(("Metric",) if other else ()),
+            *(("Classes",) if classify else ()),
+            *("Train", "Validation", "Test"),
+            *(("Chance",) if classify else ()),
+        ),
         freeze(rows),
     )
 
@@ -352,7 +513,7 @@ def all_tables(results: Results) -> list[Table]:
         ]
     if results.maps:
         tables.append(error_maps(results))
-    tables += [cosine(results, regime) for regime in ordered(dict(results.cosine))]
+    tables += [cosine(results, regime) for regime in results.look.ordered(results.cosine)]
     if results.claims:
         tables.append(claims_table(results.claims))
     return tables

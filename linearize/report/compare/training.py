@@ -1,10 +1,10 @@
 """Table of what training took and reached: AdamW's task vectors held against the optimum."""
 
+from linearize.report.compare.measures import axis
 from linearize.report.compare.results import Results
 from linearize.report.node import Floats
 from linearize.report.stats import seeds_phrase
-from linearize.report.style import label, ordered
-from linearize.report.table import NONE, Cell, Table, freeze, number, percent
+from linearize.report.table import NONE, Cell, Table, freeze, number
 
 COLUMNS = (
     ("seconds", "Seconds a task", 1),
@@ -22,10 +22,10 @@ LESS = "Linear less exact"
 def training(results: Results) -> Table:
     """Time, loss, objective and accuracy of each trained regime, and AdamW's less the optimum's."""
     found = results.training
-    methods = ordered(dict(found))
+    methods = results.look.ordered(found)
     rows = [
         [
-            Cell(label(m)),
+            Cell(results.look.label(m)),
             *(_mean(found[m].get(key), digits) for key, _, digits in COLUMNS),
             _accuracy(results, m),
         ]
@@ -42,7 +42,7 @@ def training(results: Results) -> Table:
         f"2) ‖τ‖² with l2 = {l2}, which the exact solver minimises; gradient norm: that "
         "objective's. Seconds: of training, compilation included. "
         f"{LESS}: of the same seed and task. {seeds_phrase(results.seeds)}",
-        ("Method", *(title for _, title, _ in COLUMNS), "Test accuracy [%]"),
+        ("Method", *(title for _, title, _ in COLUMNS), _title(results)),
         freeze(rows),
     )
 
@@ -51,9 +51,13 @@ def _mean(values: Floats | None, digits: int) -> Cell:
     return Cell(NONE) if values is None else number(values.mean(-1), digits)
 
 
+def _title(results: Results) -> str:
+    metric = results.measures.shared
+    return "Test performance" if metric is None else f"Test {axis(metric)}"
+
+
 def _accuracy(results: Results, method: str) -> Cell:
-    values = results.single.get(method)
-    return Cell(NONE) if values is None else percent(values.mean(-1))
+    return results.measures.mean(results.single.get(method))
 
 
 def _difference(results: Results) -> list[Cell]:
@@ -64,5 +68,5 @@ def _difference(results: Results) -> list[Cell]:
     ]
     single = results.single
     both = "linear" in single and "exact" in single
-    accuracy = percent((single["linear"] - single["exact"]).mean(-1)) if both else Cell(NONE)
+    accuracy = results.measures.mean(single["linear"] - single["exact"] if both else None)
     return [*cells, accuracy]

@@ -1,0 +1,163 @@
+"""The metrics of a run's tasks, as tables and figures name and print them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from linearize.objectives.metric import ACCURACY, Metric
+from linearize.report.node import Floats, Node, ResultsError
+from linearize.report.table import NONE, Cell, percent, significant
+
+
+def factor(metric: Metric) -> int:
+    """What values are multiplied by to be shown."""
+    return 100 if metric.percent else 1
+
+
+def axis(metric: Metric) -> str:
+    """The metric beside an axis: ``accuracy [%]``, ``perplexity``."""
+    return f"{metric.name} [%]" if metric.percent else metric.name
+
+
+def shown(metric: Metric, values: Floats) -> Cell:
+    """A cell of values over seeds, shape (S,)."""
+    return percent(values) if metric.percent else significant(values)
+
+
+def capital(text: str) -> str:
+    """A text that begins a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def lower_is_better(metric: Metric, forgotten: bool = False) -> bool:
+    """Whether less is what is wanted; of a task that is to be forgotten, the reverse."""
+    return (metric.better == "lower") != forgotten
+
+
+def arrow(metric: Metric, forgotten: bool = False) -> str:
+    """Where better values lie: ``↓`` or ``↑``."""
+    return "↓" if lower_is_better(metric, forgotten) else "↑"
+
+
+def spans_magnitudes(metric: Metric, values: Floats) -> bool:
+    """Whether an axis had better be logarithmic: a linear one would show the largest alone."""
+    found = values[np.isfinite(values)]
+    return bool(
+        not metric.percent and found.size and found.min() > 0 and found.max() > 50 * found.min()
+    )
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What each of T tasks is measured by."""
+
+    each: tuple[Metric, ...]
+
+    @property
+    def shared(self) -> Metric | None:
+        """The metric that all have; None where they differ, so that no mean over them says much."""
+        return self.each[0] if len(set(self.each)) == 1 else None
+
+    @property
+    def name(self) -> str:
+        """What a title calls it."""
+        return self.shared.name if self.shared else "performance"
+
+    @property
+    def in_units(self) -> str:
+        """What a caption calls it: ``accuracy in %``."""
+        if self.shared is None:
+            return "performance, each task by its own metric,"
+        return self.shared.name + " in %" * self.shared.percent
+
+    @property
+    def no_mean(self) -> str:
+        """Why there is no mean over the tasks, to end a caption with; empty where there is one."""
+        if self.shared:
+            return ""
+        names = ", ".join(dict.fromkeys(axis(metric) for metric in self.each))
+        return f" No mean over tasks of different metrics ({names})."
+
+    def heading(self, text: str, forgotten: bool = False) -> str:
+        """A column's title, with an arrow where it is not plain that higher is better."""
+        if self.shared is None or not (forgotten or lower_is_better(self.shared)):
+            return text
+        return f"{text} {arrow(self.shared, forgotten)}"
+
+    def better(self, forgotten: bool = False) -> str:
+        """Which way is better, in words; empty where that differs from task to task."""
+        lower = {lower_is_better(metric, forgotten) for metric in self.each}
+        return "" if len(lower) > 1 else "lower is better" if lower.pop() else "higher is better"
+
+    def mean(self, values: Floats | None) -> Cell:
+        """A cell of the mean over tasks of (S, T) values; a dash where there is none."""
+        if values is None or self.shared is None:
+            return Cell(NONE)
+        return shown(self.shared, values.mean(-1))
+
+    def groups(self) -> list[tuple[Metric, list[int]]]:
+        """Each metric, and the tasks that have it."""
+        return [
+            (metric, [t for t, each in enumerate(self.each) if each == metric])
+            for metric in dict.fromkeys(self.each)
+        ]
+
+
+def read(node: Node, tasks: Sequence[str]) -> Measures:
+    """The metrics of some tasks; accuracy, where the file is of a version that knew nothing else.
+
+    Raises:
+        ResultsError: a task has none, or it is none.
+    """
+    if not node.has("metrics"):
+        return Measures((ACCURACY,) * len(tasks))
+    found = node.child("metrics")
+    return Measures(tuple(_metric(found.child(task)) for task in tasks))
+
+
+def _metric(node: Node) -> Metric:
+    better = node.get("better", default="higher")
+    if better not in ("higher", "lower"):
+        raise ResultsError(f"{node.path}/better is {better!r}; expected 'higher' or 'lower'")
+    low, high = node.optional("low", ()), node.optional("high", ())
+    return Metric(
+        name=str(node.get("name")),
+        better=better,
+        low=-np.inf if low is None else float(low),
+        high=np.inf if high is None else float(high),
+        percent=bool(node.get("percent", default=False)),
+    )
+
+
+def values(node: Node, key: str, shape: tuple[int | None, ...], measures: Measures) -> Floats:
+    """Numbers of each task's metric, within its bounds.
+
+    Args:
+        node: that has them.
+        key: under which.
+        shape: of the array; the last axis is that of tasks.
+        measures: of the tasks.
+
+    Raises:
+        ResultsError: another shape, or a value that the metric cannot have.
+    """
+    array = node.numbers(key, shape)
+    for metric, tasks in measures.groups():
+        found = array[..., tasks]
+        if (found < metric.low).any() or (found > metric.high).any():
+            kind = "fractions" if metric.percent else metric.name
+            raise ResultsError(
+                f"{node.name(key)} reaches from {np.nanmin(found):g} to {np.nanmax(found):g}; "
+                f"expected {kind} in [{metric.low:g}, {metric.high:g}]"
+            )
+    return array
+
+
+def optional(
+    node: Node, key: str, shape: tuple[int | None, ...], measures: Measures
+) -> Floats | None:
+    """The same, or None where the key is absent or null."""
+    if node.get(key, default=None) is None:
+        return None
+    return values(node, key, shape, measures)
