@@ -140,8 +140,10 @@ class Node:
             raise ResultsError(f"{self.name(key)} is {value!r}; expected a list of whole numbers")
         return tuple(value)
 
-    def numbers(self, key: str, shape: tuple[int | None, ...]) -> Floats:
-        """An array of float64 of this shape (None: any length)."""
+    def numbers(
+        self, key: str, shape: tuple[int | None, ...], upper: float | None = None
+    ) -> Floats:
+        """An array of float64 of this shape (None: any length); in [0, upper] where asked."""
         value = self.get(key)
         try:
             array = np.asarray(value, np.float64)
@@ -153,10 +155,19 @@ class Node:
         if not fits:
             wanted = tuple("any" if n is None else n for n in shape)
             raise ResultsError(f"{self.name(key)} has shape {array.shape}; expected {wanted}")
+        if upper is not None and (
+            np.nanmin(array, initial=0) < 0 or np.nanmax(array, initial=0) > upper
+        ):
+            raise ResultsError(
+                f"{self.name(key)} reaches from {np.nanmin(array):g} to {np.nanmax(array):g}; "
+                f"expected fractions in [0, {upper:g}]"
+            )
         return array
 
-    def optional(self, key: str, shape: tuple[int | None, ...]) -> Floats | None:
+    def optional(
+        self, key: str, shape: tuple[int | None, ...], upper: float | None = None
+    ) -> Floats | None:
         """The same, or None where the key is absent or null."""
         if self.get(key, default=None) is None:
             return None
-        return self.numbers(key, shape)
+        return self.numbers(key, shape, upper)

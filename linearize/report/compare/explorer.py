@@ -98,8 +98,8 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
             '<div class="maps"><h3>Where this point lies on the error maps</h3>'
             f'<div class="map-grid">{figures}</div>'
             f'<p class="caption">{capital(regime)} regime, first seed; light is disentangled. A '
-            "map holds the other tasks’ coefficients at 0; ξ is read at the nearest grid point. Red "
-            "box: the search space. Click or drag on a map to move two sliders.</p></div>"
+            "map holds the other tasks’ coefficients at 0; ξ is read at the nearest grid point. "
+            "Red box: the search space. Click or drag on a map to move two sliders.</p></div>"
         )
     return f"""
 <div id="explorer" style="--zero: {-low / (high - low):.4f}" hidden>
