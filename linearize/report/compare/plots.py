@@ -303,9 +303,9 @@ def addition(results: Results) -> Plot | None:
 def _drawn(panels: Sequence[Panel]) -> str:
     """What the means of panels are drawn as."""
     percent = {panel.metric.percent for panel in panels}
-    return {(True,): "Bars: mean", (False,): "Marks: mean"}.get(
-        tuple(percent), "Marks and bars: mean"
-    )
+    if len(percent) > 1:
+        return "Marks and bars: mean"
+    return "Bars: mean" if True in percent else "Marks: mean"
 
 
 def negation(results: Results) -> Plot | None:
