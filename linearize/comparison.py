@@ -206,7 +206,8 @@ def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
         "n_eval": plan.n_eval,
         "search_box": list(plan.search_box),
         "alphas": np.asarray(plan.map_alphas).tolist(),
-        "distance": "argmax disagreement" if distance.binary else distance.name,
+        "distance": "argmax disagreement" if distance.binary else distance.name.replace("_", " "),
+        "farthest": None if np.isnan(distance.farthest) else distance.farthest,
         "reduction": "sum",
     }
 

@@ -1,0 +1,269 @@
+"""Reports of what classifies nothing, of mixed studies, of one's own methods and merges."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linearize as lz
+from linearize import report
+from linearize.comparison import Plan
+from linearize.data import split_task
+from linearize.merge import Merge
+from linearize.methods import LINEAR, NONLINEAR, POSTHOC
+from linearize.objectives import CausalLM, Classify, Control, Squared
+from linearize.report.style import Look
+from linearize.study import Method, Study
+from linearize.train import OptimConfig, TrainConfig
+
+VOCABULARY, LENGTH, WIDTH = 5, 6, 4
+RECIPE = TrainConfig(optim=OptimConfig(lr=0.05), steps=20, batch_size=8, checkpoint_every=0)
+RECIPES = {"nonlinear": RECIPE, "linear": RECIPE}
+PLAN = Plan(alphas=np.linspace(0, 1, 5), tolerance=Control(units=0.25))
+HALF = Method("half", "Half", "tangent", lambda study, t: 0.5 * study.vectors(LINEAR)[t])
+MEAN = Merge("mean", "Mean", lambda taus, seed: {"mean": (1 / len(taus)) * sum(taus.values())})
+OWN = ["Half", "Mean, non-linear", "Mean, post-hoc linearized", "Mean, linear", "Mean, half"]
+
+
+def language_model(params, tokens):
+    hidden = jnp.tanh(params["embed"][tokens] @ params["mix"])
+    return hidden @ params["embed"].T
+
+
+def text(seed, name):
+    """Sentences of a Markov chain of its own."""
+    rng = np.random.default_rng(seed)
+    chain = rng.integers(0, VOCABULARY, VOCABULARY)
+    tokens = np.stack([rng.integers(0, VOCABULARY, 60)] * (LENGTH + 1), 1)
+    for i in range(LENGTH):
+        noise = rng.integers(0, VOCABULARY, 60)
+        tokens[:, i + 1] = np.where(rng.random(60) < 0.9, chain[tokens[:, i]], noise)
+    return split_task(name, tokens[:, :-1], {"labels": tokens[:, 1:]}, validation=0.2, test=0.2)
+
+
+def points(seed, name, classify=False):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(60, WIDTH)).astype(np.float32)
+    y = (x @ rng.normal(size=(WIDTH, 3))).astype(np.float32)
+    targets = {"labels": y.argmax(1)} if classify else {"targets": y}
+    return split_task(name, x, targets, validation=0.2, test=0.2)
+
+
+def affine():
+    return (lambda p, x: x @ p["w"] + p["b"], {"w": np.full((WIDTH, 3), 0.1), "b": np.ones(3)})
+
+
+def spoken_results():
+    rng = np.random.default_rng(0)
+    shapes = {"embed": (VOCABULARY, WIDTH), "mix": (WIDTH, WIDTH)}
+    params = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+    study = Study(
+        (language_model, params),
+        [text(seed, name) for seed, name in enumerate(("one", "two"))],
+        CausalLM(),
+        control=text(2, "plain"),
+        recipes=RECIPES,
+    )
+    methods = (NONLINEAR, POSTHOC, LINEAR, HALF)
+    return lz.compare(study, methods, [MEAN], plan=PLAN)
+
+
+def regression_results():
+    tasks = [points(seed, name) for seed, name in enumerate(("one", "two"))]
+    study = Study(affine(), tasks, Squared(), recipes=RECIPES)
+    return lz.compare(study, ("nonlinear", "linear"), plan=PLAN)
+
+
+def mixed_results():
+    tasks = [points(0, "kinds", classify=True), points(1, "sizes"), points(2, "rest", True)]
+    objectives = {"kinds": Classify(), "sizes": Squared(), "rest": Classify()}
+    study = Study(affine(), tasks, objectives, control="rest", recipes=RECIPES)
+    return lz.compare(study, ("nonlinear", "linear"), plan=PLAN, maps=())
+
+
+def made(results, directory):
+    page = results.report(directory)
+    return results.record, report.read_page(directory), directory, page.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    return made(spoken_results(), tmp_path_factory.mktemp("spoken"))
+
+
+@pytest.fixture(scope="module")
+def regression(tmp_path_factory):
+    return made(regression_results(), tmp_path_factory.mktemp("regression"))
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    return made(mixed_results(), tmp_path_factory.mktemp("mixed"))
+
+
+def table(page, name):
+    return next(t for t in page.tables if t.name == name)
+
+
+def figure(page, name):
+    return next(p for p in page.plots if p.name == name)
+
+
+def row(table, first):
+    return next(row for row in table.rows if row[0].text == first)
+
+
+def best(row):
+    return [i for i, cell in enumerate(row) if cell.best]
+
+
+def test_perplexity_is_shown_as_it_is_and_less_is_bold(spoken):
+    record, page, *_ = spoken
+    found = table(page, "single")
+    assert found.title == "Single-task perplexity"
+    assert "lower is better" in found.caption
+    assert "%" not in found.caption.replace("95 %", "")
+    for t, task in enumerate(record["tasks"]):
+        cells = row(found, task)
+        values = {m: record["single"][m][0][t] for m in ("nonlinear", "posthoc", "linear", "half")}
+        for cell, value in zip(cells[-len(values) :], values.values(), strict=True):
+            assert float(cell.text) == pytest.approx(value, rel=1e-3)
+        least = found.columns.index(LABELS[min(values, key=values.get)])
+        assert best(cells) == [least]
+
+
+LABELS = {m.name: m.label for m in (NONLINEAR, POSTHOC, LINEAR, HALF)}
+
+
+def test_arrows_follow_the_metric_and_what_is_to_be_forgotten(spoken):
+    _, page, *_ = spoken
+    summary, negation = table(page, "summary"), table(page, "negation")
+    assert summary.columns[1:5] == (
+        "Single task ↓", "Addition ↓", "Addition, normalized [%]", "Negation: target ↑",
+    )  # fmt: skip
+    assert summary.caption.startswith("Perplexity, mean over 2 tasks.")
+    assert negation.columns[2] == "Target ↑"
+    assert "maximises the target's validation perplexity" in negation.caption
+    assert "the control’s perplexity may rise by 0.25" in negation.caption
+    (marked,) = [r for r in negation.rows if r[2].best]
+    contenders = [r[2].value for r in negation.rows if r[0].text in {*LABELS.values(), *OWN}]
+    assert marked[2].value == max(contenders)
+
+
+def test_the_control_has_a_ceiling_in_units(spoken):
+    record, page, *_ = spoken
+    plot = figure(page, "negation")
+    assert "Dashed: the control's ceiling, its pre-trained perplexity + 0.25" in plot.caption
+    (line,) = [line for line in plot.draw(False).axes[1].lines if line.get_linestyle() == "--"]
+    before = np.mean(record["control_pretrained"])
+    assert line.get_xdata()[0] == pytest.approx(before + 0.25)
+
+
+def test_axes_are_those_of_the_values(spoken):
+    record, page, *_ = spoken
+    for name in ("single_task", "addition_by_task"):
+        (ax,) = figure(page, name).draw(False).axes
+        assert ax.get_xlabel() == "Test perplexity (lower is better)"
+        low, high = ax.get_xlim()
+        assert 0.5 < low < np.min(record["pretrained"])
+        assert high < 40
+    assert not figure(page, "addition").draw(False).axes[0].patches
+
+
+def test_nothing_of_a_language_model_is_called_accuracy(spoken):
+    _, page, directory, html = spoken
+    body = re.sub(r"<(style|script|pre)\b.*?</\1>", "", html, flags=re.DOTALL)
+    files = [path.read_text("utf-8") for path in directory.rglob("tables/*.md")]
+    for shown in (body, *files, *(path.read_text() for path in directory.rglob("*.svg"))):
+        assert "ccuracy" not in shown
+    assert "Chance" not in table(page, "tasks").columns
+
+
+def test_rows_of_ones_own_are_named_everywhere_in_their_order(spoken):
+    record, page, directory, html = spoken
+    for name in ("summary", "addition"):
+        shown = [r[0].text for r in table(page, name).rows if r[0].text in OWN]
+        assert shown == OWN
+    for name in ("single_task", "single_task_scatter", "negation", "error_map_1_one_two"):
+        assert "Half" in (directory / "figures" / f"{name}.svg").read_text("utf-8")
+    for name in ("addition", "addition_by_task", "alpha_sweeps", "alpha_sweeps_by_task"):
+        svg = (directory / "figures" / f"{name}.svg").read_text("utf-8")
+        assert all(label in svg for label in OWN), name
+    assert all(label in html for label in OWN)
+    assert "Bold: best of the regimes and merges." in table(page, "summary").caption
+    assert list(record["labels"].values())[3:] == OWN
+
+
+def test_rows_of_ones_own_look_different_from_all_others():
+    known = ("nonlinear", "posthoc", "linear", "exact", "joint", "random")
+    many = Look({m: m for m in (*known, *(f"own {i}" for i in range(30)))})
+    looks = {(many.colour(m), many.marker(m)) for m in many.labels}
+    assert len(looks) == len(many.labels)
+    fewer = Look(dict(list(many.labels.items())[:12]))
+    assert [fewer.colour(m) for m in fewer.labels] == [many.colour(m) for m in fewer.labels]
+
+
+def test_without_a_control_nothing_is_said_of_negation(regression):
+    record, page, directory, html = regression
+    body = re.sub(r"<(style|script|pre)\b.*?</\1>", "", html, flags=re.DOTALL)
+    assert record["control_task"] is None
+    assert not re.search("negat|subtract|control", body, re.IGNORECASE)
+    assert not [path for path in directory.rglob("*") if "negation" in path.name]
+    assert "Test mean squared error" in table(page, "single").caption
+    assert "accuracy" not in body
+
+
+def test_a_mixed_study_shows_each_task_in_its_own_metric(mixed):
+    record, page, *_ = mixed
+    single = table(page, "single")
+    assert [r[1].text for r in single.rows] == ["Accuracy [%] ↑", "Mean squared error ↓", "–"]
+    assert [c.text for c in single.rows[-1][1:]] == ["–"] * (len(single.columns) - 1)
+    for t, times in ((0, 100), (1, 1)):
+        cells = single.rows[t]
+        values = [times * record["single"][m][0][t] for m in ("nonlinear", "linear")]
+        assert [c.value for c in cells[-2:]] == pytest.approx(values)
+        most = max(values) if t == 0 else min(values)
+        assert [c.best for c in cells[-2:]] == [value == most for value in values]
+    assert "No mean over tasks of different metrics (accuracy [%], mean" in single.caption
+
+
+def test_a_mixed_study_has_means_of_normalized_values_alone(mixed):
+    record, page, *_ = mixed
+    summary = table(page, "summary")
+    for name, cells in (("nonlinear", summary.rows[1]), ("linear", summary.rows[2])):
+        assert [cells[i].text for i in (1, 2, 4)] == ["–"] * 3
+        mean = 100 * np.mean(record["addition"][name]["normalized"])
+        assert cells[3].value == pytest.approx(mean)
+        assert cells[5].value == pytest.approx(100 * np.mean(record["negation"][name]["control"]))
+    assert "alpha_sweeps" not in {plot.name for plot in page.plots}
+    titles = [ax.get_title() for ax in figure(page, "addition").draw(False).axes]
+    assert titles == ["Normalized performance"]
+    axes = figure(page, "single_task").draw(False).axes
+    assert [ax.get_xlabel() for ax in axes] == [
+        "Test accuracy [%]", "Test mean squared error (lower is better)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"better": "up"}, "metrics/mnist/better is 'up'; expected 'higher' or 'lower'"),
+        ({"low": 1.0, "name": "perplexity"}, r"expected perplexity in \[1, inf\]"),
+        ({"high": 0.1, "percent": True}, r"expected fractions in \[-inf, 0.1\]"),
+    ],
+)
+def test_values_are_held_against_their_metric(make_results, change, message):
+    raw = make_results(2, 1)
+    metric = {"name": "score", "better": "higher", "low": None, "high": None, "percent": False}
+    raw["metrics"] = dict.fromkeys(raw["tasks"], metric | change)
+    with pytest.raises(report.ResultsError, match=message):
+        report.parse(raw)
+
+
+def test_a_metric_without_bounds_takes_any_value(make_results):
+    raw = make_results(2, 1, optional=False)
+    metric = {"name": "score", "better": "higher", "low": None, "high": None, "percent": False}
+    raw["metrics"] = dict.fromkeys(raw["tasks"], metric)
+    raw["pretrained"] = [[-3.0, 250.0]]
+    assert report.parse(raw).pretrained.tolist() == [[-3.0, 250.0]]
