@@ -177,9 +177,10 @@ def compare(
     )
     every = tuple(seeds or (study.seed,))
     store = study.store
+    parts = wanted.parts(-len(wanted.regimes) if study.control is None else 0)
     with store.claimed(identity_of(study, wanted)):
         measured = store.every_seed(
-            every, wanted.parts(), lambda seed, _: measure(study.with_seed(seed), wanted)
+            every, parts, lambda seed, _: measure(study.with_seed(seed), wanted)
         )
         record = describe(study, wanted, every) | measured
         record["maps"] = [

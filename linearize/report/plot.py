@@ -44,7 +44,7 @@ def legend(fig: Figure, handles: Sequence[Line2D], narrow: bool, ncols: int = 8)
     fig.legend(
         handles=list(handles),
         loc="outside upper left",
-        ncols=min(2 if narrow else ncols, len(handles)),
+        ncols=min(2 if narrow else 8, ncols, len(handles)),
         handletextpad=0.5,
         columnspacing=1.4,
         borderaxespad=0.2,

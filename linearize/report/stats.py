@@ -30,11 +30,12 @@ def over_seeds(values: ArrayLike) -> Summary:
     """
     array = np.asarray(values, np.float64)
     count = array.shape[0]
-    mean = array.mean(axis=0)
-    if count < 2:
-        return Summary(mean, np.full_like(mean, np.nan))
-    quantile = stdtrit(count - 1, (1 + LEVEL) / 2)
-    return Summary(mean, quantile * array.std(axis=0, ddof=1) / np.sqrt(count))
+    with np.errstate(invalid="ignore"):  # an infinite value has a mean and no interval
+        mean = array.mean(axis=0)
+        if count < 2:
+            return Summary(mean, np.full_like(mean, np.nan))
+        quantile = stdtrit(count - 1, (1 + LEVEL) / 2)
+        return Summary(mean, quantile * array.std(axis=0, ddof=1) / np.sqrt(count))
 
 
 def seeds_phrase(seeds: Sequence[int]) -> str:

@@ -57,10 +57,10 @@ MARKERS = {
 }
 
 OWN_COLOURS = (
-    "#7b3fa0", "#a6611a", "#c2185b", "#5b7f00", "#2f4fb5", "#00838f", "#b71c1c", "#8d6e63",
+    "#7b3fa0", "#a6611a", "#c2185b", "#5b7f00", "#7986cb", "#00838f", "#b71c1c", "#8d6e63",
 )  # fmt: skip
-OWN_MARKERS = ("*", "h", "<", ">", "8", "H", "p")
-"""What methods and merges of one's own get in turn; a pair comes again after 56 rows."""
+OWN_MARKERS = ("<", "p", ">", "h", "8")
+"""What methods and merges of one's own get in turn; a pair comes again after 40 rows."""
 
 TASK_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 
@@ -154,6 +154,11 @@ class Look:
     def label(self, row: str) -> str:
         """A row's name as printed."""
         return self.labels.get(row) or label(row)
+
+    def inline(self, row: str) -> str:
+        """The same within a sentence: in lower case, but for an abbreviation."""
+        name = self.label(row)
+        return name if name[:2].isupper() else name.lower()
 
     def colour(self, row: str) -> str:
         """A row's colour, as lower-case ``#rrggbb``."""

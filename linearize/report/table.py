@@ -163,10 +163,12 @@ def number(values: Floats, digits: int) -> Cell:
 def significant(values: Floats) -> Cell:
     """A cell of numbers over seeds, shape (S,), whose size is not known: four digits that count.
 
-    >>> [significant(np.array([x])).text for x in (12.3456, 0.25, 123456.7, 0.0000123456)]
-    ['12.35', '0.2500', '123457', '1.235e−05']
+    >>> [significant(np.array([x])).text for x in (12.3456, 0.25, 123456.7, 1.23456e-5, np.inf)]
+    ['12.35', '0.2500', '123457', '1.235e−05', '∞']
     """
     mean, half = (float(x) for x in over_seeds(values))
+    if np.isinf(mean):
+        return Cell("∞" if mean > 0 else "−∞", mean)
     if not np.isfinite(mean) or mean == 0 or 1e-4 <= abs(mean) < 1e6:
         size = int(np.floor(np.log10(abs(mean)))) if np.isfinite(mean) and mean else 0
         return cell(mean, half, max(0, 3 - size))

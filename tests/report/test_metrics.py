@@ -1,10 +1,12 @@
 """Reports of what classifies nothing, of mixed studies, of one's own methods and merges."""
 
+import io
 import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib import rc_context
 
 import linearize as lz
 from linearize import report
@@ -13,14 +15,20 @@ from linearize.data import split_task
 from linearize.merge import Merge
 from linearize.methods import LINEAR, NONLINEAR, POSTHOC
 from linearize.objectives import CausalLM, Classify, Control, Squared
-from linearize.report.style import Look
+from linearize.report.compare import page as compare
+from linearize.report.page import render
+from linearize.report.style import PLAIN, Look
 from linearize.study import Method, Study
 from linearize.train import OptimConfig, TrainConfig
 
 VOCABULARY, LENGTH, WIDTH = 5, 6, 4
 RECIPE = TrainConfig(optim=OptimConfig(lr=0.05), steps=20, batch_size=8, checkpoint_every=0)
 RECIPES = {"nonlinear": RECIPE, "linear": RECIPE}
-PLAN = Plan(alphas=np.linspace(0, 1, 5), tolerance=Control(units=0.25))
+PLAN = Plan(
+    alphas=np.linspace(0, 1, 5),
+    map_alphas=np.linspace(-2, 2, 5),
+    tolerance=Control(units=0.25),
+)
 HALF = Method("half", "Half", "tangent", lambda study, t: 0.5 * study.vectors(LINEAR)[t])
 MEAN = Merge("mean", "Mean", lambda taus, seed: {"mean": (1 / len(taus)) * sum(taus.values())})
 OWN = ["Half", "Mean, non-linear", "Mean, post-hoc linearized", "Mean, linear", "Mean, half"]
@@ -51,7 +59,8 @@ def points(seed, name, classify=False):
 
 
 def affine():
-    return (lambda p, x: x @ p["w"] + p["b"], {"w": np.full((WIDTH, 3), 0.1), "b": np.ones(3)})
+    params = {"w": np.full((WIDTH, 3), 0.1, np.float32), "b": np.ones((1, 3), np.float32)}
+    return (lambda p, x: x @ p["w"] + p["b"], params)
 
 
 def spoken_results():
@@ -82,24 +91,32 @@ def mixed_results():
     return lz.compare(study, ("nonlinear", "linear"), plan=PLAN, maps=())
 
 
-def made(results, directory):
-    page = results.report(directory)
-    return results.record, report.read_page(directory), directory, page.read_text("utf-8")
+def undrawn(results):
+    return results.record, compare.page(report.parse(results.record), None)
 
 
 @pytest.fixture(scope="module")
-def spoken(tmp_path_factory):
-    return made(spoken_results(), tmp_path_factory.mktemp("spoken"))
+def spoken():
+    record, page = undrawn(spoken_results())
+    with rc_context(PLAIN):
+        svgs = {plot.name: svg(plot.draw(False)) for plot in page.plots}
+    return record, page, svgs, render(page, {name: (each, each) for name, each in svgs.items()})
+
+
+def svg(figure):
+    out = io.StringIO()
+    figure.savefig(out, format="svg")
+    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
-def regression(tmp_path_factory):
-    return made(regression_results(), tmp_path_factory.mktemp("regression"))
+def regression():
+    return undrawn(regression_results())
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
-    return made(mixed_results(), tmp_path_factory.mktemp("mixed"))
+def mixed():
+    return undrawn(mixed_results())
 
 
 def table(page, name):
@@ -110,7 +127,7 @@ def figure(page, name):
     return next(p for p in page.plots if p.name == name)
 
 
-def row(table, first):
+def row_of(table, first):
     return next(row for row in table.rows if row[0].text == first)
 
 
@@ -125,7 +142,7 @@ def test_perplexity_is_shown_as_it_is_and_less_is_bold(spoken):
     assert "lower is better" in found.caption
     assert "%" not in found.caption.replace("95 %", "")
     for t, task in enumerate(record["tasks"]):
-        cells = row(found, task)
+        cells = row_of(found, task)
         values = {m: record["single"][m][0][t] for m in ("nonlinear", "posthoc", "linear", "half")}
         for cell, value in zip(cells[-len(values) :], values.values(), strict=True):
             assert float(cell.text) == pytest.approx(value, rel=1e-3)
@@ -172,24 +189,22 @@ def test_axes_are_those_of_the_values(spoken):
 
 
 def test_nothing_of_a_language_model_is_called_accuracy(spoken):
-    _, page, directory, html = spoken
+    _, page, svgs, html = spoken
     body = re.sub(r"<(style|script|pre)\b.*?</\1>", "", html, flags=re.DOTALL)
-    files = [path.read_text("utf-8") for path in directory.rglob("tables/*.md")]
-    for shown in (body, *files, *(path.read_text() for path in directory.rglob("*.svg"))):
+    for shown in (body, *(table.markdown() for table in page.tables), *svgs.values()):
         assert "ccuracy" not in shown
     assert "Chance" not in table(page, "tasks").columns
 
 
 def test_rows_of_ones_own_are_named_everywhere_in_their_order(spoken):
-    record, page, directory, html = spoken
+    record, page, svgs, html = spoken
     for name in ("summary", "addition"):
         shown = [r[0].text for r in table(page, name).rows if r[0].text in OWN]
         assert shown == OWN
     for name in ("single_task", "single_task_scatter", "negation", "error_map_1_one_two"):
-        assert "Half" in (directory / "figures" / f"{name}.svg").read_text("utf-8")
+        assert "Half" in svgs[name]
     for name in ("addition", "addition_by_task", "alpha_sweeps", "alpha_sweeps_by_task"):
-        svg = (directory / "figures" / f"{name}.svg").read_text("utf-8")
-        assert all(label in svg for label in OWN), name
+        assert all(label in svgs[name] for label in OWN), name
     assert all(label in html for label in OWN)
     assert "Bold: best of the regimes and merges." in table(page, "summary").caption
     assert list(record["labels"].values())[3:] == OWN
@@ -205,17 +220,25 @@ def test_rows_of_ones_own_look_different_from_all_others():
 
 
 def test_without_a_control_nothing_is_said_of_negation(regression):
-    record, page, directory, html = regression
-    body = re.sub(r"<(style|script|pre)\b.*?</\1>", "", html, flags=re.DOTALL)
+    record, page = regression
     assert record["control_task"] is None
-    assert not re.search("negat|subtract|control", body, re.IGNORECASE)
-    assert not [path for path in directory.rglob("*") if "negation" in path.name]
+    assert not [part.name for part in (*page.tables, *page.plots) if "negation" in part.name]
+    html = render(page, dict.fromkeys([plot.name for plot in page.plots], ("<svg/>", "<svg/>")))
+    body = re.sub(r"<(style|script|pre)\b.*?</\1>", "", html, flags=re.DOTALL)
+    assert not re.search("negat|subtract|control|accuracy", body, re.IGNORECASE)
     assert "Test mean squared error" in table(page, "single").caption
-    assert "accuracy" not in body
+
+
+def test_every_figure_is_drawn_for_desktop_and_phone(spoken, regression, mixed):
+    with rc_context(PLAIN | {"figure.dpi": 30}):
+        for page in (spoken[1], regression[1], mixed[1]):
+            for plot in page.plots:
+                for narrow in (False, True):
+                    plot.draw(narrow).canvas.draw()
 
 
 def test_a_mixed_study_shows_each_task_in_its_own_metric(mixed):
-    record, page, *_ = mixed
+    record, page = mixed
     single = table(page, "single")
     assert [r[1].text for r in single.rows] == ["Accuracy [%] ↑", "Mean squared error ↓", "–"]
     assert [c.text for c in single.rows[-1][1:]] == ["–"] * (len(single.columns) - 1)
@@ -229,7 +252,7 @@ def test_a_mixed_study_shows_each_task_in_its_own_metric(mixed):
 
 
 def test_a_mixed_study_has_means_of_normalized_values_alone(mixed):
-    record, page, *_ = mixed
+    record, page = mixed
     summary = table(page, "summary")
     for name, cells in (("nonlinear", summary.rows[1]), ("linear", summary.rows[2])):
         assert [cells[i].text for i in (1, 2, 4)] == ["–"] * 3
@@ -267,3 +290,51 @@ def test_a_metric_without_bounds_takes_any_value(make_results):
     raw["metrics"] = dict.fromkeys(raw["tasks"], metric)
     raw["pretrained"] = [[-3.0, 250.0]]
     assert report.parse(raw).pretrained.tolist() == [[-3.0, 250.0]]
+
+
+PERPLEXITY = {"name": "perplexity", "better": "lower", "low": 1.0, "high": None, "percent": False}
+ERROR = {"name": "error rate", "better": "lower", "low": 0.0, "high": 1.0, "percent": True}
+ACCURACY = ERROR | {"name": "accuracy", "better": "higher"}
+
+
+@pytest.mark.parametrize(
+    ("control", "rule", "bound"),
+    [
+        ({"control_share": 0.9}, "perplexity is at most its pre-trained perplexity divided by 0.9",
+         "ceiling, its pre-trained perplexity divided by 0.9"),
+        ({"control_units": 0.5}, "perplexity may rise by 0.5",
+         "ceiling, its pre-trained perplexity + 0.5"),
+    ],
+)  # fmt: skip
+def test_a_control_may_have_another_metric_than_the_tasks(make_results, control, rule, bound):
+    raw = make_results(2, 1) | {"control_task": "text"} | control
+    raw["metrics"] = dict.fromkeys(raw["tasks"], ACCURACY) | {"text": PERPLEXITY}
+    raw["control_pretrained"] = [[20.0, 20.0]]
+    for row in raw["negation"].values():
+        row["control"] = [[20.5, 31.0]]
+    page = compare.page(report.parse(raw), None)
+    negation = table(page, "negation")
+    assert f"the control’s {rule}." in negation.caption
+    assert negation.columns[2:] == ("Target ↓", "Control (perplexity)")
+    assert row_of(negation, "Linear")[3].text == "25.75"
+    assert bound in figure(page, "negation").caption
+
+
+def test_a_share_that_is_better_low_is_in_percent_with_an_arrow(make_results):
+    raw = make_results(2, 2) | {"control_units": 0.02}
+    raw["metrics"] = dict.fromkeys(raw["tasks"], ERROR)
+    page = compare.page(report.parse(raw), None)
+    assert table(page, "summary").columns[1] == "Single task ↓"
+    assert "may rise by 2 points" in table(page, "negation").caption
+    (ax, *_) = figure(page, "single_task").draw(False).axes
+    assert ax.get_xlabel() == "Test error rate [%] (lower is better)"
+
+
+def test_an_infinite_value_is_shown_without_an_interval(make_results):
+    raw = make_results(2, 2)
+    raw["metrics"] = dict.fromkeys(raw["tasks"], PERPLEXITY | {"low": 0.0})
+    raw["negation"]["linear"]["target"] = [[np.inf, 3.0], [5.0, 3.0]]
+    page = compare.page(report.parse(raw), None)
+    assert row_of(table(page, "negation"), "Linear")[2].text == "∞"
+    figure(page, "negation").draw(False).canvas.draw()
+    figure(page, "negation_by_task").draw(True).canvas.draw()

@@ -85,7 +85,7 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
     low, high = slider_range(results)
     best = best_alpha(results)
     T = len(tasks)
-    regime = html.escape(results.look.label(results.explored).lower())
+    regime = html.escape(results.look.inline(results.explored))
     data = json.dumps(payload(results, tasks), separators=(",", ":")).replace("<", "\\u003c")
     sizes = sorted({task.logits0.shape[0] for task in tasks})
     n = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,}–{sizes[-1]:,}"

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from linearize.report.compare.measures import capital
 from linearize.report.compare.results import PairMap, Results
 from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure, in_cell, matrix_axes
@@ -121,7 +122,7 @@ def error_map(results: Results, index: int) -> Plot:
     return Plot(
         f"error_map_{index + 1}_{_slug(a)}_{_slug(b)}",
         f"Disentanglement error: {a} and {b}",
-        f"{mean}{pair.distance[:1].upper()}{pair.distance[1:]}, {pair.reduction} over both tasks; "
+        f"{mean}{capital(pair.measured)}, {pair.reduction} over both tasks; "
         f"light is disentangled. Cross: the pre-trained model.{box}{n}",
         f"{len(regimes)} heat maps over the coefficients of {a} and {b}, one a regime.",
         draw,

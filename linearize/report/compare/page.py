@@ -122,7 +122,7 @@ def _lead(results: Results) -> str:
     many = "one seed" if seeds == 1 else f"{seeds} seeds"
     if not _three_regimes(results):
         look = results.look
-        rows = _join(look.label(row) for row in look.ordered(look.labels))
+        rows = "; ".join(look.label(row) for row in look.ordered(look.labels))
         return (
             f"{model}, fine-tuned on {tasks} task{'s' * (tasks > 1)} with {many}; its task vectors "
             f"{_done(results)}. Compared: {rows}."
@@ -144,8 +144,8 @@ def _done(results: Results) -> str:
 
 def _sentence(results: Results) -> str:
     """What the run shows, in one or two sentences, from its numbers alone."""
-    look, of = results.look, results.measures
-    contenders = [m for m in look.ordered(results.addition) if results.contends(m)]
+    of = results.measures
+    contenders = [m for m in results.look.ordered(results.addition) if results.regime(m)]
     if of.shared is None:
         return _shares(results, contenders)
     before = f"the pre-trained model’s {_value(of.shared, results.pretrained)}"
@@ -155,7 +155,7 @@ def _sentence(results: Results) -> str:
     better = " (lower is better)" * measures.lower_is_better(of.shared)
     text = (
         f"All {len(results.tasks)} task vectors added, the mean test {of.name}{better} is "
-        f"{_listed(results, level)}, against {before}."
+        f"{_listed(results, level)}, against {before}.{_best_merge(results, of.shared)}"
     )
     negated = [m for m in contenders if m in results.negation]
     if negated:
@@ -164,6 +164,22 @@ def _sentence(results: Results) -> str:
             f" Subtracted one at a time, they leave their own task at {_listed(results, level)}."
         )
     return f'<p class="lead">{text}</p>'
+
+
+def _best_merge(results: Results, metric: Metric) -> str:
+    found = {
+        m: added.accuracy
+        for m, added in results.addition.items()
+        if results.contends(m) and not results.regime(m)
+    }
+    if not found:
+        return ""
+    pick = min if measures.lower_is_better(metric) else max
+    best = pick(found, key=lambda m: float(found[m].mean()))
+    name = html.escape(results.look.inline(best))
+    return (
+        f" The best of the merges beside the sum is <b>{_value(metric, found[best])}</b> ({name})."
+    )
 
 
 def _shares(results: Results, rows: Sequence[str]) -> str:
@@ -184,7 +200,7 @@ def _shares(results: Results, rows: Sequence[str]) -> str:
 
 
 def _listed(results: Results, level: Mapping[str, str]) -> str:
-    names = {m: html.escape(results.look.label(m).lower()) for m in level}
+    names = {m: html.escape(results.look.inline(m)) for m in level}
     return _join(f"<b>{value}</b> ({names[m]})" for m, value in level.items())
 
 
@@ -207,7 +223,7 @@ def _explorer(results: Results, task_logits: Sequence[TaskLogits] | None) -> lis
             '<p class="notice">This run has no explorer.npz, so the live explorer is left out. '
             "Run the experiment again to get it.</p>"
         ]
-    regime = html.escape(results.look.label(results.explored).lower())
+    regime = html.escape(results.look.inline(results.explored))
     what = (
         f"<p>Move the sliders: each task vector of the {regime} regime enters with its own "
         "coefficient α, and every task’s accuracy is recomputed here, in the page.</p>"

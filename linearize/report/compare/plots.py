@@ -1,6 +1,6 @@
 """Figures of each task's metric: single task, addition, negation, scatter and α sweeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,17 +48,31 @@ class Panel(NamedTuple):
     title: str
     series: Mapping[str, Floats]
     metric: Metric
+    unit: str = ""
+    """What stands below its axis, where that is not the metric."""
 
     @property
-    def unit(self) -> str:
-        """What stands below its axis; that values are normalized its title says."""
-        return capital(axis(self.metric).removeprefix("normalized "))
+    def bars(self) -> bool:
+        """Whether its means are bars from 0: shares are, of other metrics 0 may say nothing."""
+        return self.metric.percent and self.metric.low >= 0
 
     @property
     def logarithmic(self) -> bool:
         """Whether its values want a logarithmic axis."""
         every = [values.ravel() for values in self.series.values()]
         return spans_magnitudes(self.metric, np.concatenate(every))
+
+
+def _legend(fig: Figure, handles: Sequence[Line2D], narrow: bool) -> None:
+    """A legend of methods; of many or long names in rows, which are read from left to right."""
+    longest = max(len(str(each.get_label())) for each in handles)
+    if longest <= 22 and (narrow or len(handles) <= 8):
+        return legend(fig, handles, narrow)
+    columns = max(1, (45 if narrow else 115) // (longest + 6))
+    rows = -(-len(handles) // columns)
+    fig.set_figheight(fig.get_figheight() + 0.19 * (rows - 1))
+    by_column = [each for j in range(columns) for each in handles[j::columns]]
+    return legend(fig, by_column, narrow, columns)
 
 
 class Group(NamedTuple):
@@ -95,18 +109,21 @@ def _dots(ax: Axes, group: Group, look: Look, narrow: bool) -> None:
 
 
 def _groups(
-    results: Results, title: str, series: Mapping[str, Floats], of: Measures
+    results: Results,
+    title: Callable[[Measures], str],
+    series: Mapping[str, Floats],
+    of: Measures,
 ) -> list[Group]:
     """Panels of tasks that share an axis: all and their mean, or those of each metric."""
     if of.shared is not None:  # (S, T) to (S, T + 1)
         whole = {m: np.concatenate([v, v.mean(-1, keepdims=True)], -1) for m, v in series.items()}
         every = list(range(len(results.tasks)))
-        return [Group(every, [*results.tasks, "Mean"], Panel(title, whole, of.shared))]
+        return [Group(every, [*results.tasks, "Mean"], Panel(title(of), whole, of.shared))]
     return [
         Group(
             tasks,
             [results.tasks[t] for t in tasks],
-            Panel(title, {m: v[:, tasks] for m, v in series.items()}, metric),
+            Panel(title(Measures((metric,))), {m: v[:, tasks] for m, v in series.items()}, metric),
         )
         for metric, tasks in of.groups()
     ]
@@ -114,7 +131,7 @@ def _groups(
 
 def _dot_plot(
     results: Results,
-    panels: Sequence[tuple[str, Mapping[str, Floats], Measures]],
+    panels: Sequence[tuple[Callable[[Measures], str], Mapping[str, Floats], Measures]],
     narrow: bool,
 ) -> Figure:
     look = results.look
@@ -129,7 +146,7 @@ def _dot_plot(
     handles = [handle(m, look=look) for m in methods]
     chance = chances(results)
     for ax, group in zip(axes.flat, groups, strict=False):
-        title, _, metric = group.panel
+        title, metric = group.panel.title, group.panel.metric
         _dots(ax, group, look, narrow)
         if group.rows[-1:] != [results.tasks[group.tasks[-1]]]:
             ax.axhline(len(group.rows) - 1.5, color=MUTED, lw=0.7)
@@ -144,7 +161,7 @@ def _dot_plot(
             handles.append(Line2D([], [], color=MUTED, lw=1, ls=":", label="Chance"))
     for ax in axes.flat[len(groups) :]:
         ax.set_visible(False)
-    legend(fig, handles, narrow)
+    _legend(fig, handles, narrow)
     return fig
 
 
@@ -161,7 +178,7 @@ def single_task(results: Results) -> Plot:
         f"Test {of.name} after fine-tuning on one task, evaluated on that task. "
         f"{seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Dot plot: one row a task, one mark each for the pre-trained model and the regimes.",
-        lambda narrow: _dot_plot(results, [("", series, of)], narrow),
+        lambda narrow: _dot_plot(results, [(lambda _: "", series, of)], narrow),
     )
 
 
@@ -176,7 +193,7 @@ def addition_tasks(results: Results) -> Plot:
         f"Test {of.name} of each task after adding all task vectors at the α chosen on validation "
         f"data. {seeds_phrase(results.seeds)} {examples_phrase(results)}",
         "Dot plot: one row a task, one mark a method.",
-        lambda narrow: _dot_plot(results, [("", series, of)], narrow),
+        lambda narrow: _dot_plot(results, [(lambda _: "", series, of)], narrow),
     )
 
 
@@ -209,19 +226,15 @@ def negation_tasks(results: Results) -> Plot:
         f"{seeds_phrase(results.seeds)} {examples_phrase(results)}",
         f"Two dot plots: target and control {of.name} of each task, one mark a method.",
         lambda narrow: _dot_plot(
-            results, [(_target(of), target, of), (_control(controls), control, controls)], narrow
+            results, [(_target, target, of), (_control, control, controls)], narrow
         ),
     )
 
 
-def _means(ax: Axes, panel: Panel, look: Look) -> None:
-    """A row a method of task means, shape (S,): mean, interval, and a dot a seed.
-
-    Shares are bars from 0. Of other metrics 0 may say nothing, so they are marks on an axis of
-    their own range.
-    """
+def _means(ax: Axes, panel: Panel, look: Look, narrow: bool) -> None:
+    """A row a method of task means, shape (S,): mean, interval, and a dot a seed."""
     series, metric = panel.series, panel.metric
-    bars = metric.percent and metric.low >= 0
+    bars = panel.bars
     if panel.logarithmic:
         ax.set_xscale("log")
         powers_of_ten(ax.xaxis)
@@ -229,6 +242,11 @@ def _means(ax: Axes, panel: Panel, look: Look) -> None:
         each = factor(metric) * values
         mean, half = (float(x) for x in over_seeds(each))
         if not np.isfinite(mean):
+            if np.isinf(mean):  # at the margin, where no mark can be
+                ax.annotate(
+                    shown(metric, values).text, (1, i), xycoords=("axes fraction", "data"),
+                    ha="right", va="center", fontsize=8, color=INK,
+                )  # fmt: skip
             continue
         if bars:
             ax.barh(i, mean, color=look.colour(m), height=0.66)
@@ -247,7 +265,8 @@ def _means(ax: Axes, panel: Panel, look: Look) -> None:
             text, (end, i), xytext=(5 if bars else 8, 0), textcoords="offset points", va="center",
             fontsize=8, color=INK,
         )  # fmt: skip
-    ax.set_yticks(range(len(series)), [look.label(m) for m in series])
+    names = [look.label(m).replace(", ", ",\n" if narrow else ", ") for m in series]
+    ax.set_yticks(range(len(series)), names)
     ax.set_ylim(len(series) - 0.45, -0.55)
     ax.margins(x=0.16)
     if bars:
@@ -260,11 +279,14 @@ def _means(ax: Axes, panel: Panel, look: Look) -> None:
 def _mean_panels(panels: Sequence[Panel], look: Look, narrow: bool) -> Figure:
     down, across = (len(panels), 1) if narrow else (1, len(panels))
     tallest = max(len(panel.series) for panel in panels)
-    fig = figure(narrow, down * (0.27 * tallest + 0.85))
+    names = [look.label(m) for panel in panels for m in panel.series]
+    row = 0.34 if narrow and any(", " in name for name in names) else 0.27
+    fig = figure(narrow, down * (row * tallest + 0.85))
     for ax, panel in zip(fig.subplots(down, across, squeeze=False).flat, panels, strict=True):
-        _means(ax, panel, look)
-        ax.set_title(panel.title)
-        ax.set_xlabel(panel.unit)
+        _means(ax, panel, look, narrow)
+        long = narrow and len(panel.title) > 26
+        ax.set_title(panel.title.replace(" (", "\n(") if long else panel.title)
+        ax.set_xlabel(panel.unit or capital(axis(panel.metric)))
     return fig
 
 
@@ -285,10 +307,13 @@ def addition(results: Results) -> Plot | None:
     }
     share = normalized_measures(results).shared
     if normalized and share is not None:
-        panels.append(Panel(capital(share.name), normalized, share))
+        unit = capital(axis(of.shared)) if of.shared and of.shared.percent else "Normalized [%]"
+        panels.append(Panel(capital(share.name), normalized, share, unit))
     if not panels:
         return None
-    kinds = "absolute, and " if of.shared else "normalized: "
+    kinds = "absolute, and normalized: " if of.shared else "normalized: "
+    if normalized_phrase(results).startswith("divided"):
+        kinds = "absolute, and "
     return Plot(
         "addition",
         f"Addition of all {len(results.tasks)} task vectors",
@@ -302,10 +327,9 @@ def addition(results: Results) -> Plot | None:
 
 def _drawn(panels: Sequence[Panel]) -> str:
     """What the means of panels are drawn as."""
-    percent = {panel.metric.percent for panel in panels}
-    if len(percent) > 1:
-        return "Marks and bars: mean"
-    return "Bars: mean" if True in percent else "Marks: mean"
+    bars = {panel.bars for panel in panels}
+    kind = "Marks and bars" if len(bars) > 1 else "Bars" if True in bars else "Marks"
+    return f"{kind}: mean"
 
 
 def negation(results: Results) -> Plot | None:
@@ -356,7 +380,7 @@ def scatter(results: Results) -> Plot:
 
     def draw(narrow: bool) -> Figure:
         rows = int(np.ceil(len(results.tasks) / 2)) if narrow else 1
-        across = 1 if narrow else min(3, len(others)) if of.shared else len(others)
+        across = 1 if narrow else min(3, len(panels))
         down = int(np.ceil(len(panels) / across))
         fig = figure(narrow, 3.3 * down + 0.2 * rows if narrow else 4.2 * down)
         axes = fig.subplots(down, across, squeeze=False).flat
@@ -382,6 +406,7 @@ def scatter(results: Results) -> Plot:
 def _scatter(ax: Axes, results: Results, metric: Metric, tasks: list[int], method: str) -> None:
     look, times = results.look, factor(metric)
     shown = np.concatenate([times * values[:, tasks] for values in results.single.values()])
+    shown = shown[np.isfinite(shown)] if np.isfinite(shown).any() else np.zeros(1)
     if metric.percent:
         low = max(times * metric.low, 5 * np.floor((np.nanmin(shown) - 2) / 5))
         high = min(times * metric.high + 2, 5 * np.ceil((np.nanmax(shown) + 2) / 5))
@@ -390,7 +415,7 @@ def _scatter(ax: Axes, results: Results, metric: Metric, tasks: list[int], metho
         ax.set(xscale="log", yscale="log")
         powers_of_ten(ax.xaxis, ax.yaxis)
     else:
-        margin = 0.08 * (np.nanmax(shown) - np.nanmin(shown)) or 1.0
+        margin = max(0.08 * np.ptp(shown), 0.02 * np.nanmax(np.abs(shown))) or 1.0
         low, high = np.nanmin(shown) - margin, np.nanmax(shown) + margin
     ax.plot([low, high], [low, high], color=MUTED, lw=0.9, ls="--", zorder=1)
     for t in tasks:
@@ -502,7 +527,7 @@ def sweeps(results: Results) -> Plot | None:
         ax.set_ylabel(f"Mean {split} {axis(metric)}")
         ax.margins(x=0.01)
         ax.grid()
-        legend(fig, handles, narrow)
+        _legend(fig, handles, narrow)
         return fig
 
     return Plot(
@@ -550,10 +575,15 @@ def sweeps_by_task(results: Results) -> Plot:
             axes.flat[i - across].tick_params(labelbottom=True)
         fig.supxlabel("Scaling coefficient α", fontsize=8.5)
         if of.shared is not None:
-            fig.supylabel(f"{split.capitalize()} {axis(of.shared)}", fontsize=8.5)
+            text = f"{split.capitalize()} {axis(of.shared)}"
+            if len(found) > 7:  # beside a tall legend the middle of the figure is not that of axes
+                for ax in axes[:, 0]:
+                    ax.set_ylabel(text)
+            else:
+                fig.supylabel(text, fontsize=8.5)
         handles = [Line2D([], [], color=before, ls="--", label=look.label("pretrained"))]
         handles += [Line2D([], [], color=look.colour(m), label=look.label(m)) for m in found]
-        legend(fig, handles, narrow)
+        _legend(fig, handles, narrow)
         return fig
 
     return Plot(

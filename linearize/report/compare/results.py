@@ -60,6 +60,13 @@ class PairMap:
     reduction: str
 
     @property
+    def measured(self) -> str:
+        """What the error sums, for captions."""
+        if self.distance.endswith("disagreement"):
+            return self.distance
+        return f"distance of predictions: {self.distance}"
+
+    @property
     def most(self) -> float | None:
         """The largest error that there is."""
         count = 2 if self.reduction == "sum" else 1
@@ -99,9 +106,13 @@ class Results:
     claims: tuple[Claim, ...]
     training: Mapping[str, Mapping[str, Floats]]  # regime -> what was recorded -> (S, T)
 
+    def regime(self, row: str) -> bool:
+        """Whether a row is a method whose vectors are added and negated."""
+        return row in REGIMES or row in self.single
+
     def contends(self, row: str) -> bool:
         """Whether a row may be the best: regimes and merges, not what they are held against."""
-        if row in REGIMES or row in self.single:
+        if self.regime(row):
             return True
         return (
             row in self.look.own and row in self.addition and self.addition[row].alpha is not None
@@ -110,7 +121,7 @@ class Results:
     @property
     def merged(self) -> bool:
         """Whether merges contend beside the sum of a regime's vectors."""
-        return any(self.contends(m) and m not in (*REGIMES, *self.single) for m in self.addition)
+        return any(self.contends(m) and not self.regime(m) for m in self.addition)
 
 
 @dataclass(frozen=True)

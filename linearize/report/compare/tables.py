@@ -406,7 +406,7 @@ def cosine(results: Results, regime: str) -> Table:
     ]
     return Table(
         f"cosine_{regime}",
-        f"Cosines between task vectors: {results.look.label(regime).lower()}",
+        f"Cosines between task vectors: {results.look.inline(regime)}",
         f"{seeds_phrase(results.seeds)}",
         ("Task", *results.tasks),
         freeze(rows),
@@ -440,7 +440,7 @@ def error_maps(results: Results) -> Table:
         rows += block
     first = results.maps[0]
     tasks = "sum over both tasks" if first.reduction == "sum" else "mean over both tasks"
-    distances = "; ".join(dict.fromkeys(capital(m.distance) for m in results.maps))
+    distances = "; ".join(dict.fromkeys(capital(m.measured) for m in results.maps))
     return Table(
         "error_maps",
         "Disentanglement error ξ",
