@@ -7,6 +7,8 @@ Choices are made on validation data; test data make the report. Every metric is 
 what is written ``accuracy`` below is the primary metric of each task, whatever that is.
 """
 
+import hashlib
+import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -261,8 +263,8 @@ def identity_of(study: Study, plan: Plan) -> Record:
             "recipes": {n: asdict(recipe) for n, recipe in study.recipes.items()},
             "trainable": study.trainable,
             "epochs": dict(study.epochs),
-            "methods": [method.name for method in plan.methods],
-            "rows": [row.key for row in plan.rows],
+            "methods": [_written(m.name, (m.of or m).train, m.train) for m in plan.methods],
+            "rows": [_written(row.key, row.merge.directions) for row in plan.rows],
             "plan": {
                 "alphas": np.asarray(plan.alphas).tolist(),
                 "tolerance": asdict(plan.tolerance),
@@ -273,6 +275,19 @@ def identity_of(study: Study, plan: Plan) -> Record:
             },
         }
     )
+
+
+def _written(name: str, *functions: Any) -> str:
+    """A row's name; of one's own row also a hash of how its functions are written."""
+    own = [inspect.unwrap(getattr(f, "func", f)) for f in functions if f is not None]
+    own = [f for f in own if not str(f.__module__).startswith("linearize.")]
+    if not own:
+        return name
+    try:
+        text = "\n".join(map(inspect.getsource, own))
+    except (OSError, TypeError):  # typed into a shell
+        text = "\n".join(f.__qualname__ for f in own)
+    return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _objective(study: Study, task: str) -> str:

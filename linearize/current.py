@@ -55,7 +55,7 @@ def current(f: Callable[..., Any], *args: PyTree) -> Callable[..., Any]:
         *args: arrays, or their shapes, of one call.
 
     >>> scale = np.ones(1)
-    >>> f = lambda x: scale * x
+    >>> f = functools.partial(lambda by, x: by * x, scale)
     >>> first = current(f, np.ones(1))
     >>> scale[:] = 2
     >>> first is f, current(f, np.ones(1)) is f, current(f, np.ones(1))(3.0).tolist()

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from io import BytesIO
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from configs import COMPARE
 from experiments import claims
 from linearize import cli, comparison, config, report
 from linearize.comparison import Plan
+from linearize.data import Task
 from linearize.examples import Examples
 from linearize.models.heads import Head
 from linearize.objectives import Classify
@@ -45,9 +45,9 @@ def test_the_explorer_holds_evenly_spaced_examples():
     """2 classes, 2 task vectors, 1,201 examples whose logits say which they are."""
     rows = np.arange(1201, dtype=np.float32)
     examples = Examples(rows[:, None], {"labels": np.arange(1201) % 2})
-    task = SimpleNamespace(train=examples, validation=examples, test=examples)
+    task = Task("task", train=examples, validation=examples, test=examples)
     w = np.array([1.0, -1.0], np.float32)
-    model = SimpleNamespace(f=lambda params, x: x * params["w"], params={"w": w})
+    model = (lambda params, x: x * params["w"][None], {"w": w})
     tau = TaskVector({"w": np.array([1.0, 2.0], np.float32)})
     known = Method("known", "Known", "tangent", lambda study, task: tau)
     study = Study(model, dict.fromkeys("ab", task), dict.fromkeys("ab", Classify(lambda y: y)))

@@ -1,6 +1,6 @@
 """The main job on models that classify nothing: metrics and controls are the objectives'."""
 
-from types import SimpleNamespace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from linearize.merge import MERGES, Merge
 from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
 from linearize.objectives import CausalLM, Control, Squared
 from linearize.study import Method, Study
-from linearize.train import OptimConfig, TrainConfig
+from linearize.train import OptimConfig, RunMismatchError, TrainConfig
 
 VOCABULARY, LENGTH, WIDTH = 5, 6, 4
 RECIPE = TrainConfig(optim=OptimConfig(lr=0.05), steps=20, batch_size=8, checkpoint_every=0)
@@ -44,7 +44,7 @@ def task(seed, f=None):
         else:
             x = rng.normal(size=(n, WIDTH)).astype(np.float32)
             splits[name] = Examples(x, {"targets": f(x)})
-    return SimpleNamespace(**splits, split=lambda name: splits[name])
+    return lz.Task("task", **splits)
 
 
 def language(**options):
@@ -171,3 +171,21 @@ def test_a_method_and_a_merge_of_ones_own_enter_every_table(monkeypatch):
 def along(study, method, alpha):
     view = study.view(method)
     return comparison.along(study, view, [alpha], "test")[0]
+
+
+def test_a_directory_is_of_the_method_that_it_was_made_with(tmp_path):
+    """Another function of the same name is another method."""
+
+    def one(study, name):
+        return 0.5 * study.vectors(LINEAR)[name]
+
+    def other(study, name):
+        return 0.25 * study.vectors(LINEAR)[name]
+
+    plan = Plan(alphas=np.linspace(0, 1, 2))
+    first, second = (Method("mine", "Mine", "tangent", train) for train in (one, other))
+    compare = partial(lz.compare, language(store=tmp_path), plan=plan, maps=[])
+    record = compare([first]).record
+    assert compare([first]).record["single"] == record["single"]
+    with pytest.raises(RunMismatchError, match="methods differ"):
+        compare([second])

@@ -79,8 +79,14 @@ def test_one_wrong_output_of_many(monkeypatch):
 
 def test_wrong_classes_of_displaced_models(monkeypatch):
     f, params = model()
-    monkeypatch.setattr(displace, "_classes", others(displace._classes))
-    with refused("the class of example"):
+    right = displace._statistics
+
+    def missed(*args):
+        found = right(*args)
+        return {**found, "hits": 1 - found["hits"]}
+
+    monkeypatch.setattr(displace, "_statistics", missed)
+    with refused("the displaced model's statistics: hits"):
         displaced_accuracy(f, params, [params], X, ALPHAS, None, LABELS)
 
 
@@ -103,9 +109,14 @@ def test_wrong_logits_of_a_grid(monkeypatch):
 
 
 def test_a_wrong_count_of_a_grid(monkeypatch):
-    right = grid._hits
-    monkeypatch.setattr(grid, "_hits", lambda *args: right(*args) + 1)
-    with refused("how many of 9"):
+    right = grid._totals
+
+    def more(*args):
+        found = right(*args)
+        return {**found, "hits": found["hits"] + 1}
+
+    monkeypatch.setattr(grid, "_totals", more)
+    with refused("statistics of 9 examples: hits"):
         grid_accuracy(cached(), [[0.125]], None, LABELS)
 
 
@@ -278,10 +289,8 @@ def test_models_that_know_no_reverse_mode_are_checked(monkeypatch):
 
     params = {"w": jnp.asarray(3.0)}
     affine_outputs(f, params, [{"w": 1.0}], X)
-    step = affine._affine_step
-    monkeypatch.setattr(
-        affine, "_affine_step", lambda *args: (step(*args)[0], 1.2 * step(*args)[1])
-    )
+    step = affine.affine_step
+    monkeypatch.setattr(affine, "affine_step", lambda *args: (step(*args)[0], 1.2 * step(*args)[1]))
     with refused("J τ of task vector 0"):
         affine_outputs(f, params, [{"w": 1.0}], X[:5])
 

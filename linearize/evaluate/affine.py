@@ -210,6 +210,8 @@ def affine_step(
     stacked: dict[str, Array],
     args: tuple[PyTree, ...],
 ) -> tuple[PyTree, PyTree]:
+    """f0 and Jτ_t of one batch, (B, ...) and (T, B, ...); a compiled program."""
+
     def along(tau: dict[str, Array]) -> tuple[PyTree, PyTree]:
         f0, jvps = taylor.affine_terms(f, params0, [tau], *args, method=method)
         return f0, jax.tree.map(lambda y: y[0], jvps)

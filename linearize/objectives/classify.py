@@ -52,8 +52,11 @@ class Classify(Objective):
         return as_readout(self.readout)(outputs)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Cross-entropy in nats, (B,) float32."""
-        return cross_entropy(self.logits(outputs), batch["labels"], self.smoothing)
+        """Cross-entropy in nats, (B,) float32; NaN where the label is none of the classes."""
+        logits, labels = self.logits(outputs), batch["labels"]
+        known = (labels >= 0) & (labels < logits.shape[-1])
+        own = cross_entropy(logits, jnp.where(known, labels, 0), self.smoothing)
+        return jnp.where(known, own, jnp.nan)
 
     def statistics(self, outputs: Array, batch: Batch) -> dict[str, Array]:
         """``hits``, and ``examples`` (1 each), (B,) int32. No NaN is a hit."""

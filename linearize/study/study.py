@@ -64,6 +64,8 @@ class Method:
 class Study:
     """One seed's fixed things: the model at θ0, the tasks, and an objective for each.
 
+    >>> from linearize.data import split_task
+    >>> from linearize.objectives import Classify
     >>> x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
     >>> tasks = [split_task(f"sum {i}", x + i, (x.sum(1) > 0).astype(int)) for i in range(2)]
     >>> f, params = lambda params, x: x @ params["w"], {"w": np.eye(3, 2, dtype="float32")}

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import importlib
 import itertools
 from collections import deque
 
@@ -19,6 +20,8 @@ from linearize.ntk.jacobian import RULES, Part
 from linearize.ntk.plan import BUDGET, Task, choose
 from linearize.ntk.pointwise import pointwise
 from linearize.ntk.store import Disk
+
+kernels = importlib.import_module("linearize.ntk.kernel")  # the package's name is the function's
 
 EXACT = ("jacobian", "structured", "products")
 
@@ -244,7 +247,7 @@ def test_the_filter_leaves_other_leaves_out():
 def calls(monkeypatch):
     """Counts the calls of each compiled function of a kernel's parts."""
     counted = collections.Counter()
-    compiled = ntk.kernel.__globals__["_compile"]
+    compiled = kernels._compile
 
     def counting(part, mesh):
         inner = dataclasses.asdict(compiled(part, mesh))
@@ -255,7 +258,7 @@ def calls(monkeypatch):
             }
         )
 
-    monkeypatch.setitem(ntk.kernel.__globals__, "_compile", counting)
+    monkeypatch.setattr(kernels, "_compile", counting)
     return counted
 
 
@@ -458,7 +461,7 @@ def test_nan_in_a_jacobian_names_leaf_and_example():
 
 def test_too_little_memory_is_said_before_starting(monkeypatch):
     f, params, x = small()
-    monkeypatch.setitem(ntk.kernel.__globals__, "available_bytes", lambda device: 100)
+    monkeypatch.setattr(kernels, "available_bytes", lambda device: 100)
     with pytest.raises(MemoryError, match="out=FOLDER"):
         ntk.kernel(f, params, x)
     with pytest.raises(MemoryError, match="batch_size=1 fits"):

@@ -270,6 +270,7 @@ def test_ctrl_c_in_this_process(problem, run_dir):
 
 def test_a_second_signal_is_not_held_back(problem, run_dir):
     """Nor is the other one's handler lost."""
+    background = signal.signal(signal.SIGINT, signal.default_int_handler)  # where it is ignored
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def press(params0, tau):
@@ -281,6 +282,7 @@ def test_a_second_signal_is_not_held_back(problem, run_dir):
         problem.run(run_dir=run_dir, validation=press, validate_every=7)
     assert not caught.value.args
     assert {n: signal.getsignal(n) for n in before} == before
+    signal.signal(signal.SIGINT, background)
 
 
 @pytest.mark.parametrize("pair", [("SIGHUP", "SIGHUP"), ("SIGTERM", "SIGHUP")])

@@ -1,0 +1,82 @@
+"""The console command on one's own files: folders of images, weights of transformers."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from linearize import models
+from linearize.command import main
+from linearize.task_vector import TaskVector
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small ViT as transformers saves it, and three tasks of colours in noise."""
+    transformers = pytest.importorskip("transformers")
+    where = tmp_path_factory.mktemp("own")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "image_size": 16, "patch_size": 8}
+    config = transformers.ViTConfig(num_hidden_layers=1, num_attention_heads=2, **sizes)
+    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(where / "vit")
+    rng = np.random.default_rng(0)
+    for task in ("cars", "dogs", "rest"):
+        for channel, name in enumerate(("blue", "red")):
+            place = where / task / name
+            place.mkdir(parents=True)
+            for i in range(40):
+                pixels = rng.integers(0, 200, (20, 18, 3))
+                pixels[..., 2 - 2 * channel] += 12
+                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i}.png")
+    return where
+
+
+@pytest.mark.slow
+def test_from_folders_to_a_page_and_to_weights_for_transformers(folder, capsys):
+    tasks = [word for t in ("cars", "dogs") for word in ("--task", f"{t}={folder / t}")]
+    words = [*tasks, "--control", f"rest={folder / 'rest'}", "--merges", "ties"]
+    run = folder / "run"
+    words += ["--out", str(run), "--steps", "4", "--shots", "4", "--batch-size", "8"]
+    main(["compare", "--model", str(folder / "vit"), *words])
+    assert (run / "report.html").exists()
+    assert "Addition of 2 task vectors" in capsys.readouterr().out
+    (run / "report.html").unlink()
+    main(["report", str(run)])
+    assert (run / "report.html").exists()
+
+    paths = [run / "seed_0" / "linear" / t / "task_vector.safetensors" for t in ("cars", "dogs")]
+    base, out = str(folder / "vit"), str(folder / "edited")
+    main(["merge", *map(str, paths), "--alpha", "-0.5", "--base", base, "--out", out])
+    before, after = models.open_model(base), models.open_model(out)
+    total = sum((TaskVector.load(path) for path in paths[1:]), start=TaskVector.load(paths[0]))
+    expected = total.apply_to(before.params, scale=-0.5)
+    moved = TaskVector.between(expected, after.params)
+    assert float(moved.norm()) <= 1e-6 * float(total.norm())
+    assert float(total.norm()) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "status"), [([], 2), (["--help"], 0), (["compar"], 2), (["merge"], 2)]
+)
+def test_a_command_that_there_is_not(words, status, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == status
+    assert "linearize" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["report", "nowhere"], "no results.json in 'nowhere'"),
+        (["compare", "--model", "nowhere/x", "--task", "a", "--out", "o"], "nowhere/x"),
+        (["merge", "no.safetensors", "--base", "b", "--out", "o"], "b"),
+    ],
+)
+def test_bad_input_ends_in_a_sentence(words, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1
+    told = capsys.readouterr().err
+    assert told.splitlines()[-1].startswith("error: ")
+    assert says in told
+    assert "Traceback" not in told
