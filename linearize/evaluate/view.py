@@ -6,6 +6,7 @@ Which view belongs to a task vector is its method's to say; any vectors can be s
 import abc
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import ClassVar
 
 import jax
@@ -108,16 +109,13 @@ class Displaced(View):
     name = "displaced"
     passes = True
 
-    def __init__(
-        self,
-        f: Apply,
-        params0: Params,
-        vectors: Mapping[str, TaskVector],
-        batch_size: int = 256,
-    ) -> None:
-        super().__init__(f, params0, vectors, batch_size)
-        self._whole = _of_the_same_leaves(self.vectors)
-        self._sums: dict[tuple[str, ...], TaskVector] = {}
+    @cached_property
+    def _whole(self) -> Mapping[str, TaskVector]:
+        return _of_the_same_leaves(self.vectors)
+
+    @cached_property
+    def _sums(self) -> dict[tuple[str, ...], TaskVector]:
+        return {}
 
     def values(
         self, points: np.ndarray, examples: Examples, objective: Objective
@@ -187,15 +185,9 @@ class Tangent(View):
     name = "tangent"
     passes = False
 
-    def __init__(
-        self,
-        f: Apply,
-        params0: Params,
-        vectors: Mapping[str, TaskVector],
-        batch_size: int = 256,
-    ) -> None:
-        super().__init__(f, params0, vectors, batch_size)
-        self._terms: dict[Examples, AffineOutputs] = {}
+    @cached_property
+    def _terms(self) -> dict[Examples, AffineOutputs]:
+        return {}
 
     def values(
         self, points: np.ndarray, examples: Examples, objective: Objective

@@ -131,8 +131,12 @@ def _terms(left: np.ndarray, right: np.ndarray, rule: Rule) -> tuple[float, floa
     return float(np.vdot(l, r)), float(np.vdot(l, l)), float(np.vdot(r, r)), unsure
 
 
-def check_vector(found: Row, expected: Row, point: Pointwise, what: str, entry: str) -> None:
+def check_vector(
+    found: Row, expected: Row, point: Pointwise, what: str, entry: str, scale: float = 0.0
+) -> None:
     """Two displacements of the same leaves, by the norm of their difference.
+
+    ``scale`` is the size of what was summed, where that is more than the sum.
 
     Raises:
         DisagreementError: they differ by more than rounding.
@@ -142,7 +146,7 @@ def check_vector(found: Row, expected: Row, point: Pointwise, what: str, entry: 
     agree(
         size + gap,
         size,
-        scale=size,
+        scale=max(size, scale),
         dtypes=(point.narrowest, point.dtype),
         terms=sum(point.sizes.values()),
         what=what,

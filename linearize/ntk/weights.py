@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import tree
@@ -15,7 +16,7 @@ from linearize.ntk.pointwise import Pointwise, pointwise
 from linearize.ntk.products import pull
 from linearize.ntk.programs import remembered
 from linearize.ntk.regression import Dual
-from linearize.ntk.second_way import check_vector, draw, row
+from linearize.ntk.second_way import check_vector, draw, norm, row
 from linearize.renamed import renamed
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Params, PyTree
@@ -53,7 +54,8 @@ def to_task_vector(
     Raises:
         ValueError: ``coefficients`` are not (N, C), or not finite; a solution with an intercept or
             another scale of f0 than 1, which no displacement of weights gives.
-        DisagreementError: one example's share of τ is another by its own reverse pass.
+        DisagreementError: one example's share of τ is another by its own reverse pass, or τ
+            depends on the examples' order. The first call so takes three passes.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> params, x = {"w": jnp.zeros((2, 1))}, jnp.array([[1.0, 0.0], [0.0, 2.0]])
@@ -81,17 +83,20 @@ def to_task_vector(
     arrays = jax.tree.map(jnp.asarray, inputs)
     run, seen = remembered(("pull", point.key, batch_size, c.shape), lambda: _program(point))
     if not seen:
-        n = int(draw(len(c), many=1)[0, 0])
-        alone = jnp.zeros_like(c).at[n].set(-c[n])
-        check_vector(
-            run(params0, arrays, alone, at_once=batch_size),
-            row(point, params0, arrays, n, -c[n]),
-            point,
-            what="the norm of a task vector −J(X)ᵀ c of one example's coefficients, with its error",
-            entry=f"of example {n}",
-        )
-        seen.append(True)
+        sizes = np.linalg.norm(np.asarray(c, np.float64), axis=1)
+        drawn = int(draw(len(c), many=1)[0, 0])
+        n = drawn if sizes[drawn] else int(sizes.argmax())
+        alone, share = jnp.zeros_like(c).at[n].set(-c[n]), row(point, params0, arrays, n, -c[n])
+        what = "the norm of a task vector −J(X)ᵀ c, with its error"
+        one = run(params0, arrays, alone, at_once=batch_size)
+        check_vector(one, share, point, what, f"of example {n} alone")
     moved = run(params0, arrays, -c, at_once=batch_size)
+    if not seen:
+        rolled, turned = jax.tree.map(lambda a: jnp.roll(a, len(c) // 2, axis=0), (arrays, -c))
+        again = run(params0, rolled, turned, at_once=batch_size)
+        summed = norm(share) * sizes.sum() / max(sizes[n], np.finfo(np.float64).tiny)
+        check_vector(moved, again, point, what, "begun in the middle of the examples", summed)
+        seen.append(True)
     return TaskVector(
         point.join(moved), tree.fingerprint(params0), {"regime": "linear", **(meta or {})}
     )

@@ -87,17 +87,21 @@ def test_wrong_products(fresh, monkeypatch):
         ntk.vector_product(f, params, x)(jnp.ones((9, 3)))
 
 
-def test_a_product_that_leaves_rows_out(fresh, monkeypatch):
-    """Of one example at a time it is right; so are trace and log-determinant made of it stopped."""
-    f, params, x = model()
-    right = products.pull
+def forgetful(right):
+    """A pull that leaves the last of several examples out."""
 
     def forgets(point, params, inputs, v, at_once):
         several = jnp.any(v != 0, axis=1).sum() > 1
         last = jnp.arange(len(v)) == len(v) - 1
         return right(point, params, inputs, jnp.where((several & last)[:, None], 0, v), at_once)
 
-    monkeypatch.setattr(products, "pull", forgets)
+    return forgets
+
+
+def test_a_product_that_leaves_rows_out(fresh, monkeypatch):
+    """Of one example at a time it is right; so are trace and log-determinant made of it stopped."""
+    f, params, x = model()
+    monkeypatch.setattr(products, "pull", forgetful(products.pull))
     for estimate in (ntk.trace, ntk.log_determinant):
         with pytest.raises(DisagreementError, match="in another order"):
             estimate(ntk.vector_product(f, params, x), (9, 3))
@@ -105,8 +109,21 @@ def test_a_product_that_leaves_rows_out(fresh, monkeypatch):
 
 def test_a_wrong_task_vector(fresh, monkeypatch):
     monkeypatch.setattr("linearize.ntk.weights.pull", wrong(pull))
-    with pytest.raises(DisagreementError, match="task vector"):
+    with pytest.raises(DisagreementError, match=r"of example \d alone"):
         ntk.to_task_vector(*model(), np.ones((9, 3)))
+
+
+def test_a_task_vector_that_leaves_rows_out(fresh, monkeypatch):
+    monkeypatch.setattr("linearize.ntk.weights.pull", forgetful(pull))
+    with pytest.raises(DisagreementError, match="begun in the middle"):
+        ntk.to_task_vector(*model(), np.ones((9, 3)))
+
+
+def test_a_task_vector_whose_terms_cancel_is_no_fault(fresh):
+    f, params, x = model()
+    twice = np.concatenate([x, x])
+    signs = np.repeat([1.0, -1.0], len(x))[:, None] * np.ones((1, 3))
+    assert float(ntk.to_task_vector(f, params, twice, signs).norm()) < 1e-4
 
 
 def test_wrong_feature_changes(fresh, monkeypatch):
