@@ -29,6 +29,7 @@ from linearize.taylor import taylor_expand as taylor_expand
 
 if TYPE_CHECKING:
     from linearize import data as data
+    from linearize import plot as plot
     from linearize.comparison import Plan as Plan
     from linearize.comparison import compare as compare
     from linearize.data import Task as Task
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _LATER = {
     "data": "data",
+    "plot": "plot",
     "Task": "data",
     **dict.fromkeys(("Method", "Store", "Study"), "study"),
     "METHODS": "methods",

@@ -86,6 +86,16 @@ class ErrorMap:
         above = np.sqrt(((high - p) ** 2).sum(0))
         return Interval(self.total, self.total - share * below, self.total + share * above)
 
+    def plot(self, ax: Any = None, **how: Any) -> Any:
+        """Draw the total of two tasks, axes in, axes out (:func:`linearize.plot.error_map`).
+
+        Raises:
+            ValueError: a map of another number of tasks than two.
+        """
+        from linearize import plot  # matplotlib, which only who draws should wait for
+
+        return plot.error_map(self.alphas, self.total, ax, **how)
+
     def save(self, path: str | Path) -> Path:
         """Write an ``.npz`` without pickle, whole or not at all.
 
