@@ -19,6 +19,8 @@ from linearize.objectives import Classify
 from linearize.study import Store, Study
 from linearize.task_vector import TaskVector
 
+pytestmark = pytest.mark.slow
+
 close = np.testing.assert_allclose
 DEBUG = ANALOGIES["debug"]()
 SOURCE, TARGET = DEBUG.setting.data.tasks

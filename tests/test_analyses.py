@@ -23,6 +23,8 @@ from linearize.objectives import Classify
 from linearize.study import Store
 from linearize.task_vector import TaskVector
 
+pytestmark = pytest.mark.slow
+
 close = np.testing.assert_allclose
 EXPERIMENTS = {
     "subsets": (subsets, SUBSETS),

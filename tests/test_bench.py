@@ -103,6 +103,7 @@ def test_transfers_are_seen() -> None:
     assert steady.transfers(lambda: run(here), 2) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not memory.available(), reason="wants /proc")
 def test_memory_of_a_step_is_seen() -> None:
     state, temporary = 40_000_000, 80_000_000
@@ -224,6 +225,7 @@ def test_the_command_line_writes_what_a_case_measured(
     assert all(row["quantity"][:20] in printed for row in record["rows"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not memory.available(), reason="wants /proc")
 def test_kernels_beside_a_rival_in_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -344,6 +346,7 @@ def test_a_step_that_cannot_be_compiled_does_not_fit() -> None:
         device.compiled_bytes(refusing("INTERNAL"), 8)
 
 
+@pytest.mark.slow
 def test_utilisation_is_of_the_operations_without_remat() -> None:
     # 5 x 162.0 GFLOP an image, 128 images in a quarter of a second
     assert peaks.utilisation(810e9, 128, 0.25, 989e12) == pytest.approx(0.41934, rel=1e-4)

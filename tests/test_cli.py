@@ -145,11 +145,12 @@ def test_what_cannot_be_begun_ends_in_a_sentence(monkeypatch, capsys, tmp_path, 
 def test_a_reader_that_goes_away_is_no_error(printed):
     program = (
         "from linearize import cli\nfrom linearize.report import terminal\n"
-        f"say = {printed}\nwith cli.reporting():\n    for i in range(10**4): say(i)\n"
+        f"say = {printed}\nwith cli.reporting():\n"
+        "    for i in range(10**4): say(60 * str(i % 10))\n"
     )
     script = f"{sys.executable} -c '{program}' | head -1; echo ${{PIPESTATUS[0]}}"
     found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines() == ["0", "141"]
+    assert found.stdout.splitlines() == [60 * "0", "141"]
     assert found.stderr == ""
 
 
@@ -174,6 +175,7 @@ def test_the_first_lines_say_what_is_going_to_be_done(monkeypatch, capsys, tmp_p
     assert second.endswith(f"seeds 3, 5; results go to {tmp_path}")
 
 
+@pytest.mark.slow
 def test_a_run_begins_without_what_its_end_needs():
     program = "import sys, experiments.compare; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
@@ -295,6 +297,7 @@ def test_warnings_alone_are_said_unasked():
     assert found.stderr == b"damaged\n"
 
 
+@pytest.mark.slow
 def test_a_run_outlives_who_reads_its_log_and_a_poor_encoding():
     program = (
         "import logging\n"

@@ -167,6 +167,7 @@ def test_norms_and_angles_are_those_of_pairs(tmp_path):
     assert moved.total.distance == pytest.approx(float(a.norm()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_affine_passes_and_disentanglement():
     found = evaluate.affine_outputs(f, PARAMS, [TAU, PARAMS], X)
     expected = evaluate.affine_outputs(f_pairs, pairs(PARAMS), [pairs(TAU), pairs(PARAMS)], X)

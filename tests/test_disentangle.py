@@ -436,6 +436,7 @@ def test_a_preview_of_a_polynomial_model_is_exact(capsys):
     assert "held-out" in str(rough.preview)
 
 
+@pytest.mark.slow
 def test_a_preview_tells_its_own_error():
     params, taus, inputs, heads = make(13, sizes=(60, 50))
     common = {"alphas": [np.linspace(-3, 3, 6), np.linspace(-3, 2, 5)], "readouts": heads}

@@ -30,7 +30,13 @@ def results_of(run_dir: Path) -> dict[str, Any]:
     return json.loads((run_dir / "results.json").read_text())
 
 
-@pytest.fixture(params=PRESETS)
+QUICK = ("compare", "learning_rate", "trajectory")
+"""What runs every time; the others' promises are kept by the same code, and tried with `slow`."""
+
+
+@pytest.fixture(
+    params=[n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in PRESETS]
+)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -283,6 +283,7 @@ def test_a_damaged_index_is_read_or_named(tmp_path):
         assert said is None or index.name in said
 
 
+@pytest.mark.slow
 def test_a_damaged_experiments_configuration_is_read_or_named(tmp_path):
     from configs.compare import debug
 

@@ -249,6 +249,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_many_first_starts_at_once(tmp_path):
     """Whoever holds the lock holds it under its own configuration, in every one of 60 races."""
     command = [sys.executable, "-c", RACE, os.path.dirname(__file__), str(tmp_path)]

@@ -15,6 +15,8 @@ from linearize import config, report
 from linearize.study import Store
 from linearize.task_vector import TaskVector
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(debug_run):

@@ -19,6 +19,8 @@ from linearize.models.heads import apply_head
 from linearize.study import Store, Study
 from linearize.task_vector import TaskVector
 
+pytestmark = pytest.mark.slow
+
 close = np.testing.assert_allclose
 DEBUG = LOCALIZATION["debug"]()
 NAMES = DEBUG.data.tasks

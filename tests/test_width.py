@@ -14,6 +14,8 @@ from linearize import report
 from linearize.config import ConfigError
 from linearize.examples import Examples
 
+pytestmark = pytest.mark.slow
+
 DEBUG = WIDTH["debug"]()
 close = np.testing.assert_allclose
 

@@ -143,6 +143,7 @@ def test_resized_positions_equal_transformers(saved, case):
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_text_features_and_logits_equal_transformers(saved, images, tokens):
     model = saved("clip")
     text = models.load_text("clip", weights=model.folder)

@@ -367,6 +367,7 @@ def test_arrays_that_a_model_holds_are_part_of_a_kernel_on_disk(tmp_path):
         ntk.kernel(twice, params, x, output="trace", out=tmp_path / "k")
 
 
+@pytest.mark.slow
 def test_spread_over_eight_devices():
     f, params, x = small(n=11)
     mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)

@@ -236,6 +236,7 @@ def test_the_seed_decides_everything(problem):
     assert distance(first.tau, other.tau) > 1e-3
 
 
+@pytest.mark.slow
 def test_augmentation_draws_from_seed_and_step(problem):
     def noise(key, batch):
         moved = batch["inputs"] + 0.1 * jax.random.normal(key, batch["inputs"].shape)
@@ -409,6 +410,7 @@ def test_a_small_state_is_donated_but_on_cpu(problem, on_cpu):
     assert [old.is_deleted() for old in kept] == [not on_cpu] * 5
 
 
+@pytest.mark.slow
 def test_bfloat16_base_with_float32_tau(problem):
     params0 = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), problem.params0)
     got = dataclasses.replace(problem, params0=params0).run(steps=60)

@@ -49,6 +49,7 @@ def test_same_result_as_on_one_device(problem, alone, name, regime):
         assert row["accuracy"] == expected["accuracy"]
 
 
+@pytest.mark.slow
 def test_with_micro_batches_several_steps_a_call_and_streaming(problem, alone):
     fsdp = {"optim": SGD, "mesh": MeshConfig.fsdp()}
     for overrides in ({"accumulate": 2}, {"steps_per_call": 6}, {"device_bytes": 0}):

@@ -111,7 +111,7 @@ def seldom(names):
     return [n if n in COMMON else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", seldom(NAMES))
 def test_without_decay_it_is_optax_on_theta(name):
     off = {"weight_decay": 0.0} if own_decay(name) else {}
     assert_close(ours(settings(name)), plain(settings(name), data()[0], gradient, **off))
@@ -192,6 +192,7 @@ def test_in_the_linear_regime_too(name):
     assert_close(ours(config, "linear"), expected)
 
 
+@pytest.mark.slow
 def test_what_a_run_hands_out_is_what_its_optimizer_evaluates(problem):
     """The result, the vectors on the way and what validation sees: the average, not the iterate."""
     config = OptimConfig(name="contrib.schedule_free_sgd", lr=2.0, schedule="constant", clip=None)
