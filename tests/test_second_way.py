@@ -8,7 +8,7 @@ import pytest
 from linearize import ntk
 from linearize.agreement import DisagreementError
 from linearize.disentangle import affine_map, disentanglement_error, passes
-from linearize.edit import optimal, optimal_coefficients, random_like, vectors
+from linearize.edit import optimal, optimal_coefficients, random_like, sweep, vectors
 from linearize.evaluate import (
     AffineOutputs,
     affine,
@@ -95,6 +95,13 @@ def test_a_wrong_displacement(monkeypatch):
     monkeypatch.setattr(displace, "displace", wrong(displace.displace))
     with refused("θ0 . Σ α τ in a"):
         displaced_accuracy(f, params, [params], X, ALPHAS, None, LABELS)
+
+
+def test_a_wrong_sum_along_a_sweep(monkeypatch):
+    f, params = model()
+    monkeypatch.setattr(sweep, "combine", wrong(sweep.combine))
+    with refused("Σ α τ in a"):
+        sweep.regime_accuracies(f, params, [params], [(X, LABELS)], None, [0.0, 1.0], "linear")
 
 
 def cached():

@@ -1,11 +1,13 @@
 """Accuracy along a direction in weight space, in any regime: what the searches ask for."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.agreement import once
 from linearize.choices import one_of
 from linearize.evaluate import (
     AffineOutputs,
@@ -15,7 +17,7 @@ from linearize.evaluate import (
     grid_accuracy,
 )
 from linearize.evaluate.affine import stack
-from linearize.evaluate.displace import combine
+from linearize.evaluate.displace import check_displaced, combine
 from linearize.examples import Examples
 from linearize.types import Apply, Params, PyTree
 
@@ -62,6 +64,7 @@ def regime_accuracies(
             example.
         StructureMismatch: a task vector does not fit ``params0`` or stems from another base.
         NonFiniteError: NaN or infinity in ``params0``, a task vector or cached outputs.
+        DisagreementError: a sampled number of a compiled program is another by a second way.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> data = (np.array([[1.0, 2.0], [3.0, 1.0]]), np.array([0, 0]))
@@ -93,7 +96,10 @@ def regime_accuracies(
     if f is None:
         raise ValueError("f is needed where no cached outputs are given")
     several = list(taus) if isinstance(taus, list | tuple) else [taus]
-    total = combine(stack(params0, several), _direction(direction, len(several)))
+    stacked, weights = stack(params0, several), _direction(direction, len(several))
+    total = combine(stacked, weights)
+    nothing = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in total.items()}
+    once(partial(check_displaced, total, nothing, stacked, weights), "sum", arrays=stacked)
     line = steps[:, None]
     if regime == "nonlinear":
         rows = [
