@@ -339,6 +339,11 @@ with cli.reporting(), exclusive(Path(sys.argv[1])):
 """
 
 
+def heard() -> None:
+    """A process in the background inherits that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize(
     ("number", "status", "words"),
     [
@@ -363,6 +368,7 @@ def test_a_signal_reaches_a_run_that_computes(tmp_path, number, status, words):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heard,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

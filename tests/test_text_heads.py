@@ -12,6 +12,7 @@ from experiments import budget, protocol, stand_in_model
 from linearize import config, data, models
 from linearize.config import CompareConfig, ConfigError, DataConfig, HeadConfig, ModelConfig
 from linearize.models import WeightsError
+from linearize.models.heads import apply_head
 from linearize.study import Store
 
 pytestmark = pytest.mark.network
@@ -52,7 +53,7 @@ def test_logits_equal_transformers(settings, folder, clip, task):
     """From images and class names to logits, against transformers' own tokenizer and towers."""
     model = protocol.backbone(settings.model, 0)
     head = protocol.make_head(settings, model, task, 0)
-    got = protocol.apply_head(head, model.f(model.params, task.test.inputs))
+    got = apply_head(head, model.f(model.params, task.test.inputs))
 
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
     processor = transformers.CLIPImageProcessor.from_pretrained(folder)
