@@ -366,7 +366,7 @@ class TestCustomVjp:
 
 
 class TestTransforms:
-    @pytest.mark.slow(but=["jvp-policy1", "double_vjp-None"])
+    @pytest.mark.slow(but=["jvp-dots", "double_vjp-none"])
     @pytest.mark.parametrize(
         "policy",
         [
@@ -374,6 +374,7 @@ class TestTransforms:
             jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
             jax.checkpoint_policies.everything_saveable,
         ],
+        ids=["none", "dots", "everything"],
     )
     @pytest.mark.parametrize("method", ["jvp", "double_vjp"])
     def test_scan_over_rematerialised_blocks(self, policy, method):
