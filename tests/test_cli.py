@@ -329,19 +329,15 @@ def test_no_line_is_put_into_a_bar(monkeypatch, capsys):
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from linearize import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 from linearize.train.lock import exclusive
 with cli.reporting(), exclusive(Path(sys.argv[1])):
     print("ready", flush=True)
     time.sleep(60)
 """
-
-
-def heard() -> None:
-    """A process in the background inherits that Ctrl-C is ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +364,6 @@ def test_a_signal_reaches_a_run_that_computes(tmp_path, number, status, words):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heard,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
