@@ -26,7 +26,6 @@ from linearize.choices import one_of
 from linearize.data.records import SPLITS
 from linearize.disentangle import ErrorMap
 from linearize.evaluate.view import Tangent, View
-from linearize.examples import as_arguments
 from linearize.merge import MERGES, Merge
 from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
 from linearize.objectives import Control, Metric
@@ -248,7 +247,7 @@ def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
 def identity_of(study: Study, plan: Plan) -> Record:
     """All that decides the numbers, as JSON: models and data by their content."""
     model, (name, *_) = study.model, study.names
-    args = identity.shapes(as_arguments(study.split(name, "test").take(slice(1)).inputs))
+    args = study.split(name, "test").alone
     return io.to_json(
         {
             "f": identity.of(model.f, model.params, *args, derivative=True),
@@ -257,8 +256,7 @@ def identity_of(study: Study, plan: Plan) -> Record:
                 task: {split: study.split(task, split).fingerprint for split in SPLITS}
                 for task in study.tasks
             },
-            "objectives": {n: _objective(study, n) for n in study.tasks} if not study.heads else {},
-            "heads": repr(study.heads),
+            "objectives": {n: _objective(study, n) for n in study.tasks},
             "control": study.control,
             "recipes": {n: asdict(recipe) for n, recipe in study.recipes.items()},
             "trainable": study.trainable,
@@ -294,7 +292,7 @@ def _objective(study: Study, task: str) -> str:
     """What it measures, what training lowers, and what maps compare, as programs."""
     objective = study.objectives[task]
     examples, trained = (study.split(task, s).take(slice(1)) for s in ("test", "train"))
-    args = identity.shapes(as_arguments(examples.inputs))
+    args = examples.alone
     outputs = jax.eval_shape(study.model.f, study.model.params, *args)
     targets, batch = (identity.shapes(dict(each.targets)) for each in (examples, trained))
     batch |= dict(zip(trained.arguments, args, strict=True))
@@ -381,9 +379,9 @@ def metrics(study: Study) -> list[Metric]:
 
 def pretrained(study: Study, view: View) -> Record:
     """What θ0 reaches, on each task and, once a task, on the control task."""
-    found = {"pretrained": [study.at(view, {}, task, "test") for task in study.names]}
+    found = {"pretrained": [study.pretrained(view, task) for task in study.names]}
     if study.control is not None:
-        before = study.at(view, {}, study.control, "test")
+        before = study.pretrained(view, study.control)
         found["control_pretrained"] = [before] * len(study.names)
     return found
 

@@ -150,6 +150,15 @@ class Examples:
         return jax.tree.map(shape, self.inputs)
 
     @property
+    def alone(self) -> tuple[PyTree, ...]:
+        """The model's arguments for a batch of one: ``ShapeDtypeStruct``, (1, ...) each."""
+
+        def batch(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype)
+
+        return as_arguments(jax.tree.map(batch, self.example))
+
+    @property
     def fingerprint(self) -> str:
         """The number of examples and a hash of all their bytes; 1 to 2 s a GB."""
         return fingerprint(self.arrays())

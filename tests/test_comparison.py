@@ -1,5 +1,6 @@
 """The main job on models that classify nothing: metrics and controls are the objectives'."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -189,3 +190,21 @@ def test_a_directory_is_of_the_method_that_it_was_made_with(tmp_path):
     assert compare([first]).record["single"] == record["single"]
     with pytest.raises(RunMismatchError, match="methods differ"):
         compare([second])
+
+
+def test_a_directory_goes_on_with_heads_made_anew(tmp_path):
+    """As in another process, where functions lie elsewhere; other heads are another study."""
+    first = language(store=tmp_path)
+    compare = partial(lz.compare, methods=["linear"], maps=[], plan=Plan(alphas=np.arange(2.0)))
+
+    def anew(objectives):
+        return first.but(objectives=objectives)
+
+    record = compare(anew(lambda model, task, seed: CausalLM())).record
+    again = compare(anew(CausalLM())).record
+    assert {k: again[k] for k in ("single", "addition")} == {
+        k: record[k] for k in ("single", "addition")
+    }
+    halved = replace(CausalLM().distance, farthest=0.5)
+    with pytest.raises(RunMismatchError, match="objectives differ"):
+        compare(anew(CausalLM(distance=halved)))

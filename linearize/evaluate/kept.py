@@ -41,10 +41,7 @@ class KeptTangent(Tangent):
         return found
 
     def _decided_by(self, examples: Examples) -> tuple[str, ...]:
-        inputs = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), examples.example
-        )
-        f = identity.of(self.f, self.params0, *as_arguments(inputs), derivative=True)
+        f = identity.of(self.f, self.params0, *examples.alone, derivative=True)
         return f, *self._fingerprints
 
     @cached_property

@@ -8,10 +8,7 @@ import dataclasses
 import time
 from typing import Any
 
-import jax
-
 from linearize import identity, io, ntk, tree
-from linearize.examples import as_arguments
 from linearize.objectives import Classify
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
@@ -53,9 +50,6 @@ def fine_tune_exactly(study: Study, task: str) -> TaskVector:
     path = study.store.path("exact", task)
     if path is None:
         return found().tau
-    example = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), examples.example
-    )
     decided_by: dict[str, Any] = {
         "config": solve,
         "regime": "exact",
@@ -63,9 +57,7 @@ def fine_tune_exactly(study: Study, task: str) -> TaskVector:
         "data": data_fingerprint(examples.arrays()),
         "trainable": study.trainable,
         "functions": {
-            "f": identity.of(
-                study.model.f, study.model.params, *as_arguments(example), derivative=True
-            )
+            "f": identity.of(study.model.f, study.model.params, *examples.alone, derivative=True)
         },
         "arrays": tree.fingerprint(objective.readout),
     }

@@ -212,7 +212,7 @@ class Study:
         return self.tasks[task].split(split)
 
     def recipe(self, method: str, default: Any) -> Any:
-        """How a method trains, with the study's seed."""
+        """How a method trains, or ``default`` where the study does not say."""
         return self.recipes.get(method, default)
 
     def vectors(self, method: Method) -> dict[str, TaskVector]:
