@@ -205,7 +205,7 @@ def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
     """What a map's figure says of it."""
     distance = study.objectives[pair[0]].distance
     return {
-        "n_eval": plan.n_eval,
+        "n_eval": min(plan.n_eval, *(len(study.split(task, "test")) for task in pair)),
         "search_box": list(plan.search_box),
         "alphas": np.asarray(plan.map_alphas).tolist(),
         "distance": "argmax disagreement" if distance.binary else distance.name.replace("_", " "),

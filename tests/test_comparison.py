@@ -208,3 +208,11 @@ def test_a_directory_goes_on_with_heads_made_anew(tmp_path):
     halved = replace(CausalLM().distance, farthest=0.5)
     with pytest.raises(RunMismatchError, match="objectives differ"):
         compare(anew(CausalLM(distance=halved)))
+
+
+def test_a_map_tells_how_many_examples_it_looked_at(spoken):
+    """No more than there are."""
+    study, _ = spoken
+    few, all_ = (Plan(n_eval=n) for n in (5, 500))
+    facts = [comparison.map_facts(study, plan, ("one", "two"))["n_eval"] for plan in (few, all_)]
+    assert facts == [5, len(study.split("one", "test"))]
