@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from configs import analyses, compare
-from linearize.config import AnalogiesConfig, CompareConfig, DataConfig, EditConfig
+from configs import compare, shared
+from experiments.analogies.config import AnalogiesConfig
+from linearize.config import CompareConfig, DataConfig, EditConfig
 
 EMOJI = DataConfig(tasks=("emoji", "emoji_google"), control="emoji_twitter")
 """Two vendors' drawings of the same nine categories."""
@@ -17,7 +18,7 @@ def debug() -> AnalogiesConfig:
     brief = compare.recipe(1e-3, steps=15, batch_size=16, warmup=2)
     return AnalogiesConfig(
         setting=dataclasses.replace(
-            analyses.small(),
+            shared.small(),
             data=DataConfig(
                 tasks=("toy_a", "toy_b"),
                 control="toy_c",
@@ -99,3 +100,10 @@ def packaged() -> AnalogiesConfig:
         quadruples=((1, 3), (5, 6), (3, 8)),
         single_steps=20,
     )
+
+
+PRESETS = {
+    "debug": debug,
+    "packaged": packaged,
+    "sketches": sketches,
+}

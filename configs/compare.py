@@ -300,7 +300,7 @@ PAPERS = {"vit_b32": vit_b32, "vit_b16": vit_b16, "vit_l14": vit_l14}
 """The papers' three models."""
 
 STAND_INS = "runs/stand_ins"
-"""Where ``clip_debug`` makes its weights and data."""
+"""Where ``clip_debug`` has its weights and data, which are made there."""
 
 
 def clip_debug() -> CompareConfig:
@@ -346,5 +346,14 @@ def clip_debug() -> CompareConfig:
         edit=EditConfig(points=6),
         map=MapConfig(pairs=(("eurosat", "svhn"),), points=7, n_eval=40),
         baselines=("random", "gradient_ascent"),
-        stand_ins=STAND_INS,
     )
+
+
+PRESETS = {
+    "debug": debug,
+    "demo": demo,
+    "exact": exact,
+    "packaged8": packaged8,
+    "clip_debug": clip_debug,
+    **PAPERS,
+}

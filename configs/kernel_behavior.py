@@ -1,6 +1,7 @@
 """Presets of ``experiments.kernel_behavior``: the kernel along a fine-tuning."""
 
-from linearize.config import FewShotConfig, HeadConfig, KernelBehaviorConfig, ModelConfig
+from experiments.kernel_behavior.config import FewShotConfig, KernelBehaviorConfig
+from linearize.config import HeadConfig, ModelConfig
 from linearize.train import OptimConfig, TrainConfig
 
 
@@ -54,3 +55,9 @@ def packaged() -> KernelBehaviorConfig:
         l2=(1e-4, 1e-3, 1e-2),
         seeds=(0, 1, 2),
     )
+
+
+PRESETS = {
+    "debug": debug,
+    "packaged": packaged,
+}

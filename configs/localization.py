@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from configs import analyses, compare
-from linearize.config import LocalizationConfig, MapConfig
+from configs import compare, shared
+from experiments.localization.config import LocalizationConfig
+from linearize.config import MapConfig
 
 
 def debug() -> LocalizationConfig:
@@ -11,8 +12,8 @@ def debug() -> LocalizationConfig:
 
     python -m experiments.localization debug
     """
-    whole, tasks = analyses.small(), ("toy_a", "toy_b", "toy_c", "toy_d")
-    return analyses.analysis(
+    whole, tasks = shared.small(), ("toy_a", "toy_b", "toy_c", "toy_d")
+    return shared.analysis(
         LocalizationConfig,
         whole,
         data=dataclasses.replace(whole.data, tasks=tasks, control="toy_e"),
@@ -33,7 +34,7 @@ def packaged() -> LocalizationConfig:
     ``--vectors`` the tasks are fine-tuned first.
     """
     whole = compare.packaged8()
-    return analyses.analysis(
+    return shared.analysis(
         LocalizationConfig,
         whole,
         points=32,
@@ -46,7 +47,7 @@ def clip_pair(first: str, second: str) -> LocalizationConfig:
     """One of the pairs of *Task Arithmetic in the Tangent Space* (§5) with CLIP ViT-B/32."""
     whole = compare.vit_b32()
     pair = (first, second)
-    return analyses.analysis(
+    return shared.analysis(
         LocalizationConfig,
         whole,
         model=dataclasses.replace(whole.model, dtype="float32"),
@@ -84,3 +85,12 @@ def dtd_sun397() -> LocalizationConfig:
     python -m experiments.localization dtd_sun397
     """
     return clip_pair("dtd", "sun397")
+
+
+PRESETS = {
+    "debug": debug,
+    "packaged": packaged,
+    "resisc45_cars": resisc45_cars,
+    "eurosat_svhn": eurosat_svhn,
+    "dtd_sun397": dtd_sun397,
+}

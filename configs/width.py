@@ -1,6 +1,6 @@
 """Presets of ``experiments.width``."""
 
-from linearize.config import WidthConfig
+from experiments.width.config import WidthConfig
 
 
 def debug() -> WidthConfig:
@@ -43,3 +43,9 @@ def mlp() -> WidthConfig:
     scale 1, one seed) changed no quantity by more than 2e-4 of itself.
     """
     return WidthConfig()
+
+
+PRESETS = {
+    "debug": debug,
+    "mlp": mlp,
+}

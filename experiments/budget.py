@@ -22,7 +22,7 @@ import numpy as np
 import optax
 import tyro
 
-from configs import COMPARE
+from configs.compare import PRESETS as COMPARE
 from linearize import cli, cost, taylor, tree
 from linearize.choices import one_of
 from linearize.config import CompareConfig, ConfigError

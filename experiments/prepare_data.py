@@ -27,20 +27,20 @@ import tyro
 
 from configs import PRESETS
 from experiments import protocol, stand_ins
+from experiments.analogies.config import AnalogiesConfig
+from experiments.kernel_behavior.config import KernelBehaviorConfig
+from experiments.learning_rate.config import LearningRateConfig
+from experiments.trajectory.config import TrajectoryConfig
+from experiments.width.config import WidthConfig
 from linearize import assets, choices, cli, data, tree
 from linearize.assets.cache import cached_path
 from linearize.config import (
-    AnalogiesConfig,
     CompareConfig,
     ConfigError,
     DataConfig,
     HeadConfig,
-    KernelBehaviorConfig,
-    LearningRateConfig,
     ModelConfig,
-    TrajectoryConfig,
     VectorsConfig,
-    WidthConfig,
 )
 from linearize.config.files import require
 from linearize.data import VISION, Limits, Reading, Task, preparing
@@ -119,7 +119,7 @@ class Needs:
 
     targets: tuple[Target, ...]
     encoder: Encoder | None = None
-    stand_ins: str | None = None
+    stand_ins: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,13 +202,14 @@ def _of_setting(config: CompareConfig, names: Iterable[str], options: Options) -
     encoder = _encoder(config.model, config.head, options)
     head = config.head if config.head.kind == "text" else None
     made = tuple(_target(config, name, options, head) for name in names)
-    return Needs(made, encoder, config.stand_ins)
+    return Needs(made, encoder, stand_ins.read_by(config))
 
 
 def _target(config: CompareConfig, name: str, options: Options, head: HeadConfig | None) -> Target:
     own: DataConfig = config.data
     reading = options.reading(own.data_dir)
-    made_here = config.stand_ins is not None and reading.folder == Path(config.stand_ins) / "data"
+    folder = stand_ins.read_by(config)
+    made_here = folder is not None and reading.folder == folder / "data"
     size = options.image_size or own.image_size
     limit = protocol.limits(own, name)
     return Target(name, size, limit, own.seed, reading, head, made_here and name in VISION)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from configs import COMPARE
+from configs.compare import PRESETS as COMPARE
 from experiments import protocol, running
 from linearize import cli, comparison, io
 from linearize.config import CompareConfig

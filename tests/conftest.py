@@ -27,7 +27,7 @@ def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         with (runs / f"{experiment}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
-                module = importlib.import_module(f"experiments.{experiment}")
+                module = importlib.import_module(f"experiments.{experiment}.run")
                 with (
                     pytest.MonkeyPatch.context() as patch
                 ):  # kept beside the runs, not in the cache

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any, Literal
 
-from configs import COMPARE
 from configs.compare import PAPERS
+from configs.compare import PRESETS as COMPARE
 from experiments import budget
 from experiments.bench.measure import Row
 from experiments.bench.problem import FULL, Size

@@ -4,10 +4,6 @@ The training room keeps its own (:class:`linearize.train.TrainConfig`); here are
 the way of a whole configuration to JSON and back.
 """
 
-from linearize.config.analogies import AnalogiesConfig as AnalogiesConfig
-from linearize.config.analyses import CoefficientsConfig as CoefficientsConfig
-from linearize.config.analyses import EnsemblingConfig as EnsemblingConfig
-from linearize.config.analyses import SubsetsConfig as SubsetsConfig
 from linearize.config.compare import Baseline as Baseline
 from linearize.config.compare import CompareConfig as CompareConfig
 from linearize.config.compare import DataConfig as DataConfig
@@ -23,11 +19,5 @@ from linearize.config.files import from_dict as from_dict
 from linearize.config.files import hindrances as hindrances
 from linearize.config.files import load_config as load_config
 from linearize.config.files import to_dict as to_dict
-from linearize.config.kernel_behavior import FewShotConfig as FewShotConfig
-from linearize.config.kernel_behavior import KernelBehaviorConfig as KernelBehaviorConfig
-from linearize.config.localization import LocalizationConfig as LocalizationConfig
-from linearize.config.sweeps import LearningRateConfig as LearningRateConfig
-from linearize.config.sweeps import TrajectoryConfig as TrajectoryConfig
 from linearize.config.vectors import AnalysisConfig as AnalysisConfig
 from linearize.config.vectors import VectorsConfig as VectorsConfig
-from linearize.config.width import WidthConfig as WidthConfig

@@ -1,7 +1,7 @@
 """The main job: three regimes of task arithmetic side by side."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 from linearize.config.files import ConfigError, require, require_task
 from linearize.fields import Count, Natural, Positive, TwoOrMore, check
@@ -190,8 +190,8 @@ class CompareConfig:
     """Also run the two trained regimes from random weights, to see what pre-training does."""
     batch_size: Count = 256
     """Examples a call in evaluation."""
-    stand_ins: str | None = None
-    """A folder to make stand-ins for weights and data in, before anything else (``clip_debug``)."""
+    FORMER: ClassVar = ("stand_ins",)
+    """Fields that earlier versions wrote."""
 
     def __post_init__(self) -> None:
         check(self, "", ConfigError)

@@ -61,7 +61,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
-    """The configuration that :func:`to_dict` wrote.
+    """The configuration that :func:`to_dict` wrote; what ``kind.FORMER`` names is passed over.
 
     Raises:
         ConfigError: a field that ``kind`` does not have, or a value of the wrong kind.
@@ -69,6 +69,7 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     require(isinstance(values, Mapping), where or "configuration", values, "expected a mapping")
     hints = typing.get_type_hints(kind)
     fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values = {n: v for n, v in values.items() if n not in getattr(kind, "FORMER", ())}
     for name in values:
         hint = choices.hint(name, fields, f"known: {', '.join(sorted(fields))}")
         require(name in fields, f"{where}{name}", values[name], f"no such option{hint}")

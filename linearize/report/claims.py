@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from linearize.report.node import Node, ResultsError
-from linearize.report.page import Section
+from linearize.report.schema import key
 from linearize.report.table import Cell, Table, freeze
 
 DECIDED = (
@@ -14,48 +13,21 @@ DECIDED = (
 
 
 @dataclass(frozen=True)
-class Claim:
+class Verdict:
     """A statement of the papers, whether it held here (None: not decided), and the evidence."""
 
-    text: str
-    held: bool | None
-    evidence: str
+    text: str = key("claim")
+    held: bool | None = None
+    evidence: str = ""
 
 
-def read(node: Node) -> tuple[Claim, ...]:
-    """The ``claims`` of a result file.
-
-    Raises:
-        ResultsError: one that is no claim.
-    """
-    return tuple(_claim(child) for child in node.children("claims"))
-
-
-def _claim(node: Node) -> Claim:
-    held = node.get("held", default=None)
-    if held is not None and not isinstance(held, bool):
-        raise ResultsError(f"{node.path}/held is {held!r}; expected true, false or null")
-    return Claim(str(node.get("claim")), held, str(node.get("evidence", default="")))
-
-
-def claims_table(claims: Sequence[Claim], caption: str = DECIDED) -> Table:
+def table(verdicts: Sequence[Verdict], caption: str = DECIDED) -> Table:
     """Each claim, whether it held, and by what; the caption says how that was decided."""
-    verdict = {True: "held", False: "did not hold", None: "not decided"}
+    words = {True: "held", False: "did not hold", None: "not decided"}
     return Table(
         "claims",
         "Claims of the papers",
         caption,
         ("Claim", "Held?", "Evidence"),
-        freeze([Cell(c.text), Cell(verdict[c.held]), Cell(c.evidence)] for c in claims),
+        freeze([Cell(v.text), Cell(words[v.held]), Cell(v.evidence)] for v in verdicts),
     )
-
-
-def claims_section(
-    node: Node, title: str = "Claims of the papers", caption: str = DECIDED
-) -> Section:
-    """The section of a page that shows the ``claims`` of a result file.
-
-    Raises:
-        ResultsError: one that is no claim.
-    """
-    return Section("claims", title, (claims_table(read(node), caption),))

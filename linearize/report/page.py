@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,10 @@ class Page:
     def _parts(self) -> Iterator[Plot | Table | str]:
         for section in self.sections:
             yield from section.parts
+
+
+Reader = Callable[[Node, Path], Page]
+"""Of checked results and their run directory, the page."""
 
 
 def render(page: Page, svgs: Mapping[str, tuple[str, str]]) -> str:

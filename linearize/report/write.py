@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -11,38 +11,21 @@ from matplotlib.figure import Figure
 from linearize import narration
 from linearize.choices import row
 from linearize.io import atomic_write
-from linearize.report import (
-    analogies,
-    coefficients,
-    compare,
-    ensembling,
-    kernel_behavior,
-    localization,
-    subsets,
-    sweeps,
-    width,
-)
-from linearize.report.node import Node, ResultsError, read
-from linearize.report.page import Page, render
+from linearize.report import compare
+from linearize.report.node import ResultsError, read
+from linearize.report.page import Page, Reader, render
 from linearize.report.style import PAPER, PLAIN
 
-PAGES: Mapping[str, Callable[[Node, Path], Page]] = {
-    "compare": compare.read,
-    "kernel_behavior": kernel_behavior.read,
-    "width": width.read,
-    "localization": localization.read,
-    "subsets": subsets.read,
-    "coefficients": coefficients.read,
-    "ensembling": ensembling.read,
-    "analogies": analogies.read,
-    "learning_rate": sweeps.learning_rate,
-    "trajectory": sweeps.trajectory,
-}
-"""By experiment, what makes a page of its results."""
+OWN: Mapping[str, Reader] = {"compare": compare.read}
+"""By experiment, what makes a page of its results: the library's."""
 
 
-def read_page(run_dir: Path | str) -> Page:
+def read_page(run_dir: Path | str, pages: Mapping[str, Reader] = OWN) -> Page:
     """The page of a finished run, by the experiment that its results name.
+
+    Args:
+        run_dir: of the run.
+        pages: by experiment, what makes a page of its results.
 
     Raises:
         ResultsError: a result file is missing, damaged, or does not fit the schema.
@@ -50,7 +33,12 @@ def read_page(run_dir: Path | str) -> Page:
     node = read(run_dir)
     experiment = str(node.get("experiment", default="compare"))
     try:
-        return row("page", experiment, PAGES, ResultsError)(node, Path(run_dir))
+        if experiment not in pages and pages is OWN:
+            raise ResultsError(
+                f"experiment is {experiment!r}, whose page is drawn in a checkout: "
+                f"python -m experiments.report {run_dir}"
+            )
+        return row("page", experiment, pages, ResultsError)(node, Path(run_dir))
     except ResultsError as error:
         name = str(Path(run_dir) / "results.json")
         raise error if str(run_dir) in str(error) else ResultsError(f"{name}: {error}") from None
@@ -61,12 +49,12 @@ def read_page(run_dir: Path | str) -> Page:
         ) from error
 
 
-def write_all(run_dir: Path | str) -> Path:
+def write_all(run_dir: Path | str, pages: Mapping[str, Reader] = OWN) -> Path:
     """Writes figures, tables and the page of a finished run.
 
     Reads ``results.json`` and, where there is one, ``explorer.npz``; writes ``figures/*.png`` and
     ``*.svg``, ``tables/*.md`` and ``*.csv``, and ``report.html``. Each file is whole or untouched;
-    everything is made before the first one is written.
+    everything is made before the first one is written. Arguments as of :func:`read_page`.
 
     Returns:
         The path of ``report.html``.
@@ -76,7 +64,7 @@ def write_all(run_dir: Path | str) -> Path:
         OSError: the directory cannot be written.
     """
     run_dir = Path(run_dir)
-    page = read_page(run_dir)
+    page = read_page(run_dir, pages)
     files: dict[Path, bytes | str] = {}
     svgs: dict[str, tuple[str, str]] = {}
     with rc_context(PLAIN), warnings.catch_warnings():

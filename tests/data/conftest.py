@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import stand_in_data
+from experiments.stand_ins import data as stand_in_data
 from linearize.models.hf import sources
 
 

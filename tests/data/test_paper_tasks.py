@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import protocol, stand_in_model, vectors
+from experiments import protocol, vectors
+from experiments.stand_ins import model as stand_in_model
 from linearize import models
 from linearize.config import CompareConfig, DataConfig, HeadConfig, ModelConfig
 from linearize.data import VISION, Loader, Reading

@@ -17,17 +17,13 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from configs import COMPARE, PRESETS
-from experiments import prepare_data, protocol, stand_in_model
+from configs import PRESETS
+from configs.compare import PRESETS as COMPARE
+from experiments import prepare_data, protocol
+from experiments.analogies.config import AnalogiesConfig
+from experiments.stand_ins import model as stand_in_model
 from linearize.assets import AssetError
-from linearize.config import (
-    AnalogiesConfig,
-    CompareConfig,
-    ConfigError,
-    HeadConfig,
-    MapConfig,
-    ModelConfig,
-)
+from linearize.config import CompareConfig, ConfigError, HeadConfig, MapConfig, ModelConfig
 from linearize.data import TASKS, VISION, Limits, Reading, load_vision, preprocess
 from linearize.data.preparing import evaluation_bytes, prepare_set, status
 from linearize.data.vision import human

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import populations, stand_in_data
+from experiments.analogies import populations
+from experiments.stand_ins import data as stand_in_data
 from linearize import evaluate
 from linearize.data import VISION, DataError, Limits, Reading, load_task, paper, preprocess
 from linearize.data.paper import load_vision, open_tfds, rows_of, split_vision

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from linearize import files, sealed
 from linearize.objectives.metric import Control
-from linearize.report import claims
-from linearize.report.claims import Claim
+from linearize.report import schema
+from linearize.report.claims import Verdict
 from linearize.report.compare import measures
 from linearize.report.compare.measures import Measures
 from linearize.report.node import Floats, Node, ResultsError, checked, read
@@ -103,7 +103,7 @@ class Results:
     tolerance: Control
     cosine: Mapping[str, Floats]  # (S, T, T)
     maps: tuple[PairMap, ...]
-    claims: tuple[Claim, ...]
+    claims: tuple[Verdict, ...]
     training: Mapping[str, Mapping[str, Floats]]  # regime -> what was recorded -> (S, T)
 
     def regime(self, row: str) -> bool:
@@ -216,7 +216,7 @@ def parse(raw: Any) -> Results:
         tolerance=_tolerance(top),
         cosine={m: top.numbers(f"cosine/{m}", (S, T, T)) for m in top.mapping("cosine")},
         maps=tuple(_pair_map(node, S, tasks) for node in top.children("maps")),
-        claims=claims.read(top),
+        claims=tuple(schema.read(Verdict, child) for child in top.children("claims")),
         training={
             m: {k: top.numbers(f"training/{m}/{k}", (S, T)) for k in top.mapping(f"training/{m}")}
             for m in top.mapping("training")

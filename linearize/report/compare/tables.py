@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from linearize.objectives.metric import ACCURACY, Metric
-from linearize.report.claims import claims_table
+from linearize.report import claims
 from linearize.report.compare.measures import (
     Measures,
     arrow,
@@ -515,5 +515,5 @@ def all_tables(results: Results) -> list[Table]:
         tables.append(error_maps(results))
     tables += [cosine(results, regime) for regime in results.look.ordered(results.cosine)]
     if results.claims:
-        tables.append(claims_table(results.claims))
+        tables.append(claims.table(results.claims))
     return tables

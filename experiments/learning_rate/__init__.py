@@ -1,0 +1,1 @@
+"""Effect of the learning rate on single-task and on merged accuracy."""

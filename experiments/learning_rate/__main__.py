@@ -1,0 +1,6 @@
+"""``python -m experiments.learning_rate PRESET``."""
+
+from experiments import running
+from experiments.learning_rate.run import run
+
+running.launch("learning_rate", run)

@@ -1,0 +1,112 @@
+"""Effect of the learning rate on single-task and on merged accuracy.
+
+    python -m experiments.learning_rate packaged
+
+For each seed, regime and learning rate: every task fine-tuned, single-task test accuracy, and the
+accuracy of all vectors added with the α that validation data choose (*Editing Models with Task
+Arithmetic*, appendix).
+"""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import claims, protocol, running
+from experiments.learning_rate.config import LearningRateConfig
+from experiments.running import about
+from linearize import comparison
+from linearize.data import Task
+from linearize.methods import METHODS
+from linearize.study import Store, stack
+from linearize.study.store import Record
+from linearize.train import NonFiniteLossError
+
+log = logging.getLogger(__name__)
+
+REGIMES = ("nonlinear", "posthoc", "linear")
+
+
+def run(config: LearningRateConfig, run_dir: Path, preset: str = "custom") -> Path:
+    """Everything from weights to ``report.html``, whose path is returned."""
+    with running.claimed(run_dir, config):
+        tasks, store = protocol.load_tasks(config.setting), Store.of(run_dir)
+        parts = sum(len(rates(config, regime)) for regime in REGIMES)
+        measured = store.every_seed(config.seeds, parts, partial(measure, config, tasks))
+        results = describe(config, preset) | measured
+        results["claims"] = claims.judge(results, CLAIMS)
+        return running.finish(run_dir, results)
+
+
+def measure(
+    config: LearningRateConfig, tasks: Mapping[str, Task], seed: int, store: Store
+) -> Record:
+    """One seed: every regime's measures, lists over learning rates."""
+    return {
+        regime: stack(
+            [
+                store.kept(
+                    f"{regime}_{lr:g}", partial(at_rate, config, tasks, seed, regime, lr, store)
+                )
+                for lr in rates(config, regime)
+            ]
+        )
+        for regime in REGIMES
+    }
+
+
+def rates(config: LearningRateConfig, regime: str) -> tuple[float, ...]:
+    """The learning rates of a regime's vectors."""
+    return config.linear if regime == "linear" else config.nonlinear
+
+
+def at_rate(
+    config: LearningRateConfig,
+    tasks: Mapping[str, Task],
+    seed: int,
+    regime: str,
+    lr: float,
+    store: Store,
+) -> Record:
+    """One regime at one learning rate; nothing where fine-tuning diverges."""
+    method = METHODS[regime]
+    whole = protocol.with_value(config.setting, (method.of or method).name, lr)
+    study = protocol.study(whole, tasks, seed, store.under(f"{lr:g}"))
+    try:
+        return comparison.summary(study, study.view(method), protocol.plan(whole))
+    except NonFiniteLossError as error:
+        log.warning("seed %d: %s at %g diverged: %s", seed, regime, lr, error)
+        return dict.fromkeys(comparison.SUMMARY)
+
+
+def describe(config: LearningRateConfig, preset: str) -> Record:
+    """What was run, on what, by which versions."""
+    return about("learning_rate", preset, config) | {
+        "model": protocol.describe_model(config.setting.model, config.seeds[0]),
+        "tasks": list(config.setting.data.tasks),
+        "along": {regime: list(rates(config, regime)) for regime in REGIMES},
+    }
+
+
+def _ends(results: Any, regime: str, what: str) -> np.ndarray:
+    """A measure at the lowest rate minus that at the highest, (S,)."""
+    values = np.asarray(results[regime][what], float)
+    return values[:, 0] - values[:, -1]
+
+
+def _hurt(regime: str, words: str) -> claims.Claim:
+    return (
+        f"High learning rates hurt merging more than single tasks, {words} (TA, appendix)",
+        lambda r: _ends(r, regime, "addition") - _ends(r, regime, "single"),
+        "loss of accuracy from the lowest to the highest rate, after addition minus single-task",
+    )
+
+
+CLAIMS: tuple[claims.Claim, ...] = (
+    _hurt("nonlinear", "non-linear"),
+    _hurt("posthoc", "post-hoc"),
+    _hurt("linear", "linear"),
+)

@@ -1,0 +1,1 @@
+"""Eigenfunction localization: where the eigenfunctions that carry a target live, beside ξ."""

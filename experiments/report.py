@@ -1,0 +1,37 @@
+"""``python -m experiments.report RUN_DIR``: any run's figures, tables and page, made anew."""
+
+import importlib
+from pathlib import Path
+
+import tyro
+
+from experiments import listed
+from linearize import cli, report
+from linearize.report.page import Page, Reader
+
+
+def pages() -> dict[str, Reader]:
+    """By experiment, what makes a page of its results."""
+    return {name: importlib.import_module(f"experiments.{name}.page").read for name in listed()}
+
+
+def read_page(run_dir: Path | str) -> Page:
+    """As :func:`linearize.report.read_page`, of any experiment."""
+    return report.read_page(run_dir, pages())
+
+
+def write_all(run_dir: Path | str) -> Path:
+    """As :func:`linearize.report.write_all`, of any experiment."""
+    return report.write_all(run_dir, pages())
+
+
+def main(run_dir: tyro.conf.Positional[Path]) -> None:
+    """Make a finished run's tables, figures and page anew, and print the tables."""
+    with cli.reporting():
+        page = write_all(run_dir)
+        read_page(run_dir).print()
+        print(f"report: {page}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m experiments.report")

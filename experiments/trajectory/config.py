@@ -1,0 +1,36 @@
+"""Task vectors along training."""
+
+import dataclasses
+import itertools
+
+from linearize.config.compare import CompareConfig
+from linearize.config.files import ConfigError, require
+from linearize.fields import Count, check
+
+
+@dataclasses.dataclass(frozen=True)
+class TrajectoryConfig:
+    """Task vectors after some of the steps: their direction, and what they merge to."""
+
+    setting: CompareConfig = CompareConfig()
+    steps: tuple[Count, ...] = (5, 10, 20, 40)
+    """Steps after which vectors are kept, ascending; the last step is always measured."""
+
+    def __post_init__(self) -> None:
+        check(self, "", ConfigError)
+        rising = all(a < b for a, b in itertools.pairwise((0, *self.steps)))
+        require(bool(self.steps) and rising, "steps", self.steps,
+                "give positive numbers, ascending")  # fmt: skip
+        for name in ("nonlinear", "linear"):
+            recipe = getattr(self.setting, name)
+            if recipe.epochs is not None:
+                raise ConfigError(f"setting.{name}.epochs={recipe.epochs}: give steps instead")
+            require(
+                self.steps[-1] < recipe.steps, "steps", self.steps,
+                f"must end before setting.{name}.steps={recipe.steps}",
+            )  # fmt: skip
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The setting's."""
+        return self.setting.seeds

@@ -1,0 +1,117 @@
+"""Task vectors along training: their cosine to the final one, and what they merge to.
+
+    python -m experiments.trajectory packaged
+
+For each seed, regime and kept step: the cosine of every task's vector so far with its final one,
+its share of the final norm, single-task accuracy, and accuracy after addition with the α that
+validation data choose (*Editing Models with Task Arithmetic*, appendix).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import claims, protocol, running
+from experiments.running import about
+from experiments.trajectory.config import TrajectoryConfig
+from linearize import comparison
+from linearize.comparison import Plan
+from linearize.data import Task
+from linearize.methods import METHODS
+from linearize.study import Method, Store, Study, stack
+from linearize.study.store import Record
+from linearize.task_vector import TaskVector
+
+REGIMES = ("nonlinear", "posthoc", "linear")
+
+
+def run(config: TrajectoryConfig, run_dir: Path, preset: str = "custom") -> Path:
+    """Everything from weights to ``report.html``, whose path is returned."""
+    with running.claimed(run_dir, config):
+        tasks, store = protocol.load_tasks(config.setting), Store.of(run_dir)
+        parts = sum(len(steps(config, regime)) for regime in REGIMES)
+        measured = store.every_seed(config.seeds, parts, partial(measure, config, tasks))
+        results = describe(config, preset) | measured
+        results["claims"] = claims.judge(results, CLAIMS)
+        return running.finish(run_dir, results)
+
+
+def measure(config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
+    """One seed: every regime's measures, lists over steps."""
+    nonlinear, linear = (
+        dataclasses.replace(recipe, save_vectors_at=config.steps)
+        for recipe in (config.setting.nonlinear, config.setting.linear)
+    )
+    whole = dataclasses.replace(config.setting, nonlinear=nonlinear, linear=linear)
+    study, plan = protocol.study(whole, tasks, seed, store), protocol.plan(whole)
+    record: Record = {}
+    for regime in REGIMES:
+        study.vectors(METHODS[regime])
+        record[regime] = stack(
+            [
+                store.kept(f"{regime}_{step}", partial(at_step, study, plan, METHODS[regime], step))
+                for step in steps(config, regime)
+            ]
+        )
+    return record
+
+
+def steps(config: TrajectoryConfig, regime: str) -> tuple[int, ...]:
+    """The steps that a regime is measured at."""
+    recipe = config.setting.linear if regime == "linear" else config.setting.nonlinear
+    return (*config.steps, recipe.steps)
+
+
+def at_step(study: Study, plan: Plan, method: Method, step: int) -> Record:
+    """One regime after some steps; the last step's vectors are the final ones."""
+    final, trained = study.vectors(method), (method.of or method).name
+    file = f"step_{step}.safetensors"
+    paths = {task: study.store.path(trained, task, "vectors", file) for task in study.names}
+    taus = {
+        task: TaskVector.load(path) if path is not None and path.exists() else final[task]
+        for task, path in paths.items()
+    }
+    cosines = [float(taus[task].cosine(final[task])) for task in study.names]
+    found = comparison.summary(study, study.view(method, taus), plan)
+    return {"cosine": float(np.mean(cosines))} | found
+
+
+def describe(config: TrajectoryConfig, preset: str) -> Record:
+    """What was run, on what, by which versions."""
+    return about("trajectory", preset, config) | {
+        "model": protocol.describe_model(config.setting.model, config.seeds[0]),
+        "tasks": list(config.setting.data.tasks),
+        "along": {regime: list(steps(config, regime)) for regime in REGIMES},
+    }
+
+
+def _halfway(results: Any, regime: str, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """A measure at the last kept step in the first half, and at the end, (S,) each."""
+    along, values = results["along"][regime], np.asarray(results[regime][what], float)
+    half = max(i for i, step in enumerate(along) if i == 0 or step <= along[-1] / 2)
+    return values[:, half], values[:, -1]
+
+
+CLAIMS: tuple[claims.Claim, ...] = tuple(
+    claim
+    for regime, words in (("nonlinear", "non-linear"), ("linear", "linear"))
+    for claim in (
+        (
+            f"In half of the steps vectors are near their final direction, {words}: cosine above "
+            "0.9 (TA, appendix)",
+            lambda r, regime=regime: _halfway(r, regime, "cosine")[0] - 0.9,
+            "cosine to the final vector minus 0.9, mean of tasks",
+        ),
+        (
+            f"They merge within one point as well as the final ones, {words} (TA, appendix)",
+            lambda r, regime=regime: (
+                _halfway(r, regime, "addition")[0] - _halfway(r, regime, "addition")[1] + 0.01
+            ),
+            "accuracy after addition, after half of the steps minus at the end, plus 0.01",
+        ),
+    )
+)

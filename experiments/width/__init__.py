@@ -1,0 +1,1 @@
+"""Kernel behaviour against width: one network at many widths, beside its infinite-width kernels."""

@@ -1,0 +1,39 @@
+"""What every result file says of its run, and how a page shows that."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from linearize.report.claims import DECIDED, Verdict, table
+from linearize.report.page import Section, configuration, facts
+from linearize.report.schema import Axes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The head of an experiment's results, which are a subclass of it; S seeds."""
+
+    schema: int = 1
+    experiment: str
+    preset: str
+    versions: Mapping[str, Any]
+    config: Mapping[str, Any]
+    seeds: Annotated[tuple[int, ...], Axes("S")]
+    model: Mapping[str, Any]
+    seconds: float | None = None
+    """Of measuring; None where that was interrupted."""
+    claims: tuple[Verdict, ...] = ()
+
+    def facts(self, tasks: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Names and values for below a page's lead."""
+        return facts(self.preset, self.model, tasks, self.seeds, self.seconds)
+
+    def verdicts(self, title: str = "Claims of the papers", caption: str = DECIDED) -> Section:
+        """The section of a page that shows the claims; the caption says how they are decided."""
+        return Section("claims", title, (table(self.claims, caption),))
+
+    @property
+    def configuration(self) -> Section:
+        """The last section of a page: configuration, versions and model."""
+        blocks = {"Configuration": self.config, "Versions": self.versions, "Model": self.model}
+        return Section("configuration", "Configuration and versions", (configuration(blocks),))

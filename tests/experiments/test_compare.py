@@ -1,0 +1,178 @@
+"""The main job on its smallest preset: what it writes, what it reuses, what it refuses."""
+
+import dataclasses
+import json
+from io import BytesIO
+
+import numpy as np
+import pytest
+
+from configs.compare import PRESETS as COMPARE
+from experiments import claims
+from linearize import cli, comparison, config, report
+from linearize.comparison import Plan
+from linearize.data import Task
+from linearize.examples import Examples
+from linearize.models.heads import Head
+from linearize.objectives import Classify
+from linearize.study import Method, Study
+from linearize.task_vector import TaskVector
+
+
+@pytest.fixture(scope="module")
+def finished(debug_run):
+    run_dir = debug_run("compare")
+    return run_dir, run_dir / "report.html"
+
+
+def test_every_part_has_its_shape(finished):
+    run_dir, _ = finished
+    results = json.loads((run_dir / "results.json").read_text())
+    config_ = COMPARE["debug"]()
+    S, T = len(config_.seeds), len(config_.data.tasks)
+    for regime in ("nonlinear", "posthoc", "linear"):
+        assert np.shape(results["single"][regime]) == (S, T)
+        assert np.shape(results["addition"][regime]["accuracy"]) == (S, T)
+        assert np.shape(results["addition"][regime]["sweep_test"]) == (S, config_.edit.points, T)
+        assert np.shape(results["negation"][regime]["alpha"]) == (S, T)
+        side = config_.map.points
+        assert np.shape(results["maps"][0]["per_task"][regime]) == (S, 2, side, side)
+    assert {"random", "joint"} <= set(results["addition"])
+    assert {"random", "gradient_ascent"} <= set(results["negation"])
+
+
+def test_the_explorer_holds_evenly_spaced_examples():
+    """2 classes, 2 task vectors, 1,201 examples whose logits say which they are."""
+    rows = np.arange(1201, dtype=np.float32)
+    examples = Examples(rows[:, None], {"labels": np.arange(1201) % 2})
+    task = Task("task", train=examples, validation=examples, test=examples)
+    w = np.array([1.0, -1.0], np.float32)
+    model = (lambda params, x: x * params["w"][None], {"w": w})
+    tau = TaskVector({"w": np.array([1.0, 2.0], np.float32)})
+    known = Method("known", "Known", "tangent", lambda study, task: tau)
+    study = Study(model, dict.fromkeys("ab", task), dict.fromkeys("ab", Classify(lambda y: y)))
+    assert comparison.explored(study, Plan(methods=[known])) is None  # not known to be affine
+    study = Study(model, dict.fromkeys("ab", task), dict.fromkeys("ab", Classify(unit_head(2))))
+    found = np.load(BytesIO(comparison.explored(study, Plan(methods=[known]))))
+    shown = found["a/logits0"][:, 0]
+    assert len(shown) == comparison.EXPLORED
+    assert {shown[0], shown[-1]} == {0, 1200}
+    assert set(np.diff(shown)) == {2, 3}
+    assert found["a/dlogits"].shape == (2, 500, 2)
+    np.testing.assert_array_equal(found["a/dlogits"][1][:, 1], 2 * shown)
+    np.testing.assert_array_equal(found["a/labels"], shown.astype(int) % 2)
+
+
+def unit_head(width):
+    """Outputs as logits, by a head."""
+    return Head(np.zeros(width), np.eye(width, dtype=np.float32), None, np.float32(1), False)
+
+
+def test_alpha_zero_is_the_pretrained_model_and_the_choice_is_the_validation_best(finished):
+    run_dir, _ = finished
+    results = json.loads((run_dir / "results.json").read_text())
+    for row in results["addition"].values():
+        if "alpha" not in row:
+            continue
+        at_zero = np.asarray(row["sweep_test"])[:, 0]
+        np.testing.assert_array_equal(at_zero, results["pretrained"])
+        for seed, alpha in enumerate(row["alpha"]):
+            index = results["alphas"].index(alpha)
+            np.testing.assert_array_equal(row["accuracy"][seed], row["sweep_test"][seed][index])
+
+
+def test_normalized_accuracy_divides_by_the_same_regime(finished):
+    run_dir, _ = finished
+    results = json.loads((run_dir / "results.json").read_text())
+    for regime in ("nonlinear", "posthoc", "linear"):
+        row = results["addition"][regime]
+        expected = np.divide(row["accuracy"], results["single"][regime])
+        np.testing.assert_allclose(row["normalized"], expected, rtol=1e-12)
+
+
+def test_posthoc_map_is_zero_on_its_own_axis(finished):
+    run_dir, _ = finished
+    entry = json.loads((run_dir / "results.json").read_text())["maps"][0]
+    middle = entry["alphas"].index(0.0)
+    for regime in ("nonlinear", "posthoc", "linear"):
+        per_task = np.asarray(entry["per_task"][regime])
+        assert (per_task[:, 0, :, middle] == 0).all()
+        assert (per_task[:, 1, middle, :] == 0).all()
+
+
+def test_vectors_of_the_regimes_share_a_base(finished):
+    run_dir, _ = finished
+    paths = [
+        run_dir / "seed_0" / regime / COMPARE["debug"]().data.tasks[0] / "task_vector.safetensors"
+        for regime in ("nonlinear", "linear")
+    ]
+    nonlinear, linear = (TaskVector.load(path) for path in paths)
+    assert (nonlinear.meta["regime"], linear.meta["regime"]) == ("nonlinear", "linear")
+    assert float((nonlinear - linear).norm()) > 0
+
+
+def test_a_directory_from_before_an_option_existed_goes_on(tmp_path):
+    preset = COMPARE["debug"]()
+    old = config.to_dict(preset)
+    del old["exact"], old["head"]["normalize"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    cli.claim(tmp_path, preset)
+    assert config.load_config(type(preset), tmp_path / "config.json") == preset
+    changed = dataclasses.replace(preset, exact=config.ExactConfig(l2=0.5))
+    with pytest.raises(config.ConfigError, match="exact: None -> "):
+        cli.claim(tmp_path, changed)
+    (tmp_path / "config.json").write_text(json.dumps({"another": "experiment"}))
+    with pytest.raises(config.ConfigError, match="another: 'experiment' -> None"):
+        cli.claim(tmp_path, preset)
+
+
+def test_claims_are_decided_by_intervals_alone():
+    def results(linear: list[float]) -> dict:
+        flat = [[0.5, 0.5]] * len(linear)
+        low = {"target": flat, "accuracy": flat, "normalized": flat}
+        rows = {"nonlinear": low, "posthoc": low}
+        added = {**rows, "linear": {**low, "accuracy": [[v, v] for v in linear]}}
+        return {"addition": added, "pretrained": flat}
+
+    def verdict(linear: list[float]):
+        rows = claims.judge(results(linear), claims.COMPARE)
+        return next(r["held"] for r in rows if "improves on the pre-trained" in r["claim"])
+
+    assert verdict([0.7, 0.71, 0.72]) is True
+    assert verdict([0.3, 0.31, 0.32]) is False
+    assert verdict([0.3, 0.5, 0.75]) is None
+    assert verdict([0.7]) is None
+
+
+class TestCommandLine:
+    def test_options_of_the_exact_regime_are_overridden_where_it_is_configured(self):
+        command = cli.parse("compare", COMPARE, ["exact", "--exact.l2", "0.5"])
+        assert command.config.exact.l2 == 0.5
+
+    @pytest.mark.parametrize(
+        ("words", "hint"),
+        [
+            (["dmeo"], "did you mean 'demo'"),
+            (["debug", "--linear.optim.lrr", "1"], "lr"),
+            (["debug", "--edit.points", "1"], "edit.points=1; expected 2 or more"),
+            (["debug", "--linear.optim.name", "adamv"], "adamw"),
+            (["missing.json"], "missing.json"),
+        ],
+    )
+    def test_mistakes_are_answered_with_a_remedy(self, words, hint, capsys):
+        with pytest.raises(SystemExit) as stop:
+            cli.parse("compare", COMPARE, words)
+        assert stop.value.code == 2
+        printed = capsys.readouterr()
+        assert hint in printed.err + printed.out
+
+    def test_unknown_option_in_a_file_is_named(self):
+        with pytest.raises(config.ConfigError, match=r"model\.blokcs.*did you mean 'blocks'"):
+            config.from_dict(type(COMPARE["debug"]()), {"model": {"blokcs": 3}})
+
+
+@pytest.mark.slow
+def test_the_report_can_be_made_again_from_its_files(finished):
+    run_dir, page = finished
+    before = page.read_text()
+    assert report.write_all(run_dir).read_text() == before
