@@ -188,7 +188,7 @@ def scatter(results: Results) -> Plot:
         fig = figure(narrow, 2.9 * len(results.xi) + 0.3 if narrow else 3.6)
         axes = list(fig.subplots(*shape, squeeze=False).flat)
         for ax, (regime, xi) in zip(axes, results.xi.items(), strict=True):
-            y = (xi["box"] + xi["box"].swapaxes(1, 2))[:, *upper]
+            y = (xi.box + xi.box.swapaxes(1, 2))[:, *upper]
             (across, wide), (up, high) = over_seeds(x), over_seeds(y)
             if len(results.seeds) > 1:
                 ax.errorbar(

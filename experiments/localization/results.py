@@ -40,6 +40,19 @@ class Energy:
 
 
 @dataclass(frozen=True)
+class Errors:
+    """ξ in one regime: the share of the control's predictions that the target's vector changes.
+
+    Axes: seed, target, control; 0 on the diagonal.
+    """
+
+    box: Annotated[Floats, Axes("S", "T", "T", upper=1.0)]
+    """Mean in the search box."""
+    one: Annotated[Floats, Axes("S", "T", "T", upper=1.0)]
+    """At α = (1, 1)."""
+
+
+@dataclass(frozen=True)
 class Correlation:
     """Spearman's ρ of each seed, and of the means over seeds with its 95 % interval over tasks."""
 
@@ -77,8 +90,8 @@ class Results(Run):
     vectors: str | None = None
     energy: Mapping[str, Energy]
     """By initialization."""
-    xi: Mapping[str, Mapping[str, Annotated[Floats, Axes("S", "T", "T", upper=1.0)]]]
-    """By regime and coefficients: seed, target, control; 0 on the diagonal."""
+    xi: Mapping[str, Errors]
+    """By regime."""
     relation: tuple[Relation, ...] = ()
 
     @property

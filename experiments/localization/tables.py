@@ -95,7 +95,7 @@ def pairs(results: Results) -> Table:
             for initialization, names in results.tasks.items()
             for pair in ((a, b), (b, a))
         ]
-        errors = [number(xi["box"][:, i, j] + xi["box"][:, j, i], 3) for xi in results.xi.values()]
+        errors = [number(xi.box[:, i, j] + xi.box[:, j, i], 3) for xi in results.xi.values()]
         rows.append([Cell(f"{a}, {b}"), *energies, *errors])
     directions = ("first on second", "second on first")
     head = [f"{what} {d}" for what in ("Energy,", "Random:") for d in directions]
