@@ -15,6 +15,7 @@ from configs.localization import PRESETS as LOCALIZATION
 from experiments import protocol, report
 from experiments.localization import relation
 from experiments.localization import run as localization
+from experiments.localization.results import Correlation, Energy, Relation, Results
 from linearize import cli, config, io
 from linearize.config import ConfigError
 from linearize.models.heads import apply_head
@@ -137,24 +138,18 @@ def test_relation_is_spearmans_over_unordered_pairs(results):
 def test_claims_are_decided_by_intervals_alone():
     def judged(before: float, random: float, rho: tuple[float, float]):
         def rows(level: float):
-            values = [[level + 0.01 * s] for s in range(3)]
-            return {"control": {"a": {"b": values}, "b": {"a": values}}}
+            values = np.array([[level + 0.01 * s] for s in range(3)])
+            return Energy({"a": {"b": values}, "b": {"a": values}}, {}, {})
 
-        found = relation.judge(
-            {
-                "seeds": [0, 1, 2],
-                "shares": [1.0],
-                "tasks": {"pretrained": ["a", "b"], "random": ["b", "a"]},
-                "energy": {"pretrained": rows(before), "random": rows(random)},
-                "relation": [
-                    {
-                        "regime": "linear",
-                        "pairs": {"mean": sum(rho) / 2, "low": rho[0], "high": rho[1]},
-                    }
-                ],
-            }
-        )
-        return [row["held"] for row in found]
+        third = Correlation(np.zeros(3), sum(rho) / 2, *rho)
+        found = Results(
+            experiment="localization", preset="debug", versions={}, config={}, model={},
+            seeds=(0, 1, 2), pretrained=("a", "b"), random=("b", "a"), pairs=(), points=2,
+            output="trace", shares=(1.0,), xi={},
+            energy={"pretrained": rows(before), "random": rows(random)},
+            relation=(Relation(1.0, "linear", "box", third, third),),
+        )  # fmt: skip
+        return [verdict.held for verdict in relation.judge(found)]
 
     assert judged(0.5, 0.8, (0.1, 0.9)) == [True, True, True]
     assert judged(1.5, 0.8, (-0.9, -0.1)) == [False, False, False]
