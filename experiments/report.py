@@ -1,18 +1,24 @@
 """``python -m experiments.report RUN_DIR``: any run's figures, tables and page, made anew."""
 
 import importlib
+from functools import partial
 from pathlib import Path
 
 import tyro
 
 from experiments import listed
 from linearize import cli, report
+from linearize.report.node import Node
 from linearize.report.page import Page, Reader
 
 
 def pages() -> dict[str, Reader]:
     """By experiment, what makes a page of its results."""
-    return {name: importlib.import_module(f"experiments.{name}.page").read for name in listed()}
+    return {name: partial(_read, name) for name in listed()}
+
+
+def _read(name: str, node: Node, run_dir: Path) -> Page:
+    return importlib.import_module(f"experiments.{name}.page").read(node, run_dir)
 
 
 def read_page(run_dir: Path | str) -> Page:

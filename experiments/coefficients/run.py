@@ -28,14 +28,16 @@ import numpy as np
 from scipy.special import logsumexp
 
 from experiments import claims, protocol, running, vectors
+from experiments.claims import Claim
 from experiments.coefficients.config import CoefficientsConfig
-from experiments.running import about
+from experiments.coefficients.results import Results
 from linearize import comparison, edit, evaluate, io, models, tree
 from linearize.evaluate import AffineOutputs
 from linearize.evaluate.view import Tangent, View
 from linearize.examples import Examples
 from linearize.models.heads import Head
 from linearize.models.layers import shape_only
+from linearize.report import schema
 from linearize.study import Method, Store, Study
 from linearize.study.store import Record
 from linearize.task_vector import TaskVector
@@ -54,9 +56,14 @@ def run(config: CoefficientsConfig, run_dir: Path, preset: str = "custom") -> Pa
     with running.claimed(run_dir, config):
         tasks, store = protocol.load_tasks(config.compare()), Store.of(run_dir)
         measured = vectors.by_regime(partial(fitted, config), store, config, tasks)
-        results = describe(config, preset) | measured
-        results["claims"] = claims.judge(results, CLAIMS)
-        return running.finish(run_dir, results)
+        model = protocol.describe_model(config.model, config.seeds[0])
+        found = running.about("coefficients", preset, config, model) | measured
+        found |= {
+            "tasks": config.data.tasks,
+            "parts": list(parts(config)) if config.split else [],
+            "split": config.split,
+        }
+        return running.finish(run_dir, claims.judged(schema.read(Results, found), CLAIMS))
 
 
 def parts(config: CoefficientsConfig) -> dict[str, str]:
@@ -273,48 +280,39 @@ SURROGATES: Mapping[str, Surrogate] = {"text": frozen, "prototype": rebuilt, "pr
 """What stands in for normalisation where logits must be affine, by the kind of head."""
 
 
-def describe(config: CoefficientsConfig, preset: str) -> Record:
-    """What was run, on what, by which versions."""
-    return about("coefficients", preset, config) | {
-        "model": protocol.describe_model(config.model, config.seeds[0]),
-        "tasks": list(config.data.tasks),
-        "parts": list(parts(config)) if config.split else [],
-        "split": list(config.split),
-    }
+def _mean(results: Results, regime: str, kind: str, what: str) -> np.ndarray:
+    """Of test data through the true head, (S,)."""
+    return getattr(results.fits[regime, kind, "true"].test, what).mean(-1)
 
 
-def _mean(results: claims.Results, regime: str, kind: str, what: str, head: str = "true") -> Any:
-    found = results[regime]["grid"] if kind == "grid" else results[regime]["fits"][kind][head]
-    return np.mean(np.asarray(found["test"][what], float), -1)
+def _gain(regime: str, less: str, more: str) -> Callable[[Results], np.ndarray]:
+    """By how many nats freer coefficients lower the cross-entropy."""
+    return lambda r: (
+        _mean(r, regime, less, "cross_entropy") - _mean(r, regime, more, "cross_entropy")
+    )
 
 
-def _pair(regime: str, words: str) -> tuple[claims.Claim, ...]:
+def _freer(regime: str, words: str) -> tuple[Claim[Results], ...]:
     return (
-        (
+        Claim(
             f"A coefficient for each task lowers cross-entropy on test data, {words}",
-            lambda r: (
-                _mean(r, regime, "shared", "cross_entropy")
-                - _mean(r, regime, "task", "cross_entropy")
-            ),
+            _gain(regime, "shared", "task"),
             "optimal shared α minus optimal α per task, nats",
         ),
-        (
+        Claim(
             f"A coefficient for each task is more accurate than the papers' shared α, {words}",
             lambda r: _mean(r, regime, "task", "accuracy") - _mean(r, regime, "grid", "accuracy"),
             "optimal per task minus α on the grid, test accuracy, mean of tasks",
         ),
-        (
+        Claim(
             f"Coefficients by task and part lower it further, {words}",
-            lambda r: (
-                _mean(r, regime, "task", "cross_entropy")
-                - _mean(r, regime, "task and part", "cross_entropy")
-            ),
+            _gain(regime, "task", "task and part"),
             "optimal per task minus per task and part, nats on test data",
         ),
     )
 
 
-CLAIMS: tuple[claims.Claim, ...] = (
-    *_pair("linear", "linear"),
-    *_pair("posthoc", "post-hoc"),
+CLAIMS: tuple[Claim[Results], ...] = (
+    *_freer("linear", "linear"),
+    *_freer("posthoc", "post-hoc"),
 )

@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from experiments import claims, protocol, running, vectors
-from experiments.running import about
+from experiments.claims import Claim
 from experiments.subsets.config import SubsetsConfig
+from experiments.subsets.results import ALL, OWN, Results
 from linearize import edit, io
 from linearize.evaluate.view import VIEWS
 from linearize.methods import METHODS
+from linearize.report import schema
 from linearize.study import Method, Store, Study
 from linearize.study.store import Record
 
@@ -35,9 +37,16 @@ def run(config: SubsetsConfig, run_dir: Path, preset: str = "custom") -> Path:
     with running.claimed(run_dir, config):
         tasks, store = protocol.load_tasks(config.compare()), Store.of(run_dir)
         measured = vectors.by_regime(partial(additions, config), store, config, tasks)
-        results = describe(config, preset) | measured
-        results["claims"] = claims.judge(results, CLAIMS)
-        return running.finish(run_dir, results)
+        model = protocol.describe_model(config.model, config.seeds[0])
+        along = {regime: chosen(config, METHODS[regime]) for regime in config.regimes}
+        found = running.about("subsets", preset, config, model) | measured
+        found |= {
+            "tasks": config.data.tasks,
+            "fixed": config.fixed,
+            "subsets": {regime: subsets for regime, (subsets, _) in along.items()},
+            "grid": {regime: grid.tolist() for regime, (_, grid) in along.items()},
+        }
+        return running.finish(run_dir, claims.judged(schema.read(Results, found), CLAIMS))
 
 
 def additions(config: SubsetsConfig, study: Study, method: Method) -> Record:
@@ -83,68 +92,42 @@ def line(
     )
 
 
-def describe(config: SubsetsConfig, preset: str) -> Record:
-    """What was run, on what, by which versions."""
-    return about("subsets", preset, config) | {
-        "model": protocol.describe_model(config.model, config.seeds[0]),
-        "tasks": list(config.data.tasks),
-        "fixed": config.fixed,
-        "subsets": {
-            regime: [list(subset) for subset in chosen(config, METHODS[regime])[0]]
-            for regime in config.regimes
-        },
-        "grid": {regime: chosen(config, METHODS[regime])[1].tolist() for regime in config.regimes},
-    }
-
-
-def by_size(results: claims.Results, regime: str, size: int, own: bool) -> np.ndarray:
-    """Mean normalized accuracy of a size's subsets, on their own tasks or on all, (S,)."""
-    accuracy = np.asarray(results[regime]["accuracy"], float)
-    normalized = accuracy / np.asarray(results[regime]["single"], float)[:, None]
-    rows = [i for i, s in enumerate(results["subsets"][regime]) if len(s) == size]
-    subsets = [results["subsets"][regime][i] for i in rows]
-    values = [
-        normalized[:, i, subset if own else slice(None)].mean(-1)
-        for i, subset in zip(rows, subsets, strict=True)
-    ]
-    return np.mean(values, 0)
-
-
-def _ahead(results: claims.Results, other: str) -> np.ndarray:
-    sizes = range(2, len(results["tasks"]) + 1)
-    gains = [by_size(results, "linear", k, True) - by_size(results, other, k, True) for k in sizes]
+def _ahead(results: Results, other: str) -> np.ndarray:
+    sizes = range(2, len(results.tasks) + 1)
+    gains = [results.by_size("linear", k, OWN) - results.by_size(other, k, OWN) for k in sizes]
     return np.mean(gains, 0)
 
 
-CLAIMS: tuple[claims.Claim, ...] = (
+WORDS = {"nonlinear": "non-linear", "posthoc": "post-hoc", "linear": "linear"}
+CLAIMS: tuple[Claim[Results], ...] = (
     *(
-        (
-            f"Pairs keep more of their accuracy than all tasks together, {words} (TA, sec. 4.1)",
+        Claim(
+            "Pairs keep more of their accuracy than all tasks together, "
+            f"{WORDS[regime]} (TA, sec. 4.1)",
             lambda r, regime=regime: (
-                by_size(r, regime, 2, True) - by_size(r, regime, len(r["tasks"]), True)
+                r.by_size(regime, 2, OWN) - r.by_size(regime, len(r.tasks), OWN)
             ),
             "normalized accuracy on the subset's tasks, pairs minus all",
         )
-        for regime, words in (("nonlinear", "non-linear"), ("linear", "linear"))
+        for regime in ("nonlinear", "linear")
     ),
     *(
-        (
-            f"More task vectors serve all tasks better, {words} (TA, sec. 4.1)",
+        Claim(
+            f"More task vectors serve all tasks better, {WORDS[regime]} (TA, sec. 4.1)",
             lambda r, regime=regime: (
-                by_size(r, regime, len(r["tasks"]), False) - by_size(r, regime, 1, False)
+                r.by_size(regime, len(r.tasks), ALL) - r.by_size(regime, 1, ALL)
             ),
             "normalized accuracy on all tasks, all vectors minus one",
         )
-        for regime, words in (("nonlinear", "non-linear"), ("linear", "linear"))
+        for regime in ("nonlinear", "linear")
     ),
-    (
-        "Linear keeps more than non-linear at every number of tasks (TAT, table 1)",
-        lambda r: _ahead(r, "nonlinear"),
-        "normalized accuracy on the subset's tasks, linear minus non-linear, mean of sizes",
-    ),
-    (
-        "Linear keeps more than post-hoc at every number of tasks (TAT, table 1)",
-        lambda r: _ahead(r, "posthoc"),
-        "normalized accuracy on the subset's tasks, linear minus post-hoc, mean of sizes",
+    *(
+        Claim(
+            f"Linear keeps more than {WORDS[other]} at every number of tasks (TAT, table 1)",
+            partial(_ahead, other=other),
+            "normalized accuracy on the subset's tasks, linear minus "
+            f"{WORDS[other]}, mean of sizes",
+        )
+        for other in ("nonlinear", "posthoc")
     ),
 )
