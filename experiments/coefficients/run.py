@@ -54,7 +54,7 @@ def run(config: CoefficientsConfig, run_dir: Path, preset: str = "custom") -> Pa
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
-        tasks, store = protocol.load_tasks(config.compare()), Store.of(run_dir)
+        tasks, store = protocol.load_tasks(config), Store.of(run_dir)
         measured = vectors.by_regime(partial(fitted, config), store, config, tasks)
         model = protocol.describe_model(config.model, config.seeds[0])
         found = running.about("coefficients", preset, config, model) | measured
@@ -127,8 +127,9 @@ def fitted(config: CoefficientsConfig, study: Study, method: Method) -> Record:
     view = study.view(method)
     T, single = len(view.vectors), study.singles(view)
     groups = parts(config) if method.name in config.split else {}
-    problem = Problem.of(config, study, method, groups)
-    grid = comparison.addition(study, protocol.plan(config.compare()), view, single)["alpha"]
+    terms = TaskTerms.of(config, study, method, groups)
+    wanted = comparison.Plan(alphas=config.edit.alphas, sweep_test=False)
+    grid = comparison.addition(study, wanted, view, single)["alpha"]
     P = max(len(groups), 1)
     kinds = {"shared": np.ones((T * P, 1)), "task": np.kron(np.eye(T), np.ones((P, 1)))}
     if groups:
@@ -136,28 +137,28 @@ def fitted(config: CoefficientsConfig, study: Study, method: Method) -> Record:
         kinds["task and part"] = np.eye(T * P)
     record: Record = {
         "single": single,
-        "grid": {"alpha": grid} | problem.measure(np.full(T * P, grid)),
+        "grid": {"alpha": grid} | terms.measure(np.full(T * P, grid)),
         "fits": {},
     }
     rng = np.random.default_rng([config.start_seed, study.seed])
     for kind, basis in kinds.items():
         log.info("seed %d: %s, one coefficient per %s", study.seed, method.name, kind)
-        convex = problem.fit("affine", basis, config.l2, np.zeros(basis.shape[1]))
+        convex = terms.fit("affine", basis, config.l2, np.zeros(basis.shape[1]))
         at = convex.coefficients
         starts = [np.zeros_like(at), np.full_like(at, grid), at]
         starts += [rng.uniform(0, 1, at.shape) for _ in range(config.starts)]
-        local = [problem.fit("true", basis, config.l2, start) for start in starts]
+        local = [terms.fit("true", basis, config.l2, start) for start in starts]
         best = min(local, key=lambda found: found.objective)
         record["fits"][kind] = {
-            "affine": dataclasses.asdict(convex) | problem.measure(basis @ at),
-            "true": dataclasses.asdict(best) | problem.measure(basis @ best.coefficients),
+            "affine": dataclasses.asdict(convex) | terms.measure(basis @ at),
+            "true": dataclasses.asdict(best) | terms.measure(basis @ best.coefficients),
             "starts": [found.objective for found in local],
         }
     return io.to_json(record)
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class TaskTerms:
     """The tasks' terms along all directions, their heads and labels."""
 
     terms: Mapping[str, list[AffineOutputs]]
@@ -175,8 +176,8 @@ class Problem:
         study: Study,
         method: Method,
         groups: Mapping[str, str],
-    ) -> "Problem":
-        """One seed's and regime's problem; by part where there are groups."""
+    ) -> "TaskTerms":
+        """One seed's and regime's terms; by part where there are groups."""
         taus = study.vectors(method)
         along = [study.view(method)]
         if groups:
@@ -243,9 +244,9 @@ def rebuilt(
 def affine_heads(config: CoefficientsConfig, study: Study) -> list[Head]:
     """Each task's head without normalisation: the same prototypes, and the same predictions."""
     plain = dataclasses.replace(config.head, normalize=False)
-    whole = dataclasses.replace(config.compare(), head=plain)
-    model = protocol.backbone(config.model, study.seed)
-    return [protocol.make_head(whole, model, study.tasks[name], study.seed) for name in study.names]
+    make = plain.heads(config.model, config.batch_size)
+    made = (make(study.model, study.tasks[name], study.seed) for name in study.names)
+    return [protocol.head(objective) for objective in made]
 
 
 def frozen(

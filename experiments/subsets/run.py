@@ -35,7 +35,7 @@ def run(config: SubsetsConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
-        tasks, store = protocol.load_tasks(config.compare()), Store.of(run_dir)
+        tasks, store = protocol.load_tasks(config), Store.of(run_dir)
         measured = vectors.by_regime(partial(additions, config), store, config, tasks)
         model = protocol.describe_model(config.model, config.seeds[0])
         along = {regime: chosen(config, METHODS[regime]) for regime in config.regimes}
@@ -76,7 +76,7 @@ def chosen(config: SubsetsConfig, method: Method) -> tuple[Sequence[Subset], np.
     """The subsets and the coefficients that a regime is measured on."""
     if VIEWS[method.view].passes:
         return config.sampled(), np.array(config.grid)
-    return config.subsets(), protocol.alphas(config.compare())
+    return config.subsets(), config.edit.alphas
 
 
 def line(
@@ -92,42 +92,39 @@ def line(
     )
 
 
-def _ahead(results: Results, other: str) -> np.ndarray:
-    sizes = range(2, len(results.tasks) + 1)
-    gains = [results.by_size("linear", k, OWN) - results.by_size(other, k, OWN) for k in sizes]
-    return np.mean(gains, 0)
+def _fewer(regime: str, words: str) -> Claim[Results]:
+    return Claim(
+        f"Pairs keep more of their accuracy than all tasks together, {words} (TA, sec. 4.1)",
+        lambda r: r.by_size(regime, 2, OWN) - r.by_size(regime, len(r.tasks), OWN),
+        "normalized accuracy on the subset's tasks, pairs minus all",
+    )
 
 
-WORDS = {"nonlinear": "non-linear", "posthoc": "post-hoc", "linear": "linear"}
+def _more(regime: str, words: str) -> Claim[Results]:
+    return Claim(
+        f"More task vectors serve all tasks better, {words} (TA, sec. 4.1)",
+        lambda r: r.by_size(regime, len(r.tasks), ALL) - r.by_size(regime, 1, ALL),
+        "normalized accuracy on all tasks, all vectors minus one",
+    )
+
+
+def _ahead(other: str, words: str) -> Claim[Results]:
+    def gains(r: Results) -> np.ndarray:
+        sizes = range(2, len(r.tasks) + 1)
+        return np.mean([r.by_size("linear", k, OWN) - r.by_size(other, k, OWN) for k in sizes], 0)
+
+    return Claim(
+        f"Linear keeps more than {words} at every number of tasks (TAT, table 1)",
+        gains,
+        f"normalized accuracy on the subset's tasks, linear minus {words}, mean of sizes",
+    )
+
+
 CLAIMS: tuple[Claim[Results], ...] = (
-    *(
-        Claim(
-            "Pairs keep more of their accuracy than all tasks together, "
-            f"{WORDS[regime]} (TA, sec. 4.1)",
-            lambda r, regime=regime: (
-                r.by_size(regime, 2, OWN) - r.by_size(regime, len(r.tasks), OWN)
-            ),
-            "normalized accuracy on the subset's tasks, pairs minus all",
-        )
-        for regime in ("nonlinear", "linear")
-    ),
-    *(
-        Claim(
-            f"More task vectors serve all tasks better, {WORDS[regime]} (TA, sec. 4.1)",
-            lambda r, regime=regime: (
-                r.by_size(regime, len(r.tasks), ALL) - r.by_size(regime, 1, ALL)
-            ),
-            "normalized accuracy on all tasks, all vectors minus one",
-        )
-        for regime in ("nonlinear", "linear")
-    ),
-    *(
-        Claim(
-            f"Linear keeps more than {WORDS[other]} at every number of tasks (TAT, table 1)",
-            partial(_ahead, other=other),
-            "normalized accuracy on the subset's tasks, linear minus "
-            f"{WORDS[other]}, mean of sizes",
-        )
-        for other in ("nonlinear", "posthoc")
-    ),
+    _fewer("nonlinear", "non-linear"),
+    _fewer("linear", "linear"),
+    _more("nonlinear", "non-linear"),
+    _more("linear", "linear"),
+    _ahead("nonlinear", "non-linear"),
+    _ahead("posthoc", "post-hoc"),
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from linearize import choices, files
+from linearize import choices, files, models
 
 C = TypeVar("C")
 
@@ -53,6 +53,27 @@ def require_task(field: str, task: str, tasks: Sequence[str]) -> None:
             name in known, "data.tasks", name, f"no task of this name{hint} ({field} has {task!r})"
         )
     require(False, field, task, f"not one of data.tasks{choices.hint(task, tasks)}")
+
+
+@contextlib.contextmanager
+def said_as_configuration(part: str) -> Iterator[None]:
+    """What a loader refuses was written in the configuration: say so, without a traceback.
+
+    Raises:
+        ConfigError: the part, and what was refused.
+    """
+    try:
+        yield
+    except models.WeightsError:
+        raise
+    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
+        raise ConfigError(f"{part}: {error}") from error
+
+
+def taken(kind: type, config: Any) -> dict[str, Any]:
+    """The fields of ``kind`` that a configuration of another kind has too, by name."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
