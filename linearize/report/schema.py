@@ -72,7 +72,22 @@ def key(name: str, **options: Any) -> Any:
 
 
 def entries(of: str) -> Any:
-    """A mapping whose entries lie beside it in the file, one for each name in the key ``of``."""
+    """A mapping whose entries lie beside it in the file, one for each name in the key ``of``.
+
+    >>> @dataclass(frozen=True)
+    ... class Regime:
+    ...     single: Annotated[Floats, Axes("S", "X")]
+    >>> @dataclass(frozen=True)
+    ... class Results:
+    ...     along: Mapping[str, Annotated[Floats, Axes("X")]]
+    ...     regimes: Mapping[str, Regime] = entries("along")
+    >>> values = {"along": {"linear": [1, 2]}, "linear": {"single": [[0.5, 1]]}}
+    >>> record(read(Results, values))
+    {'along': {'linear': [1.0, 2.0]}, 'linear': {'single': [[0.5, 1.0]]}}
+    >>> read(Results, values | {"along": {"linear": [1, 2, 3]}})
+    Traceback (most recent call last):
+    linearize.report.node.ResultsError: linear/single has shape (1, 2); expected ('any', 3)
+    """
     return dataclasses.field(metadata={"entries": of})
 
 
