@@ -13,12 +13,12 @@ from linearize.report.page import Page, Reader
 
 
 def pages() -> dict[str, Reader]:
-    """By experiment, what makes a page of its results."""
-    return {name: partial(_read, name) for name in listed()}
+    """By experiment, what makes a page of its results; its module is imported by then."""
+    return {name: partial(_page, name) for name in listed()}
 
 
-def _read(name: str, node: Node, run_dir: Path) -> Page:
-    return importlib.import_module(f"experiments.{name}.page").read(node, run_dir)
+def _page(experiment: str, results: Node, run_dir: Path) -> Page:
+    return importlib.import_module(f"experiments.{experiment}.page").read(results, run_dir)
 
 
 def read_page(run_dir: Path | str) -> Page:
