@@ -40,14 +40,16 @@ from linearize.config import (
     DataConfig,
     HeadConfig,
     ModelConfig,
+    StudyConfig,
     VectorsConfig,
 )
-from linearize.config.files import require
+from linearize.config.files import require, said_as_configuration
 from linearize.data import VISION, Limits, Reading, Task, preparing
 from linearize.data.vision import human
 from linearize.models import MODELS, clip
 from linearize.models.hf import sources
 from linearize.report import terminal
+from linearize.study import heads
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +183,7 @@ def _of_preset(config: Any, options: Options) -> Needs:
             names = (*config.data.tasks, config.data.control)
             return _of_setting(config, names, options)
         case VectorsConfig():
-            return _of_setting(config.compare(), config.data.tasks, options)
+            return _of_setting(config, config.data.tasks, options)
         case AnalogiesConfig() | LearningRateConfig() | TrajectoryConfig():
             return _of_setting(config.setting, config.setting.data.tasks, options)
         case KernelBehaviorConfig(data=few):
@@ -198,14 +200,14 @@ def _of_preset(config: Any, options: Options) -> Needs:
     raise TypeError(f"nothing is known of what {type(config).__name__} reads")
 
 
-def _of_setting(config: CompareConfig, names: Iterable[str], options: Options) -> Needs:
+def _of_setting(config: StudyConfig, names: Iterable[str], options: Options) -> Needs:
     encoder = _encoder(config.model, config.head, options)
     head = config.head if config.head.kind == "text" else None
     made = tuple(_target(config, name, options, head) for name in names)
     return Needs(made, encoder, stand_ins.read_by(config))
 
 
-def _target(config: CompareConfig, name: str, options: Options, head: HeadConfig | None) -> Target:
+def _target(config: StudyConfig, name: str, options: Options, head: HeadConfig | None) -> Target:
     own: DataConfig = config.data
     reading = options.reading(own.data_dir)
     folder = stand_ins.read_by(config)
@@ -270,7 +272,8 @@ def _load(target: Target) -> Task:
         reading=target.reading,
     )
     if target.head is not None:
-        protocol.sentences(target.head, task)
+        with said_as_configuration("head"):
+            heads.sentences(task, target.head.class_names, target.head.templates)
     return task
 
 
@@ -340,14 +343,14 @@ def _unread(name: str, model: ModelConfig) -> Line:
 
 def _loaded(model: ModelConfig) -> tuple[int, str]:
     """Width of an encoder's features and number of its parameters; the encoder is let go."""
-    backbone = protocol.load_backbone(model, 0)
+    backbone = model.load(0)
     return backbone.feature_dim, _parameters(backbone.params)
 
 
 def _text(name: str, model: ModelConfig, head: HeadConfig, width: int) -> Line:
-    with protocol.said_as_configuration("head"):
-        text, tokenizer = protocol.load_text_tower(model, head.tokenizer)
-    protocol.check_widths(text, model.name, width)
+    text, tokenizer = model.text_tower(head.tokenizer)
+    with said_as_configuration("head"):
+        heads.check_width(text, model.name, width)
     note = f"tokenizer: {tokenizer.source}, {tokenizer.vocabulary:,} tokens"
     return Line(name, "ready", _parameters(text.params), note=note)
 

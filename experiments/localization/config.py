@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from linearize.config.compare import CompareConfig, MapConfig
+from linearize.config.compare import MapConfig
 from linearize.config.files import require, require_task
 from linearize.config.vectors import Regime, VectorsConfig
 from linearize.fields import Count, TwoOrMore
@@ -64,9 +64,8 @@ class LocalizationConfig(VectorsConfig):
             return self.data.tasks
         return tuple(task for task in self.data.tasks if task in self.random_tasks)
 
-    def compare(self, initialization: Initialization = "pretrained") -> CompareConfig:
-        """The setting as ``experiments.compare`` is told it, at either initialization."""
-        whole = dataclasses.replace(super().compare(), map=self.map)
+    def compare(self, initialization: Initialization = "pretrained") -> "LocalizationConfig":
+        """The setting at either initialization."""
         if initialization == "pretrained":
-            return whole
-        return dataclasses.replace(whole, model=dataclasses.replace(self.model, pretrained=False))
+            return self
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, pretrained=False))
