@@ -25,14 +25,15 @@ from linearize.train.errors import CheckpointError, NonFiniteLossError, RunDirec
 from linearize.train.interrupt import Request, deferred
 from linearize.train.lock import guarded
 from linearize.train.mesh import MeshConfig
+from linearize.train.penalty import Penalty
 from linearize.train.record import Recorder, Row, progress_bar, read_rows
 from linearize.train.rundir import RunDirectory, open_run
+from linearize.train.second_way import check_first_step, check_penalties
 from linearize.train.setting import Setting
 from linearize.train.step import (
     Metrics,
     Programs,
     State,
-    check_first_step,
     overwritten,
     programs,
 )
@@ -91,6 +92,8 @@ def fine_tune(
     progress: bool = True,
     inputs: Sequence[str] = ("inputs",),
     augment: Callable[[Array, PyTree], PyTree] | None = None,
+    penalties: Sequence[Penalty] = (),
+    mask: PyTree | None = None,
 ) -> FineTuned:
     """Train τ from 0 by gradient steps on ``loss(f(x; θ0 + τ))`` or on its linearization.
 
@@ -120,9 +123,14 @@ def fine_tune(
         inputs: names of the batch's entries that ``f`` is called with.
         augment: ``augment(key, batch) -> batch``, on the device; the key is a function of the seed
             and the step. It may add entries, such as a key for dropout.
+        penalties: terms that are added to the objective, each with its weight; functions of τ, and
+            of examples of their own (:class:`linearize.train.Penalty`).
+        mask: 0 and 1, or booleans, of the shapes of the trained leaves, as a tree like θ0 or by
+            name; gradient, update and τ are exactly 0 where it is 0, whatever the optimizer does.
 
     Raises:
-        ValueError: a regime, data, labels, loss or mesh that does not fit; the message says which.
+        ValueError: a regime, data, labels, loss, mesh, penalty or mask that does not fit; the
+            message says which.
         UnidentifiedError: a ``run_dir`` is given, and nothing says what one of the functions
             computes: it calls back to Python, or changes from trace to trace.
         NonFiniteError: θ0 holds NaN or infinity.
@@ -145,7 +153,7 @@ def fine_tune(
     config = config or TrainConfig()
     config = replace(config, mesh=mesh) if mesh is not None else config
     setting = Setting.make(
-        f, params0, data, regime, loss, readout, config, trainable, inputs, augment
+        f, params0, data, regime, loss, readout, config, trainable, inputs, augment, penalties, mask
     )
     if run_dir is None:
         return _Run(setting, config, None, validation, dict(meta or {}), progress).go()
@@ -197,6 +205,7 @@ class _Run:
         self.meta = {
             "regime": setting.recipe.regime,
             "config": io.to_json(config.deciding()),
+            **setting.notes,
             **meta,
         }
         self.total = setting.total
@@ -213,8 +222,9 @@ class _Run:
             if self.checkpoints is not None:
                 stack.callback(self.checkpoints.close)
             self._prepare()
-            if isinstance(self.feed, feed.Loaded):
-                stack.callback(self.feed.close)
+            for each in (self.feed, *self.streams):
+                if isinstance(each, feed.Loaded | feed.Turns):
+                    stack.callback(each.close)
             start = self._restore()
             path, run = None, ""
             if self.directory is not None:
@@ -244,6 +254,7 @@ class _Run:
             "arrays": setting.arrays,
             "total": jax.device_put(np.int32(self.total), whole),
             "key": jax.device_put(jax.random.key(config.seed), whole),
+            **setting.fixed_penalties(config.seed),
         }
         self.like = jax.eval_shape(
             lambda: setting.recipe.init(setting.params0, self.total, setting.trainable)
@@ -259,16 +270,23 @@ class _Run:
             config.steps_per_call,
             self.in_place,
         )
-        self.feed: feed.Resident | feed.Streamed | feed.Loaded
-        if isinstance(setting.data, feed.Loader):
-            self.feed = feed.Loaded(setting.data, config.batch_size, config.seed, place)
-        elif feed.size(setting.data) <= config.device_bytes:
-            self.feed = feed.Resident(
-                setting.data, config.batch_size, config.seed, self.total, place
+        self._room = config.device_bytes
+        self.feed = self._feed_of(setting.data, config.batch_size, config.seed)
+        self.streams = [
+            feed.Turns(
+                [self._feed_of(each, stream.batch_size, seed) for each in stream.sets], stream.roles
             )
-        else:
-            self.feed = feed.Streamed(setting.data, config.batch_size, config.seed, place)
+            for stream, seed in setting.streams_and_seeds(config.seed)
+        ]
         self.counts: dict[int, Array] = {}
+
+    def _feed_of(self, data: feed.Data, batch_size: int, seed: int) -> feed.Feed:
+        """Data go to the device first come, first served, while there is room."""
+        place, gather = self.setting.place, self.programs.gather
+        found = feed.of(data, batch_size, seed, self.total, place, gather, self._room)
+        if isinstance(found, feed.Resident):
+            self._room -= feed.size(found.data)
+        return found
 
     def _first(self) -> State:
         setting = self.setting
@@ -315,49 +333,68 @@ class _Run:
         """Dispatch the next call; how many steps it takes."""
         count = 1
         if not isinstance(self.feed, feed.Resident):
-            batch = self.feed.batch(step)
-            self.state, metrics = self._step(step, batch)
-            if step + 1 < self.total:
-                self.feed.prepare(step + 1)
+            metrics = self._step(step, self.feed.batch(step))
+        elif self.config.steps_per_call == 1 or self.streams:
+            metrics = self._step(step, self.feed.batch(step, self.state["step"]))
         else:
             order, first = self.feed.window(step)
-            if self.config.steps_per_call == 1:
-                batch = self.programs.gather(self.feed.data, order, first, self.state["step"])
-                self.state, metrics = self._step(step, batch)
-            else:
-                count = min(
-                    1 if self._is_checked(step) else self.config.steps_per_call,
-                    self._until_event(step),
-                    self.feed.until_window_ends(step),
-                )
-                self.state, metrics = self.programs.steps(
-                    self.state, self.fixed, self.feed.data, order, first, self._count(count)
-                )
-                if self._is_checked(step):
-                    batch = self.programs.gather(self.feed.data, order, first, np.int32(0))
-                    self._check(batch, metrics)
+            count = min(
+                1 if self._is_checked(step) else self.config.steps_per_call,
+                self._until_event(step),
+                self.feed.until_window_ends(step),
+            )
+            check = self._second_way(step, ())
+            self.state, metrics = self.programs.steps(
+                self.state, self.fixed, self.feed.data, order, first, self._count(count)
+            )
+            check(metrics)
         if self._logged(step, count):
             metrics["values"].copy_to_host_async()
         self.pending.append((count, metrics))
         return count
 
-    def _step(self, step: int, batch: PyTree) -> tuple[State, Metrics]:
-        self.state, metrics = self.programs.step(self.state, self.fixed, batch)
-        if self._is_checked(step):
-            self._check(batch, metrics)
-        return self.state, metrics
+    def _step(self, step: int, batch: PyTree) -> Metrics:
+        drawn = tuple(stream.batch(step) for stream in self.streams)
+        check = self._second_way(step, drawn, batch)
+        self.state, metrics = self.programs.step(self.state, self.fixed, batch, drawn)
+        check(metrics)
+        if step + 1 < self.total:
+            for each in (self.feed, *self.streams):
+                each.prepare(step + 1)
+        return metrics
+
+    @property
+    def _checked_steps(self) -> int:
+        """The first step is held to a second way, and where there are penalties the second."""
+        return min(self.total, 2 if self.setting.penalties else 1)
 
     def _is_checked(self, step: int) -> bool:
-        """The first step is held to a second way, once for each program."""
-        return step == 0 and self._arguments not in self.programs.checked
+        """Once for each program."""
+        return step < self._checked_steps and self._arguments not in self.programs.checked
 
-    def _check(self, batch: PyTree, metrics: Metrics) -> None:
+    def _second_way(
+        self, step: int, drawn: tuple[PyTree, ...], batch: PyTree = None
+    ) -> Callable[[Metrics], None]:
+        """What is to be asked of a step that is about to be taken, of its metrics."""
+        if not self._is_checked(step):
+            return lambda metrics: None
         setting, config = self.setting, self.config
-        if isinstance(self.feed, feed.Resident):
-            (rows,) = feed.rows(self.feed.examples, config.batch_size, config.seed, 0, 1)
-            feed.check_rows(self.feed.data, batch, rows)
-        check_first_step(setting.recipe, setting.place, self.state, self.fixed, batch, metrics)
-        self.programs.checked.add(self._arguments)
+        recipe, place, fixed = setting.recipe, setting.place, self.fixed
+        later = check_penalties(recipe, self.state, fixed, drawn) if step else None
+
+        def check(metrics: Metrics) -> None:
+            if later is not None:
+                later(metrics)
+            else:
+                seen = self.feed.batch(0) if batch is None else batch
+                if isinstance(self.feed, feed.Resident):
+                    (rows,) = feed.rows(self.feed.examples, config.batch_size, config.seed, 0, 1)
+                    feed.check_rows(self.feed.data, seen, rows)
+                check_first_step(recipe, place, self.state, fixed, seen, metrics, drawn)
+            if step + 1 == self._checked_steps:
+                self.programs.checked.add(self._arguments)
+
+        return check
 
     @cached_property
     def _arguments(self) -> Hashable:
@@ -365,13 +402,15 @@ class _Run:
         data = self.setting.data
         resident = None if isinstance(data, feed.Loader) else specification(dict(data))
         batch = feed.entries(data, self.config.batch_size)
-        return specification(self.fixed), specification(batch), resident, type(self.feed)
+        fed = type(self.feed), specification(self.setting.drawn)
+        return specification(self.fixed), specification(batch), resident, fed
 
     def _rehearse(self) -> None:
-        """The first step, taken for its check alone: of a run that goes on from a later one."""
-        if self._is_checked(0):
-            self._advance(0)
-            self.pending.clear()
+        """The first steps, taken for their checks alone: of a run that goes on from a later one."""
+        for step in range(self._checked_steps):
+            if self._is_checked(step):
+                self._advance(step)
+        self.pending.clear()
         self.state = self._first()
 
     def _count(self, count: int) -> Array:
@@ -478,18 +517,14 @@ class _Run:
     def _blame(self, step: int) -> str:
         """What of the batch after ``step`` steps is not finite, and was not before them either."""
         setting, config, rows = self.setting, self.config, None
-        if isinstance(self.feed, feed.Resident):
-            order, first = self.feed.window(step)
-            batch = self.programs.gather(self.feed.data, order, first, jnp.int32(step))
-        else:
-            batch = self.feed.batch(step)
+        batch = self.feed.batch(step)
         if not isinstance(self.feed, feed.Loaded):
             (rows,) = feed.rows(self.feed.examples, config.batch_size, config.seed, step, 1)
         key = jax.random.fold_in(self.fixed["key"], step)
         return blame(setting.recipe, setting.arrays, setting.params0, batch, key, rows)
 
     def _tau(self) -> Mapping[str, Array]:
-        return self.setting.recipe.answer(self.setting.params0, self.state)
+        return self.setting.recipe.answer(self.setting.params0, self.state, self.setting.mask)
 
     def _vector(self, step: int) -> TaskVector:
         delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self._tau().items()}
