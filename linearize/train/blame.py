@@ -1,9 +1,10 @@
-"""Where NaN and infinity come from: the data, θ0's own outputs, or the steps taken."""
+"""Where NaN and infinity come from: the data, θ0's own outputs, a penalty, or the steps taken."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from linearize import tree
@@ -66,3 +67,36 @@ def blame(
 
     with jax.debug_nans(False):
         return before_any_step()
+
+
+def blame_penalties(
+    recipe: Recipe,
+    fixed: Mapping[str, Any],
+    tau: Mapping[str, Array],
+    drawn: Sequence[PyTree],
+    step: int,
+) -> str:
+    """The penalty that is not finite, or whose gradient is not; empty where all of them are.
+
+    Args:
+        recipe: of the run.
+        fixed: as steps are given them.
+        tau: before the step that failed.
+        drawn: batches of that step's streams.
+        step: how many were taken before it.
+    """
+    functions = recipe.functions.join(fixed["arrays"])
+    with jax.debug_nans(False):
+        for place, name in enumerate(recipe.penalties):
+
+            def value(tau: Mapping[str, Array], place: int = place) -> Array:
+                return recipe.penalties_at(functions, fixed, tau, drawn, step)[place]
+
+            found, slope = jax.value_and_grad(value)(tau)
+            if not jnp.isfinite(found):
+                return f"{name} is {float(found)} before that step; check its value and state"
+            bad = [n for n, leaf in slope.items() if not jnp.isfinite(leaf).all()]
+            if bad:
+                why = "; a norm has no gradient at τ = 0: take its square, or guard it there"
+                return f"{name} has no finite gradient in {bad[0]!r}{why if not step else ''}"
+    return ""

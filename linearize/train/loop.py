@@ -18,7 +18,7 @@ from linearize.agreement import specification
 from linearize.objectives.objective import Loss
 from linearize.task_vector import TaskVector
 from linearize.train import feed
-from linearize.train.blame import blame
+from linearize.train.blame import blame, blame_penalties
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
 from linearize.train.errors import CheckpointError, NonFiniteLossError, RunDirectoryError
@@ -521,7 +521,10 @@ class _Run:
         if not isinstance(self.feed, feed.Loaded):
             (rows,) = feed.rows(self.feed.examples, config.batch_size, config.seed, step, 1)
         key = jax.random.fold_in(self.fixed["key"], step)
-        return blame(setting.recipe, setting.arrays, setting.params0, batch, key, rows)
+        said = blame(setting.recipe, setting.arrays, setting.params0, batch, key, rows)
+        drawn = tuple(stream.batch(step) for stream in self.streams)
+        tau = self.state["tau"]
+        return said or blame_penalties(setting.recipe, self.fixed, tau, drawn, step)
 
     def _tau(self) -> Mapping[str, Array]:
         return self.setting.recipe.answer(self.setting.params0, self.state, self.setting.mask)

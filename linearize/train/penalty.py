@@ -136,8 +136,11 @@ class _Place:
         return f"stream {self.number}"
 
 
-class _Held:
-    fingerprint = "state"
+def _held(state: PyTree) -> PyTree:
+    return state
+
+
+_held.fingerprint = "state"  # type: ignore[attr-defined]
 
 
 @jax.tree_util.register_dataclass
@@ -169,7 +172,7 @@ class Term:
     @property
     def fingerprint(self) -> str | None:
         """What the value states, and how the state is built; None where one of them is silent."""
-        parts = identity.stated(self.value), identity.stated(Partial(_Held(), self.state))
+        parts = identity.stated(self.value), identity.stated(Partial(_held, self.state))
         return None if None in parts else " | ".join(map(str, parts))
 
     def now(self, f: Apply, tau: Flat, params0: Params, drawn: Sequence[PyTree]) -> "Term":

@@ -200,13 +200,13 @@ class Recipe:
         """The gradient of the weighted penalties, and each one's value."""
 
         def total(tau: Mapping[str, Array]) -> tuple[Array, Array]:
-            values = self._penalties(functions, fixed, tau, drawn, state["step"])
+            values = self.penalties_at(functions, fixed, tau, drawn, state["step"])
             return jnp.dot(fixed["weights"], values, precision=jax.lax.Precision.HIGHEST), values
 
         found, values = jax.grad(total, has_aux=True)(state["tau"])
         return jax.tree.map(jnp.conj, found), dict(zip(self.penalties, values, strict=True))
 
-    def _penalties(
+    def penalties_at(
         self,
         functions: Mapping[str, Any],
         fixed: Mapping[str, Any],
@@ -235,7 +235,7 @@ class Recipe:
         functions = self.functions.join(fixed["arrays"])
 
         def values(tau: Mapping[str, Array]) -> Array:
-            return self._penalties(functions, fixed, tau, drawn, step)
+            return self.penalties_at(functions, fixed, tau, drawn, step)
 
         return jnp.stack(jax.jvp(values, (tau,), (along,)))
 

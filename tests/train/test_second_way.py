@@ -113,7 +113,9 @@ def test_a_run_that_goes_on_is_the_same_run_after_its_rehearsal(large, tmp_path)
 def test_a_program_is_checked_once(monkeypatch):
     seen = []
     check = second_way.agree
-    monkeypatch.setattr(second_way, "agree", lambda *args, **rest: seen.append(check(*args, **rest)))
+    monkeypatch.setattr(
+        second_way, "agree", lambda *args, **rest: seen.append(check(*args, **rest))
+    )
     step.programs.cache_clear()
     for seed in range(3):
         train(f, params(), seed=seed)
