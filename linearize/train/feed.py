@@ -189,6 +189,11 @@ class Resident:
     def prepare(self, step: int) -> None:
         """Nothing: all of it is there."""
 
+    def check(self, batch: PyTree, step: int) -> None:
+        """One example of a step's batch is the data's (:func:`check_rows`)."""
+        (index,) = rows(self.examples, self.batch_size, self.seed, step, 1)
+        check_rows(self.data, batch, index)
+
     def until_window_ends(self, step: int) -> int:
         """How many steps from ``step`` on the present window still covers."""
         return self.length - step % self.length
@@ -296,6 +301,13 @@ class Turns:
         """Send a batch ahead of its step."""
         turn, which = divmod(step, len(self._feeds))
         self._feeds[which].prepare(turn)
+
+    def check(self, step: int) -> None:
+        """One example of a step's batch is the data's, where a program took it out of them."""
+        turn, which = divmod(step, len(self._feeds))
+        found = self._feeds[which]
+        if isinstance(found, Resident):
+            found.check(found.batch(turn), turn)
 
     def close(self) -> None:
         """Stop what makes batches ahead."""

@@ -378,8 +378,7 @@ class _Run:
         """What is to be asked of a step that is about to be taken, of its metrics."""
         if not self._is_checked(step):
             return lambda metrics: None
-        setting, config = self.setting, self.config
-        recipe, place, fixed = setting.recipe, setting.place, self.fixed
+        recipe, place, fixed = self.setting.recipe, self.setting.place, self.fixed
         later = check_penalties(recipe, self.state, fixed, drawn) if step else None
 
         def check(metrics: Metrics) -> None:
@@ -388,8 +387,9 @@ class _Run:
             else:
                 seen = self.feed.batch(0) if batch is None else batch
                 if isinstance(self.feed, feed.Resident):
-                    (rows,) = feed.rows(self.feed.examples, config.batch_size, config.seed, 0, 1)
-                    feed.check_rows(self.feed.data, seen, rows)
+                    self.feed.check(seen, 0)
+                for stream in self.streams:
+                    stream.check(0)
                 check_first_step(recipe, place, self.state, fixed, seen, metrics, drawn)
             if step + 1 == self._checked_steps:
                 self.programs.checked.add(self._arguments)
@@ -522,7 +522,8 @@ class _Run:
             (rows,) = feed.rows(self.feed.examples, config.batch_size, config.seed, step, 1)
         key = jax.random.fold_in(self.fixed["key"], step)
         said = blame(setting.recipe, setting.arrays, setting.params0, batch, key, rows)
-        drawn = tuple(stream.batch(step) for stream in self.streams)
+        streams = zip(setting.streams, self.streams, strict=True)
+        drawn = {place: fed.batch(step) for (place, _), fed in streams}
         tau = self.state["tau"]
         return said or blame_penalties(setting.recipe, self.fixed, tau, drawn, step)
 

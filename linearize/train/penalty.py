@@ -121,8 +121,11 @@ class Penalty:
                 f"penalty {self.name!r}: value is a {type(self.value).__name__}; expected "
                 "a function value(f, params0, tau, state, key)"
             )
-        if fields.number(f"penalty {self.name!r}: weight", self.weight) < 0:
-            raise ValueError(f"penalty {self.name!r}: weight={self.weight}; expected 0 or more")
+        weight = fields.number(f"penalty {self.name!r}: weight", self.weight)
+        if not 0 <= weight <= float(np.finfo(np.float32).max):
+            raise ValueError(
+                f"penalty {self.name!r}: weight={weight}; expected 0 or more, in float32"
+            )
 
 
 @dataclass(frozen=True)

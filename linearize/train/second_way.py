@@ -125,9 +125,8 @@ def check_penalties(
     except Exception as error:  # of the user's function: it need not have forward mode
         log.debug("penalties cannot be checked by forward mode: %r", error)
         return lambda metrics: None
-    # the state will be overwritten
-    left = identity.shapes((tau, tau, step))
-    fixed_program = partial(is_fixed, shared.push, left[0], left[1], fixed, drawn, left[2])
+    left, at = identity.shapes((tau, step))  # the state itself will be overwritten
+    same = partial(is_fixed, shared.push, left, left, fixed, drawn, at)
     numbers = sum(leaf.size for leaf in tau.values())
     weights = np.asarray(fixed["weights"], np.float64)
 
@@ -138,21 +137,18 @@ def check_penalties(
         pull, norm = np.asarray(metrics["pull"], np.float64)[0]
 
         def hold(expected: tuple[np.ndarray, np.ndarray]) -> None:
-            rounding: dict[str, Any] = {
-                "dtypes": (jnp.float32, kind),
-                "terms": numbers,
-            }
+            rounding: dict[str, Any] = {"dtypes": (jnp.float32, kind), "terms": numbers}
             what = f"of the second {recipe.regime} step"
-            for name, value in zip(recipe.penalties, expected[0], strict=True):
-                at = recipe.metrics.index(name)
-                scale = abs(value) + norm * size
-                agree(found[at], value, scale=scale, what=f"{name} {what}", entry="P", **rounding)
+            for name, value, weight in zip(recipe.penalties, expected[0], weights, strict=True):
+                here = found[recipe.metrics.index(name)]
+                scale = abs(value) + norm * size / weight if weight else np.inf
+                agree(here, value, scale=scale, what=f"{name} {what}", entry="P", **rounding)
             total = float(weights @ expected[1])
             scale = norm * size + float(weights @ abs(expected[1]))
             what = f"the gradient of the penalties {what}, along τ"
             agree(pull, total, scale=scale, what=what, entry="⟨∇P, τ⟩", **rounding)
 
-        settle(hold, lambda: (values, slopes), fixed=fixed_program)
+        settle(hold, lambda: (values, slopes), fixed=same)
 
     return check
 

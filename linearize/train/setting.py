@@ -105,11 +105,12 @@ class Setting:
         )
         _check_loss(recipe, params0, data, arrays, micro, augment)
         _check_terms(recipe, params0, arrays, names, drawn)
-        kept = None if mask is None else checked(mask, params0, names)
+        kept = {} if mask is None else checked(mask, params0, names)
         base = tree.fingerprint(params0)
         shardings = place.of(params0)
         where: dict[str, Any] = dict(shardings)
         placed = jax.device_put(params0, tree.update(params0, where))
+        moving = {n: jax.device_put(m, shardings[n]) for n, m in kept.items()} or None
         own = {name: given[name] for name in terms}
         whole = jax.tree.map(lambda _: place.replicated, given)
         lying = jax.tree.leaves(whole | place.beside(own, shardings, tree.flatten(params0)))
@@ -127,9 +128,7 @@ class Setting:
             penalties=ordered,
             streams=streams,
             drawn=drawn,
-            mask=None
-            if kept is None
-            else {n: jax.device_put(m, shardings[n]) for n, m in kept.items()},
+            mask=moving,
         )
 
     def identity(self, config: TrainConfig) -> dict[str, Any]:

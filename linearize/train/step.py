@@ -221,7 +221,7 @@ class Recipe:
             )
             for name, key in zip(self.penalties, fixed["keys"], strict=True)
         ]
-        return jnp.stack([value.astype(jnp.float32) for value in values])
+        return jnp.stack([jnp.asarray(value, jnp.float32) for value in values])
 
     def push(
         self,

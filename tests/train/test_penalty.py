@@ -388,6 +388,19 @@ def test_a_penalty_that_pulls_at_once_is_checked_with_the_first_step(problem, mo
     step.programs.cache_clear()
 
 
+def test_examples_of_others_that_a_program_mixes_up_are_found(problem, monkeypatch):
+    right = feed.gather
+
+    def shifted(data, order, *rest):
+        return right(data, order if "labels" in data else (order + 1) % 20, *rest)
+
+    monkeypatch.setattr(feed, "gather", shifted)
+    step.programs.cache_clear()
+    with pytest.raises(DisagreementError, match="are not the data's in a batch"):
+        problem.run(penalties=[tau_jp()])
+    step.programs.cache_clear()
+
+
 def test_a_run_that_goes_on_is_checked_too(problem, monkeypatch, tmp_path):
     right = step.Recipe._added
     killed(problem, tmp_path / "run", penalties=[tak()])
@@ -414,6 +427,11 @@ def test_a_norm_without_a_gradient_at_zero_is_named(problem):
 
     with pytest.raises(NonFiniteLossError, match="penalty/later is inf before that step"):
         problem.run(penalties=[Penalty("later", later)])
+    missing = tau_jp(others=[OTHERS[0], np.full_like(OTHERS[1], np.nan)])
+    with pytest.raises(
+        NonFiniteLossError, match="'tau_jp': state/1: entry '0' not finite in 4 of 4"
+    ):
+        problem.run(penalties=[missing])
 
 
 WRONG = {
@@ -423,6 +441,7 @@ WRONG = {
     "no name": (lambda: [Penalty("", ridge)], ValueError, "expected a name"),
     "no function": (lambda: [Penalty("x", 3.0)], ValueError, "expected a function value"),
     "weight": (lambda: [Penalty("x", ridge, -1.0)], ValueError, "weight=-1.0; expected 0 or more"),
+    "beyond float32": (lambda: [Penalty("x", ridge, 1e39)], ValueError, "0 or more, in float32"),
     "nan": (lambda: [Penalty("x", ridge, float("nan"))], ValueError, "expected a finite number"),
     "vector": (
         lambda: [Penalty("x", lambda f, p, tau, s, k: tau["first/bias"])],
