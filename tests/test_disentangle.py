@@ -328,7 +328,7 @@ def test_a_nonlinear_map_compiles_the_model_once_a_task_and_use():
 
     disentanglement_error(f, params, taus, inputs, alphas=[0.0, 1, 2], readouts=heads, batch_size=4)
     first = len(traces)
-    assert first <= 6  # prediction and distance, for two heads; one example, and its dtypes
+    assert first <= 7  # prediction and distance, for two heads; one example, its dtypes; shapes
     disentanglement_error(f, params, taus, inputs, alphas=[1.0, 2], readouts=heads, batch_size=4)
     assert len(traces) == first
 

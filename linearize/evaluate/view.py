@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.choices import one_of
 from linearize.evaluate.affine import AffineOutputs, affine_outputs
 from linearize.evaluate.batches import forward, outputs, window
 from linearize.evaluate.displace import displaced_values
@@ -141,7 +142,7 @@ class Displaced(View):
             parts = [float(a) * tau for a, tau in zip(point, taus, strict=True) if a]
             at = sum(parts[1:], start=parts[0]).apply_to(self.params0) if parts else self.params0
             found.append(outputs(self.f, at, examples.inputs, self.batch_size))
-        return np.stack(found)
+        return jax.tree.map(lambda *each: np.stack(each), *found)
 
     def _directions(self, points: np.ndarray) -> tuple[list[TaskVector], np.ndarray]:
         """The same points with fewer vectors: those that move alike are summed once and kept."""
@@ -235,3 +236,17 @@ class Tangent(View):
 
 VIEWS: Mapping[str, type[View]] = {view.name: view for view in (Displaced, Tangent)}
 """By name, the ways to evaluate a point."""
+
+REGIMES = {"nonlinear": "displaced", "posthoc": "tangent", "linear": "tangent"}
+"""The view that belongs to each of the papers' regimes, the last two of which differ only in how
+their vectors were trained."""
+
+
+def view_of(regime: str) -> type[View]:
+    """A row of :data:`VIEWS`, by its own name or by that of a regime that is seen in it.
+
+    Raises:
+        ValueError: neither; the nearest is suggested.
+    """
+    one_of("regime", regime, (*REGIMES, *VIEWS))
+    return VIEWS[REGIMES.get(regime, regime)]
