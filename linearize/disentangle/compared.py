@@ -36,9 +36,10 @@ class Compared(NamedTuple):
                 objective.check(outputs, host)
             read, _ = objective.opened()
             check_one_array(jax.eval_shape(read, outputs))
+            given = objective.counted(host)
         except ValueError as error:
             raise ValueError(f"task {task}: {error}") from error
-        n, given = count(outputs), objective.counted(host)
+        n = count(outputs)
         weights = np.ones(n, np.float32) if given is None else np.asarray(given, np.float32)
         if weights.shape != (n,) or not (np.isfinite(weights) & (weights >= 0)).all():
             raise ValueError(

@@ -129,7 +129,8 @@ def disentanglement_error(
     objectives = _objectives(objectives, targets, readouts, distance, len(sizes))
     names = together([objective.distance for objective in objectives])
     rows = [_draw(n, n_eval, seed, t) for t, n in enumerate(sizes)]
-    given = [_rows(dict(t), r) for t, r in zip(targets or [{}] * len(sizes), rows, strict=True)]
+    roles = _each("targets", {} if targets is None else targets, len(sizes))
+    given = [_rows(dict(each), r) for each, r in zip(roles, rows, strict=True)]
     passes, note = 0, None
     if cached is not None:
         terms = [a if r is None else a.take(r) for a, r in zip(cached, rows, strict=True)]
