@@ -23,6 +23,7 @@ from linearize.evaluate.stream import streamed_values
 from linearize.examples import Examples, as_arguments
 from linearize.objectives import Objective
 from linearize.task_vector import TaskVector
+from linearize.taylor import check_function
 from linearize.types import Apply, Params
 
 Points = Mapping[str, ArrayLike]
@@ -42,6 +43,7 @@ class View(abc.ABC):
         batch_size: examples a pass.
 
     Raises:
+        TypeError: ``f`` is no function (:func:`linearize.taylor.check_function`).
         ValueError: there is no vector.
     """
 
@@ -57,6 +59,7 @@ class View(abc.ABC):
         vectors: Mapping[str, TaskVector],
         batch_size: int = 256,
     ) -> None:
+        check_function(f)
         if not vectors:
             raise ValueError("vectors is empty; give at least one task vector")
         self.f, self.params0, self.vectors = f, params0, dict(vectors)
