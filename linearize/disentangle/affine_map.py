@@ -10,7 +10,7 @@ import numpy as np
 from linearize.agreement import once
 from linearize.compiled import jit
 from linearize.disentangle.compared import Compared
-from linearize.disentangle.grid import Grid
+from linearize.disentangle.grid import CoefficientGrid
 from linearize.disentangle.second_way import check_cell, check_distance
 from linearize.evaluate import AffineOutputs
 from linearize.evaluate.grid import chunk, directly
@@ -21,7 +21,7 @@ Pieces = Iterable[tuple[AffineOutputs, Compared]]
 """A task's examples, all at once or a batch after the other: outputs along all T vectors."""
 
 
-def affine_sums(tasks: Sequence[Pieces], grid: Grid) -> np.ndarray:
+def affine_sums(tasks: Sequence[Pieces], grid: CoefficientGrid) -> np.ndarray:
     """(T, P) summed distances at the points of a grid."""
     sums = np.zeros((len(tasks), len(grid.points)))
     for t, pieces in enumerate(tasks):
@@ -30,7 +30,9 @@ def affine_sums(tasks: Sequence[Pieces], grid: Grid) -> np.ndarray:
     return sums
 
 
-def _piece_sums(affine: AffineOutputs, compared: Compared, grid: Grid, task: int) -> np.ndarray:
+def _piece_sums(
+    affine: AffineOutputs, compared: Compared, grid: CoefficientGrid, task: int
+) -> np.ndarray:
     objective = compared.objective
     reduced = objective.reduced() if objective.distance.ranks_only else None
     if reduced is not None:

@@ -19,7 +19,7 @@ from linearize.current import current
 from linearize.disentangle.affine_map import Pieces, affine_sums
 from linearize.disentangle.compared import Compared
 from linearize.disentangle.error_map import ErrorMap
-from linearize.disentangle.grid import Grid, reduce
+from linearize.disentangle.grid import CoefficientGrid, reduce
 from linearize.disentangle.nonlinear_map import nonlinear_sums, previewed_sums
 from linearize.disentangle.passes import Passes
 from linearize.evaluate import AffineOutputs, Readout
@@ -125,7 +125,7 @@ def disentanglement_error(
     if preview is not None and preview < 2:
         raise ValueError(f"preview={preview}; interpolation needs 2 points a side or more")
     sizes = _sizes(f, params0, taus, inputs, cached)
-    grid = Grid.of(alphas, len(sizes))
+    grid = CoefficientGrid.of(alphas, len(sizes))
     objectives = _objectives(objectives, targets, readouts, distance, len(sizes))
     names = together([objective.distance for objective in objectives])
     rows = [_draw(n, n_eval, seed, t) for t, n in enumerate(sizes)]

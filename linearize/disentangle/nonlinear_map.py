@@ -8,7 +8,7 @@ import numpy as np
 from linearize.disentangle import chebyshev
 from linearize.disentangle.affine_map import combined_distances
 from linearize.disentangle.error_map import Preview
-from linearize.disentangle.grid import Grid, reduce
+from linearize.disentangle.grid import CoefficientGrid, reduce
 from linearize.disentangle.passes import Passes
 from linearize.disentangle.second_way import check_passes
 from linearize.evaluate import AffineOutputs, as_readout
@@ -23,7 +23,9 @@ Singles = list[list[list[Array]]]
 """Encoded single-task predictions: by task, coefficient, batch."""
 
 
-def nonlinear_sums(passes: Passes, grid: Grid, progress: bool = False) -> tuple[np.ndarray, int]:
+def nonlinear_sums(
+    passes: Passes, grid: CoefficientGrid, progress: bool = False
+) -> tuple[np.ndarray, int]:
     """(T, P) summed distances at a grid's points, and how many passes over a task's examples."""
     check_passes(passes, grid.points)
     singles = _singles(passes, grid)
@@ -34,7 +36,7 @@ def nonlinear_sums(passes: Passes, grid: Grid, progress: bool = False) -> tuple[
 
 
 def previewed_sums(
-    passes: Passes, grid: Grid, m: int, reduction: str, seed: int, progress: bool = False
+    passes: Passes, grid: CoefficientGrid, m: int, reduction: str, seed: int, progress: bool = False
 ) -> tuple[np.ndarray, int, Preview]:
     """As :func:`nonlinear_sums`, but joint logits are interpolated from m nodes a side.
 
@@ -45,7 +47,7 @@ def previewed_sums(
     tasks = range(len(grid.axes))
     check_passes(passes, grid.points)
     singles = _singles(passes, grid)
-    nodes = Grid(tuple(chebyshev.nodes(axis.min(), axis.max(), m) for axis in grid.axes))
+    nodes = CoefficientGrid(tuple(chebyshev.nodes(axis.min(), axis.max(), m) for axis in grid.axes))
     logits = _node_logits(passes, nodes, progress)
     to_axis = [chebyshev.weights(x, at) for x, at in zip(nodes.axes, grid.axes, strict=True)]
     rows = [to_axis[t][grid.index[:, t]][:, nodes.index[:, t]] for t in tasks]
@@ -70,7 +72,7 @@ def previewed_sums(
     return sums, made, Preview(m, len(drawn), *worst)
 
 
-def _singles(passes: Passes, grid: Grid) -> Singles:
+def _singles(passes: Passes, grid: CoefficientGrid) -> Singles:
     """Every single-task prediction, once.
 
     Raises:
@@ -89,7 +91,11 @@ def _singles(passes: Passes, grid: Grid) -> Singles:
 
 
 def _sums(
-    passes: Passes, grid: Grid, singles: Singles, which: np.ndarray, progress: bool = False
+    passes: Passes,
+    grid: CoefficientGrid,
+    singles: Singles,
+    which: np.ndarray,
+    progress: bool = False,
 ) -> np.ndarray:
     """(T, len(which)) summed distances at some grid points, each point's prediction made once."""
     tasks, index, points = range(len(grid.axes)), grid.index, grid.points
@@ -116,7 +122,7 @@ def _to_themselves(passes: Passes, task: int, row: list[list[Array]]) -> np.ndar
     return np.asarray(sums, np.float64).sum(1)
 
 
-def _node_logits(passes: Passes, nodes: Grid, progress: bool) -> list[np.ndarray]:
+def _node_logits(passes: Passes, nodes: CoefficientGrid, progress: bool) -> list[np.ndarray]:
     """Each task's logits (K, N, C) at all K nodes."""
     tasks = range(len(nodes.axes))
 
