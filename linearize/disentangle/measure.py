@@ -23,9 +23,8 @@ from linearize.disentangle.grid import CoefficientGrid, reduce
 from linearize.disentangle.nonlinear_map import nonlinear_sums, previewed_sums
 from linearize.disentangle.passes import Passes
 from linearize.evaluate import AffineOutputs, Readout
-from linearize.evaluate.affine import check_taus, stack
-from linearize.evaluate.batches import Batches, split_batches
-from linearize.evaluate.displace import output_shapes
+from linearize.evaluate.affine import check_one_array, check_taus, stack
+from linearize.evaluate.batches import Batches, output_shapes, split_batches
 from linearize.evaluate.stream import streamed_terms
 from linearize.evaluate.view import view_of
 from linearize.examples import check_inputs, count
@@ -150,6 +149,7 @@ def disentanglement_error(
         shapes = [output_shapes(f, params0, b) for b in batches]
         tasks = list(map(Compared.of, objectives, given, shapes, range(len(sizes))))
         if not view.passes:
+            check_one_array(shapes[0])
             passes = len(sizes) * (1 + 2 * len(sizes))
             pieces = [
                 _pieces(t, f, params0, stacked, batches[t], tasks[t], progress)

@@ -15,7 +15,7 @@ from linearize.agreement import agree, once
 from linearize.compiled import jit
 from linearize.current import current
 from linearize.evaluate.affine import stack
-from linearize.evaluate.batches import Batches, forward, split_batches, window
+from linearize.evaluate.batches import Batches, output_shapes, split_batches, window
 from linearize.evaluate.grid import check_points
 from linearize.evaluate.statistics import check_statistics
 from linearize.examples import check_inputs, count
@@ -119,12 +119,6 @@ def displaced_values(
             check_pass(f, objective, given, batches, rows[0], found=each[0])
         totals.append(summed(each, batches.n))
     return objective.values({name: np.stack([t[name] for t in totals]) for name in totals[0]})
-
-
-def output_shapes(f: Apply, params: Params, batches: Batches) -> PyTree:
-    """Shapes of the outputs of all N examples; nothing is run."""
-    batch = forward.eval_shape(f, params, batches.items[0])
-    return jax.tree.map(lambda y: jax.ShapeDtypeStruct((batches.n, *y.shape[1:]), y.dtype), batch)
 
 
 def target_rows(targets: Targets, batches: Batches) -> Iterator[tuple[Batch, Array]]:

@@ -13,8 +13,8 @@ from jax.typing import ArrayLike
 from linearize import taylor
 from linearize.current import current
 from linearize.evaluate.affine import AffineOutputs, affine_step, check_one_array, stack
-from linearize.evaluate.batches import Batches, split_batches, track
-from linearize.evaluate.displace import output_shapes, summed, target_rows
+from linearize.evaluate.batches import Batches, output_shapes, split_batches, track
+from linearize.evaluate.displace import summed, target_rows
 from linearize.evaluate.grid import affine_totals, check_points
 from linearize.evaluate.second_way import check_terms
 from linearize.examples import check_inputs, count
