@@ -19,7 +19,7 @@ class Compared(NamedTuple):
     objective: Objective
     targets: Mapping[str, Any]
     """(N, ...) by role."""
-    weights: Any
+    counts: Any
     """(N,) float32: how much each example counts in the mean; 0 for padding."""
 
     @classmethod
@@ -40,41 +40,41 @@ class Compared(NamedTuple):
         except ValueError as error:
             raise ValueError(f"task {task}: {error}") from error
         n = count(outputs)
-        weights = np.ones(n, np.float32) if given is None else np.asarray(given, np.float32)
-        if weights.shape != (n,) or not (np.isfinite(weights) & (weights >= 0)).all():
+        counts = np.ones(n, np.float32) if given is None else np.asarray(given, np.float32)
+        if counts.shape != (n,) or not (np.isfinite(counts) & (counts >= 0)).all():
             raise ValueError(
-                f"task {task}: {type(objective).__name__}.counted gives {weights.tolist()}; "
+                f"task {task}: {type(objective).__name__}.counted gives {counts.tolist()}; "
                 f"expected ({n},) finite numbers, 0 or more"
             )
-        if not weights.any():
+        if not counts.any():
             raise ValueError(
                 f"task {task}: none of {n} examples counts, since their targets ask for nothing; "
                 "give others, or a larger n_eval"
             )
-        return cls(objective, host, weights)
+        return cls(objective, host, counts)
 
     @property
     def total(self) -> float:
         """What all examples together count, by which sums are divided."""
-        return float(np.sum(self.weights, dtype=np.float64))
+        return float(np.sum(self.counts, dtype=np.float64))
 
     @property
     def real(self) -> np.ndarray:
         """The examples that count, by number."""
-        return np.flatnonzero(np.asarray(self.weights))
+        return np.flatnonzero(np.asarray(self.counts))
 
     def take(self, rows: np.ndarray) -> "Compared":
         """Some of the examples, in the order given."""
         targets = {role: each[rows] for role, each in self.targets.items()}
-        return self._replace(targets=targets, weights=self.weights[rows])
+        return self._replace(targets=targets, counts=self.counts[rows])
 
     def batches(self, size: int) -> "list[Compared]":
         """As many as a batch holds; those that pad the last are repeated and do not count."""
-        n, found = len(self.weights), []
+        n, found = len(self.counts), []
         for start in range(0, n, size):
             rows = np.arange(start, start + size)
             each = self.take(np.minimum(rows, n - 1))
-            found.append(each._replace(weights=np.where(rows < n, each.weights, np.float32(0))))
+            found.append(each._replace(counts=np.where(rows < n, each.counts, np.float32(0))))
         return found
 
     def kept(self, predictions: Array) -> Array:
@@ -84,4 +84,4 @@ class Compared(NamedTuple):
     def apart(self, a: Array, b: Array) -> Array:
         """(N,) distances of what is kept of two predictions, as much as the examples count."""
         distances = self.objective.between(a, b, self.targets)
-        return jnp.where(self.weights > 0, self.weights * distances, 0)
+        return jnp.where(self.counts > 0, self.counts * distances, 0)

@@ -129,6 +129,9 @@ def disentanglement_error(
     names = together([objective.distance for objective in objectives])
     rows = [_draw(n, n_eval, seed, t) for t, n in enumerate(sizes)]
     roles = _each("targets", {} if targets is None else targets, len(sizes))
+    for t, (each, n) in enumerate(zip(roles, sizes, strict=True)):
+        if each and count(dict(each), f"targets[{t}]") != n:
+            raise ValueError(f"targets[{t}] are of {count(dict(each))} examples, inputs of {n}")
     given = [_rows(dict(each), r) for each, r in zip(roles, rows, strict=True)]
     passes, note = 0, None
     if cached is not None:
@@ -168,7 +171,7 @@ def disentanglement_error(
         alphas=grid.axes,
         per_task=per_task,
         total=reduce(per_task, reduction),
-        n=np.array([len(task.weights) for task in tasks], np.int64),
+        n=np.array([len(task.counts) for task in tasks], np.int64),
         regime=regime,
         distance=names.name,
         reduction=reduction,

@@ -93,7 +93,7 @@ class Passes:
             NonFiniteError: with the task and the number of examples.
         """
         pairs = zip(kept, self.compared[task], strict=True)
-        bad = sum(int(jnp.sum(missing(k) & (c.weights > 0))) for k, c in pairs)
+        bad = sum(int(jnp.sum(missing(k) & (c.counts > 0))) for k, c in pairs)
         if bad:
             raise tree.NonFiniteError(
                 f"task {task}: the model's predictions at θ0 are NaN or infinite for {bad} of "

@@ -76,7 +76,7 @@ def _check_pass(passes: Passes, task: int, point: np.ndarray) -> None:
     n = int(first.real[drawn(len(first.real))])
     where = f"of example {n} of task {task} at α = {point.tolist()}"
     one = first.take(np.array([n]))
-    alone = first._replace(weights=np.where(np.arange(len(logits)) == n, first.weights, 0))
+    alone = first._replace(counts=np.where(np.arange(len(logits)) == n, first.counts, 0))
     own = jnp.asarray(code[n][None])
 
     def check(sample: Sample) -> None:
