@@ -194,7 +194,9 @@ class TaskTerms:
         heads = {"true": true, "affine": affine}
         return cls(terms, labels, heads, {"true": terms["validation"], "affine": read})
 
-    def fit(self, head: str, basis: np.ndarray, l2: float, start: np.ndarray) -> edit.Optimum:
+    def fit(
+        self, head: str, basis: np.ndarray, l2: float, start: np.ndarray
+    ) -> edit.OptimalCoefficients:
         """The best coefficients on validation data, in the span of a basis."""
         tied = [each.along(basis) for each in self.fitted[head]]
         return edit.optimal_coefficients(
