@@ -138,6 +138,7 @@ def load(
             "batch_stats": stats or None,
             "kind": family.kind,
             "architecture": architecture(module) if family.kind else None,
+            "weights": None if source is None else source.path,
         },
     )
 
