@@ -1,7 +1,6 @@
 """What others fine-tuned, as a task vector: whole checkpoints, and LoRA adapters of PEFT."""
 
 import logging
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -180,11 +179,7 @@ def _placed(
     Raises:
         WeightsError: one that only one side has, or of another shape; all are named.
     """
-    patterns = (leave_out,) if isinstance(leave_out, str) else tuple(leave_out or ())
-
-    def left(name: str) -> bool:
-        return any(re.search(pattern, name) for pattern in patterns)
-
+    left = tree.finder(leave_out or ())
     wanted = {name: change for name, change in changes.items() if not left(name)}
     moved, problems = {}, []
     for name, base in ours.items():
