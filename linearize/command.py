@@ -19,6 +19,7 @@ from linearize import data, edit, models, report, tree
 from linearize.cli import reporting, sentence
 from linearize.comparison import compare
 from linearize.config import ConfigError
+from linearize.fields import Count, Natural, Positive, check
 from linearize.models import Backbone
 from linearize.study import Method, Study
 from linearize.study.heads import Heads, Prototypes, words
@@ -38,7 +39,7 @@ class Compare:
     """Where tables, figures, task vectors and the page go."""
     control: str | None = None
     """Likewise: the task that negation must leave alone; without it nothing is negated."""
-    image_size: int | None = None
+    image_size: Count | None = None
     """Side in pixels that images are kept at; the model's own by default."""
     given: UseAppendAction[tuple[str, ...]] = ()
     """NAME=WHERE, once a task: what others fine-tuned of the model on it, a LoRA adapter of PEFT or
@@ -48,17 +49,17 @@ class Compare:
     methods: tuple[str, ...] = ("nonlinear", "posthoc", "linear")
     merges: tuple[str, ...] = ()
     """Beside the sum: ties, random."""
-    seeds: tuple[int, ...] = (0,)
-    steps: int = 100
-    batch_size: int = 32
-    lr: float = 1e-5
+    seeds: tuple[Natural, ...] = (0,)
+    steps: Count = 100
+    batch_size: Count = 32
+    lr: Positive = 1e-5
     """Peak learning rate of non-linear fine-tuning."""
-    linear_lr: float = 2e-5
+    linear_lr: Positive = 2e-5
     """Likewise of linear fine-tuning."""
     head: Literal["auto", "text", "prototype"] = "auto"
     """Frozen heads of the classes' names, as a CLIP's text tower reads them, or of a few training
     examples; ``auto`` takes the former of a CLIP, and the latter of all else."""
-    shots: int = 10
+    shots: Count = 10
     """Training examples a class of the latter."""
 
 
@@ -98,6 +99,11 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(0 if words[:1] in (["-h"], ["--help"]) else 2)
     kind, run = JOBS[words[0]]
     job: Any = tyro.cli(kind, args=words[1:], prog=f"linearize {words[0]}")
+    try:
+        check(job, "--")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     with reporting():
         try:
             run(job)

@@ -105,6 +105,26 @@ def test_a_command_that_there_is_not(words, status, capsys):
     assert "linearize" in "".join(capsys.readouterr())
 
 
+COMPARE = ["compare", "--model", "m", "--task", "a", "--out", "o"]
+MERGE = ["merge", "tau", "--base", "b", "--out", "o"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([*COMPARE, "--seeds", "0", "-1"], "--seeds[1]=-1; expected 0 or more"),
+        ([*COMPARE, "--batch-size", "0"], "--batch_size=0; expected 1 or more"),
+        ([*COMPARE, "--linear-lr", "nan"], "--linear_lr=nan; expected a finite number"),
+        ([*MERGE, "--alpha", "inf"], "--alpha=inf; expected a finite number"),
+    ],
+)
+def test_numbers_that_cannot_be(words, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert f"error: {says}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
