@@ -146,6 +146,11 @@ def for_training(config: DataConfig, examples: Mapping[str, Any]) -> Any:
     return data.for_training(examples, augment=config.augment, workers=config.workers)
 
 
+def alphas(config: CompareConfig) -> np.ndarray:
+    """The grid that the scaling coefficient is searched on."""
+    return config.edit.alphas
+
+
 def describe_model(config: ModelConfig, seed: int) -> dict[str, Any]:
     """Name, input size and number of parameters."""
     model = backbone(config, seed)
