@@ -126,7 +126,7 @@ def roles(source: str, target: str, half: int) -> dict[str, str]:
 def analogy(config: AnalogiesConfig, study: Study, roles: Mapping[str, str]) -> Record:
     """One target: accuracy of every method in every regime, and the learning curve."""
     record: Record = {"regimes": {}}
-    grid = protocol.alphas(config.setting)
+    grid = config.setting.edit.alphas
     for regime in config.regimes:
         trained = study.vectors(METHODS[regime])
         vectors = {role: trained[name] for role, name in roles.items()}

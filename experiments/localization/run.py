@@ -44,7 +44,7 @@ def run(config: LocalizationConfig, run_dir: Path, preset: str = "custom") -> Pa
     """Everything from weights to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
-        tasks = protocol.load_tasks(config.compare())
+        tasks = protocol.load_tasks(config)
         every = partial(measure, config, tasks)
         measured = Store.of(run_dir).every_seed(config.seeds, parts(config), every)
         model = protocol.describe_model(config.model, config.seeds[0])
@@ -76,7 +76,7 @@ def measure(
     energy = {}
     for at in get_args(Initialization):
         if names := config.tasks_at(at):
-            study = protocol.study(config.compare(at), tasks, seed, store.under(at))
+            study = protocol.study(config.at(at), tasks, seed, store.under(at))
             rows = {
                 t: store.kept(f"{at}/{t}", partial(localize, config, study, t, names), folder="")
                 for t in names
@@ -85,8 +85,7 @@ def measure(
                 part: {target: row[part] for target, row in rows.items()}
                 for part in ("control", "captured", "spectra")
             }
-    study = protocol.study(config.compare(), tasks, seed, store)
-    study = study.but(borrowed=vectors.borrowed(config, seed))
+    study = protocol.study(config, tasks, seed, store).but(borrowed=vectors.borrowed(config, seed))
     xi = {
         r: store.kept(f"xi/{r}", partial(errors, config, study, METHODS[r]), folder="")
         for r in config.regimes
@@ -179,7 +178,7 @@ def errors(config: LocalizationConfig, study: Study, method: Method) -> Record:
     tasks is the sum over both orders.
     """
     view, names, (low, high) = study.view(method), study.names, config.map.search_box
-    grid = np.linspace(config.map.low, config.map.high, config.map.points)
+    grid = config.map.alphas
     box = (grid >= low - 1e-9) & (grid <= high + 1e-9)
     one = int(np.abs(grid - 1).argmin())
     found: Record = {"box": np.zeros((len(names),) * 2), "one": np.zeros((len(names),) * 2)}

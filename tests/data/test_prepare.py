@@ -484,7 +484,7 @@ def test_a_prepared_preset_decodes_nothing_more(
 
     monkeypatch.setattr(preprocess, "clip_image", None)
     control = isinstance(config, CompareConfig)
-    setting = config if control else config.setting if name == "sketches" else config.compare()
+    setting = config.setting if name == "sketches" else config
     data = prepare_data.dataclasses.replace(setting.data, data_dir=str(reading.folder))
     setting = prepare_data.dataclasses.replace(setting, data=data)
     assert set(protocol.load_tasks(setting, control=control)) == set(state)

@@ -17,7 +17,7 @@ from experiments.localization import relation
 from experiments.localization import run as localization
 from experiments.localization.results import Correlation, Energy, Relation, Results
 from linearize import cli, config, io
-from linearize.config import ConfigError
+from linearize.config import CompareConfig, ConfigError
 from linearize.models.heads import apply_head
 from linearize.report import ResultsError
 from linearize.study import Store, Study
@@ -42,8 +42,7 @@ def results(finished):
 
 @pytest.fixture(scope="module")
 def study(finished):
-    compare = DEBUG.compare()
-    return protocol.study(compare, protocol.load_tasks(compare), 0, Store())
+    return protocol.study(DEBUG, protocol.load_tasks(DEBUG), 0, Store())
 
 
 def stored(run_dir, target):
@@ -186,7 +185,8 @@ def test_a_run_that_was_killed_goes_on_from_its_parts(finished, results, tmp_pat
 def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatch):
     other = tmp_path / "compare"
     shutil.copytree(finished / "seed_0", other / "seed_0")
-    io.write_json(other / "config.json", config.to_dict(DEBUG.compare()))
+    theirs = CompareConfig(**config.taken(CompareConfig, DEBUG))
+    io.write_json(other / "config.json", config.to_dict(theirs))
     given = dataclasses.replace(
         DEBUG,
         vectors=str(other),
@@ -222,6 +222,7 @@ def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatc
         ({"map": config.MapConfig(low=-2.0, high=1.5, points=4)}, "must hold α = 1"),
         ({"map": config.MapConfig(low=-1.0, high=0.5, points=4)}, "must hold α = 1"),
         ({"map": config.MapConfig(pairs=(("toy_a", "emoji"),))}, r"map\.pairs='emoji'"),
+        ({"map": config.MapConfig(pairs=(("toy_a", "toy_a"),))}, "name two different tasks"),
         ({"memory": 0}, "memory=0"),
         ({"seeds": ()}, "seeds"),
     ],
