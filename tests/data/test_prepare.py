@@ -339,7 +339,7 @@ def test_a_preset_asks_for_the_rows_that_it_reads():
         ({"what": ()}, r"what=\(\): name a preset or a task"),
         (
             {"what": ("packaged",)},
-            "several experiments; name kernel_behavior:packaged or localization",
+            "several experiments; name analogies:packaged or coefficients",
         ),
         ({"what": ("analogy:sketches",)}, "did you mean 'analogies:sketches'"),
         ({"what": ("analogies:sketch",)}, "did you mean 'analogies:sketches'"),
