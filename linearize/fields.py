@@ -109,8 +109,9 @@ def check(config: Any, where: str = "", error: type[ValueError] = ValueError) ->
     Raises:
         ValueError: or ``error``, with the field's path, its value, and what was expected.
     """
+    kind: Any = type(config)
     try:
-        for name, hint in _hints(type(config)).items():
+        for name, hint in _hints(kind).items():
             _fitting(hint, getattr(config, name), f"{where}{name}")
     except _MisfitError as misfit:
         raise error(str(misfit)) from None
