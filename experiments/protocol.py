@@ -1,8 +1,8 @@
 """From a configuration to a study: tasks, model, frozen heads, recipes, and what is compared."""
 
-import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -11,13 +11,14 @@ import numpy as np
 from linearize import config as configuration
 from linearize import data, models, tree
 from linearize.comparison import Plan, Row
-from linearize.config import CompareConfig, DataConfig, ModelConfig, StudyConfig
+from linearize.config import CompareConfig, DataConfig, ExactConfig, ModelConfig, StudyConfig
 from linearize.data import Task
 from linearize.merge import MERGES
-from linearize.methods import EXACT, METHODS, NONLINEAR
+from linearize.methods import METHODS, NONLINEAR
 from linearize.models.heads import Head
 from linearize.objectives import Classify, Control, Objective
 from linearize.study import Store, Study
+from linearize.train import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def study(
     seed: int,
     store: Store,
     *,
-    heads: Mapping[str, Head] | None = None,
+    heads: Mapping[str, Head | None] | None = None,
 ) -> Study:
     """One seed's study: the model at θ0, and a frozen head of each task.
 
@@ -80,7 +81,7 @@ def study(
         tasks: by name; the control task may be among them.
         seed: of heads and data order.
         store: where it is kept.
-        heads: in place of those that the configuration describes.
+        heads: in place of those that the configuration describes; None reads outputs as logits.
     """
     model = backbone(config.model, seed)
     if heads is None:
@@ -103,30 +104,39 @@ def study(
 
 
 def plan(config: CompareConfig) -> Plan:
-    """What the configuration compares: its regimes, then its baselines."""
-    regimes = [m for m in METHODS.values() if m.stands == "regime"]
+    """What the configuration compares: regimes, but those it sets to None, then its baselines."""
     edit, maps = config.edit, config.map
+    regimes = [m for m in METHODS.values() if m.stands == "regime"]
     return Plan(
-        methods=[m for m in regimes if m is not EXACT or config.exact is not None]
+        methods=[m for m in regimes if getattr(config, m.name, m) is not None]
         + [METHODS[name] for name in config.baselines if name in METHODS],
-        rows=[Row(MERGES[name], NONLINEAR, name) for name in config.baselines if name in MERGES],
+        rows=[
+            Row(MERGES[name], NONLINEAR, name, MERGES[name].label)
+            for name in config.baselines
+            if name in MERGES
+        ],
         alphas=edit.alphas,
         sweep_test=edit.sweep_test,
         tolerance=Control(edit.retained),
         pairs=maps.pairs,
         map_alphas=maps.alphas,
         n_eval=maps.n_eval,
+        search_box=maps.search_box,
     )
 
 
-def with_value(config: CompareConfig, regime: str, value: float) -> CompareConfig:
-    """The configuration with another learning rate, or l2, in one regime."""
-    if regime == "exact":
-        assert config.exact is not None
-        return dataclasses.replace(config, exact=dataclasses.replace(config.exact, l2=value))
-    recipe = getattr(config, regime)
-    recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, lr=value))
-    return dataclasses.replace(config, **{regime: recipe})
+TUNED: Mapping[type, Callable[[Any, float], Any]] = {
+    TrainConfig: lambda recipe, lr: replace(recipe, optim=replace(recipe.optim, lr=lr)),
+    ExactConfig: lambda recipe, l2: replace(recipe, l2=l2),
+}
+"""By kind of recipe, the same with another value of what is tuned."""
+
+
+def with_value(config: CompareConfig, method: str, value: float) -> CompareConfig:
+    """The configuration with another learning rate, or l2, of one method that it has."""
+    recipe = config.recipes[method]
+    changed: dict[str, Any] = {method: TUNED[type(recipe)](recipe, value)}
+    return replace(config, **changed)
 
 
 def head(objective: Objective) -> Head:
@@ -144,11 +154,6 @@ def make_head(config: StudyConfig, model: models.Backbone, task: Task, seed: int
 def for_training(config: DataConfig, examples: Mapping[str, Any]) -> Any:
     """Examples as ``train.fine_tune`` takes them."""
     return data.for_training(examples, augment=config.augment, workers=config.workers)
-
-
-def alphas(config: CompareConfig) -> np.ndarray:
-    """The grid that the scaling coefficient is searched on."""
-    return config.edit.alphas
 
 
 def describe_model(config: ModelConfig, seed: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The main job: methods of fine-tuning and of merging side by side, on one study.
 
-    results = compare(Study(model, tasks, control="digits", store="runs/mine"))
-    results.report()                                     # tables, figures, page
+    found = compare(Study(model, tasks, control="digits", store="runs/mine"))
+    found.report()                                       # tables, figures, page
+    found.results.single["linear"]                       # (S, T): seeds, tasks
 
 Choices are made on validation data; test data make the report. Every metric is the objectives':
 what is written ``accuracy`` below is the primary metric of each task, whatever that is.
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -27,10 +28,15 @@ from linearize.evaluate.view import Tangent, View
 from linearize.merge import MERGES, Merge
 from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
 from linearize.objectives import Control, Metric
+from linearize.report import schema
+from linearize.report.style import Look
 from linearize.study import Method, Study, stack
 from linearize.study.maps import error_map, mapped
 from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
+
+if TYPE_CHECKING:
+    from linearize.report.compare.results import Results
 
 EXPLORED = 500
 """Test examples a task that the report's sliders look at: all of the papers' eight would make a
@@ -48,6 +54,8 @@ class Row:
     method: Method
     name: str = ""
     """As results call it; made of both names by default."""
+    title: str = ""
+    """As tables and figures call it; made of both labels by default."""
 
     @property
     def key(self) -> str:
@@ -57,7 +65,8 @@ class Row:
     @property
     def label(self) -> str:
         """As tables and figures call it."""
-        return f"{self.merge.label}, {self.method.label.lower()}"
+        method = self.method
+        return self.title or Look({method.key: method.label}).joined(self.merge.label, method.key)
 
 
 @dataclass(frozen=True)
@@ -100,11 +109,16 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Results:
-    """What was compared, as ``results.json`` says it."""
+class Comparison:
+    """What was measured, and where that is kept."""
 
-    record: Record
+    results: "Results"
     store: Store
+
+    @property
+    def record(self) -> Record:
+        """The same as JSON has it: ``results.json``."""
+        return io.to_json(schema.record(self.results))
 
     def report(self, directory: str | Path | None = None) -> Path:
         """Tables, figures and ``report.html``; the page's path.
@@ -123,9 +137,7 @@ class Results:
         if where != self.store.root:
             place = Store.of(where)
             place.write("results.json", self.record)
-            explorer = self.store.read_bytes("explorer.npz")
-            if explorer is not None:
-                place.write_bytes("explorer.npz", explorer)
+            carry(self.store, place)
         return report.write_all(where)
 
 
@@ -137,7 +149,7 @@ def compare(
     seeds: Sequence[int] | None = None,
     maps: Sequence[tuple[str, str]] | None = None,
     plan: Plan | None = None,
-) -> Results:
+) -> Comparison:
     """Train, add, negate and map: every method, every merge in every method's view.
 
     What the study's store already holds is not computed again.
@@ -179,24 +191,53 @@ def compare(
         measured = store.every_seed(
             every, parts, lambda seed, _: measure(study.with_seed(seed), wanted)
         )
-        record = describe(study, wanted, every) | measured
-        record["maps"] = [
-            {"tasks": list(pair), **map_facts(study, wanted, pair), **entry}
-            for pair, entry in zip(wanted.pairs, _by_pair(record["maps"]), strict=True)
-        ]
-        store.write("results.json", record)
-        explorer = store.under(f"seed_{every[0]}").read_bytes("explorer.npz")
-        if explorer is not None:
-            store.write_bytes("explorer.npz", explorer)
-    return Results(io.to_json(record), store)
+        found = Comparison(gathered(study, wanted, every, measured), store)
+        store.write("results.json", found.record)
+        carry(store.under(f"seed_{every[0]}"), store)
+    return found
 
 
 def _row(argument: str, given: str | Named, table: Mapping[str, Named]) -> Named:
     return table[one_of(argument, given, table)] if isinstance(given, str) else given
 
 
-def _by_pair(seeds: Sequence[Sequence[Record]]) -> list[Record]:
-    return [stack(list(each)) for each in zip(*seeds, strict=True)]
+def carry(source: Store, place: Store) -> None:
+    """Keep the arrays of the live explorer in another place too, where there are any."""
+    explorer = source.read_bytes("explorer.npz")
+    if explorer is not None:
+        place.write_bytes("explorer.npz", explorer)
+
+
+def gathered(
+    study: Study,
+    plan: Plan,
+    seeds: Sequence[int],
+    measured: Record,
+    told: Record | None = None,
+) -> "Results":
+    """All seeds' measurements, as the schema has them that ``results.json`` is read by.
+
+    Args:
+        study: of one of the seeds.
+        plan: what was compared.
+        seeds: in the order of the measurements.
+        measured: what :meth:`linearize.study.Store.every_seed` makes of :func:`measure`.
+        told: keys that a study alone cannot know, such as the preset's name.
+    """
+    from linearize.report.compare.results import Results  # which imports the page, and matplotlib
+
+    maps = {"maps": maps_of(study, plan, measured)}
+    found = {**describe(study, plan, seeds), **measured, **maps, **(told or {})}
+    return schema.read(Results, io.to_json(found))
+
+
+def maps_of(study: Study, plan: Plan, measured: Record) -> list[Record]:
+    """The seeds' error maps by pair, with what their figures say of them."""
+    by_pair = zip(*measured["maps"], strict=True)
+    return [
+        {"tasks": list(pair), **map_facts(study, plan, pair), **stack(list(seeds))}
+        for pair, seeds in zip(plan.pairs, by_pair, strict=True)
+    ]
 
 
 def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
@@ -229,7 +270,7 @@ def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
             "parameters": sum(np.size(leaf) for leaf in tree.flatten(model.params).values()),
         },
         "tasks": list(study.names),
-        "classes": {n: list(t.classes) for n, t in study.tasks.items() if t.classes},
+        "classes": {n: list(c) for n in study.names if (c := study.tasks[n].classes)},
         "counts": {name: task.counts for name, task in study.tasks.items()},
         "skipped": {name: dict(t.skipped) for name, t in study.tasks.items() if t.skipped},
         "metrics": {n: each.primary.described() for n, each in study.objectives.items()},
@@ -319,7 +360,7 @@ def measure(
     def each(name: str, of: Callable[[View], Any]) -> dict[str, Any]:
         return {m: kept(f"{name}_{m}", partial(of, view)) for m, view in views.items()}
 
-    record: Record = {**kept("pretrained", partial(pretrained, study, _cheapest(views)))}
+    record: Record = {**kept("pretrained", partial(pretrained, study, cheapest(views)))}
     record["single"] = each("single", study.singles)
     record["addition"] = {
         m: kept(f"addition_{m}", partial(addition, study, plan, view, record["single"][m]))
@@ -355,7 +396,7 @@ def trained(study: Study, plan: Plan) -> dict[str, View]:
     return {method.name: study.view(method) for method in plan.regimes}
 
 
-def _cheapest(views: Mapping[str, View]) -> View:
+def cheapest(views: Mapping[str, View]) -> View:
     """A view to measure θ0 by: the last of those whose points take no passes, if there are any."""
     return min(reversed(list(views.values())), key=lambda view: view.passes)
 

@@ -1,46 +1,47 @@
 """What the papers claim of the three regimes."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from experiments.claims import Claim
-
-Results = Mapping[str, Any]
-
-
-def _over_tasks(values: Any) -> np.ndarray:
-    return np.mean(np.asarray(values, float), axis=-1)
+from linearize.report.compare.results import PairMap, Results
 
 
 def _single(results: Results, regime: str) -> np.ndarray:
-    return _over_tasks(results["single"][regime])
+    return results.single[regime].mean(-1)
 
 
-def _added(results: Results, regime: str, what: str = "accuracy") -> np.ndarray:
-    return _over_tasks(results["addition"][regime][what])
+def _added(results: Results, regime: str) -> np.ndarray:
+    return results.addition[regime].accuracy.mean(-1)
+
+
+def _normalized(results: Results, regime: str) -> np.ndarray:
+    found = results.addition[regime].normalized
+    if found is None:
+        raise KeyError("normalized")
+    return found.mean(-1)
 
 
 def _negated(results: Results, regime: str) -> np.ndarray:
-    return _over_tasks(results["negation"][regime]["target"])
+    return results.negation[regime].target.mean(-1)
 
 
-def _xi(results: Results, regime: str) -> np.ndarray:
+def _xi(maps: Sequence[PairMap], regime: str) -> np.ndarray:
     """Mean ξ inside the search box, over the maps, for each seed."""
-    boxed = []
-    for entry in results["maps"]:
-        grid, (low, high) = np.asarray(entry["alphas"]), entry["search_box"]
-        inside = (grid >= low - 1e-9) & (grid <= high + 1e-9)
-        total = np.asarray(entry["total"][regime], float)
-        boxed.append(total[:, inside][:, :, inside].mean(axis=(1, 2)))
-    if not boxed:
+    if not maps:
         raise KeyError("maps")
-    return np.mean(boxed, axis=0)
+    return np.mean([pair.boxed(regime).mean(axis=(1, 2)) for pair in maps], axis=0)
+
+
+def _at_random(results: Results, regime: str) -> np.ndarray:
+    """How much larger that is from random weights."""
+    other = () if results.random is None else results.random.maps
+    return _xi(other, regime) - _xi(results.maps, regime)
 
 
 def _off_diagonal(results: Results, regime: str) -> np.ndarray:
-    cosine = np.abs(np.asarray(results["cosine"][regime], float))
+    cosine = np.abs(results.cosine[regime])
     count = cosine.shape[-1]
     return (cosine.sum(axis=(1, 2)) - count) / (count * (count - 1))
 
@@ -63,7 +64,7 @@ CLAIMS: tuple[Claim[Results], ...] = (
     ),
     Claim(
         "Post-hoc linearization raises normalized accuracy after addition (TAT, table 1)",
-        lambda r: _added(r, "posthoc", "normalized") - _added(r, "nonlinear", "normalized"),
+        lambda r: _normalized(r, "posthoc") - _normalized(r, "nonlinear"),
         "post-hoc minus non-linear",
     ),
     Claim(
@@ -73,7 +74,7 @@ CLAIMS: tuple[Claim[Results], ...] = (
     ),
     Claim(
         "Linear fine-tuning beats both in normalized accuracy after addition (TAT, table 1)",
-        lambda r: _beats_both(lambda s, regime: _added(s, regime, "normalized"), r),
+        lambda r: _beats_both(_normalized, r),
         "linear minus the better of the two",
     ),
     Claim(
@@ -83,22 +84,22 @@ CLAIMS: tuple[Claim[Results], ...] = (
     ),
     Claim(
         "Addition in the linear regime improves on the pre-trained model (TA, TAT)",
-        lambda r: _added(r, "linear") - _over_tasks(r["pretrained"]),
+        lambda r: _added(r, "linear") - r.pretrained.mean(-1),
         "linear minus pre-trained",
     ),
     Claim(
         "The linear regime is more disentangled (TAT, fig. 6)",
-        lambda r: np.minimum(_xi(r, "nonlinear"), _xi(r, "posthoc")) - _xi(r, "linear"),
+        lambda r: _beats_both(lambda s, regime: -_xi(s.maps, regime), r),
         "mean ξ in the search box, the better of the two minus linear",
     ),
     Claim(
         "Disentanglement comes from pre-training, non-linear (TAT, sec. 5)",
-        lambda r: _xi(r["random"], "nonlinear") - _xi(r, "nonlinear"),
+        lambda r: _at_random(r, "nonlinear"),
         "mean ξ in the search box, random initialization minus pre-trained",
     ),
     Claim(
         "Disentanglement comes from pre-training, linear (TAT, sec. 5)",
-        lambda r: _xi(r["random"], "linear") - _xi(r, "linear"),
+        lambda r: _at_random(r, "linear"),
         "mean ξ in the search box, random initialization minus pre-trained",
     ),
     Claim(

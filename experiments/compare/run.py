@@ -15,17 +15,14 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from experiments import claims, protocol, running, stand_ins
 from experiments.compare import exact
 from experiments.compare.claims import CLAIMS
-from experiments.running import about
-from linearize import comparison, sealed
+from linearize import comparison
 from linearize.config import CompareConfig
 from linearize.data import Task
-from linearize.study import Store, stack
-from linearize.study.store import Record, begin, total_seconds
+from linearize.study import Store, Study
+from linearize.study.store import Record, begin
 
 log = logging.getLogger(__name__)
 
@@ -36,28 +33,30 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
         if folder := stand_ins.read_by(config):
             stand_ins.make(folder, (*config.data.tasks, config.data.control))
         tasks, store = protocol.load_tasks(config, control=True), Store.of(run_dir)
-        records = [measure(store, config, tasks, seed) for seed in config.seeds]
-        results = describe(config, tasks, preset) | assemble(config, records)
+        plan = protocol.plan(config)
+        parts = plan.parts(config.exact is not None)
+        measured = store.every_seed(config.seeds, parts, partial(measure, config, tasks))
+        model = protocol.describe_model(config.model, config.seeds[0])
+        told = running.about("compare", preset, config, model)
         if config.random_init:
             log.info("the maps once more, from random weights")
-            results["random"] = run_random(config, tasks, store.under("random_init"))
-        results["claims"] = claims.judge(results, CLAIMS)
-        shown = run_dir / f"seed_{config.seeds[0]}" / "explorer.npz"
-        if shown.exists():
-            sealed.write(run_dir / "explorer.npz", shown.read_bytes())
-        return running.finish(run_dir, results)
+            told["random"] = run_random(config, tasks, store.under("random_init"))
+        described = without_heads(config, tasks, store)
+        results = comparison.gathered(described, plan, config.seeds, measured, told)
+        comparison.carry(store.under(f"seed_{config.seeds[0]}"), store)
+        return running.finish(run_dir, claims.judged(results, CLAIMS))
 
 
-def measure(store: Store, config: CompareConfig, tasks: Mapping[str, Task], seed: int) -> Record:
+def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
     """One seed's measurements, in the shape that ``results.json`` stacks over seeds."""
-    wanted, place = protocol.plan(config), store.under(f"seed_{seed}")
+    study = protocol.study(config, tasks, seed, store)
+    more = {} if config.exact is None else {"training": partial(exact.training, study, config)}
+    return comparison.measure(study, protocol.plan(config), more)
 
-    def measured() -> Record:
-        study = protocol.study(config, tasks, seed, place)
-        more = {} if config.exact is None else {"training": partial(exact.training, study, config)}
-        return comparison.measure(study, wanted, more)
 
-    return place.recorded(wanted.parts(config.exact is not None), measured)
+def without_heads(config: CompareConfig, tasks: Mapping[str, Task], store: Store) -> Study:
+    """A study that can say what it is of; heads, which take time, are for measuring."""
+    return protocol.study(config, tasks, config.seeds[0], store, heads=dict.fromkeys(tasks))
 
 
 def run_random(config: CompareConfig, tasks: Mapping[str, Task], store: Store) -> Record:
@@ -70,63 +69,28 @@ def run_random(config: CompareConfig, tasks: Mapping[str, Task], store: Store) -
         data=dataclasses.replace(config.data, tasks=mapped),
         baselines=(),
     )
-    records = [measure_maps(store, config, tasks, seed) for seed in config.seeds]
-    return {"tasks": list(mapped)} | assemble(config, records)
+    plan = protocol.plan(config)
+    trained = sum(method.train is not None for method in plan.regimes)
+    parts = trained + 1 + len(plan.pairs)
+    measured = store.every_seed(config.seeds, parts, partial(measure_maps, config, tasks))
+    maps = comparison.maps_of(without_heads(config, tasks, store), plan, measured)
+    return {"tasks": list(mapped)} | measured | {"maps": maps}
 
 
 def measure_maps(
-    store: Store, config: CompareConfig, tasks: Mapping[str, Task], seed: int
+    config: CompareConfig, tasks: Mapping[str, Task], seed: int, store: Store
 ) -> Record:
     """One seed's accuracies before and after fine-tuning, and its error maps."""
-    wanted, place = protocol.plan(config), store.under(f"seed_{seed}")
+    study, plan = protocol.study(config, tasks, seed, store), protocol.plan(config)
+    views = comparison.trained(study, plan)
 
-    def measured() -> Record:
-        study = protocol.study(config, tasks, seed, place)
-        views = comparison.trained(study, wanted)
+    def maps(pair: tuple[str, str]) -> Record:
+        begin("map, " + ", ".join(pair))
+        return comparison.error_maps(study, plan, views, pair)
 
-        def maps(pair: tuple[str, str]) -> Record:
-            begin("map, " + ", ".join(pair))
-            return comparison.error_maps(study, wanted, views, pair)
-
-        begin("accuracies")
-        return {
-            "pretrained": comparison.pretrained(study, views["linear"])["pretrained"],
-            "single": {name: study.singles(view) for name, view in views.items()},
-            "maps": [maps(pair) for pair in wanted.pairs],
-        }
-
-    trained = sum(method.train is not None for method in wanted.regimes)
-    return place.recorded(trained + 1 + len(wanted.pairs), measured)
-
-
-def describe(config: CompareConfig, tasks: Mapping[str, Task], preset: str) -> Record:
-    """What was run, on what, by which versions."""
-    names = config.data.tasks
-    return about("compare", preset, config) | {
-        "model": protocol.describe_model(config.model, config.seeds[0]),
-        "tasks": list(names),
-        "classes": {name: list(tasks[name].classes) for name in names},
-        "counts": {name: task.counts for name, task in tasks.items()},
-        "skipped": {name: dict(task.skipped) for name, task in tasks.items() if task.skipped},
-        "alphas": protocol.alphas(config).tolist(),
-        "control_task": config.data.control,
-        "control_share": config.edit.retained,
+    begin("accuracies")
+    return {
+        "pretrained": comparison.pretrained(study, comparison.cheapest(views))["pretrained"],
+        "single": {name: study.singles(view) for name, view in views.items()},
+        "maps": [maps(pair) for pair in plan.pairs],
     }
-
-
-def assemble(config: CompareConfig, records: list[Record]) -> Record:
-    """Seeds' records as one, every measurement a list over seeds."""
-    maps = config.map
-    facts = {
-        "n_eval": maps.n_eval,
-        "search_box": list(maps.search_box),
-        "alphas": np.linspace(maps.low, maps.high, maps.points).tolist(),
-        "distance": "argmax disagreement",
-        "reduction": "sum",
-    }
-    by_pair = zip(*(record["maps"] for record in records), strict=True)
-    drawn = [
-        {"tasks": list(pair), **facts, **stack(list(seeds))}
-        for pair, seeds in zip(maps.pairs, by_pair, strict=True)
-    ]
-    return stack(records) | {"maps": drawn, "seconds": total_seconds(records)}

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 from linearize.report.node import ResultsError as ResultsError
 
 if TYPE_CHECKING:
+    from linearize.report.compare.logits import load_explorer as load_explorer
     from linearize.report.compare.results import Results as Results
     from linearize.report.compare.results import load as load
-    from linearize.report.compare.results import load_explorer as load_explorer
     from linearize.report.compare.results import parse as parse
     from linearize.report.compare.tables import all_tables as all_tables
     from linearize.report.write import read_page as read_page
     from linearize.report.write import write_all as write_all
 
 _LATER = {
-    **dict.fromkeys(("Results", "load", "load_explorer", "parse"), "compare.results"),
+    **dict.fromkeys(("Results", "load", "parse"), "compare.results"),
+    "load_explorer": "compare.logits",
     "all_tables": "compare.tables",
     **dict.fromkeys(("read_page", "write_all"), "write"),
 }

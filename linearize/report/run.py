@@ -18,7 +18,7 @@ class Run:
     preset: str
     versions: Mapping[str, Any]
     config: Mapping[str, Any]
-    seeds: Annotated[tuple[int, ...], Axes("S")]
+    seeds: Annotated[tuple[int, ...], Axes("S", some=True)]
     model: Mapping[str, Any]
     seconds: float | None = None
     """Of measuring; None where that was interrupted."""
@@ -33,7 +33,11 @@ class Run:
         return Section("claims", title, (table(self.claims, caption),))
 
     @property
+    def blocks(self) -> Mapping[str, object]:
+        """What the last section of a page folds away, by title."""
+        return {"Configuration": self.config, "Versions": self.versions, "Model": self.model}
+
+    @property
     def configuration(self) -> Section:
         """The last section of a page: configuration, versions and model."""
-        blocks = {"Configuration": self.config, "Versions": self.versions, "Model": self.model}
-        return Section("configuration", "Configuration and versions", (configuration(blocks),))
+        return Section("configuration", "Configuration and versions", (configuration(self.blocks),))

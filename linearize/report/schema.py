@@ -23,7 +23,7 @@ import typing
 from collections import ChainMap
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ R = TypeVar("R")
 
 Sizes = MutableMapping[Any, Any]
 """Lengths by axis, and what entries know by their name."""
+
+_ABSENT: Any = object()
 
 
 @dataclass(frozen=True, init=False)
@@ -47,10 +49,13 @@ class Axes:
     names: tuple[str, ...]
     upper: float | None
     """Numbers are fractions of this, where it is given."""
+    some: bool
+    """Whether an empty list is refused."""
 
-    def __init__(self, *names: str, upper: float | None = None) -> None:
+    def __init__(self, *names: str, upper: float | None = None, some: bool = False) -> None:
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "upper", upper)
+        object.__setattr__(self, "some", some)
 
     def wanted(self, sizes: Sizes) -> tuple[int | None, ...]:
         """The lengths that are known."""
@@ -96,13 +101,15 @@ def read(kind: type[R], values: Node | Mapping[str, Any], sizes: Sizes | None = 
     """The results that :func:`record` wrote; keys that ``kind`` does not declare are passed over.
 
     Args:
-        kind: a dataclass of numbers, strings, :data:`Floats` with :class:`Axes`, mappings by name,
-            tuples, other such dataclasses, and None where ``| None`` says so.
+        kind: a dataclass of numbers, strings, words of a ``Literal``, :data:`Floats` with
+            :class:`Axes`, mappings by name, tuples, other such dataclasses, and None where
+            ``| None`` says so; elsewhere null is the field's default.
         values: decoded JSON.
         sizes: lengths of axes that are known.
 
     Raises:
-        ResultsError: a key is missing, or its value has another kind, shape or range.
+        ResultsError: a key is missing, its value has another kind, shape or range, or the
+            dataclass refuses it (a ValueError, whose message begins with the field).
     """
     node = values if isinstance(values, Node) else Node(values, "")
     sizes = {} if sizes is None else sizes
@@ -114,9 +121,17 @@ def read(kind: type[R], values: Node | Mapping[str, Any], sizes: Sizes | None = 
             found[field.name] = {
                 each: _value(inner, node, each, _within(sizes, each)) for each in node.get(of)
             }
-        elif node.has(name) or not _has_default(field):
+            continue
+        value = node.get(name, default=_ABSENT)
+        nothing = value is _ABSENT or (value is None and not _optional(hint))
+        if not nothing or not _has_default(field):
             found[field.name] = _value(hint, node, name, sizes)
-    return kind(**found)
+    try:
+        return kind(**found)
+    except ResultsError:
+        raise
+    except ValueError as error:
+        raise ResultsError(node.name(str(error))) from None
 
 
 def record(results: Any) -> Any:
@@ -151,6 +166,10 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is not missing or field.default_factory is not missing
 
 
+def _optional(hint: Any) -> bool:
+    return hint is Any or type(None) in typing.get_args(hint)
+
+
 _PLAIN = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
@@ -162,6 +181,12 @@ def _value(hint: Any, node: Node, name: str, sizes: Sizes) -> Any:
             return None
         (hint,) = (each for each in args if each is not type(None))
         return _value(hint, node, name, sizes)
+    if origin is Literal:
+        value = node.get(name)
+        if value not in args:
+            wanted = " or ".join(map(repr, args))
+            raise ResultsError(f"{node.name(name)} is {value!r}; expected {wanted}")
+        return value
     if origin is Annotated:
         return _with_axes(args[0], args[1], node, name, sizes)
     if origin is tuple and args[-1] is not Ellipsis:
@@ -217,6 +242,8 @@ def _with_axes(kind: Any, axes: Axes, node: Node, name: str, sizes: Sizes) -> An
         return float(node.numbers(name, ()))
     distinct = {str: node.names, int: node.integers}.get(typing.get_args(kind)[0])
     found = _value(kind, node, name, sizes) if distinct is None else distinct(name)
+    if axes.some and not found:
+        raise ResultsError(f"{node.name(name)} is empty; expected at least one")
     (wanted,) = axes.wanted(sizes)
     if wanted is not None and len(found) != wanted:
         raise ResultsError(f"{node.name(name)} has {len(found)} entries; expected {wanted}")

@@ -2,59 +2,58 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
-import numpy as np
-from matplotlib import colormaps
-from numpy.typing import NDArray
 
-REGIMES = ("nonlinear", "posthoc", "linear", "exact")
+class Face(NamedTuple):
+    """How a row that the library knows is called and drawn."""
 
-LABELS = {
-    "pretrained": "Pre-trained",
-    "random_init": "Random initialization",
-    "random": "Random vector",
-    "gradient_ascent": "Gradient ascent",
-    "nonlinear": "Non-linear",
-    "posthoc": "Post-hoc linearized",
-    "linear": "Linear",
-    "exact": "Exact linear",
-    "joint": "Joint training",
-    "sgd": "SGD",
-    "adam": "Adam",
-    "ntk": "NTK solution",
-    "signgd": "SignGD-kernel solution",
-}
-"""Methods in the order in which rows and columns are shown."""
+    label: str
+    colour: str
+    """As lower-case ``#rrggbb``."""
+    marker: str
+    """As matplotlib names it."""
+    inline: str = ""
+    """The label within a sentence, where that is another."""
+    regime: str = ""
+    """Of the papers' regimes: which model it is of, within a sentence."""
+    tangent: bool = False
+    """Whether it is a linearized model."""
+
+    @property
+    def fine_tuned(self) -> bool:
+        """Whether it has task vectors that are added and negated."""
+        return bool(self.regime) or self.tangent
+
 
 INK, MUTED, GRID, PAPER = "#1c2128", "#656d76", "#d8dee4", "#ffffff"
 
-COLOURS = {  # Okabe and Ito's palette, which survives every common colour blindness
-    "pretrained": "#8a929b",
-    "random_init": "#b7bdc4",
-    "random": "#cc79a7",
-    "gradient_ascent": "#d55e00",
-    "nonlinear": "#0072b2",
-    "posthoc": "#e69f00",
-    "linear": "#009e73",
-    "exact": "#56b4e9",
-    "joint": "#4d535a",
-}
+FACES = {
+    "pretrained": Face("Pre-trained", "#8a929b", "d", "pre-trained"),
+    "random_init": Face("Random initialization", "#b7bdc4", "p", "random initialization"),
+    "random": Face("Random vector", "#cc79a7", "v", "random vector"),
+    "gradient_ascent": Face("Gradient ascent", "#d55e00", "X", "gradient ascent"),
+    "nonlinear": Face("Non-linear", "#0072b2", "o", "non-linear", "the model itself"),
+    "posthoc": Face(
+        "Post-hoc linearized", "#e69f00", "^", "post-hoc linearized",
+        "its linearization after the fact", tangent=True,
+    ),
+    "linear": Face(
+        "Linear", "#009e73", "s", "linear", "its linearization from the start", tangent=True
+    ),
+    "exact": Face("Exact linear", "#56b4e9", "P", "exact linear", tangent=True),
+    "joint": Face("Joint training", "#4d535a", "D", "joint training"),
+    "sgd": Face("SGD", "#0072b2", "o"),
+    "adam": Face("Adam", "#d55e00", "X"),
+    "ntk": Face("NTK solution", "#009e73", "s"),
+    "signgd": Face("SignGD-kernel solution", "#e69f00", "^"),
+}  # fmt: skip
+"""Rows by key, in the order in which they are shown. Colours are Okabe and Ito's, which survive
+every common colour blindness; rows of different pages may share theirs."""
 
-BORROWED = {"sgd": "nonlinear", "adam": "gradient_ascent", "ntk": "linear", "signgd": "posthoc"}
-"""Methods of other pages, which take the colour and the mark of one of these."""
-
-MARKERS = {
-    "pretrained": "d",
-    "random_init": "p",
-    "random": "v",
-    "gradient_ascent": "X",
-    "nonlinear": "o",
-    "posthoc": "^",
-    "linear": "s",
-    "exact": "P",
-    "joint": "D",
-}
+UNKNOWN = Face("", "#4d535a", "o")
+"""What a row is drawn as that no table knows."""
 
 OWN_COLOURS = (
     "#7b3fa0", "#a6611a", "#c2185b", "#5b7f00", "#7986cb", "#00838f", "#b71c1c", "#8d6e63",
@@ -63,9 +62,6 @@ OWN_MARKERS = ("<", "p", ">", "h", "8")
 """What methods and merges of one's own get in turn; a pair comes again after 40 rows."""
 
 TASK_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
-
-ERROR_MAP = "viridis_r"
-"""Light where the error is low, as in the papers; perceptually uniform."""
 
 PLAIN: Any = {
     "font.family": "DejaVu Sans",
@@ -101,35 +97,40 @@ PLAIN: Any = {
 }
 """matplotlib settings of every figure."""
 
-CSS_NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
-    colour: f"c-{method.replace('_', '-')}" for method, colour in COLOURS.items()
+CSS_NAMES = {
+    **{face.colour: f"c-{row.replace('_', '-')}" for row, face in reversed(FACES.items())},
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    PAPER: "paper",
 }
 """Colours that the page replaces by its own variables, so that figures follow its theme."""
 
 
-def label(method: str) -> str:
-    """A method's name as printed; unknown ones are shown as they are."""
-    return LABELS.get(method, method.replace("_", " ").capitalize())
+def label(row: str) -> str:
+    """A row's name as printed; an unknown one's is its key, begun as a sentence where plain."""
+    words = row.replace("_", " ")
+    return FACES[row].label if row in FACES else words.capitalize() if words.islower() else words
 
 
-def colour(method: str) -> str:
-    """A method's colour, as lower-case ``#rrggbb``."""
-    return COLOURS.get(BORROWED.get(method, method), COLOURS["joint"])
+def colour(row: str) -> str:
+    """A row's colour, as lower-case ``#rrggbb``."""
+    return FACES.get(row, UNKNOWN).colour
 
 
-def marker(method: str) -> str:
-    """A method's mark, as matplotlib names it."""
-    return MARKERS.get(BORROWED.get(method, method), "o")
+def marker(row: str) -> str:
+    """A row's mark, as matplotlib names it."""
+    return FACES.get(row, UNKNOWN).marker
 
 
-def ordered(methods: set[str] | dict[str, object]) -> list[str]:
-    """Methods in the order of :data:`LABELS`, unknown ones last.
+def ordered(rows: Iterable[str]) -> list[str]:
+    """Rows in the order of :data:`FACES`, unknown ones last.
 
     >>> ordered({"linear", "mine", "random"})
     ['random', 'linear', 'mine']
     """
-    known = [m for m in LABELS if m in methods]
-    return known + sorted(m for m in methods if m not in LABELS)
+    found = set(rows)
+    return [row for row in FACES if row in found] + sorted(found - set(FACES))
 
 
 @dataclass(frozen=True)
@@ -146,19 +147,32 @@ class Look:
     labels: Mapping[str, str] = field(default_factory=dict)
     """By row, in the order in which rows of one's own are shown."""
 
-    @property
+    @cached_property
     def own(self) -> list[str]:
-        """The rows that :data:`LABELS` does not know."""
-        return [row for row in self.labels if row not in LABELS]
+        """The rows that :data:`FACES` does not know."""
+        return [row for row in self.labels if row not in FACES]
 
     def label(self, row: str) -> str:
         """A row's name as printed."""
         return self.labels.get(row) or label(row)
 
     def inline(self, row: str) -> str:
-        """The same within a sentence: in lower case, but for an abbreviation."""
-        name = self.label(row)
-        return name if name[:2].isupper() else name.lower()
+        """The same within a sentence: what the library named in lower case, all else as given.
+
+        >>> look = Look({"linear": "Linear", "lora": "L-LoRA"})
+        >>> look.inline("linear"), look.inline("lora")
+        ('linear', 'L-LoRA')
+        """
+        face, name = FACES.get(row, UNKNOWN), self.label(row)
+        return (name == face.label and face.inline) or name
+
+    def joined(self, merge: str, row: str) -> str:
+        """What a merge of a row's vectors is called.
+
+        >>> Look().joined("TIES", "posthoc"), Look({"tau_jp": "τJp"}).joined("TIES", "tau_jp")
+        ('TIES, post-hoc linearized', 'TIES, τJp')
+        """
+        return f"{merge}, {self.inline(row)}"
 
     def colour(self, row: str) -> str:
         """A row's colour, as lower-case ``#rrggbb``."""
@@ -172,10 +186,8 @@ class Look:
 
     def ordered(self, rows: Iterable[str]) -> list[str]:
         """Rows as :func:`ordered` has them, one's own in their order, unknown ones last."""
-        found = ordered(set(rows))
-        own = [row for row in self.own if row in found]
-        known = [row for row in found if row in LABELS]
-        return known + own + [row for row in found if row not in (*known, *own)]
+        places = {row: place for place, row in enumerate((*FACES, *self.own))}
+        return sorted(rows, key=lambda row: (places.get(row, len(places)), row))
 
 
 PLAIN_LOOK = Look()
@@ -192,9 +204,3 @@ def shorten(name: str, width: int = 18) -> str:
         return name
     tail = (width - 1) // 2
     return name[: width - 1 - tail] + "…" + name[len(name) - tail :]
-
-
-def error_colours(values: NDArray[np.float64], upper: float) -> NDArray[np.uint8]:
-    """RGB bytes, shape (..., 3), of errors between 0 and ``upper``."""
-    scaled = np.clip(values / upper, 0, 1)
-    return colormaps[ERROR_MAP](scaled, bytes=True)[..., :3]

@@ -31,7 +31,7 @@ PLAN = Plan(
 )
 HALF = Method("half", "Half", "tangent", lambda study, t: 0.5 * study.vectors(LINEAR)[t])
 MEAN = Merge("mean", "Mean", lambda taus, seed: {"mean": (1 / len(taus)) * sum(taus.values())})
-OWN = ["Half", "Mean, non-linear", "Mean, post-hoc linearized", "Mean, linear", "Mean, half"]
+OWN = ["Half", "Mean, non-linear", "Mean, post-hoc linearized", "Mean, linear", "Mean, Half"]
 
 
 def language_model(params, tokens):

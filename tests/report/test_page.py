@@ -17,7 +17,7 @@ from scipy import stats
 from linearize import report
 from linearize.report.compare import explorer, maps
 from linearize.report.plot import powers_of_ten
-from linearize.report.style import PLAIN, error_colours
+from linearize.report.style import PLAIN
 
 VOID = {"meta", "link", "input", "br", "img"}
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
@@ -323,6 +323,7 @@ def test_a_read_only_directory_is_an_error(make_results, write_run, tmp_path):
 def test_map_pixels_are_the_maps_cells(make_results):
     raw = make_results(2, 1, n_maps=1)
     grid = raw["maps"][0]["alphas"] = [-1.0, 0.0, 2.0]
+    del raw["maps"][0]["per_task"]
     raw["maps"][0]["total"] = {"linear": [[[0.0, 0.2, 0.4], [0.6, 0.8, 1.0], [1.2, 1.4, 1.6]]]}
     pair = report.parse(raw).maps[0]
     np.testing.assert_allclose(maps.edges(np.array(grid)), [-1.5, -0.5, 1.0, 3.0])
@@ -335,7 +336,7 @@ def test_map_pixels_are_the_maps_cells(make_results):
 
     for i, a in enumerate(grid):
         for j, b in enumerate(grid):
-            want = error_colours(pair.total["linear"][0][i : i + 1, j], 2.0)
+            want = maps.error_colours(pair.total["linear"][0][i : i + 1, j], 2.0)
             np.testing.assert_array_equal(at(a, b), want[0])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from linearize import report
-from linearize.report.compare import plots
+from linearize.report.compare import sweeps
 
 
 def test_arrays_have_the_files_numbers(make_results):
@@ -28,16 +28,16 @@ def test_arrays_have_the_files_numbers(make_results):
 
 def test_without_a_test_sweep_the_curves_are_those_of_validation(make_results):
     raw = make_results(2, 2)
-    split, curves = plots.swept(report.parse(raw))
+    split, curves = sweeps.swept(report.parse(raw))
     assert split == "test"
     for row in raw["addition"].values():
         row.pop("sweep_test", None)
-    split, validation = plots.swept(report.parse(raw))
+    split, validation = sweeps.swept(report.parse(raw))
     assert split == "validation"
     assert set(validation) == set(curves)
     for method, curve in validation.items():
         np.testing.assert_array_equal(curve, raw["addition"][method]["sweep_validation"])
-    caption = plots.sweeps(report.parse(raw)).caption
+    caption = sweeps.sweeps(report.parse(raw)).caption
     assert caption.startswith("Mean validation accuracy")
     assert "test examples" not in caption
 
@@ -108,7 +108,7 @@ def edited(raw, path, value):
         (["maps"], 3, "maps is 3; expected a list"),
         (["claims", 0, "held"], "yes", "claims/0/held is 'yes'"),
         (["claims", 0], "post-hoc", "claims/0 is a str; expected an object"),
-        (["seconds"], "fast", "seconds is not"),
+        (["seconds"], "fast", "seconds is 'fast'; expected a number"),
         (["classes", "mnist"], 10, "classes/mnist is 10; expected a list"),
     ],
 )  # fmt: skip

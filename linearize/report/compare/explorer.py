@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from linearize.report.compare import maps
-from linearize.report.compare.measures import capital
-from linearize.report.compare.results import PairMap, Results, TaskLogits
+from linearize.report.compare.logits import TaskLogits
+from linearize.report.compare.results import PairMap, Results
 from linearize.report.node import Floats
-from linearize.report.style import error_colours, shorten
+from linearize.report.style import shorten
 
 STEP = 0.05
 MAP_SIZE = 200
@@ -56,7 +56,7 @@ def payload(results: Results, tasks: Sequence[TaskLogits]) -> dict[str, Any]:
                 "low": float(maps.edges(m.alphas)[0]),
                 "high": float(maps.edges(m.alphas)[-1]),
                 "size": MAP_SIZE,
-                "values": _base64(m.total[results.explored][0], "<f4"),
+                "values": _base64(m.total[results.shown][0], "<f4"),
             }
             for m in _explored_maps(results)
         ],
@@ -65,7 +65,7 @@ def payload(results: Results, tasks: Sequence[TaskLogits]) -> dict[str, Any]:
 
 def best_alpha(results: Results) -> float:
     """The first seed's α of the addition, chosen on validation data; 0 if unknown."""
-    added = results.addition.get(results.explored)
+    added = results.addition.get(results.shown)
     if added is None or added.alpha is None or not np.isfinite(added.alpha[0]):
         return 0.0
     return float(added.alpha[0])
@@ -73,7 +73,7 @@ def best_alpha(results: Results) -> float:
 
 def _negation_alpha(results: Results, t: int) -> float:
     """The coefficient that subtracts task t's vector, within the sliders' range."""
-    negated = results.negation.get(results.explored)
+    negated = results.negation.get(results.shown)
     alpha = -1.0
     if negated is not None and negated.alpha is not None and np.isfinite(negated.alpha[0, t]):
         alpha = -abs(float(negated.alpha[0, t]))
@@ -85,19 +85,21 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
     low, high = slider_range(results)
     best = best_alpha(results)
     T = len(tasks)
-    regime = html.escape(results.look.inline(results.explored))
+    regime, named = (
+        html.escape(call(results.shown)) for call in (results.look.inline, results.look.label)
+    )
     data = json.dumps(payload(results, tasks), separators=(",", ":")).replace("<", "\\u003c")
     sizes = sorted({task.logits0.shape[0] for task in tasks})
     n = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,}–{sizes[-1]:,}"
     rows = "".join(_row(results, t, low, high) for t in range(T))
     shown = _explored_maps(results)
-    figures = "".join(_map(i, m, results.explored) for i, m in enumerate(shown))
+    figures = "".join(_map(i, m, results.shown) for i, m in enumerate(shown))
     beside = ""
     if shown:
         beside = (
             '<div class="maps"><h3>Where this point lies on the error maps</h3>'
             f'<div class="map-grid">{figures}</div>'
-            f'<p class="caption">{capital(regime)} regime, first seed; light is disentangled. A '
+            f'<p class="caption">{named} regime, first seed; light is disentangled. A '
             "map holds the other tasks’ coefficients at 0; ξ is read at the nearest grid point. "
             "Red box: the search space. Click or drag on a map to move two sliders.</p></div>"
         )
@@ -159,7 +161,7 @@ def _button(text: str, alphas: list[float], described: str = "") -> str:
 
 
 def _explored_maps(results: Results) -> list[PairMap]:
-    return [m for m in results.maps if results.explored in m.total]
+    return [m for m in results.maps if results.shown in m.total]
 
 
 def _map(index: int, pair: PairMap, method: str) -> str:
@@ -216,7 +218,7 @@ def map_pixels(total: Floats, borders: Floats, upper: float) -> NDArray[np.uint8
     """
     points = np.linspace(borders[0], borders[-1], 2 * MAP_SIZE + 1)
     cell = np.searchsorted(borders, (points[1:] + points[:-1]) / 2, side="right") - 1
-    return np.ascontiguousarray(error_colours(total[np.ix_(cell, cell)].T[::-1], upper))
+    return np.ascontiguousarray(maps.error_colours(total[np.ix_(cell, cell)].T[::-1], upper))
 
 
 def _map_image(total: Floats, borders: Floats, upper: float) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
@@ -15,10 +16,13 @@ from linearize.report.compare.results import PairMap, Results
 from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure, in_cell, matrix_axes
 from linearize.report.stats import mean_phrase
-from linearize.report.style import ERROR_MAP, INK, MUTED, shorten
+from linearize.report.style import INK, MUTED, shorten
 from linearize.report.table import fixed
 
 BOX = "#c8102e"
+
+ERROR_MAP = "viridis_r"
+"""Light where the error is low, as in the papers; perceptually uniform."""
 
 
 def edges(centres: Floats) -> Floats:
@@ -38,6 +42,12 @@ def upper_limit(pair: PairMap) -> float:
     if pair.most is None:
         return float(f"{1.05 * largest:.1e}") or 1.0
     return max(0.1, float(np.ceil(largest * 10 - 1e-9)) / 10)
+
+
+def error_colours(values: Floats, upper: float) -> NDArray[np.uint8]:
+    """RGB bytes, shape (..., 3), of errors between 0 and ``upper``."""
+    scaled = np.clip(values / upper, 0, 1)
+    return colormaps[ERROR_MAP](scaled, bytes=True)[..., :3]
 
 
 def error_label(pair: PairMap) -> str:

@@ -1,12 +1,12 @@
 """The metrics of a run's tasks, as tables and figures name and print them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from linearize.objectives.metric import ACCURACY, Metric
-from linearize.report.node import Floats, Node, ResultsError
+from linearize.report.node import Floats, ResultsError
 from linearize.report.table import NONE, Cell, percent, significant
 
 
@@ -26,8 +26,9 @@ def shown(metric: Metric, values: Floats) -> Cell:
 
 
 def capital(text: str) -> str:
-    """A text that begins a sentence."""
-    return text[:1].upper() + text[1:]
+    """A text that begins a sentence; a name with capitals of its own stays (``mAP``)."""
+    first = text.split(" ", 1)[0]
+    return text[:1].upper() + text[1:] if first[1:] == first[1:].lower() else text
 
 
 def lower_is_better(metric: Metric, forgotten: bool = False) -> bool:
@@ -104,60 +105,30 @@ class Measures:
         ]
 
 
-def read(node: Node, tasks: Sequence[str]) -> Measures:
-    """The metrics of some tasks; accuracy, where the file is of a version that knew nothing else.
+def of_tasks(metrics: Mapping[str, Metric] | None, tasks: Sequence[str]) -> Measures:
+    """The metrics of some tasks; accuracy, where a run is of a version that knew nothing else.
 
     Raises:
-        ResultsError: a task has none, or it is none.
+        ResultsError: a task has none.
     """
-    if not node.has("metrics"):
-        return Measures((ACCURACY,) * len(tasks))
-    found = node.child("metrics")
-    return Measures(tuple(_metric(found.child(task)) for task in tasks))
+    known = dict.fromkeys(tasks, ACCURACY) if metrics is None else metrics
+    missing = [task for task in tasks if task not in known]
+    if missing:
+        raise ResultsError(f"key 'metrics/{missing[0]}' is missing")
+    return Measures(tuple(known[task] for task in tasks))
 
 
-def _metric(node: Node) -> Metric:
-    better = node.get("better", default="higher")
-    if better not in ("higher", "lower"):
-        raise ResultsError(f"{node.path}/better is {better!r}; expected 'higher' or 'lower'")
-    low, high = node.optional("low", ()), node.optional("high", ())
-    return Metric(
-        name=str(node.get("name")),
-        better=better,
-        low=-np.inf if low is None else float(low),
-        high=np.inf if high is None else float(high),
-        percent=bool(node.get("percent", default=False)),
-    )
-
-
-def values(node: Node, key: str, shape: tuple[int | None, ...], measures: Measures) -> Floats:
-    """Numbers of each task's metric, within its bounds.
-
-    Args:
-        node: that has them.
-        key: under which.
-        shape: of the array; the last axis is that of tasks.
-        measures: of the tasks.
+def check(name: str, values: Floats, measures: Measures) -> None:
+    """Hold values, the last axis that of tasks, against their metrics' bounds.
 
     Raises:
-        ResultsError: another shape, or a value that the metric cannot have.
+        ResultsError: there is one that the metric cannot have; ``name`` is the key's.
     """
-    array = node.numbers(key, shape)
     for metric, tasks in measures.groups():
-        found = array[..., tasks]
+        found = values[..., tasks]
         if (found < metric.low).any() or (found > metric.high).any():
             kind = "fractions" if metric.percent else metric.name
             raise ResultsError(
-                f"{node.name(key)} reaches from {np.nanmin(found):g} to {np.nanmax(found):g}; "
+                f"{name} reaches from {np.nanmin(found):g} to {np.nanmax(found):g}; "
                 f"expected {kind} in [{metric.low:g}, {metric.high:g}]"
             )
-    return array
-
-
-def optional(
-    node: Node, key: str, shape: tuple[int | None, ...], measures: Measures
-) -> Floats | None:
-    """The same, or None where the key is absent or null."""
-    if node.get(key, default=None) is None:
-        return None
-    return values(node, key, shape, measures)

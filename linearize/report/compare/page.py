@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from linearize.objectives.metric import ACCURACY, Metric
-from linearize.report.compare import explorer, maps, measures, plots, tables
-from linearize.report.compare.results import Results, TaskLogits, load_explorer, parse
+from linearize.report import schema
+from linearize.report.compare import explorer, maps, measures, phrases, plots, sweeps, tables
+from linearize.report.compare.logits import TaskLogits, load_explorer
+from linearize.report.compare.results import Results
+from linearize.report.compare.scatter import against, scatter
 from linearize.report.node import Node
-from linearize.report.page import Page, Section, configuration, facts
+from linearize.report.page import Page, Section, configuration
 from linearize.report.plot import Plot
-from linearize.report.style import REGIMES
+from linearize.report.style import FACES
 from linearize.report.table import Table
 
 HERE = Path(__file__).parent
@@ -24,7 +27,7 @@ def read(node: Node, run_dir: Path) -> Page:
     Raises:
         ResultsError: a result file is damaged, or does not fit the schema.
     """
-    results = parse(node.value)
+    results = schema.read(Results, node)
     return page(results, load_explorer(run_dir, results))
 
 
@@ -60,7 +63,7 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
             starting(figures, "alpha_sweeps"),
         ),
         ("negation", "Negation", named(figures, "negation") + named(shown, "negation")),
-        ("scatter", _against(results), starting(figures, "single_task_scatter")),
+        ("scatter", against(results), named(figures, "single_task_scatter")),
         ("tasks", "Task by task", by_task),
         ("claims", "Claims of the papers", starting(shown, "claims")),
         (
@@ -74,7 +77,7 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
     return Page(
         title=_title(results),
         lead=_lead(results),
-        facts=facts(results.preset, results.model, results.tasks, results.seeds, results.seconds),
+        facts=results.facts(results.tasks),
         sections=tuple(Section(key, title, tuple(parts)) for key, title, parts in sections),
         headlines=("summary", "single", "training", "addition", "negation", "error_maps", "claims"),
         script="".join((HERE / name).read_text("utf-8") for name in code),
@@ -88,51 +91,47 @@ def all_plots(results: Results) -> list[Plot]:
         drawings.append(plots.single_task(results))
     if results.addition:
         drawings += [plots.addition(results), plots.addition_tasks(results)]
-    if plots.swept(results)[1]:
-        drawings += [plots.sweeps(results), plots.sweeps_by_task(results)]
+    if sweeps.swept(results)[1]:
+        drawings += [sweeps.sweeps(results), sweeps.sweeps_by_task(results)]
     if results.negation:
         drawings += [plots.negation(results), plots.negation_tasks(results)]
-    if "nonlinear" in results.single and len(results.single) > 1:
-        drawings.append(plots.scatter(results))
+    if len(results.single) > 1:
+        drawings.append(scatter(results))
     drawings += [maps.error_map(results, i) for i, m in enumerate(results.maps) if m.total]
     if results.cosine and len(results.tasks) > 1:
         drawings.append(maps.cosine(results))
     return [drawing for drawing in drawings if drawing is not None]
 
 
-def _three_regimes(results: Results) -> bool:
+PAPERS = {row: face.regime for row, face in FACES.items() if face.regime}
+"""The papers' regimes, and what each is."""
+
+
+def _of_the_papers(results: Results) -> bool:
     """Whether the page is of the papers' regimes, which have sentences of their own."""
-    shown = {*results.single, *results.look.labels}
-    return not results.look.labels or ({*REGIMES[:3]} <= shown and not results.look.own)
+    look = results.look
+    return not look.labels or (PAPERS.keys() <= results.single.keys() and not look.own)
 
 
 def _title(results: Results) -> str:
-    return f"Task arithmetic{' in three regimes' * _three_regimes(results)}: {results.preset}"
-
-
-def _against(results: Results) -> str:
-    if set(results.single) <= set(REGIMES):
-        return "Linearized against non-linear"
-    return "The others against non-linear"
+    of = " in three regimes" * _of_the_papers(results)
+    return f"Task arithmetic{of}: {results.preset}"
 
 
 def _lead(results: Results) -> str:
-    tasks, seeds = len(results.tasks), len(results.seeds)
+    tasks, seeds, look = len(results.tasks), len(results.seeds), results.look
     model = str(results.model.get("name", "One model"))
     many = "one seed" if seeds == 1 else f"{seeds} seeds"
-    if not _three_regimes(results):
-        look = results.look
-        rows = "; ".join(look.label(row) for row in look.ordered(look.labels))
-        return (
-            f"{model}, fine-tuned on {tasks} task{'s' * (tasks > 1)} with {many}; its task vectors "
-            f"{_done(results)}. Compared: {rows}."
-        )
-    return (
+    fine_tuned = (
         f"{model}, fine-tuned on {tasks} task{'s' * (tasks > 1)} with {many}; its task vectors "
-        f"{_done(results)} in three regimes: the model itself, its linearization after "
-        "the fact, and its linearization from the start"
-        + ("; there also at the optimum of training." if results.training else ".")
+        f"{_done(results)}"
     )
+    if not _of_the_papers(results):
+        rows = "; ".join(look.label(row) for row in look.ordered(look.labels))
+        return f"{fine_tuned}. Compared: {rows}."
+    *first, last = PAPERS.values()
+    optimum = "; there also at the optimum of training" * bool(results.training)
+    return f"{fine_tuned} in three regimes: {', '.join(first)}, and {last}{optimum}."
 
 
 def _done(results: Results) -> str:
@@ -184,7 +183,7 @@ def _best_merge(results: Results, metric: Metric) -> str:
 
 def _shares(results: Results, rows: Sequence[str]) -> str:
     """The same of tasks whose metrics differ: only shares have a mean."""
-    metric = tables.normalized_measures(results).shared
+    metric = phrases.normalized_measures(results).shared
     found = {m: results.addition[m].normalized for m in rows}
     level = {
         m: _value(metric, values)
@@ -217,13 +216,13 @@ def _join(parts: Iterable[str]) -> str:
 def _explorer(results: Results, task_logits: Sequence[TaskLogits] | None) -> list[str]:
     """The explorer, or why there is none where there could be one."""
     if task_logits is None:
-        if results.measures.shared != ACCURACY or results.explored not in results.single:
+        if results.measures.shared != ACCURACY or results.shown not in results.single:
             return []
         return [
             '<p class="notice">This run has no explorer.npz, so the live explorer is left out. '
             "Run the experiment again to get it.</p>"
         ]
-    regime = html.escape(results.look.inline(results.explored))
+    regime = html.escape(results.look.inline(results.shown))
     what = (
         f"<p>Move the sliders: each task vector of the {regime} regime enters with its own "
         "coefficient α, and every task’s accuracy is recomputed here, in the page.</p>"
@@ -232,12 +231,5 @@ def _explorer(results: Results, task_logits: Sequence[TaskLogits] | None) -> lis
 
 
 def _configuration(results: Results) -> str:
-    classes = {task: list(names) for task, names in results.classes.items()}
-    return configuration(
-        {
-            "Configuration": results.config,
-            "Versions": results.versions,
-            "Model": results.model,
-            "Class names": classes,
-        }
-    )
+    classes = {"Class names": {task: list(names) for task, names in results.classes.items()}}
+    return configuration({**results.blocks, **classes})

@@ -1,4 +1,4 @@
-"""Figures of each task's metric: single task, addition, negation, scatter and α sweeps."""
+"""Figures of each task's metric: single task, addition and negation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -18,28 +18,19 @@ from linearize.report.compare.measures import (
     shown,
     spans_magnitudes,
 )
-from linearize.report.compare.results import Results
-from linearize.report.compare.tables import (
+from linearize.report.compare.phrases import (
     chances,
-    control_bound,
     control_phrase,
+    control_rule,
     examples_phrase,
     normalized_measures,
     normalized_phrase,
 )
+from linearize.report.compare.results import Results
 from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure, handle, legend, powers_of_ten, whiskers
 from linearize.report.stats import over_seeds, seeds_phrase
-from linearize.report.style import (
-    GRID,
-    INK,
-    MUTED,
-    PAPER,
-    REGIMES,
-    TASK_MARKERS,
-    Look,
-    shorten,
-)
+from linearize.report.style import GRID, INK, MUTED, PAPER, Look, shorten
 
 
 class Panel(NamedTuple):
@@ -63,7 +54,7 @@ class Panel(NamedTuple):
         return spans_magnitudes(self.metric, np.concatenate(every))
 
 
-def _legend(fig: Figure, handles: Sequence[Line2D], narrow: bool) -> None:
+def method_legend(fig: Figure, handles: Sequence[Line2D], narrow: bool) -> None:
     """A legend of methods; of many or long names in rows, which are read from left to right."""
     longest = max(len(str(each.get_label())) for each in handles)
     if longest <= 22 and (narrow or len(handles) <= 8):
@@ -161,7 +152,7 @@ def _dot_plot(
             handles.append(Line2D([], [], color=MUTED, lw=1, ls=":", label="Chance"))
     for ax in axes.flat[len(groups) :]:
         ax.set_visible(False)
-    _legend(fig, handles, narrow)
+    method_legend(fig, handles, narrow)
     return fig
 
 
@@ -362,237 +353,8 @@ def negation(results: Results) -> Plot | None:
         f"Mean test {of.name} over {len(results.tasks)} negated tasks, on the task and on its "
         f"control{'' if kept == metric else f', which is measured by {kept.name}'}. "
         f"Dashed: the control's {'ceiling' if lower_is_better(kept) else 'floor'}, "
-        f"{control_bound(results)}, which α respects on validation data. "
+        f"{control_rule(results).bound}, which α respects on validation data. "
         f"{control_phrase(results)} {seeds_phrase(results.seeds)} {examples_phrase(results)}",
         f"Horizontal bars: target and control {of.name}, one a method.",
-        draw,
-    )
-
-
-def scatter(results: Results) -> Plot:
-    """The other regimes against the non-linear one, a point a task and seed, alone on its task."""
-    look, of = results.look, results.measures
-    others = [m for m in look.ordered(results.single) if m != "nonlinear"]
-    panels = [(metric, tasks, m) for metric, tasks in of.groups() for m in others]
-    linearized = set(others) <= set(REGIMES)
-    lower = {lower_is_better(metric) for metric in of.each}
-    where = "below it" if lower == {False} else "above it"
-    if len(lower) > 1:
-        where = "below it, or above it where lower is better,"
-
-    def draw(narrow: bool) -> Figure:
-        rows = int(np.ceil(len(results.tasks) / 2)) if narrow else 1
-        across = 1 if narrow else min(3, len(panels))
-        down = int(np.ceil(len(panels) / across))
-        fig = figure(narrow, 3.3 * down + 0.2 * rows if narrow else 4.2 * down)
-        axes = fig.subplots(down, across, squeeze=False).flat
-        for ax, (metric, tasks, m) in zip(axes, panels, strict=False):
-            _scatter(ax, results, metric, tasks, m)
-        for ax in axes[len(panels) :]:
-            ax.set_visible(False)
-        legend(fig, [_task_handle(t, name) for t, name in enumerate(results.tasks)], narrow, 5)
-        return fig
-
-    return Plot(
-        "single_task_scatter",
-        "Non-linear advantage",
-        f"Single-task test {of.name} of the {'linearized models' if linearized else 'others'} "
-        f"against the non-linear one, a point a "
-        f"task and seed ({len(results.seeds)} × {len(results.tasks)}); on the dashed diagonal both "
-        f"are equal, {where} the non-linear model is better. {examples_phrase(results)}",
-        "Scatter plot with the diagonal; one marker shape a task.",
-        draw,
-    )
-
-
-def _scatter(ax: Axes, results: Results, metric: Metric, tasks: list[int], method: str) -> None:
-    look, times = results.look, factor(metric)
-    shown = np.concatenate([times * values[:, tasks] for values in results.single.values()])
-    shown = shown[np.isfinite(shown)] if np.isfinite(shown).any() else np.zeros(1)
-    if metric.percent:
-        low = max(times * metric.low, 5 * np.floor((np.nanmin(shown) - 2) / 5))
-        high = min(times * metric.high + 2, 5 * np.ceil((np.nanmax(shown) + 2) / 5))
-    elif spans_magnitudes(metric, shown):
-        low, high = 0.8 * np.nanmin(shown), 1.25 * np.nanmax(shown)
-        ax.set(xscale="log", yscale="log")
-        powers_of_ten(ax.xaxis, ax.yaxis)
-    else:
-        margin = max(0.08 * np.ptp(shown), 0.02 * np.nanmax(np.abs(shown))) or 1.0
-        low, high = np.nanmin(shown) - margin, np.nanmax(shown) + margin
-    ax.plot([low, high], [low, high], color=MUTED, lw=0.9, ls="--", zorder=1)
-    for t in tasks:
-        ax.scatter(
-            times * results.single["nonlinear"][:, t], times * results.single[method][:, t], s=38,
-            color=look.colour(method), marker=TASK_MARKERS[t % len(TASK_MARKERS)],
-            edgecolors=PAPER, lw=0.5, zorder=3,
-        )  # fmt: skip
-    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    ax.set_xlabel(f"Non-linear {axis(metric)}")
-    ax.set_ylabel(f"{look.label(method)} {axis(metric)}")
-    ax.grid()
-
-
-def _task_handle(t: int, name: str) -> Line2D:
-    return Line2D(
-        [], [], color=MUTED, marker=TASK_MARKERS[t % len(TASK_MARKERS)], ls="none", ms=6,
-        mec=PAPER, mew=0.5, label=shorten(name, 18),
-    )  # fmt: skip
-
-
-def _curve(ax: Axes, alphas: Floats, values: Floats, colour: str) -> None:
-    """A method's mean along α and its interval; values (S, A) as shown."""
-    mean, half = over_seeds(values)
-    ax.plot(alphas, mean, color=colour)
-    if np.isfinite(half).any():
-        ax.fill_between(alphas, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
-
-
-def _mark(
-    ax: Axes, alphas: Floats, values: Floats, chosen: Floats | None, look: Look, method: str
-) -> None:
-    """The chosen α of each seed on that seed's own curve."""
-    if chosen is None:
-        return
-    for alpha, row in zip(chosen, values, strict=True):
-        if np.isfinite(alpha):
-            ax.plot(
-                alpha, np.interp(alpha, alphas, row), look.marker(method), ms=7,
-                color=look.colour(method), mec=PAPER, mew=0.8, zorder=4, clip_on=False,
-            )  # fmt: skip
-
-
-def _scale(ax: Axes, metric: Metric, found: Mapping[str, Floats]) -> None:
-    every = np.concatenate([values.ravel() for values in found.values()])
-    if spans_magnitudes(metric, every):
-        ax.set_yscale("log")
-        powers_of_ten(ax.yaxis)
-
-
-def swept(results: Results) -> tuple[str, dict[str, Floats]]:
-    """Metrics along α (S, A, T) by method, and their split: test, or validation without it."""
-    found: dict[str, dict[str, Floats]] = {"test": {}, "validation": {}}
-    for m in results.look.ordered(results.addition):
-        addition = results.addition[m]
-        for split, sweep in (
-            ("test", addition.sweep_test),
-            ("validation", addition.sweep_validation),
-        ):
-            if sweep is not None:
-                found[split][m] = sweep
-    split = "test" if found["test"] else "validation"
-    return split, found[split]
-
-
-def _level(results: Results, found: dict[str, Floats], split: str) -> Floats:
-    """The pre-trained metric of each task, on the curves' split."""
-    if split == "test":
-        return results.pretrained.mean(0)
-    start = int(np.abs(results.alphas).argmin())
-    return next(iter(found.values()))[:, start].mean(0)
-
-
-def sweeps(results: Results) -> Plot | None:
-    """Mean metric against α, with the pre-trained level and the chosen α; None without a mean."""
-    split, found = swept(results)
-    shown = examples_phrase(results) if split == "test" else ""
-    of, look = results.measures, results.look
-    metric = of.shared
-    if metric is None:
-        return None
-    times = factor(metric)
-
-    def draw(narrow: bool) -> Figure:
-        fig = figure(narrow, 3.6)
-        ax = fig.subplots()
-        means = {m: times * sweep.mean(-1) for m, sweep in found.items()}
-        _scale(ax, metric, means)
-        level = times * _level(results, found, split).mean()
-        before = look.colour("pretrained")
-        ax.axhline(level, color=before, lw=1.2, ls="--")
-        for m, values in means.items():
-            _curve(ax, results.alphas, values, look.colour(m))
-            _mark(ax, results.alphas, values, results.addition[m].alpha, look, m)
-        handles = [Line2D([], [], color=before, ls="--", label=look.label("pretrained"))]
-        handles += [
-            Line2D(
-                [], [], color=look.colour(m), marker=look.marker(m), mec=PAPER, label=look.label(m)
-            )
-            for m in found
-        ]
-        if "joint" in results.addition and split == "test":
-            joint = look.colour("joint")
-            ax.axhline(
-                times * results.addition["joint"].accuracy.mean(), color=joint, lw=1.2, ls=":"
-            )
-            handles.append(Line2D([], [], color=joint, ls=":", label=look.label("joint")))
-        ax.set_xlabel("Scaling coefficient α (one for all tasks)")
-        ax.set_ylabel(f"Mean {split} {axis(metric)}")
-        ax.margins(x=0.01)
-        ax.grid()
-        _legend(fig, handles, narrow)
-        return fig
-
-    return Plot(
-        "alpha_sweeps",
-        f"{capital(of.name)} along α",
-        f"Mean {split} {of.name} over {len(results.tasks)} tasks of θ0 + α Σ τ. Marks: the α "
-        "chosen on validation data, one a seed, on that seed's curve; bands: 95 % t interval. "
-        f"{seeds_phrase(results.seeds)} {shown}",
-        f"Line plot: mean {split} {of.name} against alpha, a curve a regime.",
-        draw,
-    )
-
-
-def sweeps_by_task(results: Results) -> Plot:
-    """Each task's metric against α."""
-    split, every = swept(results)
-    shown = examples_phrase(results) if split == "test" else ""
-    of, look = results.measures, results.look
-    found = {m: s for m, s in every.items() if results.contends(m)}
-
-    def draw(narrow: bool) -> Figure:
-        across = min(2 if narrow else 4, len(results.tasks))
-        down = int(np.ceil(len(results.tasks) / across))
-        fig = figure(narrow, (1.75 if narrow else 2.0) * down + 0.6)
-        alike = of.shared is not None
-        axes = fig.subplots(down, across, squeeze=False, sharex=True, sharey=alike)
-        before = look.colour("pretrained")
-        for t, (ax, name, metric) in enumerate(
-            zip(axes.flat, results.tasks, of.each, strict=False)
-        ):
-            times = factor(metric)
-            level = times * _level(results, found or every, split)[t]
-            ax.axhline(level, color=before, lw=1, ls="--")
-            for m, sweep in found.items():
-                _curve(ax, results.alphas, times * sweep[..., t], look.colour(m))
-            ax.set_title(shorten(name, 16 if narrow else 24), fontsize=8.5, fontweight="normal")
-            ax.grid()
-            if alike:
-                _scale(ax, metric, found or every)
-            else:
-                ax.set_ylabel(capital(axis(metric)), fontsize=7.5)
-                _scale(ax, metric, {m: sweep[..., t] for m, sweep in (found or every).items()})
-        for i, ax in enumerate(axes.flat[len(results.tasks) :], len(results.tasks)):
-            ax.set_visible(False)
-            axes.flat[i - across].tick_params(labelbottom=True)
-        fig.supxlabel("Scaling coefficient α", fontsize=8.5)
-        if of.shared is not None:
-            text = f"{split.capitalize()} {axis(of.shared)}"
-            if len(found) > 7:  # beside a tall legend the middle of the figure is not that of axes
-                for ax in axes[:, 0]:
-                    ax.set_ylabel(text)
-            else:
-                fig.supylabel(text, fontsize=8.5)
-        handles = [Line2D([], [], color=before, ls="--", label=look.label("pretrained"))]
-        handles += [Line2D([], [], color=look.colour(m), label=look.label(m)) for m in found]
-        _legend(fig, handles, narrow)
-        return fig
-
-    return Plot(
-        "alpha_sweeps_by_task",
-        f"{capital(of.name)} along α, task by task",
-        f"{split.capitalize()} {of.name} of each task under θ0 + α Σ τ, all tasks' vectors added "
-        f"with one α. Dashed: pre-trained. {seeds_phrase(results.seeds)} {shown}",
-        f"Small line plots: {split} {of.name} of each task against alpha, a curve a regime.",
         draw,
     )

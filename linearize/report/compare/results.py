@@ -1,25 +1,26 @@
-"""Result files of an experiment, read and checked; nothing here needs a model."""
+"""What a comparison measured, as ``results.json`` has it; nothing here needs a model."""
 
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from linearize import files, sealed
-from linearize.objectives.metric import Control
+from linearize.objectives.metric import Control, Metric
 from linearize.report import schema
-from linearize.report.claims import Verdict
 from linearize.report.compare import measures
 from linearize.report.compare.measures import Measures
-from linearize.report.node import Floats, Node, ResultsError, checked, read
-from linearize.report.style import REGIMES, Look
+from linearize.report.node import Floats, ResultsError, checked, read
+from linearize.report.run import Run
+from linearize.report.schema import Axes
+from linearize.report.style import FACES, UNKNOWN, Look
 
 ARGMAX = "argmax disagreement"
+
+PerTask = Annotated[Floats, Axes("S", "T")]
+Sweep = Annotated[Floats, Axes("S", "A", "T")]
 
 
 @dataclass(frozen=True)
@@ -29,35 +30,45 @@ class Addition:
     What is called accuracy is each task's metric on test data, in its own units.
     """
 
-    accuracy: Floats  # (S, T)
-    normalized: Floats | None  # (S, T)
-    alpha: Floats | None  # (S,)
-    sweep_validation: Floats | None  # (S, A, T)
-    sweep_test: Floats | None  # (S, A, T)
+    accuracy: PerTask
+    normalized: PerTask | None = None
+    alpha: Annotated[Floats, Axes("S")] | None = None
+    """Chosen on validation data; None of what is added in full."""
+    sweep_validation: Sweep | None = None
+    sweep_test: Sweep | None = None
 
 
 @dataclass(frozen=True)
 class Negation:
     """θ0 − α τ_t, a task at a time: the metric of that task (target) and of its control task."""
 
-    target: Floats  # (S, T)
-    control: Floats  # (S, T)
-    alpha: Floats | None  # (S, T)
+    target: PerTask
+    control: PerTask
+    alpha: PerTask | None = None
 
 
 @dataclass(frozen=True)
 class PairMap:
-    """Disentanglement error ξ(α_a, α_b) of a pair; axis order (S, α of a, α of b)."""
+    """Disentanglement error ξ(α_a, α_b) of a pair of tasks."""
 
-    tasks: tuple[str, str]
-    alphas: Floats  # (G,)
-    total: Mapping[str, Floats]  # method -> (S, G, G)
-    n_eval: int | None
-    search_box: tuple[float, float] | None
-    distance: str
-    farthest: float | None
+    tasks: Annotated[tuple[str, ...], Axes("pair")]
+    alphas: Annotated[Floats, Axes("G")]
+    total: Mapping[str, Annotated[Floats, Axes("S", "G", "G")]]
+    """By method: seeds, α of the first task, α of the second."""
+    per_task: Mapping[str, Annotated[Floats, Axes("S", "pair", "G", "G")]]
+    """What each of the two adds to that."""
+    n_eval: int | None = None
+    search_box: tuple[float, float] | None = None
+    distance: str = ARGMAX
+    farthest: float | None = None
     """The largest distance of one task, where there is one."""
-    reduction: str
+    reduction: str = "sum"
+
+    def __post_init__(self) -> None:
+        if len(self.alphas) < 2 or np.any(np.diff(self.alphas) <= 0):
+            raise ValueError(f"alphas must be two or more rising numbers, got {self.alphas}")
+        if self.farthest is None and self.distance == ARGMAX:  # early runs did not say so
+            object.__setattr__(self, "farthest", 1.0)
 
     @property
     def measured(self) -> str:
@@ -72,43 +83,127 @@ class PairMap:
         count = 2 if self.reduction == "sum" else 1
         return None if self.farthest is None else count * self.farthest
 
+    @property
+    def inside(self) -> np.ndarray:
+        """Which coefficients lie in the search box, (G,) bool; all where there is none."""
+        low, high = self.search_box or (self.alphas[0], self.alphas[-1])
+        return (self.alphas >= low - 1e-9) & (self.alphas <= high + 1e-9)
+
+    def boxed(self, method: str) -> Floats:
+        """A method's error inside the search box, (S, B, B)."""
+        return self.total[method][:, self.inside][:, :, self.inside]
+
 
 @dataclass(frozen=True)
-class Results:
-    """``results.json``, parsed; mappings are keyed by method or merge."""
+class RandomInit:
+    """The maps once more from random weights, of the R tasks that they are of."""
 
-    preset: str
-    experiment: str
-    tasks: tuple[str, ...]
-    seeds: tuple[int, ...]
-    seconds: float | None
-    model: Mapping[str, Any]
-    versions: Mapping[str, Any]
-    config: Mapping[str, Any]
+    tasks: Annotated[tuple[str, ...], Axes("R")]
+    maps: tuple[PairMap, ...]
+    pretrained: Annotated[Floats, Axes("S", "R")] | None = None
+    """Accuracy at the random weights."""
+    single: Mapping[str, Annotated[Floats, Axes("S", "R")]] = field(default_factory=dict)
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results(Run):
+    """``results.json``; mappings are keyed by method or merge."""
+
+    experiment: str = "compare"
+    tasks: Annotated[tuple[str, ...], Axes("T", some=True)]
     classes: Mapping[str, tuple[str, ...]]
     counts: Mapping[str, Mapping[str, int]]
-    measures: Measures
-    control_measures: Measures
-    look: Look
-    explored: str
+    skipped: Mapping[str, Mapping[str, int]]
+    metrics: Mapping[str, Metric] | None = None
+    """Each task's; None of runs that knew accuracy alone."""
+    labels: Mapping[str, str]
+    """How rows are called, by row."""
+    explored: str | None = "linear"
     """The method that the live explorer shows."""
-    alphas: Floats  # (A,)
-    pretrained: Floats  # (S, T)
-    random_init: Floats | None  # (S, T)
-    single: Mapping[str, Floats]  # (S, T)
+    alphas: Annotated[Floats, Axes("A")] = field(default_factory=lambda: np.zeros(0))
+    control_task: Any = None
+    """A name, or one a task."""
+    control_share: float | None = None
+    control_units: float | None = None
+    pretrained: PerTask
+    control_pretrained: PerTask | None = None
+    random_init: PerTask | None = None
+    single: Mapping[str, PerTask]
     addition: Mapping[str, Addition]
     negation: Mapping[str, Negation]
-    control_tasks: tuple[str, ...] | None  # one a task
-    control_pretrained: Floats | None  # (S, T)
-    tolerance: Control
-    cosine: Mapping[str, Floats]  # (S, T, T)
+    cosine: Mapping[str, Annotated[Floats, Axes("S", "T", "T")]]
     maps: tuple[PairMap, ...]
-    claims: tuple[Verdict, ...]
-    training: Mapping[str, Mapping[str, Floats]]  # regime -> what was recorded -> (S, T)
+    random: RandomInit | None = None
+    training: Mapping[str, Mapping[str, PerTask]]
+    """By method, what was recorded."""
+
+    def __post_init__(self) -> None:
+        for i, pair in enumerate(self.maps):
+            if len(pair.tasks) != 2 or not set(pair.tasks) <= set(self.tasks):
+                raise ResultsError(
+                    f"maps/{i}/tasks is {list(pair.tasks)}; expected two of {list(self.tasks)}"
+                )
+        for name, values, of in self._measured():
+            if values is not None:
+                measures.check(name, values, of)
+        _ = self.tolerance
+
+    def _measured(self) -> Iterator[tuple[str, Floats | None, Measures]]:
+        """What is in the units of a task's metric, by key."""
+        of, controls = self.measures, self.control_measures
+        yield from ((key, getattr(self, key), of) for key in ("pretrained", "random_init"))
+        yield "control_pretrained", self.control_pretrained, controls
+        yield from ((f"single/{m}", values, of) for m, values in self.single.items())
+        for m, added in self.addition.items():
+            for key in ("accuracy", "sweep_validation", "sweep_test"):
+                yield f"addition/{m}/{key}", getattr(added, key), of
+        for m, negated in self.negation.items():
+            yield f"negation/{m}/target", negated.target, of
+            yield f"negation/{m}/control", negated.control, controls
+
+    @cached_property
+    def control_tasks(self) -> tuple[str, ...] | None:
+        """Each task's control."""
+        control, T = self.control_task, len(self.tasks)
+        if control is None or isinstance(control, str):
+            return None if control is None else (control,) * T
+        if not isinstance(control, list | tuple) or len(control) != T:
+            raise ResultsError(f"control_task is {control!r}; expected a name or {T} names")
+        return tuple(map(str, control))
+
+    @cached_property
+    def measures(self) -> Measures:
+        """What each task is measured by."""
+        return measures.of_tasks(self.metrics, self.tasks)
+
+    @cached_property
+    def control_measures(self) -> Measures:
+        """What each task's control is measured by."""
+        return measures.of_tasks(self.metrics, self.control_tasks or self.tasks)
+
+    @cached_property
+    def look(self) -> Look:
+        """How rows are called and drawn."""
+        return Look(self.labels)
+
+    @cached_property
+    def tolerance(self) -> Control:
+        """How much worse negation might make the control task."""
+        share = Control.retained if self.control_share is None else self.control_share
+        try:
+            return Control(share, self.control_units)
+        except ValueError as error:
+            raise ResultsError(f"control_share or control_units: {error}") from None
+
+    @property
+    def shown(self) -> str:
+        """The explorer's method; empty where there is none."""
+        return self.explored or ""
 
     def regime(self, row: str) -> bool:
         """Whether a row is a method whose vectors are added and negated."""
-        return row in REGIMES or row in self.single
+        return row in self.single or FACES.get(row, UNKNOWN).fine_tuned
 
     def contends(self, row: str) -> bool:
         """Whether a row may be the best: regimes and merges, not what they are held against."""
@@ -122,16 +217,6 @@ class Results:
     def merged(self) -> bool:
         """Whether merges contend beside the sum of a regime's vectors."""
         return any(self.contends(m) and not self.regime(m) for m in self.addition)
-
-
-@dataclass(frozen=True)
-class TaskLogits:
-    """A task's cached linear-regime logits: logits(α) = logits0 + Σ_k α_k dlogits[k]."""
-
-    name: str
-    logits0: NDArray[np.float32]  # (E, C)
-    dlogits: NDArray[np.float32]  # (T, E, C)
-    labels: NDArray[np.int32]  # (E,)
 
 
 def load(run_dir: Path | str) -> Results:
@@ -149,179 +234,9 @@ def load(run_dir: Path | str) -> Results:
 
 
 def parse(raw: Any) -> Results:
-    """Checks a decoded ``results.json`` and turns its lists into float64 arrays.
+    """A decoded ``results.json``, checked.
 
     Raises:
         ResultsError: a key is missing, or its value has another shape, type or range.
     """
-    top = checked(raw)
-    tasks = top.names("tasks")
-    seeds = top.integers("seeds")
-    S, T = len(seeds), len(tasks)
-    if not S or not T:
-        raise ResultsError(f"seeds={list(seeds)}, tasks={list(tasks)}; each needs at least one")
-    alphas = top.numbers("alphas", (None,)) if top.has("alphas") else np.zeros(0)
-    A = len(alphas)
-
-    control = top.get("control_task", default=None)
-    if isinstance(control, str):
-        control = [control] * T
-    if control is not None and (not isinstance(control, Sequence) or len(control) != T):
-        raise ResultsError(f"control_task is {control!r}; expected a name or {T} names")
-    of = measures.read(top, tasks)
-    controls = of if control is None else measures.read(top, [str(task) for task in control])
-
-    def addition(node: Node) -> Addition:
-        return Addition(
-            accuracy=measures.values(node, "accuracy", (S, T), of),
-            normalized=node.optional("normalized", (S, T)),
-            alpha=node.optional("alpha", (S,)),
-            sweep_validation=measures.optional(node, "sweep_validation", (S, A, T), of),
-            sweep_test=measures.optional(node, "sweep_test", (S, A, T), of),
-        )
-
-    def negation(node: Node) -> Negation:
-        return Negation(
-            target=measures.values(node, "target", (S, T), of),
-            control=measures.values(node, "control", (S, T), controls),
-            alpha=node.optional("alpha", (S, T)),
-        )
-
-    classes = Node(top.mapping("classes"), "classes")
-    counts = Node(top.mapping("counts"), "counts")
-    seconds = top.optional("seconds", ())
-    return Results(
-        preset=str(top.get("preset")),
-        experiment=str(top.get("experiment", default="compare")),
-        tasks=tasks,
-        seeds=seeds,
-        seconds=None if seconds is None else float(seconds),
-        model=top.mapping("model"),
-        versions=top.mapping("versions"),
-        config=top.mapping("config"),
-        classes={t: tuple(map(str, classes.list(t))) for t in classes.value},
-        counts={t: counts.mapping(t) for t in counts.value},
-        measures=of,
-        control_measures=controls,
-        look=Look({row: str(name) for row, name in top.mapping("labels").items()}),
-        explored=str(top.get("explored", default=None) or "linear"),
-        alphas=alphas,
-        pretrained=measures.values(top, "pretrained", (S, T), of),
-        random_init=measures.optional(top, "random_init", (S, T), of),
-        single={m: measures.values(top, f"single/{m}", (S, T), of) for m in top.mapping("single")},
-        addition={m: addition(top.child(f"addition/{m}")) for m in top.mapping("addition")},
-        negation={m: negation(top.child(f"negation/{m}")) for m in top.mapping("negation")},
-        control_tasks=None if control is None else tuple(map(str, control)),
-        control_pretrained=measures.optional(top, "control_pretrained", (S, T), controls),
-        tolerance=_tolerance(top),
-        cosine={m: top.numbers(f"cosine/{m}", (S, T, T)) for m in top.mapping("cosine")},
-        maps=tuple(_pair_map(node, S, tasks) for node in top.children("maps")),
-        claims=tuple(schema.read(Verdict, child) for child in top.children("claims")),
-        training={
-            m: {k: top.numbers(f"training/{m}/{k}", (S, T)) for k in top.mapping(f"training/{m}")}
-            for m in top.mapping("training")
-        },
-    )
-
-
-def _tolerance(node: Node) -> Control:
-    share, units = node.optional("control_share", ()), node.optional("control_units", ())
-    try:
-        return Control(
-            retained=Control.retained if share is None else float(share),
-            units=None if units is None else float(units),
-        )
-    except ValueError as error:
-        raise ResultsError(f"control_share or control_units: {error}") from None
-
-
-def _pair_map(node: Node, S: int, tasks: Sequence[str]) -> PairMap:
-    pair = node.names("tasks")
-    if len(pair) != 2 or any(t not in tasks for t in pair):
-        raise ResultsError(f"{node.path}/tasks is {list(pair)}; expected two of {list(tasks)}")
-    alphas = node.numbers("alphas", (None,))
-    G = len(alphas)
-    if G < 2 or np.any(np.diff(alphas) <= 0):
-        raise ResultsError(f"{node.path}/alphas must be two or more rising numbers, got {alphas}")
-    box = node.optional("search_box", (2,))
-    n_eval = node.optional("n_eval", ())
-    distance = str(node.get("distance", default=ARGMAX))
-    farthest = node.optional("farthest", ())
-    if farthest is None and distance == ARGMAX:  # runs that knew no other did not say so
-        farthest = np.asarray(1.0)
-    return PairMap(
-        tasks=(pair[0], pair[1]),
-        alphas=alphas,
-        total={m: node.numbers(f"total/{m}", (S, G, G)) for m in node.mapping("total")},
-        n_eval=None if n_eval is None else int(n_eval),
-        search_box=None if box is None else (float(box[0]), float(box[1])),
-        distance=distance,
-        farthest=None if farthest is None else float(farthest),
-        reduction=str(node.get("reduction", default="sum")),
-    )
-
-
-def load_explorer(run_dir: Path | str, results: Results) -> tuple[TaskLogits, ...] | None:
-    """Reads ``explorer.npz``: the first seed's linear-regime logits of each task's examples.
-
-    Returns:
-        One entry a task, in the results' order; None where the file does not exist.
-
-    Raises:
-        ResultsError: the file is damaged or does not fit the results.
-    """
-    path = Path(run_dir) / "explorer.npz"
-    if not path.exists():
-        return None
-    if wrong := sealed.problem(path):
-        raise ResultsError(
-            f"{path} {wrong}; delete it for a page without the live explorer, or run the "
-            "experiment again"
-        )
-    try:
-        with files.open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except OSError as error:
-        raise ResultsError(f"{path} cannot be read: {error}") from None
-    except (ValueError, EOFError, TypeError, zlib.error, zipfile.BadZipFile) as error:
-        raise ResultsError(
-            f"{path} is damaged ({error}); move it away for a page without the live explorer, "
-            "or run the experiment again"
-        ) from None
-    return tuple(_task_logits(path, arrays, task, results) for task in results.tasks)
-
-
-def _task_logits(
-    path: Path, arrays: Mapping[str, NDArray[Any]], task: str, results: Results
-) -> TaskLogits:
-    missing = [
-        k for k in (f"{task}/{n}" for n in ("logits0", "dlogits", "labels")) if k not in arrays
-    ]
-    if missing:
-        raise ResultsError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
-    logits0 = arrays[f"{task}/logits0"].astype(np.float32)
-    dlogits = arrays[f"{task}/dlogits"].astype(np.float32)
-    labels = arrays[f"{task}/labels"]
-    if (
-        logits0.ndim != 2
-        or not logits0.size
-        or dlogits.shape != (len(results.tasks), *logits0.shape)
-    ):
-        raise ResultsError(
-            f"{path}: {task}/logits0 {logits0.shape} and {task}/dlogits {dlogits.shape} do not fit "
-            f"(E, C) and ({len(results.tasks)}, E, C)"
-        )
-    if not (np.isfinite(logits0).all() and np.isfinite(dlogits).all()):
-        raise ResultsError(f"{path}: the logits of {task} hold NaN or infinity")
-    classes = logits0.shape[1]
-    if labels.shape != logits0.shape[:1] or labels.min() < 0 or labels.max() >= classes:
-        raise ResultsError(
-            f"{path}: {task}/labels {labels.shape} must be {logits0.shape[0]} class numbers below "
-            f"{classes}"
-        )
-    named = results.classes.get(task)
-    if named is not None and len(named) != classes:
-        raise ResultsError(
-            f"{path}: {task} has {classes} logits, results.json {len(named)} classes"
-        )
-    return TaskLogits(task, logits0, dlogits, labels.astype(np.int32))
+    return schema.read(Results, checked(raw))

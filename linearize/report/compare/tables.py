@@ -1,12 +1,11 @@
 """Tables of each task's metric, error maps, cosines and claims."""
 
-import math
 from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 
-from linearize.objectives.metric import ACCURACY, Metric
+from linearize.objectives.metric import ACCURACY
 from linearize.report import claims
 from linearize.report.compare.measures import (
     Measures,
@@ -15,6 +14,19 @@ from linearize.report.compare.measures import (
     capital,
     lower_is_better,
     shown,
+)
+from linearize.report.compare.phrases import (
+    better,
+    chances,
+    control_phrase,
+    control_rule,
+    examples_phrase,
+    in_percent,
+    normalized_measures,
+    normalized_phrase,
+    other_control,
+    over_tasks,
+    target,
 )
 from linearize.report.compare.results import Results
 from linearize.report.compare.training import training
@@ -65,46 +77,6 @@ def _highlighted(
     return [cell for (cell,) in column]
 
 
-def examples_phrase(results: Results) -> str:
-    """Test examples a task, for captions; empty where the counts are not known."""
-    tests = [c["test"] for c in results.counts.values() if isinstance(c, Mapping) and "test" in c]
-    if not tests:
-        return ""
-    span = f"{min(tests):,}" if min(tests) == max(tests) else f"{min(tests):,}–{max(tests):,}"
-    return f"n = {span} test examples a task."
-
-
-def normalized_measures(results: Results) -> Measures:
-    """What normalized values are measured by: shares, whatever the tasks' metrics."""
-    low = 0.0 if all(metric.has_ratio for metric in results.measures.each) else -math.inf
-    metric = Metric(f"normalized {results.measures.name}", low=low, percent=True)
-    return Measures((metric,) * len(results.tasks))
-
-
-def normalized_phrase(results: Results) -> str:
-    """What a normalized value is, for captions."""
-    metric = results.measures.shared
-    if metric is None or not metric.has_ratio:
-        return "100 % where a task is as good as with its own vector alone, in the same regime"
-    if lower_is_better(metric):
-        return f"the single-task {metric.name} of the same regime divided by it"
-    return f"divided by the single-task {metric.name} of the same regime"
-
-
-def _in_percent(results: Results, text: str) -> str:
-    """A title of normalized values, which says their unit where the others are in no %."""
-    metric = results.measures.shared
-    return text if metric is not None and metric.percent else f"{text} [%]"
-
-
-def _over_tasks(results: Results) -> str:
-    """What the means of a table are of, to begin a caption with."""
-    of, T = results.measures, len(results.tasks)
-    if of.shared is None:
-        return f"Normalized in %, mean over {T} tasks."
-    return f"{capital(of.in_units)}, mean over {T} tasks."
-
-
 def summary(results: Results) -> Table:
     """The headline: each method's single-task, addition and negation means over the tasks."""
     look, of, controls = results.look, results.measures, results.control_measures
@@ -134,35 +106,21 @@ def summary(results: Results) -> Table:
         _highlight(results, rows, ["pretrained", *methods], column, low)
     titles = ["Single task", "Addition"]
     heads = [of.heading(title) for title in titles]
-    heads.append(_in_percent(results, "Addition, normalized"))
+    heads.append(in_percent(results, "Addition, normalized"))
     negation = ""
     if results.negation:
         heads += [of.heading("Negation: target", forgotten=True), "Negation: control"]
-        negation = f"Negation: {_target(of)}, control should stay{_other_control(results)}. "
+        negation = f"Negation: {target(of)}, control should stay{other_control(results)}. "
     contenders = "the regimes and merges" if results.merged else "the regimes"
     return Table(
         "summary",
         "Summary",
-        f"{_over_tasks(results)} {seeds_phrase(results.seeds)} "
+        f"{over_tasks(results)} {seeds_phrase(results.seeds)} "
         f"Addition: all task vectors at one α chosen on validation data. {negation}"
         f"Bold: best of {contenders}.{of.no_mean}",
         ("Method", *heads),
         freeze(rows),
     )
-
-
-def _target(of: Measures) -> str:
-    if not of.better(forgotten=True):
-        return "the target should get worse"
-    return of.better(forgotten=True).replace(" is", " target is")
-
-
-def _other_control(results: Results) -> str:
-    """The control's metric, where it is another than the tasks'."""
-    control = results.control_measures.shared
-    if control is None or control == results.measures.shared:
-        return ""
-    return f" ({axis(control)})"
 
 
 def _by_task(
@@ -198,12 +156,6 @@ def _with_pretrained(results: Results, more: Mapping[str, Floats]) -> dict[str, 
     return columns | {m: more[m] for m in results.look.ordered(more)}
 
 
-def _better(of: Measures, forgotten: bool = False) -> str:
-    """Which way is better, in brackets, where it is not plain that higher is."""
-    words = of.better(forgotten)
-    return f" ({words})" if words and (forgotten or words.startswith("lower")) else ""
-
-
 def single(results: Results) -> Table:
     """Single-task test metric of each regime."""
     of = results.measures
@@ -211,7 +163,7 @@ def single(results: Results) -> Table:
         results,
         "single",
         f"Single-task {of.name}",
-        f"Test {of.in_units}{_better(of)} after fine-tuning on the task alone. "
+        f"Test {of.in_units}{better(of)} after fine-tuning on the task alone. "
         f"{seeds_phrase(results.seeds)} {examples_phrase(results)}".strip(),
         _with_pretrained(results, results.single),
         of,
@@ -242,7 +194,7 @@ def addition(results: Results) -> Table:
         f"Addition of {len(results.tasks)} task vectors",
         f"{what}, mean over the tasks; normalized: {normalized_phrase(results)}. α chosen on "
         f"validation data. {seeds_phrase(results.seeds)}{of.no_mean}",
-        ("Method", "α", of.heading("Absolute"), _in_percent(results, "Normalized")),
+        ("Method", "α", of.heading("Absolute"), in_percent(results, "Normalized")),
         freeze(rows),
     )
 
@@ -254,7 +206,7 @@ def addition_by_task(results: Results) -> Table:
         results,
         "addition_by_task",
         f"Addition, per task: absolute {of.name}",
-        f"Test {of.in_units}{_better(of)} of the model with all vectors added. "
+        f"Test {of.in_units}{better(of)} of the model with all vectors added. "
         f"{seeds_phrase(results.seeds)}",
         _with_pretrained(results, {m: a.accuracy for m, a in results.addition.items()}),
         of,
@@ -281,49 +233,6 @@ def addition_by_task_normalized(results: Results) -> Table:
         columns,
         of,
     )
-
-
-def control_phrase(results: Results) -> str:
-    """Which control task was kept, for captions."""
-    if results.control_tasks is None:
-        return ""
-    if len(set(results.control_tasks)) == 1:
-        return f"Control task: {results.control_tasks[0]}."
-    pairs = zip(results.tasks, results.control_tasks, strict=True)
-    return "Control tasks: " + ", ".join(f"{c} for {t}" for t, c in pairs) + "."
-
-
-def control_units(results: Results, metric: Metric) -> str | None:
-    """The control's tolerance in units of its metric; None where it is a share."""
-    units = results.tolerance.units
-    if units is None:
-        return None
-    return f"{100 * units:g} points" if metric.percent else f"{units:g}"
-
-
-def control_bound(results: Results) -> str:
-    """The worst that negation may make the control, for captions."""
-    metric = results.control_measures.shared
-    if metric is None:
-        return "its tolerance"
-    lower, units = lower_is_better(metric), control_units(results, metric)
-    if units is not None:
-        return f"its pre-trained {metric.name} {'+' if lower else '−'} {units}"
-    if lower:
-        return f"its pre-trained {metric.name} divided by {results.tolerance.retained:g}"
-    return f"{100 * results.tolerance.retained:g} % of its pre-trained {metric.name}"
-
-
-def _control_rule(results: Results) -> str:
-    metric = results.control_measures.shared
-    if metric is None:
-        return "the control stays within its tolerance"
-    lower, units = lower_is_better(metric), control_units(results, metric)
-    if units is not None:
-        return f"the control’s {metric.name} may {'rise' if lower else 'fall'} by {units}"
-    if lower:
-        return f"the control’s {metric.name} is at most {control_bound(results)}"
-    return f"the control keeps {control_bound(results)}"
 
 
 def negation(results: Results) -> Table:
@@ -358,13 +267,13 @@ def negation(results: Results) -> Table:
         "negation",
         "Negation",
         f"{what}, mean over the tasks, each task's vector subtracted alone. α {goal} while "
-        f"{_control_rule(results)}. {control_phrase(results)} {seeds_phrase(results.seeds)}"
+        f"{control_rule(results).rule}. {control_phrase(results)} {seeds_phrase(results.seeds)}"
         f"{of.no_mean}",
         (
             "Method",
             "α",
             of.heading("Target", forgotten=True),
-            f"Control{_other_control(results)}",
+            f"Control{other_control(results)}",
         ),
         freeze(rows),
     )
@@ -389,7 +298,7 @@ def negation_by_task(results: Results, part: str) -> Table:
         results,
         f"negation_{part}_by_task",
         f"Negation, per task: {part} {of.name}",
-        f"Test {of.in_units} {what}{_better(of, forgotten)} after subtracting the task's vector. "
+        f"Test {of.in_units} {what}{better(of, forgotten)} after subtracting the task's vector. "
         f"{control_phrase(results)} {seeds_phrase(results.seeds)}",
         columns,
         of,
@@ -417,15 +326,11 @@ def error_maps(results: Results) -> Table:
     """Disentanglement error of each pair and regime: inside the search box and on the whole map."""
     rows = []
     for m in results.maps:
-        a = m.alphas
-        low, high = m.search_box or (a[0], a[-1])
-        inside = (a >= low - 1e-9) & (a <= high + 1e-9)
         regimes = results.look.ordered(m.total)
         size = significant if m.farthest is None else partial(number, digits=3)
         block = []
         for regime in regimes:
-            total = m.total[regime]
-            box = total[:, inside][:, :, inside]
+            total, box = m.total[regime], m.boxed(regime)
             block.append(
                 [
                     Cell(" + ".join(m.tasks)),
@@ -449,15 +354,6 @@ def error_maps(results: Results) -> Table:
         ("Pair", "Regime", "Mean in box ↓", "Maximum in box ↓", "Mean of map ↓"),
         freeze(rows),
     )
-
-
-def chances(results: Results) -> list[float | None]:
-    """Each task's accuracy by chance in %; None where it is not known, or not accuracy."""
-    sizes = [len(results.classes.get(task, ())) for task in results.tasks]
-    return [
-        100 / n if n and metric == ACCURACY else None
-        for n, metric in zip(sizes, results.measures.each, strict=True)
-    ]
 
 
 def tasks(results: Results) -> Table:
