@@ -131,7 +131,7 @@ def _map(two: Pair, alphas: np.ndarray, regime: str, size: Size) -> ErrorMap:
         two.taus,
         two.inputs,
         alphas=alphas,
-        regime=regime,  # type: ignore[arg-type]
+        regime=regime,
         readouts=two.workload.head,
         batch_size=size.n_eval,
     )
