@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from experiments import listed
-from linearize import cli, report
+from linearize import report
 from linearize.report.node import Node
 from linearize.report.page import Page, Reader
 
@@ -33,6 +33,8 @@ def write_all(run_dir: Path | str) -> Path:
 
 def main(run_dir: tyro.conf.Positional[Path]) -> None:
     """Make a finished run's tables, figures and page anew, and print the tables."""
+    from linearize import cli  # of all frameworks, which a page does without
+
     with cli.reporting():
         page = write_all(run_dir)
         read_page(run_dir).print()

@@ -4,57 +4,58 @@ What takes long says so to the logger ``linearize``: ``logging.basicConfig(level
 shows it. Warnings are shown in any case, as Python does where logging is not configured.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from linearize import edit as edit
-from linearize import evaluate as evaluate
-from linearize import io as io
-from linearize import ntk as ntk
-from linearize import tree as tree
-from linearize.disentangle import ErrorMap as ErrorMap
-from linearize.disentangle import disentanglement_error as disentanglement_error
-from linearize.examples import Examples as Examples
-from linearize.functional import from_linen as from_linen
-from linearize.functional import from_nnx as from_nnx
-from linearize.functional import update_nnx as update_nnx
-from linearize.models import Model as Model
-from linearize.objectives import Classify as Classify
-from linearize.task_vector import TaskVector as TaskVector
-from linearize.taylor import affine_terms as affine_terms
-from linearize.taylor import displaced as displaced
-from linearize.taylor import linearize as linearize
-from linearize.taylor import tangent as tangent
-from linearize.taylor import taylor_expand as taylor_expand
+from linearize.later import offered
 
 if TYPE_CHECKING:
     from linearize import data as data
+    from linearize import edit as edit
+    from linearize import evaluate as evaluate
+    from linearize import io as io
+    from linearize import ntk as ntk
     from linearize import plot as plot
+    from linearize import tree as tree
     from linearize.comparison import Plan as Plan
     from linearize.comparison import compare as compare
     from linearize.data import Task as Task
+    from linearize.disentangle import ErrorMap as ErrorMap
+    from linearize.disentangle import disentanglement_error as disentanglement_error
+    from linearize.examples import Examples as Examples
+    from linearize.functional import from_linen as from_linen
+    from linearize.functional import from_nnx as from_nnx
+    from linearize.functional import update_nnx as update_nnx
     from linearize.merge import MERGES as MERGES
     from linearize.merge import Merge as Merge
     from linearize.methods import METHODS as METHODS
+    from linearize.models import Model as Model
+    from linearize.objectives import Classify as Classify
     from linearize.study import Method as Method
     from linearize.study import Store as Store
     from linearize.study import Study as Study
+    from linearize.task_vector import TaskVector as TaskVector
+    from linearize.taylor import affine_terms as affine_terms
+    from linearize.taylor import displaced as displaced
+    from linearize.taylor import linearize as linearize
+    from linearize.taylor import tangent as tangent
+    from linearize.taylor import taylor_expand as taylor_expand
 
-
-_LATER = {
-    "data": "data",
-    "plot": "plot",
-    "Task": "data",
-    **dict.fromkeys(("Method", "Store", "Study"), "study"),
-    "METHODS": "methods",
-    **dict.fromkeys(("MERGES", "Merge"), "merge"),
-    **dict.fromkeys(("Plan", "compare"), "comparison"),
-}
-"""By name, the module it is in, imported when it is asked for: Pillow and readers of files."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"linearize.{_LATER[name]}")
-    return module if name == _LATER[name] else getattr(module, name)
+__getattr__ = offered(
+    __name__,
+    {
+        "Examples": "examples",
+        "Model": "models",
+        "Task": "data",
+        "TaskVector": "task_vector",
+        "Classify": "objectives",
+        **dict.fromkeys(("Method", "Store", "Study"), "study"),
+        "METHODS": "methods",
+        **dict.fromkeys(("MERGES", "Merge"), "merge"),
+        **dict.fromkeys(("Plan", "compare"), "comparison"),
+        **dict.fromkeys(("ErrorMap", "disentanglement_error"), "disentangle"),
+        **dict.fromkeys(("from_linen", "from_nnx", "update_nnx"), "functional"),
+        **dict.fromkeys(
+            ("affine_terms", "displaced", "linearize", "tangent", "taylor_expand"), "taylor"
+        ),
+    },
+)

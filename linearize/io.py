@@ -1,11 +1,9 @@
 """Files that are whole or absent: parameter trees as safetensors, results as JSON.
 
-Every file is written beside its place, flushed to the disk and renamed into it, so a full disk, a
-read-only directory or a killed process leaves the old file, or none. Trees carry a hash of their
-own: safetensors finds a truncated file, but not a flipped bit.
+They are written as :mod:`linearize.written` does. Trees carry a hash of their own: safetensors
+finds a truncated file, but not a flipped bit.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -13,10 +11,9 @@ import json
 import math
 import operator
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import jax
 import ml_dtypes
@@ -27,6 +24,9 @@ from linearize import files, tree
 from linearize.files import CorruptFileError as CorruptFileError
 from linearize.files import read_json as read_json
 from linearize.types import PyTree
+from linearize.written import atomic_write as atomic_write
+from linearize.written import to_json as to_json
+from linearize.written import write_json as write_json
 
 _FORMAT, _HASH = "linearize.format", "linearize.sha256"
 
@@ -245,65 +245,6 @@ def _cut(path: str | Path, size: int, why: str) -> CorruptFileError:
 def _hash(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:
     text = json.dumps([tree.fingerprint(arrays), sorted(notes.items())])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def atomic_write(path: str | Path, content: bytes | str) -> Path:
-    """Write a file whole or not at all; text is UTF-8. The directory is made where absent.
-
-    Raises:
-        OSError: with the path; what was there before is untouched and no part is left behind.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        reason = f"{error.strerror} (nothing was written; make room, permit, or choose elsewhere)"
-        raise OSError(error.errno, reason, str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return path
-
-
-def write_json(path: str | Path, value: Any) -> Path:
-    """Write a JSON file; arrays become lists, dataclasses objects, NaN and infinity null.
-
-    Raises:
-        TypeError: a value that has no form in JSON.
-        OSError: as :func:`atomic_write`.
-    """
-    return atomic_write(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
-
-
-def to_json(value: Any) -> Any:
-    """The value in JSON's own terms.
-
-    >>> to_json({"alpha": np.linspace(0, 1, 3), "shape": (2, 3), "loss": float("nan")})
-    {'alpha': [0.0, 0.5, 1.0], 'shape': [2, 3], 'loss': None}
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): to_json(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [
-            to_json(v) for v in (sorted(value) if isinstance(value, set | frozenset) else value)
-        ]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return to_json(np.asarray(value).tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if value is None or isinstance(value, str | int):
-        return value
-    raise TypeError(f"{value!r} of type {type(value).__name__} has no form in JSON")
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ import hashlib
 import logging
 from pathlib import Path
 
-from linearize import files, io
+from linearize import files, written
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _APART = (LIST, RUN, "config.json", "versions.json")
 
 
 def write(path: Path, content: bytes | str) -> Path:
-    """Write a file whole or not at all (:func:`linearize.io.atomic_write`), and list it.
+    """Write a file whole or not at all (:func:`linearize.written.atomic_write`), and list it.
 
     Raises:
         OSError: as there.
@@ -32,8 +32,8 @@ def write(path: Path, content: bytes | str) -> Path:
         listed = _adopted(path)
     # listed first: a file without an entry would be one of another hand
     listed[path.name] = {"sha256": _hash(data), "run": run_of(path)}
-    io.write_json(path.parent / LIST, {"files": listed})
-    return io.atomic_write(path, data)
+    written.write_json(path.parent / LIST, {"files": listed})
+    return written.atomic_write(path, data)
 
 
 def read(path: Path) -> bytes | None:
@@ -50,7 +50,7 @@ def read(path: Path) -> bytes | None:
             path.parent,
         )
         listed = _adopted(path)
-        io.write_json(path.parent / LIST, {"files": listed})
+        written.write_json(path.parent / LIST, {"files": listed})
     data = path.read_bytes()
     problem = _problem(listed.get(path.name), data, run_of(path))
     if not problem:

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from linearize import narration
 from linearize.choices import row
-from linearize.io import atomic_write
 from linearize.report import compare
 from linearize.report.node import ANEW, ResultsError, read
 from linearize.report.page import Page, Reader, render
 from linearize.report.style import PAPER, PLAIN
+from linearize.written import atomic_write
 
 OWN: Mapping[str, Reader] = {"compare": compare.read}
 """By experiment, what makes a page of its results: the library's."""
