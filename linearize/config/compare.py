@@ -54,6 +54,16 @@ class MapConfig:
         """(points,) the coefficients on either axis."""
         return np.linspace(self.low, self.high, self.points)
 
+    def require_tasks(self, tasks: tuple[str, ...]) -> None:
+        """Refuse a pair of others than these.
+
+        Raises:
+            ConfigError: one that is none of them; with the nearest.
+        """
+        for pair in self.pairs:
+            for task in pair:
+                require_task("map.pairs", task, tasks)
+
 
 @dataclasses.dataclass(frozen=True)
 class ExactConfig:
@@ -94,9 +104,7 @@ class CompareConfig(StudyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for pair in self.map.pairs:
-            for task in pair:
-                require_task("map.pairs", task, self.data.tasks)
+        self.map.require_tasks(self.data.tasks)
 
     @property
     def recipes(self) -> dict[str, Any]:

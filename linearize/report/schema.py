@@ -17,6 +17,7 @@ linearize.report.node.ResultsError: single/linear has shape (1, 1); expected (1,
 
 import dataclasses
 import functools
+import reprlib
 import types
 import typing
 from collections import ChainMap
@@ -166,7 +167,9 @@ def _value(hint: Any, node: Node, name: str, sizes: Sizes) -> Any:
     if origin is tuple and args[-1] is not Ellipsis:
         values = node.list(name)
         if len(values) != len(args):
-            raise ResultsError(f"{node.name(name)} is {values!r}; expected {len(args)} entries")
+            raise ResultsError(
+                f"{node.name(name)} is {reprlib.repr(values)}; expected {len(args)} entries"
+            )
         return tuple(
             _entry(each, value, node.name(f"{name}/{i}"), sizes)
             for i, (each, value) in enumerate(zip(args, values, strict=True))
@@ -199,7 +202,7 @@ def _entry(hint: Any, value: Any, path: str, sizes: Sizes) -> Any:
     if hint in _PLAIN:
         known = (int, float) if hint is float else hint
         if not isinstance(value, known) or (isinstance(value, bool) and hint is not bool):
-            raise ResultsError(f"{path} is {value!r}; expected {_PLAIN[hint]}")
+            raise ResultsError(f"{path} is {reprlib.repr(value)}; expected {_PLAIN[hint]}")
         return hint(value)
     outer, _, name = path.rpartition("/")
     return _value(hint, Node({name: value}, outer), name, sizes)
