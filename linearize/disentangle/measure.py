@@ -13,10 +13,9 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize import tree
 from linearize.choices import one_of
 from linearize.current import current
-from linearize.disentangle.affine_map import Pieces, affine_sums
+from linearize.disentangle.affine_map import affine_sums
 from linearize.disentangle.compared import Compared
 from linearize.disentangle.error_map import ErrorMap
 from linearize.disentangle.grid import CoefficientGrid, reduce
@@ -24,7 +23,7 @@ from linearize.disentangle.nonlinear_map import nonlinear_sums, previewed_sums
 from linearize.disentangle.passes import Passes
 from linearize.evaluate import AffineOutputs, Readout
 from linearize.evaluate.affine import check_one_array, check_taus, stack
-from linearize.evaluate.batches import Batches, output_shapes, split_batches
+from linearize.evaluate.batches import output_shapes, split_batches
 from linearize.evaluate.stream import streamed_terms
 from linearize.evaluate.view import view_of
 from linearize.examples import check_inputs, count
@@ -32,7 +31,7 @@ from linearize.fields import each
 from linearize.objectives import Classify, Objective, Targets
 from linearize.objectives.distances import Compare, Distance, as_distance, together
 from linearize.taylor import check_function
-from linearize.types import Apply, Flat, Params, PyTree
+from linearize.types import Apply, Params, PyTree
 
 
 def disentanglement_error(
@@ -158,8 +157,8 @@ def disentanglement_error(
             check_one_array(shapes[0])
             passes = len(sizes) * (1 + 2 * len(sizes))
             pieces = [
-                _pieces(t, f, params0, stacked, batches[t], tasks[t], progress)
-                for t in range(len(sizes))
+                zip(streamed_terms(f, params0, stacked, b, progress), task.batches(b), strict=True)
+                for b, task in zip(batches, tasks, strict=True)
             ]
             sums = affine_sums(pieces, grid)
         else:
@@ -185,23 +184,6 @@ def disentanglement_error(
     if note is not None:
         print(note)
     return result
-
-
-def _pieces(
-    task: int,
-    f: Apply,
-    params0: Params,
-    stacked: Flat,
-    batches: Batches,
-    compared: Compared,
-    progress: bool,
-) -> Pieces:
-    """A batch after the other: outputs too large to keep are never all there."""
-    try:
-        terms = streamed_terms(f, params0, stacked, batches, progress)
-        yield from zip(terms, compared.batches(count(batches.items[0])), strict=True)
-    except tree.NonFiniteError as error:
-        raise tree.NonFiniteError(f"task {task}: {error}") from error
 
 
 def _sizes(
