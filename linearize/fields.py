@@ -16,7 +16,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -61,6 +61,19 @@ _PLAIN: dict[Any, tuple[tuple[type, ...], str]] = {
     str: ((str,), "a string"),
     type(None): ((type(None),), "None"),
 }
+
+
+def each(argument: str, given: Any, n: int, of: str = "tasks") -> list[Any]:
+    """What is given for each of n things: a sequence of as many, or one for all.
+
+    Raises:
+        ValueError: a sequence of another length.
+    """
+    if not isinstance(given, Sequence):
+        return [given] * n
+    if len(given) != n:
+        raise ValueError(f"{argument} has {len(given)} entries for {n} {of}")
+    return list(given)
 
 
 def integer(argument: str, value: Any, low: int | None = None) -> int:

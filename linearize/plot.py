@@ -45,7 +45,7 @@ def error_map(
         total: (G_1, G_2).
         ax: where to draw.
         names: the tasks', for the axes.
-        upper: error of the darkest colour; the largest that is drawn by default.
+        upper: error of the darkest colour; the largest that is finite by default.
         search_box: coefficients between which a red box is drawn; None for no box.
 
     Raises:
@@ -59,7 +59,7 @@ def error_map(
         )
     ax = axes(ax)
     x, y = (np.asarray(each, np.float64) for each in alphas)
-    top = float(np.nanmax(values)) if upper is None else upper
+    top = values[np.isfinite(values)].max(initial=0.0) if upper is None else upper
     mesh = ax.pcolormesh(
         x, y, values.T, cmap=LOW_IS_LIGHT, vmin=0, vmax=top or 1.0, shading="nearest"
     )

@@ -68,3 +68,13 @@ def test_a_drift_begins_at_the_bottom():
     assert ax.get_ylim()[0] == 0
     with pytest.raises(ValueError, match=r"\(S,\) both"):
         plot.drift([0, 1], [0.0])
+
+
+def test_a_map_with_points_that_have_no_error_shows_the_others():
+    """Models that were displaced too far: NaN or infinity is drawn as nothing."""
+    alphas, total = [np.arange(3.0)] * 2, np.arange(9.0).reshape(3, 3)
+    total[2, 1:] = np.nan, np.inf
+    (mesh,) = drawn(plot.error_map(alphas, total)).collections
+    assert mesh.get_clim() == (0, 6)
+    (mesh,) = drawn(plot.error_map(alphas, np.full((3, 3), np.nan))).collections
+    assert mesh.get_clim() == (0, 1)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linearize import tree
 from linearize.agreement import once
 from linearize.compiled import jit
 from linearize.disentangle.compared import Compared
@@ -22,11 +23,18 @@ Pieces = Iterable[tuple[AffineOutputs, Compared]]
 
 
 def affine_sums(tasks: Sequence[Pieces], grid: CoefficientGrid) -> np.ndarray:
-    """(T, P) summed distances at the points of a grid."""
+    """(T, P) summed distances at the points of a grid.
+
+    Raises:
+        NonFiniteError: NaN or infinity in outputs; with the task.
+    """
     sums = np.zeros((len(tasks), len(grid.points)))
     for t, pieces in enumerate(tasks):
-        for affine, compared in pieces:
-            sums[t] += _piece_sums(affine, compared, grid, t)
+        try:
+            for affine, compared in pieces:
+                sums[t] += _piece_sums(affine, compared, grid, t)
+        except tree.NonFiniteError as error:
+            raise tree.NonFiniteError(f"task {t}: {error}") from error
     return sums
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize.evaluate.affine import check_one_array
+from linearize.evaluate.batches import Batches
 from linearize.examples import count
 from linearize.objectives import Objective, Targets
 from linearize.types import Array, PyTree
@@ -68,9 +69,9 @@ class Compared(NamedTuple):
         targets = {role: each[rows] for role, each in self.targets.items()}
         return self._replace(targets=targets, counts=self.counts[rows])
 
-    def batches(self, size: int) -> "list[Compared]":
+    def batches(self, batches: Batches) -> "list[Compared]":
         """As many as a batch holds; those that pad the last are repeated and do not count."""
-        n, found = len(self.counts), []
+        n, size, found = batches.n, count(batches.items[0]), []
         for start in range(0, n, size):
             rows = np.arange(start, start + size)
             each = self.take(np.minimum(rows, n - 1))

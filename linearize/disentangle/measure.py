@@ -7,16 +7,15 @@ distance is the task's objective's, under its targets: a mean over what these as
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize import tree
 from linearize.choices import one_of
 from linearize.current import current
-from linearize.disentangle.affine_map import Pieces, affine_sums
+from linearize.disentangle.affine_map import affine_sums
 from linearize.disentangle.compared import Compared
 from linearize.disentangle.error_map import ErrorMap
 from linearize.disentangle.grid import CoefficientGrid, reduce
@@ -24,14 +23,15 @@ from linearize.disentangle.nonlinear_map import nonlinear_sums, previewed_sums
 from linearize.disentangle.passes import Passes
 from linearize.evaluate import AffineOutputs, Readout
 from linearize.evaluate.affine import check_one_array, check_taus, stack
-from linearize.evaluate.batches import Batches, output_shapes, split_batches
+from linearize.evaluate.batches import output_shapes, split_batches
 from linearize.evaluate.stream import streamed_terms
 from linearize.evaluate.view import view_of
 from linearize.examples import check_inputs, count
+from linearize.fields import each
 from linearize.objectives import Classify, Objective, Targets
 from linearize.objectives.distances import Compare, Distance, as_distance, together
 from linearize.taylor import check_function
-from linearize.types import Apply, Flat, Params, PyTree
+from linearize.types import Apply, Params, PyTree
 
 
 def disentanglement_error(
@@ -128,11 +128,13 @@ def disentanglement_error(
     objectives = _objectives(objectives, targets, readouts, distance, len(sizes))
     names = together([objective.distance for objective in objectives])
     rows = [_draw(n, n_eval, seed, t) for t, n in enumerate(sizes)]
-    roles = _each("targets", {} if targets is None else targets, len(sizes))
-    for t, (each, n) in enumerate(zip(roles, sizes, strict=True)):
-        if each and count(dict(each), f"targets[{t}]") != n:
-            raise ValueError(f"targets[{t}] are of {count(dict(each))} examples, inputs of {n}")
-    given = [_rows(dict(each), r) for each, r in zip(roles, rows, strict=True)]
+    given = [
+        dict(roles) for roles in each("targets", {} if targets is None else targets, len(sizes))
+    ]
+    for t, (roles, n) in enumerate(zip(given, sizes, strict=True)):
+        if roles and (found := count(roles, f"targets[{t}]")) != n:
+            raise ValueError(f"targets[{t}] are of {found} examples, the inputs of {n}")
+    given = [_rows(roles, r) for roles, r in zip(given, rows, strict=True)]
     passes, note = 0, None
     if cached is not None:
         terms = [a if r is None else a.take(r) for a, r in zip(cached, rows, strict=True)]
@@ -155,8 +157,8 @@ def disentanglement_error(
             check_one_array(shapes[0])
             passes = len(sizes) * (1 + 2 * len(sizes))
             pieces = [
-                _pieces(t, f, params0, stacked, batches[t], tasks[t], progress)
-                for t in range(len(sizes))
+                zip(streamed_terms(f, params0, stacked, b, progress), task.batches(b), strict=True)
+                for b, task in zip(batches, tasks, strict=True)
             ]
             sums = affine_sums(pieces, grid)
         else:
@@ -182,23 +184,6 @@ def disentanglement_error(
     if note is not None:
         print(note)
     return result
-
-
-def _pieces(
-    task: int,
-    f: Apply,
-    params0: Params,
-    stacked: Flat,
-    batches: Batches,
-    compared: Compared,
-    progress: bool,
-) -> Pieces:
-    """A batch after the other: outputs too large to keep are never all there."""
-    try:
-        terms = streamed_terms(f, params0, stacked, batches, progress)
-        yield from zip(terms, compared.batches(count(batches.items[0])), strict=True)
-    except tree.NonFiniteError as error:
-        raise tree.NonFiniteError(f"task {task}: {error}") from error
 
 
 def _sizes(
@@ -247,19 +232,11 @@ def _objectives(
         raise ValueError("objectives and targets belong together; give both, or readouts alone")
     if objectives is None:
         measured = as_distance(distance)
-        reads = _each("readouts", readouts, n_tasks)
+        reads = each("readouts", readouts, n_tasks)
         return [Classify(readout, distance=measured) for readout in reads]
     if readouts is not None or distance != "argmax":
         raise ValueError("objectives say what is compared, and how; leave out readouts, distance")
-    return _each("objectives", objectives, n_tasks)
-
-
-def _each(argument: str, given: Any, n_tasks: int) -> list[Any]:
-    if not isinstance(given, Sequence):
-        return [given] * n_tasks
-    if len(given) != n_tasks:
-        raise ValueError(f"{argument} has {len(given)} entries for {n_tasks} tasks")
-    return list(given)
+    return each("objectives", objectives, n_tasks)
 
 
 def _draw(n: int, n_eval: int | None, seed: int, task: int) -> np.ndarray | None:

@@ -13,7 +13,6 @@ from linearize.compiled import jit
 from linearize.disentangle.compared import Compared
 from linearize.evaluate.batches import Batches
 from linearize.evaluate.displace import displace
-from linearize.examples import count
 from linearize.objectives.distances import missing
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -47,8 +46,7 @@ class Passes:
         whole = [
             each._replace(objective=rest) for each, (_, rest) in zip(compared, opened, strict=True)
         ]
-        sizes = [count(b.items[0]) for b in batches]
-        parts = [each.batches(size) for each, size in zip(whole, sizes, strict=True)]
+        parts = [each.batches(b) for each, b in zip(whole, batches, strict=True)]
         reads = [read for read, _ in opened]
         return cls(f, params0, stacked, batches, reads, whole, jax.device_put(parts))
 

@@ -26,7 +26,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.optimize import minimize
 
-from linearize import tree
+from linearize import fields, tree
 from linearize.agreement import SEED, agree, narrowest, once
 from linearize.compiled import jit
 from linearize.edit.newton import Derivatives, newton, newton_step
@@ -355,9 +355,7 @@ def _objective(
 ) -> _Objective:
     if not len(terms) or len(labels) != len(terms):
         raise ValueError(f"terms has {len(terms)} entries and labels {len(labels)}; one each")
-    reads = list(readouts) if isinstance(readouts, Sequence) else [readouts] * len(terms)
-    if len(reads) != len(terms):
-        raise ValueError(f"readouts has {len(reads)} entries for {len(terms)} data sets")
+    reads = fields.each("readouts", readouts, len(terms), "data sets")
     if not 0 <= l2 < float("inf"):
         raise ValueError(f"l2={l2}; expected 0 or more")
     counts = {len(each.jvps) for each in terms}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.fields import each
 from linearize.objectives import ACCURACY, Control, Metric
 
 ALPHAS = np.linspace(0.0, 1.0, 21)
@@ -66,19 +67,9 @@ class NegationSearch:
 
 
 def normalized_accuracy(merged: ArrayLike, single: ArrayLike) -> np.ndarray:
-    """Merged top-1 ÷ single-task top-1 of the same regime and split; tasks on the last axis.
+    """Merged top-1 ÷ single-task top-1: :meth:`linearize.objectives.Metric.normalized` of accuracy.
 
-    The papers' figure is its mean over the tasks.
-
-    Args:
-        merged: (..., T) accuracies of the edited model.
-        single: (T,) accuracies of each task's own fine-tuned model.
-
-    Returns:
-        (..., T), float64; may exceed 1.
-
-    Raises:
-        ValueError: shapes that do not fit, values outside [0, 1], or a single-task accuracy of 0.
+    The papers' figure is its mean over the tasks, which are on the last axis.
 
     >>> normalized_accuracy([[0.4, 0.9]], [0.8, 0.9]).tolist()
     [[0.5, 1.0]]
@@ -121,8 +112,8 @@ def search_scale(
             f"evaluate gives a table of shape {values.shape} and single has {alone.shape}; "
             "expected (A, T) and (T,)"
         )
-    each = _each(metrics, len(alone))
-    columns = [m.score(values[:, t, None], alone[t, None]) for t, m in enumerate(each)]
+    kinds = each("metrics", metrics, len(alone))
+    columns = [m.score(values[:, t, None], alone[t, None]) for t, m in enumerate(kinds)]
     normalized = np.concatenate(columns, 1)
     score = normalized.mean(1)
     best = _nearest_zero(grid, score >= score.max() - _TIE)
@@ -191,8 +182,8 @@ def search_negation(
         )
     allowed = tolerance.allows(control_metric, controls, np.broadcast_to(reference, shape))
     by_task = targets.reshape(len(grid), -1).T
-    each = _each(metrics, len(by_task))
-    left = [m.sign * m.check("target", column) for m, column in zip(each, by_task, strict=True)]
+    kinds = each("metrics", metrics, len(by_task))
+    left = [m.sign * m.check("target", column) for m, column in zip(kinds, by_task, strict=True)]
     columns = zip(left, allowed.reshape(len(grid), -1).T, strict=True)
     index = np.array([_forget(grid, *column) for column in columns]).reshape(shape)
     qualified, row = index >= 0, np.maximum(index, 0)
@@ -210,13 +201,6 @@ def search_negation(
         sweep_target=targets,
         sweep_control=controls,
     )
-
-
-def _each(metrics: TaskMetrics, n_tasks: int) -> Sequence[Metric]:
-    each = [metrics] * n_tasks if isinstance(metrics, Metric) else metrics
-    if len(each) != n_tasks:
-        raise ValueError(f"metrics has {len(each)} entries for {n_tasks} tasks")
-    return each
 
 
 def _forget(grid: np.ndarray, target: np.ndarray, allowed: np.ndarray) -> int:

@@ -13,6 +13,7 @@ from linearize.evaluate.affine import stack
 from linearize.evaluate.displace import check_displaced, combine
 from linearize.evaluate.view import view_of
 from linearize.examples import Examples
+from linearize.fields import each
 from linearize.objectives import Classify
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Params, PyTree
@@ -73,20 +74,17 @@ def regime_accuracies(
         raise ValueError("splits is empty; give at least one data set")
     if cached is not None and view.passes:
         raise ValueError(f"cached holds affine outputs, which regime={regime!r} cannot use")
-    if cached is not None and len(cached) != len(splits):
-        raise ValueError(f"cached has {len(cached)} entries for {len(splits)} splits")
-    if isinstance(readouts, Sequence) and len(readouts) != len(splits):
-        raise ValueError(f"readouts has {len(readouts)} entries for {len(splits)} splits")
-    reads = list(readouts) if isinstance(readouts, Sequence) else [readouts] * len(splits)
+    reads = each("readouts", readouts, len(splits), "splits")
     steps = np.asarray(alphas, np.float64)
     if steps.ndim != 1:
         raise ValueError(f"alphas has shape {steps.shape}; expected (A,)")
     data = [Examples.of(split) for split in splits]
     if cached is not None:
+        cached = each("cached", cached, len(splits), "splits")
         points = [np.outer(steps, _direction(direction, len(a.jvps))) for a in cached]
         rows = [
-            grid_accuracy(affine, p, read, each.labels)
-            for affine, p, read, each in zip(cached, points, reads, data, strict=True)
+            grid_accuracy(affine, p, read, split.labels)
+            for affine, p, read, split in zip(cached, points, reads, data, strict=True)
         ]
         return np.stack(rows, 1)
     if f is None:
@@ -98,8 +96,8 @@ def regime_accuracies(
     once(partial(check_displaced, total, nothing, stacked, weights), "sum", arrays=stacked)
     seen = view(f, params0, {"direction": TaskVector(total)}, batch_size)
     rows = [
-        seen.values(steps[:, None], each, Classify(read))["accuracy"]
-        for read, each in zip(reads, data, strict=True)
+        seen.values(steps[:, None], split, Classify(read))["accuracy"]
+        for read, split in zip(reads, data, strict=True)
     ]
     return np.stack(rows, 1)
 

@@ -37,16 +37,10 @@ class Batches(NamedTuple):
 
 
 def examples(split: Any) -> tuple[PyTree, np.ndarray]:
-    """``(inputs, labels)`` of a split, whichever way it is written.
-
-    Args:
-        split: in any form that :meth:`linearize.Examples.of` takes.
-
-    Returns:
-        Inputs as given and labels (N,) as an integer array.
+    """``(inputs, labels (N,))`` of a split in any form that :meth:`linearize.Examples.of` takes.
 
     Raises:
-        ValueError: as :meth:`linearize.Examples.of`; labels that are not (N,) integers.
+        ValueError: as there; labels that are not (N,) integers.
     """
     found = Examples.of(split)
     labels = np.asarray(found.labels)

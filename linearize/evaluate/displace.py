@@ -39,26 +39,11 @@ def displaced_accuracy(
     labels: ArrayLike,
     batch_size: int = 256,
 ) -> np.ndarray:
-    """Top-1 accuracy of ``f`` at each ``θ0 + Σ α_t τ_t``: :func:`grid_accuracy`, non-linear.
+    """Top-1 accuracy at each ``θ0 + Σ α_t τ_t``, (G,): :func:`displaced_values` of classification.
 
-    Args:
-        f: ``f(params, *inputs) -> features (B, D)``.
-        params0: the base model θ0.
-        taus: T ≥ 1 task vectors.
-        inputs: arrays with N examples on axis 0; a tuple for a model of several arguments.
-        alphas: (G, T) coefficients.
-        readout: features to logits (B, C); ``None`` where ``f`` gives logits.
-        labels: (N,) integers in [0, C).
-        batch_size: examples per pass.
-
-    Returns:
-        (G,), float64 in [0, 1]. A prediction that is not finite is wrong.
-
-    Raises:
-        ValueError: bad ``alphas``, labels out of range, no example, no task vector.
-        StructureMismatch: a task vector does not fit ``params0``.
-        NonFiniteError: NaN or infinity in ``params0``, a task vector or the inputs.
-        DisagreementError: a sampled example, computed alone, is of another class.
+    Args and raises as there; ``readout`` takes features to logits (B, C), or is ``None`` where
+    ``f`` gives them, and ``labels`` are (N,) integers in [0, C). A prediction that is not finite is
+    wrong.
     """
     values = displaced_values(
         f, params0, taus, inputs, alphas, Classify(readout), {"labels": labels}, batch_size

@@ -67,21 +67,10 @@ def grid_accuracy(
     readout: Readout,
     labels: ArrayLike,
 ) -> np.ndarray:
-    """Top-1 accuracy at each grid point: :func:`grid_values` of classification.
+    """Top-1 accuracy at each grid point, (G,): :func:`grid_values` of classification.
 
-    Args:
-        affine: cached outputs of N examples along T task vectors.
-        alphas: (G, T) coefficients.
-        readout: features to logits, applied at each point.
-        labels: (N,) integers in [0, C).
-
-    Returns:
-        (G,), float64 in [0, 1]. A prediction that is not finite is wrong.
-
-    Raises:
-        ValueError: ``alphas`` is not (G, T) or not finite, or labels are out of range.
-        NonFiniteError: NaN or infinity in ``affine``.
-        DisagreementError: the accuracy at a sampled point is another.
+    Args and raises as there; ``readout`` takes features to logits (B, C), and ``labels`` are (N,)
+    integers in [0, C). A prediction that is not finite is wrong.
     """
     return grid_values(affine, alphas, Classify(readout), {"labels": labels})["accuracy"]
 

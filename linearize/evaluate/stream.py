@@ -34,23 +34,10 @@ def streamed_values(
 ) -> dict[str, np.ndarray]:
     """Each metric at each ``f0 + Σ α_t Jτ_t``: :func:`linearize.evaluate.grid_values`, in one pass.
 
-    Args:
-        f: ``f(params, *inputs) -> (B, ...)``, one array.
-        params0: the expansion point θ0.
-        taus: T ≥ 1 task vectors.
-        inputs: arrays with N examples on axis 0; a tuple for a model of several arguments.
-        alphas: (G, T) coefficients.
-        objective: what is measured.
-        targets: the examples' targets by role, (N, ...).
-        batch_size: examples per pass; T tangents of that many are held at once.
-
-    Returns:
-        By metric (G,), float64.
+    Args and raises as :func:`linearize.evaluate.displaced_values`, but that ``f`` gives one array,
+    and T tangents of a batch are held at once.
 
     Raises:
-        ValueError: bad ``alphas``, targets that do not fit the outputs, no example, no task vector.
-        StructureMismatch: a task vector does not fit ``params0``.
-        NonFiniteError: NaN or infinity in ``params0``, a task vector, the inputs or the outputs.
         DisagreementError: an example of the first batch, alone and in reverse, has other outputs.
     """
     taylor.check_function(f)

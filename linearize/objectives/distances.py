@@ -64,16 +64,13 @@ def aligned(flags: Array, like: Array) -> Array:
     return flags.reshape(flags.shape + (1,) * (like.ndim - flags.ndim))
 
 
-def _largest(logits: Array) -> Array:
-    return predicted(logits)
-
-
 def _differ(a: Array, b: Array) -> Array:
     return (a != b).astype(jnp.float32)
 
 
-def _same(logits: Array) -> Array:
-    return logits
+def same(outputs: Array) -> Array:
+    """All of them is compared."""
+    return outputs
 
 
 def _softmax(logits: Array) -> Array:
@@ -85,7 +82,7 @@ def _half_l1(p: Array, q: Array) -> Array:
 
 
 DISTANCES: Mapping[str, Distance] = {
-    "argmax": Distance("argmax", _largest, _differ, 1.0, binary=True, ranks_only=True),
+    "argmax": Distance("argmax", predicted, _differ, 1.0, binary=True, ranks_only=True),
     "total_variation": Distance("total_variation", _softmax, _half_l1, 1.0),
 }
 """``argmax``: 1 where the predicted classes differ (the paper's). ``total_variation``: between the
@@ -110,7 +107,7 @@ def together(distances: Sequence[Distance]) -> Distance:
 
 @lru_cache(maxsize=32)  # one object for one function, which compilations are remembered by
 def _own(compare: Compare) -> Distance:
-    return Distance(getattr(compare, "__name__", "distance"), _same, compare)
+    return Distance(getattr(compare, "__name__", "distance"), same, compare)
 
 
 def as_distance(distance: "str | Distance | Compare") -> Distance:

@@ -8,15 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize.objectives.distances import Distance
+from linearize.objectives.distances import Distance, same
 from linearize.objectives.metric import SQUARED_ERROR, Metric
 from linearize.objectives.objective import Objective, Targets, Totals
 from linearize.objectives.targets import role
 from linearize.types import Array, Batch
-
-
-def _as_it_is(outputs: Array) -> Array:
-    return outputs
 
 
 def _all_finite(outputs: Array) -> Array:
@@ -39,7 +35,7 @@ class Squared(Objective):
     target: str = "targets"
     """The role of what outputs are compared with."""
     distance: Distance = field(
-        default=Distance("squared difference", _as_it_is, _mean_square, finite=_all_finite)
+        default=Distance("squared difference", same, _mean_square, finite=_all_finite)
     )
 
     metrics: ClassVar[tuple[Metric, ...]] = (SQUARED_ERROR,)
