@@ -6,6 +6,7 @@ perplexity: nothing below imports more than a user would.
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -16,7 +17,7 @@ from linearize.train import OptimConfig, TrainConfig
 
 LETTERS = "\n abcdefgh"
 LENGTH, WIDTH = 8, 16
-RECIPE = TrainConfig(optim=OptimConfig(lr=0.02), steps=60, batch_size=16, checkpoint_every=0)
+RECIPE = TrainConfig(optim=OptimConfig(lr=0.02), steps=40, batch_size=16, checkpoint_every=0)
 
 
 class GPT(nnx.Module):
@@ -54,8 +55,8 @@ def text_task(path):
     return lz.data.split_task(path.stem, tokens[:, :-1], {"labels": labels})
 
 
-def perplexity(model, examples):
-    logits = np.asarray(model(examples.inputs), np.float64)
+def perplexity(logits, examples):
+    logits = np.asarray(logits, np.float64)
     logits -= logits.max(-1, keepdims=True)
     nats = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(
         logits, np.maximum(examples.labels, 0)[..., None], -1
@@ -63,6 +64,7 @@ def perplexity(model, examples):
     return np.exp(nats[examples.labels >= 0].mean())
 
 
+@pytest.mark.slow
 def test_a_language_model_and_text_of_ones_own(tmp_path):
     words = {"one": ["abc", "bad", "a"], "two": ["fed", "hedge", "he", "g"], "rest": ["cab", "beg"]}
     one, two, rest = (text_task(write(tmp_path / f"{n}.jsonl", w)) for n, w in words.items())
@@ -75,20 +77,19 @@ def test_a_language_model_and_text_of_ones_own(tmp_path):
         recipes={"nonlinear": RECIPE, "linear": RECIPE},
         store=tmp_path / "run",
     )
-    plan = lz.Plan(alphas=np.linspace(0, 1, 5), tolerance=Control(units=0.5))
-    record = lz.compare(study, plan=plan).record
+    plan = lz.Plan(alphas=np.linspace(0, 1, 3), tolerance=Control(units=0.5))
+    record = lz.compare(study, ["linear"], plan=plan).record
     assert record["metrics"]["one"]["name"] == "perplexity"
+    f, theta0 = lz.from_nnx(model)
+    f_lin = jax.jit(lz.linearize(f, theta0))
     for t, task in enumerate((one, two)):
-        before = perplexity(model, task.test)
+        before = perplexity(f_lin(theta0, task.test.inputs), task.test)
         assert record["pretrained"][0][t] == pytest.approx(before, rel=1e-5)
-        where = tmp_path / "run" / "seed_0" / "nonlinear" / task.name / "task_vector.safetensors"
-        f, theta0 = lz.from_nnx(model)
+        where = tmp_path / "run" / "seed_0" / "linear" / task.name / "task_vector.safetensors"
         theta = lz.TaskVector.load(where).apply_to(theta0)
-        after = perplexity(lambda x, f=f, theta=theta: f(theta, x), task.test)
-        assert record["single"]["nonlinear"][0][t] == pytest.approx(after, rel=1e-5)
-        assert after < 0.5 * before
-        assert record["single"]["linear"][0][t] < before
-    for method in ("nonlinear", "posthoc", "linear"):
-        kept = np.asarray(record["negation"][method]["control"])
-        assert kept.shape == (1, 2)
-        assert np.isfinite(kept).all()
+        after = perplexity(f_lin(theta, task.test.inputs), task.test)
+        assert record["single"]["linear"][0][t] == pytest.approx(after, rel=1e-5)
+        assert after < 0.7 * before
+    kept = np.asarray(record["negation"]["linear"]["control"])
+    assert kept.shape == (1, 2)
+    assert np.isfinite(kept).all()
