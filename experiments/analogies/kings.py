@@ -54,14 +54,13 @@ def king(
     heads = dict.fromkeys(groups, populations.head(setting, seed, whole, parts=styles))
     study = protocol.study(setting, groups, seed, store, heads=heads)
     study, grid = study.but(control="control"), setting.edit.alphas
-    record: Record = {}
-    for regime in config.regimes:
-        view = study.view(METHODS[regime])
-        record[regime] = {
-            name: scaled(study, view, weights, grid, config.retained)
+    return {
+        regime: {
+            name: scaled(study, study.view(METHODS[regime]), weights, grid, config.retained)
             for name, weights in WEIGHTS.items()
         }
-    return record
+        for regime in config.regimes
+    }
 
 
 def scaled(

@@ -6,13 +6,12 @@
 sub-population is half of the classes in one style. The target D is the second half in the target
 style; A and B are the first half in the source and in the target style, C is the second in the
 source style. The head is made of the source style's examples alone, so that no labelled example
-of the target is used but for the choice of α, on validation data; α = 1 uses none at all. Then how
-far labelled examples of the target help, from θ0 and from the edited model; and single classes
-("kings and queens") in :mod:`experiments.analogies.kings`.
+of the target is used but for the choice of α, on validation data; α = 1 uses none at all. How far
+labelled examples of the target help is in :mod:`experiments.analogies.curve`, single classes
+("kings and queens") are in :mod:`experiments.analogies.kings`.
 """
 
 import itertools
-import logging
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -21,21 +20,18 @@ from pathlib import Path
 import numpy as np
 
 from experiments import claims, protocol, running
-from experiments.analogies import kings, populations
+from experiments.analogies import curve, kings, populations
 from experiments.analogies.claims import CLAIMS
 from experiments.analogies.config import AnalogiesConfig
 from experiments.analogies.results import Results
-from linearize import edit, evaluate
+from linearize import edit
+from linearize.config import ConfigError
 from linearize.data import Task
 from linearize.evaluate.view import View
-from linearize.methods import METHODS, NONLINEAR, fine_tuning
+from linearize.methods import METHODS, NONLINEAR
 from linearize.report import schema
 from linearize.study import Store, Study
 from linearize.study.store import Record
-from linearize.task_vector import TaskVector
-from linearize.types import Params
-
-log = logging.getLogger(__name__)
 
 WEIGHTS: Mapping[str, Mapping[str, float]] = {
     "pretrained": {},
@@ -103,12 +99,21 @@ def between(
     seed: int,
     store: Store,
 ) -> Study:
-    """The study of both halves of two styles, under a head that knows the first style alone."""
+    """The study of both halves of two styles, under a head that knows the first style alone.
+
+    Raises:
+        ConfigError: a half has fewer training examples than the learning curve takes.
+    """
     four = {
         f"{style}_{half}": populations.of(tasks[style], config.halves[half])
         for style in styles
         for half in (0, 1)
     }
+    for name, half in four.items():
+        if len(half.train) < max(config.examples, default=0):
+            raise ConfigError(
+                f"examples={config.examples}: {name} has {len(half.train)} to train on; lower them"
+            )
     heads = dict.fromkeys(four, populations.head(config.setting, seed, tasks[styles[0]]))
     return protocol.study(config.setting, four, seed, store, heads=heads)
 
@@ -138,7 +143,7 @@ def analogy(config: AnalogiesConfig, study: Study, roles: Mapping[str, str]) -> 
         if regime == NONLINEAR.name and config.examples:
             found = record["regimes"][regime]["analogy"]["alpha"]
             tau = edit.analogy(*(vectors[role] for role in "abc"))
-            record["curve"] = curves(config, study, roles["d"], found * tau)
+            record["curve"] = curve.of(config, study, roles["d"], found * tau)
     return record
 
 
@@ -159,37 +164,3 @@ def scaled(
         for name, a in (("accuracy", alpha), ("at one", 1.0))
     }
     return {"alpha": float(alpha), **at}
-
-
-def curves(config: AnalogiesConfig, study: Study, target: str, tau: TaskVector) -> Record:
-    """Test accuracy by number of the target's labelled examples, from θ0 and from θ0 + τ."""
-    starts = {"pretrained": study.model.params, "edited": tau.apply_to(study.model.params)}
-    return {
-        name: [
-            learned(config, study, target, start, count, f"{name}_{count}")
-            for count in (0, *config.examples)
-        ]
-        for name, start in starts.items()
-    }
-
-
-def learned(
-    config: AnalogiesConfig, study: Study, target: str, start: Params, count: int, name: str
-) -> float:
-    """Test accuracy after fine-tuning on the target's first training examples."""
-    objective, test = study.alike[target], study.split(target, "test")
-    if count:
-        rows = study.split(target, "train").take(slice(count))
-        log.info("seed %d: %d examples of %s", study.seed, len(rows), target)
-        start = fine_tuning.run(
-            study,
-            rows.arrays(),
-            config.curve,
-            ("curve", name, target),
-            {"task": target},
-            start=start,
-            regime="nonlinear",
-            **objective.training(),
-        ).tau.apply_to(start)
-    outputs = evaluate.outputs(study.model.f, start, test.inputs, study.batch_size)
-    return objective.measure(outputs, test.targets)[objective.primary.name]

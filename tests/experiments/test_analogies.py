@@ -7,18 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import linearize as lz
 from configs.analogies import PRESETS as ANALOGIES
 from experiments import protocol, report
-from experiments.analogies import kings, populations
+from experiments.analogies import curve, kings, populations
 from experiments.analogies import run as analogies
+from experiments.analogies.claims import CLAIMS
+from experiments.analogies.results import Results
+from experiments.claims import judge
 from linearize import cli, io
 from linearize.config import ConfigError, HeadConfig, ModelConfig
 from linearize.data import Task
 from linearize.models.heads import Head, apply_head, join_heads
 from linearize.objectives import Classify
-from linearize.report import ResultsError
+from linearize.report import ResultsError, schema
 from linearize.study import Store, Study
 from linearize.task_vector import TaskVector
 
@@ -105,7 +109,7 @@ def test_a_curve_learns_from_where_it_starts(finished, study):
     f, params0, head = study.model.f, study.model.params, protocol.head(study.objectives[D])
     vectors = finished / "seed_0" / f"{SOURCE}_to_{TARGET}" / "nonlinear"
     start = TaskVector.load(vectors / B / "task_vector.safetensors").apply_to(params0)
-    found = analogies.learned(DEBUG, study, D, start, 10, "edited")
+    found = curve.learned(DEBUG, study, D, start, 10, "edited")
     tau = lz.train.fine_tune(
         f,
         start,
@@ -116,7 +120,13 @@ def test_a_curve_learns_from_where_it_starts(finished, study):
     ).tau
     there = study.but(model=lz.Model(f, start))
     close(found, accuracy(there, f, tau, D), atol=1e-6)
-    assert found != analogies.learned(DEBUG, study, D, params0, 10, "pretrained")
+    assert found != curve.learned(DEBUG, study, D, params0, 10, "pretrained")
+
+
+def test_a_curve_of_more_examples_than_there_are_is_refused_before_anything_is_trained(tasks):
+    config = dataclasses.replace(DEBUG, examples=(10, 5000))
+    with pytest.raises(ConfigError, match=r"examples=\(10, 5000\): toy_a_0 has \d+ to train on"):
+        analogies.between(config, tasks, (SOURCE, TARGET), 0, Store())
 
 
 def test_populations_hold_their_classes_and_no_others(tasks, study):
@@ -182,6 +192,22 @@ def test_an_edit_for_a_class_keeps_the_others(results):
     assert kings.scaled(study, None, {}, grid, retained=0.95)["alpha"] == 0
     row = next(iter(results["kings"].values()))["nonlinear"]
     assert set(row) == set(kings.WEIGHTS)
+
+
+def test_claims_are_decided_by_paired_differences_over_seeds(finished, results):
+    targets = [t["regimes"]["linear"] for t in results["subpopulations"].values()]
+    gains = np.mean(
+        [np.subtract(t["analogy"]["accuracy"], t["same classes"]["accuracy"]) for t in targets], 0
+    )
+    low, high = stats.t.interval(0.95, len(gains) - 1, np.mean(gains), stats.sem(gains))
+    claims = {row["claim"]: row for row in results["claims"]}
+    claim = next(c for text, c in claims.items() if "alone" in text and text.endswith(" linear"))
+    assert claim["evidence"].endswith(f": {np.mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]")
+    assert claim["held"] is (True if low > 0 else False if high < 0 else None)
+    assert len(claims) == 7
+    found = schema.read(Results, results | {"kings": {}, "regimes": ["linear"]})
+    texts = [verdict.text for verdict in judge(found, CLAIMS)]
+    assert texts == [text for text in claims if "never trained on" not in text]
 
 
 def test_vectors_that_disentangle_make_the_analogy_exact():

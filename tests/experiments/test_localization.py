@@ -13,7 +13,7 @@ from scipy import stats
 import linearize as lz
 from configs.localization import PRESETS as LOCALIZATION
 from experiments import protocol, report
-from experiments.localization import relation
+from experiments.localization import energies, relation
 from experiments.localization import run as localization
 from experiments.localization.results import Correlation, Energy, Relation, Results
 from linearize import cli, config, io
@@ -237,7 +237,7 @@ def test_a_task_with_too_few_test_examples_is_named(study):
     one_a_class = whole.test.take(np.unique(whole.test.labels, return_index=True)[1])
     tasks = {**study.tasks, "toy_b": dataclasses.replace(whole, test=one_a_class)}
     with pytest.raises(ConfigError, match="toy_b has 4 test examples"):
-        localization.points(DEBUG, study.but(tasks=tasks), "toy_b")
+        energies.points(DEBUG, study.but(tasks=tasks), "toy_b")
 
 
 def test_overrides_reach_the_configuration():
