@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from configs import compare
+from linearize import config as configuration
 from linearize.config import (
     CompareConfig,
     DataConfig,
@@ -19,9 +20,7 @@ C = TypeVar("C", bound=VectorsConfig)
 
 def analysis(kind: type[C], whole: CompareConfig, **options: Any) -> C:
     """An analysis of the vectors that ``experiments.compare`` trains with a configuration."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    common = [f.name for f in dataclasses.fields(whole) if f.name in names]
-    return kind(**{name: getattr(whole, name) for name in common} | options)
+    return kind(**configuration.taken(kind, whole) | options)
 
 
 def papers(kind: type[C]) -> Mapping[str, Callable[[], C]]:

@@ -1,14 +1,16 @@
-"""Pages of curves by regime, along learning rates or steps."""
+"""Results that are curves by regime, along learning rates or steps, and their pages."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from matplotlib.figure import Figure
 
-from linearize.report.claims import claims_section
-from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts_of
+from linearize.report.node import Floats
+from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, errorbars, figure, handle, legend, powers_of_ten
+from linearize.report.run import Run
+from linearize.report.schema import Axes, entries
 from linearize.report.stats import seeds_phrase
 from linearize.report.style import label
 from linearize.report.table import Cell, Table, freeze, number, percent
@@ -34,53 +36,45 @@ MEASURES = {
 }
 PANELS = ("cosine", "single", "addition", "normalized")
 
+Along = Annotated[Floats, Axes("S", "X")]
+"""By seed and learning rate or step, mean of tasks; NaN where fine-tuning diverged."""
+
 
 @dataclass(frozen=True)
-class Results:
-    """What the pages show, checked."""
+class Regime:
+    """One regime's measures."""
 
-    seeds: tuple[int, ...]
-    tasks: tuple[str, ...]
-    along: Mapping[str, Floats]
-    """By regime, (X,): learning rates or steps."""
-    measured: Mapping[str, Mapping[str, Floats]]
-    """By regime and measure, (S, X), mean of tasks; NaN where fine-tuning diverged."""
-
-    @classmethod
-    def parse(cls, node: Node) -> "Results":
-        """Read and check.
-
-        Raises:
-            ResultsError: with the key that is missing or misshapen.
-        """
-        seeds = node.integers("seeds")
-        along = {r: node.numbers(f"along/{r}", (None,)) for r in node.mapping("along")}
-        measured = {
-            regime: {
-                name: node.numbers(f"{regime}/{name}", (len(seeds), len(x)))
-                for name in MEASURES
-                if name != "cosine" or node.has(f"{regime}/cosine")
-            }
-            for regime, x in along.items()
-        }
-        return cls(seeds, node.names("tasks"), along, measured)
-
-    def common(self, names: Iterable[str]) -> list[str]:
-        """Those of these measures that every regime has."""
-        return [name for name in names if all(name in m for m in self.measured.values())]
+    single: Along
+    addition: Along
+    normalized: Along
+    norm: Along
+    alpha: Along
 
 
-def page(node: Node, title: str, lead: str, x: str, *, log: bool) -> Page:
+@dataclass(frozen=True, kw_only=True)
+class Results(Run):
+    """All that the pages show."""
+
+    tasks: Annotated[tuple[str, ...], Axes("T")]
+    along: Mapping[str, Annotated[Floats, Axes("X")]]
+    """By regime: learning rates or steps."""
+    regimes: Mapping[str, Regime] = entries("along")
+
+    def shown(self, names: Iterable[str]) -> list[str]:
+        """Those of these measures that the regimes have."""
+        return [n for n in names if all(hasattr(each, n) for each in self.regimes.values())]
+
+
+def page(results: Results, title: str, lead: str, x: str, *, log: bool) -> Page:
     """Claims, curves and their numbers."""
-    results = Results.parse(node)
     return Page(
-        title=f"{title}: {node.get('preset')}",
+        title=f"{title}: {results.preset}",
         lead=lead,
-        facts=facts_of(node, results.tasks, results.seeds),
+        facts=results.facts(results.tasks),
         sections=(
-            claims_section(node),
+            results.verdicts(),
             Section("curves", title, (curves(results, x, log), table(results, x))),
-            configuration_of(node),
+            results.configuration,
         ),
         headlines=("along", "claims"),
     )
@@ -88,7 +82,7 @@ def page(node: Node, title: str, lead: str, x: str, *, log: bool) -> Page:
 
 def curves(results: Results, x: str, log: bool) -> Plot:
     """Every measure against learning rate or steps."""
-    panels = results.common(PANELS)
+    panels = results.shown(PANELS)
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 2.5 * len(panels) if narrow else 2.7 * -(-len(panels) // 2))
@@ -98,15 +92,15 @@ def curves(results: Results, x: str, log: bool) -> Plot:
             ax.set_visible(False)
         for ax, name in zip(axes, panels, strict=False):
             measure = MEASURES[name]
-            for regime, found in results.measured.items():
-                values = (100 if measure.share else 1) * found[name]
+            for regime, found in results.regimes.items():
+                values = (100 if measure.share else 1) * getattr(found, name)
                 errorbars(ax, results.along[regime], values, regime)
             ax.set(title=measure.title, xlabel=x, ylabel=measure.axis)
             if log:
                 ax.set_xscale("log")
                 powers_of_ten(ax.xaxis)
             ax.grid()
-        legend(fig, [handle(r) for r in results.measured], narrow)
+        legend(fig, [handle(r) for r in results.regimes], narrow)
         return fig
 
     return Plot(
@@ -121,14 +115,12 @@ def curves(results: Results, x: str, log: bool) -> Plot:
 
 def table(results: Results, x: str) -> Table:
     """Every measure at every point."""
-    shown = results.common(MEASURES)
+    shown = results.shown(MEASURES)
     rows = []
-    for regime, found in results.measured.items():
+    for regime, found in results.regimes.items():
         for i, value in enumerate(results.along[regime]):
-            cells = [
-                percent(found[n][:, i]) if MEASURES[n].share else number(found[n][:, i], 3)
-                for n in shown
-            ]
+            columns = {name: getattr(found, name)[:, i] for name in shown}
+            cells = [percent(v) if MEASURES[n].share else number(v, 3) for n, v in columns.items()]
             rows.append([Cell(label(regime)), Cell(f"{value:g}", float(value)), *cells])
     heads = [f"{MEASURES[n].title} (%)" if MEASURES[n].share else MEASURES[n].axis for n in shown]
     return Table(

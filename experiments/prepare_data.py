@@ -27,27 +27,18 @@ import tyro
 
 from configs import PRESETS
 from experiments import protocol, stand_ins
-from experiments.analogies.config import AnalogiesConfig
 from experiments.kernel_behavior.config import KernelBehaviorConfig
-from experiments.learning_rate.config import LearningRateConfig
-from experiments.trajectory.config import TrajectoryConfig
 from experiments.width.config import WidthConfig
 from linearize import assets, choices, cli, data, tree
 from linearize.assets.cache import cached_path
-from linearize.config import (
-    CompareConfig,
-    ConfigError,
-    DataConfig,
-    HeadConfig,
-    ModelConfig,
-    VectorsConfig,
-)
-from linearize.config.files import require
+from linearize.config import CompareConfig, ConfigError, HeadConfig, ModelConfig, StudyConfig
+from linearize.config.files import require, said_as_configuration
 from linearize.data import VISION, Limits, Reading, Task, preparing
 from linearize.data.vision import human
 from linearize.models import MODELS, clip
 from linearize.models.hf import sources
 from linearize.report import terminal
+from linearize.study import heads
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +72,13 @@ class Options:
         require(sized, "image-size", self.image_size, "give a side from 1 to 1024 pixels")
         require(self.workers > 0, "workers", self.workers, "give one thread or more")
 
-    def reading(self, data_dir: str | None = None) -> Reading:
-        """How images are read, from the preset's folder unless one is given here."""
+    def target(
+        self, name: str, side: int, limit: Limits, seed: int = 0, data_dir: str | None = None
+    ) -> "Target":
+        """A task at a preset's size and from its folder, unless others are given here."""
         folder = self.data_dir if self.data_dir is not None else data_dir
-        return Reading(folder, self.workers, self.on_bad_image)
+        reading = Reading(folder, self.workers, self.on_bad_image)
+        return Target(name, self.image_size or side, limit, seed, reading)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,41 +172,29 @@ def _of_preset(config: Any, options: Options) -> Needs:
     """What the experiment loads: the control task is read by ``compare`` alone."""
     match config:
         case CompareConfig():
-            names = (*config.data.tasks, config.data.control)
-            return _of_setting(config, names, options)
-        case VectorsConfig():
-            return _of_setting(config.compare(), config.data.tasks, options)
-        case AnalogiesConfig() | LearningRateConfig() | TrajectoryConfig():
-            return _of_setting(config.setting, config.setting.data.tasks, options)
+            return _of_study(config, (*config.data.tasks, config.data.control), options)
+        case (StudyConfig() as told) | object(setting=StudyConfig() as told):
+            return _of_study(told, told.data.tasks, options)
         case KernelBehaviorConfig(data=few):
-            limit, size = Limits(None, few.validation, few.test), options.image_size
-            made = [
-                Target(name, size or few.image_size, limit, few.seed, options.reading())
-                for name in few.tasks
-            ]
+            limit = Limits(None, few.validation, few.test)
+            made = (options.target(name, few.image_size, limit, few.seed) for name in few.tasks)
             return Needs(tuple(made), _encoder(config.model, config.head, options))
         case WidthConfig():
-            limit, size = Limits(config.train, config.test, config.test), options.image_size
-            side, reading = size or config.image_size, options.reading()
-            return Needs((Target(config.task, side, limit, config.data_seed, reading),))
+            limit = Limits(config.train, config.test, config.test)
+            return Needs((options.target(config.task, config.image_size, limit, config.data_seed),))
     raise TypeError(f"nothing is known of what {type(config).__name__} reads")
 
 
-def _of_setting(config: CompareConfig, names: Iterable[str], options: Options) -> Needs:
-    encoder = _encoder(config.model, config.head, options)
-    head = config.head if config.head.kind == "text" else None
-    made = tuple(_target(config, name, options, head) for name in names)
-    return Needs(made, encoder, stand_ins.read_by(config))
-
-
-def _target(config: CompareConfig, name: str, options: Options, head: HeadConfig | None) -> Target:
-    own: DataConfig = config.data
-    reading = options.reading(own.data_dir)
-    folder = stand_ins.read_by(config)
-    made_here = folder is not None and reading.folder == folder / "data"
-    size = options.image_size or own.image_size
-    limit = protocol.limits(own, name)
-    return Target(name, size, limit, own.seed, reading, head, made_here and name in VISION)
+def _of_study(config: StudyConfig, names: Iterable[str], options: Options) -> Needs:
+    own, folder = config.data, stand_ins.read_by(config)
+    made = []
+    for name in names:
+        limit = protocol.limits(own, name)
+        target = options.target(name, own.image_size, limit, own.seed, own.data_dir)
+        made_here = folder is not None and target.reading.folder == folder / "data"
+        head = config.head if config.head.kind == "text" else None
+        made.append(dataclasses.replace(target, head=head, stand_in=made_here and name in VISION))
+    return Needs(tuple(made), _encoder(config.model, config.head, options), folder)
 
 
 def _encoder(model: ModelConfig, head: HeadConfig, options: Options) -> Encoder | None:
@@ -230,7 +212,7 @@ def _of_task(name: str, options: Options) -> Needs:
     limit = Limits()
     if name == "imagenet":
         limit = Limits(protocol.CONTROL_PER_CLASS * VISION[name].classes)
-    return Needs((Target(name, options.image_size or 224, limit, 0, options.reading()),))
+    return Needs((options.target(name, 224, limit),))
 
 
 def prepare(target: Target, dry_run: bool) -> Line:
@@ -270,7 +252,8 @@ def _load(target: Target) -> Task:
         reading=target.reading,
     )
     if target.head is not None:
-        protocol.sentences(target.head, task)
+        with said_as_configuration("head"):
+            heads.sentences(task, target.head.class_names, target.head.templates)
     return task
 
 
@@ -340,14 +323,14 @@ def _unread(name: str, model: ModelConfig) -> Line:
 
 def _loaded(model: ModelConfig) -> tuple[int, str]:
     """Width of an encoder's features and number of its parameters; the encoder is let go."""
-    backbone = protocol.load_backbone(model, 0)
+    backbone = model.load(0)
     return backbone.feature_dim, _parameters(backbone.params)
 
 
 def _text(name: str, model: ModelConfig, head: HeadConfig, width: int) -> Line:
-    with protocol.said_as_configuration("head"):
-        text, tokenizer = protocol.load_text_tower(model, head.tokenizer)
-    protocol.check_widths(text, model.name, width)
+    text, tokenizer = model.text_tower(head.tokenizer)
+    with said_as_configuration("head"):
+        heads.check_width(text, model.name, width)
     note = f"tokenizer: {tokenizer.source}, {tokenizer.vocabulary:,} tokens"
     return Line(name, "ready", _parameters(text.params), note=note)
 

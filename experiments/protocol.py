@@ -1,8 +1,7 @@
 """From a configuration to a study: tasks, model, frozen heads, recipes, and what is compared."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -12,21 +11,13 @@ import numpy as np
 from linearize import config as configuration
 from linearize import data, models, tree
 from linearize.comparison import Plan, Row
-from linearize.config import (
-    CompareConfig,
-    ConfigError,
-    DataConfig,
-    ExactConfig,
-    HeadConfig,
-    ModelConfig,
-)
+from linearize.config import CompareConfig, DataConfig, ExactConfig, ModelConfig, StudyConfig
 from linearize.data import Task
 from linearize.merge import MERGES
 from linearize.methods import METHODS, NONLINEAR
 from linearize.models.heads import Head
 from linearize.objectives import Classify, Control, Objective
 from linearize.study import Store, Study
-from linearize.study.heads import Probe, Prototypes
 from linearize.train import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -35,7 +26,7 @@ CONTROL_PER_CLASS = 50
 """Training images of the control task, on average, where ``data.train`` is None."""
 
 
-def load_tasks(config: CompareConfig, *, control: bool = False) -> dict[str, Task]:
+def load_tasks(config: StudyConfig, *, control: bool = False) -> dict[str, Task]:
     """The configuration's tasks, its control task too where asked for; splits are cut to size."""
     names = (*config.data.tasks, config.data.control) if control else config.data.tasks
     log.info("reading tasks: %s", ", ".join(names))
@@ -67,35 +58,7 @@ def limits(config: DataConfig, name: str) -> data.Limits:
     return data.Limits(train, config.validation, config.test)
 
 
-def load_backbone(config: ModelConfig, seed: int) -> models.Backbone:
-    """The model as configured, read anew; random weights are drawn from ``seed``."""
-    log.info("reading model %s", config.name)
-    with said_as_configuration("model"):
-        return models.load(
-            config.name,
-            pretrained=config.pretrained,
-            seed=seed,
-            image_size=config.image_size,
-            blocks=config.blocks,
-            dtype=config.dtype,
-            remat=config.remat,
-            scan=config.scan,
-            weights=config.weights if config.pretrained else None,
-        )
-
-
-_backbone = cache(load_backbone)
-
-
-@contextmanager
-def said_as_configuration(part: str) -> Iterator[None]:
-    """What a loader refuses was written in the configuration: say so, without a traceback."""
-    try:
-        yield
-    except models.WeightsError:
-        raise
-    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
-        raise ConfigError(f"{part}: {error}") from error
+_backbone = cache(ModelConfig.load)
 
 
 def backbone(config: ModelConfig, seed: int) -> models.Backbone:
@@ -104,7 +67,7 @@ def backbone(config: ModelConfig, seed: int) -> models.Backbone:
 
 
 def study(
-    config: CompareConfig,
+    config: StudyConfig,
     tasks: Mapping[str, Task],
     seed: int,
     store: Store,
@@ -131,22 +94,13 @@ def study(
         control=config.data.control if config.data.control in tasks else None,
         seed=seed,
         store=store,
-        recipes=recipes(config),
+        recipes=config.recipes,
         trainable=config.trainable,
         epochs=config.epochs,
         feed=partial(for_training, config.data),
         batch_size=config.batch_size,
         meta={"config": configuration.to_dict(config)},
     )
-
-
-Recipe = TrainConfig | ExactConfig
-
-
-def recipes(config: CompareConfig) -> dict[str, Recipe]:
-    """How each method trains that is configured, by its name."""
-    found = {name: getattr(config, name, None) for name in METHODS}
-    return {name: recipe for name, recipe in found.items() if isinstance(recipe, Recipe)}
 
 
 def plan(config: CompareConfig) -> Plan:
@@ -161,17 +115,17 @@ def plan(config: CompareConfig) -> Plan:
             for name in config.baselines
             if name in MERGES
         ],
-        alphas=alphas(config),
+        alphas=edit.alphas,
         sweep_test=edit.sweep_test,
         tolerance=Control(edit.retained),
         pairs=maps.pairs,
-        map_alphas=np.linspace(maps.low, maps.high, maps.points),
+        map_alphas=maps.alphas,
         n_eval=maps.n_eval,
         search_box=maps.search_box,
     )
 
 
-TUNED: Mapping[type[Recipe], Callable[[Any, float], Recipe]] = {
+TUNED: Mapping[type, Callable[[Any, float], Any]] = {
     TrainConfig: lambda recipe, lr: replace(recipe, optim=replace(recipe.optim, lr=lr)),
     ExactConfig: lambda recipe, l2: replace(recipe, l2=l2),
 }
@@ -180,7 +134,7 @@ TUNED: Mapping[type[Recipe], Callable[[Any, float], Recipe]] = {
 
 def with_value(config: CompareConfig, method: str, value: float) -> CompareConfig:
     """The configuration with another learning rate, or l2, of one method that it has."""
-    recipe = recipes(config)[method]
+    recipe = config.recipes[method]
     changed: dict[str, Any] = {method: TUNED[type(recipe)](recipe, value)}
     return replace(config, **changed)
 
@@ -192,84 +146,14 @@ def head(objective: Objective) -> Head:
     return objective.readout
 
 
-def make_head(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
+def make_head(config: StudyConfig, model: models.Backbone, task: Task, seed: int) -> Head:
     """The frozen head of one task, of the kind that the configuration names."""
-    return HEADS[config.head.kind](config, model, task, seed)
-
-
-def _text(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
-    """Of class names, by the text tower beside the pretrained weights: the papers' head."""
-    names, templates = sentences(config.head, task)
-    with said_as_configuration("head"):
-        text, tokenizer = _text_tower(config.model, config.head.tokenizer)
-        check_widths(text, model.name, model.feature_dim)
-        return models.text_head(text, tokenizer, task.name, names, templates)
-
-
-def sentences(config: HeadConfig, task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What a text head calls a task's classes, and its templates.
-
-    Raises:
-        ConfigError: there are none for these classes.
-    """
-    with said_as_configuration("head"):
-        names = models.prompts.class_names(task.name, task.classes, config.class_names)
-        return names, models.prompts.templates(task.name, config.templates)
-
-
-def check_widths(text: models.TextEncoder, name: str, feature_dim: int) -> None:
-    """Refuse a text tower that does not belong to the image encoder of that name.
-
-    Raises:
-        ConfigError: its features have another width.
-    """
-    if text.feature_dim != feature_dim:
-        raise ConfigError(
-            f"head.kind='text': the text tower's features are {text.feature_dim} wide and "
-            f"{name}'s {feature_dim}; they are not of one CLIP"
-        )
-
-
-def load_text_tower(
-    config: ModelConfig, tokenizer: str | None
-) -> tuple[models.TextEncoder, models.Tokenizer]:
-    """The text tower beside the weights, and its tokenizer."""
-    text = models.load_text(config.name, weights=config.weights)
-    where = tokenizer or config.weights
-    return text, models.load_tokenizer(where, vocabulary=text.vocabulary)
-
-
-_text_tower = cache(load_text_tower)
-
-
-def _prototypes(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
-    """Of a few training examples' features at θ0."""
-    told = config.head
-    made = Prototypes(told.shots, told.temperature, told.normalize, config.batch_size)
-    return head(made(model, task, seed))
-
-
-def _probe(config: CompareConfig, model: models.Backbone, task: Task, seed: int) -> Head:
-    """A linear probe of all training examples' features at θ0."""
-    return head(Probe(config.batch_size)(model, task, seed))
-
-
-HEADS: Mapping[str, Callable[[CompareConfig, models.Backbone, Task, int], Head]] = {
-    "text": _text,
-    "prototype": _prototypes,
-    "probe": _probe,
-}
-"""Kinds of frozen heads: of a configuration, the model at θ0, a task and a seed."""
+    return head(config.head.heads(config.model, config.batch_size)(model, task, seed))
 
 
 def for_training(config: DataConfig, examples: Mapping[str, Any]) -> Any:
     """Examples as ``train.fine_tune`` takes them."""
     return data.for_training(examples, augment=config.augment, workers=config.workers)
-
-
-def alphas(config: CompareConfig) -> np.ndarray:
-    """The grid that the scaling coefficient is searched on."""
-    return np.linspace(config.edit.low, config.edit.high, config.edit.points)
 
 
 def describe_model(config: ModelConfig, seed: int) -> dict[str, Any]:

@@ -1,18 +1,24 @@
 """``python -m experiments.report RUN_DIR``: any run's figures, tables and page, made anew."""
 
 import importlib
+from functools import partial
 from pathlib import Path
 
 import tyro
 
 from experiments import listed
 from linearize import cli, report
+from linearize.report.node import Node
 from linearize.report.page import Page, Reader
 
 
 def pages() -> dict[str, Reader]:
-    """By experiment, what makes a page of its results."""
-    return {name: importlib.import_module(f"experiments.{name}.page").read for name in listed()}
+    """By experiment, what makes a page of its results; its module is imported by then."""
+    return {name: partial(_page, name) for name in listed()}
+
+
+def _page(experiment: str, results: Node, run_dir: Path) -> Page:
+    return importlib.import_module(f"experiments.{experiment}.page").read(results, run_dir)
 
 
 def read_page(run_dir: Path | str) -> Page:

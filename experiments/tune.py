@@ -59,7 +59,7 @@ def measure(
     found = []
     for seed in config.seeds:
         study = protocol.study(config, tasks, seed, Store(run_dir / f"{value:g}" / f"seed_{seed}"))
-        view, alphas = study.view(METHODS[regime]), protocol.alphas(config)
+        view, alphas = study.view(METHODS[regime]), config.edit.alphas
         single = np.asarray(study.singles(view, "validation"))
         sweep = comparison.along(study, view, alphas, "validation")
         choice = comparison.choose(study, sweep, single, alphas)

@@ -8,16 +8,13 @@ from typing import Protocol, TypeVar
 
 from experiments import protocol
 from linearize import config as configuration
-from linearize.config import AnalysisConfig, CompareConfig, ConfigError
+from linearize.config import AnalysisConfig, CompareConfig, ConfigError, StudyConfig
 from linearize.data import Task
 from linearize.evaluate.kept import KeptTangent
 from linearize.evaluate.view import VIEWS
 from linearize.methods import METHODS
 from linearize.study import Method, Store, Study
 from linearize.study.store import Record
-
-SETTING = ("model", "data", "head", "nonlinear", "linear", "epochs", "trainable", "batch_size")
-"""What the run that the vectors are taken from decides."""
 
 
 class Borrows(Protocol):
@@ -48,13 +45,13 @@ def resolve(config: C) -> C:
         raise ConfigError(
             f"seeds={config.seeds}: {config.vectors} has task vectors of seeds {theirs.seeds} only"
         )
-    given = {name: getattr(theirs, name) for name in SETTING}
+    given = configuration.taken(StudyConfig, theirs) | {"seeds": config.seeds}
     return dataclasses.replace(config, **given)  # type: ignore[type-var]
 
 
 def study(config: AnalysisConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Study:
     """One seed's study, with as many examples as the analysis looks at; its terms are kept."""
-    return protocol.study(config.compare(), tasks, seed, store).but(
+    return protocol.study(config, tasks, seed, store).but(
         tasks=first(tasks, config.validation, config.test),
         views={**VIEWS, "tangent": KeptTangent},
         borrowed=borrowed(config, seed),

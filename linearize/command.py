@@ -2,26 +2,27 @@
 
 linearize compare --model FOLDER --task cars=photos/cars --task dogs=photos/dogs --out runs/mine
 linearize report runs/mine
-linearize merge a.safetensors b.safetensors --alpha 0.4 --base FOLDER --out FOLDER
+linearize merge a.safetensors lora/dogs --alpha 0.4 --base FOLDER --out FOLDER
 """
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
-from linearize import data, edit, models, report
+from linearize import data, edit, models, report, tree
 from linearize.cli import reporting, sentence
 from linearize.comparison import compare
 from linearize.config import ConfigError
+from linearize.fields import Count, Natural, Positive, check
 from linearize.models import Backbone
-from linearize.study import Study
+from linearize.study import Method, Study
 from linearize.study.heads import Heads, Prototypes, words
-from linearize.task_vector import TaskVector
 from linearize.train import OptimConfig, TrainConfig
 
 
@@ -38,22 +39,27 @@ class Compare:
     """Where tables, figures, task vectors and the page go."""
     control: str | None = None
     """Likewise: the task that negation must leave alone; without it nothing is negated."""
-    image_size: int | None = None
+    image_size: Count | None = None
     """Side in pixels that images are kept at; the model's own by default."""
+    given: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=WHERE, once a task: what others fine-tuned of the model on it, a LoRA adapter of PEFT or
+    a whole checkpoint; compared beside the methods, as it is and post-hoc linearized."""
+    leave_out: tuple[str, ...] = ()
+    """Regular expressions of tensors' names: what only one side of these has."""
     methods: tuple[str, ...] = ("nonlinear", "posthoc", "linear")
     merges: tuple[str, ...] = ()
     """Beside the sum: ties, random."""
-    seeds: tuple[int, ...] = (0,)
-    steps: int = 100
-    batch_size: int = 32
-    lr: float = 1e-5
+    seeds: tuple[Natural, ...] = (0,)
+    steps: Count = 100
+    batch_size: Count = 32
+    lr: Positive = 1e-5
     """Peak learning rate of non-linear fine-tuning."""
-    linear_lr: float = 2e-5
+    linear_lr: Positive = 2e-5
     """Likewise of linear fine-tuning."""
     head: Literal["auto", "text", "prototype"] = "auto"
     """Frozen heads of the classes' names, as a CLIP's text tower reads them, or of a few training
     examples; ``auto`` takes the former of a CLIP, and the latter of all else."""
-    shots: int = 10
+    shots: Count = 10
     """Training examples a class of the latter."""
 
 
@@ -68,13 +74,16 @@ class Report:
 class Merge:
     """Add task vectors to a model, and write a folder that transformers opens."""
 
-    vectors: Positional[tuple[Path, ...]]
-    """task_vector.safetensors of fine-tunings from this base."""
+    vectors: Positional[tuple[str, ...]]
+    """task_vector.safetensors, LoRA adapters of PEFT or whole checkpoints, fine-tuned from this
+    base."""
     base: str
     """The weights that they displace."""
     out: Path
     alpha: float = 1.0
     """The scaling coefficient; below 0 to negate."""
+    leave_out: tuple[str, ...] = ()
+    """Regular expressions of tensors' names: what only one side has, and stays as in the base."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -90,6 +99,11 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(0 if words[:1] in (["-h"], ["--help"]) else 2)
     kind, run = JOBS[words[0]]
     job: Any = tyro.cli(kind, args=words[1:], prog=f"linearize {words[0]}")
+    try:
+        check(job, "--")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     with reporting():
         try:
             run(job)
@@ -122,7 +136,8 @@ def run_compare(job: Compare) -> None:
         store=job.out,
         recipes=recipes,
     )
-    results = compare(study, job.methods, job.merges, seeds=job.seeds)
+    methods: list[str | Method] = [*job.methods, *given(job, study)]
+    results = compare(study, methods, job.merges, seeds=job.seeds)
     page = results.report()
     report.read_page(job.out).print()
     print(f"report: {page}")
@@ -148,6 +163,27 @@ def heads(job: Compare, model: Backbone) -> Heads:
     return words(text, models.load_tokenizer(job.model, vocabulary=text.vocabulary))
 
 
+def given(job: Compare, study: Study) -> list[Method]:
+    """Others' fine-tunings as a method, and post-hoc linearized; none where none are given.
+
+    Raises:
+        ConfigError: not one for each task.
+    """
+    if not job.given:
+        return []
+    where = {name: place for name, _, place in (each.partition("=") for each in job.given)}
+    if where.keys() != set(study.names) or len(where) != len(job.given):
+        raise ConfigError(
+            f"--given is {' '.join(job.given)}; expected NAME=WHERE once for each of the tasks "
+            + ", ".join(study.names)
+        )
+    read = partial(models.task_vector, study.model, leave_out=job.leave_out)
+    taus = {name: read(place) for name, place in where.items()}
+    content = tree.fingerprint({name: tau.delta for name, tau in taus.items()})[:8]
+    method = Method(f"given_{content}", "Given", "displaced", lambda _, task: taus[task])
+    return [method, Method(f"{method.name}_posthoc", "Given, linearized", "tangent", of=method)]
+
+
 def run_report(job: Report) -> None:
     """Draw again what a run measured."""
     page = report.write_all(job.run_dir)
@@ -158,7 +194,8 @@ def run_report(job: Report) -> None:
 def run_merge(job: Merge) -> None:
     """θ0 + α Σ τ as weights for others."""
     model = models.open_model(job.base)
-    total = edit.add([TaskVector.load(path) for path in job.vectors])
+    read = partial(models.task_vector, model, leave_out=job.leave_out)
+    total = edit.add([read(where) for where in job.vectors])
     edited = total.apply_to(model.params, scale=job.alpha)
     print(models.export(job.out, model, edited, like=job.base))
 

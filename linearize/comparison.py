@@ -8,8 +8,6 @@ Choices are made on validation data; test data make the report. Every metric is 
 what is written ``accuracy`` below is the primary metric of each task, whatever that is.
 """
 
-import hashlib
-import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +20,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize import edit, identity, io, tree
+from linearize import current, edit, identity, io, merge, methods, tree
 from linearize.choices import one_of
 from linearize.data.records import SPLITS
 from linearize.disentangle import ErrorMap
@@ -302,8 +300,8 @@ def identity_of(study: Study, plan: Plan) -> Record:
             "recipes": {n: asdict(recipe) for n, recipe in study.recipes.items()},
             "trainable": study.trainable,
             "epochs": dict(study.epochs),
-            "methods": [_written(m.name, (m.of or m).train, m.train) for m in plan.methods],
-            "rows": [_written(row.key, row.merge.directions) for row in plan.rows],
+            "methods": [_written(m, m.name, (m.of or m).train, m.train) for m in plan.methods],
+            "rows": [_written(row.merge, row.key, row.merge.directions) for row in plan.rows],
             "plan": {
                 "alphas": np.asarray(plan.alphas).tolist(),
                 "tolerance": asdict(plan.tolerance),
@@ -316,17 +314,12 @@ def identity_of(study: Study, plan: Plan) -> Record:
     )
 
 
-def _written(name: str, *functions: Any) -> str:
-    """A row's name; of one's own row also a hash of how its functions are written."""
-    own = [inspect.unwrap(getattr(f, "func", f)) for f in functions if f is not None]
-    own = [f for f in own if not str(f.__module__).startswith("linearize.")]
-    if not own:
+def _written(row: Method | Merge, name: str, *functions: Any) -> str:
+    """A row's name; of one's own also a hash of how its functions are written."""
+    if any(row is known for room in (methods, merge) for known in vars(room).values()):
         return name
-    try:
-        text = "\n".join(map(inspect.getsource, own))
-    except (OSError, TypeError):  # typed into a shell
-        text = "\n".join(f.__qualname__ for f in own)
-    return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    found = current.written(*(f for f in functions if f is not None))
+    return f"{name} {found[:16]}" if found else name
 
 
 def _objective(study: Study, task: str) -> str:

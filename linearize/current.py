@@ -9,6 +9,7 @@ object where that is another program.
 import dataclasses
 import functools
 import hashlib
+import inspect
 import types
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -79,6 +80,79 @@ def current(f: Callable[..., Any], *args: PyTree) -> Callable[..., Any]:
         if program is None or program != record.program:
             record.now, record.program = _again(f), program
     return f if record.now is None else record.now
+
+
+def written(*functions: Callable[..., Any]) -> str:
+    """SHA-256 of how functions are written now: sources, and the values that they are given.
+
+    What a function of one's own closes over or finds in its module counts too: functions of the
+    same package, numbers, texts, arrays, and what is made of these alone. Functions of this library
+    count by what they are given; where that is nothing, the hash is empty.
+
+    Args:
+        *functions: plain ones, objects that can be called, or ``functools.partial`` of them.
+    """
+    seen: set[int] = set()
+    lines = [line for function in functions for line in _lines(function, seen)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
+
+
+def _lines(value: Any, seen: set[int]) -> Iterator[str]:
+    """Sources and values, in a fixed order."""
+    parts: Any = ()
+    if isinstance(value, functools.partial):
+        parts = [value.func, *value.args, *sorted(value.keywords.items())]
+    elif isinstance(value, Mapping):
+        parts = [[key, value[key]] for key in sorted(value, key=str)]
+    elif isinstance(value, list | tuple):
+        parts = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [type(value), *(getattr(value, f.name) for f in dataclasses.fields(value))]
+    elif isinstance(value, np.ndarray | np.generic | jax.Array):
+        yield str(_bytes(value))
+    elif callable(value):
+        own = inspect.unwrap(value)
+        if id(own) not in seen and _package(own) not in _SETTLED:
+            seen.add(id(own))
+            yield _source(own)
+            held = _of_function(own) if isinstance(own, types.FunctionType) else _attributes(own)
+            parts = [part for part in held if _counts(part, _package(own))]
+    elif not isinstance(value, types.ModuleType):
+        yield type(value).__qualname__ if " at 0x" in repr(value) else repr(value)
+    for part in parts:
+        yield from _lines(part, seen)
+
+
+def _counts(held: Any, package: str) -> bool:
+    """Whether what a function holds is part of how it is written: values, and its own package."""
+    if isinstance(held, types.FunctionType):
+        return _package(held) == package
+    if isinstance(held, list | tuple):
+        return all(_counts(part, package) for part in held)
+    if isinstance(held, Mapping):
+        return all(_counts(part, package) for part in held.values())
+    if dataclasses.is_dataclass(held) and not isinstance(held, type):
+        kind: Any = type(held)
+        return kind.__dataclass_params__.frozen and kind.__dataclass_params__.eq
+    plain = bool | int | float | complex | str | np.ndarray | np.generic | jax.Array
+    return isinstance(held, plain | functools.partial)
+
+
+def _attributes(value: Any) -> list[Any]:
+    return [] if isinstance(value, type) else list(getattr(value, "__dict__", {}).values())
+
+
+def _package(f: Any) -> str:
+    return str(getattr(f, "__module__", "")).partition(".")[0]
+
+
+def _source(f: Any) -> str:
+    try:
+        return inspect.getsource(f)
+    except TypeError:  # an object that can be called
+        return _source(type(f))
+    except OSError:  # typed into a shell
+        return f.__qualname__
 
 
 def _again(f: Callable[..., Any]) -> Callable[..., Any]:

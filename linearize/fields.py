@@ -1,4 +1,4 @@
-"""Fields of a configuration, checked where it is made: kinds and ranges by their annotations.
+"""Fields of a configuration, checked where it is made or read: kinds and ranges by annotation.
 
 >>> @dataclasses.dataclass(frozen=True)
 ... class Config:
@@ -16,12 +16,14 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 
 from linearize import choices
+
+C = TypeVar("C")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +110,32 @@ def check(config: Any, where: str = "", error: type[ValueError] = ValueError) ->
         ValueError: or ``error``, with the field's path, its value, and what was expected.
     """
     kind: Any = type(config)
-    for name, hint in _hints(kind).items():
-        for path, value, expected in _wrong(hint, getattr(config, name)):
-            raise error(f"{where}{name}{path}={value!r}; expected {expected}")
+    try:
+        for name, hint in _hints(kind).items():
+            _fitting(hint, getattr(config, name), f"{where}{name}")
+    except _MisfitError as misfit:
+        raise error(str(misfit)) from None
+
+
+def read(kind: type[C], values: Any, error: type[ValueError] = ValueError) -> C:
+    """The dataclass that decoded JSON tells, dataclasses and tuples within it too.
+
+    Args:
+        kind: a dataclass; fields of earlier versions that its ``FORMER`` names are passed over.
+        values: a mapping by field; what is left out has its default.
+        error: what to raise.
+
+    Raises:
+        ValueError: or ``error``, as :func:`check` raises it, or since there is no such field.
+
+    >>> read(Range, {"low": 1, "hihg": 2})
+    Traceback (most recent call last):
+    ValueError: hihg=2: no such option; did you mean 'high'?
+    """
+    try:
+        return _fitting(kind, values, "", json=True)
+    except _MisfitError as misfit:
+        raise error(str(misfit)) from None
 
 
 @functools.cache
@@ -119,45 +144,73 @@ def _hints(kind: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def _wrong(hint: Any, value: Any) -> Iterator[tuple[str, Any, str]]:
-    """``(path, value, what was expected)`` of all that does not fit."""
+class _MisfitError(Exception):
+    def __init__(self, path: str, value: Any, words: str, link: str = "; expected") -> None:
+        super().__init__(f"{path or 'configuration'}={value!r}{link} {words}")
+        self.path, self.value, self.words, self.link = path, value, words, link
+
+
+def _fitting(hint: Any, value: Any, path: str, json: bool = False) -> Any:
+    """The value if it fits, and of JSON the tuple or dataclass that it stands for."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        found = list(_wrong(args[0], value))
-        out = [r for r in args[1:] if isinstance(r, Range) and not found and not r.holds(value)]
-        yield from found or [("", value, str(r)) for r in out]
-    elif origin in (types.UnionType, typing.Union):
-        tried = [list(_wrong(arg, value)) for arg in args]
-        if all(tried):
-            # the deepest is what was meant: ("seeds[1]", 'x') says more than a whole tuple
-            path, inner, _ = max((found[0] for found in tried), key=lambda found: len(found[0]))
-            at = [found[0][2] for found in tried if found[0][0] == path]
-            yield path, inner, " or ".join(dict.fromkeys(at))
-    elif origin is Literal:
+        found = _fitting(args[0], value, path, json)
+        for each in args[1:]:
+            if isinstance(each, Range) and not each.holds(found):
+                raise _MisfitError(path, value, str(each))
+        return found
+    if origin in (types.UnionType, typing.Union):
+        tried = []
+        for arg in args:
+            try:
+                return _fitting(arg, value, path, json)
+            except _MisfitError as misfit:
+                tried.append(misfit)
+        # the deepest is what was meant: ("seeds[1]", 'x') says more than a whole tuple
+        meant = max(tried, key=lambda misfit: len(misfit.path))
+        words = dict.fromkeys(misfit.words for misfit in tried if misfit.path == meant.path)
+        raise _MisfitError(meant.path, meant.value, " or ".join(words), meant.link)
+    if origin is Literal:
         if not any(type(value) is type(arg) and value == arg for arg in args):
-            yield "", value, f"one of {', '.join(map(repr, args))}{choices.hint(value, args)}"
-    elif hint in _PLAIN:
+            known = ", ".join(map(repr, args))
+            raise _MisfitError(path, value, f"one of {known}{choices.hint(value, args)}")
+        return value
+    if hint in _PLAIN:
         kinds, expected = _PLAIN[hint]
         fits = isinstance(value, kinds) and (isinstance(value, bool | np.bool_) <= (hint is bool))
         if not fits or (hint is float and not math.isfinite(value)):
-            yield "", value, expected
-    elif origin is tuple:
+            raise _MisfitError(path, value, expected)
+        return value
+    if origin is tuple:
         if not isinstance(value, tuple | list):
-            yield "", value, "a tuple"
-            return
+            raise _MisfitError(path, value, "a tuple")
         hints = (args[0],) * len(value) if args[-1] is Ellipsis else args
         if len(value) != len(hints):
-            yield "", value, f"{len(hints)} entries"
-            return
-        for i, (inner, entry) in enumerate(zip(hints, value, strict=True)):
-            for path, part, expected in _wrong(inner, entry):
-                yield f"[{i}]{path}", part, expected
-    elif origin in (dict, Mapping):
+            raise _MisfitError(path, value, f"{len(hints)} entries")
+        pairs = enumerate(zip(hints, value, strict=True))
+        return tuple(_fitting(each, entry, f"{path}[{i}]", json) for i, (each, entry) in pairs)
+    if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
-            yield "", value, "a mapping"
-        else:
-            for key, entry in value.items():
-                for path, part, expected in _wrong(args[1], entry):
-                    yield f"[{key!r}]{path}", part, expected
-    elif isinstance(hint, type) and not isinstance(value, hint):
-        yield "", value, f"an instance of {hint.__name__}"
+            raise _MisfitError(path, value, "a mapping")
+        return {k: _fitting(args[1], entry, f"{path}[{k!r}]", json) for k, entry in value.items()}
+    if json and dataclasses.is_dataclass(hint):
+        return _made(hint, value, path)
+    if isinstance(hint, type) and not isinstance(value, hint):
+        raise _MisfitError(path, value, f"an instance of {hint.__name__}")
+    return value
+
+
+def _made(kind: Any, values: Any, path: str) -> Any:
+    """The dataclass that a mapping tells."""
+    if not isinstance(values, Mapping):
+        raise _MisfitError(path, values, "a mapping of options")
+    hints, found = _hints(kind), {}
+    for name, value in values.items():
+        if name in getattr(kind, "FORMER", ()):
+            continue
+        inner = f"{path}.{name}" if path else name
+        if name not in hints:
+            hint = choices.hint(name, hints, f"known: {', '.join(sorted(hints))}")
+            raise _MisfitError(inner, value, f"no such option{hint}", ":")
+        found[name] = _fitting(hints[name], value, inner, json=True)
+    return kind(**found)

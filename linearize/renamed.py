@@ -1,9 +1,10 @@
-"""Arguments that had another name."""
+"""Arguments, and things of a module, that had another name."""
 
 import functools
+import importlib
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,3 +41,25 @@ def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return taking
 
     return decorated
+
+
+def formerly(module: str, **names: str) -> Callable[[str], Any]:
+    """A module's ``__getattr__``: it has things by their former names too, and warns.
+
+    Args:
+        module: its ``__name__``.
+        names: the present name by the former one.
+
+    >>> with warnings.catch_warnings(record=True, action="always") as caught:
+    ...     formerly("linearize.choices", near="hint")("near").__name__, str(caught[0].message)
+    ('hint', 'linearize.choices.near is now named hint; the former name will go')
+    """
+
+    def found(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        said = f"{module}.{name} is now named {names[name]}; the former name will go"
+        warnings.warn(said, DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(module), names[name])
+
+    return found

@@ -16,7 +16,8 @@ from linearize import io, tree
 from linearize.fields import number
 from linearize.types import Array, Params
 
-_KIND = "linearize.task_vector"
+KIND = "linearize.task_vector"
+"""What the notes of a stored task vector say it is."""
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -174,7 +175,7 @@ class TaskVector:
             OSError: the file cannot be written; nothing half-written is left.
         """
         meta = {"versions": io.versions(), **self.meta}
-        notes = {"kind": _KIND, "base": self.base, "meta": json.dumps(io.to_json(meta))}
+        notes = {"kind": KIND, "base": self.base, "meta": json.dumps(io.to_json(meta))}
         return io.save_tree(path, self.delta, notes)
 
     @classmethod
@@ -187,7 +188,7 @@ class TaskVector:
             NonFiniteError: it holds NaN or infinity.
         """
         arrays, notes = io.load_tree(path)
-        if notes.get("kind") != _KIND:
+        if notes.get("kind") != KIND:
             raise io.CorruptFileError(
                 f"{path} holds arrays but no task vector; if they are fine-tuned weights, load "
                 "them with linearize.io.load_tree and use TaskVector.between(params0, params)"

@@ -7,7 +7,7 @@ mappings and task vectors all answer to :func:`flatten`, so one set of functions
 import hashlib
 import re
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +76,8 @@ def select(tree: PyTree, pattern: Pattern = None) -> tuple[str, ...]:
         pattern: a regular expression, or several, searched for in each name; ``None`` picks all.
 
     Raises:
-        ValueError: the pattern picks nothing; the message shows names that exist.
+        ValueError: the pattern picks nothing; the message shows names that exist. Or it is no
+            regular expression.
 
     >>> params = {"attn": {"kernel": 1.0}, "mlp": {"kernel": 2.0, "bias": 3.0}, "step": 4}
     >>> select(params)
@@ -85,16 +86,27 @@ def select(tree: PyTree, pattern: Pattern = None) -> tuple[str, ...]:
     ('attn/kernel', 'mlp/bias')
     """
     trainable = tuple(name for name, leaf in flatten(tree).items() if is_trainable(leaf))
-    if pattern is None:
-        return trainable
-    patterns = (pattern,) if isinstance(pattern, str) else tuple(pattern)
-    picked = tuple(n for n in trainable if any(re.search(p, n) for p in patterns))
-    if not picked:
+    picked = tuple(filter(finder(pattern), trainable))
+    if not picked and pattern is not None:
         shown = ", ".join(trainable[:8]) + (", ..." if len(trainable) > 8 else "")
         raise ValueError(
             f"pattern={pattern!r} picks no trainable leaf; names here look like: {shown}"
         )
     return picked
+
+
+def finder(pattern: Pattern) -> Callable[[str], bool]:
+    """Whether a name is one that a pattern finds, as :func:`select` reads it.
+
+    Raises:
+        ValueError: it is no regular expression.
+    """
+    given = ("",) if pattern is None else (pattern,) if isinstance(pattern, str) else pattern
+    try:
+        expressions = [re.compile(each) for each in given]
+    except re.error as error:
+        raise ValueError(f"pattern={pattern!r} is no regular expression: {error}") from error
+    return lambda name: any(each.search(name) for each in expressions)
 
 
 def update(tree: Params, flat: Flat) -> Params:

@@ -78,3 +78,13 @@ def test_a_former_name_means_what_the_present_one_means():
 def test_both_names_at_once_are_refused(given):
     with pytest.raises(TypeError, match="old is now named new; give new alone"):
         renamed(old="new")(lambda *, new: new)(**given)
+
+
+def test_a_thing_s_former_name_gives_the_thing():
+    for module in (lz.edit, lz.edit.optimal):
+        with pytest.warns(DeprecationWarning, match="Optimum is now named OptimalCoeff") as caught:
+            former = module.Optimum
+        assert caught[0].filename == __file__
+        assert former is lz.edit.OptimalCoefficients
+        with pytest.raises(AttributeError, match="has no attribute 'optimum'"):
+            _ = module.optimum

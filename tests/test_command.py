@@ -1,8 +1,11 @@
 """The console command on one's own files: folders of images, weights of transformers."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from linearize import models
 from linearize.command import main
@@ -26,6 +29,16 @@ def folder(tmp_path_factory):
                 pixels = rng.integers(0, 200, (20, 18, 3))
                 pixels[..., 2 - 2 * channel] += 12
                 Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i}.png")
+    b = rng.normal(size=(16, 2)).astype(np.float32)
+    for task in ("cars", "dogs"):
+        adapter = where / f"lora_{task}"
+        adapter.mkdir()
+        layer = "base_model.model.layers.0.attention.q_proj"
+        a = rng.normal(size=(2, 16)).astype(np.float32) / 4
+        tensors = {f"{layer}.lora_A.weight": a, f"{layer}.lora_B.weight": b}
+        save_file(tensors, adapter / "adapter_model.safetensors")
+        note = {"peft_type": "LORA", "r": 2, "lora_alpha": 1}
+        (adapter / "adapter_config.json").write_text(json.dumps(note))
     return where
 
 
@@ -53,6 +66,35 @@ def test_from_folders_to_a_page_and_to_weights_for_transformers(folder, capsys):
     assert float(total.norm()) > 0
 
 
+@pytest.mark.slow
+def test_what_others_fine_tuned_is_compared(folder, capsys):
+    tasks = [word for t in ("cars", "dogs") for word in ("--task", f"{t}={folder / t}")]
+    given = [word for t in ("cars", "dogs") for word in ("--given", f"{t}={folder}/lora_{t}")]
+    words = ["compare", "--model", str(folder / "vit"), *tasks, "--steps", "1", "--shots", "4"]
+    out = folder / "given"
+    main([*words, *given, "--methods", "linear", "--out", str(out)])
+    assert "Given, linearized" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    (name,) = (key for key in results["cosine"] if key.startswith("given"))
+    model = models.open_model(str(folder / "vit"))
+    taus = [models.task_vector(model, folder / f"lora_{t}") for t in ("cars", "dogs")]
+    assert results["cosine"][name][0][0][1] == pytest.approx(float(taus[0].cosine(taus[1])))
+    with pytest.raises(SystemExit):
+        main([*words, *given[:2], "--out", str(out)])
+    assert "once for each of the tasks cars, dogs" in capsys.readouterr().err
+
+
+def test_adapters_are_merged(folder, tmp_path):
+    base, out = str(folder / "vit"), str(tmp_path / "edited")
+    places = [str(folder / f"lora_{task}") for task in ("cars", "dogs")]
+    main(["merge", *places, "--alpha", "0.5", "--base", base, "--out", out])
+    before, after = models.open_model(base), models.open_model(out)
+    total = sum(models.task_vector(before, place) for place in places)
+    moved = TaskVector.between(before.params, after.params)
+    assert float((moved - 0.5 * total).norm()) <= 1e-6 * float(total.norm())
+    assert float(total.norm()) > 1
+
+
 @pytest.mark.parametrize(
     ("words", "status"), [([], 2), (["--help"], 0), (["compar"], 2), (["merge"], 2)]
 )
@@ -61,6 +103,26 @@ def test_a_command_that_there_is_not(words, status, capsys):
         main(words)
     assert stop.value.code == status
     assert "linearize" in "".join(capsys.readouterr())
+
+
+COMPARE = ["compare", "--model", "m", "--task", "a", "--out", "o"]
+MERGE = ["merge", "tau", "--base", "b", "--out", "o"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([*COMPARE, "--seeds", "0", "-1"], "--seeds[1]=-1; expected 0 or more"),
+        ([*COMPARE, "--batch-size", "0"], "--batch_size=0; expected 1 or more"),
+        ([*COMPARE, "--linear-lr", "nan"], "--linear_lr=nan; expected a finite number"),
+        ([*MERGE, "--alpha", "inf"], "--alpha=inf; expected a finite number"),
+    ],
+)
+def test_numbers_that_cannot_be(words, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert f"error: {says}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

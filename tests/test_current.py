@@ -1,5 +1,6 @@
 """Programs that are remembered are of the function as it is: of what it holds now, too."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import linearize as lz
-from linearize.current import current
+from linearize.current import current, written
 from linearize.evaluate import affine_outputs, outputs
 from linearize.train import OptimConfig, TrainConfig, fine_tune
 
@@ -159,3 +160,48 @@ def test_a_partial_stays_a_pytree_and_a_fingerprint_stays():
     assert len(jax.tree.leaves(now)) == 1
     assert lz.identity.stated(now) == lz.identity.stated(given)
     np.testing.assert_allclose(now(PARAMS, X), 3 * X @ PARAMS["w"] + 1, rtol=1e-6)
+
+
+def helper(x, by=1.0):
+    return by * factor * x
+
+
+def other(x):
+    return x + 1
+
+
+def calls(x):
+    return helper(x)
+
+
+@dataclasses.dataclass
+class Given:
+    function: object
+    weight: float
+    state: object = ()
+
+
+def test_functions_are_known_by_how_they_are_written(monkeypatch):
+    """To numbers and arrays that they are given, however deep, and by nothing of this library's."""
+    step = functools.partial(lz.affine_terms, method="jvp", taus=[Given(helper, 0.5)])
+
+    def given(*fields):
+        return functools.partial(step, taus=[Given(*fields)])
+
+    ways = [
+        *((helper,), (other,), (helper, other), (calls,), (step,)),
+        *((functools.partial(helper, by=by),) for by in (2.0, 3.0)),
+        *((given(helper, 0.25),), (given(other, 0.5),)),
+        *((given(helper, 0.5, made(2)),) for made in (np.ones, np.zeros, jnp.ones)),
+        (functools.partial(step, method="double_vjp"),),
+        *((Scaled(scale),) for scale in (1.0, 2.0)),
+    ]
+    before = [written(*way) for way in ways]
+    assert len(set(before)) == len(ways)
+    assert before == [written(*way) for way in ways]
+    assert written(lz.affine_terms) == written() == ""
+    monkeypatch.setitem(globals(), "factor", 2.0)  # which helper looks up
+    after = [written(*way) for way in ways]
+    assert [ways[i][0] for i in range(len(ways)) if before[i] == after[i]] == [
+        *(other, ways[8][0], *(way[0] for way in ways[-2:]))
+    ]

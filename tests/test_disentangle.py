@@ -164,7 +164,7 @@ def test_cached_outputs_and_opaque_readouts_give_the_same_map(regime):
 
 
 def test_the_default_grid_is_the_papers_range():
-    np.testing.assert_allclose(grids.Grid.of(None, 2).axes[1], np.linspace(-3, 3, 21))
+    np.testing.assert_allclose(grids.CoefficientGrid.of(None, 2).axes[1], np.linspace(-3, 3, 21))
 
 
 # closed forms
@@ -241,7 +241,7 @@ def test_a_task_alone_has_no_error(seed, regime, alphas):
 
 def test_a_coefficient_within_rounding_of_zero_is_zero():
     axis = np.linspace(-0.7, 0.7, 15) + 1e-17
-    assert (grids.Grid.of(axis, 2).axes[0] == 0).sum() == 1
+    assert (grids.CoefficientGrid.of(axis, 2).axes[0] == 0).sum() == 1
 
 
 def test_tasks_in_another_order_transpose_the_map():
@@ -328,7 +328,7 @@ def test_a_nonlinear_map_compiles_the_model_once_a_task_and_use():
 
     disentanglement_error(f, params, taus, inputs, alphas=[0.0, 1, 2], readouts=heads, batch_size=4)
     first = len(traces)
-    assert first <= 6  # prediction and distance, for two heads; one example, and its dtypes
+    assert first <= 7  # prediction and distance, for two heads; one example, its dtypes; shapes
     disentanglement_error(f, params, taus, inputs, alphas=[1.0, 2], readouts=heads, batch_size=4)
     assert len(traces) == first
 

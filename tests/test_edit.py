@@ -281,7 +281,7 @@ def test_one_vector_needs_no_list_and_its_base_is_checked():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"regime": "tangent"}, "regime='tangent'"),
+        ({"regime": "tangnt"}, "did you mean 'tangent'"),
         ({"alphas": 0.5}, r"expected \(A,\)"),
         ({"alphas": []}, "expected"),
         ({"alphas": [np.nan]}, "finite"),

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from linearize import evaluate, taylor, tree
+from linearize.disentangle import disentanglement_error
 from linearize.evaluate import affine as affine_module
 from linearize.evaluate import batches, grid
 from linearize.models.heads import Head, apply_head
+from linearize.objectives import Classify
 from linearize.task_vector import TaskVector
 
 
@@ -569,3 +571,21 @@ class TestNotFinite:
         ):
             with pytest.raises(tree.NonFiniteError, match=f"{where}.*float32"):
                 use()
+
+
+@pytest.mark.parametrize("f", [lambda p, x: (x @ p["w"]).T, lambda p, x: jnp.sum(x @ p["w"])])
+def test_outputs_without_examples_on_axis_0_are_refused(f):
+    """Before anything is measured, in every view, kept or not."""
+    params, x = {"w": jnp.ones((4, 3))}, np.ones((5, 4), np.float32)
+    labels, taus = np.zeros(5, int), [{"w": jnp.ones((4, 3))}]
+    data = x, [[1.0]], Classify(), {"labels": labels}
+    for ask in (
+        lambda: evaluate.outputs(f, params, x),
+        lambda: evaluate.affine_outputs(f, params, taus, x),
+        lambda: evaluate.displaced_values(f, params, taus, *data),
+        lambda: evaluate.streamed_values(f, params, taus, *data),
+        lambda: disentanglement_error(f, params, 2 * taus, [x, x]),
+        lambda: disentanglement_error(f, params, 2 * taus, [x, x], regime="linear"),
+    ):
+        with pytest.raises(ValueError, match="expected examples on axis 0"):
+            ask()

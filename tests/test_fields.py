@@ -1,16 +1,19 @@
 """Every field of every configuration is checked where the configuration is made."""
 
 import dataclasses
+import importlib
 import typing
 
 import numpy as np
 import pytest
 
+from experiments import listed
 from linearize import config, train
 from linearize.fields import Count, Positive, Share, check
 
+PLACES = [importlib.import_module(f"experiments.{n}.config") for n in listed() if n != "compare"]
 KINDS = sorted(
-    {k for m in (config, train) for k in vars(m).values() if dataclasses.is_dataclass(k)}
+    {k for m in (config, train, *PLACES) for k in vars(m).values() if dataclasses.is_dataclass(k)}
     - {train.FineTuned},
     key=lambda kind: kind.__name__,
 )
@@ -88,6 +91,29 @@ def test_negative_numbers_are_refused_by_name(kind, name):
 def test_the_message_says_where_what_and_what_instead(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def options(values, where=""):
+    """Every option of a configuration's JSON: its way from the top, and where it stands."""
+    for name, value in values.items():
+        yield f"{where}{name}", values, name
+        if isinstance(value, dict):
+            yield from options(value, f"{where}{name}.")
+
+
+def test_what_json_holds_wrongly_is_named_from_the_top():
+    """A value of another kind, and an option that there is not, at every depth."""
+    count = sum(1 for _ in options(config.to_dict(config.CompareConfig())))
+    for i in range(count):
+        for key, value, words in (("", [{}], "; expected"), ("z", 1, ": no such option")):
+            values = config.to_dict(config.CompareConfig())
+            path, place, name = list(options(values))[i]
+            place[name + key] = value
+            with pytest.raises(config.ConfigError) as raised:
+                config.from_dict(config.CompareConfig, values)
+            assert str(raised.value).startswith(f"{path}{key}"), path
+            assert words in str(raised.value), path
+    assert count > 60
 
 
 def test_what_json_and_numpy_hold_is_welcome():

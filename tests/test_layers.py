@@ -53,3 +53,49 @@ def test_a_breach_is_found(copy: Path, file: str, line: str, contract: str) -> N
     assert result.returncode != 0
     assert contract in result.stdout
     assert "BROKEN" in result.stdout or "missing" in result.stdout
+
+
+def test_every_breach_between_experiments_is_found(copy: Path) -> None:
+    """A folder that is added is known without a word of it in the contracts."""
+    breaches = {
+        "added/run.py": ("from experiments import width", "experiments.added", "experiments.width"),
+        "subsets/run.py": (
+            "from experiments.added import run",
+            "experiments.subsets",
+            "experiments.added",
+        ),
+        "running.py": ("import experiments.added.run", "experiments.running", "experiments.added"),
+        "width/config.py": (
+            "from experiments import budget",
+            "experiments.width",
+            "experiments.budget",
+        ),
+        "vectors.py": (
+            "from experiments.bench import step",
+            "experiments.vectors",
+            "experiments.bench",
+        ),
+        "budget.py": (
+            "from experiments.bench import step",
+            "experiments.budget",
+            "experiments.bench",
+        ),
+        "bench/maps.py": (
+            "import experiments.compare.run",
+            "experiments.bench",
+            "experiments.compare",
+        ),
+        "added/results.py": ("import flax", "experiments.added.results", "flax"),
+        "ensembling/page.py": ("import jax", "experiments.ensembling.page", "jax"),
+        "protocol.py": ("import torch", "experiments", "torch"),
+    }
+    (copy / "experiments" / "added").mkdir()
+    (copy / "experiments" / "added" / "__init__.py").touch()
+    for file, (line, *_) in breaches.items():
+        with (copy / "experiments" / file).open("a") as module:
+            module.write(f"\n{line}\n")
+    result = lint_imports(copy)
+    assert result.returncode != 0
+    told = " ".join(result.stdout.split())
+    for _, importer, imported in breaches.values():
+        assert f"{importer} is not allowed to import {imported}:" in told

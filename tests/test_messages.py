@@ -64,6 +64,7 @@ DOORS = {
     "regime_accuracies": lambda f: regime_accuracies(
         f, PARAMS, TAU, [(X, Y)], None, [1.0], "linear"
     ),
+    "view": lambda f: evaluate.view.Tangent(f, PARAMS, {"tau": lz.TaskVector(TAU)}),
     "disentanglement_error": lambda f: lz.disentanglement_error(f, PARAMS, [TAU, TAU], [X, X]),
     "fine_tune": lambda f: fine_tune(
         f, PARAMS, {"inputs": X, "labels": Y}, regime="linear", config=CONFIG

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -391,6 +392,21 @@ def test_ties_is_its_dense_reference(count, density):
     assert {n: d.shape for n, d in merged.delta.items()} == ODD
     found = np.concatenate([np.ravel(merged.delta[n]) for n in sorted(ODD)])
     close(found, dense_ties(deltas, density), rtol=1e-6)
+
+
+def test_ties_keeps_all_entries_as_large_as_the_least_that_is_kept():
+    """So that nothing depends on the order of entries, nor on how tensors cut them."""
+    w = np.array([1, -1, 0.5, 1, 3, -1, 0.2, 0.2], np.float32)
+    order = np.random.default_rng(0).permutation(len(w))
+    for density, least in ((0.125, 3), (0.25, 1), (0.625, 1), (0.75, 0.5), (0.8, 0.5), (0.9, 0.2)):
+        whole, moved = (TaskVector({"w": jnp.asarray(x)}) for x in (w, w[order]))
+        cut = TaskVector({"a": jnp.asarray(w[:3]), "b": jnp.asarray(w[3:]).reshape(1, 5)})
+        kept = np.where(np.abs(w) >= np.float32(least), w, 0)
+        merge = partial(ties, density=density)
+        close(merge({"t": whole})["ties"].delta["w"], kept)
+        close(merge({"t": moved})["ties"].delta["w"], kept[order])
+        delta = merge({"t": cut})["ties"].delta
+        close(np.concatenate([delta["a"], np.ravel(delta["b"])]), kept)
 
 
 def test_ties_resolves_what_cancels_by_the_majority():

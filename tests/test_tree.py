@@ -43,6 +43,10 @@ class TestNames:
         assert tree.select(params, r"blocks/1") == ("blocks/1/kernel",)
         assert tree.select(params, ["^norm", "0/kernel"]) == ("blocks/0/kernel", "norm/0")
 
+    def test_a_pattern_that_is_none(self, params):
+        with pytest.raises(ValueError, match=r"pattern=\['norm', '\('\] is no regular expression"):
+            tree.select(params, ["norm", "("])
+
     @pytest.mark.parametrize("pattern", ["attention", "step", ["rng", "x"]])
     def test_select_of_nothing_shows_names(self, params, pattern):
         with pytest.raises(ValueError, match=r"picks no trainable leaf.*blocks/0/kernel"):

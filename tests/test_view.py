@@ -10,6 +10,7 @@ import pytest
 
 from linearize.agreement import DisagreementError
 from linearize.cost import count_flops
+from linearize.disentangle import disentanglement_error
 from linearize.evaluate import affine, stream
 from linearize.evaluate import view as views
 from linearize.evaluate.view import VIEWS, Displaced, Tangent
@@ -317,3 +318,41 @@ def test_a_streamed_pass_is_held_against_its_second_way(monkeypatch):
     fresh = Tangent(lambda *args: model(*args), PARAMS, VECTORS, batch_size=4)
     with pytest.raises(DisagreementError, match="task vector 1"):
         fresh.measure({"one": 1.0}, DATA, Squared())
+
+
+def several(params, x, y):
+    """Outputs of two kinds."""
+    return {"logits": model(params, x, y), "height": x[:, 0]}
+
+
+def picked(outputs):
+    return outputs["logits"]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "streamed"])
+def test_outputs_that_are_several_arrays(monkeypatch, kept):
+    """The displaced model's are its objective's to read; the tangent view asks for one array."""
+    seen = {view: view(several, PARAMS, VECTORS, batch_size=4) for view in (Displaced, Tangent)}
+    found = seen[Displaced].measure(POINTS, DATA, Classify(picked))
+    close(found, hits(expected(Displaced)))
+    outputs = seen[Displaced].outputs(TABLE, DATA)
+    close(outputs["logits"], expected(Displaced), rtol=1e-4, atol=1e-5)
+    assert outputs["height"].shape == (5, N)
+    if not kept:
+        monkeypatch.setattr(views, "KEPT_BYTES", 0)
+    for objective in (Classify(picked), Squared(), Classify()):
+        with pytest.raises(ValueError, match=r"f returns a dict; .* one array.*Wrap f to pick it"):
+            seen[Tangent].measure(POINTS, DATA, objective)
+
+
+def test_maps_of_outputs_that_are_several_arrays():
+    given = {"alphas": [0.0, 1.0], "readouts": picked}
+    taus, inputs = [VECTORS["one"], VECTORS["two"]], [INPUTS, INPUTS]
+    one = disentanglement_error(several, PARAMS, taus, inputs, **given)
+    plain = disentanglement_error(model, PARAMS, taus, inputs, alphas=[0.0, 1.0])
+    np.testing.assert_array_equal(one.per_task, plain.per_task)
+    with pytest.raises(ValueError, match=r"task 0: f returns a dict.*Wrap f"):
+        disentanglement_error(several, PARAMS, taus, inputs, alphas=[0.0, 1.0])
+    for regime in ("linear", "tangent"):
+        with pytest.raises(ValueError, match=r"f returns a dict.*Wrap f"):
+            disentanglement_error(several, PARAMS, taus, inputs, regime=regime, **given)

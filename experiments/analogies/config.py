@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 
-from linearize.config.compare import CompareConfig, DataConfig
+from linearize.config import CompareConfig, DataConfig
 from linearize.config.files import ConfigError, require
 from linearize.config.vectors import Regime
 from linearize.fields import Count, Natural, Share, check

@@ -53,7 +53,7 @@ def king(
     setting = replace(config.setting, nonlinear=nonlinear, linear=linear)
     heads = dict.fromkeys(groups, populations.head(setting, seed, whole, parts=styles))
     study = protocol.study(setting, groups, seed, store, heads=heads)
-    study, grid = study.but(control="control"), protocol.alphas(setting)
+    study, grid = study.but(control="control"), setting.edit.alphas
     record: Record = {}
     for regime in config.regimes:
         view = study.view(METHODS[regime])

@@ -17,18 +17,19 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiments import claims, protocol, running
 from experiments.analogies import kings, populations
+from experiments.analogies.claims import CLAIMS
 from experiments.analogies.config import AnalogiesConfig
-from experiments.running import about
+from experiments.analogies.results import Results
 from linearize import edit, evaluate
 from linearize.data import Task
 from linearize.evaluate.view import View
 from linearize.methods import METHODS, NONLINEAR, fine_tuning
+from linearize.report import schema
 from linearize.study import Store, Study
 from linearize.study.store import Record
 from linearize.task_vector import TaskVector
@@ -53,8 +54,19 @@ def run(config: AnalogiesConfig, run_dir: Path, preset: str = "custom") -> Path:
         tasks = protocol.load_tasks(config.setting)
         every = partial(measure, config, tasks)
         measured = Store.of(run_dir).every_seed(config.seeds, parts(config), every)
-        results = describe(config, tasks, preset) | measured
-        results["claims"] = claims.judge(results, CLAIMS)
+        model = protocol.describe_model(config.setting.model, config.seeds[0])
+        found = running.about("analogies", preset, config, model) | measured
+        styles = config.setting.data.tasks
+        found |= {
+            "tasks": styles,
+            "classes": tasks[styles[0]].classes,
+            "halves": config.halves,
+            "examples": (0, *config.examples),
+            "regimes": config.regimes,
+            "methods": tuple(WEIGHTS),
+            "king_methods": tuple(kings.WEIGHTS),
+        }
+        results = claims.judged(schema.read(Results, found), CLAIMS)
         return running.finish(run_dir, results)
 
 
@@ -66,39 +78,55 @@ def parts(config: AnalogiesConfig) -> int:
 def measure(config: AnalogiesConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
     """One seed: every analogy, by its source and target style and the target's half."""
     record: Record = {"subpopulations": {}, "kings": {}}
-    for source, target in itertools.permutations(config.setting.data.tasks, 2):
+    styles = config.setting.data.tasks
+    for source, target in itertools.permutations(styles, 2):
         folder = f"{source}_to_{target}"
-        four = {
-            f"{style}_{half}": populations.of(tasks[style], config.halves[half])
-            for style in (source, target)
-            for half in (0, 1)
-        }
-        heads = dict.fromkeys(four, populations.head(config.setting, seed, tasks[source]))
-        place = store.under(folder)
-        study = protocol.study(config.setting, four, seed, place, heads=heads)
+        study = between(config, tasks, (source, target), seed, store.under(folder))
         for half in (0, 1):
-            roles = {
-                "a": f"{source}_{1 - half}",
-                "b": f"{target}_{1 - half}",
-                "c": f"{source}_{half}",
-                "d": f"{target}_{half}",
-            }
+            told = partial(analogy, config, study, roles(source, target, half))
             record["subpopulations"][f"{target}_{half} from {source}"] = store.kept(
-                f"{folder}/half_{half}", partial(analogy, config, study, roles), folder=""
+                f"{folder}/half_{half}", told, folder=""
             )
-    styles = [tasks[name] for name in config.setting.data.tasks[:2]]
     for pair in config.quadruples:
-        name = "{} and {}".format(*(styles[0].classes[c] for c in pair))
+        two = [tasks[name] for name in styles[:2]]
+        name = "{} and {}".format(*(two[0].classes[c] for c in pair))
         folder = "kings/{}_{}".format(*pair)
-        king = partial(kings.king, config, styles, pair, seed, store.under(folder))
-        record["kings"][name] = store.kept(f"{folder}/measured", king, folder="")
+        told = partial(kings.king, config, two, pair, seed, store.under(folder))
+        record["kings"][name] = store.kept(f"{folder}/measured", told, folder="")
     return record
+
+
+def between(
+    config: AnalogiesConfig,
+    tasks: Mapping[str, Task],
+    styles: tuple[str, str],
+    seed: int,
+    store: Store,
+) -> Study:
+    """The study of both halves of two styles, under a head that knows the first style alone."""
+    four = {
+        f"{style}_{half}": populations.of(tasks[style], config.halves[half])
+        for style in styles
+        for half in (0, 1)
+    }
+    heads = dict.fromkeys(four, populations.head(config.setting, seed, tasks[styles[0]]))
+    return protocol.study(config.setting, four, seed, store, heads=heads)
+
+
+def roles(source: str, target: str, half: int) -> dict[str, str]:
+    """Which populations "A is to B as C is to D" is about, where D is a half of the target."""
+    return {
+        "a": f"{source}_{1 - half}",
+        "b": f"{target}_{1 - half}",
+        "c": f"{source}_{half}",
+        "d": f"{target}_{half}",
+    }
 
 
 def analogy(config: AnalogiesConfig, study: Study, roles: Mapping[str, str]) -> Record:
     """One target: accuracy of every method in every regime, and the learning curve."""
     record: Record = {"regimes": {}}
-    grid = protocol.alphas(config.setting)
+    grid = config.setting.edit.alphas
     for regime in config.regimes:
         trained = study.vectors(METHODS[regime])
         vectors = {role: trained[name] for role, name in roles.items()}
@@ -165,78 +193,3 @@ def learned(
         ).tau.apply_to(start)
     outputs = evaluate.outputs(study.model.f, start, test.inputs, study.batch_size)
     return objective.measure(outputs, test.targets)[objective.primary.name]
-
-
-def describe(config: AnalogiesConfig, tasks: Mapping[str, Task], preset: str) -> Record:
-    """What was run, on what, by which versions."""
-    styles = config.setting.data.tasks
-    return about("analogies", preset, config) | {
-        "model": protocol.describe_model(config.setting.model, config.seeds[0]),
-        "tasks": list(styles),
-        "classes": list(tasks[styles[0]].classes),
-        "halves": [list(half) for half in config.halves],
-        "examples": [0, *config.examples],
-        "regimes": list(config.regimes),
-        "methods": list(WEIGHTS),
-        "king_methods": list(kings.WEIGHTS),
-    }
-
-
-def _gain(results: Any, regime: str, method: str, over: str, what: str) -> np.ndarray:
-    """Mean over targets of one method's accuracy minus another's, (S,)."""
-    targets = results["subpopulations"].values()
-    gains = [
-        np.subtract(t["regimes"][regime][method][what], t["regimes"][regime][over][what])
-        for t in targets
-    ]
-    return np.mean(gains, 0)
-
-
-def _ahead(results: Any) -> np.ndarray:
-    """How far the edited start lies above θ0, mean over numbers of examples and targets, (S,)."""
-    curves = [t["curve"] for t in results["subpopulations"].values()]
-    gains = [np.subtract(c["edited"], c["pretrained"])[:, 1:].mean(-1) for c in curves]
-    return np.mean(gains, 0)
-
-
-def _king(results: Any, regime: str, what: str) -> np.ndarray:
-    rows = [k[regime] for k in results["kings"].values()]
-    if not rows:
-        raise KeyError("kings")
-    gains = [np.subtract(k["analogy"][what], k["pretrained"][what]) for k in rows]
-    return np.mean(gains, 0)
-
-
-WORDS: Mapping[str, str] = {"nonlinear": "non-linear", "linear": "linear"}
-
-CLAIMS: tuple[claims.Claim, ...] = (
-    *(
-        (
-            f"The analogy improves zero-shot accuracy on the target, {words} (TA, sec. 5)",
-            lambda r, regime=regime: _gain(r, regime, "analogy", "pretrained", "accuracy"),
-            "analogy minus pre-trained, mean of targets",
-        )
-        for regime, words in WORDS.items()
-    ),
-    *(
-        (
-            f"It is better than the vector of the same classes in the other style alone, {words}",
-            lambda r, regime=regime: _gain(r, regime, "analogy", "same classes", "accuracy"),
-            "analogy minus same classes, mean of targets",
-        )
-        for regime, words in WORDS.items()
-    ),
-    (
-        "With labelled examples of the target, the edited model stays ahead (TA, sec. 5)",
-        _ahead,
-        "edited minus pre-trained start, mean of numbers of examples and targets",
-    ),
-    *(
-        (
-            f"A class never trained on is learned from three related ones, {words} (TA, sec. 5)",
-            lambda r, regime=regime: _king(r, regime, "target"),
-            "accuracy on the class, analogy minus pre-trained, mean of quadruples",
-        )
-        for regime, words in WORDS.items()
-    ),
-)

@@ -22,7 +22,7 @@ from experiments.bench import (
     stream,
 )
 from experiments.bench.measure import Row
-from experiments.bench.problem import FULL, TINY, Size
+from experiments.bench.workload import FULL, TINY, Size
 from linearize import cli, io
 from linearize.narration import Console
 

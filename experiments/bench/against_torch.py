@@ -15,8 +15,8 @@ import numpy as np
 
 from experiments.bench import measure, memory, torch_models
 from experiments.bench.measure import Goal, Row
-from experiments.bench.problem import OPTIM, Problem, Size, displacement, problem, train_step
 from experiments.bench.step import operations
+from experiments.bench.workload import OPTIM, Size, Workload, displacement, train_step, workload
 from linearize import taylor
 
 CASE = "torch"
@@ -53,11 +53,11 @@ class Contest:
         """The end of a row's name."""
         return f"{self.size.image_size} px"
 
-    def problem(self) -> Problem:
+    def workload(self) -> Workload:
         """Ours."""
-        return problem(self.size, **self.options)
+        return workload(self.size, **self.options)
 
-    def torch_arguments(self, ours: Problem) -> dict[str, Any]:
+    def torch_arguments(self, ours: Workload) -> dict[str, Any]:
         """Arguments of :class:`experiments.bench.torch_step.Step`, weights apart."""
         return {
             "model": torch_models.TWINS[self.size.model].model,
@@ -75,14 +75,14 @@ def rows(size: Size) -> list[Row]:
     for image_size, repeats in sizes.items():
         here = dataclasses.replace(size, image_size=image_size, repeats=repeats)
         contest = Contest(CASE, here, OURS)
-        ours = contest.problem()
+        ours = contest.workload()
         theirs = torch_twin(contest, ours)
         out += [parity(contest, ours, theirs), *time_rows(contest, ours, theirs)]
         out += memory_rows(contest, ours, [OURS])
     return out
 
 
-def torch_twin(contest: Contest, ours: Problem) -> Any:
+def torch_twin(contest: Contest, ours: Workload) -> Any:
     """A :class:`experiments.bench.torch_step.Step` at the same weights."""
     from experiments.bench import torch_step
 
@@ -90,7 +90,7 @@ def torch_twin(contest: Contest, ours: Problem) -> Any:
     return torch_step.Step(weights=weights | head_arrays(ours), **contest.torch_arguments(ours))
 
 
-def parity(contest: Contest, ours: Problem, theirs: Any) -> Row:
+def parity(contest: Contest, ours: Workload, theirs: Any) -> Row:
     """The largest difference of features in the linear regime, at a random τ."""
     params0 = ours.backbone.params
     tau = displacement(params0, seed=0)
@@ -109,7 +109,7 @@ def parity(contest: Contest, ours: Problem, theirs: Any) -> Row:
     )
 
 
-def time_rows(contest: Contest, ours: Problem, theirs: Any) -> list[Row]:
+def time_rows(contest: Contest, ours: Workload, theirs: Any) -> list[Row]:
     """Steps in turns, and the least that their ratio can be."""
     from experiments.bench import torch_step
 
@@ -144,12 +144,12 @@ def time_rows(contest: Contest, ours: Problem, theirs: Any) -> list[Row]:
     ]
 
 
-def memory_rows(contest: Contest, ours: Problem, forms: Sequence[Mapping[str, Any]]) -> list[Row]:
+def memory_rows(contest: Contest, ours: Workload, forms: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Steps in processes of their own, one after the other.
 
     Args:
         contest: its own options do not matter here.
-        ours: its problem, for weights and batch.
+        ours: its workload: weights and batch.
         forms: of our model, as options; the first has the contest's goal.
     """
     if not memory.available():
@@ -230,18 +230,18 @@ def in_process(module: str, request: Mapping[str, Any]) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def head_arrays(problem: Problem) -> dict[str, np.ndarray]:
+def head_arrays(workload: Workload) -> dict[str, np.ndarray]:
     """The frozen head as the torch step wants it."""
     return {
-        "head/center": np.asarray(problem.head.center),
-        "head/kernel": np.asarray(problem.head.kernel),
+        "head/center": np.asarray(workload.head.center),
+        "head/kernel": np.asarray(workload.head.kernel),
     }
 
 
 def main(request: Mapping[str, Any]) -> dict[str, float]:
     """Steady-state memory of our step, in a process that has done nothing else."""
     contest = Contest(**request["contest"] | {"size": Size(**request["contest"]["size"])})
-    ours = contest.problem()
+    ours = contest.workload()
 
     def begin() -> Callable[[], object]:
         step = train_step(ours, contest.regime)

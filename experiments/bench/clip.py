@@ -17,7 +17,7 @@ import numpy as np
 from experiments.bench import against_torch, measure, memory, torch_models
 from experiments.bench.against_torch import Contest
 from experiments.bench.measure import Row
-from experiments.bench.problem import FULL, Size, problem, train_step
+from experiments.bench.workload import FULL, Size, train_step, workload
 from linearize import models
 from linearize.models.hf.export import export
 
@@ -52,7 +52,7 @@ def rows(size: Size) -> list[Row]:
     ordinary = dataclasses.replace(
         linear, step="an ordinary step", regime="nonlinear", time=None, memory=None
     )
-    ours = linear.problem()
+    ours = linear.workload()
     theirs = against_torch.torch_twin(linear, ours)
     out.append(against_torch.parity(linear, ours, theirs))
     out += against_torch.time_rows(linear, ours, theirs)
@@ -68,8 +68,8 @@ def _forms(size: Size) -> tuple[list[Row], list[dict[str, Any]]]:
     """The linearized step's times with and without ``remat``, and the forms, the fastest first."""
     first, second = FORMS
     times = measure.in_turns(
-        train_step(problem(size, **first), "linear"),
-        train_step(problem(size, **second), "linear"),
+        train_step(workload(size, **first), "linear"),
+        train_step(workload(size, **second), "linear"),
         size.repeats,
     )
     row = Row(
@@ -109,7 +109,7 @@ def load_rows(size: Size) -> list[Row]:
     size = clip_size(size)
     out = []
     with tempfile.TemporaryDirectory() as folder:
-        export(folder, problem(size).backbone)
+        export(folder, workload(size).backbone)
         held = Path(folder, "model.safetensors").stat().st_size
         for form, scan in LOADED.items():
             request = {"folder": folder, "scan": scan}

@@ -19,7 +19,7 @@ from experiments import budget
 from experiments.bench import against_torch, peaks
 from experiments.bench.measure import Row
 from experiments.bench.policies import BATCH, PRESETS, REGIMES, ROOM, of_step
-from experiments.bench.problem import FULL, Size, Step, problem, train_step
+from experiments.bench.workload import FULL, Size, Step, train_step, workload
 from linearize.config import CompareConfig
 from linearize.narration import Console
 
@@ -63,7 +63,7 @@ class Job:
         model = config.model
         size = Size(model.name, model.image_size, batch=self.batch, pretrained=False)
         options = {"dtype": model.dtype, "scan": model.scan, "remat": model.remat}
-        made = problem(size, blocks=model.blocks, **options)
+        made = workload(size, blocks=model.blocks, **options)
         return train_step(made, self.regime, getattr(config, self.regime).optim)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.bench import kernel_models, measure
 from experiments.bench.measure import Row
-from experiments.bench.problem import Size
+from experiments.bench.workload import Size
 from linearize import ntk, taylor, tree
 from linearize.ntk.layout import as_matrix
 from linearize.types import Array

@@ -21,7 +21,7 @@ import numpy as np
 
 from experiments.bench import kernel_models, measure, memory
 from experiments.bench.measure import Row
-from experiments.bench.problem import Size
+from experiments.bench.workload import Size
 from linearize import ntk, tree
 
 CASE = "kernel"

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench.measure import Row
-from experiments.bench.problem import Problem, Size, displacement, problem
+from experiments.bench.workload import Size, Workload, displacement, workload
 from linearize import taylor
 from linearize.disentangle import ErrorMap, disentanglement_error
 from linearize.models import heads
@@ -29,14 +29,14 @@ PASSES_A_POINT = 4
 class Pair:
     """Two tasks: vectors that move the predictions, and examples."""
 
-    problem: Problem
+    workload: Workload
     taus: list[dict[str, Array]]
     inputs: list[np.ndarray]
 
 
 def pair(size: Size) -> Pair:
     """Random examples, and random vectors of a twentieth of each tensor's spread."""
-    made = problem(size)
+    made = workload(size)
     rng = np.random.default_rng(1)
     shape = (size.n_eval, size.image_size, size.image_size, 3)
     inputs = [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(2)]
@@ -126,13 +126,13 @@ def _some(side: int, n: int) -> list[tuple[int, int]]:
 
 def _map(two: Pair, alphas: np.ndarray, regime: str, size: Size) -> ErrorMap:
     return disentanglement_error(
-        two.problem.backbone.f,
-        two.problem.backbone.params,
+        two.workload.backbone.f,
+        two.workload.backbone.params,
         two.taus,
         two.inputs,
         alphas=alphas,
-        regime=regime,  # type: ignore[arg-type]
-        readouts=two.problem.head,
+        regime=regime,
+        readouts=two.workload.head,
         batch_size=size.n_eval,
     )
 
@@ -140,7 +140,7 @@ def _map(two: Pair, alphas: np.ndarray, regime: str, size: Size) -> ErrorMap:
 def _naive(two: Pair, regime: str) -> Callable[[np.ndarray], np.ndarray]:
     """``error(alphas (2,)) -> (2,)``, the tasks' errors, by the definition alone."""
     enter = taylor.displaced if regime == "nonlinear" else taylor.tangent
-    model = enter(two.problem.backbone.f)
+    model = enter(two.workload.backbone.f)
 
     @jax.jit
     def predict(params0: dict, tau: dict, head: heads.Head, images: Array) -> Array:
@@ -151,7 +151,7 @@ def _naive(two: Pair, regime: str) -> Callable[[np.ndarray], np.ndarray]:
         return jax.tree.map(lambda a, b: alphas[0] * a + alphas[1] * b, *taus)
 
     data = [jax.device_put(x) for x in two.inputs]
-    fixed = (two.problem.backbone.params, two.problem.head)
+    fixed = (two.workload.backbone.params, two.workload.head)
 
     def error(point: np.ndarray) -> np.ndarray:
         alphas = point.astype(np.float32)

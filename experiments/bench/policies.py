@@ -7,7 +7,7 @@ from configs.compare import PAPERS
 from configs.compare import PRESETS as COMPARE
 from experiments import budget
 from experiments.bench.measure import Row
-from experiments.bench.problem import FULL, Size
+from experiments.bench.workload import FULL, Size
 from linearize.config import CompareConfig
 
 CASE = "clip_policies"

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments.bench.measure import Row
-from experiments.bench.problem import CLASSES, OPTIM, Size, problem, train_step
+from experiments.bench.workload import CLASSES, OPTIM, Size, train_step, workload
 from linearize import evaluate, train
 from linearize.models import heads
 
@@ -57,7 +57,7 @@ def transfers(program: Callable[[], object], calls: int) -> int:
 
 def rows(size: Size) -> list[Row]:
     """Compilations of the training and the evaluation, and transfers within a step."""
-    made = problem(size)
+    made = workload(size)
     rng = np.random.default_rng(0)
     n = 3 * size.batch + 1
     shape = (n, size.image_size, size.image_size, 3)

@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.bench import measure
 from experiments.bench.measure import Goal, Row
-from experiments.bench.problem import Size, Step, forward, problem, train_step
+from experiments.bench.workload import Size, Step, forward, train_step, workload
 from linearize.cost import count_flops
 from linearize.train.mesh import Placement
 
@@ -23,7 +23,7 @@ def operations(step: Step) -> int:
 
 def rows(size: Size) -> list[Row]:
     """Operations in forward passes, and the ratio of times, with the blocks as they come."""
-    made = problem(size)
+    made = workload(size)
     f, args = forward(made)
     unit = count_flops(f, *args)
     linear, ordinary = train_step(made, "linear"), train_step(made, "nonlinear")
@@ -62,11 +62,11 @@ def remat_rows(size: Size) -> list[Row]:
     for image_size in dict.fromkeys((size.image_size, size.large_image_size)):
         here = dataclasses.replace(size, image_size=image_size)
         ordinary = min(
-            train_step(problem(here, scan=scan), "nonlinear").temporaries()
+            train_step(workload(here, scan=scan), "nonlinear").temporaries()
             for scan in (False, True)
         )
         for remat, goal in goals.items():
-            made = problem(here, scan=True, remat=remat)
+            made = workload(here, scan=True, remat=remat)
             f, args = forward(made)
             step = train_step(made, "linear")
             memory = step.temporaries()

@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 
 from experiments.bench import memory
 from experiments.bench.measure import Row
-from experiments.bench.problem import FULL, TINY, Size, problem
+from experiments.bench.workload import FULL, TINY, Size, workload
 from linearize import ntk, tree
 from linearize.models.heads import apply_head
 from linearize.types import Array, Params
@@ -71,7 +71,7 @@ def rows(size: Size) -> list[Row]:
 def main(kind: str, n: int) -> dict[str, Any]:
     """One kernel in this process, written to a temporary folder."""
     size = FULL if kind == "full" else TINY
-    made = problem(size)
+    made = workload(size)
     readout = Partial(apply_head, made.head)
 
     def f(params: Params, images: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.bench.problem import Size
+from experiments.bench.workload import Size
 from linearize import tree
 from linearize.models import clip, unstack, vit
 from linearize.models.hf import export_leaves, tables

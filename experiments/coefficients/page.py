@@ -1,15 +1,15 @@
 """The page of ``experiments.coefficients``: optimal coefficients, certificates, their worth."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from linearize.report.claims import claims_section
+from experiments.coefficients.results import Results
+from linearize.report import schema
 from linearize.report.node import Floats, Node
-from linearize.report.page import TASK_ARITHMETIC, Page, Section, configuration_of, facts_of
+from linearize.report.page import TASK_ARITHMETIC, Page, Section
 from linearize.report.plot import (
     Plot,
     categories,
@@ -44,89 +44,18 @@ HEADS = {"affine": "affine, global", "true": "true, best start"}
 SPLITS = ("validation", "test")
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Coefficients of one kind through one head; S seeds, K of them, T tasks."""
-
-    coefficients: Floats
-    """(S, K)."""
-    cross_entropy: Mapping[str, Floats]
-    """By split, (S, T), through the true head."""
-    accuracy: Mapping[str, Floats]
-    gap: Floats | None
-    """(S,): bound on the suboptimality in nats, of the affine head's optimum."""
-    gradient: Floats | None
-    curvature: Floats | None
-
-
-@dataclass(frozen=True)
-class Results:
-    """What the page shows, checked."""
-
-    seeds: tuple[int, ...]
-    tasks: tuple[str, ...]
-    parts: tuple[str, ...]
-    split: tuple[str, ...]
-    single: Mapping[str, Floats]
-    """By regime, (S, T)."""
-    fits: Mapping[tuple[str, str, str], Fit]
-    """By regime, kind and head; the grid's is found through no head, and filed under ``true``."""
-    starts: Mapping[tuple[str, str], Floats]
-    """By regime and kind, (S, n): objectives that the starts ended in."""
-
-    @classmethod
-    def parse(cls, node: Node) -> "Results":
-        """Read and check.
-
-        Raises:
-            ResultsError: with the key that is missing or misshapen.
-        """
-        seeds, tasks = node.integers("seeds"), node.names("tasks")
-        S, T = len(seeds), len(tasks)
-        fits, starts, single = {}, {}, {}
-        for regime in node.child("config").names("regimes"):
-            child = node.child(regime)
-            single[regime] = child.numbers("single", (S, T), 1.0)
-            alpha = child.numbers("grid/alpha", (S,))
-            fits[regime, "grid", "true"] = _fit(child.child("grid"), alpha[:, None], S, T)
-            for kind in list(KINDS)[1:]:
-                if kind in ("shared", "task") or child.has(f"fits/{kind}"):
-                    found = child.child(f"fits/{kind}")
-                    starts[regime, kind] = found.numbers("starts", (S, None))
-                    for head in HEADS:
-                        one = found.child(head)
-                        at = one.numbers("coefficients", (S, None))
-                        fits[regime, kind, head] = _fit(one, at, S, T)
-        parts, split = node.names("parts"), node.names("split")
-        return cls(seeds, tasks, parts, split, single, fits, starts)
-
-    @property
-    def regimes(self) -> tuple[str, ...]:
-        """Those that were measured."""
-        return tuple(self.single)
-
-
-def _fit(node: Node, coefficients: Floats, S: int, T: int) -> Fit:
-    measured = {
-        what: {split: node.numbers(f"{split}/{what}", (S, T)) for split in SPLITS}
-        for what in ("cross_entropy", "accuracy")
-    }
-    known = (node.optional(key, (S,)) for key in ("gap", "gradient", "curvature"))
-    return Fit(coefficients, measured["cross_entropy"], measured["accuracy"], *known)
-
-
 def read(node: Node, run_dir: Path) -> Page:
     """The page of a run directory.
 
     Raises:
         ResultsError: a result file does not fit the schema.
     """
-    results = Results.parse(node)
-    config = node.mapping("config")
+    results = schema.read(Results, node)
+    config = results.config
     affine = AFFINE.get(config["head"]["kind"], "a head without normalisation")
     counts = [config.get(split) or config["data"][split] for split in SPLITS]
     lead = (
-        f"Scaling coefficients of {len(results.tasks)} task vectors, {node.get('model/name')}, of "
+        f"Scaling coefficients of {len(results.tasks)} task vectors, {results.model['name']}, of "
         f"least cross-entropy on {counts[0]} validation examples a task: one for all, one for each "
         f"task, one for each part of the model. Through {affine} the problem "
         "is convex and the optimum global, with a certificate; through the true, normalising head "
@@ -135,15 +64,15 @@ def read(node: Node, run_dir: Path) -> Page:
     )
     maps = [heatmap(results, regime) for regime in results.split if len(results.parts) > 1]
     return Page(
-        title=f"Optimal coefficients: {node.get('preset')}",
+        title=f"Optimal coefficients: {results.preset}",
         lead=lead,
-        facts=facts_of(node, results.tasks, results.seeds),
+        facts=results.facts(results.tasks),
         sections=(
-            claims_section(node, "Claims"),
+            results.verdicts("Claims"),
             Section("worth", "What coefficients are worth", (worth(results), table(results))),
             Section("certificates", "Certificates", (certificates(results),)),
             Section("values", "The coefficients", (by_task(results), *maps)),
-            configuration_of(node),
+            results.configuration,
         ),
         headlines=("coefficients", "claims"),
         sources=SOURCES,
@@ -152,7 +81,8 @@ def read(node: Node, run_dir: Path) -> Page:
 
 def worth(results: Results) -> Plot:
     """Accuracy and cross-entropy of every kind, on both splits."""
-    kinds = [k for k in KINDS if any((r, k, "true") in results.fits for r in results.regimes)]
+    fits = results.fits
+    kinds = [k for k in KINDS if any((r, k, "true") in fits for r in results.regimes)]
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 6.2 if narrow else 3.4)
@@ -160,10 +90,10 @@ def worth(results: Results) -> Plot:
         for ax, what in zip(axes, ("accuracy", "cross_entropy"), strict=True):
             for i, regime in enumerate(results.regimes):
                 for split, filled in zip(SPLITS, (False, True), strict=True):
-                    shown = [k for k in kinds if (regime, k, "true") in results.fits]
-                    found = [getattr(results.fits[regime, k, "true"], what)[split] for k in shown]
+                    shown = [k for k in kinds if (regime, k, "true") in fits]
+                    found = [getattr(fits[regime, k, "true"], split) for k in shown]
                     scale = 100 if what == "accuracy" else 1
-                    means = np.stack([scale * v.mean(1) for v in found], -1)
+                    means = np.stack([scale * getattr(v, what).mean(1) for v in found], -1)
                     at = np.array([kinds.index(k) for k in shown]) + 0.16 * (2 * i - 1)
                     ink = colour(regime)
                     dots(
@@ -192,8 +122,8 @@ def table(results: Results) -> Table:
     """Every kind and head: cross-entropy, over-fitting gap, accuracy."""
     rows = []
     for (regime, kind, head), fit in results.fits.items():
-        entropy = {split: fit.cross_entropy[split].mean(1) for split in SPLITS}
-        normalized = (fit.accuracy["test"] / results.single[regime]).mean(1)
+        validation, test = (each.cross_entropy.mean(1) for each in (fit.validation, fit.test))
+        normalized = (fit.test.accuracy / results.regimes[regime].single).mean(1)
         free = fit.coefficients.shape[1]
         rows.append(
             [
@@ -201,10 +131,10 @@ def table(results: Results) -> Table:
                 Cell(KINDS[kind]),
                 Cell(NONE if kind == "grid" else HEADS[head]),
                 Cell(str(free), free),
-                number(entropy["validation"], 3),
-                number(entropy["test"], 3),
-                number(entropy["test"] - entropy["validation"], 3),
-                percent(fit.accuracy["test"].mean(1)),
+                number(validation, 3),
+                number(test, 3),
+                number(test - validation, 3),
+                percent(fit.test.accuracy.mean(1)),
                 percent(normalized),
             ]
         )
@@ -225,8 +155,9 @@ def table(results: Results) -> Table:
 def certificates(results: Results) -> Table:
     """How sure the optimum is, and how many optima the starts found."""
     rows = []
-    for (regime, kind), starts in results.starts.items():
-        affine = results.fits[regime, kind, "affine"]
+    found = ((name, *each) for name, r in results.regimes.items() for each in r.fits.items())
+    for regime, kind, fits in found:
+        affine, starts = fits.affine, fits.starts
         spread = float((starts.max(1) - starts.min(1)).max())
         distinct = [len(np.unique(np.round(s, 3))) for s in starts]
         rows.append(
@@ -236,7 +167,7 @@ def certificates(results: Results) -> Table:
                 _worst(affine.gradient, np.max),
                 _worst(affine.curvature, np.min),
                 _worst(affine.gap, np.max),
-                _worst(results.fits[regime, kind, "true"].gradient, np.max),
+                _worst(fits.true.gradient, np.max),
                 Cell(str(starts.shape[1]), starts.shape[1]),
                 Cell(", ".join(map(str, distinct))),
                 Cell(f"{spread:.1e}", spread),
@@ -271,11 +202,11 @@ def by_task(results: Results) -> Plot:
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 3.4)
         ax = fig.subplots()
-        for i, regime in enumerate(results.regimes):
+        for i, (name, regime) in enumerate(results.regimes.items()):
             at = np.arange(len(names)) + 0.12 * (2 * i - 1)
-            dots(ax, at, results.fits[regime, "task", "true"].coefficients, regime)
-            grid = over_seeds(results.fits[regime, "grid", "true"].coefficients[:, 0]).mean
-            ax.axhline(float(grid), color=colour(regime), lw=1, ls="--")
+            dots(ax, at, regime.task.true.coefficients, name)
+            grid = over_seeds(regime.grid.alpha).mean
+            ax.axhline(float(grid), color=colour(name), lw=1, ls="--")
         categories(ax, names, 30)
         ax.set_ylabel("α of the task")
         ax.grid(axis="y")

@@ -28,14 +28,16 @@ import numpy as np
 from scipy.special import logsumexp
 
 from experiments import claims, protocol, running, vectors
+from experiments.claims import Claim
 from experiments.coefficients.config import CoefficientsConfig
-from experiments.running import about
+from experiments.coefficients.results import Results
 from linearize import comparison, edit, evaluate, io, models, tree
 from linearize.evaluate import AffineOutputs
 from linearize.evaluate.view import Tangent, View
 from linearize.examples import Examples
 from linearize.models.heads import Head
 from linearize.models.layers import shape_only
+from linearize.report import schema
 from linearize.study import Method, Store, Study
 from linearize.study.store import Record
 from linearize.task_vector import TaskVector
@@ -52,11 +54,16 @@ def run(config: CoefficientsConfig, run_dir: Path, preset: str = "custom") -> Pa
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
-        tasks, store = protocol.load_tasks(config.compare()), Store.of(run_dir)
+        tasks, store = protocol.load_tasks(config), Store.of(run_dir)
         measured = vectors.by_regime(partial(fitted, config), store, config, tasks)
-        results = describe(config, preset) | measured
-        results["claims"] = claims.judge(results, CLAIMS)
-        return running.finish(run_dir, results)
+        model = protocol.describe_model(config.model, config.seeds[0])
+        found = running.about("coefficients", preset, config, model) | measured
+        found |= {
+            "tasks": config.data.tasks,
+            "parts": list(parts(config)) if config.split else [],
+            "split": config.split,
+        }
+        return running.finish(run_dir, claims.judged(schema.read(Results, found), CLAIMS))
 
 
 def parts(config: CoefficientsConfig) -> dict[str, str]:
@@ -120,8 +127,9 @@ def fitted(config: CoefficientsConfig, study: Study, method: Method) -> Record:
     view = study.view(method)
     T, single = len(view.vectors), study.singles(view)
     groups = parts(config) if method.name in config.split else {}
-    problem = Problem.of(config, study, method, groups)
-    grid = comparison.addition(study, protocol.plan(config.compare()), view, single)["alpha"]
+    terms = TaskTerms.of(config, study, method, groups)
+    wanted = comparison.Plan(alphas=config.edit.alphas, sweep_test=False)
+    grid = comparison.addition(study, wanted, view, single)["alpha"]
     P = max(len(groups), 1)
     kinds = {"shared": np.ones((T * P, 1)), "task": np.kron(np.eye(T), np.ones((P, 1)))}
     if groups:
@@ -129,28 +137,28 @@ def fitted(config: CoefficientsConfig, study: Study, method: Method) -> Record:
         kinds["task and part"] = np.eye(T * P)
     record: Record = {
         "single": single,
-        "grid": {"alpha": grid} | problem.measure(np.full(T * P, grid)),
+        "grid": {"alpha": grid} | terms.measure(np.full(T * P, grid)),
         "fits": {},
     }
     rng = np.random.default_rng([config.start_seed, study.seed])
     for kind, basis in kinds.items():
         log.info("seed %d: %s, one coefficient per %s", study.seed, method.name, kind)
-        convex = problem.fit("affine", basis, config.l2, np.zeros(basis.shape[1]))
+        convex = terms.fit("affine", basis, config.l2, np.zeros(basis.shape[1]))
         at = convex.coefficients
         starts = [np.zeros_like(at), np.full_like(at, grid), at]
         starts += [rng.uniform(0, 1, at.shape) for _ in range(config.starts)]
-        local = [problem.fit("true", basis, config.l2, start) for start in starts]
+        local = [terms.fit("true", basis, config.l2, start) for start in starts]
         best = min(local, key=lambda found: found.objective)
         record["fits"][kind] = {
-            "affine": dataclasses.asdict(convex) | problem.measure(basis @ at),
-            "true": dataclasses.asdict(best) | problem.measure(basis @ best.coefficients),
+            "affine": dataclasses.asdict(convex) | terms.measure(basis @ at),
+            "true": dataclasses.asdict(best) | terms.measure(basis @ best.coefficients),
             "starts": [found.objective for found in local],
         }
     return io.to_json(record)
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class TaskTerms:
     """The tasks' terms along all directions, their heads and labels."""
 
     terms: Mapping[str, list[AffineOutputs]]
@@ -168,8 +176,8 @@ class Problem:
         study: Study,
         method: Method,
         groups: Mapping[str, str],
-    ) -> "Problem":
-        """One seed's and regime's problem; by part where there are groups."""
+    ) -> "TaskTerms":
+        """One seed's and regime's terms; by part where there are groups."""
         taus = study.vectors(method)
         along = [study.view(method)]
         if groups:
@@ -186,7 +194,9 @@ class Problem:
         heads = {"true": true, "affine": affine}
         return cls(terms, labels, heads, {"true": terms["validation"], "affine": read})
 
-    def fit(self, head: str, basis: np.ndarray, l2: float, start: np.ndarray) -> edit.Optimum:
+    def fit(
+        self, head: str, basis: np.ndarray, l2: float, start: np.ndarray
+    ) -> edit.OptimalCoefficients:
         """The best coefficients on validation data, in the span of a basis."""
         tied = [each.along(basis) for each in self.fitted[head]]
         return edit.optimal_coefficients(
@@ -236,9 +246,9 @@ def rebuilt(
 def affine_heads(config: CoefficientsConfig, study: Study) -> list[Head]:
     """Each task's head without normalisation: the same prototypes, and the same predictions."""
     plain = dataclasses.replace(config.head, normalize=False)
-    whole = dataclasses.replace(config.compare(), head=plain)
-    model = protocol.backbone(config.model, study.seed)
-    return [protocol.make_head(whole, model, study.tasks[name], study.seed) for name in study.names]
+    make = plain.heads(config.model, config.batch_size)
+    made = (make(study.model, study.tasks[name], study.seed) for name in study.names)
+    return [protocol.head(objective) for objective in made]
 
 
 def frozen(
@@ -273,48 +283,39 @@ SURROGATES: Mapping[str, Surrogate] = {"text": frozen, "prototype": rebuilt, "pr
 """What stands in for normalisation where logits must be affine, by the kind of head."""
 
 
-def describe(config: CoefficientsConfig, preset: str) -> Record:
-    """What was run, on what, by which versions."""
-    return about("coefficients", preset, config) | {
-        "model": protocol.describe_model(config.model, config.seeds[0]),
-        "tasks": list(config.data.tasks),
-        "parts": list(parts(config)) if config.split else [],
-        "split": list(config.split),
-    }
+def _mean(results: Results, regime: str, kind: str, what: str) -> np.ndarray:
+    """Of test data through the true head, (S,)."""
+    return getattr(results.fits[regime, kind, "true"].test, what).mean(-1)
 
 
-def _mean(results: claims.Results, regime: str, kind: str, what: str, head: str = "true") -> Any:
-    found = results[regime]["grid"] if kind == "grid" else results[regime]["fits"][kind][head]
-    return np.mean(np.asarray(found["test"][what], float), -1)
+def _gain(regime: str, less: str, more: str) -> Callable[[Results], np.ndarray]:
+    """By how many nats freer coefficients lower the cross-entropy."""
+    return lambda r: (
+        _mean(r, regime, less, "cross_entropy") - _mean(r, regime, more, "cross_entropy")
+    )
 
 
-def _pair(regime: str, words: str) -> tuple[claims.Claim, ...]:
+def _freer(regime: str, words: str) -> tuple[Claim[Results], ...]:
     return (
-        (
+        Claim(
             f"A coefficient for each task lowers cross-entropy on test data, {words}",
-            lambda r: (
-                _mean(r, regime, "shared", "cross_entropy")
-                - _mean(r, regime, "task", "cross_entropy")
-            ),
+            _gain(regime, "shared", "task"),
             "optimal shared α minus optimal α per task, nats",
         ),
-        (
+        Claim(
             f"A coefficient for each task is more accurate than the papers' shared α, {words}",
             lambda r: _mean(r, regime, "task", "accuracy") - _mean(r, regime, "grid", "accuracy"),
             "optimal per task minus α on the grid, test accuracy, mean of tasks",
         ),
-        (
+        Claim(
             f"Coefficients by task and part lower it further, {words}",
-            lambda r: (
-                _mean(r, regime, "task", "cross_entropy")
-                - _mean(r, regime, "task and part", "cross_entropy")
-            ),
+            _gain(regime, "task", "task and part"),
             "optimal per task minus per task and part, nats on test data",
         ),
     )
 
 
-CLAIMS: tuple[claims.Claim, ...] = (
-    *_pair("linear", "linear"),
-    *_pair("posthoc", "post-hoc"),
+CLAIMS: tuple[Claim[Results], ...] = (
+    *_freer("linear", "linear"),
+    *_freer("posthoc", "post-hoc"),
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from linearize.report.node import Floats
 from linearize.report.run import Run
-from linearize.report.schema import Axes, Number, key
+from linearize.report.schema import Axes, Number, entries, key
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,9 @@ class Results(Run):
     """All that the page shows."""
 
     tasks: Annotated[tuple[str, ...], Axes("T")]
-    nonlinear: Regime | None = None
-    posthoc: Regime | None = None
-    linear: Regime | None = None
     relation: Mapping[str, Relation]
     across: Mapping[str, Across] | None = None
-
-    @property
-    def regimes(self) -> dict[str, Regime]:
-        """Those that were measured."""
-        found = {name: getattr(self, name) for name in self.relation}
-        return {name: regime for name, regime in found.items() if regime is not None}
+    regimes: Mapping[str, Regime] = entries("relation")
 
 
 def off_diagonal(values: Floats) -> Floats:

@@ -38,7 +38,7 @@ def run(config: EnsemblingConfig, run_dir: Path, preset: str = "custom") -> Path
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
-        tasks, store = protocol.load_tasks(config.compare()), Store.of(run_dir)
+        tasks, store = protocol.load_tasks(config), Store.of(run_dir)
         measured = vectors.by_regime(compared, store, config, tasks)
         model = protocol.describe_model(config.model, config.seeds[0])
         found = running.about("ensembling", preset, config, model) | measured

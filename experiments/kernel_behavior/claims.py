@@ -1,24 +1,19 @@
 """What the papers claim of the kernel along a fine-tuning."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from experiments.claims import Claim
-
-Results = Mapping[str, Any]
+from experiments.kernel_behavior.results import Results
 
 
 def _along(results: Results, measure: str, optimizer: str, step: int = -1) -> np.ndarray:
     """A measure after a fine-tuning's last (or another) step, mean over tasks, (S,)."""
-    runs = results["along"].values()
-    return np.mean([np.asarray(r[optimizer][measure], float)[:, step] for r in runs], axis=0)
+    runs = results.along.values()
+    return np.mean([getattr(run[optimizer], measure)[:, step] for run in runs], axis=0)
 
 
 def _solved(results: Results, kernel: str) -> np.ndarray:
-    found = results["solutions"].values()
-    return np.mean([np.asarray(r[kernel]["accuracy"], float) for r in found], axis=0)
+    return np.mean([found[kernel].accuracy for found in results.solutions.values()], axis=0)
 
 
 CLAIMS: tuple[Claim[Results], ...] = (

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from linearize.config.compare import HeadConfig, ModelConfig
+from linearize.config import HeadConfig, ModelConfig
 from linearize.config.files import ConfigError, require
 from linearize.fields import Count, Natural, Positive, TwoOrMore, check
 from linearize.train import TrainConfig

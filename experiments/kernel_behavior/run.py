@@ -23,7 +23,7 @@ import linearize as lz
 from experiments import claims, protocol, running
 from experiments.kernel_behavior.claims import CLAIMS
 from experiments.kernel_behavior.config import KernelBehaviorConfig
-from experiments.running import about
+from experiments.kernel_behavior.results import Results
 from linearize import data, evaluate
 from linearize.data import Task
 from linearize.examples import Examples
@@ -31,6 +31,7 @@ from linearize.methods import fine_tuning
 from linearize.models import Model
 from linearize.models.heads import few_shot, headed, prototype_head
 from linearize.objectives import Classify
+from linearize.report import schema
 from linearize.study import Store, Study, stack
 from linearize.study.store import Record
 from linearize.types import Params
@@ -51,8 +52,8 @@ def run(config: KernelBehaviorConfig, run_dir: Path, preset: str = "custom") -> 
         parts = len(tasks) * (1 + len(config.recipes) + len(config.kernels))
         every = partial(measure, config, tasks)
         measured = Store.of(run_dir).every_seed(config.seeds, parts, every)
-        results = about("kernel_behavior", preset, config) | {
-            "model": protocol.describe_model(config.model, config.seeds[0]),
+        model = protocol.describe_model(config.model, config.seeds[0])
+        found = running.about("kernel_behavior", preset, config, model) | {
             "tasks": list(tasks),
             "steps": {name: config.steps(name) for name in config.recipes},
             "examples": {
@@ -62,7 +63,7 @@ def run(config: KernelBehaviorConfig, run_dir: Path, preset: str = "custom") -> 
             "seconds": measured["seconds"],
             **measured["tasks"],
         }
-        results["claims"] = claims.judge(results, CLAIMS)
+        results = claims.judged(schema.read(Results, found), CLAIMS)
         return running.finish(run_dir, results)
 
 

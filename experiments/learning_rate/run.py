@@ -11,16 +11,17 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiments import claims, protocol, running
+from experiments.claims import Claim
 from experiments.learning_rate.config import LearningRateConfig
-from experiments.running import about
+from experiments.learning_rate.results import Results
 from linearize import comparison
 from linearize.data import Task
 from linearize.methods import METHODS
+from linearize.report import schema
 from linearize.study import Store, stack
 from linearize.study.store import Record
 from linearize.train import NonFiniteLossError
@@ -36,9 +37,13 @@ def run(config: LearningRateConfig, run_dir: Path, preset: str = "custom") -> Pa
         tasks, store = protocol.load_tasks(config.setting), Store.of(run_dir)
         parts = sum(len(rates(config, regime)) for regime in REGIMES)
         measured = store.every_seed(config.seeds, parts, partial(measure, config, tasks))
-        results = describe(config, preset) | measured
-        results["claims"] = claims.judge(results, CLAIMS)
-        return running.finish(run_dir, results)
+        model = protocol.describe_model(config.setting.model, config.seeds[0])
+        found = running.about("learning_rate", preset, config, model) | measured
+        found |= {
+            "tasks": config.setting.data.tasks,
+            "along": {regime: rates(config, regime) for regime in REGIMES},
+        }
+        return running.finish(run_dir, claims.judged(schema.read(Results, found), CLAIMS))
 
 
 def measure(
@@ -82,30 +87,21 @@ def at_rate(
         return dict.fromkeys(comparison.SUMMARY)
 
 
-def describe(config: LearningRateConfig, preset: str) -> Record:
-    """What was run, on what, by which versions."""
-    return about("learning_rate", preset, config) | {
-        "model": protocol.describe_model(config.setting.model, config.seeds[0]),
-        "tasks": list(config.setting.data.tasks),
-        "along": {regime: list(rates(config, regime)) for regime in REGIMES},
-    }
-
-
-def _ends(results: Any, regime: str, what: str) -> np.ndarray:
+def _lost(results: Results, regime: str, what: str) -> np.ndarray:
     """A measure at the lowest rate minus that at the highest, (S,)."""
-    values = np.asarray(results[regime][what], float)
+    values = getattr(results.regimes[regime], what)
     return values[:, 0] - values[:, -1]
 
 
-def _hurt(regime: str, words: str) -> claims.Claim:
-    return (
+def _hurt(regime: str, words: str) -> Claim[Results]:
+    return Claim(
         f"High learning rates hurt merging more than single tasks, {words} (TA, appendix)",
-        lambda r: _ends(r, regime, "addition") - _ends(r, regime, "single"),
+        lambda r: _lost(r, regime, "addition") - _lost(r, regime, "single"),
         "loss of accuracy from the lowest to the highest rate, after addition minus single-task",
     )
 
 
-CLAIMS: tuple[claims.Claim, ...] = (
+CLAIMS: tuple[Claim[Results], ...] = (
     _hurt("nonlinear", "non-linear"),
     _hurt("posthoc", "post-hoc"),
     _hurt("linear", "linear"),

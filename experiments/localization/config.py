@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Literal
 
-from linearize.config.compare import CompareConfig, MapConfig
+import numpy as np
+
+from linearize.config.compare import MapConfig
 from linearize.config.files import require, require_task
 from linearize.config.vectors import Regime, VectorsConfig
 from linearize.fields import Count, TwoOrMore
@@ -37,6 +39,9 @@ class LocalizationConfig(VectorsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.map.require_tasks(self.data.tasks)
+        for pair in self.map.pairs:
+            require(pair[0] != pair[1], "map.pairs", pair, "name two different tasks")
         require(
             2 <= self.points <= (self.data.test or self.points), "points", self.points,
             f"give 2 to data.test={self.data.test} test examples a task",
@@ -50,10 +55,8 @@ class LocalizationConfig(VectorsConfig):
             len(self.random_tasks) != 1, "random_tasks", self.random_tasks,
             "a target needs a control: name none, or two or more",
         )  # fmt: skip
-        step = (self.map.high - self.map.low) / (self.map.points - 1)
-        place = (1 - self.map.low) / step
         require(
-            abs(place - round(place)) < 1e-9 and self.map.low < 1 <= self.map.high,
+            np.isclose(self.map.alphas, 1, rtol=0, atol=1e-9).any(),
             "map", (self.map.low, self.map.high, self.map.points),
             "the grid must hold α = 1, where ξ is measured too",
         )  # fmt: skip
@@ -64,9 +67,8 @@ class LocalizationConfig(VectorsConfig):
             return self.data.tasks
         return tuple(task for task in self.data.tasks if task in self.random_tasks)
 
-    def compare(self, initialization: Initialization = "pretrained") -> CompareConfig:
-        """The setting as ``experiments.compare`` is told it, at either initialization."""
-        whole = dataclasses.replace(super().compare(), map=self.map)
+    def at(self, initialization: Initialization) -> "LocalizationConfig":
+        """The same, with pre-trained or random weights."""
         if initialization == "pretrained":
-            return whole
-        return dataclasses.replace(whole, model=dataclasses.replace(self.model, pretrained=False))
+            return self
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, pretrained=False))

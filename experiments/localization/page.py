@@ -4,9 +4,9 @@ from pathlib import Path
 
 from experiments.localization import plots, tables
 from experiments.localization.results import Results
-from linearize.report.claims import claims_section
+from linearize.report import schema
 from linearize.report.node import Node
-from linearize.report.page import Page, Section, configuration_of, facts_of
+from linearize.report.page import Page, Section
 
 SOURCES = """After Ortiz-Jimenez et al., <cite>Task Arithmetic in the Tangent Space</cite> (NeurIPS
 2023, arXiv 2305.12827), section 5; the interval over tasks after Snijders and Borgatti,
@@ -25,26 +25,26 @@ def read(node: Node, run_dir: Path) -> Page:
     Raises:
         ResultsError: a result file does not fit the schema.
     """
-    results = Results.parse(node)
-    tasks = results.tasks["pretrained"]
-    kind = "the sum over the logits" if node.get("output") == "trace" else "all logits"
+    results = schema.read(Results, node)
+    kind = "the sum over the logits" if results.output == "trace" else "all logits"
     lead = (
-        f"The empirical neural tangent kernel of {node.get('model/name')} at θ0 ({kind} of the "
-        f"target's frozen head) on {results.points} test inputs of each of {len(tasks)} tasks: "
-        "where the eigenfunctions that carry a task's target live, its own inputs or those of "
-        "another, control task, beside the disentanglement error ξ of the two tasks' vectors."
+        f"The empirical neural tangent kernel of {results.model['name']} at θ0 ({kind} of the "
+        f"target's frozen head) on {results.points} test inputs of each of "
+        f"{len(results.pretrained)} tasks: where the eigenfunctions that carry a task's target "
+        "live, its own inputs or those of another, control task, beside the disentanglement error "
+        "ξ of the two tasks' vectors."
     )
     spectra = [
         draw(results, i)
-        for i, pair in enumerate(results.pairs)
+        for i in range(len(results.pairs))
         for draw in (plots.spectrum, plots.histogram)
     ]
     return Page(
-        title=f"Eigenfunction localization: {node.get('preset')}",
+        title=f"Eigenfunction localization: {results.preset}",
         lead=lead,
-        facts=facts_of(node, tasks, results.seeds),
+        facts=results.facts(results.pretrained),
         sections=(
-            claims_section(node, "Claims of the paper", DECIDED),
+            results.verdicts("Claims of the paper", DECIDED),
             Section(
                 "energy", "Where targets live", (plots.matrix(results), tables.energies(results))
             ),
@@ -54,7 +54,7 @@ def read(node: Node, run_dir: Path) -> Page:
                 (plots.scatter(results), tables.relations(results), tables.pairs(results)),
             ),
             Section("spectra", "Pairs of tasks", tuple(spectra)),
-            configuration_of(node),
+            results.configuration,
         ),
         headlines=("claims", "energies", "relation"),
         sources=SOURCES,

@@ -1,6 +1,6 @@
 """Figures: spectra and histograms of a pair, energies of all pairs, energies against ξ."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,7 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.localization.results import Relation, Results
+from experiments.localization.results import Pair, Results, Spectrum
 from experiments.localization.tables import NAMES, interval
 from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure, in_cell, legend, matrix_axes
@@ -22,62 +22,57 @@ TASK, CONTROL = colour("nonlinear"), colour("gradient_ascent")
 _BINS = 20
 
 
-def _directions(pair: tuple[str, str]) -> tuple[tuple[str, str], tuple[str, str]]:
-    return pair, (pair[1], pair[0])
-
-
-def _panels(results: Results, pair: tuple[str, str]) -> list[str]:
-    return [i for i in NAMES if (i, *pair) in results.spectra]
-
-
-def _grid(fig: Figure, down: int, across: int, narrow: bool) -> list[Axes]:
-    """Axes in the order of a desktop's rows; on a phone one below the other."""
-    shape = (down * across, 1) if narrow else (down, across)
-    return list(fig.subplots(*shape, squeeze=False, sharex=True, sharey=True).flat)
-
-
-def _titled(fig: Figure, axes: Sequence[Axes], x: str, y: str, across: int, narrow: bool) -> None:
-    for i, ax in enumerate(axes):
-        if narrow or i % across == 0:
-            ax.set_ylabel(y)
-        if i >= len(axes) - (1 if narrow else across):
-            ax.set_xlabel(x)
+def _both_directions(
+    shown: Sequence[tuple[str, Pair, Spectrum]],
+    narrow: bool,
+    height: float,
+    names: tuple[str, str],
+    panel: Callable[[Axes, Spectrum], None],
+) -> Figure:
+    """A row a direction, a column an initialization; on a phone one below the other."""
+    across = 1 if narrow else len(shown) // 2
+    fig = figure(narrow, height)
+    axes = fig.subplots(-(-len(shown) // across), across, squeeze=False, sharex=True, sharey=True)
+    width = 11 if narrow else 16
+    for k, (ax, (initialization, pair, found)) in enumerate(zip(axes.flat, shown, strict=True)):
+        panel(ax, found)
+        target, control = (shorten(name, width) for name in pair)
+        ax.set_title(f"{NAMES[initialization]}: {target}, {control}", fontsize=8.5)
+        if k % across == 0:
+            ax.set_ylabel(names[1])
+        if k >= len(shown) - across:
+            ax.set_xlabel(names[0])
+    return fig
 
 
 def spectrum(results: Results, index: int) -> Plot:
     """Eigenvalues of one pair, by where their eigenfunctions live and how much they carry."""
     pair = results.pairs[index]
-    panels = _panels(results, pair)
+    shown = results.drawn(pair)
+
+    def panel(ax: Axes, found: Spectrum) -> None:
+        values, weights = found.values[0], found.weights[0]
+        kept = values > 1e-7 * values[0]
+        ax.scatter(
+            np.arange(1, len(values) + 1)[kept],
+            values[kept] / values[0],
+            s=6 + 900 * weights[kept],
+            c=1 - found.control[0][kept],
+            cmap=DIVERGING,
+            norm=Normalize(-1, 1),
+            edgecolors=INK,
+            linewidths=0.4,
+        )
+        ax.set(xscale="log", yscale="log")
+        ax.grid(alpha=0.6)
 
     def draw(narrow: bool) -> Figure:
-        across = len(panels)
-        fig = figure(narrow, 2.2 * 2 * across + 0.8 if narrow else 4.9)
-        axes = _grid(fig, 2, across, narrow)
-        norm = Normalize(-1, 1)
-        for ax, (direction, i) in zip(
-            axes, [(d, i) for d in _directions(pair) for i in panels], strict=True
-        ):
-            found = results.spectra[i, *direction]
-            values, weights = found.values[0], found.weights[0]
-            shown = values > 1e-7 * values[0]
-            x = np.arange(1, len(values) + 1)
-            dots = ax.scatter(
-                x[shown],
-                values[shown] / values[0],
-                s=6 + 900 * weights[shown],
-                c=1 - found.control[0][shown],
-                cmap=DIVERGING,
-                norm=norm,
-                edgecolors=INK,
-                linewidths=0.4,
-            )
-            ax.set(xscale="log", yscale="log")
-            ax.set_title(f"{NAMES[i]}: {_named(direction, narrow)}", fontsize=8.5)
-            ax.grid(alpha=0.6)
-        _titled(fig, axes, "rank of the eigenfunction", "eigenvalue ÷ largest", across, narrow)
+        height = 2.2 * len(shown) + 0.8 if narrow else 4.9
+        names = ("rank of the eigenfunction", "eigenvalue ÷ largest")
+        fig = _both_directions(shown, narrow, height, names, panel)
         bar = fig.colorbar(
-            dots, ax=axes, location="bottom" if narrow else "right", aspect=30, pad=0.02,
-            shrink=0.9, ticks=[-1, 0, 1],
+            fig.axes[-1].collections[0], ax=fig.axes, location="bottom" if narrow else "right",
+            aspect=30, pad=0.02, shrink=0.9, ticks=[-1, 0, 1],
         )  # fmt: skip
         bar.ax.set(**{"xticklabels" if narrow else "yticklabels": ["control", "both", "task"]})
         bar.set_label("where the eigenfunction lives", fontsize=8)
@@ -92,45 +87,35 @@ def spectrum(results: Results, index: int) -> Plot:
         "local energies on task and control, 1 where all energy is on the task, −1 where all is on "
         "the control. Size: the share of the target's square that the eigenfunction carries. "
         f"Titles: target, then control.{first}",
-        f"Scatter plots of eigenvalues against rank, {len(panels)} initializations, two targets.",
+        f"Scatter plots of eigenvalues against rank, {len(shown) // 2} initializations, two "
+        "targets.",
         draw,
     )
-
-
-def _named(direction: tuple[str, str], narrow: bool) -> str:
-    width = 11 if narrow else 16
-    return f"{shorten(direction[0], width)}, {shorten(direction[1], width)}"
 
 
 def histogram(results: Results, index: int) -> Plot:
     """How a target's square is spread over local energies, on task and control."""
     pair = results.pairs[index]
-    panels = _panels(results, pair)
+    shown = results.drawn(pair)
     edges = np.linspace(0, 2, _BINS + 1)
 
+    def panel(ax: Axes, found: Spectrum) -> None:
+        for shade, energies in ((TASK, 2 - found.control), (CONTROL, found.control)):
+            mass = [
+                np.histogram(np.clip(e, 0, 2), edges, weights=w)[0]
+                for e, w in zip(energies, found.weights, strict=True)
+            ]
+            ax.stairs(np.mean(mass, 0), edges, fill=True, color=shade, alpha=0.35, lw=0)
+            ax.stairs(np.mean(mass, 0), edges, color=shade, lw=1.3)
+        mean = (found.control * found.weights).sum(1).mean()
+        for shade, at in ((CONTROL, mean), (TASK, 2 - mean)):
+            ax.axvline(at, color=shade, lw=1.1, ls="--")
+        ax.set_xlim(0, 2)
+
     def draw(narrow: bool) -> Figure:
-        across = len(panels)
-        fig = figure(narrow, 1.8 * 2 * across + 0.7 if narrow else 4.4)
-        axes = _grid(fig, 2, across, narrow)
-        for ax, (direction, i) in zip(
-            axes, [(d, i) for d in _directions(pair) for i in panels], strict=True
-        ):
-            found = results.spectra[i, *direction]
-            seeds = list(zip(found.control, found.weights, strict=True))
-            on = {TASK: [2 - c for c, _ in seeds], CONTROL: [c for c, _ in seeds]}
-            for shade, energies in on.items():
-                mass = [
-                    np.histogram(np.clip(e, 0, 2), edges, weights=w)[0]
-                    for e, (_, w) in zip(energies, seeds, strict=True)
-                ]
-                ax.stairs(np.mean(mass, 0), edges, fill=True, color=shade, alpha=0.35, lw=0)
-                ax.stairs(np.mean(mass, 0), edges, color=shade, lw=1.3)
-            mean = np.mean([(c * w).sum() for c, w in seeds])
-            ax.axvline(mean, color=CONTROL, lw=1.1, ls="--")
-            ax.axvline(2 - mean, color=TASK, lw=1.1, ls="--")
-            ax.set_title(f"{NAMES[i]}: {_named(direction, narrow)}", fontsize=8.5)
-            ax.set_xlim(0, 2)
-        _titled(fig, axes, "local energy", "share of the target", across, narrow)
+        height = 1.8 * len(shown) + 0.7 if narrow else 4.4
+        names = ("local energy", "share of the target")
+        fig = _both_directions(shown, narrow, height, names, panel)
         marks = [
             Line2D([], [], color=shade, lw=4, alpha=0.6, label=text)
             for shade, text in ((TASK, "on the task"), (CONTROL, "on the control"))
@@ -138,15 +123,15 @@ def histogram(results: Results, index: int) -> Plot:
         legend(fig, [*marks, Line2D([], [], color=MUTED, ls="--", lw=1.1, label="mean")], narrow)
         return fig
 
-    mean = "" if len(results.seeds) == 1 else f" Mean of {len(results.seeds)} seeds."
     return Plot(
         f"histogram_{index + 1}_{'_'.join(pair)}",
         f"Local energy of the eigenfunctions: {pair[0]} and {pair[1]}",
         "Histogram of the eigenfunctions' local energies, each weighed by the share of the "
         "target's square that it carries. Perfectly localized: 2 on the task, 0 on the control; "
         "living everywhere: 1 on both. The two mirror each other, as an eigenfunction's energies "
-        f"sum to 2. Titles: target, then control.{mean}",
-        f"Histograms of local energy on task and control, {len(panels)} initializations, two "
+        "sum to 2. Titles: target, then control."
+        + ("" if len(results.seeds) == 1 else f" Mean of {len(results.seeds)} seeds."),
+        f"Histograms of local energy on task and control, {len(shown) // 2} initializations, two "
         "targets.",
         draw,
     )
@@ -154,17 +139,16 @@ def histogram(results: Results, index: int) -> Plot:
 
 def matrix(results: Results) -> Plot:
     """The energy on the control, every target with every control, a panel an initialization."""
-    panels = [i for i in NAMES if i in results.energy]
-    sizes = [len(results.tasks[i]) for i in panels]
-    lowest = min(float(np.nanmin(results.energy[i][:, 0].mean(0))) for i in panels)
+    shown = {i: results.matrix("control", i)[:, 0].mean(0) for i in results.tasks}
+    sizes = [len(mean) for mean in shown.values()]
+    lowest = min(float(np.nanmin(mean)) for mean in shown.values())
 
     def draw(narrow: bool) -> Figure:
-        fig = figure(narrow, 3.5 * len(panels) + 0.6 if narrow else 4.0)
-        shape = (len(panels), 1) if narrow else (1, len(panels))
+        fig = figure(narrow, 3.5 * len(shown) + 0.6 if narrow else 4.0)
+        shape = (len(shown), 1) if narrow else (1, len(shown))
         ratios = {"height_ratios" if narrow else "width_ratios": sizes}
         axes = list(fig.subplots(*shape, squeeze=False, gridspec_kw=ratios).flat)
-        for ax, i in zip(axes, panels, strict=True):
-            mean = results.energy[i][:, 0].mean(0)
+        for ax, (i, mean) in zip(axes, shown.items(), strict=True):
             image = ax.imshow(mean, cmap="viridis", vmin=np.floor(lowest * 20) / 20, vmax=1)
             for (row, column), value in np.ndenumerate(mean):
                 if row != column:
@@ -194,7 +178,7 @@ def matrix(results: Results) -> Plot:
 
 def scatter(results: Results) -> Plot:
     """Every pair's energy on the control against its ξ, a panel a regime."""
-    names, energy = results.tasks["pretrained"], results.energy["pretrained"][:, 0]
+    names, energy = results.pretrained, results.matrix("control", "pretrained")[:, 0]
     upper = np.triu_indices(len(names), 1)
     x = ((energy + energy.swapaxes(1, 2)) / 2)[:, *upper]
     marked = [frozenset(pair) for pair in results.pairs]
@@ -204,7 +188,7 @@ def scatter(results: Results) -> Plot:
         fig = figure(narrow, 2.9 * len(results.xi) + 0.3 if narrow else 3.6)
         axes = list(fig.subplots(*shape, squeeze=False).flat)
         for ax, (regime, xi) in zip(axes, results.xi.items(), strict=True):
-            y = (xi["box"] + xi["box"].swapaxes(1, 2))[:, *upper]
+            y = (xi.box + xi.box.swapaxes(1, 2))[:, *upper]
             (across, wide), (up, high) = over_seeds(x), over_seeds(y)
             if len(results.seeds) > 1:
                 ax.errorbar(
@@ -219,7 +203,7 @@ def scatter(results: Results) -> Plot:
                         textcoords="offset points", zorder=4,
                     )  # fmt: skip
             ax.set(xlim=_around(across), ylim=_around(up))
-            ax.set_title(f"{label(regime)}: {_rho(results.relations, regime)}", fontsize=8.5)
+            ax.set_title(f"{label(regime)}: {_rho(results, regime)}", fontsize=8.5)
             ax.set_xlabel("energy on the control, mean of both directions")
             ax.grid(alpha=0.6)
         for ax in axes if narrow else axes[:1]:
@@ -243,10 +227,9 @@ def _around(values: Floats) -> tuple[float, float]:
     return float(values.min() - margin), float(values.max() + margin)
 
 
-def _rho(relations: Sequence[Relation], regime: str) -> str:
-    found = next(
-        r for r in relations if (r.regime, r.coefficients, r.kind) == (regime, "box", "pairs")
-    )
+def _rho(results: Results, regime: str) -> str:
+    first = next(r for r in results.relation if (r.regime, r.coefficients) == (regime, "box"))
+    found = first.pairs
     if not np.isfinite(found.mean):
         return "ρ not defined"
     brackets = f" {interval(found)}" if np.isfinite(found.low) else ""

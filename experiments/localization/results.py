@@ -1,120 +1,131 @@
-"""What a run of ``experiments.localization`` left, checked."""
+"""What a run of ``experiments.localization`` measures."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 
 from linearize.report.node import Floats, Node
+from linearize.report.run import Run
+from linearize.report.schema import Axes, Number, key
 
-INITIALIZATIONS = ("pretrained", "random")
+Pair = tuple[str, str]
+"""A target task and a control task."""
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Eigenfunctions of one target's kernel on its and a control's points; S seeds, k of them."""
+    """Eigenfunctions of one target's kernel on its and a control's points, k of them."""
 
-    values: Floats
-    """(S, k), descending."""
-    weights: Floats
-    """(S, k): shares of the target's squared coefficients."""
-    control: Floats
-    """(S, k): local energy on the control's points; 2 minus that is the task's."""
+    values: Annotated[Floats, Axes("S", "k")]
+    """Descending."""
+    weights: Annotated[Floats, Axes("S", "k")]
+    """Shares of the target's squared coefficients."""
+    control: Annotated[Floats, Axes("S", "k")]
+    """Local energy on the control's points; 2 minus that is the task's."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """At one initialization, by target and control; K shares of the eigenfunctions."""
+
+    control: Mapping[str, Mapping[str, Annotated[Floats, Axes("S", "K")]]]
+    """Weighted local energy on the control's points."""
+    captured: Mapping[str, Mapping[str, Annotated[Floats, Axes("S", "K")]]]
+    """How much of the target these eigenfunctions represent."""
+    spectra: Mapping[str, Mapping[str, Spectrum]]
+    """Of the drawn pairs."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """ξ in one regime: the share of the control's predictions that the target's vector changes.
+
+    Axes: seed, target, control; 0 on the diagonal.
+    """
+
+    box: Annotated[Floats, Axes("S", "T", "T", upper=1.0)]
+    """Mean in the search box."""
+    one: Annotated[Floats, Axes("S", "T", "T", upper=1.0)]
+    """At α = (1, 1)."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's ρ of each seed, and of the means over seeds with its 95 % interval over tasks."""
+
+    seeds: Annotated[Floats, Axes("S")]
+    mean: Number
+    low: Number
+    high: Number
 
 
 @dataclass(frozen=True)
 class Relation:
-    """A rank correlation: of the means over seeds with its interval over tasks, and by seed."""
+    """The energy on the control, at a share of the eigenfunctions, with one regime's ξ."""
 
     share: float
     regime: str
     coefficients: str
-    kind: str
-    mean: float
-    low: float
-    high: float
-    seeds: Floats
+    pairs: Correlation
+    """Over unordered pairs: the energy's mean and ξ's sum over both orders."""
+    ordered: Correlation
+    """Over ordered pairs."""
 
 
-@dataclass(frozen=True)
-class Results:
+@dataclass(frozen=True, kw_only=True)
+class Results(Run):
     """All that the page shows."""
 
-    seeds: tuple[int, ...]
-    tasks: Mapping[str, tuple[str, ...]]
-    """By initialization; none at random weights where these were not asked for."""
-    pairs: tuple[tuple[str, str], ...]
+    pretrained: Annotated[tuple[str, ...], Axes("T")] = key("tasks/pretrained")
+    random: Annotated[tuple[str, ...], Axes("?")] = key("tasks/random")
+    """The tasks whose kernels are taken at random weights too; it may be none."""
+    pairs: tuple[Pair, ...]
+    """Those whose spectra are drawn."""
     points: int
-    shares: tuple[float, ...]
-    energy: Mapping[str, Floats]
-    """By initialization, (S, K, T, T): seed, share, target, control; NaN on the diagonal."""
-    captured: Mapping[str, Floats]
-    """The same: how much of the target these eigenfunctions represent."""
-    spectra: Mapping[tuple[str, str, str], Spectrum]
-    """By initialization, target and control, of the drawn pairs."""
-    xi: Mapping[str, Mapping[str, Floats]]
-    """By regime and coefficients, (S, T, T): target, control; 0 on the diagonal."""
-    relations: tuple[Relation, ...]
+    output: str
+    shares: Annotated[tuple[float, ...], Axes("K")]
+    vectors: str | None = None
+    energy: Mapping[str, Energy]
+    """By initialization."""
+    xi: Mapping[str, Errors]
+    """By regime."""
+    relation: tuple[Relation, ...] = ()
 
-    @classmethod
-    def parse(cls, node: Node) -> "Results":
-        """Read and check.
+    @property
+    def tasks(self) -> dict[str, tuple[str, ...]]:
+        """By initialization, where a kernel is taken."""
+        every = {"pretrained": self.pretrained, "random": self.random}
+        return {initialization: names for initialization, names in every.items() if names}
+
+    def of(self, part: str, initialization: str, pair: Pair) -> Any:
+        """A pair's entry of a part of :class:`Energy`.
 
         Raises:
-            ResultsError: with the key that is missing or misshapen.
+            ResultsError: there is none.
         """
-        seeds = node.integers("seeds")
-        shares = tuple(float(share) for share in node.list("shares"))
-        tasks = {i: node.child("tasks").names(i) for i in INITIALIZATIONS}
-        pairs = tuple((str(a), str(b)) for a, b in node.list("pairs"))
-        S, K, T = len(seeds), len(shares), len(tasks["pretrained"])
-        drawn = [i for i in INITIALIZATIONS if tasks[i]]
-        parts = {
-            part: {i: _matrices(node.child(f"energy/{i}/{part}"), tasks[i], S, K) for i in drawn}
-            for part in ("control", "captured")
-        }
-        spectra = {}
-        for i, (a, b) in itertools.product(drawn, pairs):
-            for target, control in ((a, b), (b, a)):
-                if {a, b} <= set(tasks[i]):
-                    found = node.child(f"energy/{i}/spectra/{target}/{control}")
-                    arrays = (found.numbers(p, (S, None)) for p in ("values", "weights", "control"))
-                    spectra[i, target, control] = Spectrum(*arrays)
-        xi = {
-            regime: {p: node.numbers(f"xi/{regime}/{p}", (S, T, T), 1.0) for p in ("box", "one")}
-            for regime in node.mapping("xi")
-        }
-        relations = tuple(
-            _relation(row, kind, S)
-            for row in node.children("relation")
-            for kind in ("pairs", "ordered")
-        )
-        return cls(
-            seeds,
-            tasks,
-            pairs,
-            int(node.get("points")),
-            shares,
-            parts["control"],
-            parts["captured"],
-            spectra,
-            xi,
-            relations,
-        )
+        rows = Node(getattr(self.energy[initialization], part), f"energy/{initialization}/{part}")
+        return rows.child(pair[0]).get(pair[1])
 
+    def matrix(self, part: str, initialization: str, names: Sequence[str] = ()) -> Floats:
+        """``control`` or ``captured`` of every pair of these tasks, or of all, (S, K, T, T).
 
-def _matrices(node: Node, tasks: tuple[str, ...], S: int, K: int) -> Floats:
-    found = np.full((S, K, len(tasks), len(tasks)), np.nan)
-    for (i, target), (j, control) in itertools.product(enumerate(tasks), repeat=2):
-        if i != j:
-            found[:, :, i, j] = node.child(target).numbers(control, (S, K))
-    return found
+        Axes: seed, share, target, control; NaN on the diagonal.
+        """
+        names = names or self.tasks[initialization]
+        shape = (len(self.seeds), len(self.shares), len(names), len(names))
+        found = np.full(shape, np.nan)
+        for i, j in itertools.permutations(range(len(names)), 2):
+            found[:, :, i, j] = self.of(part, initialization, (names[i], names[j]))
+        return found
 
-
-def _relation(row: Node, kind: str, S: int) -> Relation:
-    found = row.child(kind)
-    mean, low, high = (float(found.numbers(p, ())) for p in ("mean", "low", "high"))
-    names = (str(row.get("regime")), str(row.get("coefficients")))
-    share = float(row.numbers("share", ()))
-    return Relation(share, *names, kind, mean, low, high, found.numbers("seeds", (S,)))
+    def drawn(self, pair: Pair) -> list[tuple[str, Pair, Spectrum]]:
+        """Spectra of both directions of a pair, each at every initialization that has both."""
+        return [
+            (initialization, direction, self.of("spectra", initialization, direction))
+            for direction in (pair, pair[::-1])
+            for initialization, names in self.tasks.items()
+            if set(pair) <= set(names)
+        ]

@@ -9,6 +9,7 @@ target is the labels' one-hot rows minus their mean on the task's inputs, 0 on t
 the disentanglement error of every pair of tasks, and the rank correlation of the two.
 """
 
+import dataclasses
 import itertools
 import logging
 import math
@@ -24,13 +25,14 @@ import linearize as lz
 from experiments import protocol, running, vectors
 from experiments.localization import relation
 from experiments.localization.config import Initialization, LocalizationConfig
-from experiments.running import about
+from experiments.localization.results import Results
 from linearize import evaluate, tree
 from linearize.config import ConfigError
 from linearize.data import Task
 from linearize.methods import METHODS
 from linearize.models.heads import headed
 from linearize.ntk.archive import Archive
+from linearize.report import schema
 from linearize.study import Method, Store, Study
 from linearize.study.maps import error_map
 from linearize.study.store import Record
@@ -42,12 +44,22 @@ def run(config: LocalizationConfig, run_dir: Path, preset: str = "custom") -> Pa
     """Everything from weights to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
-        tasks = protocol.load_tasks(config.compare())
+        tasks = protocol.load_tasks(config)
         every = partial(measure, config, tasks)
         measured = Store.of(run_dir).every_seed(config.seeds, parts(config), every)
-        results = describe(config, preset) | measured
-        results["relation"] = relation.relate(results)
-        results["claims"] = relation.judge(results)
+        model = protocol.describe_model(config.model, config.seeds[0])
+        found = running.about("localization", preset, config, model) | measured
+        found |= {
+            "tasks": {at: config.tasks_at(at) for at in get_args(Initialization)},
+            "pairs": config.map.pairs,
+            "points": config.points,
+            "output": config.output,
+            "shares": config.shares,
+            "vectors": config.vectors,
+        }
+        results = schema.read(Results, found)
+        results = dataclasses.replace(results, relation=relation.relate(results))
+        results = dataclasses.replace(results, claims=relation.judge(results))
         return running.finish(run_dir, results)
 
 
@@ -64,7 +76,7 @@ def measure(
     energy = {}
     for at in get_args(Initialization):
         if names := config.tasks_at(at):
-            study = protocol.study(config.compare(at), tasks, seed, store.under(at))
+            study = protocol.study(config.at(at), tasks, seed, store.under(at))
             rows = {
                 t: store.kept(f"{at}/{t}", partial(localize, config, study, t, names), folder="")
                 for t in names
@@ -73,13 +85,10 @@ def measure(
                 part: {target: row[part] for target, row in rows.items()}
                 for part in ("control", "captured", "spectra")
             }
-    whole = protocol.study(config.compare(), tasks, seed, store)
-    study = whole.but(borrowed=vectors.borrowed(config, seed))
+    study = protocol.study(config, tasks, seed, store).but(borrowed=vectors.borrowed(config, seed))
     xi = {
-        regime: store.kept(
-            f"xi/{regime}", partial(errors, config, study, METHODS[regime]), folder=""
-        )
-        for regime in config.regimes
+        r: store.kept(f"xi/{r}", partial(errors, config, study, METHODS[r]), folder="")
+        for r in config.regimes
     }
     return {"energy": energy, "xi": xi}
 
@@ -96,9 +105,9 @@ def localize(config: LocalizationConfig, study: Study, target: str, names: Seque
     y = centred_target(saved.labels[rows[target]], saved.f0.shape[1])
     record: Record = {"control": {}, "captured": {}, "spectra": {}}
     for control in names:
-        both = np.concatenate([rows[target], rows[control]])
         if control == target:
             continue
+        both = np.concatenate([rows[target], rows[control]])
         found = lz.ntk.eigenfunctions(saved.kernel[np.ix_(both, both)])
         counts = [math.ceil(share * len(found.values)) for share in config.shares]
         at = [lz.ntk.localization(found, y, regions, k) for k in counts]
@@ -169,7 +178,7 @@ def errors(config: LocalizationConfig, study: Study, method: Method) -> Record:
     tasks is the sum over both orders.
     """
     view, names, (low, high) = study.view(method), study.names, config.map.search_box
-    grid = np.linspace(config.map.low, config.map.high, config.map.points)
+    grid = config.map.alphas
     box = (grid >= low - 1e-9) & (grid <= high + 1e-9)
     one = int(np.abs(grid - 1).argmin())
     found: Record = {"box": np.zeros((len(names),) * 2), "one": np.zeros((len(names),) * 2)}
@@ -180,16 +189,3 @@ def errors(config: LocalizationConfig, study: Study, method: Method) -> Record:
             found["box"][target, control] = error[np.ix_(box, box)].mean()
             found["one"][target, control] = error[one, one]
     return found
-
-
-def describe(config: LocalizationConfig, preset: str) -> Record:
-    """What was run, on what, by which versions."""
-    return about("localization", preset, config) | {
-        "model": protocol.describe_model(config.model, config.seeds[0]),
-        "tasks": {i: list(config.tasks_at(i)) for i in get_args(Initialization)},
-        "pairs": [list(pair) for pair in config.map.pairs],
-        "points": config.points,
-        "output": config.output,
-        "shares": list(config.shares),
-        "vectors": config.vectors,
-    }

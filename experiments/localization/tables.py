@@ -1,35 +1,33 @@
 """Tables: energies by initialization and by pair, rank correlations."""
 
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.localization.results import Relation, Results
-from linearize.report.node import Floats
+from experiments.localization.results import Correlation, Results
 from linearize.report.stats import seeds_phrase
 from linearize.report.style import label
-from linearize.report.table import NONE, Cell, Table, fixed, freeze, number
+from linearize.report.table import NONE, Cell, Table, cell, fixed, freeze, number
 
 NAMES = {"pretrained": "Pre-trained", "random": "Random initialization"}
 PLACES = {"box": "mean in search box", "one": "α = (1, 1)"}
-KINDS = {"pairs": "both directions", "ordered": "one direction"}
 
 
 def energies(results: Results) -> Table:
     """Mean energy on the control at each initialization, on the pairs that both have."""
-    common = results.tasks["random"] or results.tasks["pretrained"]
+    common = results.random or results.pretrained
     rows = []
     for k, share in enumerate(results.shares):
-        for name, of in (("all pairs", results.tasks["pretrained"]), ("common pairs", common)):
-            if name == "common pairs" and of == results.tasks["pretrained"]:
-                continue
-            cells = []
-            for initialization in NAMES:
-                values = _among(results, initialization, of)
-                cells += [Cell(NONE) if v is None else number(v[:, k], 3) for v in values]
-            T = len(of)
-            rows.append([Cell(f"{share:.0%}".replace("%", " %")), Cell(f"{T * (T - 1)}"), *cells])
+        for names in dict.fromkeys((results.pretrained, common)):
+            off = ~np.eye(len(names), dtype=bool)
+            cells = [
+                number(results.matrix(part, initialization, names)[:, k, off].mean(-1), 3)
+                if set(names) <= set(results.tasks.get(initialization, ()))
+                else Cell(NONE)
+                for initialization in NAMES
+                for part in ("control", "captured")
+            ]
+            rows.append([Cell(_share(share)), Cell(f"{off.sum()}"), *cells])
     head = [
         part
         for name in NAMES.values()
@@ -47,18 +45,8 @@ def energies(results: Results) -> Table:
     )
 
 
-def _among(
-    results: Results, initialization: str, names: tuple[str, ...]
-) -> Iterator[Floats | None]:
-    """Means over the ordered pairs of these tasks, (S, K): energy on the control, captured."""
-    known = results.tasks[initialization]
-    if not set(names) <= set(known):
-        yield from (None, None)
-        return
-    index = [known.index(name) for name in names]
-    off = ~np.eye(len(names), dtype=bool)
-    for values in (results.energy, results.captured):
-        yield values[initialization][:, :, index][..., index][..., off].mean(-1)
+def _share(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")
 
 
 def relations(results: Results) -> Table:
@@ -77,45 +65,41 @@ def relations(results: Results) -> Table:
             [
                 Cell(label(r.regime)),
                 Cell(PLACES[r.coefficients]),
-                Cell(KINDS[r.kind]),
-                Cell(f"{r.share:.0%}".replace("%", " %")),
-                Cell(fixed(r.mean, 2), r.mean) if np.isfinite(r.mean) else Cell(NONE),
-                Cell(interval(r)),
-                Cell(", ".join(fixed(s, 2) if np.isfinite(s) else NONE for s in r.seeds)),
+                Cell(words),
+                Cell(_share(r.share)),
+                cell(found.mean, np.nan, 2),
+                Cell(interval(found)),
+                Cell(", ".join(fixed(s, 2) if np.isfinite(s) else NONE for s in found.seeds)),
             ]
-            for r in results.relations
+            for r in results.relation
+            for words, found in (("both directions", r.pairs), ("one direction", r.ordered))
         ),
     )
 
 
-def interval(relation: Relation) -> str:
+def interval(correlation: Correlation) -> str:
     """Its interval as text."""
-    if not np.isfinite(relation.low):
+    if not np.isfinite(correlation.low):
         return NONE
-    return f"[{fixed(relation.low, 2)}, {fixed(relation.high, 2)}]"
+    return f"[{fixed(correlation.low, 2)}, {fixed(correlation.high, 2)}]"
 
 
 def pairs(results: Results) -> Table:
     """Every pair: energy on the control in both directions, and ξ."""
-    names, energy = results.tasks["pretrained"], results.energy["pretrained"][:, 0]
     rows = []
-    for i, j in itertools.combinations(range(len(names)), 2):
-        row = [Cell(f"{names[i]}, {names[j]}")]
-        row += [number(energy[:, a, b], 3) for a, b in ((i, j), (j, i))]
-        random = results.tasks["random"]
-        for a, b in ((i, j), (j, i)) if random else ():
-            if {names[a], names[b]} <= set(random):
-                both = random.index(names[a]), random.index(names[b])
-                row.append(number(results.energy["random"][:, 0, *both], 3))
-            else:
-                row.append(Cell(NONE))
-        for xi in results.xi.values():
-            row.append(number((xi["box"] + xi["box"].swapaxes(1, 2))[:, i, j], 3))
-        rows.append(row)
+    for (i, a), (j, b) in itertools.combinations(enumerate(results.pretrained), 2):
+        energies = [
+            number(results.of("control", initialization, pair)[:, 0], 3)
+            if {a, b} <= set(names)
+            else Cell(NONE)
+            for initialization, names in results.tasks.items()
+            for pair in ((a, b), (b, a))
+        ]
+        errors = [number(xi.box[:, i, j] + xi.box[:, j, i], 3) for xi in results.xi.values()]
+        rows.append([Cell(f"{a}, {b}"), *energies, *errors])
     directions = ("first on second", "second on first")
-    head = [f"Energy, {d}" for d in directions]
-    if results.tasks["random"]:
-        head += [f"Random: {d}" for d in directions]
+    head = [f"{what} {d}" for what in ("Energy,", "Random:") for d in directions]
+    head = head if results.random else head[:2]
     return Table(
         "pairs",
         "Every pair of tasks",

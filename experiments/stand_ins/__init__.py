@@ -8,13 +8,13 @@ from pathlib import Path
 from configs.compare import STAND_INS
 from experiments.stand_ins import data as stand_in_data
 from experiments.stand_ins import model as stand_in_model
-from linearize.config import CompareConfig
+from linearize.config import StudyConfig
 
 PER_CLASS = 40
 """Images a class in each TFDS split; fewer where the classes are many."""
 
 
-def read_by(config: CompareConfig) -> Path | None:
+def read_by(config: StudyConfig) -> Path | None:
     """The folder of stand-ins that a configuration reads, to be made first; None of any other."""
     weights = config.model.weights
     return Path(STAND_INS) if weights and Path(weights) == Path(STAND_INS, "clip") else None

@@ -1,97 +1,21 @@
 """The page of ``experiments.subsets``: normalized accuracy by number of tasks, pairs, claims."""
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from linearize.report.claims import claims_section
-from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section, configuration_of, facts_of
+from experiments.subsets.results import ALL, OWN, Results
+from linearize.report import schema
+from linearize.report.node import Node
+from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, errorbars, figure, handle, legend
 from linearize.report.stats import over_seeds, seeds_phrase
 from linearize.report.style import colour, label
 from linearize.report.table import NONE, Cell, Table, cell, freeze, percent
 
-OWN, ALL = "own", "all"
 TITLES = {OWN: "On the subset's own tasks", ALL: "On all tasks"}
-
-
-@dataclass(frozen=True)
-class Regime:
-    """One regime's subsets; S seeds, M subsets, T tasks."""
-
-    subsets: tuple[tuple[int, ...], ...]
-    alphas: Floats
-    """(S, M), chosen on validation data."""
-    accuracy: Floats
-    """(S, M, T), at the chosen α."""
-    single: Floats
-    """(S, T): accuracy of each task's own model, α = 1."""
-    fixed: Floats
-    """(S, M): mean over the subset's own tasks at the fixed α."""
-    grid: tuple[float, ...]
-
-    def means(self, on: str, normalized: bool = True) -> Floats:
-        """Mean accuracy of each subset, on its own tasks or on all, (S, M)."""
-        values = self.accuracy / self.single[:, None] if normalized else self.accuracy
-        if on == ALL:
-            return values.mean(-1)
-        columns = [values[:, m, list(s)].mean(-1) for m, s in enumerate(self.subsets)]
-        return np.stack(columns, -1)
-
-    def rows(self, size: int) -> NDArray[np.intp]:
-        """The subsets of one size."""
-        return np.array([m for m, s in enumerate(self.subsets) if len(s) == size], np.intp)
-
-
-@dataclass(frozen=True)
-class Results:
-    """What the page shows, checked."""
-
-    seeds: tuple[int, ...]
-    tasks: tuple[str, ...]
-    fixed: float
-    regimes: Mapping[str, Regime]
-
-    @classmethod
-    def parse(cls, node: Node) -> "Results":
-        """Read and check.
-
-        Raises:
-            ResultsError: with the key that is missing or misshapen.
-        """
-        seeds, tasks = node.integers("seeds"), node.names("tasks")
-        S, T = len(seeds), len(tasks)
-        regimes = {}
-        for name in node.mapping("subsets"):
-            subsets = tuple(tuple(int(t) for t in s) for s in node.list(f"subsets/{name}"))
-            M, child = len(subsets), node.child(name)
-            regimes[name] = Regime(
-                subsets,
-                child.numbers("alpha", (S, M)),
-                child.numbers("accuracy", (S, M, T), 1.0),
-                child.numbers("single", (S, T), 1.0),
-                child.numbers("fixed", (S, M)),
-                tuple(float(a) for a in node.list(f"grid/{name}")),
-            )
-        return cls(seeds, tasks, float(node.get("fixed")), regimes)
-
-    @property
-    def sampled(self) -> str:
-        """Which regimes were measured on a sample, for captions; empty where none was."""
-        whole = 2 ** len(self.tasks) - 1
-        notes = [
-            f"{label(name)}: a sample of {len(r.subsets)} of {whole} subsets, α on "
-            f"{len(r.grid)} points."
-            for name, r in self.regimes.items()
-            if len(r.subsets) < whole
-        ]
-        return " ".join(["", *notes])
 
 
 def read(node: Node, run_dir: Path) -> Page:
@@ -100,28 +24,40 @@ def read(node: Node, run_dir: Path) -> Page:
     Raises:
         ResultsError: a result file does not fit the schema.
     """
-    results = Results.parse(node)
-    config = node.mapping("config")
+    results = schema.read(Results, node)
+    config = results.config
     counts = [config.get(split) or config["data"][split] for split in ("validation", "test")]
     lead = (
-        f"Task vectors of {len(results.tasks)} tasks, {node.get('model/name')}, added in all "
+        f"Task vectors of {len(results.tasks)} tasks, {results.model['name']}, added in all "
         "subsets with one scaling coefficient each, chosen on at most "
         f"{counts[0]} validation examples of each of the subset's tasks, and measured on at most "
-        f"{counts[1]} test examples of each.{results.sampled}"
+        f"{counts[1]} test examples of each.{sampled(results)}"
     )
     return Page(
-        title=f"Subsets of the tasks: {node.get('preset')}",
+        title=f"Subsets of the tasks: {results.preset}",
         lead=lead,
-        facts=facts_of(node, results.tasks, results.seeds),
+        facts=results.facts(results.tasks),
         sections=(
-            claims_section(node),
+            results.verdicts(),
             Section("sizes", "By number of tasks", (by_size(results), sizes(results))),
             Section("alphas", "Scaling coefficients", (coefficients(results),)),
             Section("pairs", "Pairs of tasks", (pairs(results),)),
-            configuration_of(node),
+            results.configuration,
         ),
         headlines=("sizes", "claims"),
     )
+
+
+def sampled(results: Results) -> str:
+    """Which regimes were measured on a sample, for captions; empty where none was."""
+    whole = 2 ** len(results.tasks) - 1
+    notes = [
+        f"{label(name)}: a sample of {len(subsets)} of {whole} subsets, α on "
+        f"{len(results.grid[name])} points."
+        for name, subsets in results.subsets.items()
+        if len(subsets) < whole
+    ]
+    return " ".join(["", *notes])
 
 
 def by_size(results: Results) -> Plot:
@@ -132,9 +68,9 @@ def by_size(results: Results) -> Plot:
         fig = figure(narrow, 6.4 if narrow else 3.6)
         axes = fig.subplots(2, 1) if narrow else fig.subplots(1, 2)
         for ax, on in zip(axes, (OWN, ALL), strict=True):
-            for i, (name, regime) in enumerate(results.regimes.items()):
-                values = 100 * regime.means(on)
-                by_number = [values[:, regime.rows(k)] for k in numbers]
+            for i, name in enumerate(results.regimes):
+                values = 100 * results.means(name, on)
+                by_number = [values[:, results.rows(name, k)] for k in numbers]
                 shift = 0.09 * (i - (len(results.regimes) - 1) / 2)
                 for k, found in zip(numbers, by_number, strict=True):
                     dots = found.mean(0)
@@ -154,7 +90,7 @@ def by_size(results: Results) -> Plot:
         "Normalized accuracy by number of task vectors",
         "Accuracy ÷ that of the task's own fine-tuned model in the same regime, mean over tasks, "
         f"then over subsets of that size. Small dots: subsets. {seeds_phrase(results.seeds)}"
-        f"{results.sampled}",
+        f"{sampled(results)}",
         "Two panels of normalized accuracy against the number of task vectors added, on the "
         "subset's own tasks and on all tasks, one line a regime.",
         draw,
@@ -169,15 +105,15 @@ def coefficients(results: Results) -> Plot:
         fig = figure(narrow, 3.2)
         ax = fig.subplots()
         for name, regime in results.regimes.items():
-            chosen = np.stack([regime.alphas[:, regime.rows(k)].mean(1) for k in numbers], -1)
-            errorbars(ax, numbers, chosen, name)
+            chosen = [regime.alpha[:, results.rows(name, k)].mean(1) for k in numbers]
+            errorbars(ax, numbers, np.stack(chosen, -1), name)
         ax.set(xticks=numbers, xlabel="Number of task vectors added", ylabel="Chosen α, mean")
         ax.set_ylim(0, None)
         ax.grid()
         legend(fig, [handle(name) for name in results.regimes], narrow)
         return fig
 
-    grids = (f"{label(n)}: {len(r.grid)} points." for n, r in results.regimes.items())
+    grids = (f"{label(n)}: {len(grid)} points." for n, grid in results.grid.items())
     return Plot(
         "coefficients",
         "Scaling coefficient by number of task vectors",
@@ -192,12 +128,12 @@ def sizes(results: Results) -> Table:
     """By regime and size: own, all, fixed α, and the spread over subsets."""
     rows = []
     for name, regime in results.regimes.items():
-        own, every = regime.means(OWN), regime.means(ALL)
-        absolute = regime.means(OWN, normalized=False)
+        own, every = results.means(name, OWN), results.means(name, ALL)
+        absolute = results.means(name, OWN, normalized=False)
         for k in range(1, len(results.tasks) + 1):
-            m = regime.rows(k)
+            m = results.rows(name, k)
             spread = 100 * over_seeds(own[:, m].std(1, ddof=1)).mean if len(m) > 1 else np.nan
-            alpha = over_seeds(regime.alphas[:, m].mean(1))
+            alpha = over_seeds(regime.alpha[:, m].mean(1))
             rows.append(
                 [
                     Cell(label(name)),
@@ -216,7 +152,7 @@ def sizes(results: Results) -> Table:
         "Normalized accuracy by number of task vectors",
         "In %, mean over tasks and over subsets of that size; normalized but for the accuracy. "
         f"Spread: standard deviation over subsets, mean of seeds. {seeds_phrase(results.seeds)}"
-        f"{results.sampled}",
+        f"{sampled(results)}",
         (
             "Regime", "Vectors", "Subsets", "Own tasks ↑", "Spread", "All tasks ↑",
             "Own tasks, accuracy ↑", f"Own tasks, α = {results.fixed:g}", "α chosen",
@@ -227,7 +163,7 @@ def sizes(results: Results) -> Table:
 
 def pairs(results: Results) -> Table:
     """Every pair's mean normalized accuracy on its two tasks, by regime."""
-    own = [(regime.subsets, regime.means(OWN)) for regime in results.regimes.values()]
+    own = [(subsets, results.means(name, OWN)) for name, subsets in results.subsets.items()]
     rows = []
     for pair in itertools.combinations(range(len(results.tasks)), 2):
         cells = [Cell(", ".join(results.tasks[t] for t in pair))]

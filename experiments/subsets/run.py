@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from experiments import claims, protocol, running, vectors
-from experiments.running import about
+from experiments.claims import Claim
 from experiments.subsets.config import SubsetsConfig
+from experiments.subsets.results import ALL, OWN, Results
 from linearize import edit, io
 from linearize.evaluate.view import VIEWS
 from linearize.methods import METHODS
+from linearize.report import schema
 from linearize.study import Method, Store, Study
 from linearize.study.store import Record
 
@@ -33,11 +35,18 @@ def run(config: SubsetsConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
-        tasks, store = protocol.load_tasks(config.compare()), Store.of(run_dir)
+        tasks, store = protocol.load_tasks(config), Store.of(run_dir)
         measured = vectors.by_regime(partial(additions, config), store, config, tasks)
-        results = describe(config, preset) | measured
-        results["claims"] = claims.judge(results, CLAIMS)
-        return running.finish(run_dir, results)
+        model = protocol.describe_model(config.model, config.seeds[0])
+        along = {regime: chosen(config, METHODS[regime]) for regime in config.regimes}
+        found = running.about("subsets", preset, config, model) | measured
+        found |= {
+            "tasks": config.data.tasks,
+            "fixed": config.fixed,
+            "subsets": {regime: subsets for regime, (subsets, _) in along.items()},
+            "grid": {regime: grid.tolist() for regime, (_, grid) in along.items()},
+        }
+        return running.finish(run_dir, claims.judged(schema.read(Results, found), CLAIMS))
 
 
 def additions(config: SubsetsConfig, study: Study, method: Method) -> Record:
@@ -67,7 +76,7 @@ def chosen(config: SubsetsConfig, method: Method) -> tuple[Sequence[Subset], np.
     """The subsets and the coefficients that a regime is measured on."""
     if VIEWS[method.view].passes:
         return config.sampled(), np.array(config.grid)
-    return config.subsets(), protocol.alphas(config.compare())
+    return config.subsets(), config.edit.alphas
 
 
 def line(
@@ -83,68 +92,39 @@ def line(
     )
 
 
-def describe(config: SubsetsConfig, preset: str) -> Record:
-    """What was run, on what, by which versions."""
-    return about("subsets", preset, config) | {
-        "model": protocol.describe_model(config.model, config.seeds[0]),
-        "tasks": list(config.data.tasks),
-        "fixed": config.fixed,
-        "subsets": {
-            regime: [list(subset) for subset in chosen(config, METHODS[regime])[0]]
-            for regime in config.regimes
-        },
-        "grid": {regime: chosen(config, METHODS[regime])[1].tolist() for regime in config.regimes},
-    }
+def _fewer(regime: str, words: str) -> Claim[Results]:
+    return Claim(
+        f"Pairs keep more of their accuracy than all tasks together, {words} (TA, sec. 4.1)",
+        lambda r: r.by_size(regime, 2, OWN) - r.by_size(regime, len(r.tasks), OWN),
+        "normalized accuracy on the subset's tasks, pairs minus all",
+    )
 
 
-def by_size(results: claims.Results, regime: str, size: int, own: bool) -> np.ndarray:
-    """Mean normalized accuracy of a size's subsets, on their own tasks or on all, (S,)."""
-    accuracy = np.asarray(results[regime]["accuracy"], float)
-    normalized = accuracy / np.asarray(results[regime]["single"], float)[:, None]
-    rows = [i for i, s in enumerate(results["subsets"][regime]) if len(s) == size]
-    subsets = [results["subsets"][regime][i] for i in rows]
-    values = [
-        normalized[:, i, subset if own else slice(None)].mean(-1)
-        for i, subset in zip(rows, subsets, strict=True)
-    ]
-    return np.mean(values, 0)
+def _more(regime: str, words: str) -> Claim[Results]:
+    return Claim(
+        f"More task vectors serve all tasks better, {words} (TA, sec. 4.1)",
+        lambda r: r.by_size(regime, len(r.tasks), ALL) - r.by_size(regime, 1, ALL),
+        "normalized accuracy on all tasks, all vectors minus one",
+    )
 
 
-def _ahead(results: claims.Results, other: str) -> np.ndarray:
-    sizes = range(2, len(results["tasks"]) + 1)
-    gains = [by_size(results, "linear", k, True) - by_size(results, other, k, True) for k in sizes]
-    return np.mean(gains, 0)
+def _ahead(other: str, words: str) -> Claim[Results]:
+    def gains(r: Results) -> np.ndarray:
+        sizes = range(2, len(r.tasks) + 1)
+        return np.mean([r.by_size("linear", k, OWN) - r.by_size(other, k, OWN) for k in sizes], 0)
+
+    return Claim(
+        f"Linear keeps more than {words} at every number of tasks (TAT, table 1)",
+        gains,
+        f"normalized accuracy on the subset's tasks, linear minus {words}, mean of sizes",
+    )
 
 
-CLAIMS: tuple[claims.Claim, ...] = (
-    *(
-        (
-            f"Pairs keep more of their accuracy than all tasks together, {words} (TA, sec. 4.1)",
-            lambda r, regime=regime: (
-                by_size(r, regime, 2, True) - by_size(r, regime, len(r["tasks"]), True)
-            ),
-            "normalized accuracy on the subset's tasks, pairs minus all",
-        )
-        for regime, words in (("nonlinear", "non-linear"), ("linear", "linear"))
-    ),
-    *(
-        (
-            f"More task vectors serve all tasks better, {words} (TA, sec. 4.1)",
-            lambda r, regime=regime: (
-                by_size(r, regime, len(r["tasks"]), False) - by_size(r, regime, 1, False)
-            ),
-            "normalized accuracy on all tasks, all vectors minus one",
-        )
-        for regime, words in (("nonlinear", "non-linear"), ("linear", "linear"))
-    ),
-    (
-        "Linear keeps more than non-linear at every number of tasks (TAT, table 1)",
-        lambda r: _ahead(r, "nonlinear"),
-        "normalized accuracy on the subset's tasks, linear minus non-linear, mean of sizes",
-    ),
-    (
-        "Linear keeps more than post-hoc at every number of tasks (TAT, table 1)",
-        lambda r: _ahead(r, "posthoc"),
-        "normalized accuracy on the subset's tasks, linear minus post-hoc, mean of sizes",
-    ),
+CLAIMS: tuple[Claim[Results], ...] = (
+    _fewer("nonlinear", "non-linear"),
+    _fewer("linear", "linear"),
+    _more("nonlinear", "non-linear"),
+    _more("linear", "linear"),
+    _ahead("nonlinear", "non-linear"),
+    _ahead("posthoc", "post-hoc"),
 )

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from experiments import curves
+from experiments.trajectory.results import Results
+from linearize.report import schema
 from linearize.report.node import Node
 from linearize.report.page import Page
 
@@ -13,9 +15,10 @@ def read(node: Node, run_dir: Path) -> Page:
     Raises:
         ResultsError: a result file does not fit the schema.
     """
+    results = schema.read(Results, node)
     lead = (
-        f"Task vectors of {len(node.names('tasks'))} tasks along fine-tuning, "
-        f"{node.get('model/name')}: their direction, the accuracy of each task's model, and that "
+        f"Task vectors of {len(results.tasks)} tasks along fine-tuning, "
+        f"{results.model['name']}: their direction, the accuracy of each task's model, and that "
         "of all vectors of the same step added with the α that validation data choose."
     )
-    return curves.page(node, "Task vectors along training", lead, "Steps", log=False)
+    return curves.page(results, "Task vectors along training", lead, "Steps", log=False)

@@ -11,17 +11,18 @@ import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiments import claims, protocol, running
-from experiments.running import about
+from experiments.claims import Claim
 from experiments.trajectory.config import TrajectoryConfig
+from experiments.trajectory.results import Results
 from linearize import comparison
 from linearize.comparison import Plan
 from linearize.data import Task
 from linearize.methods import METHODS
+from linearize.report import schema
 from linearize.study import Method, Store, Study, stack
 from linearize.study.store import Record
 from linearize.task_vector import TaskVector
@@ -35,9 +36,13 @@ def run(config: TrajectoryConfig, run_dir: Path, preset: str = "custom") -> Path
         tasks, store = protocol.load_tasks(config.setting), Store.of(run_dir)
         parts = sum(len(steps(config, regime)) for regime in REGIMES)
         measured = store.every_seed(config.seeds, parts, partial(measure, config, tasks))
-        results = describe(config, preset) | measured
-        results["claims"] = claims.judge(results, CLAIMS)
-        return running.finish(run_dir, results)
+        model = protocol.describe_model(config.setting.model, config.seeds[0])
+        found = running.about("trajectory", preset, config, model) | measured
+        found |= {
+            "tasks": config.setting.data.tasks,
+            "along": {regime: steps(config, regime) for regime in REGIMES},
+        }
+        return running.finish(run_dir, claims.judged(schema.read(Results, found), CLAIMS))
 
 
 def measure(config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
@@ -80,38 +85,34 @@ def at_step(study: Study, plan: Plan, method: Method, step: int) -> Record:
     return {"cosine": float(np.mean(cosines))} | found
 
 
-def describe(config: TrajectoryConfig, preset: str) -> Record:
-    """What was run, on what, by which versions."""
-    return about("trajectory", preset, config) | {
-        "model": protocol.describe_model(config.setting.model, config.seeds[0]),
-        "tasks": list(config.setting.data.tasks),
-        "along": {regime: list(steps(config, regime)) for regime in REGIMES},
-    }
-
-
-def _halfway(results: Any, regime: str, what: str) -> tuple[np.ndarray, np.ndarray]:
+def _halfway(results: Results, regime: str, what: str) -> tuple[np.ndarray, np.ndarray]:
     """A measure at the last kept step in the first half, and at the end, (S,) each."""
-    along, values = results["along"][regime], np.asarray(results[regime][what], float)
+    along, values = results.along[regime], getattr(results.regimes[regime], what)
     half = max(i for i, step in enumerate(along) if i == 0 or step <= along[-1] / 2)
     return values[:, half], values[:, -1]
 
 
-CLAIMS: tuple[claims.Claim, ...] = tuple(
-    claim
-    for regime, words in (("nonlinear", "non-linear"), ("linear", "linear"))
-    for claim in (
-        (
+def _early(regime: str, words: str) -> tuple[Claim[Results], ...]:
+    def less(results: Results) -> np.ndarray:
+        half, end = _halfway(results, regime, "addition")
+        return half - end + 0.01
+
+    return (
+        Claim(
             f"In half of the steps vectors are near their final direction, {words}: cosine above "
             "0.9 (TA, appendix)",
-            lambda r, regime=regime: _halfway(r, regime, "cosine")[0] - 0.9,
+            lambda r: _halfway(r, regime, "cosine")[0] - 0.9,
             "cosine to the final vector minus 0.9, mean of tasks",
         ),
-        (
+        Claim(
             f"They merge within one point as well as the final ones, {words} (TA, appendix)",
-            lambda r, regime=regime: (
-                _halfway(r, regime, "addition")[0] - _halfway(r, regime, "addition")[1] + 0.01
-            ),
+            less,
             "accuracy after addition, after half of the steps minus at the end, plus 0.01",
         ),
     )
+
+
+CLAIMS: tuple[Claim[Results], ...] = (
+    *_early("nonlinear", "non-linear"),
+    *_early("linear", "linear"),
 )

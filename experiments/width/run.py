@@ -10,7 +10,7 @@ the gap of f(θ_t) to the linearization, once trained by its own dynamics (close
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -20,14 +20,15 @@ from jax import numpy as jnp
 
 import linearize as lz
 from experiments import running
-from experiments.running import about
 from experiments.width import scaling
 from experiments.width.config import WidthConfig
+from experiments.width.results import Measured, Results
 from linearize import data, evaluate
 from linearize.config import ConfigError
 from linearize.examples import Examples
 from linearize.models.wide import WideMLP
 from linearize.ntk.infinite_width import Kernels
+from linearize.report import schema
 from linearize.study import Store, stack
 from linearize.study.store import Record, total_seconds
 from linearize.task_vector import TaskVector
@@ -39,7 +40,7 @@ kernel = partial(lz.ntk.kernel, implementation="structured")  # all layers are d
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Regression:
     """Training examples, then test examples; targets are one-hot rows minus their mean 1/C."""
 
     x: np.ndarray
@@ -58,29 +59,41 @@ class Problem:
 def run(config: WidthConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from random weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
-        problem, store = load(config), Store.of(run_dir)
+        examples, store = load(config), Store.of(run_dir)
 
         def trained(seed: int, place: Store) -> Record:
-            return at_widths(config, place, partial(at_width, config, problem, seed=seed))
+            return at_widths(config, place, partial(at_width, config, examples, seed=seed))
 
         measured = store.every_seed(config.seeds, len(config.widths), trained)
         place = store.under("start")
-        drawn = partial(at_widths, config, place, partial(start_at_width, config, problem))
+        drawn = partial(at_widths, config, place, partial(start_at_width, config, examples))
         start = place.recorded(len(config.widths), drawn)
         seconds = total_seconds([measured, start])
         del measured["seconds"]
         measured |= {f"{n}_error": np.transpose(start[f"{n}_error"]).tolist() for n in KERNELS}
-        results = describe(config, problem, preset) | {
+        layers = f"{config.depth} hidden layer{'s' * (config.depth > 1)}"
+        name = f"ReLU network, {layers}, {config.parametrization} parametrization"
+        found = running.about("width", preset, config, {"name": name}) | {
+            "task": config.task,
+            "counts": {"train": examples.train, "test": len(examples.x) - examples.train},
+            "inputs": examples.x.shape[1],
+            "outputs": examples.y.shape[1],
+            "widths": config.widths,
+            "steps": config.steps,
+            "fit_from": config.fit_from,
             "measured": measured,
-            "slopes": scaling.slopes(measured, config.widths, config.fit_from),
+            "slopes": scaling.slopes(
+                schema.read(Measured, measured).largest, config.widths, config.fit_from
+            ),
             "error_of_mean": {n: start[f"{n}_error_of_mean"] for n in KERNELS},
             "seconds": seconds,
         }
-        results["claims"] = scaling.judge(results["slopes"], config.parametrization)
-        return running.finish(run_dir, results)
+        results = schema.read(Results, found)
+        claims = scaling.judge(results.slopes, config.parametrization)
+        return running.finish(run_dir, replace(results, claims=claims))
 
 
-def load(config: WidthConfig) -> Problem:
+def load(config: WidthConfig) -> Regression:
     """The task's examples as the vectors and targets of a regression."""
     limit = data.Limits(config.train, config.test, config.test)
     task = data.load_task(
@@ -89,7 +102,7 @@ def load(config: WidthConfig) -> Problem:
     x = np.concatenate([vectors(split, config.scale) for split in (task.train, task.test)])
     labels = np.concatenate([task.train.labels, task.test.labels])
     y = np.eye(len(task.classes), dtype=np.float32)[labels] - np.float32(1 / len(task.classes))
-    return Problem(x, y, len(task.train))
+    return Regression(x, y, len(task.train))
 
 
 def vectors(split: Examples, scale: float) -> np.ndarray:
@@ -105,17 +118,17 @@ def at_widths(config: WidthConfig, store: Store, measure: Callable[[int], Record
     return stack([store.kept(f"width_{width}", partial(measure, width)) for width in config.widths])
 
 
-def at_width(config: WidthConfig, problem: Problem, width: int, seed: int) -> Record:
+def at_width(config: WidthConfig, examples: Regression, width: int, seed: int) -> Record:
     """One random network, trained: its kernels, weights and outputs at every step."""
     with jax.enable_x64(config.float64):
-        f, params0 = network(config, problem, width, seed)
-        N, rate = problem.train, learning_rate(config, problem, width)
-        K = kernel(f, params0, problem.x, output="full")
-        K0, features0 = np.einsum("nmcc->nm", K[:N, :N]), last_layer(f, params0, problem)
-        f0 = outputs(f, params0, problem)
+        f, params0 = network(config, examples, width, seed)
+        N, rate = examples.train, learning_rate(config, examples, width)
+        K = kernel(f, params0, examples.x, output="full")
+        K0, features0 = np.einsum("nmcc->nm", K[:N, :N]), last_layer(f, params0, examples)
+        f0 = outputs(f, params0, examples)
         try:
             dual = lz.ntk.gradient_descent(
-                K[:N, :N], f0[:N], problem.y[:N], rate, np.asarray(config.steps)
+                K[:N, :N], f0[:N], examples.y[:N], rate, np.asarray(config.steps)
             )
         except ValueError as error:
             raise ConfigError(
@@ -123,60 +136,62 @@ def at_width(config: WidthConfig, problem: Problem, width: int, seed: int) -> Re
                 f"leave out narrow widths ({error})"
             ) from error
         linear = lz.ntk.predict(dual, K[:, :N], f0)
-        tuned = train(config, f, params0, problem, rate)
+        tuned = train(config, f, params0, examples, rate)
         f_lin, steps = lz.linearize(f, params0), []
         for step, own in zip(config.steps, linear, strict=True):
             params = tuned[step].apply_to(params0, scale=1.0)
-            ft, at_theta = (outputs(g, params, problem) for g in (f, f_lin))
-            Kt = kernel(f, params, problem.x[:N], output="trace")
+            ft, at_theta = (outputs(g, params, examples) for g in (f, f_lin))
+            Kt = kernel(f, params, examples.x[:N], output="trace")
             moved = lz.ntk.movement(params, params0, blocks(config))
-            gap = lz.ntk.linearization_gap(ft[N:], own[N:], problem.labels[N:], f0[N:])
+            gap = lz.ntk.linearization_gap(ft[N:], own[N:], examples.labels[N:], f0[N:])
             steps.append(
                 {
                     "drift": lz.ntk.drift(Kt, K0),
-                    "feature_drift": lz.ntk.drift(last_layer(f, params, problem), features0),
+                    "feature_drift": lz.ntk.drift(last_layer(f, params, examples), features0),
                     "gap": rms(ft[N:] - own[N:]),
                     "gap_at_theta": rms(ft[N:] - at_theta[N:]),
                     "gap_share": gap.output_of_change,
                     "agreement": gap.agreement,
                     **{name: block.relative for name, block in moved.blocks.items()},
                     "distance": moved.total.distance,
-                    "f": progress(problem, ft, f0),
-                    "f_lin": progress(problem, own, f0),
+                    "f": progress(examples, ft, f0),
+                    "f_lin": progress(examples, own, f0),
                 }
             )
         return stack(steps)
 
 
-def start_at_width(config: WidthConfig, problem: Problem, width: int) -> Record:
+def start_at_width(config: WidthConfig, examples: Regression, width: int) -> Record:
     """Relative distance of each draw's kernels, one output's mean, and of their mean over draws."""
-    C, limit = problem.y.shape[1], analytic(config, problem, width)
+    C, limit = examples.y.shape[1], analytic(config, examples, width)
     exact = dict(zip(KERNELS, (limit.ntk, limit.nngp), strict=True))
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in exact}
     with jax.enable_x64(config.float64):
         for draw in range(config.draws):
-            f, params = network(config, problem, width, draw)
-            K = kernel(f, params, problem.x[: problem.train], output="trace") / C
+            f, params = network(config, examples, width, draw)
+            K = kernel(f, params, examples.x[: examples.train], output="trace") / C
             drawn["ntk"].append(K)
-            features = last_layer(f, params, problem) / C
+            features = last_layer(f, params, examples) / C
             drawn["nngp"].append(nngp(config, width, features))
     each = {f"{n}_error": [lz.ntk.drift(K, exact[n]) for K in drawn[n]] for n in exact}
     mean = {f"{n}_error_of_mean": lz.ntk.drift(np.mean(drawn[n], 0), exact[n]) for n in exact}
     return each | mean
 
 
-def network(config: WidthConfig, problem: Problem, width: int, seed: int) -> tuple[Apply, Params]:
+def network(
+    config: WidthConfig, examples: Regression, width: int, seed: int
+) -> tuple[Apply, Params]:
     """A width's network and the seed's weights."""
     module = WideMLP(
         width,
         config.depth,
-        problem.y.shape[1],
+        examples.y.shape[1],
         config.weight_std,
         config.bias_std,
         config.parametrization,
         jnp.float64 if config.float64 else jnp.float32,
     )
-    f, draw = model(module, problem.x.shape[1])
+    f, draw = model(module, examples.x.shape[1])
     return f, draw(jax.random.fold_in(jax.random.key(seed), width))
 
 
@@ -188,10 +203,10 @@ def model(module: WideMLP, inputs: int) -> tuple[Apply, Callable[[Array], Params
     return f, lambda key: init(key)["params"]
 
 
-def analytic(config: WidthConfig, problem: Problem, width: int) -> Kernels:
+def analytic(config: WidthConfig, examples: Regression, width: int) -> Kernels:
     """The kernels of one output at infinite width, on the training examples."""
     return lz.ntk.mlp_kernel(
-        problem.x[: problem.train],
+        examples.x[: examples.train],
         depth=config.depth,
         weight_std=config.weight_std,
         bias_std=config.bias_std,
@@ -200,21 +215,21 @@ def analytic(config: WidthConfig, problem: Problem, width: int) -> Kernels:
     )
 
 
-def learning_rate(config: WidthConfig, problem: Problem, width: int) -> float:
+def learning_rate(config: WidthConfig, examples: Regression, width: int) -> float:
     """η of the summed loss."""
-    rate = config.rate * lz.ntk.max_learning_rate(analytic(config, problem, width).ntk)
+    rate = config.rate * lz.ntk.max_learning_rate(analytic(config, examples, width).ntk)
     # N η is the optimizer's, whose schedule is float32
-    return float(np.float32(problem.train * rate)) / problem.train
+    return float(np.float32(examples.train * rate)) / examples.train
 
 
 def train(
-    config: WidthConfig, f: Apply, params0: Params, problem: Problem, rate: float
+    config: WidthConfig, f: Apply, params0: Params, examples: Regression, rate: float
 ) -> Mapping[int, TaskVector]:
     """Task vectors after some steps of gradient descent on the mean of ½ ‖f − y‖², all in memory.
 
     The closed form's loss is the sum, so the learning rate is N times as large here.
     """
-    N = problem.train
+    N = examples.train
     recipe = TrainConfig(
         optim=OptimConfig(name="sgd", lr=N * rate, schedule="constant", clip=None),
         steps=config.steps[-1],
@@ -222,9 +237,9 @@ def train(
         save_vectors_at=config.steps,
         log_every=config.steps[-1],
     )
-    examples = {"inputs": problem.x[:N], "targets": problem.y[:N]}
+    batch = {"inputs": examples.x[:N], "targets": examples.y[:N]}
     return fine_tune(
-        f, params0, examples, regime="nonlinear", loss=half_square, config=recipe, progress=False
+        f, params0, batch, regime="nonlinear", loss=half_square, config=recipe, progress=False
     ).vectors
 
 
@@ -233,14 +248,14 @@ def half_square(outputs: PyTree, batch: Batch) -> Array:
     return 0.5 * jnp.sum((outputs - batch["targets"]) ** 2, axis=-1)
 
 
-def outputs(f: Apply, params: Params, problem: Problem) -> np.ndarray:
+def outputs(f: Apply, params: Params, examples: Regression) -> np.ndarray:
     """What f gives for all examples, (N + M, C) float64."""
-    return np.asarray(evaluate.outputs(f, params, problem.x), np.float64)
+    return np.asarray(evaluate.outputs(f, params, examples.x), np.float64)
 
 
-def last_layer(f: Apply, params: Params, problem: Problem) -> np.ndarray:
+def last_layer(f: Apply, params: Params, examples: Regression) -> np.ndarray:
     """Trace kernel of the last layer's weights on the training examples, (N, N)."""
-    x = problem.x[: problem.train]
+    x = examples.x[: examples.train]
     return kernel(f, params, x, output="trace", trainable="^output/kernel")
 
 
@@ -256,28 +271,13 @@ def blocks(config: WidthConfig) -> dict[str, str]:
     return found if config.depth > 1 else {k: v for k, v in found.items() if k != "hidden"}
 
 
-def progress(problem: Problem, now: np.ndarray, then: np.ndarray) -> Record:
+def progress(examples: Regression, now: np.ndarray, then: np.ndarray) -> Record:
     """How far learning is: the training loss as a share of its beginning, and test accuracy."""
-    N, right = problem.train, now.argmax(1) == problem.labels
-    before, after = (rms(f[:N] - problem.y[:N]) ** 2 for f in (then, now))
+    N, right = examples.train, now.argmax(1) == examples.labels
+    before, after = (rms(f[:N] - examples.y[:N]) ** 2 for f in (then, now))
     return {"loss": after / before, "accuracy": float(right[N:].mean())}
 
 
 def rms(values: np.ndarray) -> float:
     """Root of the mean square."""
     return float(np.sqrt(np.mean(values**2)))
-
-
-def describe(config: WidthConfig, problem: Problem, preset: str) -> Record:
-    """What was run, on what, by which versions."""
-    layers = f"{config.depth} hidden layer{'s' * (config.depth > 1)}"
-    return about("width", preset, config) | {
-        "model": {"name": f"ReLU network, {layers}, {config.parametrization} parametrization"},
-        "task": config.task,
-        "counts": {"train": problem.train, "test": len(problem.x) - problem.train},
-        "inputs": problem.x.shape[1],
-        "outputs": problem.y.shape[1],
-        "widths": list(config.widths),
-        "steps": list(config.steps),
-        "fit_from": config.fit_from,
-    }

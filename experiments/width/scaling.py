@@ -8,19 +8,20 @@ slope below :data:`MARGIN`. All else, and one seed, is undecided.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from experiments.width.results import Slopes
 from linearize.evaluate import seed_interval
+from linearize.report.claims import Verdict
 
 MARGIN = 0.1
 
-Slopes = Mapping[str, Mapping[str, Sequence[float]]]
-
 
 @dataclass(frozen=True)
-class Claim:
+class ScalingLaw:
     """What a paper says of a quantity's exponent in the width."""
 
     text: str
@@ -30,42 +31,58 @@ class Claim:
     ntk_only: bool = False
     """Whether it is about the ``"ntk"`` parametrization."""
 
+    def verdict(self, slopes: np.ndarray) -> Verdict:
+        """Whether slopes (S,), one a seed, bear it out."""
+        mean, low, high = seed_interval(slopes)
+        theory, wanted = self.exponent, f"{self.kind} {self.exponent:+g}"
+        if self.kind == "at most":
+            held, failed = high < theory, low > theory
+        else:
+            least, most = theory - MARGIN, theory + MARGIN
+            held, failed = least <= low and high <= most, high < least or low > most
+            wanted += f" ± {MARGIN:g}"
+        if len(slopes) == 1:
+            return Verdict(self.text, None, f"slope {mean:+.3f} no interval: one seed; {wanted}")
+        interval = f"[{low:+.3f}, {high:+.3f}]"
+        decided = bool(held) if held or failed else None
+        return Verdict(self.text, decided, f"slope {mean:+.3f} {interval}; {wanted}")
 
-CLAIMS = (
-    Claim(
+
+LAWS = (
+    ScalingLaw(
         "The kernel's drift is O(width^−1/2) (Lee et al. 2019, Theorem 2.1)",
         "drift", "at most", -0.5,
     ),
-    Claim(
+    ScalingLaw(
         "The kernel's drift is closer to 1/width than to width^−1/2 (Lee et al. 2019, Fig. 1)",
         "drift", "at most", -0.75, ntk_only=True,
     ),
-    Claim(
+    ScalingLaw(
         "f and f_lin, each trained, differ by O(width^−1/2) (Lee et al. 2019, Theorem 2.1)",
         "gap", "at most", -0.5,
     ),
-    Claim(
+    ScalingLaw(
         "The weights' distance from θ0 is O(1) (Lee et al. 2019, Theorem 2.1)",
         "distance", "at most", MARGIN, ntk_only=True,
     ),
-    Claim(
+    ScalingLaw(
         "Input weights move as width^−1/2, relatively (Lee et al. 2019, Fig. 1)",
         "input", "equals", -0.5, ntk_only=True,
     ),
-    Claim(
+    ScalingLaw(
         "Hidden weights move as 1/width, relatively (Lee et al. 2019, Fig. 1)",
         "hidden", "equals", -1.0, ntk_only=True,
     ),
-    Claim(
+    ScalingLaw(
         "Output weights move as width^−1/2, relatively (Lee et al. 2019, Fig. 1)",
         "output", "equals", -0.5, ntk_only=True,
     ),
-    Claim(
+    ScalingLaw(
         "The kernel at θ0 approaches the analytic NTK as width^−1/2 (Jacot et al. 2018, "
         "Theorem 1, for the limit; Hanin and Nica 2020 for the rate)",
         "ntk_error", "equals", -0.5,
     ),
-    Claim(
+    ScalingLaw(
         "The last layer's kernel at θ0 approaches the analytic NNGP as width^−1/2 (Lee et al. "
         "2018, for the limit)",
         "nngp_error", "equals", -0.5,
@@ -74,13 +91,12 @@ CLAIMS = (
 
 
 def slopes(
-    measured: Mapping[str, Any], widths: Sequence[int], fit_from: int
+    values: Mapping[str, ArrayLike], widths: Sequence[int], fit_from: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Each quantity's slope by seed, from ``fit_from`` on (``"fit"``) and over ``"all"`` widths.
+    """Each quantity's slopes, from ``fit_from`` on (``"fit"``) and over ``"all"`` widths.
 
     Args:
-        measured: by quantity (S, W), or (S, W, T) at some steps, of which the largest counts: the
-            theorems bound the supremum over training.
+        values: by quantity (S, W).
         widths: W widths, ascending.
         fit_from: the smallest that ``"fit"`` takes in.
 
@@ -88,50 +104,22 @@ def slopes(
     {'drift': {'fit': [-1.0], 'all': [-1.0]}}
     """
     wide = np.asarray(widths) >= fit_from
-    found = {}
-    for name in dict.fromkeys(claim.quantity for claim in CLAIMS) | dict.fromkeys(MORE):
-        if name in measured:
-            values = np.asarray(measured[name], np.float64)
-            largest = values.max(-1) if values.ndim == 3 else values
-            found[name] = {
-                "fit": _slopes(np.asarray(widths)[wide], largest[:, wide]),
-                "all": _slopes(np.asarray(widths), largest),
-            }
-    return found
-
-
-MORE = ("feature_drift", "gap_at_theta")
-"""Quantities with a slope that no claim is about."""
-
-
-def judge(slopes: Slopes, parametrization: str) -> list[dict[str, Any]]:
-    """One row a claim: its words, whether it held, and the measured slope."""
-    return [
-        _row(claim, slopes[claim.quantity]["fit"])
-        for claim in CLAIMS
-        if claim.quantity in slopes and not (claim.ntk_only and parametrization != "ntk")
-    ]
-
-
-def _slopes(widths: np.ndarray, values: np.ndarray) -> list[float]:
-    fitted = np.polyfit(np.log(widths), np.log(values).T, 1)[0]
-    return [round(float(slope), 12) for slope in fitted]
-
-
-def _row(claim: Claim, values: Sequence[float]) -> dict[str, Any]:
-    mean, low, high = seed_interval(np.asarray(values))
-    theory = claim.exponent
-    held = None
-    if len(values) > 1 and claim.kind == "at most":
-        held = True if high < theory else False if low > theory else None
-    elif len(values) > 1:
-        inside = theory - MARGIN <= low and high <= theory + MARGIN
-        outside = high < theory - MARGIN or low > theory + MARGIN
-        held = True if inside else False if outside else None
-    interval = f"[{low:+.3f}, {high:+.3f}]" if len(values) > 1 else "no interval: one seed"
-    wanted = f"{theory:+g}" if claim.kind == "at most" else f"{theory:+g} ± {MARGIN:g}"
+    kinds = {"fit": wide, "all": np.full_like(wide, True)}
     return {
-        "claim": claim.text,
-        "held": held,
-        "evidence": f"slope {mean:+.3f} {interval}; {claim.kind} {wanted}",
+        name: {kind: _fitted(widths, each, among) for kind, among in kinds.items()}
+        for name, each in values.items()
     }
+
+
+def _fitted(widths: ArrayLike, values: ArrayLike, among: np.ndarray) -> list[float]:
+    x, y = (np.log(np.asarray(each, np.float64)[..., among]) for each in (widths, values))
+    return [round(float(slope), 12) for slope in np.polyfit(x, y.T, 1)[0]]
+
+
+def judge(slopes: Mapping[str, Slopes], parametrization: str) -> tuple[Verdict, ...]:
+    """Whether each law held that is about one of the quantities, in this parametrization."""
+    return tuple(
+        law.verdict(slopes[law.quantity].fit)
+        for law in LAWS
+        if law.quantity in slopes and not (law.ntk_only and parametrization != "ntk")
+    )

@@ -3,13 +3,11 @@
 import contextlib
 import dataclasses
 import json
-import types
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from linearize import choices, files
+from linearize import choices, fields, files, models
 
 C = TypeVar("C")
 
@@ -18,8 +16,6 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message names the field, the value and a remedy."""
 
 
-_PLAIN = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}
-_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 _MOST = 2**24
 """Bytes of a configuration."""
 
@@ -55,55 +51,39 @@ def require_task(field: str, task: str, tasks: Sequence[str]) -> None:
     require(False, field, task, f"not one of data.tasks{choices.hint(task, tasks)}")
 
 
+@contextlib.contextmanager
+def said_as_configuration(part: str) -> Iterator[None]:
+    """What a loader refuses was written in the configuration: say so, without a traceback.
+
+    Raises:
+        ConfigError: the part, and what was refused.
+    """
+    try:
+        yield
+    except models.WeightsError:
+        raise
+    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
+        raise ConfigError(f"{part}: {error}") from error
+
+
+def taken(kind: type, config: Any) -> dict[str, Any]:
+    """The fields of ``kind`` that a configuration of another kind has too, by name."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as JSON's types."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
+def from_dict(kind: type[C], values: Mapping[str, Any]) -> C:
     """The configuration that :func:`to_dict` wrote; what ``kind.FORMER`` names is passed over.
 
     Raises:
         ConfigError: a field that ``kind`` does not have, or a value of the wrong kind.
     """
-    require(isinstance(values, Mapping), where or "configuration", values, "expected a mapping")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    values = {n: v for n, v in values.items() if n not in getattr(kind, "FORMER", ())}
-    for name in values:
-        hint = choices.hint(name, fields, f"known: {', '.join(sorted(fields))}")
-        require(name in fields, f"{where}{name}", values[name], f"no such option{hint}")
-    return kind(**{n: _value(hints[n], v, f"{where}{n}") for n, v in values.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in args:
-            return None
-        *others, last = (a for a in args if a is not type(None))
-        for other in others:
-            with contextlib.suppress(ConfigError):
-                return _value(other, value, where)
-        return _value(last, value, where)
-    if origin is typing.Literal:
-        require(value in args, where, value, f"expected one of {', '.join(map(repr, args))}")
-        return value
-    if hint in _PLAIN:
-        require(type(value) in _PLAIN[hint], where, value, f"expected {_NAMES[hint]}")
-        return value
-    if dataclasses.is_dataclass(hint):
-        require(isinstance(value, Mapping), where, value, "expected a mapping of options")
-        return from_dict(typing.cast(type, hint), value, f"{where}.")
-    if origin in (dict, Mapping):
-        require(isinstance(value, Mapping), where, value, "expected a mapping")
-        return {name: _value(args[1], inner, f"{where}.{name}") for name, inner in value.items()}
-    if origin is tuple:
-        require(isinstance(value, list | tuple), where, value, "expected a list")
-        inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        require(len(inner) == len(value), where, value, f"expected {len(inner)} entries")
-        return tuple(_value(i, v, where) for i, v in zip(inner, value, strict=True))
-    return value
+    return fields.read(kind, values, ConfigError)
 
 
 def completed(kind: type[C], values: Mapping[str, Any]) -> dict[str, Any]:

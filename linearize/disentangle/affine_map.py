@@ -1,6 +1,6 @@
-"""Maps of affine outputs: every prediction is a fixed combination of cached arrays."""
+"""Maps of affine outputs: every prediction is a fixed combination of arrays at hand."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import jax
@@ -9,121 +9,118 @@ import numpy as np
 
 from linearize.agreement import once
 from linearize.compiled import jit
-from linearize.disentangle.grid import Grid
+from linearize.disentangle.compared import Compared
+from linearize.disentangle.grid import CoefficientGrid
 from linearize.disentangle.second_way import check_cell, check_distance
-from linearize.evaluate import AffineOutputs, Readout, as_readout
+from linearize.evaluate import AffineOutputs
 from linearize.evaluate.grid import chunk, directly
-from linearize.objectives.distances import Compare, Distance
 from linearize.single import drawn
 from linearize.types import Array
 
+Pieces = Iterable[tuple[AffineOutputs, Compared]]
+"""A task's examples, all at once or a batch after the other: outputs along all T vectors."""
 
-def affine_errors(
-    terms: Sequence[AffineOutputs], grid: Grid, readouts: Sequence[Readout], distance: Distance
+
+def affine_sums(tasks: Sequence[Pieces], grid: CoefficientGrid) -> np.ndarray:
+    """(T, P) summed distances at the points of a grid."""
+    sums = np.zeros((len(tasks), len(grid.points)))
+    for t, pieces in enumerate(tasks):
+        for affine, compared in pieces:
+            sums[t] += _piece_sums(affine, compared, grid, t)
+    return sums
+
+
+def _piece_sums(
+    affine: AffineOutputs, compared: Compared, grid: CoefficientGrid, task: int
 ) -> np.ndarray:
-    """(T, G_1, ..., G_T) mean distances, from each task's cached outputs along all T vectors."""
-    errors = []
-    for t, (affine, readout) in enumerate(zip(terms, readouts, strict=True)):
-        scores = affine.scores(readout) if distance.ranks_only else None
-        affine, readout = (affine, readout) if scores is None else (scores, None)
-        encode = encoder(readout, distance)
-        singles = _encode_at(encode, affine, grid.single(t), chunk(affine))
-        once(
-            partial(_check_singles, readout, distance, affine, grid.single(t), singles),
-            "single predictions",
-            arrays=(encode, affine, grid.single(t)),
-        )
-        which = grid.index[:, t]
-        sums = combined_distances(readout, distance, affine, grid.points, singles, which)
-        errors.append((sums / len(affine.f0)).reshape(grid.shape))
-    return np.stack(errors)
+    objective = compared.objective
+    reduced = objective.reduced() if objective.distance.ranks_only else None
+    if reduced is not None:
+        scores, objective = reduced
+        affine = affine.through(scores)
+    read, objective = objective.opened()
+    compared, points = compared._replace(objective=objective), grid.single(task)
+    singles = _encode_at(read, compared, affine, points, chunk(affine))
+    if len(compared.real):
+        check = partial(_check_singles, read, compared, affine, points, singles)
+        once(check, "single predictions", arrays=(read, compared, affine, points))
+    return combined_distances(read, compared, affine, grid.points, singles, grid.index[:, task])
 
 
 def combined_distances(
-    readout: Readout,
-    distance: Distance,
+    read: jax.tree_util.Partial,
+    compared: Compared,
     affine: AffineOutputs,
     weights: np.ndarray,
     singles: Array | np.ndarray,
     which: np.ndarray,
 ) -> np.ndarray:
-    """Summed distance of the predictions at combinations of cached arrays to ``singles[which]``.
+    """Summed distance of the predictions at combinations of arrays to ``singles[which]``.
 
     Args:
-        readout: features to logits.
-        distance: what to measure.
-        affine: cached arrays of N examples.
+        read: outputs to predictions.
+        compared: how these are compared.
+        affine: outputs of N examples.
         weights: (P, T) coefficients.
-        singles: (G, N, ...) encoded predictions.
+        singles: (G, N, ...) what is kept of other predictions.
         which: (P,) rows of ``singles``.
 
     Returns:
         (P,), float64.
     """
     size = chunk(affine, int(np.prod(singles.shape[2:])))
-    encode = encoder(readout, distance)
-    sums = _distances(encode, affine, weights, singles, which, distance.between, size)
-    found = np.asarray(sums, np.float64)
-    cell = drawn(len(weights))
+    sums = _distances(read, compared, affine, weights, singles, which, size)
+    found, cell = np.asarray(sums, np.float64), drawn(len(weights))
 
     def check() -> None:
-        logits = directly(as_readout(readout), affine, weights[cell])
-        check_cell(found, distance, logits, singles, which, cell)
+        check_cell(found, compared, directly(read, affine, weights[cell]), singles, which, cell)
 
-    once(check, "map", distance, arrays=(encode, affine, weights, singles))
+    once(check, "map", arrays=(read, compared, affine, weights, singles))
     return found
 
 
 def _check_singles(
-    readout: Readout,
-    distance: Distance,
+    read: jax.tree_util.Partial,
+    compared: Compared,
     affine: AffineOutputs,
     weights: np.ndarray,
     singles: Array,
 ) -> None:
     """What is kept of one prediction: as far from a second way's as that is from itself."""
-    g, n = drawn(len(weights)), drawn(len(affine.f0))
-    kept = np.asarray(singles)[g, n][None]
-    logits = directly(as_readout(readout), affine.take(np.array([n])), weights[g])
-    found = float(np.sum(distance.between(jnp.asarray(kept), jnp.asarray(kept))))
-    what = "the prediction kept"
-    check_distance(found, distance, kept, logits, what, f"of example {n} at single point {g}")
-
-
-def encoder(readout: Readout, distance: Distance) -> jax.tree_util.Partial:
-    """Features to what the distance compares; a pytree, so that head arrays are arguments."""
-    code = jax.tree_util.Partial(distance.kept)
-    return jax.tree_util.Partial(_read_then_encode, code, as_readout(readout))
-
-
-def _read_then_encode(
-    code: jax.tree_util.Partial, readout: jax.tree_util.Partial, features: Array
-) -> Array:
-    return code(readout(features))
+    g, n = drawn(len(weights)), compared.real[drawn(len(compared.real))]
+    one, kept = compared.take(np.array([n])), np.asarray(singles)[g, n][None]
+    found = float(np.sum(one.apart(jnp.asarray(kept), jnp.asarray(kept))))
+    logits = directly(read, affine.take(np.array([n])), weights[g])
+    where = f"of example {n} at single point {g}"
+    check_distance(found, one, kept, logits, "the prediction kept", where)
 
 
 @partial(jit, static_argnames="size")
 def _encode_at(
-    encode: jax.tree_util.Partial, affine: AffineOutputs, weights: Array, size: int
+    read: jax.tree_util.Partial,
+    compared: Compared,
+    affine: AffineOutputs,
+    weights: Array,
+    size: int,
 ) -> Array:
-    """Encoded predictions (G, N, ...) at combinations (G, T)."""
-    return jax.lax.map(lambda w: encode(affine.at(w)), weights, batch_size=size)
+    """What is kept (G, N, ...) of predictions at combinations (G, T)."""
+    return jax.lax.map(lambda w: compared.kept(read(affine.at(w))), weights, batch_size=size)
 
 
-@partial(jit, static_argnames=("compare", "size"))
+@partial(jit, static_argnames="size")
 def _distances(
-    encode: jax.tree_util.Partial,
+    read: jax.tree_util.Partial,
+    compared: Compared,
     affine: AffineOutputs,
     weights: Array,
     singles: Array,
     which: Array,
-    compare: Compare,
     size: int,
 ) -> Array:
     """(P,): summed distance of the predictions at ``weights`` (P, T) to ``singles[which]``."""
 
     def at(point: tuple[Array, Array]) -> Array:
         w, i = point
-        return jnp.sum(compare(singles[i], encode(affine.at(w))))
+        return jnp.sum(compared.apart(singles[i], compared.kept(read(affine.at(w)))))
 
     return jax.lax.map(at, (weights, which), batch_size=size)

@@ -12,13 +12,13 @@ DEFAULT_AXIS = np.linspace(-3.0, 3.0, 21)
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class CoefficientGrid:
     """All combinations of T axes."""
 
     axes: tuple[np.ndarray, ...]
 
     @classmethod
-    def of(cls, alphas: ArrayLike | Sequence[ArrayLike] | None, n_tasks: int) -> "Grid":
+    def of(cls, alphas: ArrayLike | Sequence[ArrayLike] | None, n_tasks: int) -> "CoefficientGrid":
         """One axis for all tasks, a sequence of one per task, or the default.
 
         Raises:

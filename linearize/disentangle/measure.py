@@ -1,12 +1,13 @@
-"""Disentanglement error on a grid, in every regime, with as few model passes as exactness allows.
+"""Disentanglement error on a grid, in every view, with as few model passes as exactness allows.
 
     ξ(α_1, ..., α_T) = Σ_t E_{x∼μ_t} dist( f(x; θ0 + α_t τ_t), f(x; θ0 + Σ_k α_k τ_k) )
 
-(*Task Arithmetic in the Tangent Space*, §4; there T = 2 and dist is argmax disagreement.)
+(*Task Arithmetic in the Tangent Space*, §4; there T = 2 and dist is argmax disagreement.) The
+distance is the task's objective's, under its targets: a mean over what these ask for.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -14,19 +15,23 @@ from jax.typing import ArrayLike
 
 from linearize import tree
 from linearize.choices import one_of
-from linearize.disentangle.affine_map import affine_errors
+from linearize.current import current
+from linearize.disentangle.affine_map import Pieces, affine_sums
+from linearize.disentangle.compared import Compared
 from linearize.disentangle.error_map import ErrorMap
-from linearize.disentangle.grid import Grid, reduce
-from linearize.disentangle.nonlinear_map import nonlinear_errors, previewed_errors
+from linearize.disentangle.grid import CoefficientGrid, reduce
+from linearize.disentangle.nonlinear_map import nonlinear_sums, previewed_sums
 from linearize.disentangle.passes import Passes
-from linearize.evaluate import AffineOutputs, Readout, affine_outputs
-from linearize.evaluate.affine import check_taus
+from linearize.evaluate import AffineOutputs, Readout
+from linearize.evaluate.affine import check_one_array, check_taus, stack
+from linearize.evaluate.batches import Batches, output_shapes, split_batches
+from linearize.evaluate.stream import streamed_terms
+from linearize.evaluate.view import view_of
 from linearize.examples import check_inputs, count
-from linearize.objectives.distances import Compare, Distance, as_distance
+from linearize.objectives import Classify, Objective, Targets
+from linearize.objectives.distances import Compare, Distance, as_distance, together
 from linearize.taylor import check_function
-from linearize.types import Apply, Params, PyTree
-
-Regime = Literal["nonlinear", "posthoc", "linear"]
+from linearize.types import Apply, Flat, Params, PyTree
 
 
 def disentanglement_error(
@@ -36,9 +41,11 @@ def disentanglement_error(
     inputs: Sequence[PyTree] | None,
     *,
     alphas: ArrayLike | Sequence[ArrayLike] | None = None,
-    regime: Regime = "nonlinear",
+    regime: str = "nonlinear",
     readouts: Readout | Sequence[Readout] = None,
     distance: str | Distance | Compare = "argmax",
+    objectives: Objective | Sequence[Objective] | None = None,
+    targets: Sequence[Targets] | None = None,
     reduction: Literal["sum", "mean"] = "sum",
     n_eval: int | None = None,
     seed: int = 0,
@@ -49,25 +56,29 @@ def disentanglement_error(
 ) -> ErrorMap:
     """Map the disentanglement error of T ≥ 2 tasks over a grid of their coefficients.
 
-    The affine regimes take T tangents per data set, then algebra. The non-linear one evaluates a
-    single-task prediction once per coefficient and a grid point once, reusing the former where all
-    other coefficients are 0. Both give what a pass per point gives. A prediction that is not finite
-    (displaced too far, say) agrees with none: its distance is the largest there is, NaN for a
-    function of one's own.
+    The affine regimes take T tangents per batch, then algebra while it is there. The non-linear one
+    evaluates a single-task prediction once per coefficient and a grid point once, reusing the
+    former where all other coefficients are 0. Both give what a pass per point gives. A prediction
+    that is not finite (displaced too far, say) agrees with none: its distance is the largest there
+    is, NaN for a function of one's own.
 
     Args:
-        f: ``f(params, *inputs) -> (B, D)`` features, or logits.
+        f: ``f(params, *inputs) -> (B, ...)`` features, or logits.
         params0: the base model θ0.
         taus: T task vectors.
         inputs: each task's examples: arrays (N_t, ...); a tuple for a model of several arguments.
         alphas: the grid: one axis for all tasks, or a sequence of T axes, 1-D each. By default 21
             points on [-3, 3], the paper's range.
         regime: ``"nonlinear"`` evaluates f(θ0 + Σ α τ); ``"posthoc"`` and ``"linear"`` evaluate
-            f0 + Σ α Jτ, and differ only in how the vectors were trained.
+            f0 + Σ α Jτ, and differ only in how the vectors were trained. Or the name of a view.
         readouts: each task's features to logits (a function or a head), or one for all; ``None``
             where ``f`` gives logits.
         distance: a row of :data:`DISTANCES`, or a function that JAX can trace,
             ``(logits_a (N, C), logits_b (N, C)) -> (N,)``.
+        objectives: in place of ``readouts`` and ``distance``, each task's objective, or one for
+            all: what it keeps of predictions is as far apart as it says, and an example counts as
+            much as it says (of a language model, each token that is asked for alike).
+        targets: of these, each task's targets by role, (N_t, ...).
         reduction: ``"sum"`` over the tasks (the paper's) or ``"mean"``.
         n_eval: evaluate on at most this many examples of each task, drawn with ``seed``; see
             :meth:`ErrorMap.interval`. All by default.
@@ -86,7 +97,9 @@ def disentanglement_error(
 
     Raises:
         ValueError: unknown regime, distance or reduction; numbers of tasks that differ; fewer than
-            two; axes that are not 1-D and finite; an empty data set; ``n_eval`` below 1.
+            two; axes that are not 1-D and finite; an empty data set; ``n_eval`` below 1; targets
+            that do not fit, or ask for nothing; distances of different units; outputs that are not
+            one array.
         StructureMismatch: a task vector does not fit ``params0`` or stems from another base.
         NonFiniteError: NaN or infinity in ``params0``, a task vector, the inputs or cached
             outputs, or in predictions at θ0 (with the task and how many examples).
@@ -102,54 +115,67 @@ def disentanglement_error(
            [1., 0., 0.],
            [1., 0., 0.]])
     """
-    one_of("regime", regime, ("nonlinear", "posthoc", "linear"))
+    view = view_of(regime)
     one_of("reduction", reduction, ("sum", "mean"))
-    dist = as_distance(distance)
-    if regime == "nonlinear" and cached is not None:
-        raise ValueError("cached holds affine outputs, which regime='nonlinear' cannot use")
-    if regime != "nonlinear" and preview is not None:
+    if view.passes and cached is not None:
+        raise ValueError(f"cached holds affine outputs, which regime={regime!r} cannot use")
+    if not view.passes and preview is not None:
         raise ValueError(f"preview={preview} with regime={regime!r}: that map is exact and cheap")
     if preview is not None and preview < 2:
         raise ValueError(f"preview={preview}; interpolation needs 2 points a side or more")
-    tasks = _tasks(f, params0, taus, inputs, cached)
-    grid = Grid.of(alphas, tasks.number)
-    reads = _readouts(readouts, tasks.number)
-    rows = [_draw(n, n_eval, seed, t) for t, n in enumerate(tasks.sizes)]
+    sizes = _sizes(f, params0, taus, inputs, cached)
+    grid = CoefficientGrid.of(alphas, len(sizes))
+    objectives = _objectives(objectives, targets, readouts, distance, len(sizes))
+    names = together([objective.distance for objective in objectives])
+    rows = [_draw(n, n_eval, seed, t) for t, n in enumerate(sizes)]
+    roles = _each("targets", {} if targets is None else targets, len(sizes))
+    for t, (each, n) in enumerate(zip(roles, sizes, strict=True)):
+        if each and count(dict(each), f"targets[{t}]") != n:
+            raise ValueError(f"targets[{t}] are of {count(dict(each))} examples, inputs of {n}")
+    given = [_rows(dict(each), r) for each, r in zip(roles, rows, strict=True)]
     passes, note = 0, None
     if cached is not None:
         terms = [a if r is None else a.take(r) for a, r in zip(cached, rows, strict=True)]
         for t, term in enumerate(terms):
             term.check_finite(f"cached[{t}]: the outputs")
+        outputs = [term.f0 for term in terms]
+        tasks = list(map(Compared.of, objectives, given, outputs, range(len(sizes))))
+        sums = affine_sums([[piece] for piece in zip(terms, tasks, strict=True)], grid)
     else:
-        data = [_rows(x, r) for x, r in zip(tasks.inputs, rows, strict=True)]
+        assert f is not None
+        assert inputs is not None
+        data = [_rows(x, r) for x, r in zip(inputs, rows, strict=True)]
         for t, x in enumerate(data):
             check_inputs(x, what=f"inputs[{t}]")
-    if regime == "nonlinear":
-        model = Passes.over(tasks.f, params0, tasks.taus, data, reads, dist, batch_size)
-        if preview is None:
-            per_task, passes = nonlinear_errors(model, grid, progress)
-        else:
-            per_task, passes, note = previewed_errors(
-                model, grid, preview, reduction, seed, progress
-            )
-    else:
-        if cached is None:
-            passes = tasks.number * (1 + 2 * tasks.number)
-            terms = [
-                _terms(t, tasks.f, params0, tasks.taus, x, batch_size, progress)
-                for t, x in enumerate(data)
+        batches = [split_batches(x, batch_size, balanced=view.passes) for x in data]
+        f, stacked = current(f, params0, *batches[0].items[0]), stack(params0, taus or ())
+        shapes = [output_shapes(f, params0, b) for b in batches]
+        tasks = list(map(Compared.of, objectives, given, shapes, range(len(sizes))))
+        if not view.passes:
+            check_one_array(shapes[0])
+            passes = len(sizes) * (1 + 2 * len(sizes))
+            pieces = [
+                _pieces(t, f, params0, stacked, batches[t], tasks[t], progress)
+                for t in range(len(sizes))
             ]
-        per_task = affine_errors(terms, grid, reads, dist)
-    sizes = [n if r is None else len(r) for n, r in zip(tasks.sizes, rows, strict=True)]
+            sums = affine_sums(pieces, grid)
+        else:
+            model = Passes.over(f, params0, stacked, batches, tasks)
+            if preview is None:
+                sums, passes = nonlinear_sums(model, grid, progress)
+            else:
+                sums, passes, note = previewed_sums(model, grid, preview, reduction, seed, progress)
+    per_task = sums / np.array([task.total for task in tasks])[:, None]
+    per_task = per_task.reshape(-1, *grid.shape)
     result = ErrorMap(
         alphas=grid.axes,
         per_task=per_task,
         total=reduce(per_task, reduction),
-        n=np.array(sizes, np.int64),
+        n=np.array([len(task.counts) for task in tasks], np.int64),
         regime=regime,
-        distance=dist.name,
+        distance=names.name,
         reduction=reduction,
-        binary=dist.binary,
+        binary=names.binary,
         passes=passes,
         preview=note,
     )
@@ -158,40 +184,31 @@ def disentanglement_error(
     return result
 
 
-def _terms(
+def _pieces(
     task: int,
     f: Apply,
     params0: Params,
-    taus: Sequence[PyTree],
-    inputs: PyTree,
-    batch_size: int,
+    stacked: Flat,
+    batches: Batches,
+    compared: Compared,
     progress: bool,
-) -> AffineOutputs:
+) -> Pieces:
+    """A batch after the other: outputs too large to keep are never all there."""
     try:
-        return affine_outputs(f, params0, taus, inputs, batch_size, progress=progress)
+        terms = streamed_terms(f, params0, stacked, batches, progress)
+        yield from zip(terms, compared.batches(count(batches.items[0])), strict=True)
     except tree.NonFiniteError as error:
         raise tree.NonFiniteError(f"task {task}: {error}") from error
 
 
-class _Tasks(NamedTuple):
-    f: Apply
-    taus: Sequence[PyTree]
-    inputs: Sequence[PyTree]
-    sizes: tuple[int, ...]
-
-    @property
-    def number(self) -> int:
-        return len(self.sizes)
-
-
-def _tasks(
+def _sizes(
     f: Apply | None,
     params0: Params,
     taus: Sequence[PyTree] | None,
     inputs: Sequence[PyTree] | None,
     cached: Sequence[AffineOutputs] | None,
-) -> _Tasks:
-    """What is mapped, checked.
+) -> tuple[int, ...]:
+    """Numbers of examples, of what fits together.
 
     Raises:
         ValueError: fewer than two tasks, numbers that differ, or an empty data set.
@@ -215,19 +232,34 @@ def _tasks(
         raise ValueError(f"{len(sizes)} task(s) given; disentanglement is between 2 or more")
     if 0 in sizes:
         raise ValueError(f"numbers of examples are {sizes}; give at least one of each task")
-    return _Tasks(f or _no_model, taus or (), inputs or (), sizes)
+    return sizes
 
 
-def _no_model(*_: PyTree) -> PyTree:
-    raise AssertionError("cached outputs need no model")
+def _objectives(
+    objectives: Objective | Sequence[Objective] | None,
+    targets: Sequence[Targets] | None,
+    readouts: Readout | Sequence[Readout],
+    distance: str | Distance | Compare,
+    n_tasks: int,
+) -> list[Objective]:
+    """Each task's; of readouts and a distance, classification, of which no label is asked."""
+    if (objectives is None) != (targets is None):
+        raise ValueError("objectives and targets belong together; give both, or readouts alone")
+    if objectives is None:
+        measured = as_distance(distance)
+        reads = _each("readouts", readouts, n_tasks)
+        return [Classify(readout, distance=measured) for readout in reads]
+    if readouts is not None or distance != "argmax":
+        raise ValueError("objectives say what is compared, and how; leave out readouts, distance")
+    return _each("objectives", objectives, n_tasks)
 
 
-def _readouts(readouts: Readout | Sequence[Readout], n_tasks: int) -> list[Readout]:
-    if not isinstance(readouts, Sequence):
-        return [readouts] * n_tasks
-    if len(readouts) != n_tasks:
-        raise ValueError(f"readouts has {len(readouts)} entries for {n_tasks} tasks")
-    return list(readouts)
+def _each(argument: str, given: Any, n_tasks: int) -> list[Any]:
+    if not isinstance(given, Sequence):
+        return [given] * n_tasks
+    if len(given) != n_tasks:
+        raise ValueError(f"{argument} has {len(given)} entries for {n_tasks} tasks")
+    return list(given)
 
 
 def _draw(n: int, n_eval: int | None, seed: int, task: int) -> np.ndarray | None:
@@ -239,5 +271,5 @@ def _draw(n: int, n_eval: int | None, seed: int, task: int) -> np.ndarray | None
     return np.sort(np.random.default_rng([seed, task]).permutation(n)[:n_eval])
 
 
-def _rows(inputs: PyTree, rows: np.ndarray | None) -> PyTree:
-    return inputs if rows is None else jax.tree.map(lambda x: x[rows], inputs)
+def _rows(arrays: PyTree, rows: np.ndarray | None) -> PyTree:
+    return arrays if rows is None else jax.tree.map(lambda x: x[rows], arrays)

@@ -8,10 +8,10 @@ import numpy as np
 from linearize.disentangle import chebyshev
 from linearize.disentangle.affine_map import combined_distances
 from linearize.disentangle.error_map import Preview
-from linearize.disentangle.grid import Grid, reduce
+from linearize.disentangle.grid import CoefficientGrid, reduce
 from linearize.disentangle.passes import Passes
 from linearize.disentangle.second_way import check_passes
-from linearize.evaluate import AffineOutputs
+from linearize.evaluate import AffineOutputs, as_readout
 from linearize.evaluate.batches import track
 from linearize.evaluate.displace import in_turn
 from linearize.types import Array
@@ -23,20 +23,22 @@ Singles = list[list[list[Array]]]
 """Encoded single-task predictions: by task, coefficient, batch."""
 
 
-def nonlinear_errors(passes: Passes, grid: Grid, progress: bool = False) -> tuple[np.ndarray, int]:
-    """(T, G_1, ..., G_T) mean distances, and the number of passes over a task's examples."""
+def nonlinear_sums(
+    passes: Passes, grid: CoefficientGrid, progress: bool = False
+) -> tuple[np.ndarray, int]:
+    """(T, P) summed distances at a grid's points, and how many passes over a task's examples."""
     check_passes(passes, grid.points)
     singles = _singles(passes, grid)
     sums = _sums(passes, grid, singles, np.arange(len(grid.points)), progress)
     shared = sum(int(grid.alone(t).sum()) for t in range(len(grid.axes)))
     made = sum(grid.shape) + sums.size - shared
-    return (sums / passes.sizes[:, None]).reshape(-1, *grid.shape), made
+    return sums, made
 
 
-def previewed_errors(
-    passes: Passes, grid: Grid, m: int, reduction: str, seed: int, progress: bool = False
+def previewed_sums(
+    passes: Passes, grid: CoefficientGrid, m: int, reduction: str, seed: int, progress: bool = False
 ) -> tuple[np.ndarray, int, Preview]:
-    """As :func:`nonlinear_errors`, but joint logits are interpolated from m nodes a side.
+    """As :func:`nonlinear_sums`, but joint logits are interpolated from m nodes a side.
 
     Tensor Chebyshev interpolation over the grid's bounding box. Single-task predictions are exact.
     The total is compared with the truth at :data:`HELD_OUT` grid points drawn with ``seed`` among
@@ -45,7 +47,7 @@ def previewed_errors(
     tasks = range(len(grid.axes))
     check_passes(passes, grid.points)
     singles = _singles(passes, grid)
-    nodes = Grid(tuple(chebyshev.nodes(axis.min(), axis.max(), m) for axis in grid.axes))
+    nodes = CoefficientGrid(tuple(chebyshev.nodes(axis.min(), axis.max(), m) for axis in grid.axes))
     logits = _node_logits(passes, nodes, progress)
     to_axis = [chebyshev.weights(x, at) for x, at in zip(nodes.axes, grid.axes, strict=True)]
     rows = [to_axis[t][grid.index[:, t]][:, nodes.index[:, t]] for t in tasks]
@@ -56,21 +58,21 @@ def previewed_errors(
         known = np.stack([_join(single, passes.batches[t].n) for single in singles[t]])
         basis = AffineOutputs(np.zeros_like(logits[t][0]), logits[t])
         which = grid.index[:, t]
-        sums[t] = combined_distances(None, passes.distance, basis, mix, known, which)
+        sums[t] = combined_distances(as_readout(None), passes.whole[t], basis, mix, known, which)
         own = _to_themselves(passes, t, singles[t])
         sums[t] = np.where(alone[t], own[which], sums[t])
-    per_task = (sums / passes.sizes[:, None]).reshape(-1, *grid.shape)
     is_node = (mix == 1).any(1)
     candidates = np.flatnonzero(~alone.any(0) & ~is_node)
     drawn = np.random.default_rng(seed).permutation(candidates)[:HELD_OUT]
-    truth = reduce(_sums(passes, grid, singles, drawn) / passes.sizes[:, None], reduction)
-    gap = np.abs(reduce(per_task, reduction).ravel()[drawn] - truth)
+    off = sums[:, drawn] - _sums(passes, grid, singles, drawn)
+    counts = np.array([each.total for each in passes.whole])
+    gap = np.abs(reduce(off / counts[:, None], reduction))
     worst = (float(gap.mean()), float(gap.max())) if len(gap) else (0.0, 0.0)
     made = sum(grid.shape) + len(tasks) * (len(nodes.points) + len(drawn))
-    return per_task, made, Preview(m, len(drawn), *worst)
+    return sums, made, Preview(m, len(drawn), *worst)
 
 
-def _singles(passes: Passes, grid: Grid) -> Singles:
+def _singles(passes: Passes, grid: CoefficientGrid) -> Singles:
     """Every single-task prediction, once.
 
     Raises:
@@ -89,7 +91,11 @@ def _singles(passes: Passes, grid: Grid) -> Singles:
 
 
 def _sums(
-    passes: Passes, grid: Grid, singles: Singles, which: np.ndarray, progress: bool = False
+    passes: Passes,
+    grid: CoefficientGrid,
+    singles: Singles,
+    which: np.ndarray,
+    progress: bool = False,
 ) -> np.ndarray:
     """(T, len(which)) summed distances at some grid points, each point's prediction made once."""
     tasks, index, points = range(len(grid.axes)), grid.index, grid.points
@@ -116,7 +122,7 @@ def _to_themselves(passes: Passes, task: int, row: list[list[Array]]) -> np.ndar
     return np.asarray(sums, np.float64).sum(1)
 
 
-def _node_logits(passes: Passes, nodes: Grid, progress: bool) -> list[np.ndarray]:
+def _node_logits(passes: Passes, nodes: CoefficientGrid, progress: bool) -> list[np.ndarray]:
     """Each task's logits (K, N, C) at all K nodes."""
     tasks = range(len(nodes.axes))
 

@@ -1,6 +1,6 @@
 """The model displaced along task vectors, on every task's examples, one pass at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,12 +10,11 @@ import numpy as np
 
 from linearize import tree
 from linearize.compiled import jit
-from linearize.current import current
-from linearize.evaluate import Readout, as_readout
-from linearize.evaluate.affine import stack
-from linearize.evaluate.batches import Batches, split_batches
-from linearize.evaluate.displace import displace, pad_rows
-from linearize.objectives.distances import Compare, Distance, missing
+from linearize.disentangle.compared import Compared
+from linearize.evaluate.batches import Batches
+from linearize.evaluate.displace import displace
+from linearize.examples import count
+from linearize.objectives.distances import missing
 from linearize.types import Apply, Array, Params, PyTree
 
 
@@ -27,73 +26,65 @@ class Passes:
     params0: Params
     stacked: dict[str, Array]
     batches: Sequence[Batches]
-    masks: Sequence[list[Array]]
-    """1 for an example, 0 for padding: (size,) a batch, a list a task."""
-    readouts: Sequence[jax.tree_util.Partial]
-    distance: Distance
+    reads: Sequence[jax.tree_util.Partial]
+    """Each task's outputs to predictions."""
+    whole: Sequence[Compared]
+    """How each task's predictions are compared, of all its examples."""
+    compared: Sequence[list[Compared]]
+    """The same, a batch each, on the device."""
 
     @classmethod
     def over(
         cls,
         f: Apply,
         params0: Params,
-        taus: Sequence[PyTree],
-        inputs: Sequence[PyTree],
-        readouts: Sequence[Readout],
-        distance: Distance,
-        batch_size: int,
+        stacked: dict[str, Array],
+        batches: Sequence[Batches],
+        compared: Sequence[Compared],
     ) -> "Passes":
-        """Cut each task's examples into equal batches and put them on the device."""
-        batches = [split_batches(x, batch_size, balanced=True) for x in inputs]
-        return cls(
-            current(f, params0, *batches[0].items[0]),
-            params0,
-            stack(params0, taus),
-            batches,
-            [pad_rows(np.ones(b.n, np.float32), b, fill=0) for b in batches],
-            [as_readout(readout) for readout in readouts],
-            distance,
-        )
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """(T,): examples of each task, float64."""
-        return np.array([b.n for b in self.batches], np.float64)
+        """Put each task's targets on the device, in equal batches."""
+        opened = [each.objective.opened() for each in compared]
+        whole = [
+            each._replace(objective=rest) for each, (_, rest) in zip(compared, opened, strict=True)
+        ]
+        sizes = [count(b.items[0]) for b in batches]
+        parts = [each.batches(size) for each, size in zip(whole, sizes, strict=True)]
+        reads = [read for read, _ in opened]
+        return cls(f, params0, stacked, batches, reads, whole, jax.device_put(parts))
 
     def params(self, alphas: np.ndarray) -> Params:
         """θ0 + Σ α_t τ_t."""
         return displace(self.params0, self.stacked, alphas)
 
     def logits(self, task: int, params: Params, first: bool = False) -> list[Array]:
-        """Logits on the task's examples, (size, C) a batch; ``first``: of the first alone."""
+        """Predictions on the task's examples, (size, ...) a batch; ``first``: of that alone."""
         items = self.batches[task].items
         items = items[:1] if first else items
-        return [_logits(self.f, self.readouts[task], params, args) for args in items]
+        return [_logits(self.f, self.reads[task], params, args) for args in items]
 
     def encoded(self, task: int, params: Params) -> list[Array]:
-        """What the distance keeps of the predictions, a batch each."""
-        return list(map(self.encode, self.logits(task, params)))
+        """What is kept of the predictions, a batch each."""
+        return list(map(self.encode, self.compared[task], self.logits(task, params)))
 
-    def encode(self, logits: Array) -> Array:
-        """What the distance keeps of one batch's."""
-        return _encoded(self.distance.kept, logits)
+    def encode(self, compared: Compared, predictions: Array) -> Array:
+        """What is kept of one batch's."""
+        return _encoded(compared, predictions)
 
     def distances(self, task: int, params: Params, singles: list[Array]) -> list[Array]:
         """Summed distance of the predictions at ``params`` to ``singles``, a scalar a batch."""
         run = partial(self.distance_to, task, params)
-        return list(map(run, self.batches[task].items, singles, self.masks[task]))
+        return list(map(run, self.batches[task].items, self.compared[task], singles))
 
     def distance_to(
         self,
         task: int,
         params: Params,
         args: PyTree,
+        compared: Compared,
         single: Array | np.ndarray,
-        mask: Array | np.ndarray,
     ) -> Array:
-        """Of one batch: distances to ``single``, summed where the mask is not 0."""
-        run = partial(_distance, self.f, self.distance.kept, self.distance.between)
-        return run(self.readouts[task], params, args, single, mask)
+        """Of one batch: summed distance to ``single``."""
+        return _distance(self.f, self.reads[task], compared, params, args, single)
 
     def check_finite(self, task: int, kept: list[Array]) -> None:
         """Predictions at θ0 are finite.
@@ -101,8 +92,8 @@ class Passes:
         Raises:
             NonFiniteError: with the task and the number of examples.
         """
-        flags = [missing(k) & (m > 0) for k, m in zip(kept, self.masks[task], strict=True)]
-        bad = sum(int(jnp.sum(flag)) for flag in flags)
+        pairs = zip(kept, self.compared[task], strict=True)
+        bad = sum(int(jnp.sum(missing(k) & (c.counts > 0))) for k, c in pairs)
         if bad:
             raise tree.NonFiniteError(
                 f"task {task}: the model's predictions at θ0 are NaN or infinite for {bad} of "
@@ -111,32 +102,31 @@ class Passes:
 
     def to_themselves(self, task: int, singles: list[Array]) -> list[Array]:
         """Summed distance of predictions to themselves, a scalar a batch: 0 for any metric."""
-        run = partial(_masked_sum, self.distance.between)
-        return list(map(run, singles, singles, self.masks[task]))
+        return list(map(_summed, self.compared[task], singles, singles))
 
 
 @partial(jit, static_argnums=0)
-def _logits(f: Apply, readout: jax.tree_util.Partial, params: Params, args: PyTree) -> Array:
-    return readout(f(params, *args))
+def _logits(f: Apply, read: jax.tree_util.Partial, params: Params, args: PyTree) -> Array:
+    return read(f(params, *args))
 
 
-_encoded = jit(lambda encode, logits: encode(logits), static_argnums=0)
+@jit
+def _encoded(compared: Compared, predictions: Array) -> Array:
+    return compared.kept(predictions)
 
 
-@partial(jit, static_argnums=(0, 1, 2))
+@partial(jit, static_argnums=0)
 def _distance(
     f: Apply,
-    encode: Callable[[Array], Array],
-    compare: Compare,
-    readout: jax.tree_util.Partial,
+    read: jax.tree_util.Partial,
+    compared: Compared,
     params: Params,
     args: PyTree,
     single: Array,
-    mask: Array,
 ) -> Array:
-    return _masked_sum(compare, single, encode(readout(f(params, *args))), mask)
+    return _summed(compared, single, compared.kept(read(f(params, *args))))
 
 
-@partial(jit, static_argnums=0)
-def _masked_sum(compare: Compare, a: Array, b: Array, mask: Array) -> Array:
-    return jnp.sum(jnp.where(mask > 0, compare(a, b), 0))
+@jit
+def _summed(compared: Compared, a: Array, b: Array) -> Array:
+    return jnp.sum(compared.apart(a, b))

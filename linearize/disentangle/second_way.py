@@ -10,23 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize.agreement import agree, once
+from linearize.disentangle.compared import Compared
 from linearize.disentangle.passes import Passes
 from linearize.evaluate.displace import check_displaced
-from linearize.objectives.distances import Distance
 from linearize.single import Sample, drawn, hold, narrowed, roundings, same_row
 from linearize.types import Array
 
 
 def check_distance(
-    found: float, distance: Distance, kept: np.ndarray, logits: Sample, what: str, entry: str
+    found: float, compared: Compared, kept: np.ndarray, logits: Sample, what: str, entry: str
 ) -> None:
     """The summed distance of predictions to ``kept``.
 
     Args:
         found: the program's.
-        distance: what is measured.
+        compared: how predictions of these N examples are compared.
         kept: (N, ...), what is kept of other predictions.
-        logits: (N, C) of these, by a second way.
+        logits: (N, ...), predictions by a second way.
         what: for the message.
         entry: likewise.
 
@@ -35,7 +35,7 @@ def check_distance(
     """
     z, given = narrowed(logits.row), jnp.asarray(kept)
     distances = (
-        distance.between(given, distance.kept(jnp.asarray(other)))
+        compared.apart(given, compared.kept(jnp.asarray(other)))
         for other in (z, -z, *roundings(logits.row, logits))
     )
     right, far, *near = (np.asarray(d, np.float64) for d in distances)
@@ -60,48 +60,43 @@ def check_passes(passes: Passes, points: np.ndarray) -> None:
     """
     point = points[np.abs(points).sum(1).argmax()]
     for task in range(len(passes.batches)):
-        given = passes.readouts[task], passes.params0, passes.stacked, passes.batches[task].items[0]
-        check = partial(_check_pass, passes, task, point)
-        once(check, "map", passes.f, passes.distance, arrays=given)
+        given = passes.reads[task], passes.params0, passes.stacked, passes.batches[task].items[0]
+        first = passes.compared[task][0]
+        if len(first.real):
+            check = partial(_check_pass, passes, task, point)
+            once(check, "map", passes.f, arrays=(*given, first))
 
 
 def _check_pass(passes: Passes, task: int, point: np.ndarray) -> None:
-    params, batches, distance = passes.params(point), passes.batches[task], passes.distance
+    params, first = passes.params(point), passes.compared[task][0]
     check_displaced(params, passes.params0, passes.stacked, point)
-    args = batches.items[0]
+    args = passes.batches[task].items[0]
     made = passes.logits(task, params, first=True)[0]
-    logits, code = np.asarray(made), np.array(passes.encode(made))
-    n = drawn(min(batches.n, len(logits)))
+    logits, code = np.asarray(made), np.array(passes.encode(first, made))
+    n = int(first.real[drawn(len(first.real))])
     where = f"of example {n} of task {task} at α = {point.tolist()}"
-    mask = np.zeros(len(logits), np.float32)
-    mask[n] = 1
-
+    one = first.take(np.array([n]))
+    alone = first._replace(counts=np.where(np.arange(len(logits)) == n, first.counts, 0))
     own = jnp.asarray(code[n][None])
 
     def check(sample: Sample) -> None:
         row = Sample(sample.row[None], np.asarray(sample.scale), sample.dtypes)
         same_row(logits[n], sample, "a pass of the model", where)
-        check_distance(
-            float(np.sum(distance.between(own, own))),
-            distance,
-            code[n][None],
-            row,
-            "the prediction kept",
-            where,
-        )
+        found = float(np.sum(one.apart(own, own)))
+        check_distance(found, one, code[n][None], row, "the prediction kept", where)
         for sign in (1.0, -1.0):
             other = code.copy()
-            other[n] = distance.kept(jnp.asarray(sign * narrowed(row.row)))[0]
-            found = passes.distance_to(task, params, args, other, mask)
+            other[n] = one.kept(jnp.asarray(sign * narrowed(row.row)))[0]
+            found = float(passes.distance_to(task, params, args, alone, other))
             what = f"the distance to a kept prediction of logits times {sign:g}"
-            check_distance(float(found), distance, other[n][None], row, what, where)
+            check_distance(found, one, other[n][None], row, what, where)
 
-    hold(check, passes.f, params, args, n, passes.readouts[task])
+    hold(check, passes.f, params, args, n, passes.reads[task])
 
 
 def check_cell(
     found: np.ndarray,
-    distance: Distance,
+    compared: Compared,
     logits: Sample,
     singles: Array | np.ndarray,
     which: np.ndarray,
@@ -112,6 +107,7 @@ def check_cell(
     Raises:
         DisagreementError: it is another.
     """
-    what = f"the {distance.name} distance of predictions summed over examples"
+    name = compared.objective.distance.name
+    what = f"the {name} distance of predictions summed over examples"
     kept = np.asarray(singles)[which[cell]]
-    check_distance(float(found[cell]), distance, kept, logits, what, f"at point {cell} of the map")
+    check_distance(float(found[cell]), compared, kept, logits, what, f"at point {cell} of the map")

@@ -2,7 +2,7 @@
 
 from linearize.edit.joint import joint_examples as joint_examples
 from linearize.edit.joint import joint_loss as joint_loss
-from linearize.edit.optimal import Optimum as Optimum
+from linearize.edit.optimal import OptimalCoefficients as OptimalCoefficients
 from linearize.edit.optimal import certify as certify
 from linearize.edit.optimal import optimal_coefficients as optimal_coefficients
 from linearize.edit.search import NegationSearch as NegationSearch
@@ -15,3 +15,6 @@ from linearize.edit.vectors import add as add
 from linearize.edit.vectors import analogy as analogy
 from linearize.edit.vectors import negate as negate
 from linearize.edit.vectors import random_like as random_like
+from linearize.renamed import formerly
+
+__getattr__ = formerly(__name__, Optimum="OptimalCoefficients")

@@ -11,6 +11,7 @@ import numpy as np
 from linearize.evaluate import Readout
 from linearize.examples import Examples
 from linearize.objectives import Classify, Objective
+from linearize.objectives.distances import aligned
 from linearize.types import Array, Batch, PyTree
 
 
@@ -81,4 +82,4 @@ _joint.fingerprint = "joint_loss 2"  # type: ignore[attr-defined]
 
 
 def _where(own: Array, target: Array) -> Array:
-    return jnp.where(own.reshape(-1, *[1] * (target.ndim - 1)), target, jnp.zeros_like(target))
+    return jnp.where(aligned(own, target), target, jnp.zeros_like(target))

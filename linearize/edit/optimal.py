@@ -35,9 +35,12 @@ from linearize.evaluate import AffineOutputs, Readout, as_readout
 from linearize.losses import cross_entropy
 from linearize.objectives.readout import affine_logits
 from linearize.objectives.targets import check_labels
+from linearize.renamed import formerly
 from linearize.types import Array
 
 log = logging.getLogger(__name__)
+
+__getattr__ = formerly(__name__, Optimum="OptimalCoefficients")
 
 _GRADIENT_32 = 1e-5
 """Norm of the gradient at which the iteration by autodiff in float32 stops."""
@@ -46,7 +49,7 @@ _STILL = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Optimum:
+class OptimalCoefficients:
     """Coefficients, and what is known of the objective there."""
 
     coefficients: np.ndarray
@@ -77,7 +80,7 @@ def optimal_coefficients(
     l2: float = 0.0,
     start: ArrayLike | None = None,
     max_iterations: int = 200,
-) -> Optimum:
+) -> OptimalCoefficients:
     """The coefficients of least cross-entropy, mean over data sets of each one's mean.
 
     Where every readout is ``None`` or a head without normalisation, the objective is convex, the
@@ -124,7 +127,7 @@ def certify(
     *,
     coefficients: ArrayLike,
     l2: float = 0.0,
-) -> Optimum:
+) -> OptimalCoefficients:
     """What is known of the objective at coefficients found in another way.
 
     Args and raises as :func:`optimal_coefficients`.
@@ -313,7 +316,7 @@ class _Objective:
         )
         return _polished(self.derivatives, found.x), int(found.nit)
 
-    def certified(self, alphas: np.ndarray, iterations: int) -> Optimum:
+    def certified(self, alphas: np.ndarray, iterations: int) -> OptimalCoefficients:
         """What is known of the objective at ``alphas``."""
         value, gradient, hessian = self.derivatives(alphas)
         gives = self.span().gives
@@ -322,7 +325,7 @@ class _Objective:
         if self.convex:
             bound = self._bound(gives, *within)
             attained = self.reach(gives @ newton_step(*within)) <= _STILL
-        return Optimum(
+        return OptimalCoefficients(
             coefficients=np.asarray(alphas),
             objective=value,
             gradient=float(np.linalg.norm(gradient)),

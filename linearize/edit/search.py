@@ -19,7 +19,7 @@ _TIE = 1e-12
 Sweep = Callable[[float], ArrayLike] | ArrayLike
 """``alpha -> values (T,)`` of each task's metric, or the table (A, T) of them."""
 
-Metrics = Metric | Sequence[Metric]
+TaskMetrics = Metric | Sequence[Metric]
 """Each task's metric, or one for all."""
 
 
@@ -91,7 +91,7 @@ def search_scale(
     single: ArrayLike,
     alphas: ArrayLike = ALPHAS,
     *,
-    metrics: Metrics = ACCURACY,
+    metrics: TaskMetrics = ACCURACY,
 ) -> ScaleSearch:
     """The α shared by all tasks that maximises mean normalised accuracy on validation data.
 
@@ -137,7 +137,7 @@ def search_negation(
     retained: float = 0.95,
     control_pretrained: ArrayLike | None = None,
     tolerance: Control | None = None,
-    metrics: Metrics = ACCURACY,
+    metrics: TaskMetrics = ACCURACY,
     control_metric: Metric = ACCURACY,
 ) -> NegationSearch:
     """Each task's α that forgets most along −τ_t while the control task is retained.
@@ -212,7 +212,7 @@ def search_negation(
     )
 
 
-def _each(metrics: Metrics, n_tasks: int) -> Sequence[Metric]:
+def _each(metrics: TaskMetrics, n_tasks: int) -> Sequence[Metric]:
     each = [metrics] * n_tasks if isinstance(metrics, Metric) else metrics
     if len(each) != n_tasks:
         raise ValueError(f"metrics has {len(each)} entries for {n_tasks} tasks")

@@ -1,4 +1,4 @@
-"""Accuracy along a direction in weight space, in any regime: what the searches ask for."""
+"""Accuracy along a direction in weight space, in any view: what the searches ask for."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,17 +8,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize.agreement import once
-from linearize.choices import one_of
-from linearize.evaluate import (
-    AffineOutputs,
-    Readout,
-    affine_outputs,
-    displaced_accuracy,
-    grid_accuracy,
-)
+from linearize.evaluate import AffineOutputs, Readout, grid_accuracy
 from linearize.evaluate.affine import stack
 from linearize.evaluate.displace import check_displaced, combine
+from linearize.evaluate.view import view_of
 from linearize.examples import Examples
+from linearize.objectives import Classify
+from linearize.task_vector import TaskVector
 from linearize.types import Apply, Params, PyTree
 
 
@@ -37,9 +33,10 @@ def regime_accuracies(
 ) -> np.ndarray:
     """Top-1 accuracy on S data sets at θ0 + α Σ d_t τ_t, for each α.
 
-    Addition takes ``direction=None`` (all ones); a single task ``direction`` one-hot and
-    ``alphas=[1.0]``; negation ``direction`` minus one-hot, with the target's and the control
-    task's data as ``splits``.
+    A :class:`linearize.evaluate.view.View` of one vector, Σ d_t τ_t. Addition takes
+    ``direction=None`` (all ones); a single task ``direction`` one-hot and ``alphas=[1.0]``;
+    negation ``direction`` minus one-hot, with the target's and the control task's data as
+    ``splits``.
 
     Args:
         f: ``f(params, *inputs) -> features (B, D)``.
@@ -48,11 +45,10 @@ def regime_accuracies(
         splits: S data sets (:meth:`linearize.Examples.of`).
         readouts: each data set's features to logits, or one for all.
         alphas: (A,) coefficients.
-        regime: ``"nonlinear"``: a displaced pass per coefficient; ``"posthoc"`` and ``"linear"``:
-            one tangent per data set, then algebra.
+        regime: as of :func:`linearize.evaluate.view.view_of`.
         direction: (T,) weights d of the vectors.
         batch_size: examples per pass.
-        cached: in the affine regimes, each data set's outputs along the T vectors, which then
+        cached: in the tangent view, each data set's outputs along the T vectors, which then
             serve in place of ``f``, ``params0`` and ``taus`` (to be given as ``None``, or not
             looked at); one cache serves every direction.
 
@@ -72,11 +68,11 @@ def regime_accuracies(
     >>> regime_accuracies(f, {"w": np.eye(2)}, tau, [data], None, [0.0, 1.0], "linear").tolist()
     [[0.5], [1.0]]
     """
-    one_of("regime", regime, ("nonlinear", "posthoc", "linear"))
+    view = view_of(regime)
     if not len(splits):
         raise ValueError("splits is empty; give at least one data set")
-    if cached is not None and regime == "nonlinear":
-        raise ValueError("cached holds affine outputs, which regime='nonlinear' cannot use")
+    if cached is not None and view.passes:
+        raise ValueError(f"cached holds affine outputs, which regime={regime!r} cannot use")
     if cached is not None and len(cached) != len(splits):
         raise ValueError(f"cached has {len(cached)} entries for {len(splits)} splits")
     if isinstance(readouts, Sequence) and len(readouts) != len(splits):
@@ -100,24 +96,11 @@ def regime_accuracies(
     total = combine(stacked, weights)
     nothing = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in total.items()}
     once(partial(check_displaced, total, nothing, stacked, weights), "sum", arrays=stacked)
-    line = steps[:, None]
-    if regime == "nonlinear":
-        rows = [
-            displaced_accuracy(
-                f, params0, [total], each.inputs, line, read, each.labels, batch_size
-            )
-            for each, read in zip(data, reads, strict=True)
-        ]
-    else:
-        rows = [
-            grid_accuracy(
-                affine_outputs(f, params0, [total], each.inputs, batch_size),
-                line,
-                read,
-                each.labels,
-            )
-            for each, read in zip(data, reads, strict=True)
-        ]
+    seen = view(f, params0, {"direction": TaskVector(total)}, batch_size)
+    rows = [
+        seen.values(steps[:, None], each, Classify(read))["accuracy"]
+        for read, each in zip(reads, data, strict=True)
+    ]
     return np.stack(rows, 1)
 
 

@@ -190,16 +190,25 @@ def affine_outputs(
     f = current(f, params0, *batches.items[0])
     step = partial(affine_step, f, method, params0, stacked)
     f0, jvps = gather(step, batches, axes=(0, 1), progress=progress)
-    if not isinstance(f0, np.ndarray):
-        raise ValueError(
-            f"f returns a {type(f0).__name__}; an affine pass needs one array with examples on "
-            "axis 0. Wrap f to pick it"
-        )
+    check_one_array(f0)
     affine = AffineOutputs(f0, jvps)
     affine.check_finite()
     size = min(batches.n, count(batches.items[0]))
     check_terms(f, method, params0, stacked, batches.items[0], f0[:size], jvps[:, :size])
     return affine
+
+
+def check_one_array(outputs: PyTree) -> None:
+    """Outputs, or their shapes, are one array.
+
+    Raises:
+        ValueError: a tuple, a mapping or another tree.
+    """
+    if not hasattr(outputs, "shape"):
+        raise ValueError(
+            f"f returns a {type(outputs).__name__}; the tangent view and error maps need one array "
+            "with examples on axis 0. Wrap f to pick it"
+        )
 
 
 @partial(jit, static_argnums=(0, 1))

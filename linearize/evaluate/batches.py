@@ -178,13 +178,32 @@ def gather(
 
 
 def _join(*parts: np.ndarray, axis: int, size: int, n: int) -> np.ndarray:
-    if np.ndim(parts[0]) <= axis or np.shape(parts[0])[axis] != size:
-        raise ValueError(
-            f"f returns an array of shape {np.shape(parts[0])} for {size} examples; expected "
-            f"examples on axis {axis}"
-        )
+    _check_axis(np.shape(parts[0]), axis, size)
     whole = np.concatenate(parts, axis)
     return whole if whole.shape[axis] == n else whole[(slice(None),) * axis + (slice(n),)]
+
+
+def _check_axis(shape: tuple[int, ...], axis: int, size: int) -> None:
+    if len(shape) <= axis or shape[axis] != size:
+        raise ValueError(
+            f"f returns an array of shape {shape} for {size} examples; expected examples on axis "
+            f"{axis}"
+        )
+
+
+def output_shapes(f: Apply, params: Params, batches: Batches) -> PyTree:
+    """Shapes of the outputs of all N examples; nothing is run.
+
+    Raises:
+        ValueError: an output without examples on axis 0.
+    """
+    size = count(batches.items[0])
+
+    def whole(batch: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        _check_axis(batch.shape, 0, size)
+        return jax.ShapeDtypeStruct((batches.n, *batch.shape[1:]), batch.dtype)
+
+    return jax.tree.map(whole, forward.eval_shape(f, params, batches.items[0]))
 
 
 def track(items: Sequence[_Item], progress: bool, label: str = "evaluating") -> Iterable[_Item]:

@@ -15,7 +15,7 @@ from linearize.agreement import agree, once
 from linearize.compiled import jit
 from linearize.current import current
 from linearize.evaluate.affine import stack
-from linearize.evaluate.batches import Batches, forward, split_batches, window
+from linearize.evaluate.batches import Batches, output_shapes, split_batches, window
 from linearize.evaluate.grid import check_points
 from linearize.evaluate.statistics import check_statistics
 from linearize.examples import check_inputs, count
@@ -102,7 +102,7 @@ def displaced_values(
     check_inputs(inputs)
     batches = split_batches(inputs, batch_size, balanced=True)
     f = current(f, params0, *batches.items[0])
-    check_targets(objective, forward.eval_shape(f, params0, batches.items[0]), targets, batches.n)
+    objective.check(output_shapes(f, params0, batches), targets)
     rows = [row for row, _ in target_rows(targets, batches)]
 
     def statistics(point: np.ndarray) -> list[dict[str, Array]]:
@@ -119,16 +119,6 @@ def displaced_values(
             check_pass(f, objective, given, batches, rows[0], found=each[0])
         totals.append(summed(each, batches.n))
     return objective.values({name: np.stack([t[name] for t in totals]) for name in totals[0]})
-
-
-def check_targets(objective: Objective, shapes: PyTree, targets: Targets, n: int) -> None:
-    """Targets of all N examples fit the outputs, of which the shapes of a batch are known.
-
-    Raises:
-        ValueError: as :meth:`linearize.objectives.Objective.check`.
-    """
-    whole = jax.tree.map(lambda y: jax.ShapeDtypeStruct((n, *y.shape[1:]), y.dtype), shapes)
-    objective.check(whole, targets)
 
 
 def target_rows(targets: Targets, batches: Batches) -> Iterator[tuple[Batch, Array]]:
@@ -236,14 +226,6 @@ def combine(stacked: dict[str, Array], alphas: Array) -> dict[str, Array]:
     """``Σ α_t τ_t`` for task vectors stacked on axis 0 and coefficients (T,)."""
     precise = jax.lax.Precision.HIGHEST
     return {n: jnp.tensordot(alphas, d, 1, precision=precise) for n, d in stacked.items()}
-
-
-def pad_rows(rows: np.ndarray, batches: Batches, fill: int = -1) -> list[Array]:
-    """(N,) per-example numbers as (size,) a batch, on the device; ``fill`` where it is padded."""
-    size = len(jax.tree.leaves(batches.items[0])[0])
-    padded = np.full(len(batches.items) * size, fill, rows.dtype)
-    padded[: len(rows)] = rows
-    return [jax.device_put(row) for row in padded.reshape(-1, size)]
 
 
 @partial(jit, static_argnums=0)

@@ -4,8 +4,7 @@ A vocabulary's logits along T task vectors are (T, N, L, V) numbers; of them onl
 kept, summed over examples, for all points at once.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -13,14 +12,14 @@ from jax.typing import ArrayLike
 
 from linearize import taylor
 from linearize.current import current
-from linearize.evaluate.affine import AffineOutputs, affine_step, stack
-from linearize.evaluate.batches import forward, split_batches
-from linearize.evaluate.displace import check_targets, summed, target_rows
+from linearize.evaluate.affine import AffineOutputs, affine_step, check_one_array, stack
+from linearize.evaluate.batches import Batches, output_shapes, split_batches, track
+from linearize.evaluate.displace import summed, target_rows
 from linearize.evaluate.grid import affine_totals, check_points
 from linearize.evaluate.second_way import check_terms
-from linearize.examples import check_inputs
+from linearize.examples import check_inputs, count
 from linearize.objectives import Objective, Targets
-from linearize.types import Apply, Params, PyTree
+from linearize.types import Apply, Flat, Params, PyTree
 
 
 def streamed_values(
@@ -60,13 +59,43 @@ def streamed_values(
     check_inputs(inputs)
     batches = split_batches(inputs, batch_size)
     f = current(f, params0, *batches.items[0])
-    check_targets(objective, forward.eval_shape(f, params0, batches.items[0]), targets, batches.n)
-    step = partial(affine_step, f, "auto", params0, stacked)
-    parts: list[dict[str, np.ndarray]] = []
-    for args, (rows, mask) in zip(batches.items, target_rows(targets, batches), strict=True):
-        affine = AffineOutputs(*step(args))
-        affine.check_finite()
-        if not parts:
-            check_terms(f, "auto", params0, stacked, args, affine.f0, affine.jvps)
-        parts.append(jax.device_get(affine_totals(affine, points, objective, rows, mask)))
+    shapes = output_shapes(f, params0, batches)
+    check_one_array(shapes)
+    objective.check(shapes, targets)
+    terms = streamed_terms(f, params0, stacked, batches)
+    parts = [
+        jax.device_get(affine_totals(affine, points, objective, rows, mask))
+        for affine, (rows, mask) in zip(terms, target_rows(targets, batches), strict=True)
+    ]
     return objective.values(summed(parts))
+
+
+def streamed_terms(
+    f: Apply, params0: Params, stacked: Flat, batches: Batches, progress: bool = False
+) -> Iterator[AffineOutputs]:
+    """f0 and Jτ of one batch after the other, in float32 or wider; padded as the batches are.
+
+    Args:
+        f: ``f(params, *inputs) -> (B, ...)``, one array.
+        params0: the expansion point θ0.
+        stacked: task vectors (T, ...), by name.
+        batches: from :func:`linearize.evaluate.batches.split_batches`.
+        progress: draw a progress bar.
+
+    Raises:
+        NonFiniteError: NaN or infinity in the outputs.
+        DisagreementError: an example of the first batch, alone and in reverse, has other outputs.
+    """
+    size, left = count(batches.items[0]), batches.n
+    for args in track(batches.items, progress):
+        f0, jvps = affine_step(f, "auto", params0, stacked, args)
+        affine = AffineOutputs(f0, jvps)
+        start = batches.n - left
+        what = (
+            f"the model's outputs of examples from {start} on" if start else "the model's outputs"
+        )
+        AffineOutputs(np.asarray(f0)[:left], np.asarray(jvps)[:, :left]).check_finite(what)
+        if not start:
+            check_terms(f, "auto", params0, stacked, args, f0, jvps)
+        yield affine
+        left -= size

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.choices import one_of
 from linearize.evaluate.affine import AffineOutputs, affine_outputs
 from linearize.evaluate.batches import forward, outputs, window
 from linearize.evaluate.displace import displaced_values
@@ -22,6 +23,7 @@ from linearize.evaluate.stream import streamed_values
 from linearize.examples import Examples, as_arguments
 from linearize.objectives import Objective
 from linearize.task_vector import TaskVector
+from linearize.taylor import check_function
 from linearize.types import Apply, Params
 
 Points = Mapping[str, ArrayLike]
@@ -41,6 +43,7 @@ class View(abc.ABC):
         batch_size: examples a pass.
 
     Raises:
+        TypeError: ``f`` is no function (:func:`linearize.taylor.check_function`).
         ValueError: there is no vector.
     """
 
@@ -56,6 +59,7 @@ class View(abc.ABC):
         vectors: Mapping[str, TaskVector],
         batch_size: int = 256,
     ) -> None:
+        check_function(f)
         if not vectors:
             raise ValueError("vectors is empty; give at least one task vector")
         self.f, self.params0, self.vectors = f, params0, dict(vectors)
@@ -141,7 +145,7 @@ class Displaced(View):
             parts = [float(a) * tau for a, tau in zip(point, taus, strict=True) if a]
             at = sum(parts[1:], start=parts[0]).apply_to(self.params0) if parts else self.params0
             found.append(outputs(self.f, at, examples.inputs, self.batch_size))
-        return np.stack(found)
+        return jax.tree.map(lambda *each: np.stack(each), *found)
 
     def _directions(self, points: np.ndarray) -> tuple[list[TaskVector], np.ndarray]:
         """The same points with fewer vectors: those that move alike are summed once and kept."""
@@ -235,3 +239,17 @@ class Tangent(View):
 
 VIEWS: Mapping[str, type[View]] = {view.name: view for view in (Displaced, Tangent)}
 """By name, the ways to evaluate a point."""
+
+REGIMES = {"nonlinear": "displaced", "posthoc": "tangent", "linear": "tangent"}
+"""The view that belongs to each of the papers' regimes, the last two of which differ only in how
+their vectors were trained."""
+
+
+def view_of(regime: str) -> type[View]:
+    """A row of :data:`VIEWS`, by its own name or by that of a regime that is seen in it.
+
+    Raises:
+        ValueError: neither; the nearest is suggested.
+    """
+    one_of("regime", regime, (*REGIMES, *VIEWS))
+    return VIEWS[REGIMES.get(regime, regime)]

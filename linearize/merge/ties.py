@@ -18,14 +18,15 @@ def ties(
 ) -> dict[str, TaskVector]:
     """One direction, in which entries of the minority sign do not take part.
 
-    Each vector keeps its largest entries over *all* tensors; an entry's sign is that of the kept
-    entries' sum (where they cancel, that of most entries), and its value the mean of those kept
-    entries that have this sign.
+    Each vector keeps its largest entries over *all* tensors, and with the least of them all that
+    are as large, as in the authors' code: which of equal entries stay is nobody's choice. An
+    entry's sign is that of the kept entries' sum (where they cancel, that of most entries), and its
+    value the mean of those kept entries that have this sign.
 
     Args:
         taus: T task vectors of the same leaves.
         seed: not used.
-        density: share of the entries that are kept, in (0, 1].
+        density: share of the entries that are kept, in (0, 1]; more where entries are equal.
 
     Returns:
         The direction, as ``{"ties": τ}``.

@@ -1,14 +1,21 @@
-"""Fine-tuning by gradient steps, as a method's ``train``: the same loop for every one."""
+"""Fine-tuning by gradient steps, as a method's ``train``: the same loop for every one.
 
-from collections.abc import Mapping
+A method is a regime, a pattern, penalties and a mask, each a row of its own:
+
+    TAU_JP = Method("tau_jp", "τJp", "tangent", partial(
+        fine_tune, regime="linear", method="tau_jp", penalties=[interference]))
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from linearize import train
+from linearize import train, tree
 from linearize.study import Study
 from linearize.task_vector import TaskVector
-from linearize.train import FineTuned, TrainConfig
-from linearize.types import Params
+from linearize.train import FineTuned, Penalty, TrainConfig
+from linearize.types import Params, PyTree
 
 
 def fine_tune(
@@ -18,8 +25,11 @@ def fine_tune(
     regime: Literal["nonlinear", "linear"],
     method: str | None = None,
     direction: Literal["descend", "ascend"] = "descend",
+    trainable: tree.Pattern = None,
+    penalties: Sequence[Penalty | Callable[[Study, str], Penalty]] = (),
+    mask: PyTree | Callable[[Study, str], PyTree] | None = None,
 ) -> TaskVector:
-    """One task's vector, in the study's recipe for ``regime``.
+    """One task's vector, in the study's recipe for the method, or else for ``regime``.
 
     Args:
         study: of the model, the data and the objective.
@@ -27,20 +37,47 @@ def fine_tune(
         regime: what is differentiated.
         method: whose folder in the store it is; the regime's by default.
         direction: ``"ascend"`` climbs the loss.
+        trainable: pattern of the leaves to train, among those that the study trains.
+        penalties: what is added to the loss (:class:`linearize.train.Penalty`); or how that is
+            made, of the study and the task: its state, its streams of other tasks' examples
+            (:meth:`linearize.study.Study.stream`).
+        mask: which entries move (:func:`linearize.train.fine_tune`); or how that is made, of the
+            study and the task.
+
+    Raises:
+        ValueError: a pattern that finds none of the leaves that the study trains.
     """
-    recipe: TrainConfig = study.recipe(regime, TrainConfig())
+    name = method or regime
+    recipe: TrainConfig = study.recipe(name, study.recipe(regime, TrainConfig()))
     examples = study.split(task, "train")
     objectives = study.objectives if recipe.label_smoothing else study.alike
     return run(
         study,
         examples.arrays(),
         replace(recipe, direction=direction, epochs=study.epochs.get(task, recipe.epochs)),
-        (method or regime, task),
+        (name, task),
         {"task": task},
         regime=regime,
         inputs=examples.arguments,
+        trainable=_within(study, trainable),
+        penalties=[each if isinstance(each, Penalty) else each(study, task) for each in penalties],
+        mask=mask(study, task) if callable(mask) else mask,
         **objectives[task].training(),
     ).tau
+
+
+def _within(study: Study, pattern: tree.Pattern) -> tree.Pattern:
+    """The leaves that a pattern finds among those that the study trains, as a pattern."""
+    if pattern is None:
+        return study.trainable
+    trained = tree.select(study.model.params, study.trainable)
+    found = [name for name in tree.select(study.model.params, pattern) if name in trained]
+    if not found:
+        raise ValueError(
+            f"trainable={pattern!r} finds none of the leaves that the study trains, which are "
+            f"those of {study.trainable!r}; widen one of the two"
+        )
+    return [f"^{re.escape(name)}$" for name in found]
 
 
 def run(
@@ -62,15 +99,14 @@ def run(
         place: folders in the store.
         meta: what the vector is to remember beside the study's own notes.
         start: in place of θ0.
-        how: the regime, and the loss or readout.
+        how: the regime, the loss or readout, and whatever else it takes.
     """
     return train.fine_tune(
         study.model.f,
         study.model.params if start is None else start,
         study.feed(arrays),
         config=replace(recipe, seed=study.seed),
-        trainable=study.trainable,
         run_dir=study.store.path(*place),
         meta={**meta, **study.meta},
-        **how,
+        **{"trainable": study.trainable, **how},
     )

@@ -5,6 +5,7 @@ from linearize.models import prompts as prompts
 from linearize.models import released as released
 from linearize.models.backbone import Backbone as Backbone
 from linearize.models.backbone import WeightsError as WeightsError
+from linearize.models.fine_tuned import task_vector as task_vector
 from linearize.models.hf.export import export as export
 from linearize.models.layers import stack as stack
 from linearize.models.layers import unstack as unstack

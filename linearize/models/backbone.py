@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from linearize.models.model import Model
@@ -44,3 +45,8 @@ class Backbone(Model):
     def architecture(self) -> Mapping[str, Any] | None:
         """The fields of such a model."""
         return self.about.get("architecture")
+
+    @property
+    def weights(self) -> Path | None:
+        """The file that others wrote and θ0 was read from, if any."""
+        return self.about.get("weights")

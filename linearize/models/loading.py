@@ -20,7 +20,7 @@ from linearize.models import hf, layers, transformer, vit
 from linearize.models.backbone import Backbone, WeightsError
 from linearize.models.families import MODELS as MODELS
 from linearize.models.families import Family, row
-from linearize.models.hf import configs, processors
+from linearize.models.hf import adapters, configs, processors, sources
 from linearize.types import Params
 
 _CONVERSION = 1
@@ -138,6 +138,7 @@ def load(
             "batch_stats": stats or None,
             "kind": family.kind,
             "architecture": architecture(module) if family.kind else None,
+            "weights": None if source is None else source.path,
         },
     )
 
@@ -211,6 +212,11 @@ def open_model(where: str, **options: Any) -> Backbone:
         return load(where, **options)
     source = hf.read(where)
     found = configs.kind(source.notes, source.path.parent)
+    if found is None and sources.beside(source, (adapters.CONFIG,)) is not None:
+        raise WeightsError(
+            f"{where} is an adapter, no model; open its base, and give the adapter to "
+            "linearize.models.task_vector(base, adapter), or linearize merge --base"
+        )
     if found is None:
         raise ValueError(
             f"no configuration beside {where} says what model it is of; load it by the name of "

@@ -68,7 +68,7 @@ def cross_entropy(
     """
     l2 = newton.check_l2(l2)
     tolerance = newton.check_tolerance(tolerance, np.asarray(kernel).dtype)
-    p = _Problem.of(kernel, f0, labels, l2, f0_scale)
+    p = _CrossEntropy.of(kernel, f0, labels, l2, f0_scale)
     # ∂G/∂f ≤ 1 / (2 N), so an eigenvalue above −N l2 leaves every Newton system definite
     checks.check_semidefinite(p.kernel, slack=len(p.start) * l2)
     found = newton.minimise(
@@ -131,7 +131,7 @@ def cross_entropy_descent(
     >>> found.coefficients.round(2)  # softmax − one-hot, accumulated
     array([[-0.77,  0.77]])
     """
-    p = _Problem.of(kernel, f0, labels, checks.nonnegative("l2", l2), f0_scale)
+    p = _CrossEntropy.of(kernel, f0, labels, checks.nonnegative("l2", l2), f0_scale)
     checks.check_semidefinite(p.kernel)
     rates = checks.widen("learning_rates", learning_rates)
     if rates.ndim != 1 or (rates < 0).any():
@@ -184,7 +184,7 @@ def cross_entropy_descent(
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
+class _CrossEntropy:
     kernel: np.ndarray
     start: np.ndarray
     """s f0(X), (N, C)."""
@@ -197,7 +197,7 @@ class _Problem:
     @classmethod
     def of(
         cls, kernel: ArrayLike, f0: ArrayLike, labels: ArrayLike, l2: float, f0_scale: float
-    ) -> "_Problem":
+    ) -> "_CrossEntropy":
         warn_of_trace(kernel, "l2", l2)
         square, initial = checks.kernel_and_outputs(kernel, f0)
         classes = max(initial.shape[1], 2)
@@ -252,7 +252,7 @@ class _Problem:
 
 
 def _newton_step(
-    p: _Problem,
+    p: _CrossEntropy,
     probabilities: np.ndarray,
     slope: np.ndarray,
     times_slope: np.ndarray,

@@ -31,7 +31,7 @@ from linearize.types import Apply, Array, Params, PyTree
 
 log = logging.getLogger(__name__)
 
-Solver = Literal["auto", "dual", "gauss_newton"]
+Formulation = Literal["auto", "dual", "gauss_newton"]
 
 _MODEL = "model/"
 
@@ -51,7 +51,7 @@ def fine_tune_exactly(
     *,
     readout: Readout = None,
     l2: float,
-    solver: Solver = "auto",
+    solver: Formulation = "auto",
     trainable: tree.Pattern = None,
     tolerance: float | None = None,
     max_iterations: int = 50,
@@ -211,7 +211,7 @@ def _dual_pays(
     free = plan.available_bytes(jax.local_devices(backend="cpu")[0])
     if free is not None and _COPIES * 8 * size**2 > free / 4:
         return False
-    task = plan.Task(
+    task = plan.Computation(
         point=point,
         output="full",
         rule=RULES["sgd"],

@@ -18,7 +18,7 @@ from linearize import taylor, tree
 from linearize.evaluate.affine import check_taus
 from linearize.narration import Console
 from linearize.ntk import newton
-from linearize.ntk.objective import Passes, Reached, combine, inner, reached, squared
+from linearize.ntk.objective import Reached, TrainingSet, combine, inner, reached, squared
 from linearize.objectives.readout import Readout
 from linearize.renamed import renamed
 from linearize.task_vector import TaskVector
@@ -108,7 +108,7 @@ def gauss_newton(
     (True, 10.0)
     """
     l2 = newton.check_l2(l2)
-    passes = Passes.of(f, params0, x, labels, readout, l2, batch_size, method)
+    passes = TrainingSet.of(f, params0, x, labels, readout, l2, batch_size, method)
     tolerance = newton.check_tolerance(tolerance, passes.batches[0][2].dtype)
     at_zero = tree.zeros(params0, trainable)
     if start is not None:
@@ -155,7 +155,7 @@ class _Here:
 class _Search:
     """Points and steps of :func:`linearize.ntk.newton.minimise`, and a count of passes."""
 
-    def __init__(self, passes: Passes, max_products: int, say: Any) -> None:
+    def __init__(self, passes: TrainingSet, max_products: int, say: Any) -> None:
         self.passes, self.max_products, self.say = passes, max_products, say
         self.products = 0
 

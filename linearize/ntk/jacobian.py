@@ -43,14 +43,14 @@ class Part:
     meet: Meet | None = None
 
 
-Transform = Callable[[Array], Array]
+Factor = Callable[[Array], Array]
 
 
 class Rule(NamedTuple):
     """What each side's derivatives pass through before they are multiplied."""
 
-    left: Transform
-    right: Transform
+    left: Factor
+    right: Factor
 
     @property
     def symmetric(self) -> bool:
@@ -151,7 +151,7 @@ def _layer(layer: Layer, inputs: Array, slopes: Array, factored: bool) -> Deriva
     return jnp.einsum("tk,ctm->ckm", inputs, slopes, precision=lax.Precision.HIGHEST)
 
 
-def _apply(transform: Transform, derivatives: Derivatives) -> Derivatives:
+def _apply(transform: Factor, derivatives: Derivatives) -> Derivatives:
     if transform is identity:
         return derivatives
     assert not isinstance(derivatives, Factors)

@@ -27,9 +27,9 @@ from linearize.ntk.jacobian import RULES, Part
 from linearize.ntk.plan import (
     BUDGET,
     IMPLEMENTATIONS,
+    Computation,
     Implementation,
-    Plan,
-    Task,
+    Schedule,
     available_bytes,
     choose,
 )
@@ -37,7 +37,7 @@ from linearize.ntk.pointwise import Inputs, Pointwise, pointwise, specification
 from linearize.ntk.programs import remembered
 from linearize.ntk.provenance import note_trace
 from linearize.ntk.second_way import check_block
-from linearize.ntk.store import Disk, Memory, Store
+from linearize.ntk.store import BlockStore, Disk, Memory
 from linearize.renamed import renamed
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
@@ -136,7 +136,7 @@ def kernel(
         raise ValueError(
             f"x2 has examples {specification(right)}; expected those of x1: {specification(left)}"
         )
-    task = Task(
+    wanted = Computation(
         point=point,
         output=output,
         rule=rule,
@@ -146,13 +146,13 @@ def kernel(
         symmetric=x2 is None,
         budget=memory,
     )
-    programs = ("kernel", point.key, output, optimizer, task.dtype, task.n1, task.n2)
-    choice = (task.symmetric, memory, implementation, batch_size, mesh)
-    plan, compute, seen = remembered((*programs, *choice), lambda: _programs(task, *choice[2:]))
-    _check_memory(task, plan, on_disk=out is not None)
+    programs = ("kernel", point.key, output, optimizer, wanted.dtype, wanted.n1, wanted.n2)
+    choice = (wanted.symmetric, memory, implementation, batch_size, mesh)
+    plan, compute, seen = remembered((*programs, *choice), lambda: _programs(wanted, *choice[2:]))
+    _check_memory(wanted, plan, on_disk=out is not None)
     log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
-    with closing(_open(task, plan, out, left, right, params, optimizer, trainable)) as store:
-        _fill(store, task, plan, compute, seen, params, left, right, mesh, progress)
+    with closing(_open(wanted, plan, out, left, right, params, optimizer, trainable)) as store:
+        _fill(store, wanted, plan, compute, seen, params, left, right, mesh, progress)
         found = store.result()
     if output == "trace" and isinstance(found, np.ndarray):
         return note_trace(found, point.outputs)
@@ -160,9 +160,9 @@ def kernel(
 
 
 def _fill(
-    store: Store,
-    task: Task,
-    plan: Plan,
+    store: BlockStore,
+    wanted: Computation,
+    plan: Schedule,
     parts: Sequence[Part],
     seen: set[bool],
     params: Params,
@@ -173,29 +173,31 @@ def _fill(
 ) -> None:
     check = partial(
         check_block,
-        task.point,
+        wanted.point,
         params,
         (left, right),
-        output=task.output,
-        rule=task.rule,
-        what=f"the {task.output} kernel by implementation={plan.implementation!r}",
+        output=wanted.output,
+        rule=wanted.rule,
+        what=f"the {wanted.output} kernel by implementation={plan.implementation!r}",
     )
-    mirrored = task.symmetric and task.rule.symmetric
+    mirrored = wanted.symmetric and wanted.rule.symmetric
     starts = [
         (i, j)
-        for i, j in itertools.product(range(0, task.n1, plan.rows), range(0, task.n2, plan.rows))
+        for i, j in itertools.product(
+            range(0, wanted.n1, plan.rows), range(0, wanted.n2, plan.rows)
+        )
         if (i <= j or not mirrored)
         and not (store.holds((i, j)) and (not mirrored or store.holds((j, i))))
     ]
     split = 1 if mesh is None else mesh.size
     kept: tuple[int, PyTree] | None = None
     for i, j in track(starts, progress, "kernel blocks"):
-        rows1, rows2 = min(plan.rows, task.n1 - i), min(plan.rows, task.n2 - j)
+        rows1, rows2 = min(plan.rows, wanted.n1 - i), min(plan.rows, wanted.n2 - j)
         # a last block that is not whole keeps the shape of the others, and so their compilation
-        x1 = window(left, i, -(-min(plan.rows, task.n1) // split) * split)
-        same = task.symmetric and i == j and mesh is None
-        x2 = None if same else window(right, j, min(plan.rows, task.n2))
-        if plan.keeps(task) and parts[0].derive and parts[0].meet:
+        x1 = window(left, i, -(-min(plan.rows, wanted.n1) // split) * split)
+        same = wanted.symmetric and i == j and mesh is None
+        x2 = None if same else window(right, j, min(plan.rows, wanted.n2))
+        if plan.keeps(wanted) and parts[0].derive and parts[0].meet:
             if kept is None or kept[0] != i:
                 kept = None  # frees the last row's before this row's are made
                 kept = i, parts[0].derive(params, x1)
@@ -205,7 +207,7 @@ def _fill(
         block = np.asarray(computed)[:rows1, :rows2]
         bad = np.argwhere(~np.isfinite(block))
         if len(bad):
-            _blame(task, params, left, i, rows1, right, j, rows2)
+            _blame(wanted, params, left, i, rows1, right, j, rows2)
             check((i, j), block, places=bad[:1])
             raise ValueError(
                 "the kernel overflows though every Jacobian is finite; pass a wider dtype"
@@ -214,15 +216,15 @@ def _fill(
             check((i, j), block)
             seen.add(same)
         if mirrored and i != j:
-            store.put((j, i), contract.mirror(block, task.output))
+            store.put((j, i), contract.mirror(block, wanted.output))
         store.put((i, j), block)
 
 
 def _programs(
-    task: Task, implementation: str, batch_size: int | None, mesh: Mesh | None
-) -> tuple[Plan, Sequence[Part], set[bool]]:
+    wanted: Computation, implementation: str, batch_size: int | None, mesh: Mesh | None
+) -> tuple[Schedule, Sequence[Part], set[bool]]:
     """A plan, its parts compiled, and which of them were checked: blocks (i, i), others."""
-    plan = choose(task, implementation, batch_size)
+    plan = choose(wanted, implementation, batch_size)
     return plan, [_compile(part, mesh) for part in plan.parts], set()
 
 
@@ -245,29 +247,33 @@ def _compile(part: Part, mesh: Mesh | None) -> Part:
 
 
 def _open(
-    task: Task,
-    plan: Plan,
+    wanted: Computation,
+    plan: Schedule,
     out: str | Path | None,
     left: Inputs,
     right: Inputs,
     params: Params,
     optimizer: str,
     trainable: tree.Pattern,
-) -> Store:
-    shape = contract.shape(task.output, task.n1, task.n2, task.point.outputs)
+) -> BlockStore:
+    shape = contract.shape(wanted.output, wanted.n1, wanted.n2, wanted.point.outputs)
     if out is None:
-        return Memory(shape, task.dtype)
+        return Memory(shape, wanted.dtype)
     description = {
-        "f": _identity_of(task.point, out),
-        "output": task.output,
+        "f": _identity_of(wanted.point, out),
+        "output": wanted.output,
         "optimizer": optimizer,
         "trainable": trainable,
         "params": tree.fingerprint(params),
-        **({"arrays": tree.fingerprint(arrays)} if (arrays := identity.held(task.point.f)) else {}),
+        **(
+            {"arrays": tree.fingerprint(arrays)}
+            if (arrays := identity.held(wanted.point.f))
+            else {}
+        ),
         "x1": tree.fingerprint(left),
         "x2": tree.fingerprint(right),
     }
-    return Disk(out, shape, task.dtype, plan.rows, description)
+    return Disk(out, shape, wanted.dtype, plan.rows, description)
 
 
 def _identity_of(point: Pointwise, out: str | Path) -> str:
@@ -288,10 +294,10 @@ def _identity_of(point: Pointwise, out: str | Path) -> str:
         ) from error
 
 
-def _check_memory(task: Task, plan: Plan, *, on_disk: bool) -> None:
+def _check_memory(wanted: Computation, plan: Schedule, *, on_disk: bool) -> None:
     """Before anything is computed: does it fit?"""
     free = available_bytes(jax.local_devices()[0])
-    result = task.result_bytes()
+    result = wanted.result_bytes()
     host = available_bytes(jax.local_devices(backend="cpu")[0])
     if not on_disk and host is not None and result > host:
         raise MemoryError(
@@ -311,7 +317,7 @@ def _gb(size: int) -> str:
 
 
 def _blame(
-    task: Task,
+    wanted: Computation,
     params: Params,
     left: Inputs,
     i: int,
@@ -324,8 +330,8 @@ def _blame(
 
     @jit
     def one(params: Params, example: Inputs) -> dict[str, Array]:
-        named = task.point.pick(params)
-        return jax.jacrev(lambda named: task.point(params, named, example))(named)
+        named = wanted.point.pick(params)
+        return jax.jacrev(lambda named: wanted.point(params, named, example))(named)
 
     for side, inputs, start, rows in (("x1", left, i, rows1), ("x2", right, j, rows2)):
         for k in range(start, start + rows):

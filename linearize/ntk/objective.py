@@ -57,7 +57,7 @@ class Reached:
 
 
 @dataclass(frozen=True, eq=False)
-class Passes:
+class TrainingSet:
     """A training set, cut into batches of one shape, and what is asked of it."""
 
     f: Apply
@@ -80,7 +80,7 @@ class Passes:
         l2: float,
         batch_size: int,
         method: taylor.Method,
-    ) -> "Passes":
+    ) -> "TrainingSet":
         """Check the examples, and cut them up.
 
         Raises:
@@ -230,13 +230,13 @@ def linear_objective(
     """
     check_taus(params0, [tau])
     l2 = checks.nonnegative("l2", l2)
-    passes = Passes.of(f, params0, x, labels, readout, l2, batch_size, method)
+    passes = TrainingSet.of(f, params0, x, labels, readout, l2, batch_size, method)
     flat = tree.flatten(tau)
     _, loss, gradient = passes.slope(flat)
     return reached(passes, loss, squared(flat), squared(gradient))
 
 
-def reached(passes: Passes, loss: float, tau_square: float, gradient_square: float) -> Reached:
+def reached(passes: TrainingSet, loss: float, tau_square: float, gradient_square: float) -> Reached:
     """The record of one point, from its squared norms."""
     objective = loss + passes.l2 / 2 * tau_square
     return Reached(loss, objective, gradient_square**0.5, passes.l2, passes.certified)

@@ -30,7 +30,7 @@ _COTANGENTS = 1024
 
 
 @dataclass(frozen=True)
-class Task:
+class Computation:
     """What is to be computed, before it is decided how.
 
     Attributes:
@@ -70,7 +70,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """A decision: which parts add up to a block of the kernel, and how large a block is."""
 
     implementation: str
@@ -78,44 +78,44 @@ class Plan:
     rows: int
     bytes: int
 
-    def keeps(self, task: Task) -> bool:
+    def keeps(self, wanted: Computation) -> bool:
         """Whether a row's derivatives are kept while they meet one block after another."""
         one = len(self.parts) == 1 and self.parts[0].derive is not None
-        return one and self.rows < task.n2
+        return one and self.rows < wanted.n2
 
-    def flops(self, task: Task) -> int:
+    def flops(self, wanted: Computation) -> int:
         """Operations of one block, counted in its jaxpr."""
-        spec = partial(_specification, task.point.inputs)
-        x1 = spec(min(self.rows, task.n1))
-        x2 = None if task.symmetric else spec(min(self.rows, task.n2))
-        return sum(cost.count_flops(part.block, task.point.params, x1, x2) for part in self.parts)
+        spec = partial(_specification, wanted.point.inputs)
+        x1 = spec(min(self.rows, wanted.n1))
+        x2 = None if wanted.symmetric else spec(min(self.rows, wanted.n2))
+        return sum(cost.count_flops(part.block, wanted.point.params, x1, x2) for part in self.parts)
 
-    def total_flops(self, task: Task) -> int:
+    def total_flops(self, wanted: Computation) -> int:
         """Operations of all blocks, as if each were whole and met alone."""
-        across, down = (math.ceil(n / self.rows) for n in (task.n1, task.n2))
-        mirrored = task.symmetric and task.rule.symmetric
-        return self.flops(task) * (across * (across + 1) // 2 if mirrored else across * down)
+        across, down = (math.ceil(n / self.rows) for n in (wanted.n1, wanted.n2))
+        mirrored = wanted.symmetric and wanted.rule.symmetric
+        return self.flops(wanted) * (across * (across + 1) // 2 if mirrored else across * down)
 
 
 def _specification(one: Inputs, n: int) -> Inputs:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), one)
 
 
-def jacobian(task: Task, rows: int | None) -> Plan:
+def jacobian(wanted: Computation, rows: int | None) -> Schedule:
     """Groups of leaves by ordinary reverse mode."""
-    widths = {n: size * task.point.outputs for n, size in task.point.sizes.items()}
-    return _grouped("jacobian", task, rows, widths)
+    widths = {n: size * wanted.point.outputs for n, size in wanted.point.sizes.items()}
+    return _grouped("jacobian", wanted, rows, widths)
 
 
-def structured(task: Task, rows: int | None) -> Plan:
+def structured(wanted: Computation, rows: int | None) -> Schedule:
     """Groups of leaves, a recognised layer's derivative from its two factors."""
-    traced = trace_layers(task.point)
-    C = task.point.outputs
-    most = {w: _meeting(k, task) for w, k in traced.layers.items() if _apart(k, task)}
-    fewest = min(rows or _FEW, task.n1)
+    traced = trace_layers(wanted.point)
+    C = wanted.point.outputs
+    most = {w: _meeting(k, wanted) for w, k in traced.layers.items() if _apart(k, wanted)}
+    fewest = min(rows or _FEW, wanted.n1)
     factored = [w for w in most if most[w] >= fewest]
     widths = {}
-    for name, size in task.point.sizes.items():
+    for name, size in wanted.point.sizes.items():
         layer = traced.layers.get(name)
         if layer is not None and name in factored:
             read = 1 if layer.looks_up else layer.inner
@@ -123,35 +123,35 @@ def structured(task: Task, rows: int | None) -> Plan:
         else:
             widths[name] = size * C
     cap = min((most[w] for w in factored), default=None)
-    return _grouped("structured", task, rows, widths, traced, factored, cap)
+    return _grouped("structured", wanted, rows, widths, traced, factored, cap)
 
 
-def _apart(layer: Layer, task: Task) -> bool:
+def _apart(layer: Layer, wanted: Computation) -> bool:
     """Whether a layer's factors are cheaper multiplied apart than its Jacobians.
 
     Counted for a pair of examples: T² K + T² M S against K M S, S the pairs of outputs met.
     """
-    T, K, M, C = layer.positions, layer.inner, layer.outer, task.point.outputs
-    met = C * C if task.output == "full" else C
+    T, K, M, C = layer.positions, layer.inner, layer.outer, wanted.point.outputs
+    met = C * C if wanted.output == "full" else C
     return T * T * ((1 if layer.looks_up else K) + M * met) < K * M * met
 
 
-def _meeting(layer: Layer, task: Task) -> int:
+def _meeting(layer: Layer, wanted: Computation) -> int:
     """Examples a side whose products at T positions take the budget while they are summed."""
-    C, T = task.point.outputs, layer.positions
-    held = {"full": C * C, "diagonal": C}.get(task.output, 1) * task.dtype.itemsize
-    return max(task.n1, task.n2) if T == 1 else math.isqrt(task.budget // (held * T))
+    C, T = wanted.point.outputs, layer.positions
+    held = {"full": C * C, "diagonal": C}.get(wanted.output, 1) * wanted.dtype.itemsize
+    return max(wanted.n1, wanted.n2) if T == 1 else math.isqrt(wanted.budget // (held * T))
 
 
 def _grouped(
     implementation: str,
-    task: Task,
+    wanted: Computation,
     rows: int | None,
     widths: dict[str, int],
     traced: Traced | None = None,
     factored: Sequence[str] = (),
     cap: int | None = None,
-) -> Plan:
+) -> Schedule:
     """Leaves packed into groups that fit the budget for the examples of a block.
 
     ``widths`` are the numbers that one example's derivative in each leaf takes; a block is of
@@ -159,56 +159,56 @@ def _grouped(
     """
     largest = max(widths.values())
     if rows is None:
-        rows = _rows(task, largest, sum(widths.values()))
+        rows = _rows(wanted, largest, sum(widths.values()))
         rows = rows if cap is None else min(rows, cap)
-    sides = 1 if task.symmetric and task.n1 <= rows else 2
-    unit = task.dtype.itemsize * sides
-    room = max(task.budget // (unit * rows), largest)
+    sides = 1 if wanted.symmetric and wanted.n1 <= rows else 2
+    unit = wanted.dtype.itemsize * sides
+    room = max(wanted.budget // (unit * rows), largest)
     total, freed = sum(widths.values()), 1
-    together = task.at_once(total * rows * unit) >= rows
-    if sides == 1 and rows >= task.n1 and together and total <= 2 * room:
+    together = wanted.at_once(total * rows * unit) >= rows
+    if sides == 1 and rows >= wanted.n1 and together and total <= 2 * room:
         # where one pass is no loop over examples, XLA frees a leaf's derivatives once they have
         # met, and holds about half of them; groups would repeat the pass
         room, freed = total, 2
-    at_once = task.at_once(min(total, room) * rows * unit)
+    at_once = wanted.at_once(min(total, room) * rows * unit)
     parts, held = [], 0
     for group in _pack(widths, room):
         held = max(held, sum(widths[n] for n in group))
         parts.append(
             jacobian_part(
-                task.point,
+                wanted.point,
                 group,
-                output=task.output,
-                rule=task.rule,
-                dtype=task.dtype,
+                output=wanted.output,
+                rule=wanted.rule,
+                dtype=wanted.dtype,
                 at_once=at_once,
                 traced=traced,
                 factored=factored,
             )
         )
-    return Plan(implementation, parts, rows, held * rows * unit // freed)
+    return Schedule(implementation, parts, rows, held * rows * unit // freed)
 
 
-def _rows(task: Task, largest: int, total: int) -> int:
+def _rows(wanted: Computation, largest: int, total: int) -> int:
     """Examples of a block: as many as the budget holds in one leaf, or in all leaves together.
 
     A block's derivatives in all leaves come from one reverse pass and are kept while they meet a
     row of blocks; leaf by leaf, blocks are larger, but each group takes passes of its own for every
     pair of blocks. What takes fewer passes over the examples is chosen.
     """
-    most = max(task.n1, task.n2)
+    most = max(wanted.n1, wanted.n2)
 
     def fits(width: int, sides: int) -> int:
-        return min(most, task.budget // (width * task.dtype.itemsize * sides))
+        return min(most, wanted.budget // (width * wanted.dtype.itemsize * sides))
 
-    if task.symmetric and fits(largest, 1) == most:
+    if wanted.symmetric and fits(largest, 1) == most:
         return most
     together, apart = fits(total, 2), max(1, fits(largest, 2))
     if not together:
         return apart
-    groups = math.ceil(apart * total / (task.budget // (2 * task.dtype.itemsize)))
-    once = 1 + math.ceil(most / together) / (2 if task.symmetric else 1)
-    again = 2 * groups * math.ceil(most / apart) / (2 if task.symmetric else 1)
+    groups = math.ceil(apart * total / (wanted.budget // (2 * wanted.dtype.itemsize)))
+    once = 1 + math.ceil(most / together) / (2 if wanted.symmetric else 1)
+    again = 2 * groups * math.ceil(most / apart) / (2 if wanted.symmetric else 1)
     return together if once <= again else apart
 
 
@@ -225,17 +225,17 @@ def _pack(widths: dict[str, int], room: int) -> Iterator[list[str]]:
     yield group
 
 
-def products(task: Task, rows: int | None) -> Plan:
+def products(wanted: Computation, rows: int | None) -> Schedule:
     """NTK-vector products, a column at a time."""
-    rows = rows or max(task.n1, task.n2)
+    rows = rows or max(wanted.n1, wanted.n2)
     block = product_part(
-        task.point, output=task.output, dtype=task.dtype, at_once=4 * task.at_once(0)
+        wanted.point, output=wanted.output, dtype=wanted.dtype, at_once=4 * wanted.at_once(0)
     )
-    held = sum(task.point.sizes.values()) * task.dtype.itemsize
-    return Plan("products", [block], rows, held)
+    held = sum(wanted.point.sizes.values()) * wanted.dtype.itemsize
+    return Schedule("products", [block], rows, held)
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Task, int | None], Plan]] = {
+IMPLEMENTATIONS: dict[str, Callable[[Computation, int | None], Schedule]] = {
     "jacobian": jacobian,
     "structured": structured,
     "products": products,
@@ -243,7 +243,7 @@ IMPLEMENTATIONS: dict[str, Callable[[Task, int | None], Plan]] = {
 """Ways to the same numbers, by name."""
 
 
-def choose(task: Task, implementation: str, rows: int | None) -> Plan:
+def choose(wanted: Computation, implementation: str, rows: int | None) -> Schedule:
     """The plan of an implementation; for ``"auto"`` the one with the fewest counted operations
     among those that stay in the budget, or the smallest if none does.
 
@@ -251,15 +251,15 @@ def choose(task: Task, implementation: str, rows: int | None) -> Plan:
     a convolution's weight gradients one by one, which was ten times as slow on CPUs.
     """
     if implementation != "auto":
-        return IMPLEMENTATIONS[implementation](task, rows)
-    names = list(IMPLEMENTATIONS) if task.rule.plain else ["jacobian"]
-    plans = [IMPLEMENTATIONS[n](task, rows) for n in names]
-    fitting = [p for p in plans if p.bytes <= task.budget]
+        return IMPLEMENTATIONS[implementation](wanted, rows)
+    names = list(IMPLEMENTATIONS) if wanted.rule.plain else ["jacobian"]
+    plans = [IMPLEMENTATIONS[n](wanted, rows) for n in names]
+    fitting = [p for p in plans if p.bytes <= wanted.budget]
     if not fitting:
         return min(plans, key=lambda p: p.bytes)
     if any(p.implementation == "structured" for p in fitting):
         fitting = [p for p in fitting if p.implementation != "jacobian"]
-    return min(fitting, key=lambda p: p.total_flops(task))
+    return min(fitting, key=lambda p: p.total_flops(wanted))
 
 
 def available_bytes(device: jax.Device) -> int | None:

@@ -116,7 +116,7 @@ def regression(
     array([[1. ],
            [0.5]])
     """
-    problem = _Problem.of(kernel, f0, y, ridge, f0_scale)
+    problem = _Ridge.of(kernel, f0, y, ridge, f0_scale)
     factors = checks.cholesky(problem.kernel, problem.ridge)
     solved = [
         scipy.linalg.cho_solve((factor, True), column)
@@ -157,7 +157,7 @@ def gradient_flow(
     >>> flow.coefficients.ravel()  # the residual halves
     array([0. , 0.5, 1. ])
     """
-    problem = _Problem.of(kernel, f0, y, ridge, f0_scale)
+    problem = _Ridge.of(kernel, f0, y, ridge, f0_scale)
     at = _axis("times", times)
     _warn_of_stopping(kernel, "times", at, ridge)
     values, vectors = problem.eigh()
@@ -198,7 +198,7 @@ def gradient_descent(
     >>> descent.coefficients.ravel()
     array([0.5  , 0.75 , 0.875])
     """
-    problem = _Problem.of(kernel, f0, y, ridge, f0_scale)
+    problem = _Ridge.of(kernel, f0, y, ridge, f0_scale)
     at = _axis("steps", steps)
     _warn_of_stopping(kernel, "steps", at, ridge)
     if (np.isfinite(at) & (at != np.round(at))).any():
@@ -261,7 +261,7 @@ def max_learning_rate(kernel: ArrayLike, ridge: float = 0.0) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
+class _Ridge:
     kernel: np.ndarray
     start: np.ndarray
     """s f0(X) − y, (N, C)."""
@@ -272,7 +272,7 @@ class _Problem:
     @classmethod
     def of(
         cls, kernel: ArrayLike, f0: ArrayLike, y: ArrayLike, ridge: float, f0_scale: float
-    ) -> "_Problem":
+    ) -> "_Ridge":
         warn_of_trace(kernel, "ridge", ridge)
         square, initial = checks.kernel_and_outputs(kernel, f0)
         targets = checks.outputs_like("y", y, *initial.shape)

@@ -17,7 +17,7 @@ from linearize.ntk.pointwise import Inputs, Pointwise
 from linearize.ntk.programs import remembered
 from linearize.types import Array, Params
 
-Row = dict[str, np.ndarray]
+JacobianRow = dict[str, np.ndarray]
 """A displacement of the picked leaves, float64."""
 
 _ENTRIES = 3
@@ -36,7 +36,7 @@ def signs(outputs: int) -> np.ndarray:
     return np.random.default_rng(SEED).choice([-1.0, 1.0], outputs)
 
 
-def row(point: Pointwise, params: Params, inputs: Inputs, n: int, e: ArrayLike) -> Row:
+def row(point: Pointwise, params: Params, inputs: Inputs, n: int, e: ArrayLike) -> JacobianRow:
     """``J(x_n)ᵀ e`` of one example, by its own reverse pass."""
     pull = remembered(("row", point.key), lambda: jit(partial(_pull, point)))
     example = jax.tree.map(lambda x: jnp.asarray(x[n]), inputs)
@@ -49,12 +49,12 @@ def _pull(point: Pointwise, params: Params, example: Inputs, e: Array) -> dict[s
     return pull(e.astype(out.dtype))[0]
 
 
-def dot(a: Row, b: Row) -> float:
+def dot(a: JacobianRow, b: JacobianRow) -> float:
     """Inner product over all leaves."""
     return float(sum(np.vdot(a[name], b[name]) for name in a))
 
 
-def norm(a: Row) -> float:
+def norm(a: JacobianRow) -> float:
     """Euclidean norm over all leaves."""
     return dot(a, a) ** 0.5
 
@@ -132,7 +132,12 @@ def _terms(left: np.ndarray, right: np.ndarray, rule: Rule) -> tuple[float, floa
 
 
 def check_vector(
-    found: Row, expected: Row, point: Pointwise, what: str, entry: str, scale: float = 0.0
+    found: JacobianRow,
+    expected: JacobianRow,
+    point: Pointwise,
+    what: str,
+    entry: str,
+    scale: float = 0.0,
 ) -> None:
     """Two displacements of the same leaves, by the norm of their difference.
 

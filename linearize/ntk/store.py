@@ -54,7 +54,7 @@ class UnfinishedKernelError(ValueError):
     """A kernel on disk of which blocks are still to be computed."""
 
 
-class Store(Protocol):
+class BlockStore(Protocol):
     """A kernel that takes blocks in any order."""
 
     def holds(self, start: Start) -> bool:

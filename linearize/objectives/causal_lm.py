@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize.losses import cross_entropy
-from linearize.objectives.distances import Distance
+from linearize.objectives.distances import Distance, aligned
 from linearize.objectives.metric import PERPLEXITY, Metric
 from linearize.objectives.objective import Objective, Targets, Totals
 from linearize.objectives.predictions import NO_CLASS, predicted
@@ -64,12 +64,24 @@ class CausalLM(Objective):
             return {"perplexity": np.exp(np.asarray(totals["nats"], np.float64) / totals["tokens"])}
 
     def kept(self, outputs: Array, batch: Batch) -> Array:
-        """The likeliest token (B, L) where one is asked for."""
-        return jnp.where(batch["labels"] >= 0, self.distance.kept(outputs), IGNORED)
+        """What the distance keeps, by default the likeliest token (B, L), where one is asked for.
 
-    def counts_all(self, batch: Targets) -> bool:
-        """Whether a token is asked for everywhere."""
-        return bool((np.asarray(batch["labels"]) >= 0).all())
+        Elsewhere :data:`IGNORED`, whatever the outputs are.
+        """
+        code = self.distance.kept(outputs)
+        return jnp.where(aligned(batch["labels"] >= 0, code), code, IGNORED)
+
+    def between(self, a: Array, b: Array, batch: Batch) -> Array:
+        """Share of an example's tokens that differ, or the mean of another distance of tokens."""
+        if jax.eval_shape(self.distance.compare, a, b).ndim == 1:
+            return self.distance.between(a, b)
+        asked = batch["labels"] >= 0
+        each = jax.vmap(self.distance.between, 1, 1)(a, b)
+        return jnp.sum(jnp.where(asked, each, 0), -1) / jnp.maximum(jnp.sum(asked, -1), 1)
+
+    def counted(self, batch: Targets) -> np.ndarray:
+        """An example's tokens that are asked for: means are over tokens, as perplexity's is."""
+        return np.sum(np.asarray(role(batch, "labels", self)) >= 0, -1)
 
     def check(self, outputs: Array, batch: Targets) -> None:
         """Labels are integers of (B, L) below the vocabulary's size, at least one not negative."""

@@ -1,8 +1,8 @@
 """Distances between predictions, as rows of a table."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import jax
@@ -46,7 +46,7 @@ class Distance:
         """What is kept of predictions (N, ...); of one that is not finite, −2 or NaN."""
         code = self.encode(logits)
         nothing = jnp.nan if jnp.issubdtype(code.dtype, jnp.inexact) else NO_CLASS
-        return jnp.where(_rows(self.finite(logits), code), code, nothing)
+        return jnp.where(aligned(self.finite(logits), code), code, nothing)
 
     def between(self, a: Array, b: Array) -> Array:
         """Distances (N,) of what is kept of two predictions."""
@@ -59,7 +59,8 @@ def missing(kept: Array) -> Array:
     return none.reshape(len(kept), -1).any(1)
 
 
-def _rows(flags: Array, like: Array) -> Array:
+def aligned(flags: Array, like: Array) -> Array:
+    """Flags with as many axes as an array whose first ones they are of."""
     return flags.reshape(flags.shape + (1,) * (like.ndim - flags.ndim))
 
 
@@ -89,6 +90,22 @@ DISTANCES: Mapping[str, Distance] = {
 }
 """``argmax``: 1 where the predicted classes differ (the paper's). ``total_variation``: between the
 softmax distributions, in [0, 1]. Both are 1 where a prediction is not finite."""
+
+
+def together(distances: Sequence[Distance]) -> Distance:
+    """What the distances of several tasks are called where they are added up.
+
+    Raises:
+        ValueError: they have different units: neither one distance, nor of one largest value.
+    """
+    first, *_ = each = list(dict.fromkeys(distances))
+    if len(each) > 1 and any(other.farthest != first.farthest for other in each):
+        raise ValueError(
+            f"the distances {', '.join(repr(other.name) for other in each)} have different units, "
+            "so their sum says nothing; give all tasks' objectives one distance"
+        )
+    names = " and ".join(dict.fromkeys(other.name for other in each))
+    return replace(first, name=names, binary=all(other.binary for other in each))
 
 
 @lru_cache(maxsize=32)  # one object for one function, which compilations are remembered by

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from linearize.objectives.distances import Distance
+from linearize.objectives.distances import Distance, aligned
 from linearize.objectives.metric import Metric
 from linearize.objectives.readout import as_readout
 from linearize.types import Array, Batch, PyTree
@@ -74,7 +75,7 @@ class Objective(abc.ABC):
         def summed(each: Array) -> Array:
             if mask is None:
                 return jnp.sum(each, 0)
-            return jnp.sum(jnp.where(mask.reshape(-1, *[1] * (each.ndim - 1)), each, 0), 0)
+            return jnp.sum(jnp.where(aligned(mask, each), each, 0), 0)
 
         return {name: summed(each) for name, each in self.statistics(outputs, batch).items()}
 
@@ -88,15 +89,26 @@ class Objective(abc.ABC):
         totals = {name: np.asarray(total) for name, total in self.total(outputs, batch).items()}
         return {name: float(value) for name, value in self.values(totals).items()}
 
-    def counts_all(self, batch: Targets) -> bool:
-        """Whether every part of every prediction counts: none is padding that targets mask."""
-        return True
+    def between(self, a: Array, b: Array, batch: Batch) -> Array:
+        """How far apart two predictions are, (B,), of what is :meth:`kept` of them.
+
+        It looks at what the targets ask for alone, where they mask parts of a prediction.
+        """
+        return self.distance.between(a, b)
+
+    def counted(self, batch: Targets) -> ArrayLike | None:
+        """How much each example counts in a mean of distances, (B,) ≥ 0; None where all do alike.
+
+        0 where the targets ask for nothing.
+        """
+        return None
 
     def reduced(self) -> tuple[jax.tree_util.Partial, "Objective"] | None:
         """An affine map of outputs and an objective that reads what it gives; or None.
 
         The second has of the mapped outputs the statistics that this one has of the outputs, so
-        that in the tangent view a point costs no more than the mapped outputs are wide.
+        that in the tangent view a point costs no more than the mapped outputs are wide; and, where
+        only ranks count in its distance, the same is kept of them.
         """
         return None
 

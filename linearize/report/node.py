@@ -1,5 +1,6 @@
 """A result file, read and checked key by key, so that every error names its key."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from linearize import files, sealed
 Floats = NDArray[np.float64]
 
 SCHEMA = 1
+ANEW = "run the experiment again: it is made anew from what was measured"
 
 
 class ResultsError(ValueError):
@@ -29,18 +31,18 @@ def read(run_dir: Path | str) -> "Node":
     try:
         files.check_regular(path)
         if wrong := sealed.problem(path):
-            raise ResultsError(
-                f"{path} {wrong}; run the experiment again: it is made anew from what was measured"
-            )
+            raise ResultsError(f"{path} {wrong}; {ANEW}")
         raw = files.read_json(path, kind=object)
     except FileNotFoundError:
         raise ResultsError(
             f"no results.json in {str(run_dir)!r}; give the directory of a finished run"
         ) from None
-    except files.CorruptFileError as error:
+    except NotADirectoryError:
         raise ResultsError(
-            f"{path} is damaged or unfinished ({error}); run the experiment again"
+            f"{str(run_dir)!r} is no directory; give the directory of a finished run"
         ) from None
+    except files.CorruptFileError as error:
+        raise ResultsError(f"{error}: damaged or unfinished; {ANEW}") from None
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error}") from None
     try:
@@ -59,8 +61,8 @@ def checked(raw: Any) -> "Node":
     schema = top.get("schema")
     if schema != SCHEMA:
         raise ResultsError(
-            f"schema is {schema!r}, this version reads {SCHEMA}; use the version of linearize "
-            "that wrote the run, or run the experiment again"
+            f"schema is {reprlib.repr(schema)}, this version reads {SCHEMA}; use the version of "
+            "linearize that wrote the run, or run the experiment again"
         )
     return top
 
@@ -85,6 +87,11 @@ class Node:
         """The path of a key, for messages."""
         return f"{self.path}/{key}" if self.path else key
 
+    def wrong(self, key: str, expected: str) -> ResultsError:
+        """The error about a key's value, whose beginning it shows."""
+        value = reprlib.repr(self.get(key))
+        return ResultsError(f"{self.name(key)} is {value}; expected {expected}")
+
     def has(self, key: str) -> bool:
         """Whether the key is there."""
         return self.get(key, default=_MISSING) is not _MISSING
@@ -106,7 +113,7 @@ class Node:
         if value is None:
             return ()
         if not isinstance(value, Sequence) or isinstance(value, str):
-            raise ResultsError(f"{self.name(key)} is {value!r}; expected a list")
+            raise self.wrong(key, "a list")
         return value
 
     def children(self, key: str) -> "tuple[Node, ...]":
@@ -128,16 +135,16 @@ class Node:
         """A list of distinct strings."""
         value = self.get(key)
         if not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
-            raise ResultsError(f"{self.name(key)} is {value!r}; expected a list of names")
+            raise self.wrong(key, "a list of names")
         if isinstance(value, str) or len(set(value)) != len(value):
-            raise ResultsError(f"{self.name(key)} is {value!r}; expected distinct names")
+            raise self.wrong(key, "distinct names")
         return tuple(value)
 
     def integers(self, key: str) -> tuple[int, ...]:
         """A list of whole numbers."""
         value = self.get(key)
         if not isinstance(value, Sequence) or not all(type(v) is int for v in value):
-            raise ResultsError(f"{self.name(key)} is {value!r}; expected a list of whole numbers")
+            raise self.wrong(key, "a list of whole numbers")
         return tuple(value)
 
     def numbers(

@@ -17,9 +17,11 @@ linearize.report.node.ResultsError: single/linear has shape (1, 1); expected (1,
 
 import dataclasses
 import functools
+import reprlib
 import types
 import typing
-from collections.abc import Hashable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -29,17 +31,17 @@ from linearize.report.node import Floats, Node, ResultsError
 
 R = TypeVar("R")
 
-Sizes = dict[str, int]
-
-_ABSENT: Any = object()
+Sizes = MutableMapping[Any, Any]
+"""Lengths by axis, and what entries know by their name."""
 
 
 @dataclass(frozen=True, init=False)
 class Axes:
     """An array's or a list's axes by name; one name is one length, ``"?"`` any.
 
-    A name takes the length of the first value that has it, in the order of the fields; what an
-    entry of a mapping or of a list finds, the other entries do not know.
+    A name takes the length of the first value that has it, in the order of the fields. What an
+    entry of a mapping or a dataclass finds, those of the same name know, and no other; what an
+    entry of a list finds, none.
     """
 
     names: tuple[str, ...]
@@ -73,6 +75,26 @@ def key(name: str, **options: Any) -> Any:
     return dataclasses.field(metadata={"key": name}, **options)
 
 
+def entries(of: str) -> Any:
+    """A mapping whose entries lie beside it in the file, one for each name in the key ``of``.
+
+    >>> @dataclass(frozen=True)
+    ... class Regime:
+    ...     single: Annotated[Floats, Axes("S", "X")]
+    >>> @dataclass(frozen=True)
+    ... class Results:
+    ...     along: Mapping[str, Annotated[Floats, Axes("X")]]
+    ...     regimes: Mapping[str, Regime] = entries("along")
+    >>> values = {"along": {"linear": [1, 2]}, "linear": {"single": [[0.5, 1]]}}
+    >>> record(read(Results, values))
+    {'along': {'linear': [1.0, 2.0]}, 'linear': {'single': [[0.5, 1.0]]}}
+    >>> read(Results, values | {"along": {"linear": [1, 2, 3]}})
+    Traceback (most recent call last):
+    linearize.report.node.ResultsError: linear/single has shape (1, 2); expected ('any', 3)
+    """
+    return dataclasses.field(metadata={"entries": of})
+
+
 def read(kind: type[R], values: Node | Mapping[str, Any], sizes: Sizes | None = None) -> R:
     """The results that :func:`record` wrote; keys that ``kind`` does not declare are passed over.
 
@@ -92,9 +114,12 @@ def read(kind: type[R], values: Node | Mapping[str, Any], sizes: Sizes | None = 
     found = {}
     for field, hint in _fields(typing.cast(Hashable, kind)):
         name = field.metadata.get("key", field.name)
-        value = node.get(name, default=_ABSENT)
-        nothing = value is _ABSENT or (value is None and not _optional(hint))
-        if not nothing or not _has_default(field):
+        if of := field.metadata.get("entries"):
+            inner = typing.get_args(hint)[1]
+            found[field.name] = {
+                each: _value(inner, node, each, _within(sizes, each)) for each in node.get(of)
+            }
+        elif _given(node, name, hint) or not _has_default(field):
             found[field.name] = _value(hint, node, name, sizes)
     try:
         return kind(**found)
@@ -109,6 +134,9 @@ def record(results: Any) -> Any:
     if dataclasses.is_dataclass(results):
         found: dict[str, Any] = {}
         for field, _ in _fields(typing.cast(Hashable, type(results))):
+            if "entries" in field.metadata:
+                found |= record(getattr(results, field.name))
+                continue
             *outer, name = field.metadata.get("key", field.name).split("/")
             inner = functools.reduce(lambda place, part: place.setdefault(part, {}), outer, found)
             inner[name] = record(getattr(results, field.name))
@@ -133,8 +161,10 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is not missing or field.default_factory is not missing
 
 
-def _optional(hint: Any) -> bool:
-    return hint is Any or type(None) in typing.get_args(hint)
+def _given(node: Node, name: str, hint: Any) -> bool:
+    """Whether the file has a value; null is one where None is, or anything."""
+    null = hint is Any or type(None) in typing.get_args(hint)
+    return node.has(name) and (null or node.get(name) is not None)
 
 
 _PLAIN = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
@@ -152,14 +182,16 @@ def _value(hint: Any, node: Node, name: str, sizes: Sizes) -> Any:
         value = node.get(name)
         if value not in args:
             wanted = " or ".join(map(repr, args))
-            raise ResultsError(f"{node.name(name)} is {value!r}; expected {wanted}")
+            raise ResultsError(f"{node.name(name)} is {reprlib.repr(value)}; expected {wanted}")
         return value
     if origin is Annotated:
         return _with_axes(args[0], args[1], node, name, sizes)
     if origin is tuple and args[-1] is not Ellipsis:
         values = node.list(name)
         if len(values) != len(args):
-            raise ResultsError(f"{node.name(name)} is {values!r}; expected {len(args)} entries")
+            raise ResultsError(
+                f"{node.name(name)} is {reprlib.repr(values)}; expected {len(args)} entries"
+            )
         return tuple(
             _entry(each, value, node.name(f"{name}/{i}"), sizes)
             for i, (each, value) in enumerate(zip(args, values, strict=True))
@@ -171,10 +203,16 @@ def _value(hint: Any, node: Node, name: str, sizes: Sizes) -> Any:
         )
     if origin is not None and issubclass(origin, Mapping):
         return {
-            str(each): _entry(args[1], value, node.name(f"{name}/{each}"), dict(sizes))
-            for each, value in node.mapping(name).items()
+            str(each): _entry(args[1], value, node.name(f"{name}/{each}"), _within(sizes, each))
+            for each, value in node.child(name).value.items()
         }
-    return _entry(hint, node.get(name), node.name(name), sizes)
+    inside = _within(sizes, name) if dataclasses.is_dataclass(hint) else sizes
+    return _entry(hint, node.get(name), node.name(name), inside)
+
+
+def _within(sizes: Sizes, name: str) -> Sizes:
+    """What an entry knows: what is known outside, and what entries of its name found."""
+    return ChainMap(sizes.setdefault((name,), {}), sizes)
 
 
 def _entry(hint: Any, value: Any, path: str, sizes: Sizes) -> Any:
@@ -186,7 +224,7 @@ def _entry(hint: Any, value: Any, path: str, sizes: Sizes) -> Any:
     if hint in _PLAIN:
         known = (int, float) if hint is float else hint
         if not isinstance(value, known) or (isinstance(value, bool) and hint is not bool):
-            raise ResultsError(f"{path} is {value!r}; expected {_PLAIN[hint]}")
+            raise ResultsError(f"{path} is {reprlib.repr(value)}; expected {_PLAIN[hint]}")
         return hint(value)
     outer, _, name = path.rpartition("/")
     return _value(hint, Node({name: value}, outer), name, sizes)

@@ -12,7 +12,7 @@ from linearize import narration
 from linearize.choices import row
 from linearize.io import atomic_write
 from linearize.report import compare
-from linearize.report.node import ResultsError, read
+from linearize.report.node import ANEW, ResultsError, read
 from linearize.report.page import Page, Reader, render
 from linearize.report.style import PAPER, PLAIN
 
@@ -30,23 +30,27 @@ def read_page(run_dir: Path | str, pages: Mapping[str, Reader] = OWN) -> Page:
     Raises:
         ResultsError: a result file is missing, damaged, or does not fit the schema.
     """
-    node = read(run_dir)
+    node, path = read(run_dir), Path(run_dir) / "results.json"
     experiment = str(node.get("experiment", default="compare"))
-    try:
-        if experiment not in pages and pages is OWN:
-            raise ResultsError(
-                f"experiment is {experiment!r}, whose page is drawn in a checkout: "
-                f"python -m experiments.report {run_dir}"
-            )
-        return row("page", experiment, pages, ResultsError)(node, Path(run_dir))
-    except ResultsError as error:
-        name = str(Path(run_dir) / "results.json")
-        raise error if str(run_dir) in str(error) else ResultsError(f"{name}: {error}") from None
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    if experiment not in pages and pages is OWN:
         raise ResultsError(
-            f"{Path(run_dir) / 'results.json'}: damaged, or not of experiment {experiment!r} "
-            f"({type(error).__name__}: {error}); run the same command again to write it anew"
-        ) from error
+            f"{path}: experiment is {experiment!r}, whose page is drawn in a checkout: "
+            f"python -m experiments.report {run_dir}"
+        )
+    try:
+        page = row("page", experiment, pages, ResultsError)
+    except ResultsError as error:
+        raise ResultsError(f"{path}: {error}") from None
+    try:
+        return page(node, Path(run_dir))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        known = isinstance(error, ResultsError)
+        if known and str(error).startswith(str(path.with_name("explorer.npz"))):
+            raise
+        said = str(error) if known else f"{type(error).__name__}: {error}"
+        raise ResultsError(
+            f"{path}: {said}; damaged, or not of experiment {experiment!r}: {ANEW}"
+        ) from (None if known else error)
 
 
 def write_all(run_dir: Path | str, pages: Mapping[str, Reader] = OWN) -> Path:

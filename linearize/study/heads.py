@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -77,12 +78,54 @@ def one_for_all(objective: Objective) -> Heads:
     return given
 
 
-def words(text: TextEncoder, tokenizer: Tokenizer) -> Heads:
-    """The papers' zero-shot heads: sentences with the classes' names, read by a text tower."""
+def sentences(
+    task: Task, class_names: str | Path | None = None, templates: str | Path | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a text head calls a task's classes, and its templates.
+
+    Args:
+        task: with its classes' names.
+        class_names: a TOML file of one's own (:func:`linearize.models.prompts.class_names`).
+        templates: another (:func:`linearize.models.prompts.templates`).
+
+    Raises:
+        PromptError: there are none for these classes.
+    """
+    names = prompts.class_names(task.name, task.classes, class_names)
+    return names, prompts.templates(task.name, templates)
+
+
+def check_width(text: TextEncoder, name: str, width: int) -> None:
+    """Refuse a text tower that does not belong to the image encoder of that name.
+
+    Raises:
+        ValueError: its features have another width.
+    """
+    if text.feature_dim != width:
+        raise ValueError(
+            f"the text tower's features are {text.feature_dim} wide and {name}'s {width}; they "
+            "are not of one CLIP: take both from the same weights"
+        )
+
+
+def words(
+    text: TextEncoder,
+    tokenizer: Tokenizer,
+    class_names: str | Path | None = None,
+    templates: str | Path | None = None,
+) -> Heads:
+    """The papers' zero-shot heads: sentences with the classes' names, read by a text tower.
+
+    Args:
+        text: the tower that belongs to the image encoder.
+        tokenizer: its own.
+        class_names: as :func:`sentences` takes it.
+        templates: likewise.
+    """
 
     def made(model: Model, task: Task, seed: int) -> Objective:
-        names = prompts.class_names(task.name, task.classes)
-        sentences = prompts.templates(task.name)
-        return Classify(text_head(text, tokenizer, task.name, names, sentences))
+        check_width(text, model.name, model.about.get("feature_dim", text.feature_dim))
+        said = sentences(task, class_names, templates)
+        return Classify(text_head(text, tokenizer, task.name, *said))
 
     return made

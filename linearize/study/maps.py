@@ -6,7 +6,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize.disentangle import ErrorMap, disentanglement_error
-from linearize.evaluate.view import Tangent, View
+from linearize.evaluate.view import VIEWS, Tangent, View
+from linearize.objectives import Distance
+from linearize.objectives.distances import together
 from linearize.study.study import Study
 
 
@@ -32,13 +34,8 @@ def error_map(
         The map; axes in the pair's order.
 
     Raises:
-        ValueError: not :func:`mapped`.
+        ValueError: the tasks' distances have different units, which no sum is of.
     """
-    if not mapped(study, pair, split):
-        raise ValueError(
-            f"the map of {' and '.join(pair)}: their objectives measure different distances, or "
-            "mask parts of predictions; map tasks of one kind, without padding"
-        )
     columns = [list(view.vectors).index(task) for task in pair]
     data = [study.split(task, split) for task in pair]
     cached = None
@@ -50,9 +47,9 @@ def error_map(
         [view.vectors[task] for task in pair],
         [examples.inputs for examples in data],
         alphas=np.asarray(alphas),
-        regime="linear" if isinstance(view, Tangent) else "nonlinear",
-        readouts=[study.objective(task, view).opened()[0] for task in pair],
-        distance=study.objectives[pair[0]].distance,
+        regime=next((name for name, row in VIEWS.items() if isinstance(view, row)), view.name),
+        objectives=[study.objective(task, view) for task in pair],
+        targets=[examples.targets for examples in data],
         n_eval=n_eval,
         seed=study.seed,
         batch_size=study.batch_size,
@@ -61,9 +58,18 @@ def error_map(
     )
 
 
-def mapped(study: Study, pair: tuple[str, str], split: str = "test") -> bool:
-    """Whether two tasks can be mapped: one distance, and no part of a prediction is masked."""
-    one, other = (study.objectives[task] for task in pair)
-    return one.distance == other.distance and all(
-        study.objectives[task].counts_all(study.split(task, split).targets) for task in pair
-    )
+def distance_of(study: Study, pair: tuple[str, str]) -> Distance:
+    """What two tasks' distances are called where they are added up.
+
+    Raises:
+        ValueError: they have different units.
+    """
+    return together([study.objectives[task].distance for task in pair])
+
+
+def mapped(study: Study, pair: tuple[str, str]) -> bool:
+    """Whether the errors of two tasks have one unit, and so a sum."""
+    try:
+        return bool(distance_of(study, pair))
+    except ValueError:
+        return False

@@ -7,7 +7,7 @@ study.measure(view, {"mnist": 0.7, "cars": 0.7}, "mnist", "validation")
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from linearize.objectives import Objective
 from linearize.study.heads import Heads, Prototypes, one_for_all
 from linearize.study.store import Store
 from linearize.task_vector import TaskVector
+from linearize.train import Stream
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +211,21 @@ class Study:
     def split(self, task: str, split: str) -> Examples:
         """A task's ``train``, ``validation`` or ``test`` examples."""
         return self.tasks[task].split(split)
+
+    def stream(
+        self, task: str, batch_size: int, split: str = "train", targets: Sequence[str] = ()
+    ) -> Stream:
+        """A task's examples for a penalty: batches ``(*inputs, *targets)`` of them.
+
+        Args:
+            task: whose examples.
+            batch_size: of them a step.
+            split: ``train``, ``validation`` or ``test``.
+            targets: roles that follow the model's arguments.
+        """
+        examples = self.split(task, split)
+        data = self.feed(examples.arrays())
+        return Stream(data, batch_size, (*examples.arguments, *targets))
 
     def recipe(self, method: str, default: Any) -> Any:
         """How a method trains, or ``default`` where the study does not say."""

@@ -13,3 +13,5 @@ from linearize.train.loop import fine_tune as fine_tune
 from linearize.train.mesh import MeshConfig as MeshConfig
 from linearize.train.optim import OptimConfig as OptimConfig
 from linearize.train.optim import optimizers as optimizers
+from linearize.train.penalty import Penalty as Penalty
+from linearize.train.penalty import Stream as Stream

@@ -5,7 +5,7 @@ The examples form one endless stream: a permutation of the data set, then anothe
 the step alone, nothing is dropped at the end of an epoch, and resuming needs no iterator's state.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -59,8 +59,11 @@ class Loader(Protocol):
 Data = Mapping[str, PyTree] | Loader
 """What a run is trained on."""
 
+Gather = Callable[..., PyTree]
+""":func:`gather`, compiled: ``(data, order, first, step) -> batch``."""
 
-@lru_cache(maxsize=4)
+
+@lru_cache(maxsize=32)
 def permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch: int32, shape (examples,)."""
     order = np.random.default_rng([seed, epoch]).permutation(examples).astype(np.int32)
@@ -153,10 +156,16 @@ class Resident:
     """Data on the device; the order of many steps is uploaded at once."""
 
     def __init__(
-        self, data: Mapping[str, PyTree], batch_size: int, seed: int, total: int, place: Placement
+        self,
+        data: Mapping[str, PyTree],
+        batch_size: int,
+        seed: int,
+        total: int,
+        place: Placement,
+        gather: Gather,
     ) -> None:
         self.examples = check(data)
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self._gather = batch_size, seed, gather
         self.length = min(total, max(1, _WINDOW_BYTES // (4 * batch_size)))
         self.data = jax.device_put(dict(data), place.replicated)
         self._place = place
@@ -171,6 +180,19 @@ class Resident:
             placed = jax.device_put((order, np.int32(first)), self._place.replicated)
             self._first, self._window = first, placed
         return self._window
+
+    def batch(self, step: int, counter: Any = None) -> PyTree:
+        """The batch of a step; ``counter`` is its number on the device, where it is there."""
+        counter = np.int32(step) if counter is None else counter
+        return self._gather(self.data, *self.window(step), counter)
+
+    def prepare(self, step: int) -> None:
+        """Nothing: all of it is there."""
+
+    def check(self, batch: PyTree, step: int) -> None:
+        """One example of a step's batch is the data's (:func:`check_rows`)."""
+        (index,) = rows(self.examples, self.batch_size, self.seed, step, 1)
+        check_rows(self.data, batch, index)
 
     def until_window_ends(self, step: int) -> int:
         """How many steps from ``step`` on the present window still covers."""
@@ -231,6 +253,67 @@ class Streamed:
     def prepare(self, step: int) -> None:
         """Gather and send a batch ahead of its step."""
         self._next = (step, self.batch(step))
+
+
+Feed = Resident | Loaded | Streamed
+
+
+def of(
+    data: Data,
+    batch_size: int,
+    seed: int,
+    total: int,
+    place: Placement,
+    gather: Gather,
+    room: int,
+) -> Feed:
+    """The way of a data set to the device.
+
+    Args:
+        data: checked.
+        batch_size: examples a batch.
+        seed: of their order.
+        total: steps that there will be.
+        place: the devices.
+        gather: takes a batch out of resident data.
+        room: bytes up to which data may live on the device.
+    """
+    if isinstance(data, Loader):
+        return Loaded(data, batch_size, seed, place)
+    if size(data) <= room:
+        return Resident(data, batch_size, seed, total, place, gather)
+    return Streamed(data, batch_size, seed, place)
+
+
+class Turns:
+    """Batches of several sets, one set a step in turn: of each, the entries ``roles``."""
+
+    def __init__(self, feeds: Sequence[Feed], roles: Sequence[str]) -> None:
+        self._feeds, self._roles = feeds, roles
+
+    def batch(self, step: int) -> tuple[PyTree, ...]:
+        """The batch of a step, on the device."""
+        turn, which = divmod(step, len(self._feeds))
+        found = self._feeds[which].batch(turn)
+        return tuple(found[role] for role in self._roles)
+
+    def prepare(self, step: int) -> None:
+        """Send a batch ahead of its step."""
+        turn, which = divmod(step, len(self._feeds))
+        self._feeds[which].prepare(turn)
+
+    def check(self, step: int) -> None:
+        """One example of a step's batch is the data's, where a program took it out of them."""
+        turn, which = divmod(step, len(self._feeds))
+        found = self._feeds[which]
+        if isinstance(found, Resident):
+            found.check(found.batch(turn), turn)
+
+    def close(self) -> None:
+        """Stop what makes batches ahead."""
+        for each in self._feeds:
+            if isinstance(each, Loaded):
+                each.close()
 
 
 def gather(data: PyTree, order: Array, first: Array, step: Array, place: Placement) -> PyTree:

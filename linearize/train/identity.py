@@ -9,6 +9,7 @@ from linearize import identity, tree
 from linearize.current import current
 from linearize.examples import fingerprint
 from linearize.train import feed
+from linearize.train.penalty import Term
 from linearize.train.step import REGIMES, Split
 from linearize.types import Params, PyTree
 
@@ -21,21 +22,25 @@ def functions(
     regime: str,
     trainable: Sequence[str],
     inputs: Sequence[str],
+    drawn: Sequence[PyTree] = (),
 ) -> dict[str, str | None]:
     """The identity of each function that decides a run (:mod:`linearize.identity`).
 
     Args:
-        given: ``f``, ``loss``, ``readout`` and ``augment``, None where there is none.
+        given: ``f``, ``loss``, ``readout`` and ``augment``, None where there is none, and the terms
+            of penalties.
         params0: θ0.
         batch: a batch before ``augment``, or its shapes.
         regime: in which ``f`` is differentiated.
         trainable: names of the leaves in which it is.
         inputs: the batch's entries that ``f`` is called with.
+        drawn: shapes of the batches of the penalties' streams.
 
     Raises:
         UnidentifiedError: for one of them nothing says what it computes.
     """
     found: dict[str, str | None] = dict.fromkeys(given)
+    f: Any = given["f"]
     key = jax.random.key(0)
 
     def known(name: str, *args: PyTree, derivative: bool = True) -> PyTree:
@@ -49,6 +54,8 @@ def functions(
             if name == "f":
                 tau, params, *args = args  # type: ignore[assignment]
                 return REGIMES[regime](function)(params, tau, *args)
+            if isinstance(function, Term):
+                return function(*args, f=f)
             return function(*args)
 
         try:
@@ -71,11 +78,19 @@ def functions(
         known("loss", outputs, batch)
     elif given["readout"] is not None:
         known("readout", outputs)
+    for name, term in given.items():
+        if isinstance(term, Term):
+            known(name, tau, params0, drawn, key)
     return found
 
 
 def current_functions(
-    given: Mapping[str, Callable | None], params0: Params, batch: PyTree, inputs: Sequence[str]
+    given: Mapping[str, Callable | None],
+    params0: Params,
+    batch: PyTree,
+    inputs: Sequence[str],
+    trainable: Sequence[str],
+    drawn: Sequence[PyTree] = (),
 ) -> dict[str, Callable | None]:
     """The functions as they are now (:func:`linearize.current.current`); as :func:`functions`."""
     found = dict(given)
@@ -93,6 +108,12 @@ def current_functions(
         known("loss", outputs, batch)
     elif given["readout"] is not None:
         known("readout", outputs)
+    base = tree.flatten(params0)
+    tau = jax.eval_shape(lambda: tree.zeros({n: base[n] for n in trainable}))
+    now: Any = found["f"]
+    for name, term in given.items():
+        if isinstance(term, Term):
+            found[name] = term.now(now, tau, params0, drawn)
     return found
 
 

@@ -13,30 +13,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import choices, io, tree
+from linearize import io, tree
 from linearize.agreement import specification
 from linearize.objectives.objective import Loss
 from linearize.task_vector import TaskVector
-from linearize.taylor import check_function
 from linearize.train import feed
-from linearize.train.blame import blame
+from linearize.train.blame import blame, blame_penalties
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
 from linearize.train.errors import CheckpointError, NonFiniteLossError, RunDirectoryError
-from linearize.train.identity import current_functions, data_fingerprint, functions
 from linearize.train.interrupt import Request, deferred
 from linearize.train.lock import guarded
-from linearize.train.mesh import MeshConfig, Placement
+from linearize.train.mesh import MeshConfig
+from linearize.train.penalty import Penalty
 from linearize.train.record import Recorder, Row, progress_bar, read_rows
 from linearize.train.rundir import RunDirectory, open_run
+from linearize.train.second_way import check_first_step, check_penalties
+from linearize.train.setting import Setting
 from linearize.train.step import (
-    REGIMES,
     Metrics,
     Programs,
-    Recipe,
-    Split,
     State,
-    check_first_step,
     overwritten,
     programs,
 )
@@ -95,6 +92,8 @@ def fine_tune(
     progress: bool = True,
     inputs: Sequence[str] = ("inputs",),
     augment: Callable[[Array, PyTree], PyTree] | None = None,
+    penalties: Sequence[Penalty] = (),
+    mask: PyTree | None = None,
 ) -> FineTuned:
     """Train τ from 0 by gradient steps on ``loss(f(x; θ0 + τ))`` or on its linearization.
 
@@ -124,9 +123,14 @@ def fine_tune(
         inputs: names of the batch's entries that ``f`` is called with.
         augment: ``augment(key, batch) -> batch``, on the device; the key is a function of the seed
             and the step. It may add entries, such as a key for dropout.
+        penalties: terms that are added to the objective, each with its weight; functions of τ, and
+            of examples of their own (:class:`linearize.train.Penalty`).
+        mask: 0 and 1, or booleans, of the shapes of the trained leaves, as a tree like θ0 or by
+            name; gradient, update and τ are exactly 0 where it is 0, whatever the optimizer does.
 
     Raises:
-        ValueError: a regime, data, labels, loss or mesh that does not fit; the message says which.
+        ValueError: a regime, data, labels, loss, mesh, penalty or mask that does not fit; the
+            message says which.
         UnidentifiedError: a ``run_dir`` is given, and nothing says what one of the functions
             computes: it calls back to Python, or changes from trace to trace.
         NonFiniteError: θ0 holds NaN or infinity.
@@ -148,8 +152,8 @@ def fine_tune(
     """
     config = config or TrainConfig()
     config = replace(config, mesh=mesh) if mesh is not None else config
-    setting = _Setting.make(
-        f, params0, data, regime, loss, readout, config, trainable, inputs, augment
+    setting = Setting.make(
+        f, params0, data, regime, loss, readout, config, trainable, inputs, augment, penalties, mask
     )
     if run_dir is None:
         return _Run(setting, config, None, validation, dict(meta or {}), progress).go()
@@ -184,180 +188,12 @@ def _reuse(
     )
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """A run's inputs, checked and placed."""
-
-    recipe: Recipe
-    place: Placement
-    arrays: list[Array]
-    params0: Params
-    data: feed.Data
-    trainable: tuple[str, ...]
-    base: str
-    total: int
-    examples: int
-
-    @classmethod
-    def make(
-        cls,
-        f: Apply,
-        params0: Params,
-        data: feed.Data,
-        regime: str,
-        loss: Loss | None,
-        readout: Callable | None,
-        config: TrainConfig,
-        trainable: tree.Pattern,
-        inputs: Sequence[str],
-        augment: Callable | None,
-    ) -> "_Setting":
-        if regime not in REGIMES:
-            also = " ('posthoc' evaluates a 'nonlinear' vector)" if regime == "posthoc" else ""
-            hint = choices.hint(regime, REGIMES)
-            raise ValueError(f"regime={regime!r}; expected {' or '.join(REGIMES)}{also}{hint}")
-        check_function(f)
-        examples = feed.check(data)
-        wanted = [*inputs, *(() if loss is not None or augment is not None else ("labels",))]
-        there = feed.entries(data, 1)
-        missing = [name for name in wanted if name not in there] if augment is None else []
-        if missing:
-            raise ValueError(
-                f"data has no entry {', '.join(map(repr, missing))}; it has "
-                f"{', '.join(map(repr, there))}"
-            )
-        if loss is not None and readout is not None:
-            raise ValueError(
-                "readout belongs to the default loss; call it inside the loss that was given"
-            )
-        tree.check_finite(params0, what="params0")
-        place = Placement.make(config.mesh)
-        micro = config.batch_size // config.accumulate
-        if micro % place.ways:
-            raise ValueError(
-                f"mesh splits batches over {place.ways} devices, which do not divide "
-                f"batch_size / accumulate = {micro}"
-            )
-        given = {"f": f, "loss": loss, "readout": readout, "augment": augment}
-        given = current_functions(given, params0, feed.entries(data, micro), inputs)
-        split, arrays = Split.of(given)
-        recipe = Recipe(
-            functions=split,
-            regime=regime,
-            inputs=tuple(inputs),
-            optim=config.optim,
-            accumulate=config.accumulate,
-            label_smoothing=config.label_smoothing,
-            ascend=config.direction == "ascend",
-            own_loss=loss is not None,
-        )
-        _check_loss(recipe, params0, data, arrays, micro, augment)
-        base = tree.fingerprint(params0)
-        shardings = place.of(params0)
-        where: dict[str, Any] = dict(shardings)
-        placed = jax.device_put(params0, tree.update(params0, where))
-        return cls(
-            recipe=recipe,
-            place=place,
-            arrays=jax.device_put(arrays, place.replicated),
-            params0=placed,
-            data=data,
-            trainable=_trainable(params0, trainable),
-            base=base,
-            total=config.total_steps(examples),
-            examples=examples,
-        )
-
-    def identity(self, config: TrainConfig) -> dict[str, Any]:
-        """What decides the result; a run directory belongs to one."""
-        deciding = config.deciding()
-        deciding.pop("epochs")
-        revision = config.optim.revision
-        return {
-            "config": io.to_json({**deciding, "steps": self.total}),
-            "regime": self.recipe.regime,
-            "base": self.base,
-            "data": data_fingerprint(self.data),
-            "trainable": tree.fingerprint({n: np.zeros(0) for n in self.trainable})[:16]
-            + f", {len(self.trainable)} leaves",
-            "inputs": list(self.recipe.inputs),
-            "loss": "own" if self.recipe.own_loss else "cross_entropy",
-            "functions": functions(
-                self.recipe.functions.join(self.arrays),
-                self.params0,
-                feed.entries(self.data, config.batch_size // config.accumulate),
-                regime=self.recipe.regime,
-                trainable=self.trainable,
-                inputs=self.recipe.inputs,
-            ),
-            "arrays": tree.fingerprint(self.arrays),
-            **({"optimizer": revision} if revision else {}),
-        }
-
-    def disk_bytes(self, config: TrainConfig) -> int:
-        """What the run may want on the disk at most, roughly."""
-        flat = tree.flatten(self.params0)
-        tau = sum(4 * flat[n].size for n in self.trainable)
-        checkpoints = 3 * tau * (config.keep + 1) if config.checkpoint_every else 0
-        return tau * (1 + len(config.save_vectors_at)) + checkpoints
-
-
-def _trainable(params0: Params, pattern: tree.Pattern) -> tuple[str, ...]:
-    names = tree.select(params0, pattern)
-    if not names:
-        kinds = ", ".join(f"{n}: {jnp.result_type(x)}" for n, x in tree.flatten(params0).items())
-        raise ValueError(
-            f"params0 holds no floating leaf, so there is nothing to train ({kinds or 'no leaf'}); "
-            "pass the parameters as floating arrays"
-        )
-    return names
-
-
-def _check_loss(
-    recipe: Recipe,
-    params0: Params,
-    data: feed.Data,
-    arrays: list[Array],
-    batch_size: int,
-    augment: Callable | None,
-) -> None:
-    """One abstract forward pass: the loss has one value an example, and labels are classes."""
-    functions: dict[str, Any] = recipe.functions.join(arrays)
-
-    def measures(params0: Params, batch: PyTree, key: Array) -> tuple[PyTree, PyTree]:
-        batch = batch if augment is None else functions["augment"](key, batch)
-        outputs = functions["f"](params0, *(batch[name] for name in recipe.inputs))
-        logits = outputs if functions["readout"] is None else functions["readout"](outputs)
-        return recipe.examples(functions, outputs, batch), logits
-
-    batch, labels = feed.entries(data, batch_size), feed.labels(data)
-    scored = not recipe.own_loss and labels is not None
-    if scored and (not jnp.issubdtype(labels.dtype, jnp.integer) or labels.ndim != 1):
-        raise ValueError(
-            f"data['labels'] is {labels.dtype}{list(labels.shape)}; expected one integer an "
-            "example (or give a loss of your own)"
-        )
-    got, logits = jax.eval_shape(measures, params0, batch, jax.random.key(0))
-    if got["loss"].shape != (batch_size,):
-        raise ValueError(
-            f"loss gives shape {got['loss'].shape} for a batch of {batch_size}; expected one value "
-            f"an example, ({batch_size},), which is averaged here"
-        )
-    if scored:
-        low, high, classes = int(np.min(labels)), int(np.max(labels)), logits.shape[-1]
-        if low < 0 or high >= classes:
-            raise ValueError(
-                f"data['labels'] lie in {low}..{high}, but the logits have {classes} classes "
-                f"(0..{classes - 1})"
-            )
-
-
 class _Run:
     """The loop itself."""
 
     def __init__(
         self,
-        setting: _Setting,
+        setting: Setting,
         config: TrainConfig,
         directory: RunDirectory | None,
         validation: Validation | None,
@@ -369,6 +205,7 @@ class _Run:
         self.meta = {
             "regime": setting.recipe.regime,
             "config": io.to_json(config.deciding()),
+            **setting.notes,
             **meta,
         }
         self.total = setting.total
@@ -385,8 +222,9 @@ class _Run:
             if self.checkpoints is not None:
                 stack.callback(self.checkpoints.close)
             self._prepare()
-            if isinstance(self.feed, feed.Loaded):
-                stack.callback(self.feed.close)
+            for each in (self.feed, *self.streams):
+                if isinstance(each, feed.Loaded | feed.Turns):
+                    stack.callback(each.close)
             start = self._restore()
             path, run = None, ""
             if self.directory is not None:
@@ -416,6 +254,7 @@ class _Run:
             "arrays": setting.arrays,
             "total": jax.device_put(np.int32(self.total), whole),
             "key": jax.device_put(jax.random.key(config.seed), whole),
+            **setting.fixed_penalties(config.seed),
         }
         self.like = jax.eval_shape(
             lambda: setting.recipe.init(setting.params0, self.total, setting.trainable)
@@ -431,16 +270,23 @@ class _Run:
             config.steps_per_call,
             self.in_place,
         )
-        self.feed: feed.Resident | feed.Streamed | feed.Loaded
-        if isinstance(setting.data, feed.Loader):
-            self.feed = feed.Loaded(setting.data, config.batch_size, config.seed, place)
-        elif feed.size(setting.data) <= config.device_bytes:
-            self.feed = feed.Resident(
-                setting.data, config.batch_size, config.seed, self.total, place
+        self._room = config.device_bytes
+        self.feed = self._feed_of(setting.data, config.batch_size, config.seed)
+        self.streams = [
+            feed.Turns(
+                [self._feed_of(each, stream.batch_size, seed) for each in stream.sets], stream.roles
             )
-        else:
-            self.feed = feed.Streamed(setting.data, config.batch_size, config.seed, place)
+            for stream, seed in setting.streams_and_seeds(config.seed)
+        ]
         self.counts: dict[int, Array] = {}
+
+    def _feed_of(self, data: feed.Data, batch_size: int, seed: int) -> feed.Feed:
+        """Data go to the device first come, first served, while there is room."""
+        place, gather = self.setting.place, self.programs.gather
+        found = feed.of(data, batch_size, seed, self.total, place, gather, self._room)
+        if isinstance(found, feed.Resident):
+            self._room -= feed.size(found.data)
+        return found
 
     def _first(self) -> State:
         setting = self.setting
@@ -487,49 +333,68 @@ class _Run:
         """Dispatch the next call; how many steps it takes."""
         count = 1
         if not isinstance(self.feed, feed.Resident):
-            batch = self.feed.batch(step)
-            self.state, metrics = self._step(step, batch)
-            if step + 1 < self.total:
-                self.feed.prepare(step + 1)
+            metrics = self._step(step, self.feed.batch(step))
+        elif self.config.steps_per_call == 1 or self.streams:
+            metrics = self._step(step, self.feed.batch(step, self.state["step"]))
         else:
             order, first = self.feed.window(step)
-            if self.config.steps_per_call == 1:
-                batch = self.programs.gather(self.feed.data, order, first, self.state["step"])
-                self.state, metrics = self._step(step, batch)
-            else:
-                count = min(
-                    1 if self._is_checked(step) else self.config.steps_per_call,
-                    self._until_event(step),
-                    self.feed.until_window_ends(step),
-                )
-                self.state, metrics = self.programs.steps(
-                    self.state, self.fixed, self.feed.data, order, first, self._count(count)
-                )
-                if self._is_checked(step):
-                    batch = self.programs.gather(self.feed.data, order, first, np.int32(0))
-                    self._check(batch, metrics)
+            count = min(
+                1 if self._is_checked(step) else self.config.steps_per_call,
+                self._until_event(step),
+                self.feed.until_window_ends(step),
+            )
+            check = self._second_way(step, ())
+            self.state, metrics = self.programs.steps(
+                self.state, self.fixed, self.feed.data, order, first, self._count(count)
+            )
+            check(metrics)
         if self._logged(step, count):
             metrics["values"].copy_to_host_async()
         self.pending.append((count, metrics))
         return count
 
-    def _step(self, step: int, batch: PyTree) -> tuple[State, Metrics]:
-        self.state, metrics = self.programs.step(self.state, self.fixed, batch)
-        if self._is_checked(step):
-            self._check(batch, metrics)
-        return self.state, metrics
+    def _step(self, step: int, batch: PyTree) -> Metrics:
+        drawn = tuple(stream.batch(step) for stream in self.streams)
+        check = self._second_way(step, drawn, batch)
+        self.state, metrics = self.programs.step(self.state, self.fixed, batch, drawn)
+        check(metrics)
+        if step + 1 < self.total:
+            for each in (self.feed, *self.streams):
+                each.prepare(step + 1)
+        return metrics
+
+    @property
+    def _checked_steps(self) -> int:
+        """The first step is held to a second way, and where there are penalties the second."""
+        return min(self.total, 2 if self.setting.penalties else 1)
 
     def _is_checked(self, step: int) -> bool:
-        """The first step is held to a second way, once for each program."""
-        return step == 0 and self._arguments not in self.programs.checked
+        """Once for each program."""
+        return step < self._checked_steps and self._arguments not in self.programs.checked
 
-    def _check(self, batch: PyTree, metrics: Metrics) -> None:
-        setting, config = self.setting, self.config
-        if isinstance(self.feed, feed.Resident):
-            (rows,) = feed.rows(self.feed.examples, config.batch_size, config.seed, 0, 1)
-            feed.check_rows(self.feed.data, batch, rows)
-        check_first_step(setting.recipe, setting.place, self.state, self.fixed, batch, metrics)
-        self.programs.checked.add(self._arguments)
+    def _second_way(
+        self, step: int, drawn: tuple[PyTree, ...], batch: PyTree = None
+    ) -> Callable[[Metrics], None]:
+        """What is to be asked of a step that is about to be taken, of its metrics."""
+        if not self._is_checked(step):
+            return lambda metrics: None
+        recipe, place, fixed = self.setting.recipe, self.setting.place, self.fixed
+        later = check_penalties(recipe, self.state, fixed, drawn) if step else None
+
+        def check(metrics: Metrics) -> None:
+            if later is not None:
+                later(metrics)
+            else:
+                seen = self.feed.batch(0) if batch is None else batch
+                if isinstance(self.feed, feed.Resident):
+                    self.feed.check(seen, 0)
+                for stream in self.streams:
+                    stream.check(0)
+                check_first_step(recipe, place, self.state, fixed, seen, metrics, drawn)
+            if step + 1 == self._checked_steps:
+                self.programs.checked.add(self._arguments)
+
+        return check
 
     @cached_property
     def _arguments(self) -> Hashable:
@@ -537,13 +402,15 @@ class _Run:
         data = self.setting.data
         resident = None if isinstance(data, feed.Loader) else specification(dict(data))
         batch = feed.entries(data, self.config.batch_size)
-        return specification(self.fixed), specification(batch), resident, type(self.feed)
+        fed = type(self.feed), specification(self.setting.drawn)
+        return specification(self.fixed), specification(batch), resident, fed
 
     def _rehearse(self) -> None:
-        """The first step, taken for its check alone: of a run that goes on from a later one."""
-        if self._is_checked(0):
-            self._advance(0)
-            self.pending.clear()
+        """The first steps, taken for their checks alone: of a run that goes on from a later one."""
+        for step in range(self._checked_steps):
+            if self._is_checked(step):
+                self._advance(step)
+        self.pending.clear()
         self.state = self._first()
 
     def _count(self, count: int) -> Array:
@@ -650,18 +517,18 @@ class _Run:
     def _blame(self, step: int) -> str:
         """What of the batch after ``step`` steps is not finite, and was not before them either."""
         setting, config, rows = self.setting, self.config, None
-        if isinstance(self.feed, feed.Resident):
-            order, first = self.feed.window(step)
-            batch = self.programs.gather(self.feed.data, order, first, jnp.int32(step))
-        else:
-            batch = self.feed.batch(step)
+        batch = self.feed.batch(step)
         if not isinstance(self.feed, feed.Loaded):
             (rows,) = feed.rows(self.feed.examples, config.batch_size, config.seed, step, 1)
         key = jax.random.fold_in(self.fixed["key"], step)
-        return blame(setting.recipe, setting.arrays, setting.params0, batch, key, rows)
+        said = blame(setting.recipe, setting.arrays, setting.params0, batch, key, rows)
+        streams = zip(setting.streams, self.streams, strict=True)
+        drawn = {place: fed.batch(step) for (place, _), fed in streams}
+        tau = self.state["tau"]
+        return said or blame_penalties(setting.recipe, self.fixed, tau, drawn, step)
 
     def _tau(self) -> Mapping[str, Array]:
-        return self.setting.recipe.answer(self.setting.params0, self.state)
+        return self.setting.recipe.answer(self.setting.params0, self.state, self.setting.mask)
 
     def _vector(self, step: int) -> TaskVector:
         delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self._tau().items()}

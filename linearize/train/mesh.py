@@ -3,9 +3,11 @@
 import re
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import (
     AxisType,
     Mesh,
@@ -162,14 +164,23 @@ class Placement:
 
     def of_state(self, state: PyTree, leaves: dict[str, Sharding]) -> PyTree:
         """Shardings of a training state: what has a leaf's name and shape lies as the leaf does."""
-        tau = state["tau"]
+        return self.beside(state, leaves, state["tau"])
 
-        def sharding(path: tuple, leaf: jax.ShapeDtypeStruct) -> Sharding:
-            key = str(getattr(path[-1], "key", ""))
-            same = key in tau and tuple(tau[key].shape) == tuple(leaf.shape)
+    def beside(self, arrays: PyTree, leaves: dict[str, Sharding], like: PyTree) -> PyTree:
+        """Shardings of a tree: of what has the name and the shape of a leaf of ``like``, its own.
+
+        Args:
+            arrays: any tree.
+            leaves: the sharding of each leaf of ``like``.
+            like: arrays by name.
+        """
+
+        def sharding(path: tuple, leaf: Any) -> Sharding:
+            key = str(getattr(path[-1], "key", "")) if path else ""
+            same = key in like and np.shape(like[key]) == np.shape(leaf)
             return leaves[key] if same else self.replicated
 
-        return jax.tree_util.tree_map_with_path(sharding, state)
+        return jax.tree_util.tree_map_with_path(sharding, arrays)
 
     def _sharding(self, spec: PartitionSpec) -> Sharding:
         if self.mesh is None:

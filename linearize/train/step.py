@@ -6,23 +6,22 @@ task's head or data set is only another argument. The state is overwritten in pl
 one on CPU.
 """
 
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from linearize import taylor, tree
-from linearize.agreement import agree, is_fixed, narrowest, settle
 from linearize.compiled import jit
 from linearize.losses import cross_entropy
 from linearize.objectives.objective import Loss
 from linearize.objectives.predictions import correct
 from linearize.train import feed
+from linearize.train.mask import masked
 from linearize.train.mesh import Placement
 from linearize.train.optim import (
     OptimConfig,
@@ -49,7 +48,8 @@ State = dict[str, Any]
 Metrics = dict[str, Array]
 """``step`` (n,) int32, ``bad`` () int32, ``values`` (n, M) float32 in the order of
 :attr:`Recipe.metrics`, and ``slope`` (n,) float32: clipped gradient times the new τ, which in the
-first step is the update."""
+first step is the update. With penalties also ``pull`` (n, 2) float32: of their weighted sum, the
+gradient times the τ that it was taken at, and the gradient's norm."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,14 @@ class Recipe:
     label_smoothing: float
     ascend: bool
     own_loss: bool
+    penalties: tuple[str, ...] = ()
+    """Columns, and names among the functions, of what is added to the loss."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of what a step measures."""
-        return ("loss", *(() if self.own_loss else ("accuracy",)), "lr", "grad_norm", "tau_norm")
+        measured = ("loss", *(() if self.own_loss else ("accuracy",)), *self.penalties)
+        return (*measured, "lr", "grad_norm", "tau_norm")
 
     def examples(self, functions: Mapping[str, Any], outputs: PyTree, batch: PyTree) -> PyTree:
         """Per-example measures, each (B,); ``loss`` is what is optimised."""
@@ -123,28 +126,39 @@ class Recipe:
         batch: PyTree,
         place: Placement,
         in_place: bool = True,
+        drawn: Sequence[PyTree] = (),
     ) -> tuple[State, Metrics]:
         """One optimizer step. After a step that is not finite, nothing changes any more.
 
         Args:
             state: as :meth:`init` makes it.
             fixed: ``params0``; ``arrays`` of the callables; ``total`` steps (int32); ``key``, the
-                run's PRNG key.
+                run's PRNG key; ``weights`` (P,) and ``keys`` (P,) of penalties, where there are
+                any, and the ``mask`` by name.
             batch: arrays that share axis 0, (B, ...).
             place: where batches are split to.
             in_place: in the form that overwrites a donated state with two more of τ's size at
                 most, or in the one that is best where the state is not donated.
+            drawn: batches of the penalties' streams.
         """
         functions = self.functions.join(fixed["arrays"])
         key = jax.random.fold_in(fixed["key"], state["step"])
         grads, means = self._gradient(functions, fixed["params0"], state["tau"], batch, key, place)
+        pull: dict[str, Array] = {}
+        if self.penalties:
+            added, apart = self._added(functions, fixed, state, drawn)
+            grads, means = jax.tree.map(jnp.add, grads, added), means | apart
+            along = jnp.stack([_inner(added[n], t) for n, t in state["tau"].items()]).sum()
+            pull = {"pull": jnp.stack([along, optax.tree.norm(added)])}
+        mask = fixed.get("mask")
+        grads = masked(grads, mask)
         clipped = decayed(self.optim, clip(self.optim, grads), state["tau"])
         transform = optimizer(self.optim, fixed["total"])
 
         def update(state: State) -> tuple[PyTree, PyTree]:
             seen = self._seen(fixed["params0"], state["tau"])
             updates, opt = transform.update(_as_pairs(clipped), state["opt"], _as_pairs(seen))
-            return _from_pairs(updates, seen), opt
+            return masked(_from_pairs(updates, seen), mask), opt
 
         updates, _ = update(state)
         tau = optax.apply_updates(state["tau"], updates)
@@ -173,10 +187,65 @@ class Recipe:
             state = jax.tree.map(lambda new, old: jnp.where(good, new, old), move(kept), kept)
         slope = state.pop("slope")
         state |= {"bad": bad, "bad_metrics": bad_metrics}
-        return state, {"step": here[None], "bad": bad, "values": values[None], "slope": slope[None]}
+        rows = {"step": here, "values": values, "slope": slope, **pull}
+        return state, {"bad": bad, **{name: row[None] for name, row in rows.items()}}
+
+    def _added(
+        self,
+        functions: Mapping[str, Any],
+        fixed: Mapping[str, Any],
+        state: State,
+        drawn: Sequence[PyTree],
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The gradient of the weighted penalties, and each one's value."""
+
+        def total(tau: Mapping[str, Array]) -> tuple[Array, Array]:
+            values = self.penalties_at(functions, fixed, tau, drawn, state["step"])
+            return jnp.dot(fixed["weights"], values, precision=jax.lax.Precision.HIGHEST), values
+
+        found, values = jax.grad(total, has_aux=True)(state["tau"])
+        return jax.tree.map(jnp.conj, found), dict(zip(self.penalties, values, strict=True))
+
+    def penalties_at(
+        self,
+        functions: Mapping[str, Any],
+        fixed: Mapping[str, Any],
+        tau: Mapping[str, Array],
+        drawn: Sequence[PyTree],
+        step: Array | int,
+    ) -> Array:
+        """The penalties' values, (P,) float32."""
+        values = [
+            functions[name](
+                tau, fixed["params0"], drawn, jax.random.fold_in(key, step), f=functions["f"]
+            )
+            for name, key in zip(self.penalties, fixed["keys"], strict=True)
+        ]
+        return jnp.stack([jnp.asarray(value, jnp.float32) for value in values])
+
+    def push(
+        self,
+        tau: Mapping[str, Array],
+        along: Mapping[str, Array],
+        fixed: Mapping[str, Any],
+        drawn: Sequence[PyTree],
+        step: Array | int,
+    ) -> Array:
+        """Penalties at τ, and their derivatives along a direction, by forward mode: (2, P)."""
+        functions = self.functions.join(fixed["arrays"])
+
+        def values(tau: Mapping[str, Array]) -> Array:
+            return self.penalties_at(functions, fixed, tau, drawn, step)
+
+        return jnp.stack(jax.jvp(values, (tau,), (along,)))
 
     def slope(
-        self, tau: Mapping[str, Array], fixed: Mapping[str, Any], batch: PyTree, place: Placement
+        self,
+        tau: Mapping[str, Array],
+        fixed: Mapping[str, Any],
+        batch: PyTree,
+        place: Placement,
+        drawn: Sequence[PyTree] = (),
     ) -> Array:
         """Derivative of the first step's objective along τ at τ = 0, by forward mode.
 
@@ -210,7 +279,12 @@ class Recipe:
             level = jnp.stack(moving).sum() / len(jax.tree.leaves(out)[0])
             return jnp.stack([sign * slope, level.astype(slope.dtype)])
 
-        return self._over_micro_batches(along, tau, batch, key, place)
+        found = self._over_micro_batches(along, tau, batch, key, place)
+        if self.penalties:
+            zero = jax.tree.map(jnp.zeros_like, tau)
+            _, slopes = self.push(zero, tau, fixed, drawn, 0)
+            found = found.at[0].add((fixed["weights"] * slopes).sum())
+        return found
 
     def _seen(self, params0: Params, tau: Mapping[str, Array]) -> Mapping[str, Array]:
         """What the optimizer takes for the parameters: τ, or θ = θ0 + τ."""
@@ -219,7 +293,9 @@ class Recipe:
         base = tree.flatten(params0)
         return {n: base[n].astype(d.dtype) + d for n, d in tau.items()}
 
-    def answer(self, params0: Params, state: State) -> Mapping[str, Array]:
+    def answer(
+        self, params0: Params, state: State, mask: Mapping[str, Array] | None = None
+    ) -> Mapping[str, Array]:
         """The τ to evaluate and to keep: that of the average, where the optimizer has one."""
         tau = state["tau"]
         seen = self._seen(params0, tau)
@@ -227,7 +303,7 @@ class Recipe:
         if average is None:
             return tau
         average = _from_pairs(average, seen)
-        return {n: t + (average[n] - seen[n]) for n, t in tau.items()}
+        return masked({n: t + (average[n] - seen[n]) for n, t in tau.items()}, mask)
 
     def _gradient(
         self,
@@ -286,68 +362,6 @@ class Recipe:
         return jax.tree.map(lambda total: total / self.accumulate, sums)
 
 
-def check_first_step(
-    recipe: Recipe,
-    place: Placement,
-    state: State,
-    fixed: Mapping[str, Any],
-    batch: PyTree,
-    metrics: Metrics,
-) -> None:
-    """Hold the first step's gradient, along its update, to forward mode's derivative there.
-
-    A loss without forward mode, or an update that is not finite, is not checked; nor are functions
-    that change from trace to trace. Nothing of τ's size is held beside the state.
-
-    Args:
-        recipe: of the step.
-        place: the devices.
-        state: after the step, which began at τ = 0.
-        fixed: as the step had them.
-        batch: as the step had it.
-        metrics: of the step.
-
-    Raises:
-        DisagreementError: the two differ by more than rounding.
-    """
-    if int(metrics["bad"]):
-        return
-    # one program for both regimes and all optimizers
-    shared = replace(recipe, regime="nonlinear", optim=OptimConfig())
-    values = dict(zip(recipe.metrics, np.asarray(metrics["values"])[0].tolist(), strict=True))
-    f = recipe.functions.join(fixed["arrays"])["f"]
-    assert f is not None
-    inputs = [batch[name] for name in recipe.inputs]
-    norm, most = values["grad_norm"], recipe.optim.clip
-    share = 1.0 if most is None or norm < most else most / norm
-
-    def check(expected: np.ndarray) -> None:
-        agree(
-            np.asarray(metrics["slope"])[0],
-            float(expected[0]) * share,
-            scale=share * (norm * values["tau_norm"] + float(expected[1])),
-            dtypes=(jnp.float32, narrowest(f, fixed["params0"], *inputs)),
-            terms=sum(leaf.size for leaf in state["tau"].values()),
-            what=f"the gradient of the first {recipe.regime} step (clipped), along its update",
-            entry="⟨∇L, Δτ⟩",
-        )
-
-    slope = partial(shared.slope, place=place)
-    settle(
-        check,
-        # fails of custom rules
-        lambda: np.asarray(_slope(shared, place, state["tau"], fixed, batch)),
-        fixed=partial(is_fixed, slope, state["tau"], dict(fixed), batch),
-    )
-
-
-@partial(jit, static_argnums=(0, 1))
-def _slope(
-    recipe: Recipe, place: Placement, tau: PyTree, fixed: Mapping[str, Any], batch: PyTree
-) -> Array:
-    return recipe.slope(tau, fixed, batch, place)
-
-
 def _inner(a: Array, b: Array) -> Array:
     """Re ⟨a, b⟩: a product in one piece, which no array of products is made for."""
     found = jnp.tensordot(jnp.conj(a), b, a.ndim, precision=jax.lax.Precision.HIGHEST)
@@ -368,10 +382,11 @@ def _from_pairs(flat: Mapping[str, Any], like: Mapping[str, Array]) -> dict[str,
 class Programs:
     """The compiled functions of a run.
 
-    ``step(state, fixed, batch)`` takes one step; ``steps(state, fixed, data, order, first, count)``
-    takes ``count`` steps, at most ``steps_per_call``, and stops at one that is not finite; both
-    donate the state where it is overwritten. ``gather(data, order, first, step)`` makes a batch.
-    Of which arguments they are checked already, ``checked`` says.
+    ``step(state, fixed, batch, drawn)`` takes one step, ``drawn`` being batches of streams;
+    ``steps(state, fixed, data, order, first, count)`` takes ``count`` steps, at most
+    ``steps_per_call``, and stops at one that is not finite; both donate the state where it is
+    overwritten. ``gather(data, order, first, step)`` makes a batch. Of which arguments they are
+    checked already, ``checked`` says.
     """
 
     init: Callable[..., State]
@@ -414,8 +429,10 @@ def programs(
     """
     layout = jax.tree.unflatten(*sharding)
 
-    def step(state: State, fixed: Mapping[str, Any], batch: PyTree) -> tuple[State, Metrics]:
-        return recipe.step(state, fixed, batch, place, in_place)
+    def step(
+        state: State, fixed: Mapping[str, Any], batch: PyTree, drawn: Sequence[PyTree] = ()
+    ) -> tuple[State, Metrics]:
+        return recipe.step(state, fixed, batch, place, in_place, drawn)
 
     def take(data: PyTree, order: Array, first: Array, step: Array) -> PyTree:
         return feed.gather(data, order, first, step, place)
@@ -431,19 +448,15 @@ def programs(
             done, state, metrics = carry
             batch = take(data, order, first, state["step"])
             state, new = recipe.step(state, fixed, batch, place, in_place)
-            metrics = {
-                "step": metrics["step"].at[done].set(new["step"][0]),
-                "bad": new["bad"],
-                "values": metrics["values"].at[done].set(new["values"][0]),
-                "slope": metrics["slope"].at[done].set(new["slope"][0]),
-            }
-            return done + 1, state, metrics
+            rows = {n: metrics[n].at[done].set(new[n][0]) for n in new if n != "bad"}
+            return done + 1, state, {"bad": new["bad"], **rows}
 
         empty = {
             "step": jnp.zeros((steps_per_call,), jnp.int32),
             "bad": jnp.zeros((), jnp.int32),
             "values": jnp.zeros((steps_per_call, len(recipe.metrics)), jnp.float32),
             "slope": jnp.zeros((steps_per_call,), jnp.float32),
+            **({"pull": jnp.zeros((steps_per_call, 2), jnp.float32)} if recipe.penalties else {}),
         }
         _, state, metrics = jax.lax.while_loop(
             going, body, (jnp.zeros((), jnp.int32), state, empty)

@@ -23,7 +23,7 @@ from experiments import prepare_data, protocol
 from experiments.analogies.config import AnalogiesConfig
 from experiments.stand_ins import model as stand_in_model
 from linearize.assets import AssetError
-from linearize.config import CompareConfig, ConfigError, HeadConfig, MapConfig, ModelConfig
+from linearize.config import CompareConfig, ConfigError, HeadConfig, MapConfig, ModelConfig, study
 from linearize.data import TASKS, VISION, Limits, Reading, load_vision, preprocess
 from linearize.data.preparing import evaluation_bytes, prepare_set, status
 from linearize.data.vision import human
@@ -339,12 +339,12 @@ def test_a_preset_asks_for_the_rows_that_it_reads():
         ({"what": ()}, r"what=\(\): name a preset or a task"),
         (
             {"what": ("packaged",)},
-            "several experiments; name kernel_behavior:packaged or localization",
+            "several experiments; name analogies:packaged or coefficients",
         ),
         ({"what": ("analogy:sketches",)}, "did you mean 'analogies:sketches'"),
         ({"what": ("analogies:sketch",)}, "did you mean 'analogies:sketches'"),
         ({"what": ("sketchs",)}, "did you mean 'sketches'"),
-        ({"what": ("???",)}, "experiments: compare, kernel_behavior"),
+        ({"what": ("???",)}, "experiments: analogies, coefficients, compare"),
         ({"weights": "there"}, "weights='there': they stand for a preset's"),
         ({"weights": ""}, "weights='': give a path"),
         ({"data_dir": ""}, "data-dir='': give a path"),
@@ -472,19 +472,19 @@ def test_a_prepared_preset_decodes_nothing_more(
     experiment, _, preset = name.rpartition(":")
     monkeypatch.setitem(PRESETS[experiment or "analogies"], preset, lambda: config)
     options = prepare_data.Options((name,), data_dir=str(reading.folder), weights=str(weights))
-    kept = protocol._backbone.cache_info().currsize, protocol._text_tower.cache_info().currsize
+    caches = protocol._backbone, study._text_tower
+    kept = [cache.cache_info().currsize for cache in caches]
     lines = list(prepare_data.prepare_all(prepare_data.needs(options), dry_run=False))
     state = {line.name: line.state for line in lines}
     assert state.pop("weights of clip") == state.pop("text tower of clip") == "ready"
     assert set(state.values()) == {"differs"}  # a few images, not the real data set
     assert "tokenizer.json, 49,408 tokens" in lines[1].note
     assert lines[0].disk == human((weights / "model.safetensors").stat().st_size)
-    now = protocol._backbone.cache_info().currsize, protocol._text_tower.cache_info().currsize
-    assert now == kept
+    assert kept == [cache.cache_info().currsize for cache in caches]
 
     monkeypatch.setattr(preprocess, "clip_image", None)
     control = isinstance(config, CompareConfig)
-    setting = config if control else config.setting if name == "sketches" else config.compare()
+    setting = getattr(config, "setting", config)
     data = prepare_data.dataclasses.replace(setting.data, data_dir=str(reading.folder))
     setting = prepare_data.dataclasses.replace(setting, data=data)
     assert set(protocol.load_tasks(setting, control=control)) == set(state)

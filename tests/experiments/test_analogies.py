@@ -88,7 +88,7 @@ def test_an_analogy_is_c_plus_b_minus_a(finished, results, study, regime):
     close(found["same style"]["at one"][0], accuracy(study, f, b, D), atol=1e-6)
     close(found["target"]["accuracy"][0], accuracy(study, f, d, D), atol=1e-6)
     close(found["pretrained"]["accuracy"][0], accuracy(study, f, 0.0 * a, D), atol=1e-6)
-    grid = protocol.alphas(DEBUG.setting)
+    grid = DEBUG.setting.edit.alphas
     scores = [accuracy(study, f, s * guess, D, "validation") for s in grid]
     assert scores[list(grid).index(alpha)] == max(scores)
 
@@ -164,7 +164,7 @@ def test_heads_that_read_features_differently_do_not_join():
 
 def test_an_edit_for_a_class_keeps_the_others(results):
     """On validation data it must; the curve of what it may cost is its own test."""
-    grid = protocol.alphas(DEBUG.setting)
+    grid = DEBUG.setting.edit.alphas
 
     class Line(Study):
         """Accuracy on the class rises with α, that on the others falls."""

@@ -34,7 +34,7 @@ from experiments.bench import (
     torch_models,
 )
 from experiments.bench.measure import Row, Times
-from experiments.bench.problem import FULL, TINY, displacement, forward, problem, train_step
+from experiments.bench.workload import FULL, TINY, displacement, forward, train_step, workload
 from linearize import taylor, train, tree
 from linearize.cost import count_flops
 from linearize.models import heads
@@ -118,7 +118,7 @@ def test_memory_of_a_step_is_seen() -> None:
 
 
 def test_the_linearized_step_costs_five_forward_passes() -> None:
-    made = problem(dataclasses.replace(FULL, pretrained=False, blocks=3))
+    made = workload(dataclasses.replace(FULL, pretrained=False, blocks=3))
     f, args = forward(made)
     unit = count_flops(f, *args)
     linear = step.operations(train_step(made, "linear")) / unit
@@ -132,7 +132,7 @@ def test_the_linearized_step_costs_five_forward_passes() -> None:
 def test_remat_saves_what_scanned_blocks_keep() -> None:
     size = dataclasses.replace(TINY, image_size=98, blocks=4, batch=64)
     kept, saved = (
-        train_step(problem(size, scan=True, remat=remat), "linear").temporaries()
+        train_step(workload(size, scan=True, remat=remat), "linear").temporaries()
         for remat in ("none", "dots")
     )
     assert saved < 0.7 * kept
@@ -172,7 +172,7 @@ def test_the_torch_step_is_ours(model: str, image_size: int) -> None:
     pytest.importorskip("transformers")
     size = dataclasses.replace(TINY, model=model, image_size=image_size)
     contest = against_torch.Contest("torch", size, {})
-    made = contest.problem()
+    made = contest.workload()
     params0 = made.backbone.params
     tau = displacement(params0, seed=0)
 

@@ -1,6 +1,7 @@
 """Kernel behaviour on its smallest preset: what it measures, what it reuses, what it refuses."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -12,7 +13,8 @@ import linearize as lz
 from configs.kernel_behavior import PRESETS as KERNEL_BEHAVIOR
 from experiments import report
 from experiments.kernel_behavior import run as kernel_behavior
-from linearize import config
+from experiments.kernel_behavior.config import FewShotConfig
+from linearize.config import ConfigError
 from linearize.report import ResultsError
 from linearize.study import Store
 from linearize.task_vector import TaskVector
@@ -86,20 +88,32 @@ def test_the_measures_are_those_of_the_saved_vector(finished):
         ({"points": 1}, "points=1"),
         ({"l2": (0.0, 1.0)}, r"l2\[0\]=0.0; expected a positive number"),
         ({"seeds": (0, 0)}, "seeds"),
-        ({"data": config.FewShotConfig(shots=2)}, "head.shots"),
+        ({"data": FewShotConfig(shots=2)}, "head.shots"),
     ],
 )
 def test_a_configuration_that_cannot_be_run(change, message):
-    with pytest.raises(config.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         dataclasses.replace(KERNEL_BEHAVIOR["debug"](), **change)
 
 
-def test_a_damaged_result_names_its_key(finished, tmp_path):
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        ("along/toy_a/sgd/drift", [[0.0]], "along/toy_a/sgd/drift has shape"),
+        ("along/toy_a/adam/movement/all", [[0.0]], "along/toy_a/adam/movement/all has shape"),
+        ("pretrained/toy_a/accuracy", [0.5, 1.5], "pretrained/toy_a/accuracy reaches"),
+        ("steps/adam", [0, 12], "along/toy_a has steps .*'adam': 4.*expected .*'adam': 2"),
+        ("steps/lion", [0, 12], "along/toy_a has steps .*expected .*'lion': 2"),
+        ("tasks", ["toy_b"], r"pretrained is of \['toy_a'\]; expected \['toy_b'\]"),
+    ],
+)
+def test_a_damaged_result_names_its_key(finished, tmp_path, where, value, message):
     *_, results = finished
     broken = json.loads(json.dumps(results))
-    broken["along"]["toy_a"]["sgd"]["drift"] = [[0.0]]
+    *outer, name = where.split("/")
+    functools.reduce(dict.__getitem__, outer, broken)[name] = value
     (tmp_path / "results.json").write_text(json.dumps(broken))
-    with pytest.raises(ResultsError, match=r"results\.json.*along/toy_a/sgd/drift"):
+    with pytest.raises(ResultsError, match=rf"results\.json.*{message}"):
         report.write_all(tmp_path)
     assert not (tmp_path / "report.html").exists()
 

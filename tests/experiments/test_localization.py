@@ -15,8 +15,9 @@ from configs.localization import PRESETS as LOCALIZATION
 from experiments import protocol, report
 from experiments.localization import relation
 from experiments.localization import run as localization
+from experiments.localization.results import Correlation, Energy, Relation, Results
 from linearize import cli, config, io
-from linearize.config import ConfigError
+from linearize.config import CompareConfig, ConfigError
 from linearize.models.heads import apply_head
 from linearize.report import ResultsError
 from linearize.study import Store, Study
@@ -41,8 +42,7 @@ def results(finished):
 
 @pytest.fixture(scope="module")
 def study(finished):
-    compare = DEBUG.compare()
-    return protocol.study(compare, protocol.load_tasks(compare), 0, Store())
+    return protocol.study(DEBUG, protocol.load_tasks(DEBUG), 0, Store())
 
 
 def stored(run_dir, target):
@@ -137,24 +137,18 @@ def test_relation_is_spearmans_over_unordered_pairs(results):
 def test_claims_are_decided_by_intervals_alone():
     def judged(before: float, random: float, rho: tuple[float, float]):
         def rows(level: float):
-            values = [[level + 0.01 * s] for s in range(3)]
-            return {"control": {"a": {"b": values}, "b": {"a": values}}}
+            values = np.array([[level + 0.01 * s] for s in range(3)])
+            return Energy({"a": {"b": values}, "b": {"a": values}}, {}, {})
 
-        found = relation.judge(
-            {
-                "seeds": [0, 1, 2],
-                "shares": [1.0],
-                "tasks": {"pretrained": ["a", "b"], "random": ["b", "a"]},
-                "energy": {"pretrained": rows(before), "random": rows(random)},
-                "relation": [
-                    {
-                        "regime": "linear",
-                        "pairs": {"mean": sum(rho) / 2, "low": rho[0], "high": rho[1]},
-                    }
-                ],
-            }
-        )
-        return [row["held"] for row in found]
+        third = Correlation(np.zeros(3), sum(rho) / 2, *rho)
+        found = Results(
+            experiment="localization", preset="debug", versions={}, config={}, model={},
+            seeds=(0, 1, 2), pretrained=("a", "b"), random=("b", "a"), pairs=(), points=2,
+            output="trace", shares=(1.0,), xi={},
+            energy={"pretrained": rows(before), "random": rows(random)},
+            relation=(Relation(1.0, "linear", "box", third, third),),
+        )  # fmt: skip
+        return [verdict.held for verdict in relation.judge(found)]
 
     assert judged(0.5, 0.8, (0.1, 0.9)) == [True, True, True]
     assert judged(1.5, 0.8, (-0.9, -0.1)) == [False, False, False]
@@ -191,7 +185,8 @@ def test_a_run_that_was_killed_goes_on_from_its_parts(finished, results, tmp_pat
 def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatch):
     other = tmp_path / "compare"
     shutil.copytree(finished / "seed_0", other / "seed_0")
-    io.write_json(other / "config.json", config.to_dict(DEBUG.compare()))
+    theirs = CompareConfig(**config.taken(CompareConfig, DEBUG))
+    io.write_json(other / "config.json", config.to_dict(theirs))
     given = dataclasses.replace(
         DEBUG,
         vectors=str(other),
@@ -227,6 +222,7 @@ def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatc
         ({"map": config.MapConfig(low=-2.0, high=1.5, points=4)}, "must hold α = 1"),
         ({"map": config.MapConfig(low=-1.0, high=0.5, points=4)}, "must hold α = 1"),
         ({"map": config.MapConfig(pairs=(("toy_a", "emoji"),))}, r"map\.pairs='emoji'"),
+        ({"map": config.MapConfig(pairs=(("toy_a", "toy_a"),))}, "name two different tasks"),
         ({"memory": 0}, "memory=0"),
         ({"seeds": ()}, "seeds"),
     ],

@@ -9,6 +9,7 @@ import pytest
 
 from configs.coefficients import PRESETS as COEFFICIENTS
 from configs.compare import PRESETS as COMPARE
+from configs.compare import STAND_INS
 from configs.ensembling import PRESETS as ENSEMBLING
 from configs.learning_rate import PRESETS as LEARNING_RATE
 from configs.subsets import PRESETS as SUBSETS
@@ -203,8 +204,8 @@ def test_the_rehearsal_is_the_papers_protocol():
     """``clip_debug`` differs from ``vit_b32`` in what is read and in sizes, not in what is done."""
     real, rehearsal = COMPARE["vit_b32"](), COMPARE["clip_debug"]()
     assert rehearsal.head == real.head
-    assert rehearsal.model.weights == f"{rehearsal.stand_ins}/clip"
-    assert rehearsal.data.data_dir == f"{rehearsal.stand_ins}/data"
+    assert rehearsal.model.weights == f"{STAND_INS}/clip"
+    assert rehearsal.data.data_dir == f"{STAND_INS}/data"
     assert {*rehearsal.data.tasks, rehearsal.data.control} <= {*real.data.tasks, real.data.control}
     assert rehearsal.data.augment == real.data.augment
     for name in ("exact", "baselines"):

@@ -1,6 +1,7 @@
 """Kernel behaviour against width on its smallest preset, and its parts against closed forms."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -12,9 +13,10 @@ from configs.width import PRESETS as WIDTH
 from experiments import report
 from experiments.width import run as width
 from experiments.width import scaling
+from experiments.width.results import Measured, Slopes
 from linearize.config import ConfigError
 from linearize.examples import Examples
-from linearize.report import ResultsError
+from linearize.report import ResultsError, schema
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +25,7 @@ close = np.testing.assert_allclose
 
 
 @pytest.fixture(scope="module")
-def problem():
+def examples():
     return width.load(DEBUG)
 
 
@@ -65,53 +67,77 @@ class TestRun:
             assert (loss[..., -1] < loss[..., 0]).all()
             assert (loss[..., 0] < 1).all()
 
-    def test_a_result_without_a_key_is_named(self, finished, tmp_path):
+    def test_largest_values_along_training_are_fitted(self, finished):
+        record = results_of(finished)["measured"]
+        for values in record["drift"]:
+            values[0][0] = 7.0
+        measured = schema.read(Measured, record)
+        assert list(measured.largest["drift"][:, 0]) == [7.0] * len(DEBUG.seeds)
+        np.testing.assert_array_equal(measured.largest["ntk_error"], record["ntk_error"])
+        without = {name: value for name, value in record.items() if name != "hidden"}
+        assert "hidden" not in schema.read(Measured, without).largest
+
+    @pytest.mark.parametrize(
+        ("where", "message"),
+        [
+            ("measured/drift", "measured/drift has shape"),
+            ("measured/f/accuracy", "measured/f/accuracy has shape"),
+            ("slopes/ntk_error/all", "slopes/ntk_error/all has shape"),
+            ("slopes/gap", "slopes/gap/fit has 0 entries, not 2"),
+        ],
+    )
+    def test_a_result_that_does_not_fit_is_named(self, finished, tmp_path, where, message):
         results = results_of(finished)
-        results["measured"]["drift"] = results["measured"]["drift"][:1]
+        *outer, name = where.split("/")
+        inner = functools.reduce(dict.__getitem__, outer, results)
+        if isinstance(inner[name], list):
+            inner[name] = inner[name][:1]
+        else:
+            del inner[name]
         (tmp_path / "results.json").write_text(json.dumps(results))
-        with pytest.raises(ResultsError, match="measured/drift has shape"):
+        with pytest.raises(ResultsError, match=message):
             report.read_page(tmp_path)
 
 
 class TestParts:
-    def test_training_in_double_precision_is_the_closed_form(self, problem):
+    def test_training_in_double_precision_is_the_closed_form(self, examples):
         """The loop on f_lin, whose loss is a mean, against gradient descent on the summed loss."""
         setting = dataclasses.replace(DEBUG, depth=1, bias_std=None, float64=True)
         with jax.enable_x64(True):
-            f, params0 = width.network(setting, problem, 32, seed=0)
-            rate = width.learning_rate(setting, problem, 32)
+            f, params0 = width.network(setting, examples, 32, seed=0)
+            rate = width.learning_rate(setting, examples, 32)
             f_lin = lz.linearize(f, params0)
-            taus = width.train(setting, f_lin, params0, problem, rate)
-            K = width.kernel(f, params0, problem.x)
-            f0 = width.outputs(f, params0, problem)
-            N = problem.train
+            taus = width.train(setting, f_lin, params0, examples, rate)
+            K = width.kernel(f, params0, examples.x)
+            f0 = width.outputs(f, params0, examples)
+            N = examples.train
             dual = lz.ntk.gradient_descent(
-                K[:N, :N], f0[:N], problem.y[:N], rate, np.asarray(DEBUG.steps)
+                K[:N, :N], f0[:N], examples.y[:N], rate, np.asarray(DEBUG.steps)
             )
             predicted = lz.ntk.predict(dual, K[:, :N], f0)
             for step, expected in zip(DEBUG.steps, predicted, strict=True):
                 trained = taus[step].apply_to(params0, scale=1.0)
                 assert trained["input"]["kernel"].dtype == np.float64
-                close(f_lin(trained, problem.x), expected, rtol=1e-9, atol=1e-11)
+                close(f_lin(trained, examples.x), expected, rtol=1e-9, atol=1e-11)
             assert np.abs(predicted[-1] - f0).max() > 0.1
 
     @pytest.mark.parametrize("parametrization", ["ntk", "standard"])
-    def test_the_last_layer_gives_the_nngp_kernel(self, problem, parametrization):
+    def test_the_last_layer_gives_the_nngp_kernel(self, examples, parametrization):
         """σ_w²/n h hᵀ + σ_b² of the last hidden activations h, computed without JAX."""
         setting = dataclasses.replace(DEBUG, depth=1, parametrization=parametrization)
-        f, params = width.network(setting, problem, 32, seed=0)
-        features = width.last_layer(f, params, problem) / problem.y.shape[1]
+        f, params = width.network(setting, examples, 32, seed=0)
+        features = width.last_layer(f, params, examples) / examples.y.shape[1]
         layer = {k: np.asarray(v, np.float64) for k, v in params["input"].items()}
-        x = problem.x[: problem.train].astype(np.float64)
+        x = examples.x[: examples.train].astype(np.float64)
         w, b = setting.weight_std / x.shape[1] ** 0.5, setting.bias_std
         w, b = (w, b) if parametrization == "ntk" else (1.0, 1.0)
         h = np.maximum(w * x @ layer["kernel"] + b * layer["bias"], 0)
         expected = setting.weight_std**2 / 32 * h @ h.T + setting.bias_std**2
         close(width.nngp(setting, 32, features), expected, rtol=1e-5)
 
-    def test_a_learning_rate_beyond_a_narrow_network_is_explained(self, problem):
+    def test_a_learning_rate_beyond_a_narrow_network_is_explained(self, examples):
         with pytest.raises(ConfigError, match=r"rate=0\.95: too large for width 32 with seed 0"):
-            width.at_width(dataclasses.replace(DEBUG, rate=0.95), problem, 32, seed=0)
+            width.at_width(dataclasses.replace(DEBUG, rate=0.95), examples, 32, seed=0)
 
     def test_inputs_are_centred_and_of_one_norm(self):
         images = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 3)).astype(np.uint8)
@@ -122,10 +148,10 @@ class TestParts:
         grey = images[2].mean(-1).ravel()
         assert np.corrcoef(x[2], grey)[0, 1] == pytest.approx(1, abs=1e-6)
 
-    def test_targets_are_one_hot_around_zero(self, problem):
-        C = problem.y.shape[1]
-        close(problem.y.sum(1), 0, atol=1e-6)
-        close(np.take_along_axis(problem.y, problem.labels[:, None], 1), 1 - 1 / C, rtol=1e-6)
+    def test_targets_are_one_hot_around_zero(self, examples):
+        C = examples.y.shape[1]
+        close(examples.y.sum(1), 0, atol=1e-6)
+        close(np.take_along_axis(examples.y, examples.labels[:, None], 1), 1 - 1 / C, rtol=1e-6)
 
 
 class TestScaling:
@@ -137,11 +163,13 @@ class TestScaling:
         tilt = np.log(self.WIDTHS) * noise * rng.normal(size=(seeds, 1))
         return power * np.exp(tilt)
 
+    @staticmethod
+    def slopes(values):
+        return Slopes(np.array(values), np.array(values))
+
     def test_powers_have_their_exponent(self):
-        drift = np.stack([self.measured(-0.7), 1e-9 * np.ones((5, 4))], -1)
-        found = scaling.slopes(
-            {"drift": drift, "ntk_error": self.measured(-0.5)}, self.WIDTHS, fit_from=64
-        )
+        values = {"drift": self.measured(-0.7), "ntk_error": self.measured(-0.5)}
+        found = scaling.slopes(values, self.WIDTHS, fit_from=64)
         assert list(found) == ["drift", "ntk_error"]
         close(found["drift"]["fit"], -0.7)
         close(found["ntk_error"]["all"], -0.5)
@@ -170,13 +198,13 @@ class TestScaling:
         ],
     )
     def test_claims_are_decided_by_intervals_alone(self, quantity, slopes, held):
-        rows = scaling.judge({quantity: {"fit": slopes, "all": slopes}}, "ntk")
-        assert [row["held"] for row in rows] == [held]
+        found = scaling.judge({quantity: self.slopes(slopes)}, "ntk")
+        assert [verdict.held for verdict in found] == [held]
 
     def test_claims_about_one_parametrization_stay_there(self):
-        slopes = {c.quantity: {"fit": [-1.0, -1.0]} for c in scaling.CLAIMS}
-        assert len(scaling.judge(slopes, "ntk")) == len(scaling.CLAIMS)
-        kept = sum(not c.ntk_only for c in scaling.CLAIMS)
+        slopes = {law.quantity: self.slopes([-1.0, -1.0]) for law in scaling.LAWS}
+        assert len(scaling.judge(slopes, "ntk")) == len(scaling.LAWS)
+        kept = sum(not law.ntk_only for law in scaling.LAWS)
         assert len(scaling.judge(slopes, "standard")) == kept
 
 

@@ -201,7 +201,7 @@ def test_the_matrix_of_a_head_is_the_hessian(narrow, normalize):
     """Jᵀ ∇²(CE ∘ R) J + l2 I, built densely; with a plain head, of R'ᵀ (diag p − p pᵀ) R'."""
     params, x, labels = narrow
     readout = head(params, x, labels, normalize, temperature=2.0)
-    passes = objective.Passes.of(mlp, params, x, labels, readout, L2, 5, "auto")
+    passes = objective.TrainingSet.of(mlp, params, x, labels, readout, L2, 5, "auto")
     rng = np.random.default_rng(3)
     tau, d = (
         {n: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for n, leaf in flat.items()}
@@ -242,7 +242,7 @@ def test_a_pass_costs_five_forward_passes():
 
     params = {"w": [jnp.zeros((64, 64))] * 4}
     x, labels = np.zeros((8, 64), np.float32), np.arange(8)
-    passes = objective.Passes.of(wide, params, x, labels, None, L2, 8, "auto")
+    passes = objective.TrainingSet.of(wide, params, x, labels, None, L2, 8, "auto")
     tau = lz.tree.zeros(params)
     (args, known, weights) = passes.batches[0]
     forward = cost.count_flops(wide, params, *args)

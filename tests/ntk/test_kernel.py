@@ -17,7 +17,7 @@ import linearize as lz
 from linearize import ntk, tree
 from linearize.ntk.approximate import sketch_features
 from linearize.ntk.jacobian import RULES, Part
-from linearize.ntk.plan import BUDGET, Task, choose
+from linearize.ntk.plan import BUDGET, Computation, choose
 from linearize.ntk.pointwise import pointwise
 from linearize.ntk.store import Disk
 
@@ -386,7 +386,7 @@ def test_structured_multiplies_factors_apart_where_that_is_cheaper():
 
     def flops(implementation):
         point = pointwise(f, params, (x,))
-        task = Task(point, "full", RULES["sgd"], jnp.dtype("float32"), 8, 8, True, BUDGET)
+        task = Computation(point, "full", RULES["sgd"], jnp.dtype("float32"), 8, 8, True, BUDGET)
         plan = choose(task, implementation, None)
         return plan.implementation, plan.flops(task)
 

@@ -235,6 +235,45 @@ def _common(got: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
+_FUNCTION = (
+    "heads",
+    "pooling",
+    "activation",
+    "eps",
+    "layer_scale",
+    "pre_norm",
+    "patch_bias",
+    "mean",
+    "std",
+    "resample",
+)
+"""Fields that no tensor's shape tells."""
+
+
+def check_same(ours: Mapping[str, Any], notes: Mapping[str, Any], what: str) -> None:
+    """The files make of the same weights the function that an architecture is.
+
+    Args:
+        ours: the architecture's fields.
+        notes: parsed files by name.
+        what: whose they are, for messages.
+
+    Raises:
+        WeightsError: they make another.
+    """
+    theirs = vision(notes, what) or {}
+    wrong = [
+        f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
+        for name in _FUNCTION
+        if name in theirs and name in ours and theirs[name] != ours[name]
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{what} would compute something else of these weights; nothing was done: "
+            + "; ".join(wrong)
+        )
+
+
 def activation(name: str) -> str:
     """The name, if there is such a non-linearity.
 

@@ -17,6 +17,25 @@ _MOST = 100
 """Problems that one message lists."""
 
 
+def dialect(
+    names: Iterable[str], tables: Sequence[Table], what: str
+) -> tuple[Table, dict[str, str]]:
+    """The table that explains most names, and each name as it writes it.
+
+    Raises:
+        WeightsError: none explains any.
+    """
+    bare = unwrap(names)
+    table = max(tables, key=lambda t: sum(_explains(t, name) for name in bare.values()))
+    if not any(_explains(table, name) for name in bare.values()):
+        held = ", ".join(list(bare)[:4]) + (", ..." if len(bare) > 4 else "")
+        raise WeightsError(
+            f"{what}: none of its {len(bare)} tensors has a name of {table.name}; it holds "
+            f"{held}. Is it another model's?"
+        )
+    return table, {theirs: table.canonical(name) for theirs, name in bare.items()}
+
+
 def import_leaves(
     tensors: Mapping[str, Callable[[], np.ndarray]],
     tables: Sequence[Table],
@@ -45,19 +64,11 @@ def import_leaves(
         WeightsError: with every tensor that belongs to no leaf, every missing one, and every one
             of another shape or of no floating dtype. Nothing is loaded then.
     """
-    bare = unwrap(tensors)
-    table = max(tables, key=lambda t: sum(_explains(t, name) for name in bare.values()))
-    if not any(_explains(table, name) for name in bare.values()):
-        held = ", ".join(list(tensors)[:4]) + (", ..." if len(tensors) > 4 else "")
-        raise WeightsError(
-            f"{what}: none of its {len(tensors)} tensors has a name of {table.name}; it holds "
-            f"{held}. Is it another model's?"
-        )
+    table, canonical = dialect(tensors, tables, what)
     wanted, others = set(shapes), set(known)
     groups: dict[tuple[int, str], dict[str, str]] = {}
     problems = []
-    for theirs in tensors:
-        name = table.canonical(bare[theirs])
+    for theirs, name in canonical.items():
         found = table.find(name)
         if found is not None and not set(_ours(table.rows[found[0]], found[1])) <= others:
             group = groups.setdefault(found, {})
@@ -82,7 +93,7 @@ def import_leaves(
     if problems:
         raise WeightsError(
             f"{what} does not hold this model as {table.name} writes it; {len(problems)} "
-            "problem(s), nothing was loaded:\n  " + _listed(problems)
+            "problem(s), nothing was loaded:\n  " + listed(problems)
         )
     return leaves
 
@@ -120,7 +131,8 @@ def export_leaves(leaves: Mapping[str, Any], table: Table) -> dict[str, np.ndarr
     return out
 
 
-def _listed(problems: Sequence[str]) -> str:
+def listed(problems: Sequence[str]) -> str:
+    """A line each, of not too many."""
     more = [f"and {len(problems) - _MOST} more"] if len(problems) > _MOST else []
     return "\n  ".join([*problems[:_MOST], *more])
 

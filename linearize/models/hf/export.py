@@ -27,19 +27,6 @@ _BESIDE = (
     "vocab.json",
     "merges.txt",
 )
-_FUNCTION = (
-    "heads",
-    "pooling",
-    "activation",
-    "eps",
-    "layer_scale",
-    "pre_norm",
-    "patch_bias",
-    "mean",
-    "std",
-    "resample",
-)
-"""Fields that no tensor's shape tells."""
 
 
 def export(
@@ -87,7 +74,7 @@ def export(
         config = _config(backbone.kind, backbone.architecture, tensors)
         processor = processors.written(backbone.kind, backbone.architecture, backbone.image_size)
         notes = {"config.json": config, "preprocessor_config.json": processor}
-        _check(backbone, notes, "transformers' own model")
+        configs.check_same(backbone.architecture, notes, "transformers' own model")
         beside: list[Path] = []
     else:
         source = sources.read(like)
@@ -97,7 +84,7 @@ def export(
         config.pop("torch_dtype", None)
         config["dtype"] = "float32"
         tensors = _replace(source, table, tensors)
-        _check(backbone, source.notes, f"like={str(like)!r}")
+        configs.check_same(backbone.architecture, source.notes, f"like={str(like)!r}")
         beside = [p for n in _BESIDE if (p := source.path.parent / n).is_file()]
         notes = {"config.json": config}
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,22 +95,6 @@ def export(
         io.write_json(folder / name, note)
     io.atomic_write(folder / "model.safetensors", safetensors.numpy.save(tensors, {"format": "pt"}))
     return folder
-
-
-def _check(backbone: Backbone, notes: Mapping[str, Any], what: str) -> None:
-    """The files make of the weights the function that the backbone is, or WeightsError."""
-    ours = dict(backbone.architecture or {})
-    theirs = configs.vision(notes, what) or {}
-    wrong = [
-        f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
-        for name in _FUNCTION
-        if name in theirs and theirs[name] != ours[name]
-    ]
-    if wrong:
-        raise WeightsError(
-            f"{what} would compute something else of these weights; nothing was written: "
-            + "; ".join(wrong)
-        )
 
 
 def _table(kind: str, architecture: Mapping[str, Any]) -> Table:

@@ -148,7 +148,7 @@ def _open(path: Path) -> Source:
 def _notes(path: Path) -> dict[str, Any]:
     """What lies beside the weights; OpenCLIP's own weights go by OpenCLIP's configuration."""
     notes = {
-        name: _json(path.parent / name)
+        name: read_note(path.parent / name)
         for name in NOTES
         if os.path.lexists(path.parent / name)  # a link to nothing is not passed over
     }
@@ -198,7 +198,7 @@ def _weight_map(index: Path, *, here: bool = True) -> dict[str, str]:
         index: the file.
         here: whether the shards must lie there.
     """
-    listed = _json(index).get("weight_map")
+    listed = read_note(index).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise WeightsError(f"{index} has no weight_map that names the file of each tensor")
     names = set(map(str, listed.values()))
@@ -229,7 +229,12 @@ def _weight_map(index: Path, *, here: bool = True) -> dict[str, str]:
     return listed
 
 
-def _json(path: Path) -> Any:
+def read_note(path: Path) -> Any:
+    """What a JSON file beside weights says.
+
+    Raises:
+        WeightsError: it cannot be read, or is no JSON.
+    """
     try:
         return files.read_json(path, most=_MOST_JSON)
     except (OSError, files.CorruptFileError) as error:

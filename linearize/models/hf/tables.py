@@ -165,6 +165,14 @@ _SELF_ATTENTION: tuple[Row, ...] = (
     *_attention(_LAYER + ".attention.attention.{query|key|value}"),
     *_linear(f"{_LAYER}.attention.output.dense", "block_{i}/attention/out"),
 )
+_RENAMED = tuple(
+    (rf"^(encoder\.layer\.\d+)\.attention\.{short}\.", rf"\1.attention.{long}.")
+    for short, long in (
+        *((f"{word[0]}_proj", f"attention.{word}") for word in ("query", "key", "value")),
+        ("o_proj", "output.dense"),
+    )
+)
+"""Modules as transformers 5 calls them while they run, and so in adapters; files say otherwise."""
 _NOT_ENCODER = (r"pooler\..*", r"classifier\..*", r"embeddings\.mask_token", r"decoder\..*")
 
 VIT = Table(
@@ -179,7 +187,13 @@ VIT = Table(
         *_norm("layernorm", "norm"),
     ),
     dropped=_NOT_ENCODER,
-    aliases=((r"^vit\.", ""),),
+    aliases=(
+        (r"^vit\.", ""),
+        (r"^layers\.", "encoder.layer."),
+        *_RENAMED,
+        (r"^(encoder\.layer\.\d+)\.mlp\.fc1\.", r"\1.intermediate.dense."),
+        (r"^(encoder\.layer\.\d+)\.mlp\.fc2\.", r"\1.output.dense."),
+    ),
 )
 
 
@@ -198,7 +212,7 @@ def _dinov2(name: str, mlp_in: str, mlp_out: str) -> Table:
             *_norm("layernorm", "norm"),
         ),
         dropped=_NOT_ENCODER,
-        aliases=((r"^dinov2\.", ""),),
+        aliases=((r"^dinov2\.", ""), *_RENAMED),
     )
 
 

@@ -66,7 +66,7 @@ TINY = Size(
 
 
 @dataclass(frozen=True)
-class Problem:
+class Workload:
     """A backbone with a frozen head, and a batch on the device."""
 
     backbone: models.Backbone
@@ -75,7 +75,7 @@ class Problem:
     labels: Array
 
 
-def problem(size: Size, **options: Any) -> Problem:
+def workload(size: Size, **options: Any) -> Workload:
     """Random images and labels, and class prototypes of them as the head.
 
     Args:
@@ -95,7 +95,7 @@ def problem(size: Size, **options: Any) -> Problem:
         scale=jnp.asarray(20.0),
         normalize=True,
     )
-    return Problem(backbone, head, jax.device_put(images), jax.device_put(labels))
+    return Workload(backbone, head, jax.device_put(images), jax.device_put(labels))
 
 
 def displacement(params0: Params, seed: int) -> dict[str, Array]:
@@ -140,13 +140,13 @@ class Step:
         return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
-def train_step(problem: Problem, regime: str, optim: OptimConfig = OPTIM) -> Step:
+def train_step(workload: Workload, regime: str, optim: OptimConfig = OPTIM) -> Step:
     """:mod:`linearize.train.step` as :func:`linearize.train.fine_tune` uses it: AdamW on τ."""
     functions, arrays = training.Split.of(
         {
-            "f": problem.backbone.f,
+            "f": workload.backbone.f,
             "loss": None,
-            "readout": jax.tree_util.Partial(heads.apply_head, problem.head),
+            "readout": jax.tree_util.Partial(heads.apply_head, workload.head),
             "augment": None,
         }
     )
@@ -161,7 +161,7 @@ def train_step(problem: Problem, regime: str, optim: OptimConfig = OPTIM) -> Ste
         own_loss=False,
     )
     place = Placement.make(None)
-    params0 = problem.backbone.params
+    params0 = workload.backbone.params
     total = jnp.asarray(1_000_000, jnp.int32)
     trainable = tree.select(params0)
     shapes = jax.eval_shape(lambda p, t: recipe.init(p, t, trainable), params0, total)
@@ -170,7 +170,7 @@ def train_step(problem: Problem, regime: str, optim: OptimConfig = OPTIM) -> Ste
     in_place = training.overwritten(place, shapes)
     programs = training.programs(recipe, place, (treedef, tuple(leaves)), 1, in_place)
     fixed = {"params0": params0, "arrays": arrays, "total": total, "key": jax.random.key(0)}
-    batch = {"inputs": problem.images, "labels": problem.labels}
+    batch = {"inputs": workload.images, "labels": workload.labels}
 
     def initial() -> training.State:
         return programs.init(params0, total, trainable)
@@ -178,6 +178,6 @@ def train_step(problem: Problem, regime: str, optim: OptimConfig = OPTIM) -> Ste
     return Step(recipe, programs.step, fixed, batch, initial, shapes)
 
 
-def forward(problem: Problem) -> tuple[Apply, tuple[Any, ...]]:
+def forward(workload: Workload) -> tuple[Apply, tuple[Any, ...]]:
     """The model's forward pass and its arguments: what the unit F counts."""
-    return problem.backbone.f, (problem.backbone.params, problem.images)
+    return workload.backbone.f, (workload.backbone.params, workload.images)

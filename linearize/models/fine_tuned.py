@@ -1,0 +1,224 @@
+"""What others fine-tuned, as a task vector: whole checkpoints, and LoRA adapters of PEFT."""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from linearize import io, tree
+from linearize.models import hf, layers
+from linearize.models.backbone import Backbone, WeightsError
+from linearize.models.families import DIALECTS
+from linearize.models.hf import adapters, configs
+from linearize.models.hf.adapters import Change
+from linearize.models.hf.engine import dialect, listed
+from linearize.models.hf.table import Table, unwrap
+from linearize.models.loading import open_model
+from linearize.models.model import Model
+from linearize.task_vector import KIND, TaskVector
+
+log = logging.getLogger(__name__)
+
+Tensors = Mapping[str, Callable[[], np.ndarray]]
+
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+_OF_PROCESSORS = ("mean", "std", "resample")
+_FAR = 0.5
+"""Of the norm of θ0, from which on a fine-tuning is doubted; those of the papers are below 0.1."""
+
+
+def task_vector(
+    base: Model | str | Path,
+    weights: str | Path | hf.Source,
+    *,
+    leave_out: tree.Pattern = None,
+) -> TaskVector:
+    """θ − θ0 of a model that others fine-tuned, on all of θ0's trainable leaves.
+
+    Args:
+        base: the model at θ0; or its weights, as :func:`linearize.models.open_model` takes them.
+        weights: a whole fine-tuned model, wherever :func:`linearize.models.hf.read` finds it; a
+            LoRA adapter as PEFT saves it, a folder, file or repository with its
+            ``adapter_config.json``; a safetensors file of the model's own names of leaves; or a
+            file that :meth:`linearize.TaskVector.save` wrote, which is returned.
+        leave_out: regular expressions, searched for in the names of tensors there and of θ0's: what
+            they find stays at θ0 (:data:`linearize.tree.Pattern`).
+
+    Returns:
+        The vector, in float32. A leaf that an adapter does not touch is zero.
+
+    Raises:
+        WeightsError: tensors that only one side has (a classifier's head, say, or a text tower
+            that was trained too; what is equal on both sides is no matter), tensors of other shapes
+            (resized embeddings, another base), half an adapter: one error names all. An adapter of
+            another kind than LoRA, or one that displaces its base (DoRA, PiSSA, ...), and a
+            configuration beside the weights that makes another function of them, by name.
+        FileNotFoundError: there are no weights where ``weights`` points.
+        NonFiniteError: they hold NaN or infinity.
+
+    >>> import tempfile
+    >>> model, where = Model(lambda p, x: p["w"] * x, {"w": np.ones(2, "float32")}), Path("w")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = io.save_tree(Path(folder) / "w.safetensors", {"w": np.float32([1, 3])})
+    ...     task_vector(model, path).delta
+    {'w': Array([0., 2.], dtype=float32)}
+    """
+    model = base if isinstance(base, Model) else open_model(str(base))
+    if isinstance(weights, str | Path) and _is_vector(Path(weights).expanduser()):
+        return TaskVector.load(Path(weights).expanduser())
+    source, config = adapters.read(weights)
+    if config is None:
+        changes = {name: Change(read) for name, read in source.tensors.items()}
+    else:
+        changes = adapters.changes(source, config)
+    leaves = {n: x for n, x in tree.flatten(model.params).items() if tree.is_trainable(x)}
+    scanned = model.blocks == ("blocks",)
+    if scanned:
+        leaves = layers.unstack(leaves)
+    place = partial(_placed, leave_out=leave_out, what=str(source))
+    if isinstance(model, Backbone) and model.kind and not any("/" in name for name in changes):
+        _check_function(model, source)
+        table, names = dialect(changes, DIALECTS[model.kind], str(source))
+        changes = _under(changes, names, str(source))
+        foreign = hf.export_leaves(leaves, table)
+        moved = place(
+            foreign, changes, partly=config is not None, held=partial(_held, model, table)
+        )
+        tensors = {name: partial(np.asarray, x) for name, x in moved.items()}
+        delta = hf.import_leaves(tensors, [table], leaves)
+    elif config is None:
+        stored = io.load_tree(source.path)[0]
+        if scanned or isinstance(model, Backbone):
+            stored = layers.unstack(stored)
+        delta = place(leaves, {n: Change(partial(np.asarray, x)) for n, x in stored.items()})
+    else:
+        raise WeightsError(
+            f"{source} is an adapter of a model of transformers, and {model.name} is none whose "
+            "names are known here; merge_and_unload() it there"
+        )
+    tree.check_finite(delta, what=str(source))
+    if scanned:
+        delta = layers.stack(delta)
+    meta = {"weights": str(weights), "leave_out": leave_out}
+    found = TaskVector(
+        {n: jnp.asarray(x) for n, x in delta.items()},
+        tree.fingerprint(model.params),
+        {k: v for k, v in meta.items() if v},
+    )
+    ratio = float(found.norm() / tree.norm(leaves))
+    if ratio > _FAR:
+        log.warning(
+            "%s is %.2g times as far from %s as that is from 0: was it fine-tuned from this base?",
+            *(source, ratio, model.name),
+        )
+    return found
+
+
+def _is_vector(path: Path) -> bool:
+    return (
+        path.suffix == ".safetensors" and path.is_file() and io.read_notes(path).get("kind") == KIND
+    )
+
+
+def _check_function(model: Backbone, source: hf.Source) -> None:
+    """What lies beside the weights, if it says so, makes of them what the base is.
+
+    Raises:
+        WeightsError: it is of another kind, or makes another function.
+    """
+    where = source.path.parent
+    kind = configs.kind(source.notes, where)
+    if kind not in (None, model.kind):
+        raise WeightsError(f"{source} holds a {kind!r}, and the base {model.name} a {model.kind!r}")
+    told = any(name in source.notes for name in _PROCESSORS)
+    ours = {
+        name: value
+        for name, value in (model.architecture or {}).items()
+        if told or name not in _OF_PROCESSORS
+    }
+    configs.check_same(ours, source.notes, str(where))
+
+
+def _under(changes: Mapping[str, Change], names: Mapping[str, str], what: str) -> dict[str, Change]:
+    """Changes under other names.
+
+    Raises:
+        WeightsError: two of one name.
+    """
+    found: dict[str, Change] = {}
+    for theirs, change in changes.items():
+        if names[theirs] in found:
+            raise WeightsError(f"{what} holds {names[theirs]} twice, once as {theirs}")
+        found[names[theirs]] = change
+    return found
+
+
+def _placed(
+    ours: Mapping[str, Any],
+    changes: Mapping[str, Change],
+    *,
+    leave_out: tree.Pattern,
+    what: str,
+    partly: bool = False,
+    held: Callable[[], Tensors] = dict,
+) -> dict[str, np.ndarray]:
+    """The displacement of each of our tensors, zero where it is left out.
+
+    Args:
+        ours: θ0, by name.
+        changes: what is said of tensors, ours and others.
+        leave_out: as :func:`task_vector`.
+        what: the file, for messages.
+        partly: whether tensors of which nothing is said are as they were.
+        held: tensors that lie beside θ0 in its own file, read if there are changes of such.
+
+    Raises:
+        WeightsError: one that only one side has, or of another shape; all are named.
+    """
+    left = tree.finder(leave_out or ())
+    wanted = {name: change for name, change in changes.items() if not left(name)}
+    moved, problems = {}, []
+    for name, base in ours.items():
+        moved[name] = np.zeros(base.shape, np.float32)
+        if name in wanted:
+            try:
+                moved[name] = wanted[name].displacement(np.asarray(base))
+            except WeightsError as error:
+                problems.append(f"{name} {error}")
+        elif not partly and not left(name):
+            problems.append(f"missing: {name}")
+    others = [name for name in wanted if name not in ours]
+    beside = held() if others else {}
+    problems += [f"only there: {n}" for n in others if not _idle(wanted[n], beside.get(n))]
+    if problems:
+        raise WeightsError(
+            f"{what} is not of the base's tensors alone; {len(problems)} problem(s), nothing was "
+            "loaded. leave_out=, regular expressions of names, leaves what they find as in the "
+            "base:\n  " + listed(problems)
+        )
+    return moved
+
+
+def _idle(change: Change, base: Callable[[], np.ndarray] | None) -> bool:
+    """Whether a tensor that is no parameter of ours is none at all, or as it was."""
+    found = change.read()
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        return True  # positions' indices and other counters
+    if base is None:
+        return not change.replaces and not found.any()
+    try:
+        return not change.displacement(base()).any()
+    except WeightsError:
+        return False
+
+
+def _held(model: Backbone, table: Table) -> Tensors:
+    """What lies in the file that θ0 was read from, by the table's names."""
+    if model.weights is None or not model.weights.exists():
+        return {}
+    tensors = hf.read(model.weights).tensors
+    return {table.canonical(name): tensors[theirs] for theirs, name in unwrap(tensors).items()}

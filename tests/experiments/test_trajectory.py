@@ -1,0 +1,75 @@
+"""Trajectory on its smallest preset, against direct computation."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from configs.trajectory import PRESETS
+from experiments import report
+from linearize import io
+from linearize.config import ConfigError
+from linearize.report import ResultsError
+from linearize.task_vector import TaskVector
+
+close = np.testing.assert_allclose
+DEBUG = PRESETS["debug"]()
+NAMES = DEBUG.setting.data.tasks
+
+
+@pytest.fixture(scope="module")
+def finished(debug_run):
+    return debug_run("trajectory")
+
+
+@pytest.fixture
+def results(finished):
+    return json.loads((finished / "results.json").read_text())
+
+
+def test_the_trajectory_ends_at_the_final_vectors(finished, results):
+    found = results
+    assert found["along"]["linear"] == [5, 10, DEBUG.setting.linear.steps]
+    for regime in ("nonlinear", "posthoc", "linear"):
+        cosine = found[regime]["cosine"][0]
+        close(cosine[-1], 1, atol=1e-6)
+        assert cosine[0] < cosine[1] < cosine[-1]
+        assert np.all(np.diff(found[regime]["norm"][0]) > 0)
+    folder = finished / "seed_0" / "linear"
+    pairs = [
+        (
+            TaskVector.load(folder / task / "vectors" / "step_5.safetensors"),
+            TaskVector.load(folder / task / "task_vector.safetensors"),
+        )
+        for task in NAMES
+    ]
+    expected = np.mean([float(early.cosine(final)) for early, final in pairs])
+    close(found["linear"]["cosine"][0][0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": ()}, "steps"),
+        ({"steps": (5, 20)}, r"must end before setting\.nonlinear\.steps=20"),
+    ],
+)
+def test_a_configuration_that_cannot_be_run_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(DEBUG, **change)
+
+
+@pytest.mark.parametrize("lost", ["addition", "cosine"])
+def test_a_damaged_result_is_named(results, tmp_path, lost):
+    del results["linear"][lost]
+    io.write_json(tmp_path / "results.json", results)
+    with pytest.raises(ResultsError, match=f"linear/{lost}"):
+        report.read_page(tmp_path)
+
+
+def test_measures_are_as_many_as_steps(results, tmp_path):
+    results["along"]["linear"].append(100)
+    io.write_json(tmp_path / "results.json", results)
+    with pytest.raises(ResultsError, match=r"linear/single has shape .*; expected \(2, 4\)"):
+        report.read_page(tmp_path)

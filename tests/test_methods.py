@@ -1,0 +1,193 @@
+"""Methods of one's own, a file and a row each: with penalties of other tasks, factors, a mask."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linearize as lz
+from linearize import tree
+from linearize.comparison import Plan
+from linearize.methods import GRADIENT_ASCENT, LINEAR, METHODS
+from linearize.methods.fine_tuning import fine_tune
+from linearize.objectives import Classify
+from linearize.study import Method
+from linearize.train import OptimConfig, Penalty, RunMismatchError, TrainConfig
+
+RECIPE = TrainConfig(
+    optim=OptimConfig(lr=0.03), steps=12, batch_size=8, checkpoint_every=0, tensorboard=False
+)
+
+
+def network(params, x):
+    return jnp.tanh(x @ params["a"]["kernel"] + params["a"]["bias"]) @ params["b"]["kernel"]
+
+
+def study(**options):
+    rng = np.random.default_rng(0)
+    params = {
+        "a": {"kernel": rng.normal(size=(4, 6)) / 2, "bias": np.zeros((1, 6))},
+        "b": {"kernel": rng.normal(size=(6, 3)) / 2},
+    }
+    tasks = []
+    for name, n in (("one", 60), ("two", 70), ("three", 80)):
+        x = rng.normal(size=(n, 4)).astype(np.float32)
+        tasks.append(lz.data.split_task(name, x, (x @ rng.normal(size=(4, 3))).argmax(1)))
+    given = {"control": "three", "recipes": {"linear": RECIPE, "nonlinear": RECIPE}, **options}
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+    return lz.Study((network, params), tasks, Classify(), **given)
+
+
+# --- τJp: the response of the other tasks' examples, new ones each step
+
+
+def interference(f, params0, tau, state, key):
+    moved = [lz.affine_terms(f, params0, [tau], *batch)[1][0] for batch in state]
+    return jnp.stack([jnp.mean(jnp.sum(each**2, -1)) for each in moved]).mean()
+
+
+def of_others(study, task, weight=1.0):
+    others = [study.stream(other, 4) for other in study.names if other != task]
+    return Penalty("tau_jp", interference, weight, others)
+
+
+TAU_JP = Method(
+    "tau_jp",
+    "τJp",
+    "tangent",
+    partial(fine_tune, regime="linear", method="tau_jp", penalties=[of_others]),
+)
+
+# --- Kronecker factors of the other tasks' curvature, one pair a kernel
+
+
+def quadratic(f, params0, tau, state, key):
+    return sum(jnp.sum((a @ tau[name] @ b) * tau[name]) for name, (a, b) in state.items())
+
+
+def of_curvature(study, task):
+    x = np.concatenate([study.split(n, "train").inputs for n in study.names if n != task])
+    params = study.model.params
+    hidden = np.tanh(x @ params["a"]["kernel"] + params["a"]["bias"])
+    slope = (1 - hidden**2)[:, :, None] * params["b"]["kernel"]
+    inner = np.einsum("nhc,nkc->hk", slope, slope) / len(x)
+    factors = {
+        "a/kernel": (x.T @ x / len(x), inner),
+        "b/kernel": (hidden.T @ hidden / len(x), np.eye(3)),
+    }
+    return Penalty("curvature", quadratic, 1.0, factors)
+
+
+KRONECKER = Method(
+    "kronecker",
+    "Kronecker",
+    "tangent",
+    partial(fine_tune, regime="linear", method="kronecker", penalties=[of_curvature]),
+)
+
+# --- the entries to which the task's own examples are least sensitive
+
+
+def least_sensitive(study, task, keep=0.4):
+    f, params, examples = study.model.f, study.model.params, study.split(task, "validation")
+    drawn = jax.random.categorical(jax.random.key(study.seed), f(params, examples.inputs))
+
+    def logit(params, x, label):
+        return jax.nn.log_softmax(f(params, x[None])[0])[label]
+
+    slopes = jax.vmap(jax.grad(logit), (None, 0, 0))(params, examples.inputs, drawn)
+    scores = jax.tree.map(lambda g: (g**2).sum(0), slopes)
+    limit = jnp.quantile(jnp.concatenate([s.ravel() for s in jax.tree.leaves(scores)]), keep)
+    return jax.tree.map(lambda s: s <= limit, scores)
+
+
+LOCALIZED = Method(
+    "localized",
+    "Localized",
+    "displaced",
+    partial(fine_tune, regime="nonlinear", method="localized", mask=least_sensitive),
+)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    made = study()
+    return made, {m.name: made.vectors(m) for m in (LINEAR, TAU_JP, KRONECKER, LOCALIZED)}
+
+
+def response(study, tau, other):
+    """Mean ‖J(x)τ‖² over a task's examples, of dense float64 Jacobians."""
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), study.model.params)
+        flat, unravel = jax.flatten_util.ravel_pytree(wide)
+        x = jnp.asarray(study.split(other, "test").inputs, jnp.float64)
+        jac = jax.jacfwd(lambda flat: network(unravel(flat), x))(flat)
+        named = tree.flatten(wide)
+        moved = jnp.concatenate([jnp.ravel(tau.delta[name]) for name in named])
+        return float(((jac @ moved.astype(jnp.float64)) ** 2).sum(-1).mean())
+
+
+@pytest.mark.parametrize("name", ["tau_jp", "kronecker"])
+def test_a_penalty_on_other_tasks_makes_them_respond_less(trained, name):
+    made, taus = trained
+    for task, other in (("one", "two"), ("two", "one")):
+        plain, kept = taus["linear"][task], taus[name][task]
+        assert response(made, kept, other) < 0.7 * response(made, plain, other)
+        assert response(made, kept, task) > 0.1 * response(made, plain, task)
+
+
+def test_a_mask_of_scores_keeps_its_share(trained):
+    made, taus = trained
+    for task, tau in taus["localized"].items():
+        mask = tree.flatten(least_sensitive(made, task))
+        assert 0.3 < sum(m.sum() for m in mask.values()) / sum(m.size for m in mask.values()) < 0.5
+        for name, leaf in tau.delta.items():
+            np.testing.assert_array_equal(leaf[~mask[name]], 0)
+            assert np.count_nonzero(leaf[mask[name]]) > 0.9 * mask[name].sum()
+
+
+def test_they_enter_the_comparison_and_its_directory(tmp_path, monkeypatch):
+    for method in (TAU_JP, LOCALIZED):
+        monkeypatch.setitem(METHODS, method.name, method)
+    plan = Plan(alphas=np.arange(3.0))
+    made = study(store=tmp_path)
+    compare = partial(lz.compare, methods=["tau_jp", "localized"], maps=[], plan=plan)
+    found = compare(made).record
+    for table in ("single", "addition", "negation"):
+        assert {"tau_jp", "localized"} <= set(found[table])
+    assert compare(study(store=tmp_path)).record["single"] == found["single"]
+    heavier = partial(fine_tune, regime="linear", method="tau_jp")
+    more = Method(
+        "tau_jp", "τJp", "tangent", partial(heavier, penalties=[partial(of_others, weight=2.0)])
+    )
+    monkeypatch.setitem(METHODS, "tau_jp", more)
+    with pytest.raises(RunMismatchError, match="methods differ"):
+        compare(study(store=tmp_path))
+
+
+def test_a_method_trains_its_own_leaves_by_its_own_recipe():
+    few = TrainConfig(optim=OptimConfig(lr=0.03), steps=3, batch_size=8, tensorboard=False)
+    made = study(recipes={"linear": RECIPE, "kernels": few}, trainable="kernel")
+    kernels = partial(fine_tune, regime="linear", method="kernels", trainable="^a/")
+    tau = made.vectors(Method("kernels", "Kernels", "tangent", kernels))["one"]
+    assert set(tau.delta) == {"a/kernel"}
+    assert tau.meta["steps"] == 3
+    assert made.vectors(LINEAR)["one"].meta["steps"] == 12
+    biases = partial(fine_tune, regime="linear", method="biases", trainable="bias")
+    with pytest.raises(ValueError, match="finds none of the leaves that the study trains"):
+        made.vectors(Method("biases", "Biases", "tangent", biases))
+
+
+def test_gradient_ascent_still_takes_the_recipe_of_its_regime():
+    made = study()
+    assert made.vectors(GRADIENT_ASCENT)["one"].meta["steps"] == 12
+
+
+def test_a_stream_of_a_task_holds_the_model_s_arguments_and_what_else_is_asked_for():
+    made = study()
+    stream = made.stream("two", 5, targets=["labels"])
+    assert [leaf.shape for leaf in stream.batch] == [(5, 4), (5,)]
+    (data,) = stream.sets
+    np.testing.assert_array_equal(data["inputs"], made.split("two", "train").inputs)
