@@ -187,7 +187,7 @@ def _value(hint: Any, node: Node, name: str, sizes: Sizes) -> Any:
     if origin is Annotated:
         return _with_axes(args[0], args[1], node, name, sizes)
     if origin is tuple and args[-1] is not Ellipsis:
-        values = node.list(name)
+        values = _listed(node, name)
         if len(values) != len(args):
             raise ResultsError(
                 f"{node.name(name)} is {reprlib.repr(values)}; expected {len(args)} entries"
@@ -199,7 +199,7 @@ def _value(hint: Any, node: Node, name: str, sizes: Sizes) -> Any:
     if origin is tuple:
         return tuple(
             _entry(args[0], value, node.name(f"{name}/{i}"), dict(sizes))
-            for i, value in enumerate(node.list(name))
+            for i, value in enumerate(_listed(node, name))
         )
     if origin is not None and issubclass(origin, Mapping):
         return {
@@ -208,6 +208,12 @@ def _value(hint: Any, node: Node, name: str, sizes: Sizes) -> Any:
         }
     inside = _within(sizes, name) if dataclasses.is_dataclass(hint) else sizes
     return _entry(hint, node.get(name), node.name(name), inside)
+
+
+def _listed(node: Node, name: str) -> Sequence[Any]:
+    if node.get(name) is None:
+        raise ResultsError(f"{node.name(name)} is None; expected a list")
+    return node.list(name)
 
 
 def _within(sizes: Sizes, name: str) -> Sizes:
