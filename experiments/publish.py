@@ -13,7 +13,8 @@ from typing import Annotated
 import tyro
 
 from linearize import cli, io
-from linearize.report import node
+from linearize.report import node, schema
+from linearize.report.run import Run
 
 TABLES = (
     *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
@@ -42,16 +43,17 @@ def publish(job: Publish) -> Path:
         ResultsError: the run is not finished, or its results were changed.
         FileNotFoundError: it has no such figure.
     """
-    results = node.read(job.run_dir).value
+    results = schema.read(Run, node.read(job.run_dir))
     figures = [_one(job.run_dir / "figures", start) for start in job.figures]
-    seconds = results["seconds"]
-    time = "" if seconds is None else f", {seconds / 60:.0f} minutes of measuring on 2 cores"
+    time = ""
+    if results.seconds is not None:
+        time = f", {results.seconds / 60:.0f} minutes of measuring on 2 cores"
     lines = [
         f"# {job.name}",
         "",
-        f"`python -m experiments.{results['experiment']} {results['preset']}`, seeds "
-        f"{', '.join(map(str, results['seeds']))}{time}. Versions: "
-        + ", ".join(f"{k} {v}" for k, v in results["versions"].items())
+        f"`python -m experiments.{results.experiment} {results.preset}`, seeds "
+        f"{', '.join(map(str, results.seeds))}{time}. Versions: "
+        + ", ".join(f"{k} {v}" for k, v in results.versions.items())
         + f". Configuration: [{job.name}.json]({job.name}.json).",
         "",
     ]

@@ -7,6 +7,8 @@ addition over the α grid, all on validation examples; test examples are never l
 ``results.json`` and ``table.md``, best candidate first.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from configs.compare import PRESETS as COMPARE
 from experiments import protocol, running
 from linearize import cli, comparison, io
 from linearize.config import CompareConfig
+from linearize.data import Task
 from linearize.methods import METHODS
-from linearize.report import terminal
+from linearize.report import schema, terminal
+from linearize.report.schema import key
 from linearize.study import Store
 
 CANDIDATES: dict[str, tuple[float, ...]] = {
@@ -28,22 +32,44 @@ CANDIDATES: dict[str, tuple[float, ...]] = {
 """Learning rates by method; of ``exact``, where it is configured, weights l2 of the penalty."""
 
 
-def run(config: CompareConfig, run_dir: Path) -> list[dict[str, Any]]:
-    """One row a candidate, sorted by regime and by accuracy after addition."""
+@dataclass(frozen=True)
+class Candidate:
+    """A value and what it reaches on validation examples, mean over tasks and seeds."""
+
+    regime: str
+    value: float = key("lr or l2")
+    pretrained: float
+    single: float
+    alpha: float
+    addition: float
+    normalized: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """What ``results.json`` holds."""
+
+    rows: tuple[Candidate, ...]
+    versions: Mapping[str, str]
+
+
+def run(config: CompareConfig, run_dir: Path) -> tuple[Candidate, ...]:
+    """Every candidate, sorted by regime and by accuracy after addition."""
     tasks = protocol.load_tasks(config, control=True)
-    rows = [
+    found = [
         measure(protocol.with_value(config, regime, value), tasks, regime, value, run_dir)
         for regime, values in CANDIDATES.items()
-        if regime != "exact" or config.exact is not None
+        if regime in config.recipes
         for value in values
     ]
-    rows.sort(key=lambda row: (row["regime"], -row["addition"]))
-    io.write_json(run_dir / "results.json", {"rows": rows, "versions": io.versions()})
-    columns = ("regime", "lr or l2", "pretrained", "single", "alpha", "addition", "normalized")
+    rows = tuple(sorted(found, key=lambda row: (row.regime, -row.addition)))
+    record = schema.record(Results(rows, io.versions()))
+    io.write_json(run_dir / "results.json", record)
+    columns = list(record["rows"][0])
+    shown = [[_cell(value) for value in row.values()] for row in record["rows"]]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in rows]
+    lines += ["| " + " | ".join(row) + " |" for row in shown]
     io.atomic_write(run_dir / "table.md", "\n".join(lines) + "\n")
-    shown = ([_cell(row[c]) for c in columns] for row in rows)
     terminal.show(
         terminal.console(),
         "Validation accuracy, mean over tasks and seeds",
@@ -53,10 +79,10 @@ def run(config: CompareConfig, run_dir: Path) -> list[dict[str, Any]]:
 
 
 def measure(
-    config: CompareConfig, tasks: dict[str, Any], regime: str, value: float, run_dir: Path
-) -> dict[str, Any]:
+    config: CompareConfig, tasks: Mapping[str, Task], regime: str, value: float, run_dir: Path
+) -> Candidate:
     """Validation accuracies of one candidate, averaged over tasks and seeds."""
-    found = []
+    found: list[dict[str, Any]] = []
     for seed in config.seeds:
         study = protocol.study(config, tasks, seed, Store(run_dir / f"{value:g}" / f"seed_{seed}"))
         view, alphas = study.view(METHODS[regime]), config.edit.alphas
@@ -73,7 +99,7 @@ def measure(
             }
         )
     means = {key: float(np.mean([row[key] for row in found])) for key in found[0]}
-    return {"regime": regime, "lr or l2": value, **means}
+    return Candidate(regime, value, **means)
 
 
 def _cell(value: object) -> str:

@@ -1,7 +1,7 @@
 """What every result file says of its run, and how a page shows that."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from linearize.report.claims import DECIDED, Verdict, table
@@ -16,10 +16,10 @@ class Run:
     schema: int = 1
     experiment: str
     preset: str
-    versions: Mapping[str, Any]
-    config: Mapping[str, Any]
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
     seeds: Annotated[tuple[int, ...], Axes("S", some=True)]
-    model: Mapping[str, Any]
+    model: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     """Of measuring; None where that was interrupted."""
     claims: tuple[Verdict, ...] = ()

@@ -34,8 +34,6 @@ R = TypeVar("R")
 Sizes = MutableMapping[Any, Any]
 """Lengths by axis, and what entries know by their name."""
 
-_ABSENT: Any = object()
-
 
 @dataclass(frozen=True, init=False)
 class Axes:
@@ -121,10 +119,7 @@ def read(kind: type[R], values: Node | Mapping[str, Any], sizes: Sizes | None = 
             found[field.name] = {
                 each: _value(inner, node, each, _within(sizes, each)) for each in node.get(of)
             }
-            continue
-        value = node.get(name, default=_ABSENT)
-        nothing = value is _ABSENT or (value is None and not _optional(hint))
-        if not nothing or not _has_default(field):
+        elif _given(node, name, hint) or not _has_default(field):
             found[field.name] = _value(hint, node, name, sizes)
     try:
         return kind(**found)
@@ -166,8 +161,10 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is not missing or field.default_factory is not missing
 
 
-def _optional(hint: Any) -> bool:
-    return hint is Any or type(None) in typing.get_args(hint)
+def _given(node: Node, name: str, hint: Any) -> bool:
+    """Whether the file has a value; null is one where None is, or anything."""
+    null = hint is Any or type(None) in typing.get_args(hint)
+    return node.has(name) and (null or node.get(name) is not None)
 
 
 _PLAIN = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
@@ -185,12 +182,12 @@ def _value(hint: Any, node: Node, name: str, sizes: Sizes) -> Any:
         value = node.get(name)
         if value not in args:
             wanted = " or ".join(map(repr, args))
-            raise ResultsError(f"{node.name(name)} is {value!r}; expected {wanted}")
+            raise ResultsError(f"{node.name(name)} is {reprlib.repr(value)}; expected {wanted}")
         return value
     if origin is Annotated:
         return _with_axes(args[0], args[1], node, name, sizes)
     if origin is tuple and args[-1] is not Ellipsis:
-        values = node.list(name)
+        values = _listed(node, name)
         if len(values) != len(args):
             raise ResultsError(
                 f"{node.name(name)} is {reprlib.repr(values)}; expected {len(args)} entries"
@@ -202,7 +199,7 @@ def _value(hint: Any, node: Node, name: str, sizes: Sizes) -> Any:
     if origin is tuple:
         return tuple(
             _entry(args[0], value, node.name(f"{name}/{i}"), dict(sizes))
-            for i, value in enumerate(node.list(name))
+            for i, value in enumerate(_listed(node, name))
         )
     if origin is not None and issubclass(origin, Mapping):
         return {
@@ -211,6 +208,12 @@ def _value(hint: Any, node: Node, name: str, sizes: Sizes) -> Any:
         }
     inside = _within(sizes, name) if dataclasses.is_dataclass(hint) else sizes
     return _entry(hint, node.get(name), node.name(name), inside)
+
+
+def _listed(node: Node, name: str) -> Sequence[Any]:
+    if node.get(name) is None:
+        raise ResultsError(f"{node.name(name)} is None; expected a list")
+    return node.list(name)
 
 
 def _within(sizes: Sizes, name: str) -> Sizes:

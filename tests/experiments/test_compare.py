@@ -9,12 +9,15 @@ import pytest
 
 from configs.compare import PRESETS as COMPARE
 from experiments import claims
+from experiments.compare.claims import CLAIMS
 from linearize import cli, comparison, config, report
 from linearize.comparison import Plan
 from linearize.data import Task
 from linearize.examples import Examples
 from linearize.models.heads import Head
 from linearize.objectives import Classify
+from linearize.report import schema
+from linearize.report.compare.results import Results
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
 
@@ -72,7 +75,7 @@ def test_alpha_zero_is_the_pretrained_model_and_the_choice_is_the_validation_bes
     run_dir, _ = finished
     results = json.loads((run_dir / "results.json").read_text())
     for row in results["addition"].values():
-        if "alpha" not in row:
+        if row["alpha"] is None:
             continue
         at_zero = np.asarray(row["sweep_test"])[:, 0]
         np.testing.assert_array_equal(at_zero, results["pretrained"])
@@ -127,16 +130,24 @@ def test_a_directory_from_before_an_option_existed_goes_on(tmp_path):
 
 
 def test_claims_are_decided_by_intervals_alone():
-    def results(linear: list[float]) -> dict:
-        flat = [[0.5, 0.5]] * len(linear)
-        low = {"target": flat, "accuracy": flat, "normalized": flat}
-        rows = {"nonlinear": low, "posthoc": low}
-        added = {**rows, "linear": {**low, "accuracy": [[v, v] for v in linear]}}
-        return {"addition": added, "pretrained": flat}
-
     def verdict(linear: list[float]):
-        rows = claims.judge(results(linear), claims.COMPARE)
-        return next(r["held"] for r in rows if "improves on the pre-trained" in r["claim"])
+        flat = [[0.5, 0.5]] * len(linear)
+        low = {"accuracy": flat, "normalized": flat}
+        added = {"accuracy": [[v, v] for v in linear], "normalized": flat}
+        rows = {"nonlinear": low, "posthoc": low, "linear": added}
+        found = schema.read(
+            Results,
+            {
+                "preset": "mine",
+                "seeds": list(range(len(linear))),
+                "tasks": ["a", "b"],
+                "pretrained": flat,
+                "addition": rows,
+            },
+        )
+        verdicts = claims.judge(found, CLAIMS)
+        assert len(verdicts) == 5  # what was not measured is not claimed
+        return next(v.held for v in verdicts if "improves on the pre-trained" in v.text)
 
     assert verdict([0.7, 0.71, 0.72]) is True
     assert verdict([0.3, 0.31, 0.32]) is False

@@ -55,7 +55,9 @@ class PairMap:
     alphas: Annotated[Floats, Axes("G")]
     total: Mapping[str, Annotated[Floats, Axes("S", "G", "G")]]
     """By method: seeds, α of the first task, α of the second."""
-    per_task: Mapping[str, Annotated[Floats, Axes("S", "pair", "G", "G")]]
+    per_task: Mapping[str, Annotated[Floats, Axes("S", "pair", "G", "G")]] = field(
+        default_factory=dict
+    )
     """What each of the two adds to that."""
     n_eval: int | None = None
     search_box: tuple[float, float] | None = None
@@ -112,12 +114,12 @@ class Results(Run):
 
     experiment: str = "compare"
     tasks: Annotated[tuple[str, ...], Axes("T", some=True)]
-    classes: Mapping[str, tuple[str, ...]]
-    counts: Mapping[str, Mapping[str, int]]
-    skipped: Mapping[str, Mapping[str, int]]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     metrics: Mapping[str, Metric] | None = None
     """Each task's; None of runs that knew accuracy alone."""
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
     """How rows are called, by row."""
     explored: str | None = "linear"
     """The method that the live explorer shows."""
@@ -129,13 +131,13 @@ class Results(Run):
     pretrained: PerTask
     control_pretrained: PerTask | None = None
     random_init: PerTask | None = None
-    single: Mapping[str, PerTask]
-    addition: Mapping[str, Addition]
-    negation: Mapping[str, Negation]
-    cosine: Mapping[str, Annotated[Floats, Axes("S", "T", "T")]]
-    maps: tuple[PairMap, ...]
+    single: Mapping[str, PerTask] = field(default_factory=dict)
+    addition: Mapping[str, Addition] = field(default_factory=dict)
+    negation: Mapping[str, Negation] = field(default_factory=dict)
+    cosine: Mapping[str, Annotated[Floats, Axes("S", "T", "T")]] = field(default_factory=dict)
+    maps: tuple[PairMap, ...] = ()
     random: RandomInit | None = None
-    training: Mapping[str, Mapping[str, PerTask]]
+    training: Mapping[str, Mapping[str, PerTask]] = field(default_factory=dict)
     """By method, what was recorded."""
 
     def __post_init__(self) -> None:
