@@ -43,10 +43,10 @@ class Along:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Eigenvalues of the trace kernel on as many training examples, before and after."""
+    """Eigenvalues of the trace kernel before and after, one for each example it is on."""
 
-    start: Annotated[Floats, Axes("S", "N")]
-    end: Annotated[Floats, Axes("S", "N")]
+    start: Annotated[Floats, Axes("S", "?")]
+    end: Annotated[Floats, Axes("S", "?")]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Results(Run):
     """All that the page shows, by task and fine-tuning or kernel."""
 
     tasks: Annotated[tuple[str, ...], Axes("?")]
-    steps: Mapping[str, tuple[int, ...]]
+    steps: Mapping[str, Annotated[tuple[int, ...], Axes("T")]]
     """By fine-tuning, those after which it was measured."""
     examples: Mapping[str, Mapping[str, int]]
     """By split and task."""
@@ -83,11 +83,11 @@ class Results(Run):
         for name in ("pretrained", "along", "spectrum", "solutions"):
             if set(found := getattr(self, name)) != set(self.tasks):
                 raise ResultsError(f"{name} is of {sorted(found)}; expected {sorted(self.tasks)}")
-        wanted = {optimizer: len(steps) for optimizer, steps in self.steps.items()}
-        for task, runs in self.along.items():
-            counts = {optimizer: run.drift.shape[1] for optimizer, run in runs.items()}
-            if counts != wanted:
-                raise ResultsError(f"along/{task} has steps {counts}; expected {wanted}")
+        for task, found in self.along.items():
+            if set(found) != set(self.steps):
+                raise ResultsError(
+                    f"along/{task} is of {sorted(found)}; expected {sorted(self.steps)}"
+                )
 
     @property
     def optimizers(self) -> tuple[str, ...]:
