@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 
 import linearize as lz
 from configs.coefficients import PRESETS
-from experiments import protocol, report
+from experiments import protocol
 from experiments.coefficients import run as coefficients
 from experiments.coefficients.config import CoefficientsConfig
 from experiments.stand_ins import model as stand_in_model
@@ -20,7 +20,6 @@ from linearize.evaluate import AffineOutputs, kept
 from linearize.evaluate.view import VIEWS
 from linearize.methods import METHODS
 from linearize.models.heads import apply_head
-from linearize.report import ResultsError
 from linearize.study import Store
 from linearize.task_vector import TaskVector
 
@@ -306,10 +305,3 @@ def test_a_run_with_text_heads_and_stacked_blocks(kept_here, tmp_path, monkeypat
 def test_a_configuration_that_cannot_be_run_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(DEBUG, **change)
-
-
-def test_a_damaged_result_is_named(results, tmp_path):
-    del results["posthoc"]["fits"]
-    io.write_json(tmp_path / "results.json", results)
-    with pytest.raises(ResultsError, match="posthoc/fits"):
-        report.read_page(tmp_path)

@@ -7,13 +7,10 @@ import pytest
 
 import linearize as lz
 from configs.ensembling import PRESETS
-from experiments import report
 from experiments.ensembling import run as ensembling
-from linearize import io
 from linearize.config import ConfigError
 from linearize.methods import METHODS
 from linearize.objectives import Classify
-from linearize.report import ResultsError
 
 pytestmark = pytest.mark.slow
 
@@ -83,10 +80,3 @@ def test_vectors_of_several_seeds(small):
 def test_a_configuration_that_cannot_be_run_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(DEBUG, **change)
-
-
-def test_a_damaged_result_is_named(results, tmp_path):
-    del results["nonlinear"]["pairs"]
-    io.write_json(tmp_path / "results.json", results)
-    with pytest.raises(ResultsError, match="nonlinear/pairs"):
-        report.read_page(tmp_path)

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from configs.learning_rate import PRESETS
-from experiments import protocol, report
+from experiments import protocol
 from experiments.learning_rate import run as learning_rate
-from linearize import comparison, io
+from linearize import comparison
 from linearize.config import ConfigError
 from linearize.models.heads import apply_head
-from linearize.report import ResultsError
 from linearize.study import Store, Study
 from linearize.task_vector import TaskVector
 from linearize.train import NonFiniteLossError
@@ -70,10 +69,3 @@ def test_a_rate_at_which_training_diverges_is_left_empty(monkeypatch, tmp_path):
 def test_a_configuration_that_cannot_be_run_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(DEBUG, **change)
-
-
-def test_a_damaged_result_is_named(results, tmp_path):
-    del results["linear"]["addition"]
-    io.write_json(tmp_path / "results.json", results)
-    with pytest.raises(ResultsError, match="linear/addition"):
-        report.read_page(tmp_path)

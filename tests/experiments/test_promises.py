@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,16 +206,29 @@ def complaint(values: dict[str, Any], path: Path) -> str | None:
     return None
 
 
+def without(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """By key, the values that lack it: on the top, and in the mappings there."""
+    for key, value in values.items():
+        yield key, {name: each for name, each in values.items() if name != key}
+        if isinstance(value, dict) and key not in ("config", "versions", "model"):
+            for inner in value:
+                less = {name: each for name, each in value.items() if name != inner}
+                yield f"{key}/{inner}", values | {key: less}
+
+
 def test_damage_is_named(name, debug_run, tmp_path):
     """Where a value is missing or of another kind, file and value are named, if it is needed."""
     whole, path = results_of(debug_run(name)), tmp_path / "results.json"
-    keys = whole.keys() - {"experiment"}
-    without = {k: complaint({n: v for n, v in whole.items() if n != k}, path) for k in keys}
-    needed = {key: said for key, said in without.items() if said is not None}
-    assert len(needed) >= 3
-    for key, said in needed.items():
-        assert str(path) in said
-        assert key in said or key in LENGTHS or "run the same command" in said
+    del whole["experiment"]
+    said = {key: complaint(less | {"experiment": name}, path) for key, less in without(whole)}
+    needed = {key: words for key, words in said.items() if words is not None}
+    assert len(needed.keys() & whole.keys()) >= 3
+    for key, words in needed.items():
+        assert str(path) in words
+        last = key.rpartition("/")[2]
+        assert last in words or last in LENGTHS or "run the same command" in words, (key, words)
+    whole["experiment"] = name
+    needed = {key: words for key, words in needed.items() if key in whole}
     other = [complaint(whole | {key: [None]}, path) for key in needed]
     refused = [said for said in other if said is not None]
     assert len(refused) >= len(needed) / 2  # some are looked at when they are drawn

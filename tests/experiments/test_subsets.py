@@ -8,11 +8,8 @@ import pytest
 
 import linearize as lz
 from configs.subsets import PRESETS
-from experiments import report
-from linearize import io
 from linearize.config import ConfigError
 from linearize.methods import METHODS
-from linearize.report import ResultsError
 
 pytestmark = pytest.mark.slow
 
@@ -82,10 +79,3 @@ def test_every_subset_is_there_and_a_sample_of_the_nonlinear_ones(results):
 def test_a_configuration_that_cannot_be_run_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(DEBUG, **change)
-
-
-def test_a_damaged_result_is_named(results, tmp_path):
-    del results["linear"]["accuracy"]
-    io.write_json(tmp_path / "results.json", results)
-    with pytest.raises(ResultsError, match="linear/accuracy"):
-        report.read_page(tmp_path)

@@ -60,14 +60,6 @@ def test_a_configuration_that_cannot_be_run_is_refused(change, message):
         dataclasses.replace(DEBUG, **change)
 
 
-@pytest.mark.parametrize("lost", ["addition", "cosine"])
-def test_a_damaged_result_is_named(results, tmp_path, lost):
-    del results["linear"][lost]
-    io.write_json(tmp_path / "results.json", results)
-    with pytest.raises(ResultsError, match=f"linear/{lost}"):
-        report.read_page(tmp_path)
-
-
 def test_measures_are_as_many_as_steps(results, tmp_path):
     results["along"]["linear"].append(100)
     io.write_json(tmp_path / "results.json", results)

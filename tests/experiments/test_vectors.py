@@ -1,7 +1,6 @@
 """What the analyses share: the run that task vectors are taken of, and terms that are kept."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from configs import PRESETS
 from experiments import vectors
 from experiments.subsets import run as subsets
-from linearize import cli, config, evaluate, io
+from linearize import config, evaluate, io
 from linearize.config import ConfigError, StudyConfig
 from linearize.evaluate import AffineOutputs, kept
 from linearize.methods import METHODS
@@ -97,16 +96,6 @@ def test_vectors_that_are_not_there_are_named(theirs, tmp_path):
         subsets.run(dataclasses.replace(given, seeds=(0, 7)), tmp_path / "a")
     with pytest.raises(ConfigError, match=r"config\.json"):
         subsets.run(dataclasses.replace(given, vectors=str(tmp_path)), tmp_path / "b")
-
-
-@pytest.mark.parametrize("name", ANALYSES)
-def test_presets_survive_json_and_overrides_reach_them(name):
-    for build in PRESETS[name].values():
-        preset = build()
-        again = config.from_dict(type(preset), json.loads(json.dumps(config.to_dict(preset))))
-        assert again == preset
-    found = cli.parse(name, PRESETS[name], ["debug", "--test", "50", "--seeds", "3"]).config
-    assert (found.test, found.seeds) == (50, (3,))
 
 
 def test_along_is_the_algebra_it_says():
