@@ -14,7 +14,7 @@ from linearize.fields import Count, Positive, Share, check
 PLACES = [importlib.import_module(f"experiments.{n}.config") for n in listed() if n != "compare"]
 KINDS = sorted(
     {k for m in (config, train, *PLACES) for k in vars(m).values() if dataclasses.is_dataclass(k)}
-    - {train.FineTuned},
+    - {train.FineTuned, train.Penalty, train.Stream},
     key=lambda kind: kind.__name__,
 )
 FIELDS = [(kind, field.name) for kind in KINDS for field in dataclasses.fields(kind)]

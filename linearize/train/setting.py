@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import choices, identity, io, tree
+from linearize import identity, io, tree
+from linearize.choices import one_of
 from linearize.objectives.objective import Loss
 from linearize.taylor import check_function
 from linearize.train import feed
@@ -58,10 +59,11 @@ class Setting:
         penalties: Sequence[Penalty] = (),
         mask: PyTree | None = None,
     ) -> "Setting":
-        if regime not in REGIMES:
-            also = " ('posthoc' evaluates a 'nonlinear' vector)" if regime == "posthoc" else ""
-            hint = choices.hint(regime, REGIMES)
-            raise ValueError(f"regime={regime!r}; expected {' or '.join(REGIMES)}{also}{hint}")
+        if regime == "posthoc":
+            raise ValueError(
+                "regime='posthoc' evaluates a 'nonlinear' vector: train it by regime='nonlinear'"
+            )
+        one_of("regime", regime, REGIMES)
         check_function(f)
         examples = feed.check(data)
         wanted = [*inputs, *(() if loss is not None or augment is not None else ("labels",))]
