@@ -89,14 +89,7 @@ class TaskVector:
             ValueError: ``scale`` is not one finite number; not checked inside ``jit``.
             NonFiniteError: the sum is NaN or infinite somewhere; not checked inside ``jit``.
         """
-        problems = tree.differences(params0, self, subset=True)
-        if check_base and self.base and not _traced(params0):
-            problems = _base_problems(self.base, tree.fingerprint(params0)) + problems
-        tree.raise_if(
-            problems,
-            "the task vector does not belong to these parameters (check_base=False permits "
-            "another base of the same names and shapes)",
-        )
+        self.check(params0, base=check_base)
         if _traced((params0, self, scale)):
             return tree.add(params0, self, scale)
         number("scale", scale)
@@ -104,6 +97,26 @@ class TaskVector:
         moved = tree.add(params0, self, scale)
         tree.check_finite(moved, what="params0 + scale * τ")
         return moved
+
+    def check(self, params0: Params, *, base: bool = True) -> None:
+        """Require that the vector belongs to these parameters.
+
+        Args:
+            params0: the base model θ0.
+            base: require its fingerprint too; not checked inside ``jit``, nor where the vector does
+                not know its base.
+
+        Raises:
+            StructureMismatch: another base, or names and shapes that ``params0`` has not.
+        """
+        problems = tree.differences(params0, self, subset=True)
+        if base and self.base and not _traced(params0):
+            problems = _base_problems(self.base, tree.fingerprint(params0)) + problems
+        tree.raise_if(
+            problems,
+            "the task vector does not belong to these parameters (check_base=False permits "
+            "another base of the same names and shapes)",
+        )
 
     def select(self, pattern: tree.Pattern) -> "TaskVector":
         """The vector restricted to the leaves whose names the pattern finds.
@@ -190,8 +203,8 @@ class TaskVector:
         arrays, notes = io.load_tree(path)
         if notes.get("kind") != KIND:
             raise io.CorruptFileError(
-                f"{path} holds arrays but no task vector; if they are fine-tuned weights, load "
-                "them with linearize.io.load_tree and use TaskVector.between(params0, params)"
+                f"{path} holds arrays but no task vector; if they are fine-tuned weights, give "
+                "them to linearize.models.task_vector(base, path)"
             )
         delta = {n: jnp.asarray(a) for n, a in arrays.items()}
         try:

@@ -1,5 +1,6 @@
 """What others fine-tuned, as a task vector: whole checkpoints, and LoRA adapters of PEFT."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,6 +21,7 @@ from linearize.models.hf.table import Table, unwrap
 from linearize.models.loading import open_model
 from linearize.models.model import Model
 from linearize.task_vector import KIND, TaskVector
+from linearize.types import Array
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ Tensors = Mapping[str, Callable[[], np.ndarray]]
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _OF_PROCESSORS = ("mean", "std", "resample")
 _FAR = 0.5
-"""Of the norm of θ0, from which on a fine-tuning is doubted; those of the papers are below 0.1."""
+"""Of the norm of θ0, from which on a fine-tuning is doubted."""
 
 
 def task_vector(
@@ -57,6 +59,7 @@ def task_vector(
             (resized embeddings, another base), half an adapter: one error names all. An adapter of
             another kind than LoRA, or one that displaces its base (DoRA, PiSSA, ...), and a
             configuration beside the weights that makes another function of them, by name.
+        StructureMismatch: a stored vector of another base.
         FileNotFoundError: there are no weights where ``weights`` points.
         NonFiniteError: they hold NaN or infinity.
 
@@ -68,49 +71,24 @@ def task_vector(
     {'w': Array([0., 2.], dtype=float32)}
     """
     model = base if isinstance(base, Model) else open_model(str(base))
-    if isinstance(weights, str | Path) and _is_vector(Path(weights).expanduser()):
-        return TaskVector.load(Path(weights).expanduser())
     source, config = adapters.read(weights)
-    if config is None:
-        changes = {name: Change(read) for name, read in source.tensors.items()}
-    else:
-        changes = adapters.changes(source, config)
-    leaves = {n: x for n, x in tree.flatten(model.params).items() if tree.is_trainable(x)}
+    if _is_vector(source.path):
+        found = TaskVector.load(source.path)
+        found.check(model.params)
+        return found
     scanned = model.blocks == ("blocks",)
-    if scanned:
-        leaves = layers.unstack(leaves)
-    place = partial(_placed, leave_out=leave_out, what=str(source))
-    if isinstance(model, Backbone) and model.kind and not any("/" in name for name in changes):
-        _check_function(model, source)
-        table, names = dialect(changes, DIALECTS[model.kind], str(source))
-        changes = _under(changes, names, str(source))
-        foreign = hf.export_leaves(leaves, table)
-        moved = place(
-            foreign, changes, partly=config is not None, held=partial(_held, model, table)
-        )
-        tensors = {name: partial(np.asarray, x) for name, x in moved.items()}
-        delta = hf.import_leaves(tensors, [table], leaves)
-    elif config is None:
-        stored = io.load_tree(source.path)[0]
-        if scanned or isinstance(model, Backbone):
-            stored = layers.unstack(stored)
-        delta = place(leaves, {n: Change(partial(np.asarray, x)) for n, x in stored.items()})
-    else:
-        raise WeightsError(
-            f"{source} is an adapter of a model of transformers, and {model.name} is none whose "
-            "names are known here; merge_and_unload() it there"
-        )
+    whole = layers.unstack(tree.flatten(model.params)) if scanned else tree.flatten(model.params)
+    leaves = {name: leaf for name, leaf in whole.items() if tree.is_trainable(leaf)}
+    delta = _delta(model, leaves, source, config, leave_out)
     tree.check_finite(delta, what=str(source))
-    if scanned:
-        delta = layers.stack(delta)
     meta = {"weights": str(weights), "leave_out": leave_out}
     found = TaskVector(
-        {n: jnp.asarray(x) for n, x in delta.items()},
+        {n: jnp.asarray(x) for n, x in (layers.stack(delta) if scanned else delta).items()},
         tree.fingerprint(model.params),
-        {k: v for k, v in meta.items() if v},
+        {name: told for name, told in meta.items() if told},
     )
     ratio = float(found.norm() / tree.norm(leaves))
-    if ratio > _FAR:
+    if not 0 < ratio <= _FAR:
         log.warning(
             "%s is %.2g times as far from %s as that is from 0: was it fine-tuned from this base?",
             *(source, ratio, model.name),
@@ -119,9 +97,45 @@ def task_vector(
 
 
 def _is_vector(path: Path) -> bool:
-    return (
-        path.suffix == ".safetensors" and path.is_file() and io.read_notes(path).get("kind") == KIND
-    )
+    # what is no safetensors file: torch's, an index of shards, tensors in memory
+    with contextlib.suppress(io.CorruptFileError, OSError):
+        return io.read_notes(path).get("kind") == KIND
+    return False
+
+
+def _delta(
+    model: Model,
+    leaves: Mapping[str, Array],
+    source: hf.Source,
+    config: Any,
+    leave_out: tree.Pattern,
+) -> dict[str, np.ndarray]:
+    """The displacement of each leaf; of the model's own names, or through the tables of others'."""
+    place = partial(_placed, leave_out=leave_out, what=str(source))
+    if config is None:
+        changes = {name: Change(read) for name, read in source.tensors.items()}
+    else:
+        changes = adapters.changes(source, config)
+    if isinstance(model, Backbone) and model.kind and not any("/" in name for name in changes):
+        _check_function(model, source)
+        table, names = dialect(changes, DIALECTS[model.kind], str(source))
+        moved = place(
+            hf.export_leaves(leaves, table),
+            _under(changes, names, str(source)),
+            partly=config is not None,
+            held=partial(_held, model, table),
+        )
+        tensors = {name: partial(np.asarray, x) for name, x in moved.items()}
+        return hf.import_leaves(tensors, [table], leaves)
+    if config is not None:
+        raise WeightsError(
+            f"{source} is an adapter of a model of transformers, and {model.name} is none whose "
+            "names are known here; merge_and_unload() it there"
+        )
+    stored = io.load_tree(source.path)[0]
+    if model.blocks == ("blocks",) or isinstance(model, Backbone):
+        stored = layers.unstack(stored)
+    return place(leaves, {n: Change(partial(np.asarray, x)) for n, x in stored.items()})
 
 
 def _check_function(model: Backbone, source: hf.Source) -> None:
@@ -208,12 +222,9 @@ def _idle(change: Change, base: Callable[[], np.ndarray] | None) -> bool:
     found = change.read()
     if not jnp.issubdtype(found.dtype, jnp.floating):
         return True  # positions' indices and other counters
-    if base is None:
-        return not change.replaces and not found.any()
-    try:
-        return not change.displacement(base()).any()
-    except WeightsError:
-        return False
+    if not change.replaces:
+        return not found.any()
+    return base is not None and np.array_equal(found, base(), equal_nan=True)
 
 
 def _held(model: Backbone, table: Table) -> Tensors:

@@ -21,6 +21,7 @@ from linearize.models.backbone import Backbone, WeightsError
 from linearize.models.families import MODELS as MODELS
 from linearize.models.families import Family, row
 from linearize.models.hf import adapters, configs, processors, sources
+from linearize.task_vector import KIND
 from linearize.types import Params
 
 _CONVERSION = 1
@@ -364,7 +365,12 @@ def _packaged(name: str, family: Family) -> Mapping[str, np.ndarray]:
 
 
 def _own(path: str | Path, shapes: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = io.load_tree(path)[0]
+    found, notes = io.load_tree(path)
+    if notes.get("kind") == KIND:
+        raise WeightsError(
+            f"{path} holds a task vector, no weights; load the base, and add it: "
+            "TaskVector.load(path).apply_to(base.params)"
+        )
     if any(n.startswith("blocks/") for n in found):
         found = layers.unstack(found)
     wanted = {n: s for n, s in shapes.items() if not _is_statistic(n) or n in found}

@@ -5,6 +5,7 @@ dense arithmetic on torch's own parameters.
 """
 
 import copy
+import dataclasses
 import json
 import logging
 
@@ -107,7 +108,7 @@ def write(folder, tensors, **config):
 
 
 def delta(tensors, module, scale=1.5):
-    a, b = (tensors[f"{PREFIX}{module}.lora_{half}.weight"] for half in "AB")
+    a, b = (np.float32(tensors[f"{PREFIX}{module}.lora_{half}.weight"]) for half in "AB")
     return scale * (b @ a)
 
 
@@ -263,6 +264,35 @@ def test_a_text_tower_that_was_trained_too_is_not_passed_over(base, tmp_path):
     assert float(models.task_vector(ours, tmp_path, leave_out="^text_").norm()) == 0
 
 
+def test_what_both_files_hold_and_no_parameter_is_no_matter(base, tmp_path):
+    _, folder, _ = base("vit")
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    tensors["decoder.mask"] = np.float32([0, -np.inf])
+    for name in ("before", "after"):
+        safetensors.numpy.save_file(tensors, write(tmp_path / name, {}) / "model.safetensors")
+        (tmp_path / name / "adapter_model.safetensors").unlink()
+        (tmp_path / name / "config.json").write_bytes((folder / "config.json").read_bytes())
+    tau = models.task_vector(tmp_path / "before", tmp_path / "after")
+    assert float(tau.norm()) == 0
+
+
+def test_an_adapter_of_the_hub(base, tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    tensors, *_ = vit_case("alpha / r")
+    folder = write(tmp_path, tensors)
+
+    def fetch(repository, file):
+        assert repository == "some/lora"
+        if not (folder / file).is_file():
+            raise hub.errors.EntryNotFoundError(file)
+        return str(folder / file)
+
+    monkeypatch.setattr(hub, "hf_hub_download", fetch)
+    _, _, ours = base("vit")
+    tau, again = (models.task_vector(ours, where) for where in ("some/lora", folder))
+    assert float(tau.norm()) > 0 == float((tau - again).norm())
+
+
 Q = f"{PREFIX}{Q0}.lora_A.weight"
 """One of the tensors of ``vit_case("alpha / r")``."""
 
@@ -357,8 +387,15 @@ def test_files_of_our_own(base, tmp_path, caplog):
     path = io.save_tree(tmp_path / "own.safetensors", moved)
     tau = models.task_vector(ours, path)
     assert float(tau.norm()) == pytest.approx(4, rel=1e-6)
-    again = models.task_vector(ours, tau.save(tmp_path / "tau.safetensors"))
-    assert float((again - tau).norm()) == 0
+    stored = tau.save(tmp_path / "cars" / "tau")
+    for where in (stored, stored.parent):
+        if where.is_dir():
+            stored = stored.rename(where / "task_vector.safetensors")
+        assert float((models.task_vector(ours, where) - tau).norm()) == 0
+    with pytest.raises(WeightsError, match="holds a task vector, no weights"):
+        models.load("vit_b16", weights=stored)
+    with pytest.raises(tree.StructureMismatch, match="another base model"):
+        models.task_vector(dataclasses.replace(ours, params=moved), stored)
     stacked = io.save_tree(tmp_path / "stacked.safetensors", models.stack(moved))
     assert float((models.task_vector(ours, stacked) - tau).norm()) == 0
     mine = lz.Model(lambda p, x: x * p["w"], {"w": np.ones(2, np.float32)})
