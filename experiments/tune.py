@@ -32,7 +32,7 @@ CANDIDATES: dict[str, tuple[float, ...]] = {
 """Learning rates by method; of ``exact``, where it is configured, weights l2 of the penalty."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A value and what it reaches on validation examples, mean over tasks and seeds."""
 
