@@ -99,7 +99,7 @@ def measure(
             }
         )
     means = {key: float(np.mean([row[key] for row in found])) for key in found[0]}
-    return Candidate(regime, value, **means)
+    return Candidate(regime=regime, value=value, **means)
 
 
 def _cell(value: object) -> str:
