@@ -32,7 +32,7 @@ CANDIDATES: dict[str, tuple[float, ...]] = {
 """Learning rates by method; of ``exact``, where it is configured, weights l2 of the penalty."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A value and what it reaches on validation examples, mean over tasks and seeds."""
 
@@ -99,7 +99,7 @@ def measure(
             }
         )
     means = {key: float(np.mean([row[key] for row in found])) for key in found[0]}
-    return Candidate(regime, value, **means)
+    return Candidate(regime=regime, value=value, **means)
 
 
 def _cell(value: object) -> str:
