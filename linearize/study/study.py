@@ -40,14 +40,9 @@ class Method:
     view: str
     """A row of :data:`linearize.evaluate.VIEWS`."""
     train: Callable[["Study", str], TaskVector] | None = None
-<<<<<<< HEAD
     """One task's vector: of a study and the task's name. None where ``of`` says whose to take.
     Most are :func:`linearize.methods.fine_tuning.fine_tune` of a regime, a pattern, penalties and a
     mask."""
-=======
-    """One task's vector: of a study and the task's name. None where ``of`` says whose to take. Most
-    are :func:`linearize.methods.fine_tuning.fine_tune`: a regime, a pattern, penalties, a mask."""
->>>>>>> wt_penalty
     of: "Method | None" = None
     """The method whose vectors it takes (post-hoc linearization takes the non-linear ones), or,
     of one that is no regime of its own, whose single-task values it is held against."""
