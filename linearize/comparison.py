@@ -31,7 +31,7 @@ from linearize.objectives import Control, Metric
 from linearize.report import schema
 from linearize.report.style import Look
 from linearize.study import Method, Study, stack
-from linearize.study.maps import error_map, mapped
+from linearize.study.maps import distance_of, error_map, mapped
 from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
 
@@ -242,7 +242,7 @@ def maps_of(study: Study, plan: Plan, measured: Record) -> list[Record]:
 
 def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
     """What a map's figure says of it."""
-    distance = study.objectives[pair[0]].distance
+    distance = distance_of(study, pair)
     return {
         "n_eval": min(plan.n_eval, *(len(study.split(task, "test")) for task in pair)),
         "search_box": list(plan.search_box),
@@ -331,12 +331,14 @@ def _objective(study: Study, task: str) -> str:
     targets, batch = (identity.shapes(dict(each.targets)) for each in (examples, trained))
     batch |= dict(zip(trained.arguments, args, strict=True))
     kept = jax.eval_shape(objective.kept, outputs, targets)
-    programs = (
+    programs = [
         identity.of(objective.statistics, outputs, targets),
         identity.of(objective.loss, outputs, batch, derivative=True),
         identity.of(objective.kept, outputs, targets),
         identity.of(objective.distance.between, kept, kept),
-    )
+    ]
+    if type(objective).between is not Objective.between:
+        programs.append(identity.of(objective.between, kept, kept, targets))
     return " ".join((type(objective).__name__, str(objective.primary), *programs))
 
 
