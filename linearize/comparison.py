@@ -337,9 +337,8 @@ def _objective(study: Study, task: str) -> str:
         identity.of(objective.kept, outputs, targets),
         identity.of(objective.distance.between, kept, kept),
     ]
-    if type(objective).between is not Objective.between:
-        programs.append(identity.of(objective.between, kept, kept, targets))
-    return " ".join((type(objective).__name__, str(objective.primary), *programs))
+    programs.append(current.written(type(objective).between, type(objective).counted))
+    return " ".join((type(objective).__name__, str(objective.primary), *filter(None, programs)))
 
 
 def measure(
