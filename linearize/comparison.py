@@ -166,7 +166,7 @@ def compare(
         Every measurement, seeds first.
 
     Raises:
-        ValueError: a name that no row has; the nearest is suggested.
+        ValueError: a name that no row has; the nearest is suggested. Two rows of one name.
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
     regimes = [_row("methods", each, METHODS) for each in methods]
@@ -184,6 +184,14 @@ def compare(
         if maps is None
         else tuple(maps),
     )
+    for task in study.epochs:
+        one_of("epochs", task, study.names)
+    keys = [*(method.key for method in regimes), *(row.key for row in wanted.rows)]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ValueError(
+            f"methods and merges name {', '.join(map(repr, twice))} twice; give each row a name of "
+            "its own"
+        )
     every = tuple(seeds or (study.seed,))
     store = study.store
     parts = wanted.parts(-len(wanted.regimes) if study.control is None else 0)
@@ -301,6 +309,8 @@ def identity_of(study: Study, plan: Plan) -> Record:
             "trainable": study.trainable,
             "epochs": dict(study.epochs),
             "methods": [_written(m, m.name, (m.of or m).train, m.train) for m in plan.methods],
+            "views": {m.name: m.view for m in plan.methods if not _known(m)},
+            "feed": "" if study.feed is dict else current.written(study.feed),
             "rows": [_written(row.merge, row.key, row.merge.directions) for row in plan.rows],
             "plan": {
                 "alphas": np.asarray(plan.alphas).tolist(),
@@ -314,9 +324,13 @@ def identity_of(study: Study, plan: Plan) -> Record:
     )
 
 
+def _known(row: Method | Merge) -> bool:
+    return any(row is known for room in (methods, merge) for known in vars(room).values())
+
+
 def _written(row: Method | Merge, name: str, *functions: Any) -> str:
     """A row's name; of one's own also a hash of how its functions are written."""
-    if any(row is known for room in (methods, merge) for known in vars(room).values()):
+    if _known(row):
         return name
     found = current.written(*(f for f in functions if f is not None))
     return f"{name} {found[:16]}" if found else name
@@ -372,8 +386,8 @@ def measure(
         method.name: cosines(study.vectors(method)) for method in plan.regimes if method.train
     }
     record["maps"] = [
-        kept("map_" + "_".join(pair), partial(error_maps, study, plan, views, pair))
-        for pair in plan.pairs
+        kept(name, partial(error_maps, study, plan, views, pair))
+        for name, pair in zip(_files(plan.pairs), plan.pairs, strict=True)
     ]
     record |= {name: kept(name, make) for name, make in (more or {}).items()}
     for row in plan.rows:
@@ -385,6 +399,12 @@ def measure(
     if explorer is not None:
         study.store.write_bytes("explorer.npz", explorer)
     return record
+
+
+def _files(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """A name for each pair's map: that of ``a_b`` and ``c`` is not that of ``a`` and ``b_c``."""
+    names = ["map_" + "_".join(pair) for pair in pairs]
+    return [name + "_again" * names[:i].count(name) for i, name in enumerate(names)]
 
 
 def trained(study: Study, plan: Plan) -> dict[str, View]:

@@ -98,7 +98,8 @@ class Study:
     heads: Heads | None
     """How objectives were made, where they were not given."""
     _vectors: dict[str, dict[str, TaskVector]] = field(repr=False)
-    _seen: dict[str, View] = field(repr=False)
+    _seen: dict[str, tuple[str, Mapping[str, TaskVector], View]] = field(repr=False)
+    _made: dict[str, Method] = field(repr=False)
 
     def __init__(
         self,
@@ -183,6 +184,7 @@ class Study:
             "heads": heads,
             "_vectors": {},
             "_seen": {},
+            "_made": {},
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -238,6 +240,9 @@ class Study:
         if method.train is None:
             assert method.of is not None
             return self.vectors(method.of)
+        if self._made.get(method.name, method) != method:  # another row of that name
+            self._vectors.pop(method.name, None)
+        self._made[method.name] = method
         if method.name not in self._vectors:
             self._vectors[method.name] = (
                 self._trained(method) if self.borrowed is None else self._borrowed(method)
@@ -271,9 +276,11 @@ class Study:
         """A method's view of its vectors, or of others, which are then not kept in mind."""
         if vectors is not None:
             return self._view(method.view, vectors)
-        if method.name not in self._seen:
-            self._seen[method.name] = self._view(method.view, self.vectors(method))
-        return self._seen[method.name]
+        found = self.vectors(method)
+        seen = self._seen.get(method.name)
+        if seen is None or seen[0] != method.view or seen[1] is not found:
+            self._seen[method.name] = method.view, found, self._view(method.view, found)
+        return self._seen[method.name][2]
 
     def _view(self, name: str, vectors: Mapping[str, TaskVector]) -> View:
         return self.views[name](self.model.f, self.model.params, vectors, self.batch_size)
