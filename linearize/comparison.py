@@ -31,7 +31,7 @@ from linearize.objectives import Control, Metric
 from linearize.report import schema
 from linearize.report.style import Look
 from linearize.study import Method, Study, stack
-from linearize.study.maps import error_map, mapped
+from linearize.study.maps import distance_of, error_map, mapped
 from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
 
@@ -169,6 +169,9 @@ def compare(
         ValueError: a name that no row has; the nearest is suggested. Two rows of one name.
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
+    for name, rows in (("methods", methods), ("merges", merges)):
+        if isinstance(rows, str):
+            raise ValueError(f"{name}={rows!r}; expected a sequence of rows, such as [{rows!r}]")
     regimes = [_row("methods", each, METHODS) for each in methods]
     pairs = itertools.combinations(study.names, 2)
     wanted = replace(
@@ -184,15 +187,25 @@ def compare(
         if maps is None
         else tuple(maps),
     )
+    if not wanted.regimes:
+        raise ValueError(
+            f"methods={[method.name for method in regimes]}; name one at least whose vectors are "
+            "added, such as 'linear'"
+        )
     for task in study.epochs:
         one_of("epochs", task, study.names)
+    for pair in wanted.pairs:
+        if isinstance(pair, str) or len(pair) != 2 or pair[0] == pair[1]:
+            raise ValueError(f"maps: {pair!r}; expected pairs of two tasks, such as ('a', 'b')")
+        for task in pair:
+            one_of("maps: task", task, study.names)
     keys = [*(method.key for method in regimes), *(row.key for row in wanted.rows)]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise ValueError(
             f"methods and merges name {', '.join(map(repr, twice))} twice; give each row a name of "
             "its own"
         )
-    every = tuple(seeds or (study.seed,))
+    every = _seeds(study, seeds)
     store = study.store
     parts = wanted.parts(-len(wanted.regimes) if study.control is None else 0)
     with store.claimed(identity_of(study, wanted)):
@@ -203,6 +216,16 @@ def compare(
         store.write("results.json", found.record)
         carry(store.under(f"seed_{every[0]}"), store)
     return found
+
+
+def _seeds(study: Study, seeds: Sequence[int] | None) -> tuple[int, ...]:
+    """The seeds, each once: an interval over seeds takes them for draws of their own."""
+    every = (study.seed,) if seeds is None else seeds
+    if not isinstance(every, Sequence) or isinstance(every, str) or not every:
+        raise ValueError(f"seeds={seeds!r}; expected a sequence of whole numbers, such as [0, 1]")
+    if len(set(every)) != len(every):
+        raise ValueError(f"seeds={list(every)}; give each seed once")
+    return tuple(every)
 
 
 def _row(argument: str, given: str | Named, table: Mapping[str, Named]) -> Named:
@@ -250,7 +273,7 @@ def maps_of(study: Study, plan: Plan, measured: Record) -> list[Record]:
 
 def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
     """What a map's figure says of it."""
-    distance = study.objectives[pair[0]].distance
+    distance = distance_of(study, pair)
     return {
         "n_eval": min(plan.n_eval, *(len(study.split(task, "test")) for task in pair)),
         "search_box": list(plan.search_box),
@@ -345,13 +368,14 @@ def _objective(study: Study, task: str) -> str:
     targets, batch = (identity.shapes(dict(each.targets)) for each in (examples, trained))
     batch |= dict(zip(trained.arguments, args, strict=True))
     kept = jax.eval_shape(objective.kept, outputs, targets)
-    programs = (
+    programs = [
         identity.of(objective.statistics, outputs, targets),
         identity.of(objective.loss, outputs, batch, derivative=True),
         identity.of(objective.kept, outputs, targets),
         identity.of(objective.distance.between, kept, kept),
-    )
-    return " ".join((type(objective).__name__, str(objective.primary), *programs))
+    ]
+    programs.append(current.written(type(objective).between, type(objective).counted))
+    return " ".join((type(objective).__name__, str(objective.primary), *filter(None, programs)))
 
 
 def measure(

@@ -112,6 +112,14 @@ LOCALIZED = Method(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Networks of 50 numbers do not need XLA's best."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def trained():
     made = study()
@@ -253,3 +261,42 @@ def test_a_study_in_memory_answers_what_is_asked_now(few):
     found = lz.compare(made, [weighted(1.0)], maps=[], plan=Plan(alphas=np.arange(3.0)))
     assert list(found.results.single) == ["tau_jp"]
     assert found.results.addition["tau_jp"].sweep_test.shape == (1, 3, 3)
+
+
+REFUSED = {
+    "a word": ({"methods": "linear"}, r"methods='linear'; expected a sequence of rows"),
+    "no row": ({"methods": []}, r"methods=\[\]; name one at least whose vectors are added"),
+    "a seed twice": ({"seeds": [0, 0]}, r"seeds=\[0, 0\]; give each seed once"),
+    "no seed": ({"seeds": []}, r"seeds=\[\]; expected a sequence of whole numbers"),
+    "no sequence": ({"seeds": 3}, "seeds=3; expected a sequence of whole numbers"),
+    "no task": ({"maps": [("one", "tow")]}, "maps: task='tow' is not .*; did you mean 'two'"),
+    "one task": ({"maps": [("one", "one")]}, r"\('one', 'one'\); expected pairs of two tasks"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_compared_is_refused_by_name(case):
+    changed, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        lz.compare(study(), **{"methods": ["linear"], **changed})
+
+
+def test_rows_and_recipes_of_another_kind_are_refused_by_name():
+    made = partial(Method, label="Mine", view="tangent", train=lambda study, task: {})
+    with pytest.raises(ValueError, match=r"method '../mine': it names a folder"):
+        made("../mine")
+    with pytest.raises(ValueError, match=r"stands='regim' is not one of .*; did you mean 'regime'"):
+        made("mine", stands="regim")
+    with pytest.raises(
+        TypeError, match=r"'mine' made a dict of task 'one'; its train is to return"
+    ):
+        study().vectors(made("mine"))
+    with pytest.raises(
+        ValueError, match=r"view='tangnet' is not one of .*; did you mean 'tangent'"
+    ):
+        study().view(made("mine", view="tangnet"), {})
+    with pytest.raises(ValueError, match=r"recipes\['linear'\] is a dict; expected a TrainConfig"):
+        study(recipes={"linear": {"lr": 1}})
+    x = np.zeros((40, 4), np.float32)
+    with pytest.raises(ValueError, match=r"task '..': it names a folder"):
+        lz.Study((network, {}), [lz.data.split_task("..", x, np.arange(40) % 2)], Classify())

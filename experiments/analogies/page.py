@@ -41,7 +41,7 @@ def read(node: Node, run_dir: Path) -> Page:
     """
     results = schema.read(Results, node)
     lead = (
-        f"Task analogies on images, {results.model['name']}: {len(results.classes)} classes in "
+        f"Task analogies on images, {results.model_name}: {len(results.classes)} classes in "
         f"the styles {', '.join(results.tasks)}. A target sub-population is half of the classes in "
         "one style; its task vector is guessed from the three that share a style or classes with "
         "it. Heads are made of the other style's examples; test images show drawings whose "

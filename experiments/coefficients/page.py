@@ -55,7 +55,7 @@ def read(node: Node, run_dir: Path) -> Page:
     affine = AFFINE.get(config["head"]["kind"], "a head without normalisation")
     counts = [config.get(split) or config["data"][split] for split in SPLITS]
     lead = (
-        f"Scaling coefficients of {len(results.tasks)} task vectors, {results.model['name']}, of "
+        f"Scaling coefficients of {len(results.tasks)} task vectors, {results.model_name}, of "
         f"least cross-entropy on {counts[0]} validation examples a task: one for all, one for each "
         f"task, one for each part of the model. Through {affine} the problem "
         "is convex and the optimum global, with a certificate; through the true, normalising head "

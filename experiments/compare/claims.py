@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from experiments.claims import Claim
-from linearize.report.compare.results import PairMap, Results
+from experiments.compare.results import PairMap, Results
 
 
 def _single(results: Results, regime: str) -> np.ndarray:

@@ -27,7 +27,7 @@ def read(node: Node, run_dir: Path) -> Page:
     results = schema.read(Results, node)
     config = results.config
     lead = (
-        f"Task vectors of {len(results.tasks)} tasks, {results.model['name']}: for every two, the "
+        f"Task vectors of {len(results.tasks)} tasks, {results.model_name}: for every two, the "
         "model with averaged weights beside the ensemble that averages the two models' logits, on "
         f"at most {config.get('test') or config['data']['test']} test examples of each task. In "
         "the tangent space both have the same features; the heads here divide these by their "

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -57,6 +57,7 @@ class Across:
 class Results(Run):
     """All that the page shows."""
 
+    config: Mapping[str, Any]
     tasks: Annotated[tuple[str, ...], Axes("T")]
     relation: Mapping[str, Relation]
     across: Mapping[str, Across] | None = None

@@ -18,7 +18,7 @@ def read(node: Node, run_dir: Path) -> Page:
     results = schema.read(Results, node)
     lead = (
         f"{len(results.tasks)} tasks fine-tuned at several learning rates, "
-        f"{results.model['name']}: accuracy of each task's own model, and of all task vectors "
+        f"{results.model_name}: accuracy of each task's own model, and of all task vectors "
         "added with the α that validation data choose."
     )
     return curves.page(results, "Effect of the learning rate", lead, "Learning rate", log=True)

@@ -28,7 +28,7 @@ def read(node: Node, run_dir: Path) -> Page:
     results = schema.read(Results, node)
     kind = "the sum over the logits" if results.output == "trace" else "all logits"
     lead = (
-        f"The empirical neural tangent kernel of {results.model['name']} at θ0 ({kind} of the "
+        f"The empirical neural tangent kernel of {results.model_name} at θ0 ({kind} of the "
         f"target's frozen head) on {results.points} test inputs of each of "
         f"{len(results.pretrained)} tasks: where the eigenfunctions that carry a task's target "
         "live, its own inputs or those of another, control task, beside the disentanglement error "

@@ -28,7 +28,7 @@ def read(node: Node, run_dir: Path) -> Page:
     config = results.config
     counts = [config.get(split) or config["data"][split] for split in ("validation", "test")]
     lead = (
-        f"Task vectors of {len(results.tasks)} tasks, {results.model['name']}, added in all "
+        f"Task vectors of {len(results.tasks)} tasks, {results.model_name}, added in all "
         "subsets with one scaling coefficient each, chosen on at most "
         f"{counts[0]} validation examples of each of the subset's tasks, and measured on at most "
         f"{counts[1]} test examples of each.{sampled(results)}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ class Regime:
 class Results(Run):
     """All that the page shows."""
 
+    config: Mapping[str, Any]
     tasks: Annotated[tuple[str, ...], Axes("T")]
     fixed: float
     subsets: Mapping[str, Annotated[tuple[tuple[int, ...], ...], Axes("M")]]

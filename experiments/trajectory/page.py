@@ -18,7 +18,7 @@ def read(node: Node, run_dir: Path) -> Page:
     results = schema.read(Results, node)
     lead = (
         f"Task vectors of {len(results.tasks)} tasks along fine-tuning, "
-        f"{results.model['name']}: their direction, the accuracy of each task's model, and that "
+        f"{results.model_name}: their direction, the accuracy of each task's model, and that "
         "of all vectors of the same step added with the α that validation data choose."
     )
     return curves.page(results, "Task vectors along training", lead, "Steps", log=False)

@@ -55,7 +55,7 @@ def read(node: Node, run_dir: Path) -> Page:
     results = schema.read(Results, node)
     widths = results.widths
     lead = (
-        f"{results.model['name']}, {len(widths)} widths from {widths[0]} to {widths[-1]}; "
+        f"{results.model_name}, {len(widths)} widths from {widths[0]} to {widths[-1]}; "
         f"{results.counts['train']} examples of {results.task}, squared error, {results.steps[-1]} "
         f"steps of full-batch gradient descent at {results.config.get('rate', '?')} of the largest "
         "stable learning rate of the infinite-width kernel."

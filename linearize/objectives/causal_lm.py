@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize.losses import cross_entropy
-from linearize.objectives.distances import Distance, aligned, as_distance
+from linearize.objectives.distances import Distance, as_distance
 from linearize.objectives.metric import PERPLEXITY, Metric
 from linearize.objectives.objective import Objective, Targets, Totals
 from linearize.objectives.predictions import NO_CLASS, predicted
@@ -71,8 +71,9 @@ class CausalLM(Objective):
 
         Elsewhere :data:`IGNORED`, whatever the outputs are.
         """
-        code = self.distance.kept(outputs)
-        return jnp.where(aligned(batch["labels"] >= 0, code), code, IGNORED)
+        asked, code = batch["labels"] >= 0, self.distance.kept(outputs)
+        asked = jnp.expand_dims(asked, tuple(range(2, code.ndim)))
+        return jnp.where(asked, code, IGNORED)
 
     def between(self, a: Array, b: Array, batch: Batch) -> Array:
         """Share of an example's tokens that differ, or the mean of another distance of tokens."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from linearize.report.claims import DECIDED, Verdict, table
+from linearize.report.node import ResultsError
 from linearize.report.page import Section, configuration, facts
 from linearize.report.schema import Axes
 
@@ -23,6 +24,17 @@ class Run:
     seconds: float | None = None
     """Of measuring; None where that was interrupted."""
     claims: tuple[Verdict, ...] = ()
+
+    @property
+    def model_name(self) -> str:
+        """For a page's lead.
+
+        Raises:
+            ResultsError: the file does not say it.
+        """
+        if "name" not in self.model:
+            raise ResultsError("key 'model/name' is missing")
+        return str(self.model["name"])
 
     def facts(self, tasks: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """Names and values for below a page's lead."""

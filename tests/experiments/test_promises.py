@@ -306,7 +306,7 @@ def test_candidates_are_tuned_in_a_directory_of_their_configuration(tmp_path, mo
     def measure(config, tasks, regime, value, run_dir):
         tried.append((regime, getattr(config, regime).optim.lr))
         means = dict.fromkeys(("pretrained", "single", "alpha", "normalized"), 0.5)
-        return tune.Candidate(regime, value, addition=value, **means)
+        return tune.Candidate(regime=regime, value=value, addition=value, **means)
 
     monkeypatch.setattr(tune, "measure", measure)
     preset = PRESETS["compare"]["debug"]()

@@ -183,6 +183,9 @@ def test_a_whole_fine_tuned_model(base, images, tmp_path, kind):
     assert tau.delta.keys() == tree.flatten(ours.params).keys()
     got = ours.f(tau.apply_to(ours.params), images)
     np.testing.assert_allclose(got, features(tuned, ours, images), atol=1e-5, rtol=0)
+    running = {n: x.contiguous() for n, x in tuned.state_dict().items()}  # under names of its own
+    safetensors.torch.save_file(running, tmp_path / "model.safetensors")
+    assert float((models.task_vector(ours, tmp_path) - tau).norm()) == 0
     exact = lz.TaskVector.between(ours.params, models.open_model(str(tmp_path)).params)
     assert float((tau - exact).norm()) == 0 < float(tau.norm())
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from matplotlib import rc_context
 
 import linearize as lz
-from linearize import report
+from linearize import comparison, report
 from linearize.comparison import Plan
 from linearize.data import split_task
 from linearize.merge import Merge
 from linearize.methods import LINEAR, NONLINEAR, POSTHOC
 from linearize.objectives import CausalLM, Classify, Control, Squared
+from linearize.report.compare import measures
 from linearize.report.compare import page as compare
 from linearize.report.page import render
 from linearize.report.style import PLAIN, Look
@@ -217,6 +219,51 @@ def test_rows_of_ones_own_look_different_from_all_others():
     assert len(looks) == len(many.labels)
     fewer = Look(dict(list(many.labels.items())[:12]))
     assert [fewer.colour(m) for m in fewer.labels] == [many.colour(m) for m in fewer.labels]
+
+
+NAMED = {"nonlinear": ("tau_jp", "τJp"), "linear": ("l_lora", "L-LoRA"), "random": ("mAP", "mAP")}
+
+
+def renamed(value):
+    """Results whose rows are one's own."""
+    if isinstance(value, dict):
+        return {NAMED.get(k, (k,))[0]: renamed(v) for k, v in value.items()}
+    return [renamed(v) for v in value] if isinstance(value, list) else value
+
+
+def test_labels_stay_as_given_wherever_they_stand(make_results, make_explorer, write_run, tmp_path):
+    raw = renamed(make_results(2, 2)) | {"explored": "l_lora"}
+    raw["labels"] = {"posthoc": "Post-hoc linearized", **dict(NAMED.values())}
+    run = write_run(tmp_path, raw, make_explorer(raw))
+    page = report.read_page(run)
+    html = render(page, {plot.name: ("<svg/>", "<svg/>") for plot in page.plots})
+    for label in ("τJp", "L-LoRA"):
+        assert set(re.findall(label, html, re.IGNORECASE)) == {label}
+    assert "L-LoRA regime, first seed" in html
+    assert "of the L-LoRA regime enters" in html
+    assert "(τJp)" in next(s for s in page.sections if s.key == "summary").parts[0]
+    assert next(s for s in page.sections if s.key == "scatter").title == (
+        "The others against post-hoc linearized"
+    )
+    with rc_context(PLAIN):
+        (ax, _) = figure(page, "single_task_scatter").draw(False).axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (
+        "Post-hoc linearized accuracy [%]", "τJp accuracy [%]",
+    )  # fmt: skip
+    assert row_of(table(page, "addition"), "mAP")[2].text
+
+
+@pytest.mark.parametrize("label", ["τJp", "L-LoRA", "TIES", "Fisher", "mAP", "half"])
+def test_a_merge_of_a_method_is_called_by_both_labels(label):
+    own = Method("mine", label, "tangent", lambda study, task: None)
+    merge = Merge("merge", label, lambda taus, seed: taus)
+    assert comparison.Row(merge, own).label == f"{label}, {label}"
+    assert comparison.Row(merge, POSTHOC).label == f"{label}, post-hoc linearized"
+    assert comparison.Row(merge, own, "row", "My row").label == "My row"
+    assert comparison.Row(merge, replace(LINEAR, label=label)).label == f"{label}, {label}"
+    assert measures.capital(f"{label} in %") == (
+        "Half in %" if label == "half" else f"{label} in %"
+    )
 
 
 def test_without_a_control_nothing_is_said_of_negation(regression):

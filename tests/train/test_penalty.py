@@ -27,6 +27,8 @@ from linearize.train.mesh import Placement
 
 RNG = np.random.default_rng(3)
 OTHERS = [RNG.normal(size=(n, 8)).astype(np.float32) for n in (20, 31)]
+SHAPES = {"first/bias": np.zeros(16), "first/kernel": np.zeros((8, 16))}
+SHAPES["second/kernel"] = np.zeros((16, 4))
 FACTORS = {
     name: tuple(m @ m.T for m in (RNG.normal(size=(n, n)).astype(np.float32) for n in shape))
     for name, shape in {"first/kernel": (8, 16), "second/kernel": (16, 4)}.items()
@@ -195,11 +197,12 @@ def in_turn():
     return replace(tau_jp(), state=[Stream([{"inputs": x} for x in OTHERS], 4)])
 
 
+@pytest.mark.slow(but=["streams", "in turn"])
 @pytest.mark.parametrize(
     ("made", "how"),
     [
-        (lambda: [tau_jp(), Penalty("noise", noise, 0.1)], {}),
-        (lambda: [in_turn()], {"device_bytes": 0}),
+        pytest.param(lambda: [tau_jp(), Penalty("noise", noise, 0.1)], {}, id="streams"),
+        pytest.param(lambda: [in_turn()], {"device_bytes": 0}, id="in turn"),
         pytest.param(lambda: [loaded(), tak()], {"steps_per_call": 4}, id="loader"),
         pytest.param(lambda: [tak(), Penalty("n", noise, 0.1)], {"steps_per_call": 4}, id="loop"),
     ],
@@ -347,6 +350,7 @@ def test_on_a_mesh_penalties_are_what_they_are_alone(problem, mesh, monkeypatch)
         problem.run(penalties=[tau_jp(batch_size=4)], mesh=mesh)
 
 
+@pytest.mark.slow(but=["gradient-1", "value-2"])
 @pytest.mark.parametrize("steps_per_call", [1, 2])
 @pytest.mark.parametrize("wrong", ["gradient", "value", "batch"])
 def test_a_program_that_computes_a_penalty_wrongly_is_found(
@@ -385,6 +389,32 @@ def test_a_penalty_that_pulls_at_once_is_checked_with_the_first_step(problem, mo
     step.programs.cache_clear()
     with pytest.raises(DisagreementError, match="gradient of the first linear step"):
         problem.run(penalties=made, steps=4)
+    step.programs.cache_clear()
+
+
+@pytest.mark.slow(but=["1"])
+@pytest.mark.parametrize("steps_per_call", [1, 4])
+def test_the_form_that_overwrites_the_state_is_the_same_and_checked(
+    problem, monkeypatch, steps_per_call
+):
+    """As on an accelerator: the second way looks at τ before the step that overwrites it."""
+    mask = {n: np.arange(x.size).reshape(x.shape) % 3 > 0 for n, x in SHAPES.items()}
+    made = [tau_jp(), tak()] if steps_per_call == 1 else [tak()]
+    how = {"penalties": made, "mask": mask, "steps_per_call": steps_per_call, "steps": 8}
+    apart = problem.run(**how)
+    monkeypatch.setattr(step, "_LARGE", 0)
+    got = problem.run(**how)
+    for name, leaf in apart.tau.delta.items():
+        np.testing.assert_allclose(got.tau.delta[name], leaf, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(got.tau.delta[name][~mask[name]], 0)
+    np.testing.assert_allclose(column(got, "tak"), column(apart, "tak"), rtol=1e-4)
+    right = step.Recipe._added
+    monkeypatch.setattr(
+        step.Recipe, "_added", lambda *a: (jax.tree.map(jnp.negative, right(*a)[0]), right(*a)[1])
+    )
+    step.programs.cache_clear()
+    with pytest.raises(DisagreementError, match="gradient of the penalties of the second"):
+        problem.run(**how)
     step.programs.cache_clear()
 
 

@@ -289,6 +289,7 @@ def test_a_second_signal_is_not_held_back(problem, run_dir):
 def test_signals_that_come_in_pairs_are_one_wish(problem, run_dir, pair):
     """A terminal that closes sends SIGHUP, and so does its shell; systemd sends both."""
     first, second = (getattr(signal, name) for name in pair)
+    background = signal.signal(second, signal.SIG_DFL)  # under nohup it is ignored
     before = signal.getsignal(second)
 
     def press(params0, tau):
@@ -300,6 +301,7 @@ def test_signals_that_come_in_pairs_are_one_wish(problem, run_dir, pair):
         problem.run(run_dir=run_dir, validation=press, validate_every=7, checkpoint_every=0)
     assert newest(run_dir) == 7
     assert signal.getsignal(second) is before
+    signal.signal(second, background)
 
 
 def test_what_is_ignored_stays_ignored(problem, run_dir):

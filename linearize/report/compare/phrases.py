@@ -50,6 +50,7 @@ def over_tasks(results: Results) -> str:
 
 
 def target(of: Measures) -> str:
+    """Where the edited task's metric should go."""
     if not of.better(forgotten=True):
         return "the target should get worse"
     return of.better(forgotten=True).replace(" is", " target is")

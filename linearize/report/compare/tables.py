@@ -1,28 +1,26 @@
-"""Tables of each task's metric, error maps, cosines and claims."""
+"""Tables of means over tasks, error maps, cosines and claims; in :func:`all_tables` every one."""
 
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 
-from linearize.objectives.metric import ACCURACY
 from linearize.report import claims
+from linearize.report.compare.best import highlight
+from linearize.report.compare.by_task import (
+    addition_by_task,
+    addition_by_task_normalized,
+    negation_by_task,
+    single,
+    tasks,
+)
 from linearize.report.compare.measures import (
-    Measures,
-    arrow,
-    axis,
     capital,
     lower_is_better,
-    shown,
 )
 from linearize.report.compare.phrases import (
-    better,
-    chances,
     control_phrase,
     control_rule,
-    examples_phrase,
     in_percent,
-    normalized_measures,
     normalized_phrase,
     other_control,
     over_tasks,
@@ -33,7 +31,6 @@ from linearize.report.compare.training import training
 from linearize.report.node import Floats
 from linearize.report.stats import seeds_phrase
 from linearize.report.table import (
-    MEAN,
     NONE,
     Cell,
     Table,
@@ -49,32 +46,6 @@ def _alpha(values: Floats | None) -> Cell:
         return Cell(NONE)
     low, high, mean = float(values.min()), float(values.max()), float(values.mean())
     return Cell(f"{low:.2f}" if low == high else f"{low:.2f}–{high:.2f}", mean)
-
-
-def _highlight(
-    results: Results, rows: list[list[Cell]], methods: list[str], column: int, low: bool = False
-) -> None:
-    """Marks the best of the regimes and merges in a column, where two or more are there."""
-    found = [
-        (kept.value, i)
-        for i, (row, m) in enumerate(zip(rows, methods, strict=True))
-        if results.contends(m) and (kept := row[column]).value is not None
-    ]
-    if len(found) < 2:
-        return
-    best = (min if low else max)(value for value, _ in found)
-    for value, i in found:
-        if value == best:
-            old = rows[i][column]
-            rows[i][column] = Cell(old.text, old.value, old.half, best=True)
-
-
-def _highlighted(
-    results: Results, cells: list[Cell], methods: list[str], low: bool = False
-) -> list[Cell]:
-    column = [[cell] for cell in cells]
-    _highlight(results, column, methods, 0, low)
-    return [cell for (cell,) in column]
 
 
 def summary(results: Results) -> Table:
@@ -103,7 +74,7 @@ def summary(results: Results) -> Table:
     columns = [(1, better), (2, better), (3, False)]
     columns += [(4, not better)] if results.negation else []
     for column, low in columns:
-        _highlight(results, rows, ["pretrained", *methods], column, low)
+        highlight(results, rows, ["pretrained", *methods], column, low)
     titles = ["Single task", "Addition"]
     heads = [of.heading(title) for title in titles]
     heads.append(in_percent(results, "Addition, normalized"))
@@ -120,53 +91,6 @@ def summary(results: Results) -> Table:
         f"Bold: best of {contenders}.{of.no_mean}",
         ("Method", *heads),
         freeze(rows),
-    )
-
-
-def _by_task(
-    results: Results,
-    name: str,
-    title: str,
-    caption: str,
-    columns: Mapping[str, Floats],
-    of: Measures,
-    forgotten: bool = False,
-) -> Table:
-    """A row a task, and their mean where they share a metric; else the metric has a column."""
-    methods = list(columns)
-    rows = []
-    for t, (task, metric) in enumerate(zip(results.tasks, of.each, strict=True)):
-        cells = [shown(metric, columns[m][:, t]) for m in methods]
-        low = lower_is_better(metric, forgotten)
-        kind = [] if of.shared else [Cell(f"{capital(axis(metric))} {arrow(metric, forgotten)}")]
-        rows.append([Cell(task), *kind, *_highlighted(results, cells, methods, low)])
-    mean = [of.mean(columns[m]) for m in methods]
-    if of.shared:
-        mean = _highlighted(results, mean, methods, lower_is_better(of.shared, forgotten))
-    rows.append([Cell(MEAN), *([] if of.shared else [Cell(NONE)]), *mean])
-    names = (results.look.label(m) for m in methods)
-    heads = ("Task", *(() if of.shared else ("Metric",)), *names)
-    return Table(name, title, f"{caption}{of.no_mean}", heads, freeze(rows))
-
-
-def _with_pretrained(results: Results, more: Mapping[str, Floats]) -> dict[str, Floats]:
-    columns = {"pretrained": results.pretrained}
-    if results.random_init is not None:
-        columns["random_init"] = results.random_init
-    return columns | {m: more[m] for m in results.look.ordered(more)}
-
-
-def single(results: Results) -> Table:
-    """Single-task test metric of each regime."""
-    of = results.measures
-    return _by_task(
-        results,
-        "single",
-        f"Single-task {of.name}",
-        f"Test {of.in_units}{better(of)} after fine-tuning on the task alone. "
-        f"{seeds_phrase(results.seeds)} {examples_phrase(results)}".strip(),
-        _with_pretrained(results, results.single),
-        of,
     )
 
 
@@ -187,7 +111,7 @@ def addition(results: Results) -> Table:
         )
     better = of.shared is not None and lower_is_better(of.shared)
     for column, low in ((2, better), (3, False)):
-        _highlight(results, rows, ["pretrained", *methods], column, low)
+        highlight(results, rows, ["pretrained", *methods], column, low)
     what = "Normalized in %" if of.shared is None else f"Test {of.in_units}"
     return Table(
         "addition",
@@ -196,42 +120,6 @@ def addition(results: Results) -> Table:
         f"validation data. {seeds_phrase(results.seeds)}{of.no_mean}",
         ("Method", "α", of.heading("Absolute"), in_percent(results, "Normalized")),
         freeze(rows),
-    )
-
-
-def addition_by_task(results: Results) -> Table:
-    """Each task's metric after the addition of all vectors."""
-    of = results.measures
-    return _by_task(
-        results,
-        "addition_by_task",
-        f"Addition, per task: absolute {of.name}",
-        f"Test {of.in_units}{better(of)} of the model with all vectors added. "
-        f"{seeds_phrase(results.seeds)}",
-        _with_pretrained(results, {m: a.accuracy for m, a in results.addition.items()}),
-        of,
-    )
-
-
-def addition_by_task_normalized(results: Results) -> Table:
-    """Each task's metric after addition as a share of what its own vector alone reaches."""
-    columns = {
-        m: normalized
-        for m in results.look.ordered(results.addition)
-        if (normalized := results.addition[m].normalized) is not None
-    }
-    of = normalized_measures(results)
-    metric = results.measures.shared
-    what = f"normalized, in %: {normalized_phrase(results)}"
-    if metric is not None and metric.has_ratio and not lower_is_better(metric):
-        what = f"{normalized_phrase(results)}, in %"
-    return _by_task(
-        results,
-        "addition_by_task_normalized",
-        f"Addition, per task: {of.name}",
-        f"Test {results.measures.name} after addition {what}. {seeds_phrase(results.seeds)}",
-        columns,
-        of,
     )
 
 
@@ -260,7 +148,7 @@ def negation(results: Results) -> Table:
     goal = "makes the target worst on validation data"
     if of.shared is not None:
         low = lower_is_better(of.shared, forgotten=True)
-        _highlight(results, rows, ["pretrained", *methods], 2, low)
+        highlight(results, rows, ["pretrained", *methods], 2, low)
         goal = f"{'minimises' if low else 'maximises'} the target's validation {of.name}"
     what = "Test values" if of.shared is None else f"Test {of.in_units}"
     return Table(
@@ -276,33 +164,6 @@ def negation(results: Results) -> Table:
             f"Control{other_control(results)}",
         ),
         freeze(rows),
-    )
-
-
-def negation_by_task(results: Results, part: str) -> Table:
-    """Each task's target or control metric after its vector was subtracted.
-
-    Args:
-        results: the run's results.
-        part: ``"target"`` or ``"control"``.
-    """
-    forgotten = part == "target"
-    of = results.measures if forgotten else results.control_measures
-    before = results.pretrained if forgotten else results.control_pretrained
-    columns = {} if before is None else {"pretrained": before}
-    columns |= {
-        m: getattr(results.negation[m], part) for m in results.look.ordered(results.negation)
-    }
-    what = "on the task itself" if forgotten else "on the control task"
-    return _by_task(
-        results,
-        f"negation_{part}_by_task",
-        f"Negation, per task: {part} {of.name}",
-        f"Test {of.in_units} {what}{better(of, forgotten)} after subtracting the task's vector. "
-        f"{control_phrase(results)} {seeds_phrase(results.seeds)}",
-        columns,
-        of,
-        forgotten,
     )
 
 
@@ -341,7 +202,7 @@ def error_maps(results: Results) -> Table:
                 ]
             )
         for column in (2, 3, 4):
-            _highlight(results, block, regimes, column, low=True)
+            highlight(results, block, regimes, column, low=True)
         rows += block
     first = results.maps[0]
     tasks = "sum over both tasks" if first.reduction == "sum" else "mean over both tasks"
@@ -352,40 +213,6 @@ def error_maps(results: Results) -> Table:
         f"{distances}, {tasks}; mean and maximum inside the "
         f"search box, mean over the whole map; lower is better. {seeds_phrase(results.seeds)}",
         ("Pair", "Regime", "Mean in box ↓", "Maximum in box ↓", "Mean of map ↓"),
-        freeze(rows),
-    )
-
-
-def tasks(results: Results) -> Table:
-    """The tasks: split sizes; classes and chance level, or another metric."""
-    classify = ACCURACY in results.measures.each
-    other = results.measures.shared != ACCURACY
-    rows = []
-    for task, metric, chance in zip(
-        results.tasks, results.measures.each, chances(results), strict=True
-    ):
-        count = results.counts.get(task, {})
-        n = len(results.classes.get(task, ()))
-        sizes = [count.get(split) for split in ("train", "validation", "test")]
-        row = [Cell(task)]
-        row += [Cell(f"{capital(axis(metric))} {arrow(metric)}")] if other else []
-        row += [Cell(str(n), n) if n else Cell(NONE)] if classify else []
-        row += [Cell(NONE) if s is None else Cell(f"{s:,}", float(s)) for s in sizes]
-        if classify:
-            row.append(Cell(NONE) if chance is None else Cell(f"{chance:.1f}", chance))
-        rows.append(row)
-    chance_phrase = "; chance: 100 % divided by the number of classes" if classify else ""
-    return Table(
-        "tasks",
-        "Tasks",
-        f"Examples a split{chance_phrase}.",
-        (
-            "Task",
-            *(("Metric",) if other else ()),
-            *(("Classes",) if classify else ()),
-            *("Train", "Validation", "Test"),
-            *(("Chance",) if classify else ()),
-        ),
         freeze(rows),
     )
 

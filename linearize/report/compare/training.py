@@ -16,7 +16,8 @@ COLUMNS = (
 )
 """What is recorded, as it is headed, and with how many decimals."""
 
-LESS = "Linear less exact"
+PAIR, LESS = ("linear", "exact"), "Linear less exact"
+"""The rows of one objective, and what their difference is called."""
 
 
 def training(results: Results) -> Table:
@@ -31,9 +32,9 @@ def training(results: Results) -> Table:
         ]
         for m in methods
     ]
-    if {"linear", "exact"} <= set(methods):
+    if set(PAIR) <= set(methods):
         rows.append([Cell(LESS), *_difference(results)])
-    l2 = results.config.get("exact", {}).get("l2")
+    l2 = (results.config.get("exact") or {}).get("l2")
     return Table(
         "training",
         "AdamW against the optimum",
@@ -61,12 +62,11 @@ def _accuracy(results: Results, method: str) -> Cell:
 
 
 def _difference(results: Results) -> list[Cell]:
-    left, right = results.training["linear"], results.training["exact"]
+    left, right = (results.training[m] for m in PAIR)
     cells = [
         _mean(left[key] - right[key] if key in left and key in right else None, digits)
         for key, _, digits in COLUMNS
     ]
-    single = results.single
-    both = "linear" in single and "exact" in single
-    accuracy = results.measures.mean(single["linear"] - single["exact"] if both else None)
-    return [*cells, accuracy]
+    single = [results.single[m] for m in PAIR if m in results.single]
+    accuracy = single[0] - single[1] if len(single) == len(PAIR) else None
+    return [*cells, results.measures.mean(accuracy)]
