@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 from linearize import cli, io
+from linearize.config import ConfigError
 from linearize.report import node, schema
 from linearize.report.run import Run
 
@@ -42,7 +43,10 @@ def publish(job: Publish) -> Path:
     Raises:
         ResultsError: the run is not finished, or its results were changed.
         FileNotFoundError: it has no such figure.
+        ConfigError: the name is a path.
     """
+    if Path(job.name).name != job.name:
+        raise ConfigError(f"name is {job.name!r}; expected a page's name, and into= for its folder")
     results = schema.read(Run, node.read(job.run_dir))
     figures = [_one(job.run_dir / "figures", start) for start in job.figures]
     time = ""
@@ -80,11 +84,13 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _one(folder: Path, start: str) -> Path:
-    found = sorted(folder.glob(f"{start}*.png"))
+    figures = sorted(folder.glob("*.png"))
+    found = [path for path in figures if path.stem.startswith(start)]
     if not found:
-        known = ", ".join(p.stem for p in sorted(folder.glob("*.png")))
+        known = ", ".join(path.stem for path in figures)
         raise FileNotFoundError(f"no figure {start}*.png in {folder}; there are: {known}")
-    return found[0]
+    # whole words first: error_map_1 is not error_map_10
+    return min(found, key=lambda path: f"{path.stem}_"[len(start)] != "_")
 
 
 def main() -> None:

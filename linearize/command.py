@@ -192,7 +192,18 @@ def run_report(job: Report) -> None:
 
 
 def run_merge(job: Merge) -> None:
-    """θ0 + α Σ τ as weights for others."""
+    """θ0 + α Σ τ as weights for others.
+
+    Raises:
+        ConfigError: they would replace the base's weights, or others that are read.
+    """
+    for each in (job.base, *job.vectors):
+        place = Path(each).expanduser().resolve()
+        if job.out.expanduser().resolve() in (place, place.parent if place.is_file() else place):
+            raise ConfigError(
+                f"--out is {job.out}, and {each} is read there; its weights would be replaced, so "
+                "give another folder"
+            )
     model = models.open_model(job.base)
     read = partial(models.task_vector, model, leave_out=job.leave_out)
     total = edit.add([read(where) for where in job.vectors])

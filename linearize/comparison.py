@@ -166,10 +166,13 @@ def compare(
         Every measurement, seeds first.
 
     Raises:
-        ValueError: a name that no row has; the nearest is suggested. No method whose vectors are
-            added, or a baseline without what it is held against.
+        ValueError: a name that no row has; the nearest is suggested. Two rows of one name. No method
+            whose vectors are added, or a baseline without what it is held against.
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
+    for name, rows in (("methods", methods), ("merges", merges)):
+        if isinstance(rows, str):
+            raise ValueError(f"{name}={rows!r}; expected a sequence of rows, such as [{rows!r}]")
     regimes = [_row("methods", each, METHODS) for each in methods]
     _check_methods(study, regimes)
     pairs = itertools.combinations(study.names, 2)
@@ -186,7 +189,25 @@ def compare(
         if maps is None
         else tuple(maps),
     )
-    every = tuple(seeds or (study.seed,))
+    if not wanted.regimes:
+        raise ValueError(
+            f"methods={[method.name for method in regimes]}; name one at least whose vectors are "
+            "added, such as 'linear'"
+        )
+    for task in study.epochs:
+        one_of("epochs", task, study.names)
+    for pair in wanted.pairs:
+        if isinstance(pair, str) or len(pair) != 2 or pair[0] == pair[1]:
+            raise ValueError(f"maps: {pair!r}; expected pairs of two tasks, such as ('a', 'b')")
+        for task in pair:
+            one_of("maps: task", task, study.names)
+    keys = [*(method.key for method in regimes), *(row.key for row in wanted.rows)]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ValueError(
+            f"methods and merges name {', '.join(map(repr, twice))} twice; give each row a name of "
+            "its own"
+        )
+    every = _seeds(study, seeds)
     store = study.store
     parts = wanted.parts(-len(wanted.regimes) if study.control is None else 0)
     with store.claimed(identity_of(study, wanted)):
@@ -197,6 +218,16 @@ def compare(
         store.write("results.json", found.record)
         carry(store.under(f"seed_{every[0]}"), store)
     return found
+
+
+def _seeds(study: Study, seeds: Sequence[int] | None) -> tuple[int, ...]:
+    """The seeds, each once: an interval over seeds takes them for draws of their own."""
+    every = (study.seed,) if seeds is None else seeds
+    if not isinstance(every, Sequence) or isinstance(every, str) or not every:
+        raise ValueError(f"seeds={seeds!r}; expected a sequence of whole numbers, such as [0, 1]")
+    if len(set(every)) != len(every):
+        raise ValueError(f"seeds={list(every)}; give each seed once")
+    return tuple(every)
 
 
 def _row(argument: str, given: str | Named, table: Mapping[str, Named]) -> Named:
@@ -317,6 +348,8 @@ def identity_of(study: Study, plan: Plan) -> Record:
             "trainable": study.trainable,
             "epochs": dict(study.epochs),
             "methods": [_written(m, m.name, (m.of or m).train, m.train) for m in plan.methods],
+            "views": {m.name: m.view for m in plan.methods if not _known(m)},
+            "feed": "" if study.feed is dict else current.written(study.feed),
             "rows": [_written(row.merge, row.key, row.merge.directions) for row in plan.rows],
             "plan": {
                 "alphas": np.asarray(plan.alphas).tolist(),
@@ -330,9 +363,13 @@ def identity_of(study: Study, plan: Plan) -> Record:
     )
 
 
+def _known(row: Method | Merge) -> bool:
+    return any(row is known for room in (methods, merge) for known in vars(room).values())
+
+
 def _written(row: Method | Merge, name: str, *functions: Any) -> str:
     """A row's name; of one's own also a hash of how its functions are written."""
-    if any(row is known for room in (methods, merge) for known in vars(room).values()):
+    if _known(row):
         return name
     found = current.written(*(f for f in functions if f is not None))
     return f"{name} {found[:16]}" if found else name
@@ -389,8 +426,8 @@ def measure(
         method.name: cosines(study.vectors(method)) for method in plan.regimes if method.train
     }
     record["maps"] = [
-        kept("map_" + "_".join(pair), partial(error_maps, study, plan, views, pair))
-        for pair in plan.pairs
+        kept(name, partial(error_maps, study, plan, views, pair))
+        for name, pair in zip(_files(plan.pairs), plan.pairs, strict=True)
     ]
     record |= {name: kept(name, make) for name, make in (more or {}).items()}
     for row in plan.rows:
@@ -402,6 +439,12 @@ def measure(
     if explorer is not None:
         study.store.write_bytes("explorer.npz", explorer)
     return record
+
+
+def _files(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """A name for each pair's map: that of ``a_b`` and ``c`` is not that of ``a`` and ``b_c``."""
+    names = ["map_" + "_".join(pair) for pair in pairs]
+    return [name + "_again" * names[:i].count(name) for i, name in enumerate(names)]
 
 
 def trained(study: Study, plan: Plan) -> dict[str, View]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from linearize import identity
@@ -27,6 +28,9 @@ _WHOLE = 1 << 22
 """Bytes of an array up to which all of it counts; of a larger one, this many evenly drawn."""
 _SETTLED = ("jax", "jaxlib", "flax", "optax", "numpy", "linearize", "builtins")
 """Packages whose functions look at no name of their module that changes."""
+
+_NAMED = ("jax", "jaxlib", "flax", "optax", "numpy")
+"""Packages whose functions are known by their names."""
 
 _FROZEN = ("GraphDef", "PyTreeDef", "CodeType")
 """Types whose objects do not change; that of nnx has thousands of parts."""
@@ -86,8 +90,9 @@ def written(*functions: Callable[..., Any]) -> str:
     """SHA-256 of how functions are written now: sources, and the values that they are given.
 
     What a function of one's own closes over or finds in its module counts too: functions of the
-    same package, numbers, texts, arrays, and what is made of these alone. Functions of this library
-    count by what they are given; where that is nothing, the hash is empty.
+    same package, objects of its classes, numbers, texts, arrays, and what is made of these alone.
+    Functions of this library count by what they are given; where that is nothing, the hash is
+    empty.
 
     Args:
         *functions: plain ones, objects that can be called, or ``functools.partial`` of them.
@@ -106,34 +111,74 @@ def _lines(value: Any, seen: set[int]) -> Iterator[str]:
         parts = [[key, value[key]] for key in sorted(value, key=str)]
     elif isinstance(value, list | tuple):
         parts = value
+    elif isinstance(value, set | frozenset):
+        parts = sorted(value, key=repr)
+    elif isinstance(value, types.MethodType):
+        parts = [value.__func__, value.__self__]
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = [type(value), *(getattr(value, f.name) for f in dataclasses.fields(value))]
+        kind: Any = type(value)
+        if not kind.__dataclass_params__.frozen:  # which may hold itself
+            if id(value) in seen:
+                return
+            seen.add(id(value))
+        parts = [kind, *(getattr(value, f.name) for f in dataclasses.fields(value))]
     elif isinstance(value, np.ndarray | np.generic | jax.Array):
         yield str(_bytes(value))
+    elif leaves := _leaves(value):
+        yield type(value).__qualname__
+        parts = leaves
     elif callable(value):
         own = inspect.unwrap(value)
-        if id(own) not in seen and _package(own) not in _SETTLED:
+        if _package(own) in _NAMED:
+            yield f"{own.__module__}.{getattr(own, '__qualname__', type(own).__qualname__)}"
+        elif id(own) not in seen and _package(own) not in _SETTLED:
             seen.add(id(own))
             yield _source(own)
             held = _of_function(own) if isinstance(own, types.FunctionType) else _attributes(own)
-            parts = [part for part in held if _counts(part, _package(own))]
+            parts = _counted(held, _package(own))
     elif not isinstance(value, types.ModuleType):
-        yield type(value).__qualname__ if " at 0x" in repr(value) else repr(value)
+        plain = " at 0x" not in repr(value)
+        yield repr(value) if plain else type(value).__qualname__
+        if not plain and id(value) not in seen:
+            seen.add(id(value))
+            package = _package(type(value))
+            held = [type(value), *_counted(_attributes(value), package)]
+            parts = [] if package in _SETTLED else held
     for part in parts:
         yield from _lines(part, seen)
+
+
+def _leaves(value: Any) -> list[tuple[str, Any]]:
+    """What a tree holds that is no function of one's own, such as nnx's variables."""
+    if callable(value) and _package(type(value)) not in _NAMED:
+        return []
+    found = jax.tree_util.tree_flatten_with_path(value)[0]
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in found if path]
+
+
+def _counted(held: list[Any], package: str) -> list[Any]:
+    return [part for part in held if _counts(part, package)]
 
 
 def _counts(held: Any, package: str) -> bool:
     """Whether what a function holds is part of how it is written: values, and its own package."""
     if isinstance(held, types.FunctionType):
         return _package(held) == package
-    if isinstance(held, list | tuple):
+    if isinstance(held, types.MethodType):
+        return _package(held.__func__) == package
+    if isinstance(held, list | tuple | set | frozenset):
         return all(_counts(part, package) for part in held)
     if isinstance(held, Mapping):
         return all(_counts(part, package) for part in held.values())
-    if dataclasses.is_dataclass(held) and not isinstance(held, type):
+    if isinstance(held, types.ModuleType | type):
+        return False
+    if dataclasses.is_dataclass(held):
         kind: Any = type(held)
-        return kind.__dataclass_params__.frozen and kind.__dataclass_params__.eq
+        if kind.__dataclass_params__.frozen:
+            of_values = [getattr(held, field.name) for field in dataclasses.fields(held)]
+            return kind.__dataclass_params__.eq or all(_counts(v, package) for v in of_values)
+    if _package(type(held)) == package:
+        return True
     plain = bool | int | float | complex | str | np.ndarray | np.generic | jax.Array
     return isinstance(held, plain | functools.partial)
 
@@ -151,8 +196,14 @@ def _source(f: Any) -> str:
         return inspect.getsource(f)
     except TypeError:  # an object that can be called
         return _source(type(f))
-    except OSError:  # typed into a shell
-        return f.__qualname__
+    except OSError:  # typed into a shell, or piped into Python
+        code = getattr(f, "__code__", None)
+        return f.__qualname__ if code is None else f"{f.__qualname__} {_bytecode(code)}"
+
+
+def _bytecode(code: types.CodeType) -> str:
+    values = [_bytecode(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    return " ".join((code.co_code.hex(), *code.co_names, *values))
 
 
 def _again(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -238,6 +289,8 @@ def _names(code: types.CodeType) -> tuple[str, ...]:
 
 
 def _bytes(array: Any) -> Hashable:
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return str(array.dtype), np.shape(array), _bytes(jax.random.key_data(array))
     flat = np.asarray(array).reshape(-1)
     if flat.dtype.hasobject:
         return "objects"

@@ -49,7 +49,7 @@ def error_map(
         search_box: coefficients between which a red box is drawn; None for no box.
 
     Raises:
-        ValueError: a map of another number of tasks than two.
+        ValueError: a map of another number of tasks than two, or shapes that do not fit.
     """
     values = np.asarray(total, np.float64)
     if len(alphas) != 2 or values.ndim != 2:
@@ -57,8 +57,13 @@ def error_map(
             f"the map has {len(alphas)} axes; a plot shows two tasks: fix the others' coefficients "
             "by indexing total"
         )
-    ax = axes(ax)
     x, y = (np.asarray(each, np.float64) for each in alphas)
+    if x.ndim != 1 or y.ndim != 1 or values.shape != (len(x), len(y)) or len(names) != 2:
+        raise ValueError(
+            f"alphas {x.shape} and {y.shape}, total {values.shape} and {len(names)} names do not "
+            "fit; expected (G_1,), (G_2,), (G_1, G_2) and two names"
+        )
+    ax = axes(ax)
     top = values[np.isfinite(values)].max(initial=0.0) if upper is None else upper
     mesh = ax.pcolormesh(
         x, y, values.T, cmap=LOW_IS_LIGHT, vmin=0, vmax=top or 1.0, shading="nearest"
@@ -80,10 +85,16 @@ def cosines(taus: Mapping[str, Any], ax: Axes | None = None) -> Axes:
         ax: where to draw.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or something else among them.
     """
     if not taus:
         raise ValueError("taus is empty; give at least one task vector")
+    for name, tau in taus.items():
+        if not hasattr(tau, "cosine"):
+            raise ValueError(
+                f"taus[{name!r}] is a {type(tau).__name__}; expected a task vector: "
+                "lz.TaskVector.between(params0, params), or what else has a cosine"
+            )
     ax, names = axes(ax), list(taus)
     values = np.array([[float(a.cosine(b)) for b in taus.values()] for a in taus.values()])
     image = ax.imshow(values, cmap=SIGNED, vmin=-1, vmax=1)

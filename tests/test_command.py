@@ -131,6 +131,8 @@ def test_numbers_that_cannot_be(words, says, capsys):
         (["report", "nowhere"], "no results.json in 'nowhere'"),
         (["compare", "--model", "nowhere/x", "--task", "a", "--out", "o"], "nowhere/x"),
         (["merge", "no.safetensors", "--base", "b", "--out", "o"], "b"),
+        (["merge", "tau", "--base", "b", "--out", "./b"], "--out is b, and b is read there"),
+        (["merge", "tau", "--base", "b", "--out", "tau"], "--out is tau, and tau is read there"),
     ],
 )
 def test_bad_input_ends_in_a_sentence(words, says, capsys, tmp_path, monkeypatch):

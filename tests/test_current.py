@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import linearize as lz
 from linearize.current import current, written
 from linearize.evaluate import affine_outputs, outputs
-from linearize.train import OptimConfig, TrainConfig, fine_tune
+from linearize.train import OptimConfig, Penalty, TrainConfig, fine_tune
 
 X = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
 PARAMS = {"w": np.float32([[1, 2, 0], [0, 1, 1]])}
@@ -205,3 +206,42 @@ def test_functions_are_known_by_how_they_are_written(monkeypatch):
     assert [ways[i][0] for i in range(len(ways)) if before[i] == after[i]] == [
         *(other, ways[8][0], *(way[0] for way in ways[-2:]))
     ]
+
+
+class Plain:
+    """Of one's own, without state that others see."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def of(self, study, task):
+        return self.value
+
+
+def holding(value):
+    return lambda: value
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda by: Plain(by).of,
+        lambda by: holding(Plain(by)),
+        lambda by: holding(Plain(Plain(by))),
+        lambda by: holding(Plain(by).of),
+        lambda by: holding(Penalty("ridge", helper, by)),
+        lambda by: holding({"one", f"by {by}"}),
+        lambda by: functools.partial(helper, by=Plain(by)),
+        lambda by: functools.partial(helper, by={"one", f"by {by}"}),
+        lambda by: eval(f"lambda: {by}"),
+        lambda by: functools.partial(helper, by=nnx.State({"w": nnx.Param(jnp.zeros(5000) + by)})),
+        lambda by: functools.partial(helper, by=jax.random.key(int(by))),
+        lambda by: functools.partial(helper, by=jnp.sin if by < 1 else jnp.cos),
+    ],
+    ids=[
+        *("method", "object", "nested", "bound", "penalty", "set", "partial", "items", "typed"),
+        *("tree", "key", "of jax"),
+    ],
+)
+def test_what_a_function_s_objects_hold_is_how_it_is_written(way):
+    assert written(way(0.3)) == written(way(0.3)) != written(way(5.0))

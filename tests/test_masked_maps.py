@@ -366,3 +366,25 @@ def test_the_main_job_maps_pairs_that_mask_tokens():
         expected_ = language(regime=regime, alphas=AXES[0])
         close(found["total"][method][0], expected_.total, atol=1e-6)
         close(found["per_task"][method][0], expected_.per_task, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"n_eval": 2.5}, "n_eval=2.5; expected an integer, 1 or more"),
+        ({"targets": [np.zeros(2), np.zeros(2)]}, r"targets\[0\] is a ndarray; expected arrays by"),
+        ({"objectives": ["causal"] * 2}, r"objectives\[0\] is 'causal'; expected an Objective"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_by_name(changed, message):
+    inputs = [np.zeros((2, L), int)] * 2
+    how = {"objectives": CausalLM(), "targets": [{"labels": x} for x in inputs]} | changed
+    with pytest.raises(ValueError, match=message):
+        lz.disentanglement_error(spoken, PARAMS, TAUS, inputs, **how)
+
+
+@pytest.mark.parametrize("kind", [Classify, CausalLM, Squared])
+def test_a_distance_may_be_named(kind):
+    assert kind(distance="total_variation").distance is DISTANCES["total_variation"]
+    with pytest.raises(ValueError, match="did you mean 'argmax'"):
+        kind(distance="argmaxx")

@@ -1,5 +1,6 @@
 """Methods of one's own, a file and a row each: with penalties of other tasks, factors, a mask."""
 
+import json
 from functools import partial
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import linearize as lz
-from linearize import tree
+from linearize import comparison, tree
 from linearize.comparison import Plan
 from linearize.methods import GRADIENT_ASCENT, LINEAR, METHODS
 from linearize.methods.fine_tuning import fine_tune
@@ -199,3 +200,103 @@ def test_a_stream_of_a_task_holds_the_model_s_arguments_and_what_else_is_asked_f
     assert [leaf.shape for leaf in stream.batch] == [(5, 4), (5,)]
     (data,) = stream.sets
     np.testing.assert_array_equal(data["inputs"], made.split("two", "train").inputs)
+
+
+@pytest.fixture(scope="module")
+def few():
+    return TrainConfig(optim=OptimConfig(lr=0.03), steps=2, batch_size=8, tensorboard=False)
+
+
+def weighted(weight, name="tau_jp", view="tangent"):
+    """As in a notebook: a row of the same name, written once more."""
+    of = partial(of_others, weight=weight)
+    train = partial(fine_tune, regime="linear", method=name, penalties=[of])
+    return Method(name, "τJp", view, train)
+
+
+def test_another_method_of_the_same_name_is_not_answered_by_the_first(few):
+    made = study(recipes={"linear": few})
+    light, heavy = (made.vectors(weighted(w))["one"].meta["penalties"] for w in (0.1, 2.0))
+    assert (light, heavy) == ({"tau_jp": 0.1}, {"tau_jp": 2.0})
+    assert made.view(weighted(2.0, view="displaced")).passes
+
+
+def test_a_directory_is_refused_to_another_view_or_feed(tmp_path, few):
+    plan = Plan(alphas=np.arange(2.0))
+
+    def compare(view, **options):
+        made = study(store=tmp_path, recipes={"linear": few}, control=None, **options)
+        return lz.compare(made, [weighted(1.0, view=view)], maps=[], plan=plan)
+
+    compare("tangent")
+    with pytest.raises(RunMismatchError, match="views differ"):
+        compare("displaced")
+    with pytest.raises(RunMismatchError, match="feed differ"):
+        compare("tangent", feed=lambda arrays: {**arrays, "inputs": -arrays["inputs"]})
+    path = tmp_path / "study.json"  # as earlier versions wrote it
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in said.items() if k not in ("views", "feed")}))
+    compare("tangent")
+
+
+def test_rows_of_one_name_and_epochs_of_no_task_are_refused():
+    with pytest.raises(ValueError, match="name 'linear' twice; give each row a name"):
+        lz.compare(study(), ["linear", weighted(1.0, name="linear")])
+    with pytest.raises(ValueError, match="epochs='tow' is not one of 'one', 'two'; did you mean"):
+        lz.compare(study(epochs={"tow": 2}), ["linear"])
+
+
+def test_maps_of_pairs_whose_names_join_alike_are_kept_apart():
+    pairs = [("a_b", "c"), ("a", "b_c"), ("a", "c")]
+    assert comparison._files(pairs) == ["map_a_b_c", "map_a_b_c_again", "map_a_c"]
+
+
+def test_a_study_in_memory_answers_what_is_asked_now(few):
+    made = study(recipes={"linear": few}, control=None)
+    for by in (1.0, 2.0):
+        found = lz.compare(made, ["linear"], maps=[], plan=Plan(alphas=np.array([0.0, by])))
+        assert found.results.alphas.tolist() == [0, by]
+        assert found.results.addition["linear"].alpha in (0, by)
+        assert found.results.addition["linear"].sweep_test.shape == (1, 2, 3)
+    found = lz.compare(made, [weighted(1.0)], maps=[], plan=Plan(alphas=np.arange(3.0)))
+    assert list(found.results.single) == ["tau_jp"]
+    assert found.results.addition["tau_jp"].sweep_test.shape == (1, 3, 3)
+
+
+REFUSED = {
+    "a word": ({"methods": "linear"}, r"methods='linear'; expected a sequence of rows"),
+    "no row": ({"methods": []}, r"methods=\[\]; name one at least whose vectors are added"),
+    "a seed twice": ({"seeds": [0, 0]}, r"seeds=\[0, 0\]; give each seed once"),
+    "no seed": ({"seeds": []}, r"seeds=\[\]; expected a sequence of whole numbers"),
+    "no sequence": ({"seeds": 3}, "seeds=3; expected a sequence of whole numbers"),
+    "no task": ({"maps": [("one", "tow")]}, "maps: task='tow' is not .*; did you mean 'two'"),
+    "one task": ({"maps": [("one", "one")]}, r"\('one', 'one'\); expected pairs of two tasks"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_compared_is_refused_by_name(case):
+    changed, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        lz.compare(study(), **{"methods": ["linear"], **changed})
+
+
+def test_rows_and_recipes_of_another_kind_are_refused_by_name():
+    made = partial(Method, label="Mine", view="tangent", train=lambda study, task: {})
+    with pytest.raises(ValueError, match=r"method '../mine': it names a folder"):
+        made("../mine")
+    with pytest.raises(ValueError, match=r"stands='regim' is not one of .*; did you mean 'regime'"):
+        made("mine", stands="regim")
+    with pytest.raises(
+        TypeError, match=r"'mine' made a dict of task 'one'; its train is to return"
+    ):
+        study().vectors(made("mine"))
+    with pytest.raises(
+        ValueError, match=r"view='tangnet' is not one of .*; did you mean 'tangent'"
+    ):
+        study().view(made("mine", view="tangnet"), {})
+    with pytest.raises(ValueError, match=r"recipes\['linear'\] is a dict; expected a TrainConfig"):
+        study(recipes={"linear": {"lr": 1}})
+    x = np.zeros((40, 4), np.float32)
+    with pytest.raises(ValueError, match=r"task '..': it names a folder"):
+        lz.Study((network, {}), [lz.data.split_task("..", x, np.arange(40) % 2)], Classify())

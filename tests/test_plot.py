@@ -78,3 +78,12 @@ def test_a_map_with_points_that_have_no_error_shows_the_others():
     assert mesh.get_clim() == (0, 6)
     (mesh,) = drawn(plot.error_map(alphas, np.full((3, 3), np.nan))).collections
     assert mesh.get_clim() == (0, 1)
+
+
+def test_maps_and_cosines_of_what_does_not_fit_are_refused():
+    axis = np.arange(3.0)
+    for alphas, names in (([axis, axis[:2]], "ab"), ([axis, axis], "a")):
+        with pytest.raises(ValueError, match=r"do not fit; expected \(G_1,\), \(G_2,\)"):
+            plot.error_map(alphas, np.zeros((3, 3)), names=names)
+    with pytest.raises(ValueError, match=r"taus\['a'\] is a dict; expected a task vector"):
+        plot.cosines({"a": {}})

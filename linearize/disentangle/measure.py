@@ -6,13 +6,14 @@
 distance is the task's objective's, under its targets: a mean over what these ask for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize import fields
 from linearize.choices import one_of
 from linearize.current import current
 from linearize.disentangle.affine_map import affine_sums
@@ -27,7 +28,6 @@ from linearize.evaluate.batches import output_shapes, split_batches
 from linearize.evaluate.stream import streamed_terms
 from linearize.evaluate.view import view_of
 from linearize.examples import check_inputs, count
-from linearize.fields import each
 from linearize.objectives import Classify, Objective, Targets
 from linearize.objectives.distances import Compare, Distance, as_distance, together
 from linearize.taylor import check_function
@@ -117,6 +117,8 @@ def disentanglement_error(
     """
     view = view_of(regime)
     one_of("reduction", reduction, ("sum", "mean"))
+    if n_eval is not None:
+        fields.integer("n_eval", n_eval, low=1)
     if view.passes and cached is not None:
         raise ValueError(f"cached holds affine outputs, which regime={regime!r} cannot use")
     if not view.passes and preview is not None:
@@ -128,13 +130,16 @@ def disentanglement_error(
     objectives = _objectives(objectives, targets, readouts, distance, len(sizes))
     names = together([objective.distance for objective in objectives])
     rows = [_draw(n, n_eval, seed, t) for t, n in enumerate(sizes)]
-    given = [
-        dict(roles) for roles in each("targets", {} if targets is None else targets, len(sizes))
-    ]
+    given = list(fields.each("targets", {} if targets is None else targets, len(sizes)))
     for t, (roles, n) in enumerate(zip(given, sizes, strict=True)):
+        if not isinstance(roles, Mapping):
+            raise ValueError(
+                f"targets[{t}] is a {type(roles).__name__}; expected arrays by role, such as "
+                "{'labels': y}"
+            )
         if roles and (found := count(roles, f"targets[{t}]")) != n:
             raise ValueError(f"targets[{t}] are of {found} examples, the inputs of {n}")
-    given = [_rows(roles, r) for roles, r in zip(given, rows, strict=True)]
+    given = [_rows(dict(roles), r) for roles, r in zip(given, rows, strict=True)]
     passes, note = 0, None
     if cached is not None:
         terms = [a if r is None else a.take(r) for a, r in zip(cached, rows, strict=True)]
@@ -232,17 +237,21 @@ def _objectives(
         raise ValueError("objectives and targets belong together; give both, or readouts alone")
     if objectives is None:
         measured = as_distance(distance)
-        reads = each("readouts", readouts, n_tasks)
+        reads = fields.each("readouts", readouts, n_tasks)
         return [Classify(readout, distance=measured) for readout in reads]
     if readouts is not None or distance != "argmax":
         raise ValueError("objectives say what is compared, and how; leave out readouts, distance")
-    return each("objectives", objectives, n_tasks)
+    found = fields.each("objectives", objectives, n_tasks)
+    for t, objective in enumerate(found):
+        if not isinstance(objective, Objective):
+            raise ValueError(
+                f"objectives[{t}] is {objective!r}; expected an Objective, such as CausalLM()"
+            )
+    return found
 
 
 def _draw(n: int, n_eval: int | None, seed: int, task: int) -> np.ndarray | None:
     """Rows to evaluate, in order; ``None`` for all."""
-    if n_eval is not None and n_eval < 1:
-        raise ValueError(f"n_eval={n_eval}; evaluate at least one example, or None for all")
     if n_eval is None or n_eval >= n:
         return None
     return np.sort(np.random.default_rng([seed, task]).permutation(n)[:n_eval])

@@ -60,6 +60,7 @@ def task_vector(
             another kind than LoRA, or one that displaces its base (DoRA, PiSSA, ...), and a
             configuration beside the weights that makes another function of them, by name.
         StructureMismatch: a stored vector of another base.
+        TypeError: parameters, or anything else that is no place, where a place is expected.
         FileNotFoundError: there are no weights where ``weights`` points.
         NonFiniteError: they hold NaN or infinity.
 
@@ -70,6 +71,15 @@ def task_vector(
     ...     task_vector(model, path).delta
     {'w': Array([0., 2.], dtype=float32)}
     """
+    for name, given, kinds in (
+        ("base", base, (Model, str, Path)),
+        ("weights", weights, (str, Path, hf.Source)),
+    ):
+        if not isinstance(given, kinds):
+            raise TypeError(
+                f"{name} is a {type(given).__name__}; expected "
+                + ("a Model, or where its weights are" if name == "base" else "where they are")
+            )
     model = base if isinstance(base, Model) else open_model(str(base))
     source, config = adapters.read(weights)
     if _is_vector(source.path):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize.losses import cross_entropy
-from linearize.objectives.distances import Distance
+from linearize.objectives.distances import Distance, as_distance
 from linearize.objectives.metric import PERPLEXITY, Metric
 from linearize.objectives.objective import Objective, Targets, Totals
 from linearize.objectives.predictions import NO_CLASS, predicted
@@ -41,6 +41,9 @@ class CausalLM(Objective):
     distance: Distance = field(default=Distance("next token", predicted, _changed, 1.0))
 
     metrics: ClassVar[tuple[Metric, ...]] = (PERPLEXITY,)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distance", as_distance(self.distance))
 
     def _nats(self, outputs: Array, batch: Batch) -> tuple[Array, Array]:
         asked = batch["labels"] >= 0

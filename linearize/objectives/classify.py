@@ -11,7 +11,7 @@ import numpy as np
 
 from linearize.losses import cross_entropy
 from linearize.models.heads import Head, pad_head
-from linearize.objectives.distances import DISTANCES, Distance
+from linearize.objectives.distances import DISTANCES, Distance, as_distance
 from linearize.objectives.metric import ACCURACY, Metric
 from linearize.objectives.objective import Objective, Targets, Totals
 from linearize.objectives.predictions import predicted
@@ -43,6 +43,7 @@ class Classify(Objective):
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing={self.smoothing}; expected a share in [0, 1)")
+        object.__setattr__(self, "distance", as_distance(self.distance))
         algebraic = isinstance(self.readout, jax.tree_util.Partial | Head)
         if callable(self.readout) and not algebraic:
             object.__setattr__(self, "readout", as_readout(self.readout))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize.objectives.distances import Distance, same
+from linearize.objectives.distances import Distance, as_distance, same
 from linearize.objectives.metric import SQUARED_ERROR, Metric
 from linearize.objectives.objective import Objective, Targets, Totals
 from linearize.objectives.targets import role
@@ -39,6 +39,9 @@ class Squared(Objective):
     )
 
     metrics: ClassVar[tuple[Metric, ...]] = (SQUARED_ERROR,)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distance", as_distance(self.distance))
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """Mean squared error of each example, (B,) float32."""

@@ -1,7 +1,7 @@
 """A result file, read and checked key by key, so that every error names its key."""
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,14 @@ def checked(raw: Any) -> "Node":
 
 
 _MISSING = object()
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for each in value:
+            yield from _scalars(each)
+    else:
+        yield value
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,8 @@ class Node:
         value = self.get(key)
         try:
             array = np.asarray(value, np.float64)
+            if any(isinstance(each, str | bool) for each in _scalars(value)):
+                raise TypeError  # which NumPy takes for numbers
         except (TypeError, ValueError):
             raise ResultsError(f"{self.name(key)} is not a regular list of numbers") from None
         fits = len(array.shape) == len(shape) and all(

@@ -27,6 +27,8 @@ T = TypeVar("T")
 Record = dict[str, Any]
 
 _ABSENT: Any = object()
+_LATER = ("views", "feed")
+"""What ``study.json`` of earlier versions does not say."""
 
 
 @dataclass
@@ -149,16 +151,22 @@ class Store:
     def claimed(self, described: Mapping[str, Any]) -> Iterator[None]:
         """Hold the directory for one study, alone; ``study.json`` says which.
 
+        In memory, what was kept of another study is forgotten.
+
         Raises:
             RunLockedError: another process works there.
             RunMismatchError: it holds another study; what differs is named.
         """
         if self.root is None:
+            if self._memory.get("study.json", described) != described:
+                self._memory.clear()
+            self._memory["study.json"] = described
             yield
             return
         with exclusive(self.root):
             path = self.root / "study.json"
             theirs = io.read_json(path) if path.exists() else dict(described)
+            described = {k: v for k, v in described.items() if k in theirs or k not in _LATER}
             differ = sorted(k for k in {*theirs, *described} if theirs.get(k) != described.get(k))
             if differ:
                 raise RunMismatchError(

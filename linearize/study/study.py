@@ -8,15 +8,15 @@ study.measure(view, {"mnist": 0.7, "cars": 0.7}, "mnist", "validation")
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from linearize import tree
-from linearize.choices import hint
+from linearize.choices import hint, one_of
 from linearize.data import Task
 from linearize.evaluate.view import VIEWS, Points, View
 from linearize.examples import Examples
@@ -28,6 +28,18 @@ from linearize.task_vector import TaskVector
 from linearize.train import Stream
 
 log = logging.getLogger(__name__)
+
+
+Stands = Literal["regime", "addition", "negation"]
+
+
+def _check_name(noun: str, name: str) -> None:
+    """A name is a folder in the store."""
+    if not isinstance(name, str) or {"", ".", ".."} & set(name.split("/")):
+        raise ValueError(
+            f"{noun} {name!r}: it names a folder of the store, so give a word, no path that leads "
+            "out of it"
+        )
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class Method:
     of: "Method | None" = None
     """The method whose vectors it takes (post-hoc linearization takes the non-linear ones), or,
     of one that is no regime of its own, whose single-task values it is held against."""
-    stands: Literal["regime", "addition", "negation"] = "regime"
+    stands: Stands = "regime"
     """``regime``: task vectors, to be added and negated. ``negation``: each vector in full is the
     edited model of a negation (gradient ascent). ``addition``: one vector for all tasks, in full,
     is the edited model of an addition (joint training)."""
@@ -57,6 +69,8 @@ class Method:
         return self.name
 
     def __post_init__(self) -> None:
+        _check_name("method", self.name)
+        one_of(f"method {self.name!r}: stands", self.stands, get_args(Stands))
         if self.train is None and self.of is None:
             raise ValueError(
                 f"method {self.name!r}: give train, or of, the method whose vectors it takes"
@@ -98,7 +112,8 @@ class Study:
     heads: Heads | None
     """How objectives were made, where they were not given."""
     _vectors: dict[str, dict[str, TaskVector]] = field(repr=False)
-    _seen: dict[str, View] = field(repr=False)
+    _seen: dict[str, tuple[str, Mapping[str, TaskVector], View]] = field(repr=False)
+    _made: dict[str, Method] = field(repr=False)
 
     def __init__(
         self,
@@ -150,6 +165,14 @@ class Study:
         named = dict(zip(names, given, strict=True))
         if len(named) != len(given):
             raise ValueError(f"tasks={names}: give each name once")
+        for name in names:
+            _check_name("task", name)
+        for name, recipe in (recipes or {}).items():
+            if not is_dataclass(recipe) and recipe is not None:
+                raise ValueError(
+                    f"recipes[{name!r}] is a {type(recipe).__name__}; expected a TrainConfig, or "
+                    "another dataclass that its method takes"
+                )
         if isinstance(control, Task):
             named, control = named | {control.name: control}, control.name
         if control is not None and control not in named:
@@ -183,6 +206,7 @@ class Study:
             "heads": heads,
             "_vectors": {},
             "_seen": {},
+            "_made": {},
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -238,6 +262,9 @@ class Study:
         if method.train is None:
             assert method.of is not None
             return self.vectors(method.of)
+        if self._made.get(method.name, method) != method:  # another row of that name
+            self._vectors.pop(method.name, None)
+        self._made[method.name] = method
         if method.name not in self._vectors:
             self._vectors[method.name] = (
                 self._trained(method) if self.borrowed is None else self._borrowed(method)
@@ -252,6 +279,12 @@ class Study:
             where = f"task {i} of {len(names)}"
             log.info("seed %d: %s fine-tuning on %s, %s", self.seed, method.name, task, where)
             vectors[task] = method.train(self, task)
+            if not isinstance(vectors[task], TaskVector):
+                raise TypeError(
+                    f"method {method.name!r} made a {type(vectors[task]).__name__} of task "
+                    f"{task!r}; its train is to return a TaskVector: "
+                    "TaskVector.between(params0, params)"
+                )
         return vectors
 
     def _borrowed(self, method: Method) -> dict[str, TaskVector]:
@@ -271,11 +304,14 @@ class Study:
         """A method's view of its vectors, or of others, which are then not kept in mind."""
         if vectors is not None:
             return self._view(method.view, vectors)
-        if method.name not in self._seen:
-            self._seen[method.name] = self._view(method.view, self.vectors(method))
-        return self._seen[method.name]
+        found = self.vectors(method)
+        seen = self._seen.get(method.name)
+        if seen is None or seen[0] != method.view or seen[1] is not found:
+            self._seen[method.name] = method.view, found, self._view(method.view, found)
+        return self._seen[method.name][2]
 
     def _view(self, name: str, vectors: Mapping[str, TaskVector]) -> View:
+        one_of("view", name, self.views)
         return self.views[name](self.model.f, self.model.params, vectors, self.batch_size)
 
     def objective(self, task: str, view: View) -> Objective:

@@ -43,6 +43,11 @@ class Stream:
 
     def __post_init__(self) -> None:
         fields.integer("Stream: batch_size", self.batch_size, low=1)
+        if isinstance(self.roles, str):
+            raise ValueError(
+                f"Stream: roles={self.roles!r}; expected a sequence of names, such as "
+                f"[{self.roles!r}]"
+            )
 
     @property
     def sets(self) -> tuple[feed.Data, ...]:
@@ -228,9 +233,11 @@ def take_apart(
                 leaf = np.asarray(leaf)
             if hasattr(leaf, "dtype") and hasattr(leaf, "shape"):
                 arrays[place] = leaf
-            elif not callable(leaf):
+            elif callable(leaf):
+                return Partial(leaf)  # so that it is structure, not a leaf
+            else:
                 raise ValueError(
-                    f"{what} holds a {type(leaf).__name__} {place and f'at {place!r}'}; expected "
+                    f"{what} holds a {type(leaf).__name__}{place and f' at {place!r}'}; expected "
                     "arrays, numbers, functions and Streams"
                 )
             return leaf

@@ -19,6 +19,7 @@ import experiments
 from configs import PRESETS
 from experiments import budget, publish, report, tune
 from linearize import cli, config, io
+from linearize.config import ConfigError
 from linearize.report import ResultsError
 
 
@@ -328,3 +329,17 @@ def test_candidates_are_tuned_in_a_directory_of_their_configuration(tmp_path, mo
 def test_the_budget_of_an_unknown_preset_names_those_there_are():
     with pytest.raises(config.ConfigError, match=r"preset.*vit_b23.*vit_b32"):
         budget.main("vit_b23")
+
+
+def test_a_figure_is_found_by_whole_words_first(tmp_path):
+    for number in (1, 10, 2):
+        (tmp_path / f"error_map_{number}_a_b.png").touch()
+    assert publish._one(tmp_path, "error_map_1").stem == "error_map_1_a_b"
+    assert publish._one(tmp_path, "error_m").stem == "error_map_10_a_b"
+    with pytest.raises(FileNotFoundError, match=r"no figure error\[1.*there are: error_map_10_a_b"):
+        publish._one(tmp_path, "error[1")
+
+
+def test_a_page_s_name_is_no_path(tmp_path):
+    with pytest.raises(ConfigError, match=r"'\.\./mine'; expected a page's name"):
+        publish.publish(publish.Publish(tmp_path, "../mine", into=tmp_path))

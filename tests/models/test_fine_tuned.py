@@ -408,3 +408,11 @@ def test_files_of_our_own(base, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(models.task_vector(mine, other).delta["w"], [2, 0])
     assert "was it fine-tuned from this base?" in caplog.text
+
+
+def test_what_is_no_place_is_refused_by_name():
+    mine = lz.Model(lambda p, x: x * p["w"], {"w": np.ones(2, np.float32)})
+    with pytest.raises(TypeError, match="base is a dict; expected a Model, or where its weights"):
+        models.task_vector(mine.params, "lora")
+    with pytest.raises(TypeError, match="weights is a NoneType; expected where they are"):
+        models.task_vector(mine, None)

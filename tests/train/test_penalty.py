@@ -491,6 +491,11 @@ WRONG = {
         ValueError,
         "no entry 'inputs'; it has 'images'",
     ),
+    "role, not a sequence": (
+        lambda: [Penalty("x", ridge, 1.0, Stream({"inputs": OTHERS[0]}, 4, "inputs"))],
+        ValueError,
+        r"roles='inputs'; expected a sequence of names, such as \['inputs'\]",
+    ),
     "batch": (lambda: [tau_jp(batch_size=0)], ValueError, "batch_size=0; expected an integer"),
     "shapes in turn": (
         lambda: [
@@ -557,3 +562,12 @@ def test_operations_of_a_step_with_examples_of_others(fixed_set):
     plain, whole = (count / forward for count in counts)
     assert plain <= 5
     assert (passes - 1) * few / size < whole - plain <= passes * few / size
+
+
+def test_a_state_may_hold_a_plain_function(problem):
+    def through(f, params0, tau, state, key):
+        return ridge(f, params0, tau, (), key) * state["by"](2.0)
+
+    held = [Penalty("ridge", through, 0.1, {"by": by}) for by in (jnp.square, Partial(jnp.square))]
+    one, two = (problem.run(optim=SGD, steps=2, penalties=[each]) for each in held)
+    assert_same(one.tau, two.tau)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -64,13 +64,23 @@ class PairMap:
     distance: str = ARGMAX
     farthest: float | None = None
     """The largest distance of one task, where there is one."""
-    reduction: str = "sum"
+    reduction: Literal["sum", "mean"] = "sum"
 
     def __post_init__(self) -> None:
         if len(self.alphas) < 2 or np.any(np.diff(self.alphas) <= 0):
             raise ValueError(f"alphas must be two or more rising numbers, got {self.alphas}")
         if self.farthest is None and self.distance == ARGMAX:  # early runs did not say so
             object.__setattr__(self, "farthest", 1.0)
+        most = np.inf if self.most is None else self.most
+        for method, total in self.total.items():
+            low, high = np.nanmin(total, initial=0), np.nanmax(total, initial=0)
+            if most < np.inf and (low < 0 or high > most * (1 + 1e-6)):
+                raise ValueError(
+                    f"total/{method} reaches from {low:g} to {high:g}; expected errors in "
+                    f"[0, {most:g}]"
+                )
+        if self.search_box is not None and not self.inside.any():
+            raise ValueError(f"search_box is {list(self.search_box)}; no coefficient lies there")
 
     @property
     def measured(self) -> str:
