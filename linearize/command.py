@@ -71,7 +71,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Merge:
+class Edit:
     """Add task vectors to a model, and write a folder that transformers opens."""
 
     vectors: Positional[tuple[str, ...]]
@@ -191,7 +191,7 @@ def run_report(job: Report) -> None:
     print(f"report: {page}")
 
 
-def run_merge(job: Merge) -> None:
+def run_merge(job: Edit) -> None:
     """θ0 + α Σ τ as weights for others.
 
     Raises:
@@ -214,6 +214,6 @@ def run_merge(job: Merge) -> None:
 JOBS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "compare": (Compare, run_compare),
     "report": (Report, run_report),
-    "merge": (Merge, run_merge),
+    "merge": (Edit, run_merge),
 }
 """By name, what a job is told, and what it does."""

@@ -166,8 +166,8 @@ def compare(
         Every measurement, seeds first.
 
     Raises:
-        ValueError: a name that no row has; the nearest is suggested. Two rows of one name. No method
-            whose vectors are added, or a baseline without what it is held against.
+        ValueError: a name that no row has (the nearest is suggested), or two have; no method whose
+            vectors are added, or a baseline without what it is held against.
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
     for name, rows in (("methods", methods), ("merges", merges)):

@@ -142,7 +142,7 @@ class Step:
 
 def train_step(workload: Workload, regime: str, optim: OptimConfig = OPTIM) -> Step:
     """:mod:`linearize.train.step` as :func:`linearize.train.fine_tune` uses it: AdamW on τ."""
-    functions, arrays = training.Split.of(
+    functions, arrays = training.Callables.of(
         {
             "f": workload.backbone.f,
             "loss": None,

@@ -65,7 +65,8 @@ def measure(
 
 def rates(config: LearningRateConfig, regime: str) -> tuple[float, ...]:
     """The learning rates of a regime's vectors."""
-    return config.linear if regime == "linear" else config.nonlinear
+    method = METHODS[regime]
+    return getattr(config, (method.of or method).name)
 
 
 def at_rate(

@@ -67,7 +67,8 @@ def measure(config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int, stor
 
 def steps(config: TrajectoryConfig, regime: str) -> tuple[int, ...]:
     """The steps that a regime is measured at."""
-    recipe = config.setting.linear if regime == "linear" else config.setting.nonlinear
+    method = METHODS[regime]
+    recipe = config.setting.recipes[(method.of or method).name]
     return (*config.steps, recipe.steps)
 
 

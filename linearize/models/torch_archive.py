@@ -19,13 +19,13 @@ from linearize import files
 from linearize.models.torch_pickle import (
     LARGEST_INDEX,
     Storage,
+    Strided,
     TorchArchiveError,
     Unpickler,
-    View,
 )
 from linearize.unpickle import PickleError, kind, said
 
-__all__ = ["TorchArchiveError", "Unpickler", "View", "read", "read_with"]
+__all__ = ["Strided", "TorchArchiveError", "Unpickler", "read", "read_with"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _MOST_COPIES = 16
@@ -53,7 +53,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 def read_with(
     path: str | Path,
     unpickler: "type[Unpickler]",
-    select: Callable[[Any], Mapping[str, View]],
+    select: Callable[[Any], Mapping[str, Strided]],
 ) -> dict[str, np.ndarray]:
     """As :func:`read`, with other words allowed and tensors picked otherwise.
 
@@ -76,7 +76,9 @@ def read_with(
 
 
 def _read_zip(
-    file: BinaryIO, unpickler: "type[Unpickler]", select: Callable[[Any], Mapping[str, View]]
+    file: BinaryIO,
+    unpickler: "type[Unpickler]",
+    select: Callable[[Any], Mapping[str, Strided]],
 ) -> dict[str, np.ndarray]:
     length = _length(file)
     with zipfile.ZipFile(file) as archive:
@@ -114,7 +116,9 @@ def _is_plain(info: zipfile.ZipInfo, size: int | None, length: int) -> bool:
 
 
 def _read_stream(
-    file: BinaryIO, unpickler: "type[Unpickler]", select: Callable[[Any], Mapping[str, View]]
+    file: BinaryIO,
+    unpickler: "type[Unpickler]",
+    select: Callable[[Any], Mapping[str, Strided]],
 ) -> dict[str, np.ndarray]:
     file.seek(0)
     if Unpickler(file).load() != _MAGIC:
@@ -150,7 +154,7 @@ def _length(file: BinaryIO) -> int:
     return length
 
 
-def _views(loaded: Any) -> dict[str, View]:
+def _views(loaded: Any) -> dict[str, Strided]:
     if not isinstance(loaded, Mapping) or not loaded:
         raise TorchArchiveError(
             f"it holds a {kind(loaded)}, not a mapping of names to tensors; "
@@ -159,7 +163,7 @@ def _views(loaded: Any) -> dict[str, View]:
     wrong = [
         f"{said(name)}: {kind(value)}"
         for name, value in loaded.items()
-        if type(name) is not str or type(value) is not View
+        if type(name) is not str or type(value) is not Strided
     ]
     if wrong:
         raise TorchArchiveError(f"it holds more than tensors: {', '.join(wrong[:8])}")
@@ -167,7 +171,7 @@ def _views(loaded: Any) -> dict[str, View]:
 
 
 def _materialise(
-    views: Mapping[str, View], payload: Callable[[Storage], bytes], length: int
+    views: Mapping[str, Strided], payload: Callable[[Storage], bytes], length: int
 ) -> dict[str, np.ndarray]:
     """Copies of the tensors, each checked before anything is read and again where it is read.
 
@@ -195,7 +199,7 @@ def _materialise(
     return out
 
 
-def _placed(name: str, view: View, flat: np.ndarray) -> np.ndarray:
+def _placed(name: str, view: Strided, flat: np.ndarray) -> np.ndarray:
     """A copy of the view of these entries. NumPy checks its bounds too, unlike ``as_strided``."""
     if flat.size != view.storage.size:
         raise TorchArchiveError(f"tensor {said(name)} has a storage of another size than it states")
@@ -211,7 +215,7 @@ def _placed(name: str, view: View, flat: np.ndarray) -> np.ndarray:
     return np.array(seen, order="C")
 
 
-def _check(name: str, view: View) -> None:
+def _check(name: str, view: Strided) -> None:
     """Raises TorchArchiveError, with the name, unless each element lies within the storage."""
     fault = _fault(view)
     if fault:
@@ -221,7 +225,7 @@ def _check(name: str, view: View) -> None:
         )
 
 
-def _fault(view: View) -> str | None:
+def _fault(view: Strided) -> str | None:
     storage, offset, shape, strides = view
     if (
         type(storage) is not Storage
@@ -244,7 +248,7 @@ def _fault(view: View) -> str | None:
     return None
 
 
-def _check_totals(views: Mapping[str, View], length: int) -> None:
+def _check_totals(views: Mapping[str, Strided], length: int) -> None:
     """Members of a zip archive may overlap, and tensors too: neither may fill the memory."""
     storages = {view.storage.key: _bytes(view.storage) for view in views.values()}
     if sum(storages.values()) > length:

@@ -17,7 +17,7 @@ import numpy as np
 
 from linearize import files
 from linearize.models import torch_archive
-from linearize.models.torch_pickle import TENSOR, TorchArchiveError, Unpickler, View
+from linearize.models.torch_pickle import TENSOR, Strided, TorchArchiveError, Unpickler
 from linearize.unpickle import PickleError, Shell, Word, kind, words
 
 _NEEDED = {
@@ -36,7 +36,7 @@ _LONGEST_NAME = 1000
 """Characters. A pickle can hold a long name once and nest it many times."""
 
 
-def _of_type(function: Any, _: Any, arguments: Any, *__: Any) -> View:
+def _of_type(function: Any, _: Any, arguments: Any, *__: Any) -> Strided:
     """Tensors of a subclass; what that adds is not looked at."""
     if function != TENSOR or type(arguments) is not tuple:
         raise TorchArchiveError("its pickle builds a tensor in an unknown way; nothing was run")
@@ -93,7 +93,7 @@ def is_torch(path: Path) -> bool:
         return zipfile.is_zipfile(file)
 
 
-def _tensors(loaded: Any) -> dict[str, View]:
+def _tensors(loaded: Any) -> dict[str, Strided]:
     found = dict(_walk(loaded, (), set()))
     if not found:
         raise TorchArchiveError(
@@ -102,9 +102,9 @@ def _tensors(loaded: Any) -> dict[str, View]:
     return found
 
 
-def _walk(value: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, View]]:
+def _walk(value: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, Strided]]:
     """Tensors with dotted names; torch's own three dictionaries leave no trace in a name."""
-    if isinstance(value, View):
+    if isinstance(value, Strided):
         if sum(map(len, path)) > _LONGEST_NAME:
             name = ".".join(part[:20] for part in path[:8])
             raise TorchArchiveError(

@@ -46,7 +46,7 @@ class Storage(NamedTuple):
     size: int
 
 
-class View(NamedTuple):
+class Strided(NamedTuple):
     """A tensor that is described, and neither checked nor read yet."""
 
     storage: Storage
@@ -57,15 +57,17 @@ class View(NamedTuple):
 
 def _of_bytes(
     storage: Any, offset: Any, shape: Any, strides: Any, _: Any, __: Any, word: Any, *___: Any
-) -> View:
+) -> Strided:
     """A tensor of a dtype that has no storage of its own."""
     if type(storage) is not Storage or storage.dtype != np.uint8 or word not in _NEWER_WORDS:
         raise TorchArchiveError("its pickle builds a tensor in an unknown way; nothing was run")
     dtype = _NEWER_WORDS[word]
-    return View(Storage(storage.key, dtype, storage.size // dtype.itemsize), offset, shape, strides)
+    return Strided(
+        Storage(storage.key, dtype, storage.size // dtype.itemsize), offset, shape, strides
+    )
 
 
-TENSOR = Word("torch._utils._rebuild_tensor_v2", lambda *args: View(*args[:4]))
+TENSOR = Word("torch._utils._rebuild_tensor_v2", lambda *args: Strided(*args[:4]))
 _KINDS = {Word(f"torch.{name}", not_called): np.dtype(t) for name, t in _STORAGES.items()}
 _KINDS[Word("torch.storage.UntypedStorage", not_called)] = np.dtype(np.uint8)
 _NEWER_WORDS = {Word(f"torch.{name}", not_called): np.dtype(t) for name, t in _NEWER.items()}

@@ -10,7 +10,7 @@ from linearize.current import current
 from linearize.examples import fingerprint
 from linearize.train import feed
 from linearize.train.penalty import Term
-from linearize.train.step import REGIMES, Split
+from linearize.train.step import REGIMES, Callables
 from linearize.types import Params, PyTree
 
 
@@ -45,7 +45,7 @@ def functions(
 
     def known(name: str, *args: PyTree, derivative: bool = True) -> PyTree:
         """Note a function's identity; what it returns for these arguments."""
-        split, arrays = Split.of({name: given[name]})
+        split, arrays = Callables.of({name: given[name]})
         args, arrays = identity.shapes((args, arrays))
 
         def call(*args: PyTree) -> PyTree:

@@ -22,6 +22,7 @@ from linearize.train.blame import blame, blame_penalties
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
 from linearize.train.errors import CheckpointError, NonFiniteLossError, RunDirectoryError
+from linearize.train.inputs import Inputs
 from linearize.train.interrupt import Request, deferred
 from linearize.train.lock import guarded
 from linearize.train.mesh import MeshConfig
@@ -29,7 +30,6 @@ from linearize.train.penalty import Penalty
 from linearize.train.record import Recorder, Row, progress_bar, read_rows
 from linearize.train.rundir import RunDirectory, open_run
 from linearize.train.second_way import check_first_step, check_penalties
-from linearize.train.setting import Setting
 from linearize.train.step import (
     Metrics,
     Programs,
@@ -152,7 +152,7 @@ def fine_tune(
     """
     config = config or TrainConfig()
     config = replace(config, mesh=mesh) if mesh is not None else config
-    setting = Setting.make(
+    setting = Inputs.make(
         f, params0, data, regime, loss, readout, config, trainable, inputs, augment, penalties, mask
     )
     if run_dir is None:
@@ -193,7 +193,7 @@ class _Run:
 
     def __init__(
         self,
-        setting: Setting,
+        setting: Inputs,
         config: TrainConfig,
         directory: RunDirectory | None,
         validation: Validation | None,

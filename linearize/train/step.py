@@ -53,14 +53,14 @@ gradient times the τ that it was taken at, and the gradient's norm."""
 
 
 @dataclass(frozen=True)
-class Split:
+class Callables:
     """A callable's arrays apart from the rest, so that they can be arguments of a program."""
 
     treedef: Any
     static: tuple[Hashable, ...]
 
     @classmethod
-    def of(cls, functions: Mapping[str, Callable | None]) -> tuple["Split", list[Array]]:
+    def of(cls, functions: Mapping[str, Callable | None]) -> tuple["Callables", list[Array]]:
         """Take apart ``jax.tree_util.Partial`` and other pytrees that can be called."""
         leaves, treedef = jax.tree.flatten(dict(functions))
         is_array = [hasattr(leaf, "dtype") and hasattr(leaf, "shape") for leaf in leaves]
@@ -78,7 +78,7 @@ class Split:
 class Recipe:
     """All that a step is compiled from, but for arrays; equal recipes share one program."""
 
-    functions: Split
+    functions: Callables
     regime: str
     inputs: tuple[str, ...]
     optim: OptimConfig

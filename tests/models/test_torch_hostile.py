@@ -269,7 +269,7 @@ def test_bounds_are_those_of_counting():
     for offset, *sides in itertools.product(range(5), range(4), range(4), range(4), range(4)):
         shape, strides = tuple(sides[:2]), tuple(sides[2:])
         at = [offset + np.dot(index, strides) for index in np.ndindex(shape)]
-        views = {"x": torch_pickle.View(held, offset, shape, strides)}
+        views = {"x": torch_pickle.Strided(held, offset, shape, strides)}
         if len(at) <= 4 and all(i < 4 for i in at):
             got = torch_archive._materialise(views, lambda _: DATA, 1000)["x"]
             np.testing.assert_array_equal(got, flat[np.array(at, int)].reshape(shape))
@@ -283,7 +283,7 @@ def test_bounds_are_those_of_counting():
 @pytest.mark.parametrize("size", [0, 15, 17, 64])
 def test_bytes_are_counted_where_they_are_read(size):
     held = torch_pickle.Storage("0", np.dtype(np.float32), 4)
-    views = {"x": torch_pickle.View(held, 0, (4,), (1,))}
+    views = {"x": torch_pickle.Strided(held, 0, (4,), (1,))}
     with pytest.raises(TorchArchiveError, match="'x'"):
         torch_archive._materialise(views, lambda _: bytes(size), 1000)
 
@@ -292,7 +292,7 @@ def test_bytes_are_counted_where_they_are_read(size):
 def test_numpy_checks_bounds_as_well(monkeypatch, change):
     monkeypatch.setattr(torch_archive, "_check", lambda *_: None)
     held = torch_pickle.Storage("0", np.dtype(np.float32), 4)
-    views = {"x": torch_pickle.View(held, 0, (4,), (1,))._replace(**change)}
+    views = {"x": torch_pickle.Strided(held, 0, (4,), (1,))._replace(**change)}
     with pytest.raises(TorchArchiveError, match="'x' does not fit"):
         torch_archive._materialise(views, lambda _: DATA, 1000)
 
@@ -302,7 +302,7 @@ def test_numpy_checks_bounds_as_well(monkeypatch, change):
 def test_no_unpickler_changes_what_is_handed_out(unpickler, change):
     """The second line: were the opcode let through, these objects have nothing to set."""
     held = torch_pickle.Storage("0", np.dtype(np.float32), 4)
-    for given in (held, torch_pickle.View(held, 0, (4,), (1,)), torch_pickle.TENSOR):
+    for given in (held, torch_pickle.Strided(held, 0, (4,), (1,)), torch_pickle.TENSOR):
         before = tuple(given)
 
         class Gives(unpickler):
@@ -518,7 +518,7 @@ def test_tensors_that_share_a_storage_are_few_or_small(tmp_path, reader):
 @READERS
 def test_storages_that_overlap_in_the_file_are_refused(reader, tmp_path):
     held = [torch_pickle.Storage(str(i), np.dtype(np.float32), 10) for i in range(4)]
-    views = {f"n{h.key}": torch_pickle.View(h, 0, (10,), (1,)) for h in held}
+    views = {f"n{h.key}": torch_pickle.Strided(h, 0, (10,), (1,)) for h in held}
     with pytest.raises(TorchArchiveError, match="160 bytes and the file 159"):
         torch_archive._materialise(views, lambda _: bytes(40), 159)
     assert len(torch_archive._materialise(views, lambda _: bytes(40), 160)) == 4

@@ -307,7 +307,7 @@ def test_operations_of_a_step(regime, limit, accumulate):
         "inputs": rng.normal(size=(32, 64)).astype(np.float32),
         "labels": np.zeros(32, np.int32),
     }
-    split, arrays = step.Split.of({"f": f, "loss": None, "readout": None, "augment": None})
+    split, arrays = step.Callables.of({"f": f, "loss": None, "readout": None, "augment": None})
     recipe = step.Recipe(
         split, regime, ("inputs",), OptimConfig(), accumulate, 0.0, ascend=False, own_loss=False
     )
@@ -321,7 +321,7 @@ def test_operations_of_a_step(regime, limit, accumulate):
 
 def _update(f, params0, regime, **optim):
     """``step(state, batch, in_place)`` without data, and the first state."""
-    split, arrays = step.Split.of({"f": f, "loss": None, "readout": None, "augment": None})
+    split, arrays = step.Callables.of({"f": f, "loss": None, "readout": None, "augment": None})
     config = OptimConfig(**optim)
     recipe = step.Recipe(split, regime, ("inputs",), config, 1, 0.0, ascend=False, own_loss=False)
     fixed = {"params0": params0, "arrays": arrays, "total": jnp.int32(9), "key": jax.random.key(0)}

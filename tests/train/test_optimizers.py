@@ -13,7 +13,7 @@ from linearize import tangent
 from linearize.train import cross_entropy
 from linearize.train.mesh import Placement
 from linearize.train.optim import OptimConfig, clip, learning_rate, optimizers
-from linearize.train.step import Recipe, Split
+from linearize.train.step import Callables, Recipe
 
 STEPS = 5
 NAMES = sorted(optimizers())
@@ -55,7 +55,7 @@ def settings(name, **overrides):
 def ours(config, regime="nonlinear"):
     """τ after some steps of :class:`Recipe`, run op by op."""
     params0, batch = data()
-    split, arrays = Split.of({"f": f, "loss": mean_square, "readout": None, "augment": None})
+    split, arrays = Callables.of({"f": f, "loss": mean_square, "readout": None, "augment": None})
     recipe = Recipe(
         functions=split,
         regime=regime,

@@ -545,7 +545,7 @@ def test_operations_of_a_step_with_examples_of_others(fixed_set):
     named = {"f": deep, "loss": None, "readout": None, "augment": None}
     counts = []
     for given in (named, named | terms):
-        split, arrays = step.Split.of(given)
+        split, arrays = step.Callables.of(given)
         names = tuple(name for name in given if name not in named)
         recipe = step.Recipe(
             split, "linear", ("inputs",), OptimConfig(), 1, 0.0, False, False, names

@@ -134,7 +134,7 @@ def test_a_step_that_overwrites_its_state_holds_no_more_for_its_check():
             x = jnp.tanh(x @ leaf)
         return x
 
-    split, arrays = step.Split.of({"f": deep, "loss": None, "readout": None, "augment": None})
+    split, arrays = step.Callables.of({"f": deep, "loss": None, "readout": None, "augment": None})
     recipe = step.Recipe(split, "linear", ("inputs",), OptimConfig(), 1, 0.0, False, False)
     place = Placement.make(None)
     state = recipe.init(weights, 5, tuple(weights))

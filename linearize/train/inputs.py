@@ -18,12 +18,12 @@ from linearize.train.identity import current_functions, data_fingerprint, functi
 from linearize.train.mask import checked
 from linearize.train.mesh import Placement
 from linearize.train.penalty import Penalty, Stream, column, seed_of, take_apart
-from linearize.train.step import REGIMES, Recipe, Split
+from linearize.train.step import REGIMES, Callables, Recipe
 from linearize.types import Apply, Array, Params, PyTree
 
 
 @dataclass(frozen=True)
-class Setting:
+class Inputs:
     """A run's inputs, checked and placed."""
 
     recipe: Recipe
@@ -58,7 +58,7 @@ class Setting:
         augment: Callable | None,
         penalties: Sequence[Penalty] = (),
         mask: PyTree | None = None,
-    ) -> "Setting":
+    ) -> "Inputs":
         if regime == "posthoc":
             raise ValueError(
                 "regime='posthoc' evaluates a 'nonlinear' vector: train it by regime='nonlinear'"
@@ -93,7 +93,7 @@ class Setting:
         given = {"f": f, "loss": loss, "readout": readout, "augment": augment, **terms}
         batch = feed.entries(data, micro)
         given = current_functions(given, params0, batch, inputs, names, drawn)
-        split, arrays = Split.of(given)
+        split, arrays = Callables.of(given)
         recipe = Recipe(
             functions=split,
             regime=regime,
