@@ -177,7 +177,7 @@ def test_the_first_lines_say_what_is_going_to_be_done(monkeypatch, capsys, tmp_p
 
 @pytest.mark.slow
 def test_a_run_begins_without_what_its_end_needs():
-    program = "import sys, experiments.compare; print(*sys.modules)"
+    program = "import sys, experiments.compare.run; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     loaded = found.stdout.decode().split()
     assert "jax" in loaded
