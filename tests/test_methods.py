@@ -287,13 +287,9 @@ def test_rows_and_recipes_of_another_kind_are_refused_by_name():
         made("../mine")
     with pytest.raises(ValueError, match=r"stands='regim' is not one of .*; did you mean 'regime'"):
         made("mine", stands="regim")
-    with pytest.raises(
-        TypeError, match=r"'mine' made a dict of task 'one'; its train is to return"
-    ):
+    with pytest.raises(TypeError, match=r"'mine' made a dict of task 'one'; its train is"):
         study().vectors(made("mine"))
-    with pytest.raises(
-        ValueError, match=r"view='tangnet' is not one of .*; did you mean 'tangent'"
-    ):
+    with pytest.raises(ValueError, match=r"view='tangnet' is not one .*; did you mean 'tangent'"):
         study().view(made("mine", view="tangnet"), {})
     with pytest.raises(ValueError, match=r"recipes\['linear'\] is a dict; expected a TrainConfig"):
         study(recipes={"linear": {"lr": 1}})
