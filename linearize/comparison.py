@@ -166,13 +166,15 @@ def compare(
         Every measurement, seeds first.
 
     Raises:
-        ValueError: a name that no row has; the nearest is suggested. Two rows of one name.
+        ValueError: a name that no row has; the nearest is suggested. Two rows of one name. No method
+            whose vectors are added, or a baseline without what it is held against.
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
     for name, rows in (("methods", methods), ("merges", merges)):
         if isinstance(rows, str):
             raise ValueError(f"{name}={rows!r}; expected a sequence of rows, such as [{rows!r}]")
     regimes = [_row("methods", each, METHODS) for each in methods]
+    _check_methods(study, regimes)
     pairs = itertools.combinations(study.names, 2)
     wanted = replace(
         plan or Plan(),
@@ -230,6 +232,20 @@ def _seeds(study: Study, seeds: Sequence[int] | None) -> tuple[int, ...]:
 
 def _row(argument: str, given: str | Named, table: Mapping[str, Named]) -> Named:
     return table[one_of(argument, given, table)] if isinstance(given, str) else given
+
+
+def _check_methods(study: Study, methods: Sequence[Method]) -> None:
+    names = [method.name for method in methods]
+    if not any(method.stands == "regime" for method in methods):
+        raise ValueError(f"methods={names}: none has task vectors to add; name 'linear', say, too")
+    for method in methods:
+        if method.stands == "negation" and study.control is None:
+            raise ValueError(f"method {method.name!r} is of negation: give the study a control=")
+        against = method.of if method.stands != "regime" else None
+        if against is not None and against.name not in names:
+            raise ValueError(
+                f"methods={names}: {method.name!r} is held against {against.name!r}; name that too"
+            )
 
 
 def carry(source: Store, place: Store) -> None:

@@ -216,3 +216,20 @@ def test_a_map_tells_how_many_examples_it_looked_at(spoken):
     few, all_ = (Plan(n_eval=n) for n in (5, 500))
     facts = [comparison.map_facts(study, plan, ("one", "two"))["n_eval"] for plan in (few, all_)]
     assert facts == [5, len(study.split("one", "test"))]
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ([], r"methods=\[\]: none has task vectors"),
+        (["joint"], "methods=.*joint.*: none has task vectors"),
+        (["linear", "joint"], "'joint' is held against 'nonlinear'; name that too"),
+        (["linear", "gradient_ascent"], "'gradient_ascent' is of negation: .*control="),
+    ],
+)
+def test_methods_that_nothing_can_be_held_against_are_refused(methods, message):
+    points = {name: task(i, lambda x: x.sum(1, keepdims=True)) for i, name in enumerate("ab")}
+    params = {"w": np.ones((WIDTH, 1), np.float32)}
+    study = Study((lambda params, x: x @ params["w"], params), points, Squared())
+    with pytest.raises(ValueError, match=message):
+        lz.compare(study, methods)
