@@ -166,8 +166,8 @@ def compare(
         Every measurement, seeds first.
 
     Raises:
-        ValueError: a name that no row has; the nearest is suggested. Two rows of one name. No method
-            whose vectors are added, or a baseline without what it is held against.
+        ValueError: a name that no row has; the nearest is suggested. Two rows of one name, a seed
+            twice. No method whose vectors are added, or a baseline without what it is held against.
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
     for name, rows in (("methods", methods), ("merges", merges)):
@@ -189,11 +189,6 @@ def compare(
         if maps is None
         else tuple(maps),
     )
-    if not wanted.regimes:
-        raise ValueError(
-            f"methods={[method.name for method in regimes]}; name one at least whose vectors are "
-            "added, such as 'linear'"
-        )
     for task in study.epochs:
         one_of("epochs", task, study.names)
     for pair in wanted.pairs:

@@ -265,7 +265,7 @@ def test_a_study_in_memory_answers_what_is_asked_now(few):
 
 REFUSED = {
     "a word": ({"methods": "linear"}, r"methods='linear'; expected a sequence of rows"),
-    "no row": ({"methods": []}, r"methods=\[\]; name one at least whose vectors are added"),
+    "no row": ({"methods": []}, r"methods=\[\]: none has task vectors to add"),
     "a seed twice": ({"seeds": [0, 0]}, r"seeds=\[0, 0\]; give each seed once"),
     "no seed": ({"seeds": []}, r"seeds=\[\]; expected a sequence of whole numbers"),
     "no sequence": ({"seeds": 3}, "seeds=3; expected a sequence of whole numbers"),
