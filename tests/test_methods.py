@@ -293,6 +293,6 @@ def test_rows_and_recipes_of_another_kind_are_refused_by_name():
         study().view(made("mine", view="tangnet"), {})
     with pytest.raises(ValueError, match=r"recipes\['linear'\] is a dict; expected a TrainConfig"):
         study(recipes={"linear": {"lr": 1}})
-    x = np.zeros((40, 4), np.float32)
+    x = np.arange(160, dtype=np.float32).reshape(40, 4)
     with pytest.raises(ValueError, match=r"task '..': it names a folder"):
         lz.Study((network, {}), [lz.data.split_task("..", x, np.arange(40) % 2)], Classify())
