@@ -3,25 +3,28 @@
 import importlib
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from experiments import listed
 from linearize import report
 from linearize.report.node import Node
-from linearize.report.page import Page, Reader
+
+if TYPE_CHECKING:  # pages bring matplotlib, which a run's beginning should not wait for
+    from linearize.report.page import Page, Reader
 
 
-def pages() -> dict[str, Reader]:
+def pages() -> "dict[str, Reader]":
     """By experiment, what makes a page of its results; its module is imported by then."""
     return {name: partial(_page, name) for name in listed()}
 
 
-def _page(experiment: str, results: Node, run_dir: Path) -> Page:
+def _page(experiment: str, results: Node, run_dir: Path) -> "Page":
     return importlib.import_module(f"experiments.{experiment}.page").read(results, run_dir)
 
 
-def read_page(run_dir: Path | str) -> Page:
+def read_page(run_dir: Path | str) -> "Page":
     """As :func:`linearize.report.read_page`, of any experiment."""
     return report.read_page(run_dir, pages())
 

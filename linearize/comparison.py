@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -29,14 +29,12 @@ from linearize.merge import MERGES, Merge
 from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
 from linearize.objectives import Control, Metric
 from linearize.report import schema
+from linearize.report.compare.results import Results
 from linearize.report.style import Look
 from linearize.study import Method, Study, stack
 from linearize.study.maps import distance_of, error_map, mapped
 from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
-
-if TYPE_CHECKING:
-    from linearize.report.compare.results import Results
 
 EXPLORED = 500
 """Test examples a task that the report's sliders look at: all of the papers' eight would make a
@@ -112,7 +110,7 @@ class Plan:
 class Comparison:
     """What was measured, and where that is kept."""
 
-    results: "Results"
+    results: Results
     store: Store
 
     @property
@@ -166,8 +164,8 @@ def compare(
         Every measurement, seeds first.
 
     Raises:
-        ValueError: a name that no row has (the nearest is suggested), or two have; no method whose
-            vectors are added, or a baseline without what it is held against.
+        ValueError: a name that no row has (the nearest is suggested), or two have; a seed twice; no
+            method whose vectors are added, or a baseline without what it is held against.
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
     for name, rows in (("methods", methods), ("merges", merges)):
@@ -189,11 +187,6 @@ def compare(
         if maps is None
         else tuple(maps),
     )
-    if not wanted.regimes:
-        raise ValueError(
-            f"methods={[method.name for method in regimes]}; name one at least whose vectors are "
-            "added, such as 'linear'"
-        )
     for task in study.epochs:
         one_of("epochs", task, study.names)
     for pair in wanted.pairs:
@@ -261,7 +254,7 @@ def gathered(
     seeds: Sequence[int],
     measured: Record,
     told: Record | None = None,
-) -> "Results":
+) -> Results:
     """All seeds' measurements, as the schema has them that ``results.json`` is read by.
 
     Args:
@@ -271,8 +264,6 @@ def gathered(
         measured: what :meth:`linearize.study.Store.every_seed` makes of :func:`measure`.
         told: keys that a study alone cannot know, such as the preset's name.
     """
-    from linearize.report.compare.results import Results  # which imports the page, and matplotlib
-
     maps = {"maps": maps_of(study, plan, measured)}
     found = {**describe(study, plan, seeds), **measured, **maps, **(told or {})}
     return schema.read(Results, io.to_json(found))

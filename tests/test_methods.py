@@ -265,7 +265,7 @@ def test_a_study_in_memory_answers_what_is_asked_now(few):
 
 REFUSED = {
     "a word": ({"methods": "linear"}, r"methods='linear'; expected a sequence of rows"),
-    "no row": ({"methods": []}, r"methods=\[\]; name one at least whose vectors are added"),
+    "no row": ({"methods": []}, r"methods=\[\]: none has task vectors to add"),
     "a seed twice": ({"seeds": [0, 0]}, r"seeds=\[0, 0\]; give each seed once"),
     "no seed": ({"seeds": []}, r"seeds=\[\]; expected a sequence of whole numbers"),
     "no sequence": ({"seeds": 3}, "seeds=3; expected a sequence of whole numbers"),
@@ -287,16 +287,12 @@ def test_rows_and_recipes_of_another_kind_are_refused_by_name():
         made("../mine")
     with pytest.raises(ValueError, match=r"stands='regim' is not one of .*; did you mean 'regime'"):
         made("mine", stands="regim")
-    with pytest.raises(
-        TypeError, match=r"'mine' made a dict of task 'one'; its train is to return"
-    ):
+    with pytest.raises(TypeError, match=r"'mine' made a dict of task 'one'; its train is"):
         study().vectors(made("mine"))
-    with pytest.raises(
-        ValueError, match=r"view='tangnet' is not one of .*; did you mean 'tangent'"
-    ):
+    with pytest.raises(ValueError, match=r"view='tangnet' is not one .*; did you mean 'tangent'"):
         study().view(made("mine", view="tangnet"), {})
     with pytest.raises(ValueError, match=r"recipes\['linear'\] is a dict; expected a TrainConfig"):
         study(recipes={"linear": {"lr": 1}})
-    x = np.zeros((40, 4), np.float32)
+    x = np.arange(160, dtype=np.float32).reshape(40, 4)
     with pytest.raises(ValueError, match=r"task '..': it names a folder"):
         lz.Study((network, {}), [lz.data.split_task("..", x, np.arange(40) % 2)], Classify())

@@ -1,18 +1,17 @@
 """One self-contained page: figures, tables and what an experiment adds, without a network."""
 
 import html
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from linearize.report import terminal
 from linearize.report.node import Node
 from linearize.report.plot import Plot
+from linearize.report.section import Section as Section
 from linearize.report.style import CSS_NAMES
 from linearize.report.table import Table
 
@@ -21,16 +20,6 @@ HERE = Path(__file__).parent
 TASK_ARITHMETIC = """After Ilharco et al., <cite>Editing Models with Task Arithmetic</cite> (ICLR
 2023, arXiv 2212.04089), and Ortiz-Jimenez et al., <cite>Task Arithmetic in the Tangent Space</cite>
 (NeurIPS 2023, arXiv 2305.12827)."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a page; one without parts is left out."""
-
-    key: str
-    title: str
-    parts: tuple[Plot | Table | str, ...]
-    """Figures, tables, and HTML."""
 
 
 @dataclass(frozen=True)
@@ -159,62 +148,3 @@ def _inline(plot: Plot, svg: str, layout: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     return re.sub(r"\s*\n\s*", " ", svg.replace("<svg", head, 1))
-
-
-def facts(
-    preset: str,
-    model: Mapping[str, Any],
-    tasks: Sequence[str],
-    seeds: Sequence[int],
-    seconds: float | None,
-) -> tuple[tuple[str, str], ...]:
-    """What every run says of itself below the lead; what is not known is left out."""
-    known = [("Preset", preset), ("Model", model.get("name"))]
-    if model.get("parameters") is not None:
-        known.append(("Parameters", f"{int(model['parameters']):,}"))
-    if model.get("image_size") is not None:
-        known.append(("Image size", f"{model['image_size']} px"))
-    known += [("Tasks", ", ".join(tasks) or None), ("Seeds", ", ".join(map(str, seeds)))]
-    if seconds is not None:
-        known.append(("Time", duration(seconds)))
-    return tuple((name, str(value)) for name, value in known if value is not None)
-
-
-def facts_of(node: Node, tasks: Sequence[str], seeds: Sequence[int]) -> tuple[tuple[str, str], ...]:
-    """The same, of a run's result file."""
-    seconds = node.optional("seconds", ())
-    time = None if seconds is None else float(seconds)
-    return facts(str(node.get("preset")), node.mapping("model"), tasks, seeds, time)
-
-
-def duration(seconds: float) -> str:
-    """A span of time in its two largest units.
-
-    >>> duration(251.3), duration(7384), duration(8.4)
-    ('4 min 11 s', '2 h 3 min', '8 s')
-    """
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
-
-
-def configuration(blocks: Mapping[str, object]) -> str:
-    """Folded blocks of JSON, by title; empty ones are left out."""
-
-    def block(title: str, value: object) -> str:
-        text = html.escape(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-        return f"<details><summary>{title}</summary><pre>{text}</pre></details>"
-
-    return "".join(block(title, value) for title, value in blocks.items() if value)
-
-
-def configuration_of(node: Node) -> Section:
-    """The last section of a page: configuration, versions and model of a run."""
-    blocks = {
-        "Configuration": node.mapping("config"),
-        "Versions": node.mapping("versions"),
-        "Model": node.mapping("model"),
-    }
-    return Section("configuration", "Configuration and versions", (configuration(blocks),))

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from linearize.report.claims import DECIDED, Verdict, table
 from linearize.report.node import ResultsError
-from linearize.report.page import Section, configuration, facts
 from linearize.report.schema import Axes
+from linearize.report.section import Section, configuration, facts
 
 
 @dataclass(frozen=True, kw_only=True)

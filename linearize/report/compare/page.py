@@ -13,8 +13,9 @@ from linearize.report.compare.logits import TaskLogits, load_explorer
 from linearize.report.compare.results import Results
 from linearize.report.compare.scatter import against, scatter
 from linearize.report.node import Node
-from linearize.report.page import Page, Section, configuration
+from linearize.report.page import Page, Section
 from linearize.report.plot import Plot
+from linearize.report.section import configuration
 from linearize.report.style import FACES
 from linearize.report.table import Table
 
