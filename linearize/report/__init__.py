@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from linearize.report.compare.results import load as load
     from linearize.report.compare.results import parse as parse
     from linearize.report.compare.tables import all_tables as all_tables
-    from linearize.report.write import read_page as read_page
-    from linearize.report.write import write_all as write_all
+    from linearize.report.drawn import read_page as read_page
+    from linearize.report.drawn import write_all as write_all
 
 __getattr__ = offered(
     __name__,
@@ -25,6 +25,6 @@ __getattr__ = offered(
         **dict.fromkeys(("Results", "load", "parse"), "compare.results"),
         "load_explorer": "compare.logits",
         "all_tables": "compare.tables",
-        **dict.fromkeys(("read_page", "write_all"), "write"),
+        **dict.fromkeys(("read_page", "write_all"), "drawn"),
     },
 )
