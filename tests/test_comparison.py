@@ -126,6 +126,7 @@ def test_outputs_too_large_to_keep_are_streamed_to_the_same_numbers(spoken, monk
     assert not fresh._terms
 
 
+@pytest.mark.slow
 def test_regression_goes_through_the_same_job():
     """A linear model of squares: fine-tuning on each task, addition, and negation under control."""
     directions = np.eye(WIDTH, dtype=np.float32)

@@ -73,6 +73,7 @@ def test_the_kernel_is_the_real_part_of_j_times_its_adjoint():
     close(found[:, :, 0, 0], X @ X.T)
 
 
+@pytest.mark.slow
 def test_signs_products_features_and_approximations():
     moved = tree.add(PARAMS, TAU, 0.1)
     for call in (

@@ -238,6 +238,7 @@ def setting(seed=0, sizes=(31, 22, 17)):
     return weights(0.7), [weights(0.3) for _ in sizes], splits, heads
 
 
+@pytest.mark.slow(but=["None-linear", "None-nonlinear", "direction2-posthoc"])
 @pytest.mark.parametrize("regime", ["nonlinear", "posthoc", "linear"])
 @pytest.mark.parametrize("direction", [None, [0.0, 1.0, 0.0], [0.0, 0.0, -1.0]])
 def test_a_sweep_is_the_accuracy_of_each_edited_model(regime, direction):

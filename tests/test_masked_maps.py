@@ -97,6 +97,7 @@ def language(inputs=TOKENS, targets=TARGETS, objective=None, **options):
     return lz.disentanglement_error(spoken, PARAMS, TAUS, inputs, targets=targets, **given)
 
 
+@pytest.mark.slow(but=["displaced"])
 @VIEWS
 def test_next_tokens_are_compared_where_they_are_asked_for(regime):
     """Over tokens, as perplexity is; per task and in total; from a cache as from passes."""
@@ -119,6 +120,7 @@ def test_another_distance_of_tokens_is_their_mean(regime):
     close(language(objective=soft, regime=regime).per_task, reference, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow(but=["displaced"])
 @VIEWS
 def test_more_padding_changes_nothing(regime):
     """More tokens a line, and more lines, of which none is asked for."""
@@ -194,6 +196,7 @@ MASKED = [
 ]
 
 
+@pytest.mark.slow
 @VIEWS
 def test_masks_and_weights_of_ones_own_objective(regime):
     def sums(t, a, b):
@@ -231,6 +234,7 @@ def test_an_example_that_does_not_count_may_be_no_number(regime):
         )
 
 
+@pytest.mark.slow
 @VIEWS
 def test_tasks_of_several_kinds_have_a_distance_each(regime):
     """Classes and tokens changed are shares both, which add up."""
@@ -312,6 +316,7 @@ def test_examples_that_are_drawn_bring_their_targets():
         language(n_eval=1, seed=silent)
 
 
+@pytest.mark.slow
 @VIEWS
 def test_a_wrong_distance_of_masked_predictions_is_found(monkeypatch, regime):
     module, part = {"displaced": (passes, "_distance"), "tangent": (affine_map, "_distances")}[
@@ -334,6 +339,7 @@ def study():
     return Study((spoken, PARAMS), tasks, CausalLM(), batch_size=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "streamed"])
 @VIEWS
 def test_a_study_maps_its_language_models(monkeypatch, regime, kept):
@@ -352,6 +358,7 @@ def test_a_study_maps_its_language_models(monkeypatch, regime, kept):
         assert bool(view._terms) == kept
 
 
+@pytest.mark.slow
 def test_the_main_job_maps_pairs_that_mask_tokens():
     here = study()
     vectors = dict(zip(("one", "two"), map(TaskVector, TAUS), strict=True))

@@ -78,6 +78,9 @@ def outputs(f, view, move):
     )
 
 
+@pytest.mark.slow(
+    but=["ties-displaced-classify", "sum-tangent-language", "random-streamed-squared"]
+)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("view", [*VIEWS, "streamed"])
 @pytest.mark.parametrize("merge", MERGES)

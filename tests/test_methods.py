@@ -138,6 +138,7 @@ def response(study, tau, other):
         return float(((jac @ moved.astype(jnp.float64)) ** 2).sum(-1).mean())
 
 
+@pytest.mark.slow(but=["kronecker"])
 @pytest.mark.parametrize("name", ["tau_jp", "kronecker"])
 def test_a_penalty_on_other_tasks_makes_them_respond_less(trained, name):
     made, taus = trained
@@ -214,6 +215,7 @@ def weighted(weight, name="tau_jp", view="tangent"):
     return Method(name, "τJp", view, train)
 
 
+@pytest.mark.slow
 def test_another_method_of_the_same_name_is_not_answered_by_the_first(few):
     made = study(recipes={"linear": few})
     light, heavy = (made.vectors(weighted(w))["one"].meta["penalties"] for w in (0.1, 2.0))
@@ -221,6 +223,7 @@ def test_another_method_of_the_same_name_is_not_answered_by_the_first(few):
     assert made.view(weighted(2.0, view="displaced")).passes
 
 
+@pytest.mark.slow
 def test_a_directory_is_refused_to_another_view_or_feed(tmp_path, few):
     plan = Plan(alphas=np.arange(2.0))
 
@@ -251,6 +254,7 @@ def test_maps_of_pairs_whose_names_join_alike_are_kept_apart():
     assert comparison._files(pairs) == ["map_a_b_c", "map_a_b_c_again", "map_a_c"]
 
 
+@pytest.mark.slow
 def test_a_study_in_memory_answers_what_is_asked_now(few):
     made = study(recipes={"linear": few}, control=None)
     for by in (1.0, 2.0):

@@ -250,6 +250,7 @@ def test_a_start_far_out_where_all_is_flat():
         close(found.coefficients, best.coefficients, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_normalising_head_sees_no_scale_and_no_copy_either():
     terms, y = features()
     head = prototype_head(jnp.asarray(terms.f0), jnp.asarray(y), 3, temperature=4.0)

@@ -240,6 +240,7 @@ def test_examples_that_change_each_other():
     np.testing.assert_allclose(found, normalized(params, padded)[:9], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_mask_of_a_fixed_key_and_noise_of_pythons_own():
     f, params = model()
     counter = np.random.default_rng(0)

@@ -66,6 +66,7 @@ def test_outputs_stay_on_their_devices(place, x, mesh):
     np.testing.assert_allclose(out, tangent(f)(make(0), make(1), x[0]), **CLOSE)
 
 
+@pytest.mark.slow
 def test_eager_and_other_entries(place, x):
     params0, params = make(0), make(1)
     for compute in (

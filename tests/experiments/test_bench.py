@@ -211,6 +211,7 @@ def test_kernels_alone_say_that_the_rival_is_missing(monkeypatch: pytest.MonkeyP
     assert all(kernels.RIVAL in row.note for row in rows)
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_what_a_case_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

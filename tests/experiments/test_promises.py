@@ -31,7 +31,7 @@ def results_of(run_dir: Path) -> dict[str, Any]:
     return json.loads((run_dir / "results.json").read_text())
 
 
-QUICK = ("compare", "learning_rate", "trajectory")
+QUICK = ("compare",)
 """What runs every time; the others' promises are kept by the same code, and tried with `slow`."""
 
 

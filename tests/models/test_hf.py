@@ -169,6 +169,7 @@ def test_a_head_is_the_mean_over_templates(saved, tokens):
     np.testing.assert_allclose(head.scale * head.kernel, expected.T, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["clip", *SLOW_TOO])
 def test_linearized_loss_and_gradient_equal_torch(saved, images, case, tmp_path):
     """f_lin, the loss and its gradient with respect to τ, each to 1e-4 of its own size."""

@@ -24,7 +24,7 @@ RANDOM = [
 ]
 
 
-@pytest.mark.slow(but=["mlp-options0", "mlp-options1", "cnn_bn-options3", "vit_s_focus-options6"])
+@pytest.mark.slow(but=["mlp-options0", "mlp-options1", "cnn_bn-options3"])
 @pytest.mark.parametrize(("name", "options"), RANDOM)
 def test_random_models_follow_their_seed_and_keep_their_promise(digits, name, options):
     backbone = models.load(name, seed=1, **options)
@@ -56,6 +56,7 @@ def test_every_block_of_the_small_models_has_a_jacobian(digits, name):
         assert np.abs(moved).max() > 1e-3, block
 
 
+@pytest.mark.slow
 def test_scanned_and_unrolled_models_hold_the_same_weights():
     options = {"pretrained": False, "image_size": 14, "blocks": 3}
     plain = models.load("vit_s_focus", **options)

@@ -178,6 +178,7 @@ def test_remat_over_scanned_blocks_saves_memory(digits):
     assert full < dots < none
 
 
+@pytest.mark.slow
 def test_outputs_are_parts_of_the_features(digits, small):
     params, _, images = small
     both, token, mean = (

@@ -160,6 +160,7 @@ def head(params, x, labels, normalize, temperature=20.0):
     )
 
 
+@pytest.mark.slow
 def test_a_plain_head_is_affine_and_both_solvers_know_it(narrow):
     params, x, labels = narrow
     plain = head(params, x, labels, normalize=False)
@@ -173,6 +174,7 @@ def test_a_plain_head_is_affine_and_both_solvers_know_it(narrow):
     assert float((found.tau - other.tau).norm() / other.tau.norm()) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_head_that_normalises_ends_stationary(narrow):
     params, x, labels = narrow
     out = np.random.default_rng(5).normal(size=(8, 16)).astype(np.float32) / 2

@@ -143,7 +143,7 @@ def cases():
     }
 
 
-SLOW = ("nnx mlp", "cnn", "scan", "scan remat", "remat")
+SLOW = ("nnx mlp", "words", "cnn", "scan", "scan remat", "remat")
 """Whose programs take long to compile; the others are in every run."""
 
 
@@ -227,6 +227,7 @@ def test_blocks_of_any_size_give_the_same_kernel(batch_size, output):
     np.testing.assert_allclose(blocks, whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_small_memory_splits_leaves_and_examples_but_changes_no_number():
     f, params, x = small(n=30)
     whole = ntk.kernel(f, params, x, implementation="jacobian")
@@ -377,6 +378,7 @@ def test_spread_over_eight_devices():
         np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_structured_multiplies_factors_apart_where_that_is_cheaper():
     wide = linen.Sequential(
         [linen.Dense(64), linen.relu, linen.Dense(64), linen.relu, linen.Dense(4)]

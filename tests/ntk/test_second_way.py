@@ -171,7 +171,7 @@ def test_a_wrong_gauss_newton_pass(monkeypatch, part):
         ntk.gauss_newton(f, params, x, np.arange(9) % 3, l2=0.1)
 
 
-@pytest.mark.slow(but=["0.0-float32", "1.0-bfloat16", "1000000000000000.0-float32"])
+@pytest.mark.slow(but=["0.0-float32"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("scale", [0.0, 1e-22, 1.0, 1e15])
 def test_no_false_alarm(scale, dtype):

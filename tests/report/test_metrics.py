@@ -137,6 +137,7 @@ def best(row):
     return [i for i, cell in enumerate(row) if cell.best]
 
 
+@pytest.mark.slow
 def test_perplexity_is_shown_as_it_is_and_less_is_bold(spoken):
     record, page, *_ = spoken
     found = table(page, "single")
@@ -155,6 +156,7 @@ def test_perplexity_is_shown_as_it_is_and_less_is_bold(spoken):
 LABELS = {m.name: m.label for m in (NONLINEAR, POSTHOC, LINEAR, HALF)}
 
 
+@pytest.mark.slow
 def test_arrows_follow_the_metric_and_what_is_to_be_forgotten(spoken):
     _, page, *_ = spoken
     summary, negation = table(page, "summary"), table(page, "negation")
@@ -170,6 +172,7 @@ def test_arrows_follow_the_metric_and_what_is_to_be_forgotten(spoken):
     assert marked[2].value == max(contenders)
 
 
+@pytest.mark.slow
 def test_the_control_has_a_ceiling_in_units(spoken):
     record, page, *_ = spoken
     plot = figure(page, "negation")
@@ -179,6 +182,7 @@ def test_the_control_has_a_ceiling_in_units(spoken):
     assert line.get_xdata()[0] == pytest.approx(before + 0.25)
 
 
+@pytest.mark.slow
 def test_axes_are_those_of_the_values(spoken):
     record, page, *_ = spoken
     for name in ("single_task", "addition_by_task"):
@@ -190,6 +194,7 @@ def test_axes_are_those_of_the_values(spoken):
     assert not figure(page, "addition").draw(False).axes[0].patches
 
 
+@pytest.mark.slow
 def test_nothing_of_a_language_model_is_called_accuracy(spoken):
     _, page, svgs, html = spoken
     body = re.sub(r"<(style|script|pre)\b.*?</\1>", "", html, flags=re.DOTALL)
@@ -198,6 +203,7 @@ def test_nothing_of_a_language_model_is_called_accuracy(spoken):
     assert "Chance" not in table(page, "tasks").columns
 
 
+@pytest.mark.slow
 def test_rows_of_ones_own_are_named_everywhere_in_their_order(spoken):
     record, page, svgs, html = spoken
     for name in ("summary", "addition"):
@@ -212,6 +218,7 @@ def test_rows_of_ones_own_are_named_everywhere_in_their_order(spoken):
     assert list(record["labels"].values())[3:] == OWN
 
 
+@pytest.mark.slow
 def test_rows_of_ones_own_look_different_from_all_others():
     known = ("nonlinear", "posthoc", "linear", "exact", "joint", "random")
     many = Look({m: m for m in (*known, *(f"own {i}" for i in range(30)))})
@@ -231,6 +238,7 @@ def renamed(value):
     return [renamed(v) for v in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 def test_labels_stay_as_given_wherever_they_stand(make_results, make_explorer, write_run, tmp_path):
     raw = renamed(make_results(2, 2)) | {"explored": "l_lora"}
     raw["labels"] = {"posthoc": "Post-hoc linearized", **dict(NAMED.values())}
@@ -253,6 +261,7 @@ def test_labels_stay_as_given_wherever_they_stand(make_results, make_explorer, w
     assert row_of(table(page, "addition"), "mAP")[2].text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["τJp", "L-LoRA", "TIES", "Fisher", "mAP", "half"])
 def test_a_merge_of_a_method_is_called_by_both_labels(label):
     own = Method("mine", label, "tangent", lambda study, task: None)
@@ -266,6 +275,7 @@ def test_a_merge_of_a_method_is_called_by_both_labels(label):
     )
 
 
+@pytest.mark.slow
 def test_without_a_control_nothing_is_said_of_negation(regression):
     record, page = regression
     assert record["control_task"] is None
@@ -276,6 +286,7 @@ def test_without_a_control_nothing_is_said_of_negation(regression):
     assert "Test mean squared error" in table(page, "single").caption
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_for_desktop_and_phone(spoken, regression, mixed):
     with rc_context(PLAIN | {"figure.dpi": 30}):
         for page in (spoken[1], regression[1], mixed[1]):
@@ -284,6 +295,7 @@ def test_every_figure_is_drawn_for_desktop_and_phone(spoken, regression, mixed):
                     plot.draw(narrow).canvas.draw()
 
 
+@pytest.mark.slow
 def test_a_mixed_study_shows_each_task_in_its_own_metric(mixed):
     record, page = mixed
     single = table(page, "single")
@@ -298,6 +310,7 @@ def test_a_mixed_study_shows_each_task_in_its_own_metric(mixed):
     assert "No mean over tasks of different metrics (accuracy [%], mean" in single.caption
 
 
+@pytest.mark.slow
 def test_a_mixed_study_has_means_of_normalized_values_alone(mixed):
     record, page = mixed
     summary = table(page, "summary")
@@ -315,6 +328,7 @@ def test_a_mixed_study_has_means_of_normalized_values_alone(mixed):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -331,6 +345,7 @@ def test_values_are_held_against_their_metric(make_results, change, message):
         report.parse(raw)
 
 
+@pytest.mark.slow
 def test_a_metric_without_bounds_takes_any_value(make_results):
     raw = make_results(2, 1, optional=False)
     metric = {"name": "score", "better": "higher", "low": None, "high": None, "percent": False}
@@ -344,6 +359,7 @@ ERROR = {"name": "error rate", "better": "lower", "low": 0.0, "high": 1.0, "perc
 ACCURACY = ERROR | {"name": "accuracy", "better": "higher"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("control", "rule", "bound"),
     [
@@ -367,6 +383,7 @@ def test_a_control_may_have_another_metric_than_the_tasks(make_results, control,
     assert bound in figure(page, "negation").caption
 
 
+@pytest.mark.slow
 def test_a_share_that_is_better_low_is_in_percent_with_an_arrow(make_results):
     raw = make_results(2, 2) | {"control_units": 0.02}
     raw["metrics"] = dict.fromkeys(raw["tasks"], ERROR)
@@ -377,6 +394,7 @@ def test_a_share_that_is_better_low_is_in_percent_with_an_arrow(make_results):
     assert ax.get_xlabel() == "Test error rate [%] (lower is better)"
 
 
+@pytest.mark.slow
 def test_an_infinite_value_is_shown_without_an_interval(make_results):
     raw = make_results(2, 2)
     raw["metrics"] = dict.fromkeys(raw["tasks"], PERPLEXITY | {"low": 0.0})

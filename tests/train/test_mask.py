@@ -41,6 +41,7 @@ def test_what_is_masked_stays_exactly_zero_and_the_rest_moves(problem, name):
             assert (np.asarray(vector.delta[leaf])[mask] != 0).all()
 
 
+@pytest.mark.slow
 def test_a_mask_of_whole_leaves_is_a_pattern(problem):
     """Norms and clipping too are of what moves alone."""
     whole = {n: np.full(s, n != "first/bias") for n, s in SHAPES.items()}
@@ -81,6 +82,7 @@ def test_a_mask_decides_a_run(problem, tmp_path):
     assert whole.tau.meta["mask"] != problem.run(mask=other, steps=6).tau.meta["mask"]
 
 
+@pytest.mark.slow
 def test_masks_are_arguments_of_one_program_a_bool_an_entry(problem, monkeypatch):
     from linearize.train import loop
 
@@ -100,6 +102,7 @@ def test_masks_are_arguments_of_one_program_a_bool_an_entry(problem, monkeypatch
     assert sum(leaf.nbytes for leaf in mask.values()) == sum(m.size for m in MASK.values())
 
 
+@pytest.mark.slow
 def test_on_a_mesh(problem, monkeypatch):
     sgd = OptimConfig("sgd", lr=0.1, clip=None)
     alone = problem.run(mask=MASK, steps=6, optim=sgd)
@@ -109,6 +112,7 @@ def test_on_a_mesh(problem, monkeypatch):
         np.testing.assert_array_equal(got.tau.delta[name][~mask], 0)
 
 
+@pytest.mark.slow
 def test_a_program_that_moves_what_is_masked_is_found(problem, monkeypatch):
     right = step.masked
     monkeypatch.setattr(

@@ -128,6 +128,7 @@ def test_interference_follows_dense_jacobians(problem):
     assert values[-1] > 1e-4
 
 
+@pytest.mark.slow
 def test_a_kronecker_factored_curvature_is_exact_for_one_layer_and_one_example():
     """tr(B ΔWᵀ A ΔW) of A = x xᵀ, B = 1 is τᵀ JᵀJ τ, and its gradient the dense one's."""
     rng = np.random.default_rng(0)
@@ -220,6 +221,7 @@ def test_a_run_that_goes_on_is_bitwise_the_same(problem, tmp_path, made, how):
         assert [r[name] for r in resumed.history] == [r[name] for r in whole.history]
 
 
+@pytest.mark.slow
 def test_where_the_examples_of_a_penalty_lie_decides_nothing(problem):
     whole = problem.run(penalties=[tau_jp()])
     assert_same(problem.run(penalties=[tau_jp()], device_bytes=0).tau, whole.tau)
@@ -229,6 +231,7 @@ def test_where_the_examples_of_a_penalty_lie_decides_nothing(problem):
     assert_same(apart.tau, whole.tau)
 
 
+@pytest.mark.slow
 def test_sets_in_turn_are_each_seen_in_its_turn():
     stream = Stream([{"inputs": x, "labels": x} for x in OTHERS], 4)
     assert [list(each) for each in stream.sets] == [["inputs"], ["inputs"]]
@@ -283,6 +286,7 @@ def test_the_same_penalties_in_any_order_are_the_same_run(problem, finished):
     assert again.history[-1]["penalty/tau_jp"] > 0
 
 
+@pytest.mark.slow
 def test_a_function_that_holds_something_else_by_now_is_another(problem, tmp_path):
     scale = np.ones(1, np.float32)
 
@@ -299,6 +303,7 @@ def test_a_function_that_holds_something_else_by_now_is_another(problem, tmp_pat
         problem.run(penalties=made, steps=4, run_dir=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_weights_states_and_data_are_arguments_of_one_program(problem):
     step.programs.cache_clear()
     for run in range(2):
@@ -376,6 +381,7 @@ def test_a_program_that_computes_a_penalty_wrongly_is_found(
     step.programs.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_penalty_that_pulls_at_once_is_checked_with_the_first_step(problem, monkeypatch):
     right = step.Recipe._added
 
@@ -418,6 +424,7 @@ def test_the_form_that_overwrites_the_state_is_the_same_and_checked(
     step.programs.cache_clear()
 
 
+@pytest.mark.slow
 def test_examples_of_others_that_a_program_mixes_up_are_found(problem, monkeypatch):
     right = feed.gather
 
@@ -431,6 +438,7 @@ def test_examples_of_others_that_a_program_mixes_up_are_found(problem, monkeypat
     step.programs.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_checked_too(problem, monkeypatch, tmp_path):
     right = step.Recipe._added
     killed(problem, tmp_path / "run", penalties=[tak()])
@@ -445,6 +453,7 @@ def test_a_run_that_goes_on_is_checked_too(problem, monkeypatch, tmp_path):
     step.programs.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_norm_without_a_gradient_at_zero_is_named(problem):
     norm = Penalty("norm", lambda f, p, tau, s, key: jnp.sqrt(lz.tree.dot(tau, tau)))
     with pytest.raises(
@@ -564,6 +573,7 @@ def test_operations_of_a_step_with_examples_of_others(fixed_set):
     assert (passes - 1) * few / size < whole - plain <= passes * few / size
 
 
+@pytest.mark.slow
 def test_a_state_may_hold_a_plain_function(problem):
     def through(f, params0, tau, state, key):
         return ridge(f, params0, tau, (), key) * state["by"](2.0)
