@@ -43,6 +43,7 @@ def test_the_derivative_of_a_root_mean_square_norm(normalized):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow(but=["structured"])
 @pytest.mark.parametrize("implementation", ["jacobian", "structured"])
 def test_the_kernel_of_inputs_before_a_layer_norm(implementation):
     """One learned offset at every input: the kernel is that of the derivative in the inputs."""

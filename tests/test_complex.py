@@ -96,7 +96,7 @@ def test_task_vectors_of_dual_solutions():
     close(moved, -np.einsum("nmcd,md->nc", full, c))
 
 
-@pytest.mark.slow(but=["dual"])
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["dual", "gauss_newton"])
 def test_exact_linear_fine_tuning(solver):
     options = {"l2": 0.3, "solver": solver, "tolerance": 1e-6}

@@ -137,6 +137,7 @@ def test_any_distance_gives_what_a_pass_per_point_gives(regime, distance):
     np.testing.assert_allclose(got.per_task, expected, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.slow(but=["linear"])
 @pytest.mark.parametrize("regime", ["posthoc", "linear"])
 def test_cached_outputs_and_opaque_readouts_give_the_same_map(regime):
     params, taus, inputs, heads = make(2, tasks=3)

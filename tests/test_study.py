@@ -376,6 +376,7 @@ def dense_ties(deltas, density):
     return np.array(merged)
 
 
+@pytest.mark.slow(but=["1-1e-06", "3-0.5", "5-0.2"])
 @pytest.mark.parametrize("density", [1e-6, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_ties_is_its_dense_reference(count, density):

@@ -41,6 +41,7 @@ def decoded_by_tfds(row, data_dir, split):
     return found
 
 
+@pytest.mark.slow(but=["imagenet"])
 @pytest.mark.parametrize("name", VISION)
 def test_stand_ins_are_read_as_the_real_data_would_be(name, data_dir):
     row = VISION[name]

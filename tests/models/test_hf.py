@@ -130,7 +130,7 @@ def test_features_equal_transformers(saved, images, case):
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.slow(but=["vit"])
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["clip", "vit", "dinov2"])
 def test_resized_positions_equal_transformers(saved, case):
     model = saved(case)
@@ -330,6 +330,7 @@ def test_shards_and_half_precision(saved, tmp_path):
     assert json.loads((written / "config.json").read_text())["dtype"] == "float32"
 
 
+@pytest.mark.slow
 def test_options_of_loading(saved, images):
     model = saved("clip")
     first = models.load("clip", weights=model.folder, blocks=1)

@@ -231,7 +231,7 @@ def _nothing():
     return contextlib.nullcontext()
 
 
-@pytest.mark.slow(but=["False"])
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False])
 def test_linearized_checkpoints_give_the_direct_task_vector(home, original, plain, tmp_path, named):
     before = home.ImageEncoder(copy.deepcopy(original))

@@ -51,7 +51,7 @@ def value(params, tau, x, labels, l2=L2):
     return losses.mean() + l2 / 2 * penalty
 
 
-@pytest.mark.slow(but=["4"])
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [64, 4])
 def test_the_two_solvers_agree(problem, batch_size):
     params, x, labels = problem
@@ -197,7 +197,7 @@ def test_a_head_that_normalises_ends_stationary(narrow):
     assert norm <= 2 * np.sqrt(2 * 0.1 * 1e-6)
 
 
-@pytest.mark.slow(but=["True"])
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [False, True])
 def test_the_matrix_of_a_head_is_the_hessian(narrow, normalize):
     """Jᵀ ∇²(CE ∘ R) J + l2 I, built densely; with a plain head, of R'ᵀ (diag p − p pᵀ) R'."""
@@ -256,6 +256,7 @@ def test_a_pass_costs_five_forward_passes():
     assert max(slope, curve) <= 5.1 * forward
 
 
+@pytest.mark.slow
 def test_auto_takes_the_dual_for_few_examples_and_weights_for_many(narrow):
     params, x, labels = narrow
     few = lz.ntk.fine_tune_exactly(mlp, params, x, labels, l2=0.1)

@@ -42,7 +42,7 @@ def wrong(function, by=1.2):
 SEEN_SELDOM = [pytest.param(output, marks=pytest.mark.slow) for output in ("trace", "mean")]
 
 
-@pytest.mark.slow(but=["jacobian-full", "structured-diagonal"])
+@pytest.mark.slow(but=["structured-diagonal"])
 @pytest.mark.parametrize("output", ["full", "diagonal", *SEEN_SELDOM])
 @pytest.mark.parametrize("implementation", ["jacobian", "structured"])
 def test_a_wrong_contraction(fresh, monkeypatch, implementation, output, tmp_path):

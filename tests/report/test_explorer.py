@@ -177,6 +177,7 @@ def attribute(document, name):
     return [html.unescape(v) for v in re.findall(f'{name}="([^"]*)"', document)]
 
 
+@pytest.mark.slow(but=["2-alpha2"])
 @pytest.mark.parametrize(
     ("T", "alpha"),
     [(4, {"mnist": 0.4, "letters": 0.3}), (4, None), (2, {"mnist": -1.25, "fashion": 0.123456789})],

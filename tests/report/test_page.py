@@ -51,6 +51,7 @@ class Document(html.parser.HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
+@pytest.mark.slow
 def test_figures_are_written_and_valid(whole):
     run, _ = whole
     names = {

@@ -26,6 +26,7 @@ def distance(a, b):
     return float(tree.norm({n: a[n] - b[n] for n in a}) / tree.norm(b))
 
 
+@pytest.mark.slow(but=["linear"])
 @pytest.mark.parametrize("regime", REGIMES)
 def test_equals_plain_optax_on_the_written_out_loss(problem, regime):
     config = TrainConfig(

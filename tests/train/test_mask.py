@@ -31,7 +31,7 @@ def nested(mask):
     }
 
 
-@pytest.mark.slow(but=["decay", "averaged iterate", "orthogonalized"])
+@pytest.mark.slow(but=["decay", "orthogonalized"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_what_is_masked_stays_exactly_zero_and_the_rest_moves(problem, name):
     got = problem.run(mask=nested(MASK), optim=OPTIMIZERS[name], steps=6, save_vectors_at=(3,))

@@ -20,7 +20,7 @@ NAMES = sorted(optimizers())
 BY_SIZE = ("adafactor", "contrib.dog", "contrib.dowg", "fromage", "lamb", "lars")
 """Those whose steps depend on ‖θ‖, as their papers say."""
 FREE_OF_RATES = ("contrib.dadapt_adamw", "contrib.dog", "contrib.dowg", "contrib.prodigy")
-COMMON = ("adafactor", "adamw", "contrib.schedule_free_sgd", "fromage", "lion", "sgd")
+COMMON = ("adamw", "contrib.schedule_free_sgd", "fromage", "lion", "sgd")
 """One of each kind; the others' further settings are slow."""
 OWN_DECAY_BY_SIZE = ("contrib.dog", "contrib.dowg", "lamb", "lars")
 

@@ -198,7 +198,7 @@ def in_turn():
     return replace(tau_jp(), state=[Stream([{"inputs": x} for x in OTHERS], 4)])
 
 
-@pytest.mark.slow(but=["streams", "in turn"])
+@pytest.mark.slow(but=["in turn"])
 @pytest.mark.parametrize(
     ("made", "how"),
     [
@@ -317,7 +317,7 @@ def test_weights_states_and_data_are_arguments_of_one_program(problem):
     assert column(got, "held")[-1] > 0
 
 
-@pytest.mark.slow(but=["split"])
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh", [MeshConfig.data_parallel(), MeshConfig.fsdp()], ids=["whole", "split"]
 )
@@ -398,7 +398,7 @@ def test_a_penalty_that_pulls_at_once_is_checked_with_the_first_step(problem, mo
     step.programs.cache_clear()
 
 
-@pytest.mark.slow(but=["1"])
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_per_call", [1, 4])
 def test_the_form_that_overwrites_the_state_is_the_same_and_checked(
     problem, monkeypatch, steps_per_call

@@ -229,7 +229,7 @@ def test_killed_at_random_instants(problem, long, long_run, run_dir, start):
     assert rows(run_dir) == expected
 
 
-@pytest.mark.slow(but=["15"])
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_two_processes_in_one_directory_then_a_signal(
     problem, long, long_run, run_dir, start, number

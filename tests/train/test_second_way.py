@@ -89,6 +89,7 @@ def stopped(**options):
         train(f, params(), steps=6, validation=validation, **checkpoints, **options)
 
 
+@pytest.mark.slow(but=["apart-1"])
 @pytest.mark.parametrize("steps_per_call", [1, 2])
 def test_a_wrong_gradient_of_a_run_that_goes_on(wrong_gradient, large, tmp_path, steps_per_call):
     options = {"run_dir": tmp_path / "run", "steps_per_call": steps_per_call}
