@@ -6,10 +6,8 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
-
+from linearize import comparison, data, models
 from linearize import config as configuration
-from linearize import data, models, tree
 from linearize.comparison import Plan, Row
 from linearize.config import CompareConfig, DataConfig, ExactConfig, ModelConfig, StudyConfig
 from linearize.data import Task
@@ -159,9 +157,5 @@ def for_training(config: DataConfig, examples: Mapping[str, Any]) -> Any:
 def describe_model(config: ModelConfig, seed: int) -> dict[str, Any]:
     """Name, input size and number of parameters."""
     model = backbone(config, seed)
-    return {
-        "name": model.name,
-        "image_size": model.image_size,
-        "blocks": len(model.blocks),
-        "parameters": sum(np.size(leaf) for leaf in tree.flatten(model.params).values()),
-    }
+    seen = {"name": model.name, "image_size": model.image_size}
+    return seen | comparison.describe_model(model)

@@ -27,6 +27,7 @@ from linearize.disentangle import ErrorMap
 from linearize.evaluate.view import Tangent, View
 from linearize.merge import MERGES, Merge
 from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
+from linearize.models import Model
 from linearize.objectives import Control, Metric
 from linearize.report import schema
 from linearize.report.compare.results import Results
@@ -116,7 +117,7 @@ class Comparison:
     @property
     def record(self) -> Record:
         """The same as JSON has it: ``results.json``."""
-        return io.to_json(schema.record(self.results))
+        return schema.record(self.results)
 
     def report(self, directory: str | Path | None = None) -> Path:
         """Tables, figures and ``report.html``; the page's path.
@@ -293,20 +294,12 @@ def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
 
 def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
     """What was compared, on what, by which versions."""
-    model = study.model
     rows: list[Method | Row] = [*plan.methods, *plan.rows]
     return {
-        "schema": 1,
-        "experiment": "compare",
         "preset": "custom",
         "versions": io.versions(),
-        "config": {},
         "seeds": list(seeds),
-        "model": {
-            "name": model.name,
-            "blocks": len(model.blocks),
-            "parameters": sum(np.size(leaf) for leaf in tree.flatten(model.params).values()),
-        },
+        "model": describe_model(study.model),
         "tasks": list(study.names),
         "classes": {n: list(c) for n in study.names if (c := study.tasks[n].classes)},
         "counts": {name: task.counts for name, task in study.tasks.items()},
@@ -319,6 +312,12 @@ def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
         "control_share": plan.tolerance.retained,
         "control_units": plan.tolerance.units,
     }
+
+
+def describe_model(model: Model) -> Record:
+    """Name, number of blocks, and number of parameters."""
+    parameters = sum(np.size(leaf) for leaf in tree.flatten(model.params).values())
+    return {"name": model.name, "blocks": len(model.blocks), "parameters": parameters}
 
 
 def identity_of(study: Study, plan: Plan) -> Record:
@@ -380,8 +379,8 @@ def _objective(study: Study, task: str) -> str:
         identity.of(objective.loss, outputs, batch, derivative=True),
         identity.of(objective.kept, outputs, targets),
         identity.of(objective.distance.between, kept, kept),
+        current.written(type(objective).between, type(objective).counted),
     ]
-    programs.append(current.written(type(objective).between, type(objective).counted))
     return " ".join((type(objective).__name__, str(objective.primary), *filter(None, programs)))
 
 

@@ -65,8 +65,7 @@ def measure(
 
 def rates(config: LearningRateConfig, regime: str) -> tuple[float, ...]:
     """The learning rates of a regime's vectors."""
-    method = METHODS[regime]
-    return getattr(config, (method.of or method).name)
+    return getattr(config, METHODS[regime].trainer.name)
 
 
 def at_rate(
@@ -79,7 +78,7 @@ def at_rate(
 ) -> Record:
     """One regime at one learning rate; nothing where fine-tuning diverges."""
     method = METHODS[regime]
-    whole = protocol.with_value(config.setting, (method.of or method).name, lr)
+    whole = protocol.with_value(config.setting, method.trainer.name, lr)
     study = protocol.study(whole, tasks, seed, store.under(f"{lr:g}"))
     try:
         return comparison.summary(study, study.view(method), protocol.plan(whole))

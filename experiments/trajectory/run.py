@@ -67,14 +67,13 @@ def measure(config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int, stor
 
 def steps(config: TrajectoryConfig, regime: str) -> tuple[int, ...]:
     """The steps that a regime is measured at."""
-    method = METHODS[regime]
-    recipe = config.setting.recipes[(method.of or method).name]
+    recipe = config.setting.recipes[METHODS[regime].trainer.name]
     return (*config.steps, recipe.steps)
 
 
 def at_step(study: Study, plan: Plan, method: Method, step: int) -> Record:
     """One regime after some steps; the last step's vectors are the final ones."""
-    final, trained = study.vectors(method), (method.of or method).name
+    final, trained = study.vectors(method), method.trainer.name
     file = f"step_{step}.safetensors"
     paths = {task: study.store.path(trained, task, "vectors", file) for task in study.names}
     taus = {

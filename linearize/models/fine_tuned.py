@@ -71,15 +71,12 @@ def task_vector(
     ...     task_vector(model, path).delta
     {'w': Array([0., 2.], dtype=float32)}
     """
-    for name, given, kinds in (
-        ("base", base, (Model, str, Path)),
-        ("weights", weights, (str, Path, hf.Source)),
+    for name, given, kinds, expected in (
+        ("base", base, (Model, str, Path), "a Model, or where its weights are"),
+        ("weights", weights, (str, Path, hf.Source), "where they are"),
     ):
         if not isinstance(given, kinds):
-            raise TypeError(
-                f"{name} is a {type(given).__name__}; expected "
-                + ("a Model, or where its weights are" if name == "base" else "where they are")
-            )
+            raise TypeError(f"{name} is a {type(given).__name__}; expected {expected}")
     model = base if isinstance(base, Model) else open_model(str(base))
     source, config = adapters.read(weights)
     if _is_vector(source.path):

@@ -25,9 +25,8 @@ from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
-
 from linearize.report.node import Floats, Node, ResultsError
+from linearize.written import to_json
 
 R = TypeVar("R")
 
@@ -130,7 +129,7 @@ def read(kind: type[R], values: Node | Mapping[str, Any], sizes: Sizes | None = 
 
 
 def record(results: Any) -> Any:
-    """As JSON's types; NaN becomes null."""
+    """As JSON's types; what is not finite becomes null."""
     if dataclasses.is_dataclass(results):
         found: dict[str, Any] = {}
         for field, _ in _fields(typing.cast(Hashable, type(results))):
@@ -143,11 +142,9 @@ def record(results: Any) -> Any:
         return found
     if isinstance(results, Mapping):
         return {str(name): record(value) for name, value in results.items()}
-    if isinstance(results, np.ndarray | np.generic):
-        return record(results.tolist())
-    if isinstance(results, Sequence) and not isinstance(results, str):
+    if isinstance(results, list | tuple):
         return [record(value) for value in results]
-    return None if isinstance(results, float) and results != results else results
+    return to_json(results)
 
 
 @functools.cache

@@ -68,6 +68,11 @@ class Method:
         """As results call it."""
         return self.name
 
+    @property
+    def trainer(self) -> "Method":
+        """The method that trains its vectors: itself, or the one that it takes them of."""
+        return self if self.train is not None or self.of is None else self.of.trainer
+
     def __post_init__(self) -> None:
         _check_name("method", self.name)
         one_of(f"method {self.name!r}: stands", self.stands, get_args(Stands))
@@ -259,9 +264,7 @@ class Study:
 
     def vectors(self, method: Method) -> dict[str, TaskVector]:
         """Each task's vector; those that a finished run left in the store are reused."""
-        if method.train is None:
-            assert method.of is not None
-            return self.vectors(method.of)
+        method = method.trainer
         if self._made.get(method.name, method) != method:  # another row of that name
             self._vectors.pop(method.name, None)
         self._made[method.name] = method

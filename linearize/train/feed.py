@@ -5,7 +5,7 @@ The examples form one endless stream: a permutation of the data set, then anothe
 the step alone, nothing is dropped at the end of an epoch, and resuming needs no iterator's state.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -106,6 +106,20 @@ def entries(data: Data, batch_size: int) -> dict[str, PyTree]:
             for name, (inner, dtype) in data.spec.items()
         }
     return jax.tree.map(shape, dict(data))
+
+
+def check_entries(data: Data, wanted: Iterable[str], what: str = "data") -> None:
+    """Refuse data without some of the entries.
+
+    Raises:
+        ValueError: with those that are missing, and those that are there.
+    """
+    there = entries(data, 1)
+    if missing := [name for name in wanted if name not in there]:
+        raise ValueError(
+            f"{what} has no entry {', '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, there))}"
+        )
 
 
 def labels(data: Data) -> Any:

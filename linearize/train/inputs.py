@@ -66,14 +66,8 @@ class Inputs:
         one_of("regime", regime, REGIMES)
         check_function(f)
         examples = feed.check(data)
-        wanted = [*inputs, *(() if loss is not None or augment is not None else ("labels",))]
-        there = feed.entries(data, 1)
-        missing = [name for name in wanted if name not in there] if augment is None else []
-        if missing:
-            raise ValueError(
-                f"data has no entry {', '.join(map(repr, missing))}; it has "
-                f"{', '.join(map(repr, there))}"
-            )
+        if augment is None:
+            feed.check_entries(data, [*inputs, *(("labels",) if loss is None else ())])
         if loss is not None and readout is not None:
             raise ValueError(
                 "readout belongs to the default loss; call it inside the loss that was given"

@@ -62,12 +62,7 @@ class Stream:
             raise ValueError("Stream: data is an empty sequence; give the examples of one set")
         for each in given:
             feed.check(each)
-            there = feed.entries(each, 1)
-            if missing := [role for role in self.roles if role not in there]:
-                raise ValueError(
-                    f"Stream: data has no entry {', '.join(map(repr, missing))}; it has "
-                    f"{', '.join(map(repr, there))}"
-                )
+            feed.check_entries(each, self.roles, "Stream: data")
         loaded = [isinstance(each, feed.Loader) for each in given]
         return tuple(
             each if whole else {role: each[role] for role in self.roles}

@@ -40,9 +40,6 @@ class Trained:
         labels = self.study.split(task, split).labels
         return (self.logits(f, tau, task, split).argmax(-1) == labels).mean()
 
-    def results(self):
-        return json.loads((self.run_dir / "results.json").read_text())
-
     def kept(self, **changes):
         """The study whose tangent view keeps its terms, as the analyses take it."""
         return self.study.but(views={**VIEWS, "tangent": kept.KeptTangent}, **changes)
@@ -59,3 +56,20 @@ def trained(debug_run) -> Callable[[str], Trained]:
         return Trained(run_dir, protocol.study(config, protocol.load_tasks(config), 0, store))
 
     return of
+
+
+@pytest.fixture(scope="module")
+def finished(debug_run, request) -> Path:
+    """The directory of the ``debug`` run of the experiment that the file is named for."""
+    return debug_run(request.path.stem.removeprefix("test_"))
+
+
+@pytest.fixture
+def results(finished):
+    return json.loads((finished / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def small(trained, request) -> Trained:
+    """What that run trained."""
+    return trained(request.path.stem.removeprefix("test_"))

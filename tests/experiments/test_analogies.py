@@ -35,16 +35,6 @@ A, B, C, D = f"{SOURCE}_0", f"{TARGET}_0", f"{SOURCE}_1", f"{TARGET}_1"
 
 
 @pytest.fixture(scope="module")
-def finished(debug_run):
-    return debug_run("analogies")
-
-
-@pytest.fixture(scope="module")
-def results(finished):
-    return json.loads((finished / "results.json").read_text())
-
-
-@pytest.fixture(scope="module")
 def tasks(finished):
     return protocol.load_tasks(DEBUG.setting)
 

@@ -30,16 +30,6 @@ DEBUG = PRESETS["debug"]()
 NAMES = DEBUG.data.tasks
 
 
-@pytest.fixture(scope="module")
-def small(trained):
-    return trained("coefficients")
-
-
-@pytest.fixture
-def results(small):
-    return small.results()
-
-
 def test_parts_add_up_and_coefficients_are_what_they_say(small, results):
     """Linear regime: the record's coefficients by task and part, applied to the weights."""
     given = DEBUG

@@ -19,16 +19,6 @@ DEBUG = PRESETS["debug"]()
 NAMES = DEBUG.data.tasks
 
 
-@pytest.fixture(scope="module")
-def small(trained):
-    return trained("ensembling")
-
-
-@pytest.fixture
-def results(small):
-    return small.results()
-
-
 def test_averaged_weights_and_the_ensemble_are_what_they_say(small, results):
     taus = small.taus("nonlinear")
     pairs = results["nonlinear"]["pairs"]

@@ -1,7 +1,6 @@
 """Learning rate on its smallest preset, against direct computation."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -19,16 +18,6 @@ from linearize.train import NonFiniteLossError
 close = np.testing.assert_allclose
 DEBUG = PRESETS["debug"]()
 NAMES = DEBUG.setting.data.tasks
-
-
-@pytest.fixture(scope="module")
-def finished(debug_run):
-    return debug_run("learning_rate")
-
-
-@pytest.fixture
-def results(finished):
-    return json.loads((finished / "results.json").read_text())
 
 
 def test_a_rates_accuracy_is_that_of_its_vectors(finished, results):

@@ -31,16 +31,6 @@ NAMES = DEBUG.data.tasks
 
 
 @pytest.fixture(scope="module")
-def finished(debug_run):
-    return debug_run("localization")
-
-
-@pytest.fixture(scope="module")
-def results(finished):
-    return json.loads((finished / "results.json").read_text())
-
-
-@pytest.fixture(scope="module")
 def study(finished):
     return protocol.study(DEBUG, protocol.load_tasks(DEBUG), 0, Store())
 

@@ -18,16 +18,6 @@ DEBUG = PRESETS["debug"]()
 NAMES = DEBUG.data.tasks
 
 
-@pytest.fixture(scope="module")
-def small(trained):
-    return trained("subsets")
-
-
-@pytest.fixture
-def results(small):
-    return small.results()
-
-
 @pytest.mark.slow(but=["nonlinear", "linear"])
 @pytest.mark.parametrize("regime", ["nonlinear", "posthoc", "linear"])
 def test_a_subset_is_the_sum_of_its_vectors(small, results, regime):
@@ -37,7 +27,7 @@ def test_a_subset_is_the_sum_of_its_vectors(small, results, regime):
     f = small.study.model.f
     if regime != "nonlinear":
         f = lz.linearize(f, small.study.model.params)
-    taus = small.taus((METHODS[regime].of or METHODS[regime]).name)
+    taus = small.taus(METHODS[regime].trainer.name)
     total = lz.edit.add([taus[t] for t in subset])
     alpha = found["alpha"][0][index]
     expected = [small.accuracy(f, alpha * total, task) for task in NAMES]

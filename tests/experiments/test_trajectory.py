@@ -1,7 +1,6 @@
 """Trajectory on its smallest preset, against direct computation."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -16,16 +15,6 @@ from linearize.task_vector import TaskVector
 close = np.testing.assert_allclose
 DEBUG = PRESETS["debug"]()
 NAMES = DEBUG.setting.data.tasks
-
-
-@pytest.fixture(scope="module")
-def finished(debug_run):
-    return debug_run("trajectory")
-
-
-@pytest.fixture
-def results(finished):
-    return json.loads((finished / "results.json").read_text())
 
 
 def test_the_trajectory_ends_at_the_final_vectors(finished, results):
