@@ -11,10 +11,17 @@ import numpy as np
 from linearize import config as configuration
 from linearize import data, models, tree
 from linearize.comparison import Plan, Row
-from linearize.config import CompareConfig, DataConfig, ExactConfig, ModelConfig, StudyConfig
+from linearize.config import (
+    REGIMES,
+    CompareConfig,
+    DataConfig,
+    ExactConfig,
+    ModelConfig,
+    StudyConfig,
+)
 from linearize.data import Task
 from linearize.merge import MERGES
-from linearize.methods import METHODS, NONLINEAR
+from linearize.methods import METHODS, NONLINEAR, weighted
 from linearize.models.heads import Head
 from linearize.objectives import Classify, Control, Objective
 from linearize.study import Store, Study
@@ -104,12 +111,12 @@ def study(
 
 
 def plan(config: CompareConfig) -> Plan:
-    """What the configuration compares: regimes, but those it sets to None, then its baselines."""
+    """What the configuration compares: regimes, but those it sets to None, methods, baselines."""
     edit, maps = config.edit, config.map
-    regimes = [m for m in METHODS.values() if m.stands == "regime"]
+    regimes = [name for name in METHODS if name in REGIMES and getattr(config, name, True)]
+    names = [*regimes, *config.methods, *(name for name in config.baselines if name in METHODS)]
     return Plan(
-        methods=[m for m in regimes if getattr(config, m.name, m) is not None]
-        + [METHODS[name] for name in config.baselines if name in METHODS],
+        methods=[weighted(METHODS[name], config.weights) for name in names],
         rows=[
             Row(MERGES[name], NONLINEAR, name, MERGES[name].label)
             for name in config.baselines

@@ -5,9 +5,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from linearize.choices import one_of
 from linearize.config.files import ConfigError, require, require_task
 from linearize.config.study import StudyConfig
-from linearize.fields import Count, Positive, TwoOrMore, check
+from linearize.fields import Count, NonNegative, Positive, TwoOrMore, check
+from linearize.methods import METHODS
+from linearize.train import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,9 @@ class ExactConfig:
         check(self, "exact.", ConfigError)
 
 
+REGIMES = {"nonlinear", "posthoc", "linear", "exact"}
+"""What is compared without being named among ``methods``."""
+
 Baseline = Literal["random", "gradient_ascent", "joint"]
 
 
@@ -96,6 +102,12 @@ class CompareConfig(StudyConfig):
     """The optimum of that as one more regime; None leaves it out."""
     edit: EditConfig = EditConfig()
     map: MapConfig = MapConfig()
+    methods: tuple[str, ...] = ()
+    """More methods of fine-tuning beside the regimes: rows of :data:`linearize.methods.METHODS`."""
+    training: dict[str, TrainConfig] = dataclasses.field(default_factory=dict)
+    """How a method or baseline trains, by its name, where not as its regime does."""
+    weights: dict[str, NonNegative] = dataclasses.field(default_factory=dict)
+    """λ of a method's penalty, by the method's name, in place of the method's own."""
     baselines: tuple[Baseline, ...] = ("random", "gradient_ascent", "joint")
     random_init: bool = False
     """Also run the two trained regimes from random weights, to see what pre-training does."""
@@ -105,8 +117,19 @@ class CompareConfig(StudyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.map.require_tasks(self.data.tasks)
+        known = {name for name, method in METHODS.items() if method.stands == "regime"} - REGIMES
+        for name in self.methods:
+            one_of("methods", name, known, ConfigError)
+        once = len(set(self.methods)) == len(self.methods)
+        require(once, "methods", self.methods, "name each method once")
+        for name in self.training:
+            one_of("training", name, (*self.methods, *self.baselines), ConfigError)
+        for name in self.weights:
+            trained = [each for each in self.methods if METHODS[each].train is not None]
+            one_of("weights", name, trained, ConfigError)
 
     @property
     def recipes(self) -> dict[str, Any]:
         """How vectors are trained, by method."""
-        return super().recipes | ({} if self.exact is None else {"exact": self.exact})
+        exact = {} if self.exact is None else {"exact": self.exact}
+        return super().recipes | exact | self.training
