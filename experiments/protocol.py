@@ -140,7 +140,9 @@ TUNED: Mapping[type, Callable[[Any, float], Any]] = {
 
 
 def with_value(config: CompareConfig, method: str, value: float) -> CompareConfig:
-    """The configuration with another learning rate, or l2, of one method that it has."""
+    """The configuration with another λ of a method whose λ it says, else learning rate, or l2."""
+    if method in config.weights:
+        return replace(config, weights={**config.weights, method: value})
     recipe = config.recipes[method]
     changed: dict[str, Any] = {method: TUNED[type(recipe)](recipe, value)}
     return replace(config, **changed)

@@ -1,14 +1,16 @@
 """The main job: three regimes of task arithmetic side by side."""
 
 import dataclasses
+from collections.abc import Iterable, Set
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from linearize.choices import one_of
+from linearize.choices import hint
 from linearize.config.files import ConfigError, require, require_task
 from linearize.config.study import StudyConfig
 from linearize.fields import Count, NonNegative, Positive, TwoOrMore, check
+from linearize.merge import MERGES
 from linearize.methods import METHODS
 from linearize.train import TrainConfig
 
@@ -94,6 +96,12 @@ REGIMES = {"nonlinear", "posthoc", "linear", "exact"}
 Baseline = Literal["random", "gradient_ascent", "joint"]
 
 
+def _require_names(field: str, names: Iterable[str], known: Set[str]) -> None:
+    for name in names:
+        listed = ", ".join(map(repr, sorted(known))) or "none here"
+        require(name in known, field, name, f"expected of {listed}{hint(name, known)}")
+
+
 @dataclasses.dataclass(frozen=True)
 class CompareConfig(StudyConfig):
     """The main job: three regimes of task arithmetic side by side."""
@@ -117,16 +125,13 @@ class CompareConfig(StudyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.map.require_tasks(self.data.tasks)
-        known = {name for name, method in METHODS.items() if method.stands == "regime"} - REGIMES
-        for name in self.methods:
-            one_of("methods", name, known, ConfigError)
+        regimes = {name for name, method in METHODS.items() if method.stands == "regime"}
+        _require_names("methods", self.methods, regimes - REGIMES)
         once = len(set(self.methods)) == len(self.methods)
         require(once, "methods", self.methods, "name each method once")
-        for name in self.training:
-            one_of("training", name, (*self.methods, *self.baselines), ConfigError)
-        for name in self.weights:
-            trained = [each for each in self.methods if METHODS[each].train is not None]
-            one_of("weights", name, trained, ConfigError)
+        _require_names("training", self.training, {*self.methods, *self.baselines} - MERGES.keys())
+        trained = {name for name in self.methods if METHODS[name].train is not None}
+        _require_names("weights", self.weights, trained)
 
     @property
     def recipes(self) -> dict[str, Any]:
