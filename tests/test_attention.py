@@ -25,7 +25,7 @@ class Plain(linen.Module):
     @linen.compact
     def __call__(self, x):
         x = linen.MultiHeadDotProductAttention(num_heads=2, normalize_qk=True)(x)
-        return linen.Dense(3, name="proj")(linen.Dense(5, name="out_of_attention")(x))
+        return linen.Dense(3, name="proj")(linen.Dense(5, name="mlp")(x))
 
 
 class Own(nnx.Module):

@@ -98,8 +98,9 @@ Baseline = Literal["random", "gradient_ascent", "joint"]
 
 def _require_names(field: str, names: Iterable[str], known: Set[str]) -> None:
     for name in names:
-        listed = ", ".join(map(repr, sorted(known))) or "none here"
-        require(name in known, field, name, f"expected of {listed}{hint(name, known)}")
+        listed = ", ".join(map(repr, sorted(known)))
+        remedy = f"expected one of {listed}" if known else "methods names none that it could be of"
+        require(name in known, field, name, remedy + hint(name, known))
 
 
 @dataclasses.dataclass(frozen=True)

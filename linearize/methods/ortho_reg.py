@@ -33,7 +33,7 @@ WEIGHT = 1.0
 
 Shape = tuple[int, int]
 
-_NO_MATRIX = re.compile(r"(?i)(bias|scale|embed|token|position|norm)[^/]*(/[^/]*)?$")
+_NO_MATRIX = re.compile(r"(?i)((bias|scale|embed|token|position)[^/]*|norm[^/]*/[^/]*)$")
 """Ends of names of what is a table or a vector, whatever its shape."""
 
 

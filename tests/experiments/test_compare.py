@@ -147,15 +147,15 @@ def test_a_configuration_names_methods_their_recipes_and_weights():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"methods": ("tau_pj",)}, r"methods='tau_pj': expected of .*; did you mean 'tau_jp'"),
-        ({"methods": ("linear",)}, "methods='linear': expected of"),
+        ({"methods": ("tau_pj",)}, r"methods='tau_pj': expected one of .*; did you mean 'tau_jp'"),
+        ({"methods": ("linear",)}, "methods='linear': expected one of"),
         ({"methods": ("tau_jp", "tau_jp")}, "name each method once"),
-        ({"weights": {"tau_jp": 0.3}}, "weights='tau_jp': expected of"),
+        ({"weights": {"tau_jp": 0.3}}, "weights='tau_jp': methods names none that"),
         ({"methods": ("tau_jp",), "weights": {"tau_jp": -1.0}}, r"-1\.0; expected 0 or more"),
-        ({"training": {"tau_jp": TrainConfig()}}, "training='tau_jp': expected of"),
+        ({"training": {"tau_jp": TrainConfig()}}, "training='tau_jp': expected one of"),
         (
             {"methods": ("ortho_reg_posthoc",), "weights": {"ortho_reg_posthoc": 1.0}},
-            "weights='ortho_reg_posthoc': expected of none here",
+            "weights='ortho_reg_posthoc': methods names none that",
         ),
     ],
 )
