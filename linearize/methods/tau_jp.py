@@ -123,7 +123,8 @@ def of_others(
     value = squares if squared else norms
     if kept:
         f, params0 = study.model.f, study.model.params
-        drawn = [study.drawn(name, batch_size, "tau_jp") for name in others]
+        few = min(batch_size, *(len(study.split(name, "train")) for name in others))
+        drawn = [study.drawn(name, few, "tau_jp") for name in others]
         state = [keep(f, params0, study.trainable, *batch) for batch in _together(drawn)]
         return Penalty("tau_jp", value, weight, state)
     streams = [study.stream(name, batch_size) for name in others]
@@ -148,7 +149,8 @@ def tau_jp(
         squared: ‖J(x) τ‖² in place of the norm.
         in_turn: one other task a step, in turn, in place of all of them.
         control: the control task's examples too, so that negation's control is trained on.
-        kept: the same ``batch_size`` examples of each task every step, whose pass at θ0 is kept.
+        kept: the same ``batch_size`` examples of each task every step (fewer of all where one task
+            has fewer), whose pass at θ0 is kept: of all leaves that the study trains.
         weight: λ.
         batch_size: examples of a task a step.
 
