@@ -9,10 +9,17 @@ from typing import Any
 from linearize import comparison, data, models
 from linearize import config as configuration
 from linearize.comparison import Plan, Row
-from linearize.config import CompareConfig, DataConfig, ExactConfig, ModelConfig, StudyConfig
+from linearize.config import (
+    REGIMES,
+    CompareConfig,
+    DataConfig,
+    ExactConfig,
+    ModelConfig,
+    StudyConfig,
+)
 from linearize.data import Task
 from linearize.merge import MERGES
-from linearize.methods import METHODS, NONLINEAR
+from linearize.methods import METHODS, NONLINEAR, weighted
 from linearize.models.heads import Head
 from linearize.objectives import Classify, Control, Objective
 from linearize.study import Store, Study
@@ -102,12 +109,12 @@ def study(
 
 
 def plan(config: CompareConfig) -> Plan:
-    """What the configuration compares: regimes, but those it sets to None, then its baselines."""
+    """What the configuration compares: regimes, but those it sets to None, methods, baselines."""
     edit, maps = config.edit, config.map
-    regimes = [m for m in METHODS.values() if m.stands == "regime"]
+    regimes = [name for name in METHODS if name in REGIMES and getattr(config, name, True)]
+    names = [*regimes, *config.methods, *(name for name in config.baselines if name in METHODS)]
     return Plan(
-        methods=[m for m in regimes if getattr(config, m.name, m) is not None]
-        + [METHODS[name] for name in config.baselines if name in METHODS],
+        methods=[weighted(METHODS[name], config.weights) for name in names],
         rows=[
             Row(MERGES[name], NONLINEAR, name, MERGES[name].label)
             for name in config.baselines
@@ -131,7 +138,9 @@ TUNED: Mapping[type, Callable[[Any, float], Any]] = {
 
 
 def with_value(config: CompareConfig, method: str, value: float) -> CompareConfig:
-    """The configuration with another learning rate, or l2, of one method that it has."""
+    """The configuration with another λ of a method whose λ it says, else learning rate, or l2."""
+    if method in config.weights:
+        return replace(config, weights={**config.weights, method: value})
     recipe = config.recipes[method]
     changed: dict[str, Any] = {method: TUNED[type(recipe)](recipe, value)}
     return replace(config, **changed)

@@ -1,10 +1,10 @@
-"""Learning rates, and exact fine-tuning's l2, of a ``compare`` preset, chosen on validation data.
+"""Learning rates, l2 and λ of a ``compare`` preset, chosen on validation data.
 
     python -m experiments.tune demo --run-dir runs/tune/demo
 
-For each regime and each candidate: every task fine-tuned, then single-task accuracy and the best
-addition over the α grid, all on validation examples; test examples are never looked at. Writes
-``results.json`` and ``table.md``, best candidate first.
+For each regime, each method with a λ among ``weights``, and each candidate: every task fine-tuned,
+then single-task accuracy and the best addition over the α grid, all on validation examples; test
+examples are never looked at. Writes ``results.json`` and ``table.md``, best candidate first.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from experiments import protocol, running
 from linearize import cli, comparison, io
 from linearize.config import CompareConfig
 from linearize.data import Task
-from linearize.methods import METHODS
+from linearize.methods import METHODS, weighted
 from linearize.report import schema, terminal
 from linearize.report.schema import key
 from linearize.study import Store
@@ -30,6 +30,8 @@ CANDIDATES: dict[str, tuple[float, ...]] = {
     "exact": (1e-1, 3e-2, 1e-2, 3e-3),
 }
 """Learning rates by method; of ``exact``, where it is configured, weights l2 of the penalty."""
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Of a λ that the configuration has among ``weights``: it, and others about it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Candidate:
     """A value and what it reaches on validation examples, mean over tasks and seeds."""
 
     regime: str
-    value: float = key("lr or l2")
+    value: float = key("lr, l2 or λ")
     pretrained: float
     single: float
     alpha: float
@@ -56,10 +58,11 @@ class Results:
 def run(config: CompareConfig, run_dir: Path) -> tuple[Candidate, ...]:
     """Every candidate, sorted by regime and by accuracy after addition."""
     tasks = protocol.load_tasks(config, control=True)
+    weights = {name: tuple(f * weight for f in FACTORS) for name, weight in config.weights.items()}
     found = [
         measure(protocol.with_value(config, regime, value), tasks, regime, value, run_dir)
-        for regime, values in CANDIDATES.items()
-        if regime in config.recipes
+        for regime, values in (CANDIDATES | weights).items()
+        if regime in (config.recipes | weights)
         for value in values
     ]
     rows = tuple(sorted(found, key=lambda row: (row.regime, -row.addition)))
@@ -85,7 +88,8 @@ def measure(
     found: list[dict[str, Any]] = []
     for seed in config.seeds:
         study = protocol.study(config, tasks, seed, Store(run_dir / f"{value:g}" / f"seed_{seed}"))
-        view, alphas = study.view(METHODS[regime]), config.edit.alphas
+        method = weighted(METHODS[regime], config.weights)
+        view, alphas = study.view(method), config.edit.alphas
         single = np.asarray(study.singles(view, "validation"))
         sweep = comparison.along(study, view, alphas, "validation")
         choice = comparison.choose(study, sweep, single, alphas)

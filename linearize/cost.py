@@ -41,11 +41,12 @@ def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """
     for equation in jaxpr.eqns:
         yield equation
-        for inner in _inner(equation):
-            yield from equations(inner)
+        for body in inner(equation):
+            yield from equations(body)
 
 
-def _inner(equation: core.JaxprEqn) -> list[core.Jaxpr]:
+def inner(equation: core.JaxprEqn) -> list[core.Jaxpr]:
+    """The jaxprs that an equation holds: the bodies of loops, jit, remat and custom rules."""
     found = []
     for value in jax.tree.leaves(
         list(equation.params.values()),
@@ -62,17 +63,17 @@ def _flops(jaxpr: core.Jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
         name = equation.primitive.name
-        inner = [_flops(body) for body in _inner(equation)]
+        bodies = [_flops(body) for body in inner(equation)]
         if name == "dot_general":
             total += 2 * _dot(equation)
         elif name == "conv_general_dilated":
             total += 2 * _convolution(equation)
         elif name == "cond":
-            total += max(inner)
+            total += max(bodies)
         elif name == "scan":
-            total += equation.params["length"] * sum(inner)
+            total += equation.params["length"] * sum(bodies)
         else:
-            total += sum(inner)
+            total += sum(bodies)
     return total
 
 

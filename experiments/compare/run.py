@@ -67,6 +67,9 @@ def run_random(config: CompareConfig, tasks: Mapping[str, Task], store: Store) -
         model=dataclasses.replace(config.model, pretrained=False),
         exact=None,
         data=dataclasses.replace(config.data, tasks=mapped),
+        methods=(),
+        training={},
+        weights={},
         baselines=(),
     )
     plan = protocol.plan(config)

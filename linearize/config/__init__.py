@@ -4,6 +4,7 @@ The training room keeps its own (:class:`linearize.train.TrainConfig`); here are
 the way of a whole configuration to JSON and back.
 """
 
+from linearize.config.compare import REGIMES as REGIMES
 from linearize.config.compare import Baseline as Baseline
 from linearize.config.compare import CompareConfig as CompareConfig
 from linearize.config.compare import EditConfig as EditConfig

@@ -1,13 +1,18 @@
 """The main job: three regimes of task arithmetic side by side."""
 
 import dataclasses
+from collections.abc import Iterable, Set
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from linearize.choices import hint
 from linearize.config.files import ConfigError, require, require_task
 from linearize.config.study import StudyConfig
-from linearize.fields import Count, Positive, TwoOrMore, check
+from linearize.fields import Count, NonNegative, Positive, TwoOrMore, check
+from linearize.merge import MERGES
+from linearize.methods import METHODS
+from linearize.train import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +90,17 @@ class ExactConfig:
         check(self, "exact.", ConfigError)
 
 
+REGIMES = {"nonlinear", "posthoc", "linear", "exact"}
+"""What is compared without being named among ``methods``."""
+
 Baseline = Literal["random", "gradient_ascent", "joint"]
+
+
+def _require_names(field: str, names: Iterable[str], known: Set[str]) -> None:
+    for name in names:
+        listed = ", ".join(map(repr, sorted(known)))
+        remedy = f"expected one of {listed}" if known else "methods names none that it could be of"
+        require(name in known, field, name, remedy + hint(name, known))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +111,12 @@ class CompareConfig(StudyConfig):
     """The optimum of that as one more regime; None leaves it out."""
     edit: EditConfig = EditConfig()
     map: MapConfig = MapConfig()
+    methods: tuple[str, ...] = ()
+    """More methods of fine-tuning beside the regimes: rows of :data:`linearize.methods.METHODS`."""
+    training: dict[str, TrainConfig] = dataclasses.field(default_factory=dict)
+    """How a method or baseline trains, by its name, where not as its regime does."""
+    weights: dict[str, NonNegative] = dataclasses.field(default_factory=dict)
+    """λ of a method's penalty, by the method's name, in place of the method's own."""
     baselines: tuple[Baseline, ...] = ("random", "gradient_ascent", "joint")
     random_init: bool = False
     """Also run the two trained regimes from random weights, to see what pre-training does."""
@@ -105,8 +126,16 @@ class CompareConfig(StudyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.map.require_tasks(self.data.tasks)
+        regimes = {name for name, method in METHODS.items() if method.stands == "regime"}
+        _require_names("methods", self.methods, regimes - REGIMES)
+        once = len(set(self.methods)) == len(self.methods)
+        require(once, "methods", self.methods, "name each method once")
+        _require_names("training", self.training, {*self.methods, *self.baselines} - MERGES.keys())
+        trained = {name for name in self.methods if METHODS[name].train is not None}
+        _require_names("weights", self.weights, trained)
 
     @property
     def recipes(self) -> dict[str, Any]:
         """How vectors are trained, by method."""
-        return super().recipes | ({} if self.exact is None else {"exact": self.exact})
+        exact = {} if self.exact is None else {"exact": self.exact}
+        return super().recipes | exact | self.training

@@ -1,14 +1,41 @@
 """How task vectors come about: one file a method, one row each in :data:`METHODS`."""
 
+from linearize.methods.attention_only import ATTENTION_ONLY as ATTENTION_ONLY
+from linearize.methods.attention_only import ATTENTION_ONLY_POSTHOC as ATTENTION_ONLY_POSTHOC
+from linearize.methods.diag_ggn import DIAG_GGN as DIAG_GGN
+from linearize.methods.diag_ggn import VARIANTS as DIAGONALS
 from linearize.methods.exact import EXACT as EXACT
+from linearize.methods.fine_tuning import weighted as weighted
 from linearize.methods.gradient_ascent import GRADIENT_ASCENT as GRADIENT_ASCENT
 from linearize.methods.joint import JOINT as JOINT
+from linearize.methods.ortho_reg import ATTENTION_ORTHO_REG as ATTENTION_ORTHO_REG
+from linearize.methods.ortho_reg import ORTHO_REG as ORTHO_REG
+from linearize.methods.ortho_reg import ORTHO_REG_POSTHOC as ORTHO_REG_POSTHOC
 from linearize.methods.regimes import LINEAR as LINEAR
 from linearize.methods.regimes import NONLINEAR as NONLINEAR
 from linearize.methods.regimes import POSTHOC as POSTHOC
+from linearize.methods.tau_jp import TAU_JP as TAU_JP
+from linearize.methods.tau_jp import VARIANTS as TAU_JPS
 from linearize.study import Method as Method
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (NONLINEAR, POSTHOC, LINEAR, EXACT, GRADIENT_ASCENT, JOINT)
+    method.name: method
+    for method in (
+        NONLINEAR,
+        POSTHOC,
+        LINEAR,
+        EXACT,
+        TAU_JP,
+        *TAU_JPS,
+        DIAG_GGN,
+        *DIAGONALS,
+        ATTENTION_ONLY,
+        ATTENTION_ONLY_POSTHOC,
+        ORTHO_REG,
+        ORTHO_REG_POSTHOC,
+        ATTENTION_ORTHO_REG,
+        GRADIENT_ASCENT,
+        JOINT,
+    )
 }
 """By name, in the order of tables; a row of one's own is added by assignment."""

@@ -9,10 +9,11 @@ A method is a regime, a pattern, penalties and a mask, each a row of its own:
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from linearize import train, tree
-from linearize.study import Study
+from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
 from linearize.train import FineTuned, Penalty, TrainConfig
 from linearize.types import Params, PyTree
@@ -25,9 +26,10 @@ def fine_tune(
     regime: Literal["nonlinear", "linear"],
     method: str | None = None,
     direction: Literal["descend", "ascend"] = "descend",
-    trainable: tree.Pattern = None,
+    trainable: tree.Pattern | Callable[[Study, str], tree.Pattern] = None,
     penalties: Sequence[Penalty | Callable[[Study, str], Penalty]] = (),
     mask: PyTree | Callable[[Study, str], PyTree] | None = None,
+    weight: float | None = None,
 ) -> TaskVector:
     """One task's vector, in the study's recipe for the method, or else for ``regime``.
 
@@ -37,20 +39,31 @@ def fine_tune(
         regime: what is differentiated.
         method: whose folder in the store it is; the regime's by default.
         direction: ``"ascend"`` climbs the loss.
-        trainable: pattern of the leaves to train, among those that the study trains.
+        trainable: pattern of the leaves to train, among those that the study trains; or how that
+            is made, of the study and the task.
         penalties: what is added to the loss (:class:`linearize.train.Penalty`); or how that is
             made, of the study and the task: its state, its streams of other tasks' examples
             (:meth:`linearize.study.Study.stream`).
         mask: which entries move (:func:`linearize.train.fine_tune`); or how that is made, of the
             study and the task.
+        weight: λ of the one penalty, in place of its own (:func:`weighted`).
 
     Raises:
-        ValueError: a pattern that finds none of the leaves that the study trains.
+        ValueError: a pattern that finds none of the leaves that the study trains; a ``weight``
+            where there is not one penalty.
     """
     name = method or regime
     recipe: TrainConfig = study.recipe(name, study.recipe(regime, TrainConfig()))
     examples = study.split(task, "train")
     objectives = study.objectives if recipe.label_smoothing else study.alike
+    made = [each if isinstance(each, Penalty) else each(study, task) for each in penalties]
+    if weight is not None:
+        if len(made) != 1:
+            raise ValueError(
+                f"method {name!r} has {len(made)} penalties and weight={weight} is of one; say "
+                "each penalty's own where it is made"
+            )
+        made = [replace(made[0], weight=weight)]
     return run(
         study,
         examples.arrays(),
@@ -59,11 +72,25 @@ def fine_tune(
         {"task": task},
         regime=regime,
         inputs=examples.arguments,
-        trainable=_within(study, trainable),
-        penalties=[each if isinstance(each, Penalty) else each(study, task) for each in penalties],
+        trainable=_within(study, trainable(study, task) if callable(trainable) else trainable),
+        penalties=made,
         mask=mask(study, task) if callable(mask) else mask,
         **objectives[task].training(),
     ).tau
+
+
+def weighted(method: Method, weights: Mapping[str, float]) -> Method:
+    """The same row with another λ of its one penalty, and so the row whose vectors it takes.
+
+    Args:
+        method: whose ``train`` is :func:`fine_tune` with a penalty.
+        weights: λ by the method's name; what is not there keeps its own.
+    """
+    of = None if method.of is None else weighted(method.of, weights)
+    if method.name in weights and method.train is not None:
+        train: Callable[..., TaskVector] = method.train
+        return replace(method, train=partial(train, weight=weights[method.name]), of=of)
+    return method if of is method.of else replace(method, of=of)
 
 
 def _within(study: Study, pattern: tree.Pattern) -> tree.Pattern:

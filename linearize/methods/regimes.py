@@ -13,3 +13,8 @@ POSTHOC = Method("posthoc", "Post-hoc linearized", "tangent", of=NONLINEAR)
 
 LINEAR = Method("linear", "Linear", "tangent", partial(fine_tune, regime="linear"))
 """Fine-tuning of the linearized model."""
+
+
+def posthoc(method: Method) -> Method:
+    """A method's vectors, evaluated in the tangent space of θ0."""
+    return Method(f"{method.name}_posthoc", f"{method.label}, post-hoc", "tangent", of=method)

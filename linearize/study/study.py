@@ -13,19 +13,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import jax
 import numpy as np
 
-from linearize import tree
+from linearize import identity, tree
 from linearize.choices import hint, one_of
 from linearize.data import Task
 from linearize.evaluate.view import VIEWS, Points, View
-from linearize.examples import Examples
+from linearize.examples import Examples, as_arguments
+from linearize.fields import integer
 from linearize.models import Model
 from linearize.objectives import Objective
 from linearize.study.heads import Heads, Prototypes, one_for_all
 from linearize.study.store import Store
 from linearize.task_vector import TaskVector
 from linearize.train import Stream
+from linearize.train.penalty import seed_of
+from linearize.types import PyTree
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +261,79 @@ class Study:
         examples = self.split(task, split)
         data = self.feed(examples.arrays())
         return Stream(data, batch_size, (*examples.arguments, *targets))
+
+    def others(self, task: str, method: str, *, control: bool = False) -> list[str]:
+        """The tasks that a method for ``task`` is to leave alone.
+
+        Args:
+            task: that is trained.
+            method: whose, for the message.
+            control: whether the control task is one of them.
+
+        Raises:
+            ValueError: there is none, or no control task where it is asked for.
+        """
+        found = [name for name in self.names if name != task]
+        if control and self.control is None:
+            raise ValueError(f"{method} with the control task: give the study a control=")
+        if control:
+            found.append(str(self.control))
+        if not found:
+            raise ValueError(
+                f"{method} leaves other tasks alone, and the study trains {task!r} only; give it "
+                "another task, or a method that needs none, such as 'linear'"
+            )
+        return found
+
+    def drawn(self, task: str, n: int, method: str) -> tuple[PyTree, ...]:
+        """The model's arguments for n of a task's training examples, without augmentation.
+
+        Args:
+            task: whose examples.
+            n: how many; all where there are fewer.
+            method: whose draw it is; it, the task and the study's seed decide it.
+        """
+        examples = self.split(task, "train")
+        order = np.random.default_rng(seed_of(self.seed, f"{method}: {task}"))
+        rows = np.sort(order.permutation(len(examples))[: integer("examples", n, low=1)])
+        return as_arguments(jax.tree.map(lambda leaf: np.asarray(leaf[rows]), examples.inputs))
+
+    def prepared(
+        self,
+        method: str,
+        task: str,
+        told: Mapping[str, Any],
+        compute: Callable[[], Mapping[str, Any]],
+    ) -> dict[str, np.ndarray]:
+        """Arrays by name that a method takes of a task's training examples: computed once.
+
+        They are kept in the store, by all that decides them: f, θ0, the leaves that are trained,
+        the examples, and what is told.
+
+        Args:
+            method: whose they are.
+            task: whose examples.
+            told: the method's own settings, as JSON.
+            compute: the arrays.
+
+        Raises:
+            UnidentifiedError: nothing says what f computes, and the store is a directory.
+        """
+        model, examples = self.model, self.split(task, "train")
+        try:
+            f = identity.of(model.f, model.params, *examples.alone, derivative=True)
+        except identity.UnidentifiedError:
+            if self.store.root is not None:
+                raise
+            return {name: np.asarray(leaf) for name, leaf in compute().items()}
+        decided_by = {
+            "f": f,
+            "base": tree.fingerprint(model.params),
+            "trainable": tree.select(model.params, self.trainable),
+            "data": examples.fingerprint,
+            **told,
+        }
+        return self.store.arrays(f"prepared/{method}/{task}", decided_by, compute)
 
     def recipe(self, method: str, default: Any) -> Any:
         """How a method trains, or ``default`` where the study does not say."""

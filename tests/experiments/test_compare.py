@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.compare import PRESETS as COMPARE
-from experiments import claims
+from experiments import claims, protocol
 from experiments.compare.claims import CLAIMS
 from linearize import cli, comparison, config, report
 from linearize.comparison import Plan
@@ -20,6 +20,7 @@ from linearize.report import schema
 from linearize.report.compare.results import Results
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
+from linearize.train import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_vectors_of_the_regimes_share_a_base(finished):
 def test_a_directory_from_before_an_option_existed_goes_on(tmp_path):
     preset = COMPARE["debug"]()
     old = config.to_dict(preset)
-    del old["exact"], old["head"]["normalize"]
+    del old["exact"], old["head"]["normalize"], old["methods"], old["training"], old["weights"]
     (tmp_path / "config.json").write_text(json.dumps(old))
     cli.claim(tmp_path, preset)
     assert config.load_config(type(preset), tmp_path / "config.json") == preset
@@ -127,6 +128,40 @@ def test_a_directory_from_before_an_option_existed_goes_on(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"another": "experiment"}))
     with pytest.raises(config.ConfigError, match="another: 'experiment' -> None"):
         cli.claim(tmp_path, preset)
+
+
+def test_a_configuration_names_methods_their_recipes_and_weights():
+    preset = COMPARE["debug"]()
+    names = ("nonlinear", "posthoc", "linear", "gradient_ascent", "joint")
+    assert tuple(method.name for method in protocol.plan(preset).methods) == names
+    more = {"methods": ("tau_jp", "ortho_reg_posthoc", "ortho_reg"), "weights": {"ortho_reg": 2.0}}
+    told = dataclasses.replace(preset, **more, training={"tau_jp": preset.nonlinear})
+    assert config.from_dict(type(told), config.to_dict(told)) == told
+    methods = {method.name: method for method in protocol.plan(told).methods}
+    assert tuple(methods) == (*names[:3], *more["methods"], *names[3:])
+    for method in (methods["ortho_reg"], methods["ortho_reg_posthoc"].of):
+        assert method.train.keywords["weight"] == 2.0
+    assert told.recipes["tau_jp"] == preset.nonlinear
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"methods": ("tau_pj",)}, r"methods='tau_pj': expected one of .*; did you mean 'tau_jp'"),
+        ({"methods": ("linear",)}, "methods='linear': expected one of"),
+        ({"methods": ("tau_jp", "tau_jp")}, "name each method once"),
+        ({"weights": {"tau_jp": 0.3}}, "weights='tau_jp': methods names none that"),
+        ({"methods": ("tau_jp",), "weights": {"tau_jp": -1.0}}, r"-1\.0; expected 0 or more"),
+        ({"training": {"tau_jp": TrainConfig()}}, "training='tau_jp': expected one of"),
+        (
+            {"methods": ("ortho_reg_posthoc",), "weights": {"ortho_reg_posthoc": 1.0}},
+            "weights='ortho_reg_posthoc': methods names none that",
+        ),
+    ],
+)
+def test_what_a_configuration_names_wrongly_is_said(changed, message):
+    with pytest.raises(config.ConfigError, match=message):
+        dataclasses.replace(COMPARE["debug"](), **changed)
 
 
 def test_claims_are_decided_by_intervals_alone():

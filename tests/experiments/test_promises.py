@@ -315,7 +315,7 @@ def test_candidates_are_tuned_in_a_directory_of_their_configuration(tmp_path, mo
     rates = {regime: tune.CANDIDATES[regime] for regime in ("nonlinear", "linear")}
     assert tried == [(regime, rate) for regime, values in rates.items() for rate in values]
     rows = results_of(tmp_path)["rows"]
-    assert [row["lr or l2"] for row in rows] == [
+    assert [row["lr, l2 or λ"] for row in rows] == [
         rate for regime in sorted(rates) for rate in sorted(rates[regime], reverse=True)
     ]
     assert (tmp_path / "table.md").read_text().count("\n") == 2 + len(rows)

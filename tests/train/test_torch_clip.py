@@ -8,8 +8,9 @@ import pytest
 from jax.tree_util import Partial
 
 from linearize import models, train, tree
+from linearize.methods import tau_jp
 from linearize.models.heads import apply_head
-from linearize.train import OptimConfig, TrainConfig
+from linearize.train import OptimConfig, Penalty, Stream, TrainConfig
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -73,8 +74,7 @@ def test_ten_steps_equal_torch(theirs, ours, problem, regime, tmp_path):
         run_dir=tmp_path / "run",
     )
 
-    mean, std = (np.asarray(ours.architecture[k]) for k in ("mean", "std"))
-    pixels = torch.tensor(((images - mean) / std).transpose(0, 3, 1, 2), dtype=torch.float32)
+    pixels = pixels_of(ours, images)
     targets = torch.from_numpy(labels).long()
     kernel = torch.from_numpy(np.array(head.scale * head.kernel))
     base = {n: p.detach().clone() for n, p in theirs.named_parameters()}
@@ -103,12 +103,65 @@ def test_ten_steps_equal_torch(theirs, ours, problem, regime, tmp_path):
         adamw.step()
     assert got.history[-1]["loss"] < 0.9 * got.history[0]["loss"]
 
-    # torch's θ comes here as a checkpoint: no names are told
+    assert_same(got.tau, theirs, theta, ours, tmp_path / "end")
+
+
+@pytest.mark.slow
+def test_two_steps_with_tau_jp_equal_torch(theirs, ours, problem, tmp_path):
+    """Plain descent, whose second step has the penalty's gradient: of the norm of Jτ, a set."""
+    images, labels, head = problem
+    rng = np.random.default_rng(1)
+    others = [rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8) for _ in range(2)]
+    streams = [Stream({"inputs": x}, 3) for x in others]
+    got = train.fine_tune(
+        ours.f,
+        ours.params,
+        {"inputs": images, "labels": labels},
+        regime="linear",
+        readout=Partial(apply_head, head),
+        penalties=[Penalty("tau_jp", tau_jp.norms, 2.0, streams)],
+        config=TrainConfig(
+            optim=OptimConfig("sgd", lr=0.01, schedule="constant", clip=None),
+            steps=2,
+            batch_size=N,
+            log_every=1,
+            tensorboard=False,
+        ),
+    )
+    kernel = torch.from_numpy(np.array(head.scale * head.kernel))
+    base = {n: p.detach().clone() for n, p in theirs.named_parameters()}
+    theta = {n: torch.nn.Parameter(p.clone()) for n, p in base.items()}
+
+    def along(images, tau):
+        x = pixels_of(ours, images)
+        call = lambda params: torch.func.functional_call(theirs, params, (x,)).image_embeds  # noqa: E731
+        return torch.func.jvp(call, (base,), (tau,))
+
+    for _ in range(2):
+        tau = {n: p - base[n] for n, p in theta.items()}
+        z = sum(along(images, tau))
+        logits = z / z.norm(dim=-1, keepdim=True) @ kernel
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).long())
+        penalty = torch.stack([along(x, tau)[1].norm(dim=-1).mean() for x in others]).mean()
+        slopes = torch.autograd.grad(loss + 2.0 * penalty, list(theta.values()))
+        for p, slope in zip(theta.values(), slopes, strict=True):
+            p.data -= 0.01 * slope
+    assert got.history[1]["penalty/tau_jp"] == pytest.approx(penalty.item(), rel=1e-4)
+    assert_same(got.tau, theirs, theta, ours, tmp_path / "end")
+
+
+def pixels_of(ours, images):
+    mean, std = (np.asarray(ours.architecture[k]) for k in ("mean", "std"))
+    return torch.tensor(((images - mean) / std).transpose(0, 3, 1, 2), dtype=torch.float32)
+
+
+def assert_same(got, theirs, theta, ours, place):
+    """τ is that of torch's θ, which comes here as a checkpoint: no names are told."""
     end = copy.deepcopy(theirs)
     end.load_state_dict({n: p.detach() for n, p in theta.items()}, strict=False)
-    end.save_pretrained(tmp_path / "end")
-    expected = tree.subtract(models.load("clip", weights=tmp_path / "end").params, ours.params)
-    found = {n: np.array(x) for n, x in got.tau.delta.items()}
+    end.save_pretrained(place)
+    expected = tree.subtract(models.load("clip", weights=place).params, ours.params)
+    found = {n: np.array(x) for n, x in got.delta.items()}
     assert found.keys() == expected.keys()
     for name, leaf in found.items():
         if name.endswith("qkv/bias"):

@@ -1,0 +1,184 @@
+"""τJp: a task vector that other tasks' outputs do not feel (Yoshida et al., ICLR 2025).
+
+*Mastering Task Arithmetic: τJp as a Key Indicator for Weight Disentanglement* lowers, of the
+linearized model,
+
+    CE(f0 + Jτ) + λ · mean over the other tasks of E_x ‖J(x) τ‖
+
+with J that of the features before they are normalised, and adds the vectors at α = 1. Its code has
+the norm, λ 0.1, 16 examples of each other task a step, AdamW with lr 1e-5, decay 0.1, warm-up 500,
+clip 1, batch 128; papers that cite it write the square, which is another penalty with another λ.
+It also keeps ImageNet's outputs, and so trains on the control task of negation: here that is a
+switch, off by default, and a row that has it on says so.
+
+At τ = 0, where a norm has no gradient, it is 0, as in torch.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from linearize import taylor, tree
+from linearize.compiled import jit
+from linearize.current import current
+from linearize.methods.fine_tuning import fine_tune
+from linearize.study import Method, Study
+from linearize.train import Penalty, Stream
+from linearize.types import Apply, Array, Flat, Params, PyTree
+
+WEIGHT, BATCH = 0.1, 16
+"""λ, and examples of each other task a step, as in the paper's code."""
+
+
+def norms(f: Apply, params0: Params, tau: Flat, state: PyTree, key: Array) -> Array:
+    """Mean of ‖J(x) τ‖, the papers' code's.
+
+    Args:
+        f: the model.
+        params0: θ0.
+        tau: by name.
+        state: of each other task a batch of the model's arguments; or, in their place, functions
+            τ ↦ Jτ of examples that stay the same.
+        key: not used.
+    """
+    return _mean(jax.vmap(tree.norm), f, params0, tau, state)
+
+
+def squares(f: Apply, params0: Params, tau: Flat, state: PyTree, key: Array) -> Array:
+    """Mean of ‖J(x) τ‖², as papers write it; its arguments are those of :func:`norms`."""
+    return _mean(jax.vmap(lambda moved: tree.dot(moved, moved)), f, params0, tau, state)
+
+
+def _mean(
+    size: Callable[[PyTree], Array], f: Apply, params0: Params, tau: Flat, state: PyTree
+) -> Array:
+    """Over examples, of which each task has as many."""
+    moved = [
+        seen(tau) if callable(seen) else _along(f, params0, tau, seen) for seen in _together(state)
+    ]
+    return jnp.concatenate([size(each) for each in moved]).mean()
+
+
+def _along(f: Apply, params0: Params, tau: Flat, batch: tuple[PyTree, ...]) -> PyTree:
+    return jax.tree.map(lambda y: y[0], taylor.affine_terms(f, params0, [tau], *batch)[1])
+
+
+def _together(batches: PyTree) -> list[PyTree]:
+    """Batches of one shape as one, so that the model is traced once for all tasks."""
+    groups: dict[object, list[PyTree]] = {}
+    for batch in batches:
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch))
+        groups.setdefault(id(batch) if callable(batch) else shapes, []).append(batch)
+    return [
+        group[0] if len(group) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *group)
+        for group in groups.values()
+    ]
+
+
+def keep(
+    f: Apply, params0: Params, trainable: tree.Pattern, *inputs: PyTree
+) -> Callable[[Flat], PyTree]:
+    """τ ↦ J(x) τ of these examples, with the residuals of their pass at θ0, which is so made once.
+
+    Args:
+        f: the model.
+        params0: θ0.
+        trainable: the leaves of τ.
+        *inputs: the model's other arguments, arrays (b, ...).
+
+    Returns:
+        A ``jax.tree_util.Partial``; of examples of the same shapes two have one structure, so that
+        they share compiled programs.
+    """
+    held = f if isinstance(f, Partial) else Partial(current(f, params0, *inputs))
+    return _kept(held, params0, tree.zeros(params0, trainable), *inputs)
+
+
+@jit
+def _kept(f: Partial, params0: Params, zero: Flat, *inputs: PyTree) -> Callable[[Flat], PyTree]:
+    return jax.linearize(lambda tau: f(tree.add(params0, tau), *inputs), zero)[1]
+
+
+def of_others(
+    study: Study,
+    task: str,
+    *,
+    squared: bool = False,
+    in_turn: bool = False,
+    control: bool = False,
+    kept: bool = False,
+    weight: float = WEIGHT,
+    batch_size: int = BATCH,
+) -> Penalty:
+    """The penalty for one task; the switches are those of :func:`tau_jp`.
+
+    Raises:
+        ValueError: there is no other task, or no control task where it is asked for.
+    """
+    others = study.others(task, "tau_jp", control=control)
+    value = squares if squared else norms
+    if kept:
+        f, params0 = study.model.f, study.model.params
+        few = min(batch_size, *(len(study.split(name, "train")) for name in others))
+        drawn = [study.drawn(name, few, "tau_jp") for name in others]
+        state = [keep(f, params0, study.trainable, *batch) for batch in _together(drawn)]
+        return Penalty("tau_jp", value, weight, state)
+    streams = [study.stream(name, batch_size) for name in others]
+    if in_turn:
+        sets: list[Any] = [each.data for each in streams]
+        streams = [Stream(sets, batch_size, streams[0].roles)]
+    return Penalty("tau_jp", value, weight, streams)
+
+
+def tau_jp(
+    *,
+    squared: bool = False,
+    in_turn: bool = False,
+    control: bool = False,
+    kept: bool = False,
+    weight: float = WEIGHT,
+    batch_size: int = BATCH,
+) -> Method:
+    """A row, whose name and label say which switches are on.
+
+    Args:
+        squared: ‖J(x) τ‖² in place of the norm.
+        in_turn: one other task a step, in turn, in place of all of them.
+        control: the control task's examples too, so that negation's control is trained on.
+        kept: the same ``batch_size`` examples of each task every step (fewer of all where one task
+            has fewer), whose pass at θ0 is kept: of all leaves that the study trains.
+        weight: λ.
+        batch_size: examples of a task a step.
+
+    Raises:
+        ValueError: ``kept`` and ``in_turn``: what is kept is seen each step.
+
+    >>> tau_jp(squared=True, control=True).label
+    'τJp, squared, with control'
+    """
+    if kept and in_turn:
+        raise ValueError("kept=True, in_turn=True: examples that are kept are all seen each step")
+    on = {"squared": squared, "in turn": in_turn, "with control": control, "kept": kept}
+    words = ["τJp", *(word for word, is_on in on.items() if is_on)]
+    name = "_".join(["tau_jp", *words[1:]]).replace(" ", "_")
+    penalty = partial(
+        of_others,
+        squared=squared,
+        in_turn=in_turn,
+        control=control,
+        kept=kept,
+        weight=weight,
+        batch_size=batch_size,
+    )
+    train = partial(fine_tune, regime="linear", method=name, penalties=[penalty])
+    return Method(name, ", ".join(words), "tangent", train)
+
+
+TAU_JP = tau_jp()
+"""As in the paper's code, without the control task."""
+VARIANTS = (tau_jp(squared=True), tau_jp(in_turn=True), tau_jp(control=True), tau_jp(kept=True))
+"""One switch each."""
