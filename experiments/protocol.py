@@ -104,11 +104,11 @@ def study(
 
 
 def plan(config: CompareConfig) -> Plan:
-    """What the configuration compares: regimes, but those it sets to None, then its baselines."""
+    """What the configuration compares: the regimes that it has recipes of, then its baselines."""
     edit, maps = config.edit, config.map
     regimes = [m for m in METHODS.values() if m.stands == "regime"]
     return Plan(
-        methods=[m for m in regimes if getattr(config, m.name, m) is not None]
+        methods=[m for m in regimes if getattr(config, (m.of or m).name, None) is not None]
         + [METHODS[name] for name in config.baselines if name in METHODS],
         rows=[
             Row(MERGES[name], NONLINEAR, name, MERGES[name].label)

@@ -3,12 +3,20 @@
 from linearize.methods.exact import EXACT as EXACT
 from linearize.methods.gradient_ascent import GRADIENT_ASCENT as GRADIENT_ASCENT
 from linearize.methods.joint import JOINT as JOINT
+from linearize.methods.lora import L_LORA as L_LORA
+from linearize.methods.lora import LORA as LORA
 from linearize.methods.regimes import LINEAR as LINEAR
 from linearize.methods.regimes import NONLINEAR as NONLINEAR
 from linearize.methods.regimes import POSTHOC as POSTHOC
+from linearize.methods.talos import TALOS as TALOS
 from linearize.study import Method as Method
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (NONLINEAR, POSTHOC, LINEAR, EXACT, GRADIENT_ASCENT, JOINT)
+    method.name: method
+    for method in (
+        *(NONLINEAR, POSTHOC, LINEAR, EXACT),
+        *(TALOS, LORA, L_LORA),
+        *(GRADIENT_ASCENT, JOINT),
+    )
 }
 """By name, in the order of tables; a row of one's own is added by assignment."""

@@ -59,14 +59,14 @@ def fine_tune(
         {"task": task},
         regime=regime,
         inputs=examples.arguments,
-        trainable=_within(study, trainable),
+        trainable=within(study, trainable),
         penalties=[each if isinstance(each, Penalty) else each(study, task) for each in penalties],
         mask=mask(study, task) if callable(mask) else mask,
         **objectives[task].training(),
     ).tau
 
 
-def _within(study: Study, pattern: tree.Pattern) -> tree.Pattern:
+def within(study: Study, pattern: tree.Pattern) -> tree.Pattern:
     """The leaves that a pattern finds among those that the study trains, as a pattern."""
     if pattern is None:
         return study.trainable
