@@ -211,7 +211,7 @@ def config(rank: int, alpha: float, modules: Sequence[str]) -> dict[str, Any]:
         "base_model_name_or_path": None,
         "inference_mode": True,
         "r": rank,
-        "lora_alpha": alpha,
+        "lora_alpha": alpha if alpha % 1 else int(alpha),  # PEFT declares integers
         "target_modules": sorted(modules),
         "lora_dropout": 0.0,
         "bias": "none",
