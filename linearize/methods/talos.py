@@ -5,18 +5,14 @@ Iurada et al. 2025, *Efficient Model Editing with Task-Localized Sparse Fine-tun
 information, s_j = Σ_x (∂ log p(y|x) / ∂θ_j)², one y an example, drawn from p(y|x).
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
-from linearize import identity, io, tree
+from linearize import identity, tree
 from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.current import current
@@ -27,7 +23,6 @@ from linearize.methods.fine_tuning import fine_tune, within
 from linearize.objectives import Classify
 from linearize.objectives.readout import Readout, as_readout
 from linearize.study import Method, Study
-from linearize.train.identity import data_fingerprint
 from linearize.train.penalty import seed_of
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -169,9 +164,9 @@ def least_sensitive(
 
     def found() -> dict[str, np.ndarray]:
         kept = {name: np.ones(np.shape(flat[name]), bool) for name in names}
-        for number_of, share in enumerate(shares):
+        for r, share in enumerate(shares):
             seen = {n: jnp.where(mask, flat[n], shrunk * flat[n]) for n, mask in kept.items()}
-            key = jax.random.key(seed_of(study.seed, f"talos/{number_of}"))
+            key = jax.random.key(seed_of(study.seed, f"talos/{r}"))
             scores = scored(tree.update(params, seen), examples, names, key)
             left = np.concatenate([scores[n][mask] for n, mask in kept.items()])
             most = round(share * size) - 1
@@ -183,23 +178,16 @@ def least_sensitive(
         return found()
     outputs = jax.eval_shape(f, params, *examples.alone)
     read = as_readout(objective.readout)
-    decided_by: dict[str, Any] = {
+    decided_by = {
         "f": identity.of(f, params, *examples.alone, derivative=True),
         "readout": identity.of(read, outputs, derivative=True),
         "arrays": tree.fingerprint(read),
         "base": tree.fingerprint(params),
-        "data": data_fingerprint(examples.arrays()),
+        "data": examples.fingerprint,
         "names": names,
         "how": [sparsity, rounds, shrunk, score, study.seed],
     }
-    text = json.dumps(io.to_json(decided_by), sort_keys=True)
-    file = f"masks/{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
-    stored = study.store.read_bytes(file)
-    if stored is not None:
-        return safetensors.numpy.load(stored)
-    mask = found()
-    study.store.write_bytes(file, safetensors.numpy.save(mask, {"decided_by": text}))
-    return mask
+    return study.store.arrays(f"masks/{task}", decided_by, found)
 
 
 TALOS = Method(

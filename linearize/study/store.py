@@ -17,7 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
-from linearize import io, sealed
+import numpy as np
+import safetensors.numpy
+
+from linearize import io, sealed, tree
 from linearize.train import RunMismatchError
 from linearize.train.lock import exclusive
 
@@ -126,6 +129,28 @@ class Store:
             self._memory[file] = content
         else:
             sealed.write(self.root / file, content)
+
+    def arrays(
+        self,
+        name: str,
+        decided_by: Mapping[str, Any],
+        compute: Callable[[], Mapping[str, Any]],
+    ) -> dict[str, np.ndarray]:
+        """Arrays by name that are kept with all that decides them, or else computed, and then kept.
+
+        Args:
+            name: of the file, which is safetensors.
+            decided_by: as JSON; of anything else they are computed anew, beside these.
+            compute: the arrays.
+        """
+        text = json.dumps(io.to_json(dict(decided_by)), sort_keys=True)
+        file = f"{name}-{sha256(text.encode()).hexdigest()[:16]}.safetensors"
+        content = self.read_bytes(file)
+        if content is None:
+            log.info("%s", name)
+            content = safetensors.numpy.save({n: tree.to_numpy(a) for n, a in compute().items()})
+            self.write_bytes(file, content)
+        return safetensors.numpy.load(content)
 
     def every_seed(
         self, seeds: Sequence[int], parts: int, measure: Callable[[int, "Store"], Record]
