@@ -8,12 +8,15 @@ from linearize.methods.exact import EXACT as EXACT
 from linearize.methods.fine_tuning import weighted as weighted
 from linearize.methods.gradient_ascent import GRADIENT_ASCENT as GRADIENT_ASCENT
 from linearize.methods.joint import JOINT as JOINT
+from linearize.methods.lora import L_LORA as L_LORA
+from linearize.methods.lora import LORA as LORA
 from linearize.methods.ortho_reg import ATTENTION_ORTHO_REG as ATTENTION_ORTHO_REG
 from linearize.methods.ortho_reg import ORTHO_REG as ORTHO_REG
 from linearize.methods.ortho_reg import ORTHO_REG_POSTHOC as ORTHO_REG_POSTHOC
 from linearize.methods.regimes import LINEAR as LINEAR
 from linearize.methods.regimes import NONLINEAR as NONLINEAR
 from linearize.methods.regimes import POSTHOC as POSTHOC
+from linearize.methods.talos import TALOS as TALOS
 from linearize.methods.tau_jp import TAU_JP as TAU_JP
 from linearize.methods.tau_jp import VARIANTS as TAU_JPS
 from linearize.study import Method as Method
@@ -21,21 +24,12 @@ from linearize.study import Method as Method
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        NONLINEAR,
-        POSTHOC,
-        LINEAR,
-        EXACT,
-        TAU_JP,
-        *TAU_JPS,
-        DIAG_GGN,
-        *DIAGONALS,
-        ATTENTION_ONLY,
-        ATTENTION_ONLY_POSTHOC,
-        ORTHO_REG,
-        ORTHO_REG_POSTHOC,
-        ATTENTION_ORTHO_REG,
-        GRADIENT_ASCENT,
-        JOINT,
+        *(NONLINEAR, POSTHOC, LINEAR, EXACT),
+        *(TAU_JP, *TAU_JPS, DIAG_GGN, *DIAGONALS),
+        *(ATTENTION_ONLY, ATTENTION_ONLY_POSTHOC),
+        *(ORTHO_REG, ORTHO_REG_POSTHOC, ATTENTION_ORTHO_REG),
+        *(TALOS, LORA, L_LORA),
+        *(GRADIENT_ASCENT, JOINT),
     )
 }
 """By name, in the order of tables; a row of one's own is added by assignment."""

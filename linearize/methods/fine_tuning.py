@@ -72,7 +72,7 @@ def fine_tune(
         {"task": task},
         regime=regime,
         inputs=examples.arguments,
-        trainable=_within(study, trainable(study, task) if callable(trainable) else trainable),
+        trainable=within(study, trainable(study, task) if callable(trainable) else trainable),
         penalties=made,
         mask=mask(study, task) if callable(mask) else mask,
         **objectives[task].training(),
@@ -93,7 +93,7 @@ def weighted(method: Method, weights: Mapping[str, float]) -> Method:
     return method if of is method.of else replace(method, of=of)
 
 
-def _within(study: Study, pattern: tree.Pattern) -> tree.Pattern:
+def within(study: Study, pattern: tree.Pattern) -> tree.Pattern:
     """The leaves that a pattern finds among those that the study trains, as a pattern."""
     if pattern is None:
         return study.trainable

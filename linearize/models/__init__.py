@@ -12,6 +12,8 @@ from linearize.models.layers import unstack as unstack
 from linearize.models.loading import MODELS as MODELS
 from linearize.models.loading import load as load
 from linearize.models.loading import open_model as open_model
+from linearize.models.lora import Adapter as Adapter
+from linearize.models.lora import export_adapter as export_adapter
 from linearize.models.model import Model as Model
 from linearize.models.prompts import PromptError as PromptError
 from linearize.models.text import TextEncoder as TextEncoder

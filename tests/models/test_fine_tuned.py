@@ -417,3 +417,73 @@ def test_what_is_no_place_is_refused_by_name():
         models.task_vector(mine.params, "lora")
     with pytest.raises(TypeError, match="weights is a NoneType; expected where they are"):
         models.task_vector(mine, None)
+
+
+def random_adapter(model, rank, pattern="kernel$", alpha=3.0):
+    start = models.Adapter.start(model.params, rank=rank, alpha=alpha, pattern=pattern)
+    rng = np.random.default_rng(7)
+    b = {n: rng.normal(size=x.shape).astype(np.float32) * 0.2 for n, x in start.b.items()}
+    return dataclasses.replace(start, b=b)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize(("kind", "rank"), [("clip", 3), ("vit", 20), ("dinov2", 1)])
+def test_an_adapter_of_ours_is_read_back_to_the_bit(base, tmp_path, kind, rank, scan):
+    """Of every kernel: joint query, key and value, the patches' convolution, the projection."""
+    ours = models.open_model(str(base(kind)[1]), scan=True) if scan else base(kind)[2]
+    adapter = random_adapter(ours, rank)
+    assert adapter.a.keys() == {n for n in tree.names(ours.params) if n.endswith("kernel")}
+    models.export_adapter(tmp_path, ours, adapter)
+    tau, expected = models.task_vector(ours, tmp_path), adapter.task_vector(ours.params)
+    for name, x in tau.delta.items():
+        np.testing.assert_array_equal(x, expected.delta.get(name, np.zeros_like(x)))
+    assert tau.base == expected.base
+
+
+def test_an_adapter_of_ours_moves_transformers_as_it_moves_the_model(base, images, tmp_path):
+    theirs, _, ours = base("clip")
+    adapter = random_adapter(ours, 2)
+    models.export_adapter(tmp_path, ours, adapter)
+    tensors = safetensors.numpy.load_file(tmp_path / "adapter_model.safetensors")
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 2, 3.0)
+    merged = copy.deepcopy(theirs)
+    for module in config["target_modules"]:
+        a, b = (tensors[f"{PREFIX}{module}.lora_{half}.weight"] for half in "AB")
+        weight = merged.get_submodule(module).weight
+        added = np.tensordot(b.reshape(b.shape[:2]), a, 1)  # as PEFT merges either kind of layer
+        weight.data += torch.tensor(config["lora_alpha"] / config["r"] * added)
+    assert len(tensors) == 2 * len(config["target_modules"])
+    before, expected = (features(m, ours, images) for m in (theirs, merged))
+    assert np.abs(expected - before).max() > 1e-2
+    got = ours.f(adapter.task_vector(ours.params).apply_to(ours.params), images)
+    np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
+
+
+def test_an_adapter_that_is_not_of_the_model_is_refused_and_nothing_is_written(base, tmp_path):
+    _, _, ours = base("clip")
+    adapter = random_adapter(ours, 2, pattern="mlp_in/kernel|out/kernel")
+    name = "block_0/mlp_in/kernel"
+    wrong = {**adapter.a, "block_7/mlp_in/kernel": adapter.a[name], name: adapter.a[name][1:]}
+    b = {**adapter.b, "block_7/mlp_in/kernel": adapter.b[name]}
+    with pytest.raises(WeightsError, match=r"2 problem.*nothing was written") as told:
+        models.export_adapter(tmp_path, ours, dataclasses.replace(adapter, a=wrong, b=b))
+    assert "block_7/mlp_in/kernel: no linear map or convolution" in str(told.value)
+    assert f"{name}: factors (15, 2) and (2, 24) of a leaf (16, 24)" in str(told.value)
+    with pytest.raises(WeightsError, match="class_position: no linear map"):
+        models.export_adapter(
+            tmp_path,
+            ours,
+            models.Adapter(
+                {"class_position": np.ones((16, 1), "f4")},
+                {"class_position": np.ones((1, 1), "f4")},
+                1.0,
+            ),
+        )
+    nan = {n: np.full_like(x, np.nan) for n, x in adapter.b.items()}
+    with pytest.raises(tree.NonFiniteError, match="the adapter holds NaN"):
+        models.export_adapter(tmp_path, ours, dataclasses.replace(adapter, b=nan))
+    mine = lz.Model(lambda p, x: x @ p["kernel"], {"kernel": np.ones((2, 2), np.float32)})
+    with pytest.raises(ValueError, match="is no CLIP, ViT or DINOv2"):
+        models.export_adapter(tmp_path, mine, random_adapter(mine, 1))
+    assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ understood nor switched off is refused by name.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,9 @@ from linearize.models.hf.sources import Source
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 _PART = re.compile(r"(.+)\.(lora_(?:A\.weight|B\.weight|B\.bias|embedding_A|embedding_B))")
-_PAIRS = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"))
+PAIRS = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"))
 
 _DRAWN = (True, False, "gaussian", "eva", "orthogonal", "mica")
 """Ways to draw A and B that leave the base as it is."""
@@ -135,7 +135,7 @@ def changes(source: Source, config: Any) -> dict[str, Change]:
     found: dict[str, Change] = {}
     problems = []
     for name, tensor in source.tensors.items():
-        bare = name.removeprefix(_PREFIX)
+        bare = name.removeprefix(PREFIX)
         match = _PART.fullmatch(bare)
         if match is not None:
             part = modules.setdefault(match[1], {})[match[2]] = tensor()
@@ -156,7 +156,7 @@ def changes(source: Source, config: Any) -> dict[str, Change]:
         scale = _chosen(got["alpha_pattern"], module, got["lora_alpha"])
         scale /= rank**0.5 if got["use_rslora"] else rank
         added = {}
-        for pair in _PAIRS:
+        for pair in PAIRS:
             if not set(pair) & parts.keys():
                 continue
             lost = [part for part in pair if part not in parts]
@@ -170,7 +170,7 @@ def changes(source: Source, config: Any) -> dict[str, Change]:
                     f"{CONFIG}"
                 )
                 continue
-            added["weight"] = partial(_product, a, b, scale, turned=pair == _PAIRS[1])
+            added["weight"] = partial(_weight, a, b, scale, turned=pair == PAIRS[1])
         if "lora_B.bias" in parts:
             added["bias"] = partial(np.multiply, parts["lora_B.bias"], np.float32(scale))
         for name, value in added.items():
@@ -185,11 +185,44 @@ def changes(source: Source, config: Any) -> dict[str, Change]:
     return found
 
 
-def _product(a: np.ndarray, b: np.ndarray, scale: float, *, turned: bool) -> np.ndarray:
-    """``s B A`` of a linear map or of a convolution's ``(r, in, k, k)``; an embedding's turned."""
+def _weight(a: np.ndarray, b: np.ndarray, scale: float, *, turned: bool) -> np.ndarray:
+    """What is added to a weight; an embedding's is turned."""
+    found = product(a, b, scale)
+    return found.T if turned else found
+
+
+def product(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
+    """``s B A`` in float64, of a linear map or of a convolution's ``(r, in, k, k)``.
+
+    Entries are sums in the order of the ranks, so that none depends on how the others are laid out.
+    """
     wide = np.asarray(b, np.float64).reshape(b.shape[:2])
-    product = scale * np.tensordot(wide, np.asarray(a, np.float64), 1)
-    return product.T if turned else product
+    total = np.zeros((len(wide), *a.shape[1:]))
+    for column, row in zip(wide.T, np.asarray(a, np.float64), strict=True):
+        total += np.multiply.outer(column, row)
+    return scale * total
+
+
+def config(rank: int, alpha: float, modules: Sequence[str]) -> dict[str, Any]:
+    """``adapter_config.json`` of adapters of these modules, and of nothing else."""
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha if alpha % 1 else int(alpha),  # PEFT declares integers
+        "target_modules": sorted(modules),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "use_rslora": False,
+        "use_dora": False,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
 
 
 def _settings(config: Any, where: str) -> dict[str, Any]:

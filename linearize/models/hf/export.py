@@ -67,7 +67,7 @@ def export(
     chosen = backbone.params if params is None else params
     tree.check_match(backbone.params, chosen, what="params")
     tree.check_finite(chosen, what="params")
-    table = _table(backbone.kind, backbone.architecture)
+    table = table_of(backbone.kind, backbone.architecture)
     tensors = export_leaves(layers.unstack(tree.flatten(chosen)), table)
     folder = Path(folder)
     if like is None:
@@ -97,7 +97,8 @@ def export(
     return folder
 
 
-def _table(kind: str, architecture: Mapping[str, Any]) -> Table:
+def table_of(kind: str, architecture: Mapping[str, Any]) -> Table:
+    """Names as transformers writes them, of a :class:`Backbone`'s kind and architecture."""
     if kind == "dinov2":
         swiglu = architecture["activation"] == "swiglu"
         return tables.DINOV2_SWIGLU if swiglu else tables.DINOV2

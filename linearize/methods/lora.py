@@ -1,0 +1,85 @@
+"""LoRA, and LoRA linearized: low-rank factors of ΔW are trained, and ΔW is the task vector.
+
+Hu et al. 2021 (arXiv 2106.09685); Tang et al. 2023, *Parameter Efficient Multi-task Model Fusion
+with Partial Linearization* (arXiv 2310.04742), whose code has r = 16 and α = 32. Its list of
+modules misspells the value's projection, so that it adapts the query's alone, and it drops a tenth
+of the adapters' inputs: neither is done here.
+"""
+
+from functools import partial
+from typing import Literal
+
+from linearize import tree
+from linearize.current import current
+from linearize.methods.fine_tuning import fine_tune, within
+from linearize.models import Model
+from linearize.models.lora import A, Adapter, B, adapted
+from linearize.study import Method, Study
+from linearize.task_vector import TaskVector
+
+MOVING: dict[str, tuple[str, ...]] = {"nonlinear": (A, B), "linear": (B,)}
+"""The factors that are trained: where B is 0, f has no derivative in A."""
+
+
+def train_adapter(
+    study: Study,
+    task: str,
+    *,
+    regime: Literal["nonlinear", "linear"],
+    method: str,
+    rank: int = 16,
+    alpha: float = 32.0,
+    pattern: tree.Pattern = "kernel$",
+) -> tuple[Adapter, TaskVector]:
+    """One task's factors, and ΔW; a run that is finished is reused.
+
+    Factors are kept below ``adapters/`` in the study's store, as any fine-tuning is, and ΔW in the
+    method's own folder, as any task vector is.
+
+    Args:
+        study: of the model, the data and the objective.
+        task: whose training examples are used.
+        regime: what is differentiated, in A and B: f, or f_lin at B = 0.
+        method: whose recipe is taken, or else that of ``regime``.
+        rank: as that of :meth:`linearize.models.Adapter.start`, which the study's seed draws.
+        alpha: likewise.
+        pattern: likewise, among the leaves that the study trains.
+
+    Raises:
+        ValueError: as there.
+    """
+    model = study.model
+    start = Adapter.start(
+        model.params, rank=rank, alpha=alpha, pattern=within(study, pattern), seed=study.seed
+    )
+    f = current(model.f, model.params, *study.split(task, "train").alone)
+    inner = study.but(
+        model=Model(adapted(f, model.params, start.scale), start.joined(model.params)),
+        objectives=study.objectives,
+        trainable=[f"/{factor}$" for factor in MOVING[regime]],
+        store=study.store.under("adapters"),
+    )
+    found = fine_tune(inner, task, regime=regime, method=method)
+    adapter = start.moved(found.delta)
+    meta = {name: said for name, said in found.meta.items() if name != "run"}
+    tau = adapter.task_vector(model.params, meta)
+    path = study.store.path(method, task, "task_vector.safetensors")
+    if path is not None:
+        tau.save(path)
+    return adapter, tau
+
+
+def fine_tune_adapter(study: Study, task: str, **how: object) -> TaskVector:
+    """ΔW of :func:`train_adapter`."""
+    return train_adapter(study, task, **how)[1]  # type: ignore[arg-type]
+
+
+LORA = Method(
+    "lora", "LoRA", "displaced", partial(fine_tune_adapter, regime="nonlinear", method="lora")
+)
+"""Fine-tuning of low-rank factors of every kernel."""
+
+L_LORA = Method(
+    "l_lora", "L-LoRA", "tangent", partial(fine_tune_adapter, regime="linear", method="l_lora")
+)
+"""Fine-tuning of the model linearized in the factors, at B = 0: J ΔW with ΔW = s A0 B."""

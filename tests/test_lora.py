@@ -1,0 +1,252 @@
+"""LoRA and L-LoRA against explicit layers and dense Jacobians in (A, B), and as methods."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linearize as lz
+from linearize import taylor, tree
+from linearize.comparison import Plan
+from linearize.methods import L_LORA, LORA, lora
+from linearize.models import Adapter, stack
+from linearize.models.lora import adapted
+from linearize.objectives import Classify
+from linearize.study import Method
+from linearize.train import OptimConfig, RunMismatchError, TrainConfig, step
+
+SGD = TrainConfig(
+    optim=OptimConfig("sgd", lr=0.5, schedule="constant", clip=None),
+    steps=3,
+    batch_size=32,
+    checkpoint_every=0,
+    tensorboard=False,
+)
+"""Of all training examples of a task, so that their order is no matter."""
+
+
+def network(params, x):
+    hidden = jnp.tanh(x @ params["a"]["kernel"] + params["a"]["bias"])
+    return hidden @ params["b"]["kernel"]
+
+
+def parameters(dtype=np.float32):
+    rng = np.random.default_rng(0)
+    made = {
+        "a": {"kernel": rng.normal(size=(4, 6)), "bias": rng.normal(size=(1, 6))},
+        "b": {"kernel": rng.normal(size=(6, 3))},
+    }
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), made)
+
+
+def study(**options):
+    rng = np.random.default_rng(1)
+    tasks = []
+    for name in ("one", "two", "three"):
+        x = [rng.normal(size=(32, 4)).astype(np.float32) for _ in range(3)]
+        turn = rng.normal(size=(4, 3))
+        train, validation, test = ((each, (each @ turn).argmax(1)) for each in x)
+        tasks.append(lz.Task(name, train, validation, test))
+    given = {"recipes": {"nonlinear": SGD, "linear": SGD}, **options}
+    return lz.Study((network, parameters()), tasks, Classify(), **given)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def explicit(params, factors, scale, x):
+    """The network with adapters as a layer has them: x W + s (x A) B."""
+    a, b = ((*factors[n],) for n in ("a/kernel", "b/kernel"))
+    hidden = x @ params["a"]["kernel"] + scale * (x @ a[0]) @ a[1] + params["a"]["bias"]
+    hidden = jnp.tanh(hidden)
+    return hidden @ params["b"]["kernel"] + scale * (hidden @ b[0]) @ b[1]
+
+
+def drawn(rng, adapter):
+    return {
+        f"{n}/{part}": rng.normal(size=x.shape)
+        for part, factors in (("lora_a", adapter.a), ("lora_b", adapter.b))
+        for n, x in factors.items()
+    }
+
+
+@pytest.mark.parametrize("rank", [1, 2, 9])
+def test_linearized_is_the_explicit_jacobian_in_a_and_b(rank):
+    """In float64, along displacements of both; J is 0 in A, where B is 0."""
+    with jax.enable_x64(True):
+        rng, params = np.random.default_rng(2), parameters(np.float64)
+        x = jnp.asarray(rng.normal(size=(5, 4)))
+        start = Adapter.start(params, rank=rank, alpha=3.0)
+        assert start.a["a/kernel"].dtype == np.float64
+        factors = {n: (start.a[n], start.b[n]) for n in start.a}
+        jac = jax.jacfwd(lambda factors: explicit(params, factors, 3.0 / rank, x))(factors)
+        moved = drawn(rng, start)
+        f = adapted(network, params, start.scale)
+        joined = start.joined(params)
+        got = taylor.tangent(f)(joined, moved, x)
+        expected = network(params, x)
+        for name, (in_a, in_b) in jac.items():
+            assert not in_a.any()
+            expected = expected + jnp.tensordot(in_b, moved[f"{name}/lora_b"], 2)
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+        of_b = {n: d for n, d in moved.items() if n.endswith("lora_b")}
+        delta = start.moved(of_b).task_vector(params)
+        along = lz.tangent(network)(params, delta.delta, x)
+        np.testing.assert_allclose(along, expected, rtol=1e-12, atol=1e-12)
+        there = start.moved(moved)
+        displaced = taylor.displaced(f)(joined, moved, x)
+        both = {n: (there.a[n], there.b[n]) for n in there.a}
+        expected = explicit(params, both, start.scale, x)
+        np.testing.assert_allclose(displaced, expected, rtol=1e-11, atol=1e-12)
+        merged = there.task_vector(params).apply_to(params)
+        np.testing.assert_allclose(network(merged, x), expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    made = study()
+    how = {"lora": "nonlinear", "l_lora": "linear"}
+    return made, {
+        name: {
+            task: lora.train_adapter(made, task, regime=regime, method=name, rank=2, alpha=3.0)
+            for task in ("one", "two")
+        }
+        for name, regime in how.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["lora", "l_lora"])
+def test_training_is_descent_on_a_and_b_of_the_explicit_layers(trained, name):
+    """Three steps on the whole batch, written down once more; of the linear one by dense J."""
+    made, found = trained
+    params = made.model.params
+    for task, (adapter, tau) in found[name].items():
+        start = Adapter.start(params, rank=2, alpha=3.0, seed=made.seed)
+        factors = first = {n: (start.a[n], start.b[n]) for n in start.a}
+        examples = made.split(task, "train")
+        x, hot = jnp.asarray(examples.inputs), jax.nn.one_hot(examples.labels, 3)
+
+        def outputs(factors, x=x, first=first):
+            if name == "lora":
+                return explicit(params, factors, 1.5, x)
+            jac = jax.jacfwd(lambda at: explicit(params, at, 1.5, x))(first)
+            moved = jax.tree.map(jnp.subtract, factors, first)
+            parts = jax.tree.map(lambda j, d: jnp.tensordot(j, d, 2), jac, moved)
+            return sum(jax.tree.leaves(parts), start=network(params, x))
+
+        def loss(factors, outputs=outputs, hot=hot):
+            return -jnp.mean((jax.nn.log_softmax(outputs(factors)) * hot).sum(-1))
+
+        for _ in range(SGD.steps):
+            grads = jax.grad(loss)(factors)
+            factors = jax.tree.map(lambda w, g: w - 0.5 * g, factors, grads)
+        for leaf, (a, b) in factors.items():
+            np.testing.assert_allclose(adapter.a[leaf], a, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(adapter.b[leaf], b, rtol=1e-4, atol=1e-6)
+            delta = np.float64(tau.delta[leaf])
+            np.testing.assert_allclose(delta, 1.5 * np.float64(a) @ b, rtol=1e-3, atol=1e-5)
+            assert np.linalg.matrix_rank(delta, tol=1e-6 * np.linalg.norm(delta)) == 2
+        assert set(tau.delta) == {"a/kernel", "b/kernel"}
+        assert tau.base == tree.fingerprint(params)
+        assert tau.meta["lora"] == {"rank": 2, "alpha": 3.0}
+        assert (tau.meta["task"], tau.meta["steps"]) == (task, 3)
+
+
+def test_tasks_share_one_compiled_step():
+    step.programs.cache_clear()
+    how = {"regime": "linear", "method": "l_lora", "rank": 2, "alpha": 3.0}
+    for task in ("one", "two"):
+        lora.train_adapter(study(), task, **how)
+    assert step.programs.cache_info().currsize == 1
+
+
+def test_a_scanned_stack_is_its_blocks_and_numbered_parts_are_no_stack():
+    rng = np.random.default_rng(3)
+    blocks = {
+        f"block_{i}/{part}": rng.normal(size=shape).astype(np.float32)
+        for i in range(3)
+        for part, shape in (("mlp/kernel", (4, 5)), ("mlp/bias", (5,)))
+    }
+    apart, stacked = (Adapter.start(p, rank=2, pattern=None) for p in (blocks, stack(blocks)))
+    assert set(stacked.a) == {"blocks/mlp/kernel"}
+    assert stacked.a["blocks/mlp/kernel"].shape == (3, 4, 2)
+    moved = {f"{n}/lora_b": rng.normal(size=x.shape) for n, x in apart.b.items()}
+    as_stack = {"blocks/mlp/kernel/lora_b": np.stack(list(moved.values()))}
+    expected, got = apart.moved(moved).delta(), stacked.moved(as_stack).delta()
+    for i in range(3):
+        np.testing.assert_array_equal(
+            got["blocks/mlp/kernel"][i], expected[f"block_{i}/mlp/kernel"]
+        )
+    f = partial(adapted, lambda params, x: tree.flatten(params)["blocks/mlp/kernel"])
+    scanned = {"blocks": {"mlp": {"kernel": stack(blocks)["blocks/mlp/kernel"]}}}
+    there = stacked.moved(as_stack)
+    whole = f(scanned, there.scale)(there.joined(scanned), 0)
+    kernel = scanned["blocks"]["mlp"]["kernel"] + got["blocks/mlp/kernel"]
+    np.testing.assert_allclose(whole, kernel, rtol=1e-5, atol=1e-6)
+    parts = {"blocks": [{"kernel": np.ones((4, 5))}, {"einsum_kernel": np.ones((2, 4, 5))}]}
+    assert set(Adapter.start(parts).a) == {"blocks/0/kernel"}
+
+
+def test_runs_are_kept_resumed_and_told_apart(tmp_path):
+    made = study(store=tmp_path)
+    taus = {m.name: made.vectors(m) for m in (LORA, L_LORA)}
+    for name, by_task in taus.items():
+        for task, tau in by_task.items():
+            stored = lz.TaskVector.load(tmp_path / name / task / "task_vector.safetensors")
+            for leaf, x in tau.delta.items():
+                np.testing.assert_array_equal(stored.delta[leaf], x)
+            assert stored.base == tree.fingerprint(made.model.params)
+    again = study(store=tmp_path).vectors(LORA)
+    assert all(float((again[t] - tau).norm()) == 0 for t, tau in taus["lora"].items())
+    lent = study(borrowed=tmp_path).vectors(L_LORA)
+    assert all(float((lent[t] - tau).norm()) == 0 for t, tau in taus["l_lora"].items())
+    other = partial(lora.fine_tune_adapter, regime="nonlinear", method="lora", rank=3)
+    with pytest.raises(RunMismatchError, match="base: there"):
+        study(store=tmp_path).vectors(Method("lora", "LoRA", "displaced", other))
+
+
+def test_adapters_are_of_the_leaves_that_the_study_trains():
+    how = {"regime": "linear", "method": "l_lora"}
+    _, tau = lora.train_adapter(study(trainable="^a/"), "one", **how)
+    assert set(tau.delta) == {"a/kernel"}
+    with pytest.raises(ValueError, match="finds none of the leaves that the study trains"):
+        lora.train_adapter(study(trainable="^a/"), "one", pattern="^b/", **how)
+
+
+REFUSED = {
+    "no rank": ({"rank": 0}, "rank=0; expected an integer, 1 or more"),
+    "half a rank": ({"rank": 1.5}, "rank=1.5; expected an integer"),
+    "no scale": ({"alpha": 0.0}, "alpha=0.0 makes every ΔW zero"),
+    "no number": ({"alpha": np.inf}, "alpha=inf; expected a finite number"),
+    "no leaf": ({"pattern": "gamma"}, "pattern='gamma' picks no trainable leaf"),
+    "no matrix": ({"pattern": "bias"}, r"finds no real matrix to adapt; it finds b/bias \(6,\)"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_adapted_is_refused_by_name(case):
+    how, message = REFUSED[case]
+    params = {"a": {"kernel": np.ones((4, 6), "f4")}, "b": {"bias": np.ones(6, "f4")}}
+    with pytest.raises(ValueError, match=message):
+        Adapter.start(params, **how)
+
+
+def test_they_enter_a_comparison_its_tables_and_its_page(tmp_path):
+    names = ["talos", "lora", "l_lora"]
+    plan = Plan(alphas=np.arange(2.0), map_alphas=np.array([-1.0, 0.0, 1.0]), n_eval=8)
+    made = study(store=tmp_path, control="three")
+    found = lz.compare(made, names, merges=["ties"], plan=plan)
+    for table in ("single", "addition", "negation"):
+        assert set(names) <= set(found.record[table])
+    page = found.report().read_text()
+    assert all(label in page for label in ("TaLoS", "LoRA", "L-LoRA"))
+    assert (
+        lz.compare(made, names, merges=["ties"], plan=plan).record["single"]
+        == (found.record["single"])
+    )
