@@ -129,7 +129,7 @@ class Kronecker(Block):
     a: Array
     """(S, K, K), of the inputs, one more row and column with a bias; (S, K) where diagonal."""
     b: Array
-    """(S, M, M), of the outputs' derivatives; (S, M) where diagonal."""
+    """(S, M, M), of the outputs' derivatives; (S, M) where diagonal, (S, P, M/P, M/P) in parts."""
     layout: Layout = _static()
 
     @property
@@ -219,16 +219,26 @@ def quadratic(blocks: Sequence[Block], tau: Flat) -> Array:
 
 
 def _check_side(what: str, factor: Array, slices: int, side: int, leaf: str) -> None:
-    expected = {(slices, side, side), (slices, side)}
-    if factor.shape not in expected:
-        raise ValueError(f"{what} of {leaf} has shape {factor.shape}; expected {expected}")
+    shape = factor.shape
+    parts = shape[1] if len(shape) == 4 else 1
+    inner = side // max(parts, 1)
+    if shape not in {(slices, side, side), (slices, side), (slices, parts, inner, inner)}:
+        raise ValueError(
+            f"{what} of {leaf} has shape {shape}; expected {(slices, side, side)}, its diagonal or "
+            "its diagonal blocks"
+        )
 
 
 def _times(factor: Array, x: Array) -> Array:
-    """Along axis 1 of (S, K, M): by matrices (S, K, K) or by diagonals (S, K)."""
+    """Along axis 1 of (S, K, M): by (S, K, K), diagonals (S, K), or blocks (S, P, K/P, K/P)."""
     factor = factor.astype(jnp.promote_types(factor.dtype, x.dtype))
     if factor.ndim == 2:
         return factor[:, :, None] * x
+    if factor.ndim == 4:
+        apart = x.reshape(*factor.shape[:3], x.shape[-1])
+        return jnp.einsum(
+            "spkj,spjm->spkm", factor, apart, precision=jax.lax.Precision.HIGHEST
+        ).reshape(x.shape)
     return jnp.einsum("skj,sjm->skm", factor, x, precision=jax.lax.Precision.HIGHEST)
 
 

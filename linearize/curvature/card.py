@@ -120,7 +120,8 @@ class Card:
             NonFiniteError: a factor holds NaN or infinity.
             OSError: the file cannot be written; nothing half-written is left.
         """
-        arrays, blocks = {}, []
+        arrays: dict[str, Array] = {}
+        blocks = []
         for i, block in enumerate(self.blocks):
             arrays |= {f"{i}/{name}": array for name, array in block.arrays.items()}
             blocks.append({"kind": _kind(block), **_told(block)})
@@ -265,13 +266,13 @@ def _frozen(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_semidefinite(factor: np.ndarray, what: str) -> None:
-    """A stack of matrices (S, K, K), or of diagonals (S, K)."""
+    """Stacked matrices (..., K, K), or diagonals (S, K)."""
     wide = factor.astype(np.float64)
     if wide.ndim == 2:
         if (wide < 0).any():
             raise NotSemidefiniteError(f"{what} has a negative entry, {wide.min():.3g}; {_REMEDY}")
         return
-    for matrix in wide:
+    for matrix in wide.reshape(-1, *wide.shape[-2:]):
         top = np.abs(matrix).max(initial=0)
         if top == 0:
             continue

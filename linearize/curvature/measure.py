@@ -1,8 +1,8 @@
 """Kronecker factors of G = E[JᵀJ] by layer, measured on examples, for any ``f(params, *inputs)``.
 
 Of a layer z_t = a_t W + b the block of G is Σ_{t,u} E[a_t a_uᵀ ⊗ g_t g_uᵀ], g_t = ∂⟨v, f⟩/∂z_t
-with a Gaussian probe v, for which E[v vᵀ] = 1 (Hutchinson: no labels). TAK (*merge-and-rebase*, ICLR
-2026; K-FAC's "expand") takes
+with a Gaussian probe v, for which E[v vᵀ] = 1 (Hutchinson: no labels). TAK (*merge-and-rebase*,
+ICLR 2026; K-FAC's "expand") takes
 
     A = mean over examples and rows of [a; 1][a; 1]ᵀ,   B = mean over examples of Σ_t g_t g_tᵀ
 
@@ -54,6 +54,7 @@ def measure(
     probes: int | None = 1,
     seed: int = 0,
     widest: int = WIDEST,
+    parts: int = 1,
     batch_size: int = 16,
     meta: dict[str, Any] | None = None,
 ) -> Card:
@@ -69,6 +70,8 @@ def measure(
             output in turn, which is their expectation and costs C backward passes.
         seed: of the probes.
         widest: the largest side of a factor that is a matrix; wider ones are diagonal.
+        parts: diagonal blocks of B that are kept, where M divides into as many: 3 keep queries, keys
+            and values of one kernel apart, 8 cost TAK one point. Costs K M²/parts in place of K M².
         batch_size: examples at once.
         meta: what else the card is to remember, such as the task.
 
@@ -86,6 +89,7 @@ def measure(
     if probes is not None:
         fields.integer("probes", probes, low=1)
     fields.integer("widest", widest, low=1)
+    fields.integer("parts", parts, low=1)
     args = as_arguments(inputs)
     base = tree.flatten(params0)
     picked = tree.select(params0, trainable)
@@ -95,14 +99,13 @@ def measure(
             "of trainable"
         )
     point = pointwise(Normalized(f) if normalized else f, params0, args, trainable)
-    made = remembered(
-        ("curvature", point.key, probes, widest), lambda: _Program.of(point, probes, widest)
-    )
+    how = probes, widest, parts
+    made = remembered(("curvature", point.key, *how), lambda: _Program.of(point, *how))
     batches = split_batches(inputs, batch_size, balanced=True)
     once(
         partial(made.check, params0, args),
         "layers' factors",
-        *(point.key, probes, widest),
+        *(point.key, *how),
         arrays=batches.items[0],
     )
     size = len(jax.tree.leaves(batches.items[0])[0])
@@ -128,6 +131,7 @@ def measure(
         "probes": probes,
         "seed": seed,
         "widest": widest,
+        "parts": parts,
     }
     about = {**(meta or {}), **known, "versions": io.versions()}
     return Card(blocks, tree.fingerprint(params0), about)
@@ -141,16 +145,14 @@ class _Program:
     traced: Traced
     groups: dict[str, tuple[Layout, tuple[str, ...]]]
     """A layout, and the uses of the weight that have it."""
-    probes: int | None
-    widest: int
     sums: Callable[..., Sums]
 
     @classmethod
-    def of(cls, point: Pointwise, probes: int | None, widest: int) -> "_Program":
+    def of(cls, point: Pointwise, *how: Any) -> "_Program":
         traced = trace_uses(point)
         groups = _groups(point, traced)
-        sums = jit(partial(_sums, point, traced, groups, probes, widest))
-        return cls(point, traced, groups, probes, widest, sums)
+        sums = jit(partial(_sums, point, traced, groups, *how))
+        return cls(point, traced, groups, sums)
 
     def blocks(self, sums: dict[str, dict[str, np.ndarray]], dtype: np.dtype) -> tuple[Block, ...]:
         """The means as blocks."""
@@ -176,8 +178,9 @@ class _Program:
         found = jit(partial(_along, self.point, self.traced, self.groups))(
             params, first, {n: jnp.asarray(d, named[n].dtype) for n, d in along.items()}, e
         )
-        for group, value in found.items():
-            names = self._leaves(group)
+        leaves = {layout.weight: tuple(layout.shapes) for layout, _ in self.groups.values()}
+        for weight, value in found.items():
+            names = leaves[weight]
             agree(
                 value,
                 sum(float(np.vdot(expected[n], along[n])) for n in names),
@@ -187,11 +190,6 @@ class _Program:
                 what="derivative of a layer from its two factors",
                 entry=" and ".join(names),
             )
-
-    def _leaves(self, weight: str) -> tuple[str, ...]:
-        return next(
-            tuple(layout.shapes) for layout, _ in self.groups.values() if layout.weight == weight
-        )
 
 
 def _groups(point: Pointwise, traced: Traced) -> dict[str, tuple[Layout, tuple[str, ...]]]:
@@ -260,6 +258,7 @@ def _sums(
     groups: dict[str, tuple[Layout, tuple[str, ...]]],
     probes: int | None,
     widest: int,
+    parts: int,
     params: Params,
     batch: Inputs,
     key: Array,
@@ -297,22 +296,27 @@ def _sums(
             a = a.astype(dtype).transpose(1, 0, 2, 3).reshape(S, n * rows, layout.inner)
             if layout.bias is not None:
                 a = jnp.concatenate([a, jnp.ones((*a.shape[:2], 1), dtype)], axis=2)
-            A = _outer(a, jnp.repeat(weights, rows), layout.inner > widest)
-        B = _outer(g, jnp.repeat(weights, R * rows), M > widest)
+            A = _outer(a, jnp.repeat(weights, rows), widest)
+        B = _outer(g, jnp.repeat(weights, R * rows), widest, parts)
         found[group] = {"a": A, "b": B}
     for name, depth in traced.rest.items():
         slope = rest[name].astype(dtype)  # (n, R, *leaf)
         n, R, *shape = slope.shape
         S = int(np.prod(shape[:depth], dtype=int))
         j = slope.reshape(n * R, S, -1).transpose(1, 0, 2)
-        found[name] = {"g": _outer(j, jnp.repeat(weights, R), j.shape[-1] > widest)}
+        found[name] = {"g": _outer(j, jnp.repeat(weights, R), widest)}
     return found
 
 
-def _outer(rows: Array, weights: Array, diagonal: bool) -> Array:
-    """Σ_r w_r x_r x_rᵀ of rows (S, r, K): (S, K, K), or its diagonal (S, K)."""
-    if diagonal:
+def _outer(rows: Array, weights: Array, widest: int, parts: int = 1) -> Array:
+    """Σ_r w_r x_r x_rᵀ of rows (S, r, K): (S, K, K), its diagonal blocks, or (S, K)."""
+    S, r, K = rows.shape
+    if K > widest:
         return jnp.einsum("srk,r->sk", rows**2, weights, precision=_HIGHEST)
+    if K % parts == 0 and parts > 1:
+        each = rows.reshape(S, r, parts, K // parts)
+        scaled = each * weights[:, None, None]
+        return jnp.einsum("srpk,srpj->spkj", scaled, each, precision=_HIGHEST)
     return jnp.einsum("srk,srj->skj", rows * weights[:, None], rows, precision=_HIGHEST)
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from linearize import identity, tree
@@ -24,11 +25,17 @@ from linearize.types import Apply, Array, Flat, Params
 
 def curvature(f: Apply, params0: Params, tau: Flat, state: list[list[Block]], key: Array) -> Array:
     """Σ τᵀGτ of several block-diagonal G, (): the penalty's value."""
-    return sum((quadratic(blocks, tau) for blocks in state), start=np.zeros((), np.float32))
+    return jnp.stack([quadratic(blocks, tau) for blocks in state]).sum()
 
 
 def card_of(
-    study: Study, task: str, *, examples: int = 256, normalized: bool = True, probes: int | None = 1
+    study: Study,
+    task: str,
+    *,
+    examples: int = 256,
+    normalized: bool = True,
+    probes: int | None = 1,
+    parts: int = 1,
 ) -> Card:
     """A task's curvature card, of its training examples; kept in the study's store.
 
@@ -38,6 +45,7 @@ def card_of(
         examples: how many, drawn with the study's seed; all where there are fewer.
         normalized: whether features are taken at length 1.
         probes: Gaussian probes an example; None for their expectation.
+        parts: diagonal blocks of B that are kept (:func:`linearize.curvature.measure`).
     """
     split, model = study.split(task, "train"), study.model
     rng = np.random.default_rng([study.seed, len(split)])
@@ -48,7 +56,7 @@ def card_of(
         "f": identity.of(model.f, model.params, *split.alone, derivative=True),
         "data": drawn.fingerprint,
         "leaves": tree.select(model.params, study.trainable),
-        "how": [normalized, probes, study.seed],
+        "how": [normalized, probes, parts, study.seed],
     }
     digest = sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()
 
@@ -60,6 +68,7 @@ def card_of(
             trainable=study.trainable,
             normalized=normalized,
             probes=probes,
+            parts=parts,
             seed=study.seed,
             meta={"task": task, **study.meta},
         )
@@ -109,8 +118,8 @@ def of_others(
         cards = {other: card_of(study, other, **how) for other in others}
     if not cards:
         raise ValueError(
-            f"task {task!r} is the only one, so nothing is to be kept still; give the study another "
-            "task, or cards= of a reference set"
+            f"task {task!r} is the only one, so nothing is to be kept still; give the study "
+            "another task, or cards= of a reference set"
         )
     moving = tree.select(study.model.params, study.trainable)
     for card in cards.values():
