@@ -70,8 +70,8 @@ def measure(
             output in turn, which is their expectation and costs C backward passes.
         seed: of the probes.
         widest: the largest side of a factor that is a matrix; wider ones are diagonal.
-        parts: diagonal blocks of B that are kept, where M divides into as many: 3 keep queries, keys
-            and values of one kernel apart, 8 cost TAK one point. Costs K M²/parts in place of K M².
+        parts: diagonal blocks of B that are kept, where M divides into as many: 3 for queries, keys
+            and values in one kernel; 8 cost TAK one point. A step then costs K M² / parts there.
         batch_size: examples at once.
         meta: what else the card is to remember, such as the task.
 
@@ -109,18 +109,13 @@ def measure(
         arrays=batches.items[0],
     )
     size = len(jax.tree.leaves(batches.items[0])[0])
-    totals: dict[str, dict[str, np.ndarray]] = {}
+    total: Any = None
     for start, batch in zip(range(0, batches.n, size), batches.items, strict=True):
         numbers = np.arange(start, start + size)
         sums = made.sums(params0, batch, jax.random.key(seed), numbers, numbers < batches.n)
-        for block, parts in jax.device_get(sums).items():
-            total = totals.setdefault(block, {})
-            for name, part in parts.items():
-                total[name] = total.get(name, 0) + part.astype(np.float64)
-    scaled = {
-        block: {name: part / batches.n for name, part in parts.items()}
-        for block, parts in totals.items()
-    }
+        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
+        total = wide if total is None else jax.tree.map(np.add, total, wide)
+    scaled = jax.tree.map(lambda x: x / batches.n, total)
     blocks = made.blocks(scaled, point.dtype)
     for block in blocks:
         tree.check_finite(block.arrays, f"the curvature of {' and '.join(block.leaves)}")
@@ -311,7 +306,7 @@ def _sums(
 def _outer(rows: Array, weights: Array, widest: int, parts: int = 1) -> Array:
     """Σ_r w_r x_r x_rᵀ of rows (S, r, K): (S, K, K), its diagonal blocks, or (S, K)."""
     S, r, K = rows.shape
-    if K > widest:
+    if widest < K:
         return jnp.einsum("srk,r->sk", rows**2, weights, precision=_HIGHEST)
     if K % parts == 0 and parts > 1:
         each = rows.reshape(S, r, parts, K // parts)
