@@ -11,7 +11,6 @@ from flax import nnx
 
 import linearize as lz
 from linearize import tree
-from linearize.compiled import jit
 from linearize.curvature import measure
 from linearize.curvature.blocks import Kronecker
 
@@ -225,5 +224,193 @@ def test_factors_are_means_over_rows_and_sums_of_outer_products(case):
     np.testing.assert_allclose(np.diag(found) if found.ndim == 1 else found, A, rtol=1e-9)
     np.testing.assert_allclose(block.b[0], B, rtol=1e-9)
     tau = {n: jnp.asarray(normal(*p.shape, seed=5)) for n, p in params.items()}
-    W = np.concatenate([t.reshape(-1, M) for t in tau.values()][::-1])
+    W = np.concatenate([t.reshape(-1, M) for t in tau.values()])
     np.testing.assert_allclose(card.value(tau), np.trace(B @ W.T @ A @ W), rtol=1e-9)
+
+
+def test_a_tied_embedding_has_a_block_for_each_of_its_ways():
+    ids, w = np.array([2]), jnp.asarray(normal(4, 3))
+    f = lambda p, i: jnp.tanh(p["w"][i]) @ p["w"].T  # noqa: E731
+    card = measure(f, {"w": w}, ids, normalized=False, probes=None)
+    tau = {"w": jnp.asarray(normal(4, 3, seed=2))}
+    assert len(card.blocks) == 2
+    looked = jax.jvp(lambda v: jnp.tanh(v[ids]) @ w.T, (w,), (tau["w"],))[1]
+    read = jax.jvp(lambda v: jnp.tanh(w[ids]) @ v.T, (w,), (tau["w"],))[1]
+    np.testing.assert_allclose(card.value(tau), (looked**2).sum() + (read**2).sum(), rtol=1e-9)
+
+
+def test_probes_are_unbiased_and_one_has_rank_one():
+    f, params, x = SEVERAL["dense"]
+    (exact,), (one,), (many,) = (
+        measure(f, params, x[:1, :1], normalized=False, probes=probes, seed=3).blocks
+        for probes in (None, 1, 4000)
+    )
+    B, found = np.asarray(exact.b[0]), np.asarray(many.b[0])
+    deviation = np.sqrt((np.outer(np.diag(B), np.diag(B)) + B**2) / 4000)
+    assert (np.abs(found - B) < 5 * deviation).all()
+    assert np.linalg.matrix_rank(one.b[0], tol=1e-9) == 1
+
+
+def card(seed=0, **options):
+    f, params, x = SEVERAL["dense"]
+    x = normal(3, 4, 2, seed=seed)
+    return measure(f, params, x, **{"probes": None, **options}), params
+
+
+def test_the_form_is_differentiated_at_the_price_of_its_value_and_twice():
+    made, params = card()
+    tau = {n: jnp.asarray(normal(*p.shape, seed=4)) for n, p in params.items()}
+    flat, unravel = jax.flatten_util.ravel_pytree(tau)
+    value = lambda t: made.value(unravel(t))  # noqa: E731
+    G = jax.hessian(value)(flat) / 2
+    np.testing.assert_allclose(value(flat), flat @ G @ flat, rtol=1e-9)
+    np.testing.assert_allclose(jax.grad(value)(flat), 2 * G @ flat, rtol=1e-9)
+    np.testing.assert_array_equal(jax.grad(value)(jnp.zeros_like(flat)), 0)
+    both = count_flops(jax.value_and_grad(value), flat)
+    assert both <= 1.1 * count_flops(value, flat) + 4 * flat.size
+
+
+def test_merged_cards_sum_b_and_average_a():
+    cards = [card(seed)[0] for seed in (1, 2)]
+    (one,), (two,), (both,) = (c.blocks for c in (*cards, merge(cards)))
+    np.testing.assert_allclose(both.a, (one.a + two.a) / 2)
+    np.testing.assert_allclose(both.b, one.b + two.b)
+    with pytest.raises(ValueError, match=r"cards\[1\] is of features with normalized=False"):
+        merge([cards[0], card(normalized=False)[0]])
+    with pytest.raises(StructureMismatch, match="another base model"):
+        f, params, x = SEVERAL["dense"]
+        merge([cards[0], measure(f, {**params, "b": params["b"] + 1}, x)])
+    with pytest.raises(StructureMismatch, match="'b': .*|missing: 0, w and b"):
+        f, params, x = SEVERAL["dense"]
+        merge([cards[0], measure(f, params, x, trainable="w")])
+    with pytest.raises(ValueError, match="cards is empty"):
+        merge([])
+
+
+def test_a_card_comes_back_whole_and_knows_its_base(tmp_path):
+    f, params, x = ONE_ROW["scan"]()
+    made = measure(f, params, x, meta={"task": "one"})
+    read = Card.load(made.save(tmp_path / "one.safetensors"), params)
+    assert read.meta["task"] == "one"
+    assert read.normalized is True
+    assert jax.tree.structure(read.blocks) == jax.tree.structure(made.blocks)
+    jax.tree.map(np.testing.assert_array_equal, read.blocks, made.blocks)
+    other = jax.tree.map(lambda leaf: leaf + 1, params)
+    with pytest.raises(StructureMismatch, match="another base model"):
+        Card.load(tmp_path / "one.safetensors", other)
+    with pytest.raises(StructureMismatch, match="missing: Step_1/kernel"):
+        read.check(params, ["Step_1/kernel"])
+    with pytest.raises(ValueError, match="says nothing of strange"):
+        read.value({"strange": jnp.ones(2)})
+    path = lz.TaskVector({"w": jnp.ones(2)}).save(tmp_path / "tau.safetensors")
+    with pytest.raises(CorruptFileError, match="no curvature card"):
+        Card.load(path)
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (np.diag([1.0, -0.5]), "not positive semidefinite: its lowest eigenvalue is -0.5"),
+        (np.array([[1.0, 0.5], [0.0, 1.0]]), "not symmetric"),
+        (np.array([1.0, -1.0]), "negative entry, -1"),
+    ],
+)
+def test_factors_that_are_no_curvature_are_refused(tmp_path, factor, message):
+    layout = Layout("w", (2, 2), 0, (), 2, 2)
+    block = Kronecker(jnp.asarray(factor)[None], jnp.eye(2)[None], layout)
+    path = Card((block,)).save(tmp_path / "card.safetensors")
+    with pytest.raises(NotSemidefiniteError, match=f"a of w .*{message}|{message}"):
+        Card.load(path)
+
+
+def test_the_packed_kernel_of_a_tower_costs_a_tenth_of_its_step_at_most():
+    """ViT-B/32 at batch 128, shapes alone; features of the class token, patches frozen."""
+    from linearize.models.vit import ViT
+
+    module = ViT(
+        width=768, depth=12, heads=12, hidden=3072, image_size=224, patch=32, grid=7, scan=True
+    )
+    images = jax.ShapeDtypeStruct((128, 224, 224, 3), np.uint8)
+    with jax.enable_x64(False):
+        params = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
+
+        def f(params, images):
+            return module.apply({"params": params}, images)
+
+        names = tree.select(params, "blocks/")
+        spec = (jax.ShapeDtypeStruct(images.shape[1:], images.dtype),)
+        point = Pointwise(f, params, names, spec)
+        traced = trace_uses(point)
+        sums = jax.eval_shape(
+            partial(_sums, point, traced, _groups(point, traced), 1, 4096, 3),
+            params, (images,), jax.random.key(0), np.arange(128), np.ones(128),
+        )  # fmt: skip
+        groups = _groups(point, traced)
+        blocks = [Kronecker(sums[n]["a"], sums[n]["b"], k) for n, (k, _) in groups.items()]
+        blocks += [Dense(sums[n]["g"], n, point.named[n].shape) for n in traced.rest]
+        tau = {n: jax.ShapeDtypeStruct(k.shape, np.float32) for n, k in point.named.items()}
+
+        def step(params, tau, images):
+            return jax.grad(lambda t: (lz.tangent(f)(params, t, images) ** 2).sum())(tau)
+
+        def penalty(tau, blocks):
+            return jax.value_and_grad(lambda t: curvature.quadratic(blocks, t))(tau)
+
+        assert {k.weight for k, _ in groups.values()} == {
+            f"blocks/{n}/kernel" for n in ("attention/qkv", "attention/out", "mlp_in", "mlp_out")
+        }
+        assert count_flops(penalty, tau, blocks) <= 0.1 * count_flops(step, params, tau, images)
+
+
+# --- the method
+
+
+def small(**options):
+    with jax.enable_x64(False):
+        rng = np.random.default_rng(0)
+        params = {
+            "a": {"kernel": rng.normal(size=(4, 6)) / 2, "bias": np.zeros(6)},
+            "b": {"kernel": rng.normal(size=(6, 3)) / 2},
+        }
+        tasks = []
+        for name, n in (("one", 60), ("two", 70), ("three", 80)):
+            x = rng.normal(size=(n, 4)).astype(np.float32)
+            tasks.append(lz.data.split_task(name, x, (x @ rng.normal(size=(4, 3))).argmax(1)))
+        recipe = lz.train.TrainConfig(
+            optim=lz.train.OptimConfig(lr=0.03), steps=12, batch_size=8, tensorboard=False
+        )
+        params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+        given = {"recipes": {"linear": recipe}, **options}
+        return lz.Study((network, params), tasks, lz.Classify(), **given)
+
+
+def network(params, x):
+    y = jnp.tanh(x @ params["a"]["kernel"] + params["a"]["bias"])
+    return y @ params["b"]["kernel"]
+
+
+def test_tak_keeps_other_tasks_still_and_their_cards(tmp_path, monkeypatch):
+    with jax.enable_x64(False):
+        made = small(store=tmp_path)
+        train = partial(lz.METHODS["tak"].train, penalties=[partial(tak.of_others, weight=5.0)])
+        plain = lz.METHODS["linear"].train(made, "one")
+        kept = train(made, "one")
+        features = unit(network)
+        for other in ("two", "three"):
+            x = made.split(other, "test").inputs
+            params = made.model.params
+            assert response(features, params, kept, x) < 0.5 * response(features, params, plain, x)
+        assert {p.parent.name for p in tmp_path.glob("curvature/*/*")} == {"two", "three"}
+        monkeypatch.setattr(tak, "measure", None)
+        again = tak.of_others(small(store=tmp_path), "one")
+        merged, exact = again.state, tak.of_others(made, "one", exact=True).state
+        assert (len(merged), len(exact)) == (1, 2)
+
+
+def test_tak_without_other_tasks_or_with_a_foreign_card_is_refused():
+    made = small()
+    (alone,) = (made.but(tasks=[made.tasks["one"]]),)
+    with pytest.raises(ValueError, match="task 'one' is the only one"):
+        tak.of_others(alone, "one")
+    with pytest.raises(StructureMismatch, match="missing: a/kernel"):
+        tak.of_others(made, "one", cards={"reference": card()[0]})

@@ -291,7 +291,7 @@ def _sums(
             a = a.astype(dtype).transpose(1, 0, 2, 3).reshape(S, n * rows, layout.inner)
             if layout.bias is not None:
                 a = jnp.concatenate([a, jnp.ones((*a.shape[:2], 1), dtype)], axis=2)
-            A = _outer(a, jnp.repeat(weights, rows), widest)
+            A = _outer(a, jnp.repeat(weights, rows), widest + (layout.bias is not None))
         B = _outer(g, jnp.repeat(weights, R * rows), widest, parts)
         found[group] = {"a": A, "b": B}
     for name, depth in traced.rest.items():
