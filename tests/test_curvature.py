@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,9 +11,16 @@ from flax import linen as nn
 from flax import nnx
 
 import linearize as lz
-from linearize import tree
-from linearize.curvature import measure
-from linearize.curvature.blocks import Kronecker
+from linearize import curvature, train, tree
+from linearize.cost import count_flops
+from linearize.curvature import Card, NotSemidefiniteError, measure, merge
+from linearize.curvature.blocks import Dense, Kronecker, Layout
+from linearize.curvature.measure import _groups, _sums
+from linearize.io import CorruptFileError
+from linearize.methods import tak
+from linearize.ntk.layers import trace_uses
+from linearize.ntk.pointwise import Pointwise
+from linearize.tree import StructureMismatch
 
 
 @pytest.fixture(autouse=True)
@@ -277,12 +285,13 @@ def test_merged_cards_sum_b_and_average_a():
     np.testing.assert_allclose(both.b, one.b + two.b)
     with pytest.raises(ValueError, match=r"cards\[1\] is of features with normalized=False"):
         merge([cards[0], card(normalized=False)[0]])
+    f, params, x = SEVERAL["dense"]
+    moved = measure(f, {**params, "b": params["b"] + 1}, x)
     with pytest.raises(StructureMismatch, match="another base model"):
-        f, params, x = SEVERAL["dense"]
-        merge([cards[0], measure(f, {**params, "b": params["b"] + 1}, x)])
-    with pytest.raises(StructureMismatch, match="'b': .*|missing: 0, w and b"):
-        f, params, x = SEVERAL["dense"]
-        merge([cards[0], measure(f, params, x, trainable="w")])
+        merge([cards[0], moved])
+    fewer = measure(f, params, x, trainable="w")
+    with pytest.raises(StructureMismatch, match="missing: 0, w and b"):
+        merge([cards[0], fewer])
     with pytest.raises(ValueError, match="cards is empty"):
         merge([])
 
@@ -310,16 +319,16 @@ def test_a_card_comes_back_whole_and_knows_its_base(tmp_path):
 @pytest.mark.parametrize(
     ("factor", "message"),
     [
-        (np.diag([1.0, -0.5]), "not positive semidefinite: its lowest eigenvalue is -0.5"),
-        (np.array([[1.0, 0.5], [0.0, 1.0]]), "not symmetric"),
-        (np.array([1.0, -1.0]), "negative entry, -1"),
+        (np.diag([1.0, -0.5]), "is not positive semidefinite: its lowest eigenvalue is -0.5"),
+        (np.array([[1.0, 0.5], [0.0, 1.0]]), "is not symmetric"),
+        (np.array([1.0, -1.0]), "has a negative entry, -1"),
     ],
 )
 def test_factors_that_are_no_curvature_are_refused(tmp_path, factor, message):
     layout = Layout("w", (2, 2), 0, (), 2, 2)
     block = Kronecker(jnp.asarray(factor)[None], jnp.eye(2)[None], layout)
     path = Card((block,)).save(tmp_path / "card.safetensors")
-    with pytest.raises(NotSemidefiniteError, match=f"a of w .*{message}|{message}"):
+    with pytest.raises(NotSemidefiniteError, match=f"a of w {message}"):
         Card.load(path)
 
 
@@ -376,8 +385,8 @@ def small(**options):
         for name, n in (("one", 60), ("two", 70), ("three", 80)):
             x = rng.normal(size=(n, 4)).astype(np.float32)
             tasks.append(lz.data.split_task(name, x, (x @ rng.normal(size=(4, 3))).argmax(1)))
-        recipe = lz.train.TrainConfig(
-            optim=lz.train.OptimConfig(lr=0.03), steps=12, batch_size=8, tensorboard=False
+        recipe = train.TrainConfig(
+            optim=train.OptimConfig(lr=0.03), steps=12, batch_size=8, tensorboard=False
         )
         params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
         given = {"recipes": {"linear": recipe}, **options}
@@ -392,9 +401,9 @@ def network(params, x):
 def test_tak_keeps_other_tasks_still_and_their_cards(tmp_path, monkeypatch):
     with jax.enable_x64(False):
         made = small(store=tmp_path)
-        train = partial(lz.METHODS["tak"].train, penalties=[partial(tak.of_others, weight=5.0)])
+        tune = partial(lz.METHODS["tak"].train, penalties=[partial(tak.of_others, weight=5.0)])
         plain = lz.METHODS["linear"].train(made, "one")
-        kept = train(made, "one")
+        kept = tune(made, "one")
         features = unit(network)
         for other in ("two", "three"):
             x = made.split(other, "test").inputs
