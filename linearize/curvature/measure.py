@@ -310,9 +310,9 @@ def _outer(rows: Array, weights: Array, widest: int, parts: int = 1) -> Array:
         return jnp.einsum("srk,r->sk", rows**2, weights, precision=_HIGHEST)
     if K % parts == 0 and parts > 1:
         each = rows.reshape(S, r, parts, K // parts)
-        scaled = each * weights[:, None, None]
+        scaled = each * weights[None, :, None, None]
         return jnp.einsum("srpk,srpj->spkj", scaled, each, precision=_HIGHEST)
-    return jnp.einsum("srk,srj->skj", rows * weights[:, None], rows, precision=_HIGHEST)
+    return jnp.einsum("srk,srj->skj", rows * weights[None, :, None], rows, precision=_HIGHEST)
 
 
 def _along(
