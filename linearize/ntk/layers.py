@@ -233,7 +233,8 @@ def _find(
     for variable in jaxpr.outvars:
         if not path and _is(variable, roles) and isinstance(roles[variable], _View):
             uses[roles[variable].weight].append(roles[variable].other())
-    return roles
+    # a result that is read inside too is not another's alone outside
+    return {v: role for v, role in roles.items() if isinstance(role, _View) or read[v] == 1}
 
 
 def _in_scan(equation: core.JaxprEqn, i: int, view: _View) -> _View | None:
