@@ -12,10 +12,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from linearize.ntk.layers import Steps
 from linearize.types import Array, Flat
-
-Steps = tuple[tuple[str, tuple[int, ...]], ...]
-"""As of :data:`linearize.ntk.layers.Steps`."""
 
 _B = TypeVar("_B", bound="Block")
 
