@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from linearize.later import offered
 
 if TYPE_CHECKING:
+    from linearize import curvature as curvature
     from linearize import data as data
     from linearize import edit as edit
     from linearize import evaluate as evaluate

@@ -4,14 +4,17 @@ A weight that is multiplied once by an activation, ``z = a W``, has the derivati
 ``∂f/∂W = Σ_t a_t ⊗ ∂f/∂z_t``. Both factors come from one reverse pass: the activation is read
 where the model computes it, and ∂f/∂z is the derivative with respect to a zero that is added
 there. Dense layers, attention projections, convolutions (through patches) and embeddings are of
-this kind (*Fast Finite Width Neural Tangent Kernel*, §3.3: structured derivatives). What is not
-recognised (a weight used twice, inside a loop or a custom rule) keeps its ordinary Jacobian.
+this kind (*Fast Finite Width Neural Tangent Kernel*, §3.3: structured derivatives). A weight used
+several times, or by each step of a scan, has one such product a use (:func:`trace_uses`); kernels
+take those of a single one (:func:`trace_layers`). What is not recognised (a custom rule, a loop of
+unknown length) keeps its ordinary Jacobian.
 """
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -23,6 +26,9 @@ from linearize.ntk.pointwise import Inputs, Pointwise
 from linearize.types import Array, Flat, Params
 
 Path = tuple[int, ...]
+
+Steps = tuple[tuple[str, tuple[int, ...]], ...]
+"""``("transpose", axes)`` and ``("reshape", shape)``, one after another."""
 
 _INLINED = {
     "jit": "jaxpr",
@@ -45,6 +51,11 @@ class Layer:
         inputs: from the equation's operands to the T inputs: (T, K), or integers (T,).
         place: from a (T, M) array to the shape of the equation's result.
         looks_up: whether the inputs are integers.
+        axes: of the equation's result, those along which the M lie.
+        steps: from the leaf, or a scan's slice of it, to the matrix (K, M).
+        repeats: lengths of the scans around it; inputs and what is added have these axes first.
+        stacked: which of those scans go along the leaf's first axes.
+        bias: a leaf that is added to what the weight gives, and to nothing else.
     """
 
     weight: str
@@ -55,6 +66,27 @@ class Layer:
     inputs: Callable[[Sequence[Array]], Array]
     place: Callable[[Array], Array]
     looks_up: bool = False
+    axes: Path = ()
+    steps: Steps = ()
+    repeats: tuple[int, ...] = ()
+    stacked: tuple[int, ...] = ()
+    bias: str | None = None
+
+
+@dataclass(frozen=True)
+class Other:
+    """Any other use of a leaf.
+
+    Attributes:
+        stacked: as of a layer.
+        adds_to: weight and path of the layer to whose result alone it is added.
+    """
+
+    stacked: tuple[int, ...] = ()
+    adds_to: tuple[str, Path] | None = None
+
+
+Use = Layer | Other
 
 
 @dataclass(frozen=True)
@@ -63,6 +95,9 @@ class Traced:
 
     jaxpr: core.ClosedJaxpr
     layers: dict[str, Layer]
+    """By the weight's name, or, of one with several, by name and number."""
+    rest: dict[str, int] = field(default_factory=dict)
+    """All other leaves, each with the number of its first axes that scans go along."""
 
     def __call__(
         self, params: Params, named: Flat, example: Inputs, zeros: Flat
@@ -70,53 +105,204 @@ class Traced:
         """The outputs (C,) with ``zeros`` (T, M) added in their layers, and the layers' inputs."""
         args = jax.tree.leaves((params, dict(named), example))
         inputs: dict[str, Array] = {}
-        tapped = {layer.path: layer for n, layer in self.layers.items() if n in zeros}
+        tapped: Tapped = {}
+        for name in zeros:
+            layer = self.layers[name]
+            tapped.setdefault(layer.path, {})[name] = layer
         (out,) = _evaluate(self.jaxpr.jaxpr, self.jaxpr.consts, args, (), tapped, zeros, inputs)
         return out, inputs
 
 
+Tapped = dict[Path, dict[str, Layer]]
+"""By place in the jaxpr, and there by name: a product of two weights is a use of both."""
+
+
 def trace_layers(point: Pointwise) -> Traced:
-    """Trace the model for one example and find its factored layers."""
+    """Trace the model for one example and find the layers of weights that are used once."""
+    closed, uses = _uses(point)
+    once = {n: used[0] for n, used in uses.items() if len(used) == 1}
+    found = {n: use for n, use in once.items() if isinstance(use, Layer) and not use.repeats}
+    return Traced(closed, found)
+
+
+def trace_uses(point: Pointwise) -> Traced:
+    """Trace the model for one example and find all layers, a weight's several uses and scans too.
+
+    A leaf is in ``rest`` if one of its uses is no layer; a bias is part of its weight's.
+    """
+    closed, uses = _uses(point)
+    layers: dict[str, Layer] = {}
+    rest: dict[str, int] = {}
+    biases = {weight: n for n in uses if (weight := _added_to(n, uses)) is not None}
+    for n, used in uses.items():
+        whole = [use for use in used if isinstance(use, Layer)]
+        if whole and len(whole) == len(used):
+            for i, layer in enumerate(whole):
+                key = n if len(whole) == 1 else f"{n}\0{i}"  # no leaf's name
+                layers[key] = replace(layer, bias=biases.get(n))
+        elif n not in biases.values():
+            depths = {len(use.stacked) for use in used}
+            rest[n] = depths.pop() if len(depths) == 1 else 0
+    return Traced(closed, layers, rest)
+
+
+def _added_to(bias: str, uses: Mapping[str, Sequence[Use]]) -> str | None:
+    """The weight to whose every result, and to nothing else, the leaf is added."""
+    places = {(use.adds_to, use.stacked) if isinstance(use, Other) else None for use in uses[bias]}
+    weights = {place[0][0] for place in places if place and place[0]}
+    if len(weights) != 1:
+        return None
+    (weight,) = weights
+    results = {
+        ((weight, use.path), use.stacked) if isinstance(use, Layer) and not use.looks_up else None
+        for use in uses[weight]
+    }
+    return weight if places == results and None not in places else None
+
+
+def _uses(point: Pointwise) -> tuple[core.ClosedJaxpr, dict[str, list[Use]]]:
     named = point.named
     closed = jax.make_jaxpr(point)(point.params, named, point.inputs)
     before = len(jax.tree.leaves(point.params))
-    roles: dict[Any, str] = dict(zip(closed.jaxpr.invars[before:], sorted(named), strict=False))
-    uses: dict[str, list[Layer | None]] = {n: [] for n in named}
+    views = map(_View, sorted(named))
+    roles: dict[Any, _View | Layer] = dict(zip(closed.jaxpr.invars[before:], views, strict=False))
+    uses: dict[str, list[Use]] = {n: [] for n in named}
     _find(closed.jaxpr, roles, (), uses)
-    found = {n: used[0] for n, used in uses.items() if len(used) == 1}
-    return Traced(closed, {n: layer for n, layer in found.items() if layer is not None})
+    return closed, uses
+
+
+@dataclass(frozen=True)
+class _View:
+    """A leaf under another name, in another order or shape, or repeated along other axes."""
+
+    weight: str
+    steps: Steps = ()
+    axes: Path | None = None
+    """Those along which it varies; None for all."""
+    repeats: tuple[int, ...] = ()
+    stacked: tuple[int, ...] = ()
+
+    def other(self, adds_to: tuple[str, Path] | None = None) -> Other:
+        return Other(self.stacked, adds_to)
 
 
 def _find(
-    jaxpr: core.Jaxpr, roles: dict[Any, str], path: Path, uses: dict[str, list[Layer | None]]
-) -> dict[Any, str]:
-    """Record every use of a weight; returns which variables are weights under other names."""
+    jaxpr: core.Jaxpr, roles: dict[Any, Any], path: Path, uses: dict[str, list[Use]]
+) -> dict[Any, Any]:
+    """Record every use of a leaf; returns which variables are leaves, and which layers' results."""
     roles = dict(roles)
+    read: Counter[Any] = Counter(
+        v for e in jaxpr.eqns for v in e.invars if not isinstance(v, core.Literal)
+    )
+    read.update(v for v in jaxpr.outvars if not isinstance(v, core.Literal))
     for k, equation in enumerate(jaxpr.eqns):
         here, name = (*path, k), equation.primitive.name
         carried = [(i, roles[v]) for i, v in enumerate(equation.invars) if _is(v, roles)]
+        views = [(i, role) for i, role in carried if isinstance(role, _View)]
         if not carried:
             continue
-        if name == "convert_element_type" and jnp.issubdtype(
-            _spec(equation.outvars[0]).dtype, jnp.floating
-        ):
-            roles[equation.outvars[0]] = carried[0][1]
-        elif name in _INLINED:
+        if name in _RENAMED and (new := _RENAMED[name](equation, carried[0][1])) is not None:
+            if isinstance(carried[0][1], _View) or read[equation.invars[0]] == 1:
+                roles[equation.outvars[0]] = new
+        elif name in _INLINED or name == "scan":
             inner = _body(equation)
-            below = {inner.invars[i]: weight for i, weight in carried}
+            below = {}
+            for i, view in views:
+                inside = _in_scan(equation, i, view) if name == "scan" else view
+                if inside is None:
+                    uses[view.weight].append(view.other())
+                else:
+                    below[inner.invars[i]] = inside
             seen = _find(inner, below, here, uses)
             for outer_variable, variable in zip(equation.outvars, inner.outvars, strict=True):
-                if _is(variable, seen):
+                if not _is(variable, seen):
+                    continue
+                if name in _INLINED:
                     roles[outer_variable] = seen[variable]
+                elif isinstance(seen[variable], _View):  # what a scan gives of a leaf
+                    uses[seen[variable].weight].append(Other())
         else:
             recognise = _RECOGNISED.get(name)
-            for i, weight in carried:
-                layer = recognise(equation, i, weight, here) if recognise else None
-                uses[weight].append(layer)
+            for i, view in views:
+                plain = view.axes is None and recognise is not None
+                layer = recognise(equation, i, view, here) if plain and recognise else None
+                to = _fold(equation, i, view, roles, read) if name in ("add", "add_any") else None
+                uses[view.weight].append(layer or view.other(to))
+                if layer is not None:
+                    roles[equation.outvars[0]] = layer
     for variable in jaxpr.outvars:
-        if not path and _is(variable, roles):
-            uses[roles[variable]].append(None)
-    return roles
+        if not path and _is(variable, roles) and isinstance(roles[variable], _View):
+            uses[roles[variable].weight].append(roles[variable].other())
+    # a result that is read inside too is not another's alone outside
+    return {v: role for v, role in roles.items() if isinstance(role, _View) or read[v] == 1}
+
+
+def _in_scan(equation: core.JaxprEqn, i: int, view: _View) -> _View | None:
+    """A leaf, or a slice of it, in the body of a scan; None where it is carried along."""
+    consts, carry = equation.params["num_consts"], equation.params["num_carry"]
+    repeats = (*view.repeats, equation.params["length"])
+    if i < consts:
+        return replace(view, repeats=repeats)
+    if i < consts + carry or view.steps or view.axes is not None:
+        return None
+    return replace(view, repeats=repeats, stacked=(*view.stacked, len(view.repeats)))
+
+
+def _fold(
+    equation: core.JaxprEqn, i: int, view: _View, roles: Mapping[Any, Any], read: Counter
+) -> tuple[str, Path] | None:
+    """The layer whose result a leaf is added to: one number to each of its M outputs."""
+    other = equation.invars[1 - i]
+    layer = roles.get(other) if not isinstance(other, core.Literal) else None
+    if not isinstance(layer, Layer) or read[other] != 1 or layer.looks_up:
+        return None
+    spec, result = _spec(equation.invars[i]), _spec(equation.outvars[0])
+    axes = view.axes if view.axes is not None else tuple(range(len(spec.shape)))
+    varies = tuple(d for d in axes if spec.shape[d] > 1)
+    outer = tuple(d for d in layer.axes if result.shape[d] > 1)
+    in_order = all(kind == "reshape" for kind, _ in view.steps)
+    fits = varies == outer and spec.shape and _spec(other).shape == result.shape
+    return (layer.weight, layer.path) if fits and in_order else None
+
+
+def _converted(equation: core.JaxprEqn, role: Any) -> Any:
+    floating = jnp.issubdtype(_spec(equation.outvars[0]).dtype, jnp.floating)
+    return role if floating else None
+
+
+def _transposed(equation: core.JaxprEqn, role: Any) -> Any:
+    if not isinstance(role, _View) or role.axes is not None:
+        return None
+    return replace(role, steps=(*role.steps, ("transpose", tuple(equation.params["permutation"]))))
+
+
+def _reshaped(equation: core.JaxprEqn, role: Any) -> Any:
+    if not isinstance(role, _View) or role.axes is not None:
+        return None
+    return replace(role, steps=(*role.steps, ("reshape", _spec(equation.outvars[0]).shape)))
+
+
+def _broadcast(equation: core.JaxprEqn, role: Any) -> Any:
+    """The same numbers along more axes; those of length 1 may grow."""
+    if not isinstance(role, _View):
+        return None
+    shape = _spec(equation.invars[0]).shape
+    to, places = equation.params["shape"], equation.params["broadcast_dimensions"]
+    if math.prod(to) == math.prod(shape):
+        return _reshaped(equation, role)
+    kept = range(len(shape)) if role.axes is None else role.axes
+    return replace(role, axes=tuple(places[d] for d in kept if shape[d] == to[places[d]]))
+
+
+_RENAMED: dict[str, Callable[[core.JaxprEqn, Any], Any]] = {
+    "convert_element_type": _converted,
+    "transpose": _transposed,
+    "reshape": _reshaped,
+    "squeeze": _reshaped,
+    "expand_dims": _reshaped,
+    "broadcast_in_dim": _broadcast,
+}
+"""Primitives after which a leaf is itself, in another order or shape."""
 
 
 def _spec(variable: Any) -> Any:
@@ -129,7 +315,7 @@ def _is(variable: Any, roles: dict[Any, str]) -> bool:
 
 
 def _body(equation: core.JaxprEqn) -> core.Jaxpr:
-    body = equation.params[_INLINED[equation.primitive.name]]
+    body = equation.params[_INLINED.get(equation.primitive.name, "jaxpr")]
     return body.jaxpr if isinstance(body, core.ClosedJaxpr) else body
 
 
@@ -138,7 +324,7 @@ def _evaluate(
     consts: Sequence[Any],
     args: Sequence[Any],
     path: Path,
-    tapped: dict[Path, Layer],
+    tapped: Tapped,
     zeros: Flat,
     inputs: dict[str, Array],
 ) -> list[Any]:
@@ -147,25 +333,58 @@ def _evaluate(
     for k, equation in enumerate(jaxpr.eqns):
         here = (*path, k)
         operands = [v.val if isinstance(v, core.Literal) else values[v] for v in equation.invars]
-        if any(p[: len(here)] == here and len(p) > len(here) for p in tapped):
+        inside = {p: layers for p, layers in tapped.items() if p[: len(here)] == here and p != here}
+        if inside and equation.primitive.name == "scan":
+            results = _scan(equation, operands, here, inside, zeros, inputs)
+        elif inside:
             body = equation.params[_INLINED[equation.primitive.name]]
             inner = body.consts if isinstance(body, core.ClosedJaxpr) else ()
-            results = _evaluate(_body(equation), inner, operands, here, tapped, zeros, inputs)
+            results = _evaluate(_body(equation), inner, operands, here, inside, zeros, inputs)
         else:
             params = equation.primitive.get_bind_params(equation.params)
             with equation.ctx.manager:
                 bound = equation.primitive.bind(*operands, **params)
             results = list(bound) if equation.primitive.multiple_results else [bound]
-        if here in tapped:
-            layer = tapped[here]
-            inputs[layer.weight] = layer.inputs(operands)
-            added = layer.place(zeros[layer.weight])
+        for key, layer in tapped.get(here, {}).items():
+            inputs[key] = layer.inputs(operands)
+            added = layer.place(zeros[key])
             results = [results[0] + added.astype(results[0].dtype)]
         values.update(zip(equation.outvars, results, strict=True))
     return [v.val if isinstance(v, core.Literal) else values[v] for v in jaxpr.outvars]
 
 
-def _dense(equation: core.JaxprEqn, side: int, weight: str, path: Path) -> Layer | None:
+def _scan(
+    equation: core.JaxprEqn,
+    operands: Sequence[Any],
+    path: Path,
+    tapped: Tapped,
+    zeros: Flat,
+    inputs: dict[str, Array],
+) -> list[Any]:
+    """A scan whose steps each take their own zeros and give their own inputs."""
+    p = equation.params
+    first, then = p["num_consts"], p["num_consts"] + p["num_carry"]
+    own = {key: zeros[key] for layers in tapped.values() for key in layers}
+
+    def body(carry: list[Any], slices: tuple[list[Any], Flat]) -> tuple[list[Any], Any]:
+        xs, each = slices
+        seen: dict[str, Array] = {}
+        given = [*operands[:first], *carry, *xs]
+        out = _evaluate(p["jaxpr"].jaxpr, p["jaxpr"].consts, given, path, tapped, each, seen)
+        return out[: p["num_carry"]], (out[p["num_carry"] :], seen)
+
+    carry, (ys, seen) = lax.scan(
+        body,
+        list(operands[first:then]),
+        (list(operands[then:]), own),
+        length=p["length"],
+        reverse=p["reverse"],
+    )
+    inputs.update(seen)
+    return [*carry, *ys]
+
+
+def _dense(equation: core.JaxprEqn, side: int, view: _View, path: Path) -> Layer | None:
     contracted, batched = equation.params["dimension_numbers"]
     if batched[0]:
         return None
@@ -177,6 +396,9 @@ def _dense(equation: core.JaxprEqn, side: int, weight: str, path: Path) -> Layer
     K, T = math.prod(shape[d] for d in inner), math.prod(shape[d] for d in free)
     result = _spec(equation.outvars[0]).shape
     M = math.prod(result) // T
+    rows = contracted[side]
+    columns = [d for d in range(len(_spec(equation.invars[side]).shape)) if d not in rows]
+    axes = range(len(free), len(result)) if side == 1 else range(len(columns))
 
     def inputs(operands: Sequence[Array]) -> Array:
         return operands[activation].transpose(*free, *inner).reshape(T, K)
@@ -184,10 +406,23 @@ def _dense(equation: core.JaxprEqn, side: int, weight: str, path: Path) -> Layer
     def place(added: Array) -> Array:
         return (added if side == 1 else added.T).reshape(result)
 
-    return Layer(weight, path, T, K, M, inputs, place)
+    layer = Layer(view.weight, path, T, K, M, inputs, place)
+    return _placed(layer, view, (*rows, *columns), axes)
 
 
-def _convolution(equation: core.JaxprEqn, side: int, weight: str, path: Path) -> Layer | None:
+def _placed(layer: Layer, view: _View, order: Sequence[int], axes: Sequence[int]) -> Layer:
+    """A layer with what is known of its weight: the axes' order that makes it (K, M)."""
+    to = ("transpose", tuple(order)), ("reshape", (layer.inner, layer.outer))
+    return replace(
+        layer,
+        axes=tuple(axes),
+        steps=(*view.steps, *to),
+        repeats=view.repeats,
+        stacked=view.stacked,
+    )
+
+
+def _convolution(equation: core.JaxprEqn, side: int, view: _View, path: Path) -> Layer | None:
     p = equation.params
     if side != 1 or p["feature_group_count"] != 1 or p["batch_group_count"] != 1:
         return None
@@ -209,7 +444,9 @@ def _convolution(equation: core.JaxprEqn, side: int, weight: str, path: Path) ->
     def place(added: Array) -> Array:
         return added.reshape([result[d] for d in order]).transpose(back)
 
-    return Layer(weight, path, T, K, M, inputs, place)
+    out, into, *sides = numbers.rhs_spec
+    layer = Layer(view.weight, path, T, K, M, inputs, place)
+    return _placed(layer, view, (*sides, into, out), (features,))
 
 
 def _patches(
@@ -236,7 +473,7 @@ def _patches(
     return jnp.concatenate(seen, axis=-1)
 
 
-def _embedding(equation: core.JaxprEqn, side: int, weight: str, path: Path) -> Layer | None:
+def _embedding(equation: core.JaxprEqn, side: int, view: _View, path: Path) -> Layer | None:
     numbers, table = equation.params["dimension_numbers"], _spec(equation.invars[0]).shape
     result = _spec(equation.outvars[0]).shape
     trailing = tuple(range(len(result) - len(table) + 1, len(result)))
@@ -256,7 +493,11 @@ def _embedding(equation: core.JaxprEqn, side: int, weight: str, path: Path) -> L
     def inputs(operands: Sequence[Array]) -> Array:
         return jnp.clip(operands[1].reshape(T), 0, table[0] - 1)
 
-    return Layer(weight, path, T, table[0], M, inputs, lambda a: a.reshape(result), looks_up=True)
+    def place(added: Array) -> Array:
+        return added.reshape(result)
+
+    layer = Layer(view.weight, path, T, table[0], M, inputs, place, looks_up=True)
+    return _placed(layer, view, range(len(table)), trailing)
 
 
 _RECOGNISED = {

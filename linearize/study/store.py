@@ -101,6 +101,35 @@ class Store:
         self.write(f"{folder}{name}.json", value)
         return value
 
+    def kept_file(
+        self,
+        file: str,
+        make: Callable[[], T],
+        save: Callable[[T, Path], object],
+        load: Callable[[Path], T],
+    ) -> T:
+        """What lies in a file with a hash of its own, or else what is made, and then saved there.
+
+        Args:
+            file: its name in the store, which says all that decides what is in it.
+            make: makes it.
+            save: writes it.
+            load: reads it; a damaged file is set aside.
+        """
+        if self.root is None:
+            if file not in self._memory:
+                self._memory[file] = make()
+            return self._memory[file]
+        path = self.root / file
+        if path.exists():
+            try:
+                return load(path)
+            except io.CorruptFileError as error:
+                sealed.set_aside(path, f"cannot be read ({error})")
+        made = make()
+        save(made, path)
+        return made
+
     def read(self, file: str) -> Any:
         """A file of JSON; absent, damaged or another run's, it is as if there were none."""
         if self.root is None:

@@ -106,6 +106,12 @@ class Words(linen.Module):
         return {"logits": table.attend(h), "value": linen.Dense(1)(jnp.tanh(h))}
 
 
+def multiplied(params, x):
+    """A product of two weights, one of them read in another order and shape."""
+    y = jnp.tanh(x @ (params["down"] @ params["up"].T))
+    return y @ params["out"].reshape(2, 6).T
+
+
 def linen_case(module, *x, **kwargs):
     variables = module.init(jax.random.key(0), *x)
     variables = jax.tree.map(
@@ -139,6 +145,11 @@ def cases():
         "scan": lambda: (*linen_case(Scanned(), tokens), (tokens,)),
         "scan remat": lambda: (*linen_case(Scanned(remat=True), tokens), (tokens,)),
         "remat": lambda: (*linen_case(Remat(), tokens), (tokens,)),
+        "multiplied": lambda: (
+            multiplied,
+            {"down": draw((5, 2)), "up": draw((6, 2)), "out": draw((3, 4))},
+            (tokens[:, 0],),
+        ),
         "words": lambda: (*linen_case(Words(), ids, tokens[:, 0, 0]), (ids, tokens[:, 0, 0])),
     }
 

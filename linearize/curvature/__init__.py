@@ -1,0 +1,14 @@
+"""Curvature of features by layer: what a displacement does to a task, without its examples.
+
+measure              Kronecker factors of G = E[JᵀJ] at θ0, of any f, as a card
+Card                 such factors, of a task or a reference set: τᵀGτ, one safetensors file
+merge                one card for a sum of tasks
+"""
+
+from linearize.curvature.blocks import quadratic as quadratic
+from linearize.curvature.card import Card as Card
+from linearize.curvature.card import NotSemidefiniteError as NotSemidefiniteError
+from linearize.curvature.card import check_alike as check_alike
+from linearize.curvature.card import merge as merge
+from linearize.curvature.measure import WIDEST as WIDEST
+from linearize.curvature.measure import measure as measure

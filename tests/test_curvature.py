@@ -1,0 +1,425 @@
+"""Kronecker factors by layer: where they are exact, against Jacobians; elsewhere against loops."""
+
+from functools import partial
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import linearize as lz
+from linearize import curvature, train, tree
+from linearize.cost import count_flops
+from linearize.curvature import Card, NotSemidefiniteError, measure, merge
+from linearize.curvature.blocks import Dense, Kronecker, Layout
+from linearize.curvature.measure import _groups, _sums
+from linearize.io import CorruptFileError
+from linearize.methods import tak
+from linearize.ntk.layers import trace_uses
+from linearize.ntk.pointwise import Pointwise
+from linearize.tree import StructureMismatch
+
+
+@pytest.fixture(autouse=True)
+def wide():
+    with jax.enable_x64(True):
+        yield
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).normal(size=shape)
+
+
+def doubled(params):
+    return jax.tree.map(lambda x: jnp.asarray(normal(*x.shape, seed=7) / 2), params)
+
+
+class Normed(nn.Module):
+    """Every layer meets one row an example."""
+
+    @nn.compact
+    def __call__(self, ids):
+        x = nn.Embed(5, 4, param_dtype=float)(ids)
+        x = nn.LayerNorm(param_dtype=float)(x)
+        x = jnp.tanh(nn.Dense(3, param_dtype=float)(x)).reshape(-1, 3, 1)
+        return nn.Conv(2, (3,), padding="VALID", param_dtype=float)(x)[:, 0]
+
+
+class Deep(nn.Module):
+    """Scanned and recomputed blocks."""
+
+    @nn.compact
+    def __call__(self, x):
+        class Step(nn.Module):
+            @nn.compact
+            def __call__(self, x, _):
+                y = nn.LayerNorm(param_dtype=float)(x)
+                return x + jnp.tanh(nn.Dense(3, param_dtype=float)(y)), None
+
+        scanned = nn.scan(
+            nn.remat(Step), variable_axes={"params": 0}, split_rngs={"params": True}, length=2
+        )
+        return scanned(name="steps")(x, None)[0]
+
+
+class Own(nnx.Module):
+    def __init__(self):
+        given = {"rngs": nnx.Rngs(0), "param_dtype": jnp.float64}
+        self.norm, self.up = nnx.LayerNorm(3, **given), nnx.Linear(3, 4, **given)
+        self.heads = nnx.LinearGeneral(4, (2, 2), **given)
+        self.down = nnx.LinearGeneral((2, 2), 3, axis=(-2, -1), **given)
+
+    def __call__(self, x):
+        return self.down(jnp.tanh(self.heads(jnp.tanh(self.up(self.norm(x))))))
+
+
+def transposed(params, x):
+    y = jnp.tanh(x @ params["a"].T + params["c"][None])
+    return jnp.einsum("hdo,bo->bhd", params["b"].reshape(2, 2, 4), y).reshape(-1, 4)
+
+
+def of_linen(module, x):
+    f, params = lz.from_linen(module, module.init(jax.random.key(0), x))
+    return f, doubled(params), x
+
+
+def of_nnx(module, x):
+    f, params = lz.from_nnx(module)
+    return f, doubled(params), x
+
+
+ONE_ROW = {
+    "linen": lambda: of_linen(Normed(), np.array([3])),
+    "scan": lambda: of_linen(Deep(), normal(1, 3)),
+    "nnx": lambda: of_nnx(Own(), normal(1, 3)),
+    "plain": lambda: (
+        transposed,
+        {"a": normal(4, 3), "b": normal(4, 4), "c": normal(4)},
+        normal(1, 3),
+    ),
+}
+LAYERS = {
+    "linen": ({"Embed_0/embedding"}, {"Dense_0/kernel", "Conv_0/kernel"}),
+    "scan": (set(), {"steps/Dense_0/kernel"}),
+    "nnx": (set(), {"up/kernel", "heads/kernel", "down/kernel"}),
+    "plain": (set(), {"a", "b"}),
+}
+
+
+def unit(f):
+    return lambda params, *x: (lambda y: y / jnp.linalg.norm(y, axis=-1, keepdims=True))(
+        f(params, *x)
+    )
+
+
+def response(f, params, tau, *x):
+    """Mean ‖J(x)τ‖² over examples."""
+    moved = lz.affine_terms(f, params, [tau], *x)[1][0]
+    return float((moved**2).sum() / len(moved))
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("case", ONE_ROW)
+def test_of_one_row_of_one_example_each_block_is_exact(case, normalized):
+    f, params, x = ONE_ROW[case]()
+    card = measure(f, params, x, normalized=normalized, probes=None)
+    g = unit(f) if normalized else f
+    assert set(card.leaves) == set(tree.names(params))
+    looked_up, weighed = LAYERS[case]
+    kinds = {
+        block.layout.weight: (block.a.ndim, block.layout.bias)
+        for block in card.blocks
+        if isinstance(block, Kronecker)
+    }
+    assert set(kinds) == looked_up | weighed
+    assert {n for n, (ndim, _) in kinds.items() if ndim == 2} == looked_up
+    base = tree.flatten(params)
+    for block in card.blocks:
+        tau = {n: jnp.asarray(normal(*base[n].shape, seed=3)) for n in block.leaves}
+        slices = range(base[block.leaves[0]].shape[0]) if case == "scan" else [...]
+        total = 0.0
+        for at in slices:  # of a scan, each slice is a layer
+            one = {n: jnp.zeros_like(t).at[at].set(t[at]) for n, t in tau.items()}
+            exact = response(g, params, one, x)
+            np.testing.assert_allclose(card.value(one), exact, rtol=1e-9)
+            total += exact
+        np.testing.assert_allclose(card.value(tau), total, rtol=1e-9)
+
+
+def test_biases_are_folded_in():
+    f, params, x = ONE_ROW["nnx"]()
+    blocks = {b.leaves: b for b in measure(f, params, x).blocks}
+    assert blocks["heads/kernel", "heads/bias"].a.shape == (1, 5, 5)
+    assert ("norm/bias",) in blocks
+
+
+# --- several rows and examples: explicit loops over rows of dense derivatives
+
+
+def top(h):
+    return jnp.tanh(h).sum(0) ** 2
+
+
+def dense(params, x):  # (N, T, K)
+    return jax.vmap(lambda x: top(x @ params["w"] + params["b"][None]))(x)
+
+
+def looked_up(params, ids):
+    return jax.vmap(lambda i: top(params["w"][i]))(ids)
+
+
+def convolved(params, x):  # (N, L, C)
+    z = jax.lax.conv_general_dilated(
+        x, params["w"], (2,), [(1, 0)], dimension_numbers=("NLC", "LIO", "NLC")
+    )
+    return jax.vmap(top)(z + params["b"][None, None])
+
+
+def shared(params, x):
+    return jax.vmap(lambda x: top(jnp.tanh(x @ params["w"]) @ params["w"]))(x)
+
+
+def recurrent(params, x):
+    step = lambda h, _: (jnp.tanh(h @ params["w"]), None)  # noqa: E731
+    return jax.vmap(lambda x: top(jax.lax.scan(step, x, None, length=2)[0]))(x)
+
+
+def rows_of(case, params, x):
+    """Of one example: rows a, and what comes of displacements of each row's z."""
+    w, b = params["w"], params.get("b", 0)
+    if case == "dense":
+        return x, lambda d: top(x @ w + b + d)
+    if case == "looked_up":
+        return np.eye(len(w))[x], lambda d: top(w[x] + d)
+    if case == "convolved":
+        padded = np.concatenate([np.zeros((1, x.shape[1])), x])
+        a = np.stack([padded[2 * i : 2 * i + 3].ravel() for i in range(len(x) // 2)])
+        return a, lambda d: top(a @ w.reshape(-1, w.shape[-1]) + b + d)
+    h = np.tanh(x @ w)
+    a = np.concatenate([x, h])
+    last = jnp.tanh if case == "recurrent" else lambda z: z
+    T = len(x)
+    return a, lambda d: top(last(jnp.tanh(x @ w + d[:T]) @ w + d[T:]))
+
+
+SEVERAL = {
+    "dense": (dense, {"w": normal(2, 3), "b": normal(3)}, normal(3, 4, 2)),
+    "looked_up": (looked_up, {"w": normal(5, 2)}, np.array([[0, 3, 3], [1, 0, 2], [4, 4, 4]])),
+    "convolved": (convolved, {"w": normal(3, 2, 3), "b": normal(3)}, normal(3, 6, 2)),
+    "shared": (shared, {"w": normal(3, 3)}, normal(3, 2, 3)),
+    "recurrent": (recurrent, {"w": normal(3, 3)}, normal(3, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("case", SEVERAL)
+def test_factors_are_means_over_rows_and_sums_of_outer_products(case):
+    f, params, x = SEVERAL[case]
+    card = measure(f, params, x, normalized=False, probes=None, batch_size=2)
+    (block,) = card.blocks
+    A, B = 0, 0
+    M = params["w"].shape[-1]
+    for example in x:
+        a, of = rows_of(case, params, example)
+        jac = np.asarray(jax.jacrev(of)(jnp.zeros((len(a), M))))  # (C, T, M)
+        ones = np.ones((len(a), 1 if "b" in params else 0))
+        a = np.concatenate([a, ones], axis=1)
+        A = A + a.T @ a / len(a) / len(x)
+        B = B + np.einsum("ctm,ctn->mn", jac, jac) / len(x)
+    found = np.asarray(block.a[0])
+    np.testing.assert_allclose(np.diag(found) if found.ndim == 1 else found, A, rtol=1e-9)
+    np.testing.assert_allclose(block.b[0], B, rtol=1e-9)
+    tau = {n: jnp.asarray(normal(*p.shape, seed=5)) for n, p in params.items()}
+    W = np.concatenate([t.reshape(-1, M) for t in tau.values()])
+    np.testing.assert_allclose(card.value(tau), np.trace(B @ W.T @ A @ W), rtol=1e-9)
+
+
+def test_a_tied_embedding_has_a_block_for_each_of_its_ways():
+    ids, w = np.array([2]), jnp.asarray(normal(4, 3))
+    f = lambda p, i: jnp.tanh(p["w"][i]) @ p["w"].T  # noqa: E731
+    card = measure(f, {"w": w}, ids, normalized=False, probes=None)
+    tau = {"w": jnp.asarray(normal(4, 3, seed=2))}
+    assert len(card.blocks) == 2
+    looked = jax.jvp(lambda v: jnp.tanh(v[ids]) @ w.T, (w,), (tau["w"],))[1]
+    read = jax.jvp(lambda v: jnp.tanh(w[ids]) @ v.T, (w,), (tau["w"],))[1]
+    np.testing.assert_allclose(card.value(tau), (looked**2).sum() + (read**2).sum(), rtol=1e-9)
+
+
+def test_probes_are_unbiased_and_one_has_rank_one():
+    f, params, x = SEVERAL["dense"]
+    (exact,), (one,), (many,) = (
+        measure(f, params, x[:1, :1], normalized=False, probes=probes, seed=3).blocks
+        for probes in (None, 1, 4000)
+    )
+    B, found = np.asarray(exact.b[0]), np.asarray(many.b[0])
+    deviation = np.sqrt((np.outer(np.diag(B), np.diag(B)) + B**2) / 4000)
+    assert (np.abs(found - B) < 5 * deviation).all()
+    assert np.linalg.matrix_rank(one.b[0], tol=1e-9) == 1
+
+
+def card(seed=0, **options):
+    f, params, x = SEVERAL["dense"]
+    x = normal(3, 4, 2, seed=seed)
+    return measure(f, params, x, **{"probes": None, **options}), params
+
+
+def test_the_form_is_differentiated_at_the_price_of_its_value_and_twice():
+    made, params = card()
+    tau = {n: jnp.asarray(normal(*p.shape, seed=4)) for n, p in params.items()}
+    flat, unravel = jax.flatten_util.ravel_pytree(tau)
+    value = lambda t: made.value(unravel(t))  # noqa: E731
+    G = jax.hessian(value)(flat) / 2
+    np.testing.assert_allclose(value(flat), flat @ G @ flat, rtol=1e-9)
+    np.testing.assert_allclose(jax.grad(value)(flat), 2 * G @ flat, rtol=1e-9)
+    np.testing.assert_array_equal(jax.grad(value)(jnp.zeros_like(flat)), 0)
+    both = count_flops(jax.value_and_grad(value), flat)
+    assert both <= 1.1 * count_flops(value, flat) + 4 * flat.size
+
+
+def test_merged_cards_sum_b_and_average_a():
+    cards = [card(seed)[0] for seed in (1, 2)]
+    (one,), (two,), (both,) = (c.blocks for c in (*cards, merge(cards)))
+    np.testing.assert_allclose(both.a, (one.a + two.a) / 2)
+    np.testing.assert_allclose(both.b, one.b + two.b)
+    with pytest.raises(ValueError, match=r"cards\[1\] is of features with normalized=False"):
+        merge([cards[0], card(normalized=False)[0]])
+    f, params, x = SEVERAL["dense"]
+    moved = measure(f, {**params, "b": params["b"] + 1}, x)
+    with pytest.raises(StructureMismatch, match="another base model"):
+        merge([cards[0], moved])
+    fewer = measure(f, params, x, trainable="w")
+    with pytest.raises(StructureMismatch, match="missing: 0, w and b"):
+        merge([cards[0], fewer])
+    with pytest.raises(ValueError, match="cards is empty"):
+        merge([])
+
+
+def test_a_card_comes_back_whole_and_knows_its_base(tmp_path):
+    f, params, x = ONE_ROW["scan"]()
+    made = measure(f, params, x, meta={"task": "one"})
+    read = Card.load(made.save(tmp_path / "one.safetensors"), params)
+    assert read.meta["task"] == "one"
+    assert read.normalized is True
+    assert jax.tree.structure(read.blocks) == jax.tree.structure(made.blocks)
+    jax.tree.map(np.testing.assert_array_equal, read.blocks, made.blocks)
+    other = jax.tree.map(lambda leaf: leaf + 1, params)
+    with pytest.raises(StructureMismatch, match="another base model"):
+        Card.load(tmp_path / "one.safetensors", other)
+    with pytest.raises(StructureMismatch, match="missing: Step_1/kernel"):
+        read.check(params, ["Step_1/kernel"])
+    with pytest.raises(ValueError, match="says nothing of strange"):
+        read.value({"strange": jnp.ones(2)})
+    path = lz.TaskVector({"w": jnp.ones(2)}).save(tmp_path / "tau.safetensors")
+    with pytest.raises(CorruptFileError, match="no curvature card"):
+        Card.load(path)
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (np.diag([1.0, -0.5]), "is not positive semidefinite: its lowest eigenvalue is -0.5"),
+        (np.array([[1.0, 0.5], [0.0, 1.0]]), "is not symmetric"),
+        (np.array([1.0, -1.0]), "has a negative entry, -1"),
+    ],
+)
+def test_factors_that_are_no_curvature_are_refused(tmp_path, factor, message):
+    layout = Layout("w", (2, 2), 0, (), 2, 2)
+    block = Kronecker(jnp.asarray(factor)[None], jnp.eye(2)[None], layout)
+    path = Card((block,)).save(tmp_path / "card.safetensors")
+    with pytest.raises(NotSemidefiniteError, match=f"a of w {message}"):
+        Card.load(path)
+
+
+def test_the_packed_kernel_of_a_tower_costs_a_tenth_of_its_step_at_most():
+    """ViT-B/32 at batch 128, shapes alone; features of the class token, patches frozen."""
+    from linearize.models.vit import ViT
+
+    module = ViT(
+        width=768, depth=12, heads=12, hidden=3072, image_size=224, patch=32, grid=7, scan=True
+    )
+    images = jax.ShapeDtypeStruct((128, 224, 224, 3), np.uint8)
+    with jax.enable_x64(False):
+        params = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
+
+        def f(params, images):
+            return module.apply({"params": params}, images)
+
+        names = tuple(n for n in tree.names(params) if n.startswith("blocks/"))
+        spec = (jax.ShapeDtypeStruct(images.shape[1:], images.dtype),)
+        point = Pointwise(f, params, names, spec)
+        traced = trace_uses(point)
+        sums = jax.eval_shape(
+            partial(_sums, point, traced, _groups(point, traced), 1, 4096, 3),
+            params, (images,), jax.random.key(0), np.arange(128), np.ones(128),
+        )  # fmt: skip
+        groups = _groups(point, traced)
+        blocks = [Kronecker(sums[n]["a"], sums[n]["b"], k) for n, (k, _) in groups.items()]
+        blocks += [Dense(sums[n]["g"], n, point.named[n].shape) for n in traced.rest]
+        tau = {n: jax.ShapeDtypeStruct(k.shape, np.float32) for n, k in point.named.items()}
+
+        def step(params, tau, images):
+            return jax.grad(lambda t: (lz.tangent(f)(params, t, images) ** 2).sum())(tau)
+
+        def penalty(tau, blocks):
+            return jax.value_and_grad(lambda t: curvature.quadratic(blocks, t))(tau)
+
+        assert {k.weight for k, _ in groups.values()} == {
+            f"blocks/{n}/kernel" for n in ("attention/qkv", "attention/out", "mlp_in", "mlp_out")
+        }
+        assert count_flops(penalty, tau, blocks) <= 0.1 * count_flops(step, params, tau, images)
+
+
+# --- the method
+
+
+def small(**options):
+    with jax.enable_x64(False):
+        rng = np.random.default_rng(0)
+        params = {
+            "a": {"kernel": rng.normal(size=(4, 6)) / 2, "bias": np.zeros((1, 6))},
+            "b": {"kernel": rng.normal(size=(6, 3)) / 2},
+        }
+        tasks = []
+        for name, n in (("one", 60), ("two", 70), ("three", 80)):
+            x = rng.normal(size=(n, 4)).astype(np.float32)
+            tasks.append(lz.data.split_task(name, x, (x @ rng.normal(size=(4, 3))).argmax(1)))
+        recipe = train.TrainConfig(
+            optim=train.OptimConfig(lr=0.03), steps=12, batch_size=8, tensorboard=False
+        )
+        params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+        given = {"recipes": {"linear": recipe}, **options}
+        return lz.Study((network, params), tasks, lz.Classify(), **given)
+
+
+def network(params, x):
+    y = jnp.tanh(x @ params["a"]["kernel"] + params["a"]["bias"])
+    return y @ params["b"]["kernel"]
+
+
+def test_tak_keeps_other_tasks_still_and_their_cards(tmp_path, monkeypatch):
+    with jax.enable_x64(False):
+        made = small(store=tmp_path)
+        tune = partial(lz.METHODS["tak"].train, penalties=[partial(tak.of_others, weight=30.0)])
+        plain = lz.METHODS["linear"].train(made, "one")
+        kept = tune(made, "one")
+        features = unit(network)
+        for other in ("two", "three"):
+            x = made.split(other, "test").inputs
+            params = made.model.params
+            assert response(features, params, kept, x) < 0.5 * response(features, params, plain, x)
+        assert {p.parent.name for p in tmp_path.glob("curvature/*/*")} == {"two", "three"}
+        monkeypatch.setattr(tak, "measure", None)
+        again = tak.of_others(small(store=tmp_path), "one")
+        merged, exact = again.state, tak.of_others(made, "one", exact=True).state
+        assert (len(merged), len(exact)) == (1, 2)
+
+
+def test_tak_without_other_tasks_or_with_a_foreign_card_is_refused():
+    made = small()
+    (alone,) = (made.but(tasks=[made.tasks["one"]]),)
+    with pytest.raises(ValueError, match="task 'one' is the only one"):
+        tak.of_others(alone, "one")
+    with pytest.raises(StructureMismatch, match="missing: a/kernel"):
+        tak.of_others(made, "one", cards={"reference": card()[0]})
