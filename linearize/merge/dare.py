@@ -1,7 +1,7 @@
 """DARE: drop entries at random, rescale the rest, and merge what is left.
 
-(*Language Models are Super Mario: Absorbing Abilities from Homologous Models as a Free Lunch*, Yu et
-al. 2024.)
+(*Language Models are Super Mario: Absorbing Abilities from Homologous Models as a Free Lunch*, Yu
+et al. 2024.)
 """
 
 from collections.abc import Mapping

@@ -4,13 +4,12 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import edit, tree
-from linearize.merge.leafwise import wide
+from linearize import tree
+from linearize.merge.leafwise import of_leaves, stacked, together, wide
 from linearize.merge.matrices import SCANNED, as_matrices, rounding_of, svd
 from linearize.merge.merge import Merge
 from linearize.merge.ties import DENSITY, ties
@@ -49,13 +48,12 @@ def knots(
         StructureMismatch: vectors of other names, shapes or bases.
         NonFiniteError: NaN or infinity in a vector.
     """
-    total = edit.add(taus.values())
-    picked, bases = tree.finder(matrices), dict[str, list[np.ndarray]]()
+    total, picked = together(taus), tree.finder(matrices)
+    bases: dict[str, list[np.ndarray]] = {}
     parts: list[dict[str, Array]] = [{} for _ in taus]
     for name in total.delta:
-        leaves = np.stack([wide(tau.delta[name]) for tau in taus.values()])
-        layers = as_matrices(name, leaves, scanned) if picked(name) else None
-        coordinates = {name: leaves}
+        coordinates = {name: stacked(taus, name)}
+        layers = as_matrices(name, coordinates[name], scanned) if picked(name) else None
         if layers is not None:
             rounding = rounding_of(taus, name, layers.shape[-2:])
             each = layers.swapaxes(0, 1)
@@ -67,16 +65,11 @@ def knots(
         for part, values in coordinates.items():
             for task, own in zip(parts, values, strict=True):
                 task[part] = jnp.asarray(own)
-    each_task = {task: TaskVector(own) for task, own in zip(taus, parts, strict=True)}
-    merged = ties(each_task, seed, density=density)["ties"].delta
-    for name, of_layers in bases.items():
-        back = [wide(merged[_part(name, i)]) @ basis for i, basis in enumerate(of_layers)]
-        merged[name] = jnp.asarray(np.stack(back))
-    delta = {
-        name: merged[name].reshape(jnp.shape(leaf)).astype(jnp.result_type(leaf))
-        for name, leaf in total.delta.items()
-    }
-    return {"knots": replace(total, delta=delta)}
+    tasks = {task: TaskVector(own) for task, own in zip(taus, parts, strict=True)}
+    tied = {n: wide(d) for n, d in ties(tasks, seed, density=density)["ties"].delta.items()}
+    for name, shared in bases.items():
+        tied[name] = np.stack([tied[_part(name, i)] @ basis for i, basis in enumerate(shared)])
+    return {"knots": of_leaves(total, tied)}
 
 
 def _part(name: str, layer: int) -> str:

@@ -20,25 +20,48 @@ def leafwise(
         taus: T task vectors of the same leaves.
         of: of a leaf's name and its values (T, ...), float64 or complex128: the merged leaf (...).
 
-    Returns:
-        The vector, each leaf in its own dtype, or in float32 if that is narrower.
-
     Raises:
         ValueError: no vector.
         StructureMismatch: vectors of other names, shapes or bases.
         NonFiniteError: NaN or infinity in a vector, or in what is made of them.
     """
-    total = edit.add(taus.values())
+    total = together(taus)
+    return of_leaves(total, {name: of(name, stacked(taus, name)) for name in total.delta})
+
+
+def together(taus: Mapping[str, TaskVector]) -> TaskVector:
+    """The sum of vectors that belong together.
+
+    Raises:
+        ValueError: no vector.
+        StructureMismatch: vectors of other names, shapes or bases.
+        NonFiniteError: NaN or infinity in a vector.
+    """
     for task, tau in taus.items():
         tree.check_finite(tau, what=f"the task vector {task!r}")
-    merged = {
-        name: jnp.asarray(of(name, np.stack([wide(tau.delta[name]) for tau in taus.values()])))
-        .reshape(jnp.shape(leaf))
-        .astype(jnp.promote_types(jnp.result_type(leaf), jnp.float32))
-        for name, leaf in total.delta.items()
+    return edit.add(taus.values())
+
+
+def stacked(taus: Mapping[str, TaskVector], name: str) -> np.ndarray:
+    """A leaf of T vectors, (T, ...) in float64 or complex128."""
+    return np.stack([wide(tau.delta[name]) for tau in taus.values()])
+
+
+def of_leaves(like: TaskVector, leaves: Mapping[str, np.ndarray]) -> TaskVector:
+    """A vector of these leaves, each of the shape and dtype that it has in another, or float32.
+
+    Raises:
+        NonFiniteError: NaN or infinity in a leaf.
+    """
+    delta = {
+        name: jnp.asarray(
+            leaves[name].reshape(jnp.shape(leaf)),
+            jnp.promote_types(jnp.result_type(leaf), jnp.float32),
+        )
+        for name, leaf in like.delta.items()
     }
-    tree.check_finite(merged, what="the merged vector")
-    return replace(total, delta=merged)
+    tree.check_finite(delta, what="the merged vector")
+    return replace(like, delta=delta)
 
 
 def wide(leaf: Array) -> np.ndarray:

@@ -6,18 +6,16 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 
 from linearize import edit, tree
-from linearize.merge.leafwise import wide
-from linearize.merge.matrices import SCANNED
+from linearize.merge.leafwise import leafwise, together, wide
+from linearize.merge.matrices import SCANNED, layers_of
 from linearize.merge.merge import Merge
 from linearize.merge.sum import SUM
 from linearize.task_vector import TaskVector
-from linearize.types import Array
 
 NUMBERED = r"(?:^|/)(?:\w*?_)?(?:block|layer|h)s?[_/](\d+)(?=/|$)"
 """The leaves of a numbered layer: ``block_3/kernel``, ``encoder/layers/3/kernel``."""
@@ -56,7 +54,7 @@ def lines(
     >>> {n: float(w[0]) for n, w in lines({"a": tau}, slope=1.0)["lines"].delta.items()}
     {'block_0/w': 1.0, 'block_1/w': 1.5, 'block_2/w': 2.0}
     """
-    total = edit.add(taus.values())
+    total = together(taus)
     merged = edit.add(merge.directions(taus, seed).values())
     size = _total(merged)
     if not size:
@@ -64,25 +62,26 @@ def lines(
             f"merge={merge.name!r} of these task vectors is zero, so there is nothing to scale; "
             "give vectors of fine-tunings that moved"
         )
-    stacked = tree.finder(scanned)
-    layers = {name: re.search(numbered, name) for name in merged.delta}
-    numbers = {name: int(found[1]) for name, found in layers.items() if found}
-    depths = [1 + number for number in numbers.values()]
-    depths += [jnp.shape(leaf)[0] for name, leaf in merged.delta.items() if stacked(name)]
-    depth = max(depths, default=0)
-    if depth < 2:
+    found = {name: re.search(numbered, name) for name in merged.delta}
+    numbers = {name: int(match[1]) for name, match in found.items() if match}
+    depths = {
+        name: layers_of(name, jnp.shape(leaf), scanned) for name, leaf in merged.delta.items()
+    }
+    counts = [*(1 + number for number in numbers.values()), *filter(None, depths.values())]
+    L = max(counts, default=0)
+    if L < 2:
         raise ValueError(
-            f"taus name {depth} layer(s), as numbered={numbered!r} or scanned={scanned!r} find "
-            f"them in {', '.join(list(merged.delta)[:4])}, ...; give the pattern of these names"
+            f"numbered={numbered!r} and scanned={scanned!r} find {L} layer(s) in the leaves' names "
+            f"({', '.join(list(depths)[:4])}, ...); give the pattern of names with a layer's number"
         )
-    scales = _total(total) / size / len(taus) + slope * np.arange(depth) / (depth - 1)
+    scales = _total(total) / size / len(taus) + slope * np.arange(L) / (L - 1)
 
-    def scaled(name: str, leaf: Array) -> Array:
-        scale = scales[: jnp.shape(leaf)[0]] if stacked(name) else scales[numbers.get(name, 0)]
-        by = jnp.asarray(scale).reshape(-1, *[1] * (jnp.ndim(leaf) - 1)) if stacked(name) else scale
-        return leaf * jnp.asarray(by, jnp.result_type(leaf))
+    def scaled(name: str, leaves: np.ndarray) -> np.ndarray:
+        depth = depths[name]
+        scale = scales[numbers.get(name, 0)] if depth is None else scales[:depth]
+        return (leaves[0].T * scale).T  # along the first axis, where there is one of layers
 
-    return {"lines": replace(merged, delta={n: scaled(n, d) for n, d in merged.delta.items()})}
+    return {"lines": leafwise({"merged": merged}, scaled)}
 
 
 def _total(tau: TaskVector) -> float:

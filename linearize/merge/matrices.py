@@ -24,7 +24,6 @@ Matrices = Callable[[str, np.ndarray, float], np.ndarray]
 """Of a leaf's name, T matrices (T, m, n) in float64 or complex128, and what is rounding in a
 singular value of them, as a share of the largest: one matrix (m, n)."""
 
-
 Triples = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Left singular vectors, singular values, right singular vectors."""
 
@@ -73,9 +72,16 @@ def as_matrices(
     True
     """
     T, *shape = leaves.shape
-    layers = shape.pop(0) if shape and tree.finder(scanned)(name) else 1
-    rows, columns = math.prod(shape[:-1]), shape[-1] if shape else 1
-    return leaves.reshape(T, layers, rows, columns) if min(rows, columns) > 1 else None
+    layers = layers_of(name, tuple(shape), scanned)
+    *inputs, columns = shape[layers is not None :] or [1]
+    rows = math.prod(inputs)
+    count = 1 if layers is None else layers
+    return leaves.reshape(T, count, rows, columns) if min(rows, columns) > 1 else None
+
+
+def layers_of(name: str, shape: tuple[int, ...], scanned: tree.Pattern = SCANNED) -> int | None:
+    """How many layers a leaf's first axis is of; None where it has no such axis."""
+    return shape[0] if shape and tree.finder(scanned)(name) else None
 
 
 def rounding_of(taus: Mapping[str, TaskVector], name: str, shape: tuple[int, ...]) -> float:
