@@ -471,7 +471,8 @@ def test_merges_say_how_their_directions_are_called():
     assert [found.pop("sum"), found.pop("random")] == [["a", "b"]] * 2
     assert found["ties"] == ["ties"]
     for directions in found.values():
-        assert len(directions) == 1 and not {"a", "b"} & set(directions)
+        assert len(directions) == 1
+        assert not {"a", "b"} & set(directions)
     assert JOINT.stands == "addition"
 
 
