@@ -26,7 +26,7 @@ class Merge:
     """Of task vectors by task, a seed, and hyper-parameters by keyword, each with a default: a
     direction for each task, under the task's name, which are added with one coefficient and negated
     one at a time; or directions under other names, which are added alone."""
-    options: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    options: Mapping[str, Sequence[float]] = field(default_factory=dict, hash=False)
     """The hyper-parameters that validation data choose, beside α: the values to try, by keyword."""
     alpha: float = 1.0
     """The coefficient of its authors where no validation data choose one."""
