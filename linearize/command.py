@@ -48,7 +48,7 @@ class Compare:
     """Regular expressions of tensors' names: what only one side of these has."""
     methods: tuple[str, ...] = ("nonlinear", "posthoc", "linear")
     merges: tuple[str, ...] = ()
-    """Beside the sum: ties, random."""
+    """Beside the sum: mean, ties, tsv_m, iso_c, wudi, ... (``linearize.MERGES``)."""
     seeds: tuple[Natural, ...] = (0,)
     steps: Count = 100
     batch_size: Count = 32

@@ -9,6 +9,7 @@ what is written ``accuracy`` below is the primary metric of each task, whatever 
 """
 
 import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -340,7 +341,10 @@ def identity_of(study: Study, plan: Plan) -> Record:
             "methods": [_written(m, m.name, (m.of or m).train, m.train) for m in plan.methods],
             "views": {m.name: m.view for m in plan.methods if not _known(m)},
             "feed": "" if study.feed is dict else current.written(study.feed),
-            "rows": [_written(row.merge, row.key, row.merge.directions) for row in plan.rows],
+            "rows": [
+                _written(row.merge, row.key, row.merge.directions, row.merge.options or None)
+                for row in plan.rows
+            ],
             "plan": {
                 "alphas": np.asarray(plan.alphas).tolist(),
                 "tolerance": asdict(plan.tolerance),
@@ -471,7 +475,11 @@ def pretrained(study: Study, view: View) -> Record:
 
 
 def addition(
-    study: Study, plan: Plan, view: View, single: Sequence[float], alone: View | None = None
+    study: Study,
+    plan: Plan,
+    view: View,
+    single: Sequence[float],
+    choice: edit.ScaleSearch | None = None,
 ) -> Record:
     """All directions of a view added with one α, which validation data choose.
 
@@ -480,23 +488,31 @@ def addition(
         plan: the candidates.
         view: a direction for each task, under its name, or others.
         single: (T,) each task's metric on test data that the sum is normalized by.
-        alone: the view of each task's own vector, for the same on validation data; ``view`` itself
-            where that has a direction for each task.
+        choice: what was chosen before; of a view that has a direction for each task, made here.
     """
-    splits = ("validation", "test") if plan.sweep_test else ("validation",)
-    sweep = {split: along(study, view, plan.alphas, split) for split in splits}
-    reference = study.singles(alone or view, "validation")
-    choice = choose(study, sweep["validation"], reference, plan.alphas)
-    if "test" in sweep:
-        found = sweep["test"][choice.index]
-    else:
-        (found,) = along(study, view, [choice.alpha], "test")
+    choice = choice or searched(study, plan, view, view)
+    found = along(study, view, plan.alphas if plan.sweep_test else [choice.alpha], "test")
+    reached = found[choice.index if plan.sweep_test else 0]
     return {
         "alpha": choice.alpha,
-        "accuracy": found.tolist(),
-        "normalized": normalized(study, found, single),
-        **{f"sweep_{split}": values.tolist() for split, values in sweep.items()},
+        "accuracy": reached.tolist(),
+        "normalized": normalized(study, reached, single),
+        "sweep_validation": choice.values.tolist(),
+        **({"sweep_test": found.tolist()} if plan.sweep_test else {}),
     }
+
+
+def searched(study: Study, plan: Plan, view: View, alone: View) -> edit.ScaleSearch:
+    """The α that validation data choose for all directions of a view.
+
+    Args:
+        study: of the view.
+        plan: the candidates.
+        view: the directions.
+        alone: the view of each task's own vector, which the sum is normalized by.
+    """
+    sweep = along(study, view, plan.alphas, "validation")
+    return choose(study, sweep, study.singles(alone, "validation"), plan.alphas)
 
 
 def along(study: Study, view: View, alphas: ArrayLike | Sequence[float], split: str) -> np.ndarray:
@@ -578,15 +594,44 @@ def error_maps(
 
 
 def merged(study: Study, plan: Plan, row: Row) -> Record:
-    """A merge added and, where it has a direction for each task, negated, in its method's view."""
-    vectors = study.vectors(row.method)
-    view = study.view(row.method, row.merge.directions(vectors, study.seed))
-    by_task = set(study.names) <= set(view.vectors)
-    alone = view if by_task else study.view(row.method)
-    tables = {"addition": addition(study, plan, view, study.singles(alone), alone)}
-    if by_task and study.control is not None:
-        tables["negation"] = negation(study, plan, view)
+    """A merge added and, where it has a direction for each task, negated, in its method's view.
+
+    Its hyper-parameters and α are those that validation data choose together.
+    """
+    tried = (_candidate(study, plan, row, options) for options in row.merge.candidates())
+    best = max(tried, key=lambda each: each.score)  # of equal ones the first; no other is kept
+    added = addition(study, plan, best.view, study.singles(best.alone), best.choice)
+    tables = {"addition": {**added, "options": best.options, "seconds": best.seconds}}
+    if best.alone is best.view and study.control is not None:
+        tables["negation"] = negation(study, plan, best.view)
     return tables
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A merge with one choice of its hyper-parameters."""
+
+    options: dict[str, float]
+    view: View
+    alone: View
+    """Of each task's own vector; the same view where that has a direction for each task."""
+    choice: edit.ScaleSearch
+    seconds: float
+    """That the merging took."""
+
+    @property
+    def score(self) -> float:
+        """What the search maximises."""
+        return float(self.choice.normalized[self.choice.index].mean())
+
+
+def _candidate(study: Study, plan: Plan, row: Row, options: dict[str, float]) -> _Candidate:
+    vectors, started = study.vectors(row.method), time.perf_counter()
+    directions = jax.block_until_ready(row.merge.directions(vectors, study.seed, **options))
+    seconds = time.perf_counter() - started
+    view = study.view(row.method, directions)
+    alone = view if set(study.names) <= set(view.vectors) else study.view(row.method)
+    return _Candidate(options, view, alone, searched(study, plan, view, alone), seconds)
 
 
 def baseline(study: Study, method: Method, record: Record) -> Record:

@@ -1,5 +1,6 @@
 """The main job on models that classify nothing: metrics and controls are the objectives'."""
 
+import itertools
 from dataclasses import replace
 from functools import partial
 
@@ -170,9 +171,50 @@ def test_a_method_and_a_merge_of_ones_own_enter_every_table(monkeypatch):
         np.testing.assert_allclose(row["accuracy"], summed, rtol=1e-5)
 
 
-def along(study, method, alpha):
+def test_hyper_parameters_and_alpha_are_chosen_together_on_validation_data(spoken):
+    """Of a metric that is better lower, in both views; a candidate's own best α, then the best."""
+    study, _ = spoken
+    sizes = (0.0, 3.0, 0.5)
+
+    def scaled(taus, seed, size=1.0):
+        return {"scaled": size * sum(taus.values())}
+
+    merge = Merge("scaled", "Scaled", scaled, {"size": sizes})
+    for method in (NONLINEAR, LINEAR):
+        single = np.asarray(study.singles(study.view(method), "validation"))
+        scores = np.empty((len(sizes), len(PLAN.alphas)))
+        for (i, size), (j, alpha) in itertools.product(enumerate(sizes), enumerate(PLAN.alphas)):
+            reached = along(study, method, size * alpha, "validation")
+            scores[i, j] = (single / reached).mean()
+        i, j = np.unravel_index(scores.argmax(), scores.shape)
+        found = comparison.merged(study, PLAN, Row(merge, method))["addition"]
+        assert (found["options"], found["alpha"]) == ({"size": sizes[i]}, PLAN.alphas[j])
+        expected = along(study, method, sizes[i] * PLAN.alphas[j])
+        np.testing.assert_allclose(found["accuracy"], expected, rtol=1e-5)
+        swept = [along(study, method, sizes[i] * a, "validation") for a in PLAN.alphas]
+        np.testing.assert_allclose(found["sweep_validation"], swept, rtol=1e-5)
+
+
+def test_test_data_are_seen_at_what_was_chosen_alone(spoken, monkeypatch):
+    study, _ = spoken
+    seen, measure = [], Study.measure
+
+    def watched(self, view, points, task, split):
+        seen.append((split, task, len(np.ravel(next(iter(points.values()), 0)))))
+        return measure(self, view, points, task, split)
+
+    monkeypatch.setattr(Study, "measure", watched)
+    plan = replace(PLAN, sweep_test=False)
+    comparison.merged(study, plan, Row(MERGES["consensus"], LINEAR))
+    tests = [each for each in seen if each[0] == "test"]
+    assert sorted(set(tests)) == [("test", "one", 1), ("test", "two", 1)]
+    swept = [each for each in seen if each == ("validation", "one", len(PLAN.alphas))]
+    assert len(swept) == len(MERGES["consensus"].options["tall"])
+
+
+def along(study, method, alpha, split="test"):
     view = study.view(method)
-    return comparison.along(study, view, [alpha], "test")[0]
+    return comparison.along(study, view, [alpha], split)[0]
 
 
 def test_a_directory_is_of_the_method_that_it_was_made_with(tmp_path):

@@ -20,7 +20,7 @@ def drawn(*shape, seed):
 
 
 def leaves(scale, seed):
-    shapes = {"embed": (V, WIDTH), "mix": (WIDTH, WIDTH), "out": (WIDTH, V)}
+    shapes = {"embed": (V, WIDTH), "block_0/mix": (WIDTH, WIDTH), "block_1/mix": (WIDTH, V)}
     return {n: scale * drawn(*s, seed=seed + i) for i, (n, s) in enumerate(shapes.items())}
 
 
@@ -31,7 +31,7 @@ TOKENS = np.random.default_rng(1).integers(0, V, (N, L))
 
 def spoken(params, tokens, np=jnp):
     """Logits (N, L, V) of each position."""
-    return np.tanh(params["embed"][tokens] @ params["mix"]) @ params["out"]
+    return np.tanh(params["embed"][tokens] @ params["block_0/mix"]) @ params["block_1/mix"]
 
 
 def last(params, tokens, np=jnp):

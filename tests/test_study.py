@@ -463,13 +463,17 @@ def test_random_directions_have_each_tensor_s_norm():
 
 
 def test_merges_say_how_their_directions_are_called():
-    taus = {"a": TaskVector({"w": jnp.ones(2)}), "b": TaskVector({"w": 2 * jnp.ones(2)})}
-    assert SUM.directions(taus, 0) == taus
-    assert {name: list(m.directions(taus, 0)) for name, m in MERGES.items()} == {
-        "sum": ["a", "b"],
-        "random": ["a", "b"],
-        "ties": ["ties"],
+    taus = {
+        task: TaskVector({f"block_{i}/w": size * jnp.ones(2) for i in range(2)})
+        for task, size in (("a", 1.0), ("b", 2.0))
     }
+    assert SUM.directions(taus, 0) == taus
+    found = {name: list(m.directions(taus, 0)) for name, m in MERGES.items()}
+    assert [found.pop("sum"), found.pop("random")] == [["a", "b"]] * 2
+    assert found["ties"] == ["ties"]
+    for directions in found.values():
+        assert len(directions) == 1
+        assert not {"a", "b"} & set(directions)
     assert JOINT.stands == "addition"
 
 

@@ -1,8 +1,11 @@
 """What a merge is."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from linearize import edit
 from linearize.task_vector import TaskVector
 
 
@@ -19,7 +22,33 @@ class Merge:
     name: str
     label: str
     """As tables and figures call it."""
-    directions: Callable[[Mapping[str, TaskVector], int], Mapping[str, TaskVector]]
-    """Of task vectors by task and a seed: a direction for each task, under the task's name, which
-    are added with one coefficient and negated one at a time; or directions under other names, which
-    are added alone."""
+    directions: Callable[..., Mapping[str, TaskVector]]
+    """Of task vectors by task, a seed, and hyper-parameters by keyword, each with a default: a
+    direction for each task, under the task's name, which are added with one coefficient and negated
+    one at a time; or directions under other names, which are added alone."""
+    options: Mapping[str, Sequence[float]] = field(default_factory=dict, hash=False)
+    """The hyper-parameters that validation data choose, beside α: the values to try, by keyword."""
+    alpha: float = 1.0
+    """The coefficient of its authors where no validation data choose one."""
+
+    def candidates(self) -> Iterator[dict[str, float]]:
+        """Every combination of hyper-parameters, as keywords; a single empty one if none is chosen.
+
+        >>> list(Merge("m", "M", lambda taus, seed, p=1: taus, {"p": [1, 2]}).candidates())
+        [{'p': 1}, {'p': 2}]
+        """
+        for values in itertools.product(*self.options.values()):
+            yield dict(zip(self.options, values, strict=True))
+
+    def merged(self, taus: Mapping[str, TaskVector], seed: int = 0, **options: Any) -> TaskVector:
+        """What is added to θ0 without a search: the directions' sum times the default α.
+
+        Raises:
+            ValueError: as ``directions``; there is no direction.
+
+        >>> import numpy as np
+        >>> third = Merge("third", "Third", lambda taus, seed: taus, alpha=0.25)
+        >>> third.merged({n: TaskVector({"w": np.ones(1)}) for n in "ab"}).delta["w"].tolist()
+        [0.5]
+        """
+        return self.alpha * edit.add(self.directions(taus, seed, **options).values())

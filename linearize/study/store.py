@@ -270,13 +270,14 @@ class Store:
 
 
 def stack(records: list[Record]) -> Record:
-    """A list of records to one record of lists, through nested mappings.
+    """A list of records to one record of lists, through nested mappings, of what all of them say.
 
     >>> stack([{"a": 1, "b": {"c": 2}}, {"a": 3, "b": {"c": 4}}])
     {'a': [1, 3], 'b': {'c': [2, 4]}}
     """
     stacked: Record = {}
-    for key, value in records[0].items():
+    for key in (key for key in records[0] if all(key in record for record in records)):
+        value = records[0][key]
         column = [record[key] for record in records]
         stacked[key] = stack(column) if isinstance(value, dict) else column
     return stacked

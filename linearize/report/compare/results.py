@@ -36,6 +36,10 @@ class Addition:
     """Chosen on validation data; None of what is added in full."""
     sweep_validation: Sweep | None = None
     sweep_test: Sweep | None = None
+    options: Mapping[str, Annotated[Floats, Axes("S")]] = field(default_factory=dict)
+    """A merge's hyper-parameters by name, chosen on validation data with α."""
+    seconds: Annotated[Floats, Axes("S")] | None = None
+    """That the merging took, with these."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from linearize.report.compare.phrases import (
     over_tasks,
     target,
 )
-from linearize.report.compare.results import Results
+from linearize.report.compare.results import Addition, Results
 from linearize.report.compare.training import training
 from linearize.report.node import Floats
 from linearize.report.stats import seeds_phrase
@@ -109,6 +109,11 @@ def addition(results: Results) -> Table:
                 Cell(NONE) if added.normalized is None else percent(added.normalized.mean(-1)),
             ]
         )
+    merging = any(added.seconds is not None for added in results.addition.values())
+    if merging:
+        rows[0] += [Cell(NONE), Cell(NONE)]
+        for m, row in zip(methods, rows[1:], strict=True):
+            row += _merging(results.addition[m])
     better = of.shared is not None and lower_is_better(of.shared)
     for column, low in ((2, better), (3, False)):
         highlight(results, rows, ["pretrained", *methods], column, low)
@@ -117,10 +122,24 @@ def addition(results: Results) -> Table:
         "addition",
         f"Addition of {len(results.tasks)} task vectors",
         f"{what}, mean over the tasks; normalized: {normalized_phrase(results)}. α chosen on "
-        f"validation data. {seeds_phrase(results.seeds)}{of.no_mean}",
-        ("Method", "α", of.heading("Absolute"), in_percent(results, "Normalized")),
+        f"validation data{', with what a merge has to choose' * merging}. "
+        f"{seeds_phrase(results.seeds)}{of.no_mean}",
+        (
+            "Method",
+            "α",
+            of.heading("Absolute"),
+            in_percent(results, "Normalized"),
+            *(("Chosen", "Merging, s") if merging else ()),
+        ),
         freeze(rows),
     )
+
+
+def _merging(added: Addition) -> list[Cell]:
+    """What validation data chose for a merge beside α, and how long its merging took."""
+    chosen = [f"{name} {_alpha(values).text}" for name, values in added.options.items()]
+    seconds = Cell(NONE) if added.seconds is None else significant(added.seconds)
+    return [Cell(", ".join(chosen) or NONE), seconds]
 
 
 def negation(results: Results) -> Table:

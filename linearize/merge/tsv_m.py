@@ -1,0 +1,62 @@
+"""TSV-M: each task's leading singular vectors, whitened together.
+
+(*Task Singular Vectors: Reducing Task Interference in Model Merging*, Gargiulo et al. 2025.)
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from linearize import tree
+from linearize.merge.matrices import SCANNED, leading, matrixwise, side_by_side
+from linearize.merge.merge import Merge
+from linearize.task_vector import TaskVector
+
+
+def tsv_m(
+    taus: Mapping[str, TaskVector],
+    seed: int = 0,
+    *,
+    matrices: tree.Pattern = None,
+    scanned: tree.Pattern = SCANNED,
+) -> dict[str, TaskVector]:
+    """Of each matrix U⊥ Σ V⊥ᵀ of ⌊r / T⌋ singular triples a task; of all else the mean.
+
+    r is the smaller side of the matrix, U⊥ = P Qᵀ of the SVD of all tasks' left singular vectors
+    side by side, V⊥ likewise. A task's triples that are rounding take no part, and vectors that
+    several tasks share are shared: the authors' code fills both places with directions of LAPACK's
+    choice, at full size where a vector comes twice. Where neither occurs, the result is theirs.
+
+    Args:
+        taus: T task vectors of the same leaves.
+        seed: not used.
+        matrices: pattern of the leaves that may be taken as matrices
+            (:mod:`linearize.merge.matrices`).
+        scanned: pattern of the leaves with an axis of layers before the others.
+
+    Returns:
+        The direction, as ``{"tsv_m": τ}``.
+
+    Raises:
+        ValueError: no vector, or a matrix of fewer rows or columns than there are tasks.
+        StructureMismatch: vectors of other names, shapes or bases.
+        NonFiniteError: NaN or infinity in a vector.
+    """
+
+    def merged(name: str, each: np.ndarray, rounding: float) -> np.ndarray:
+        share = min(each.shape[1:]) // len(each)
+        if not share:
+            raise ValueError(
+                f"{name} is a matrix of {each.shape[1]} × {each.shape[2]}, in which {len(each)} "
+                "tasks have no singular vector each; give matrices= a pattern that leaves it out, "
+                "and it is averaged"
+            )
+        triples = [leading(matrix, share, rounding) for matrix in each]
+        u, s, vh = side_by_side(triples, rounding)
+        return (u * s) @ vh
+
+    return {"tsv_m": matrixwise(taus, merged, matrices=matrices, scanned=scanned)}
+
+
+TSV_M = Merge("tsv_m", "TSV-M", tsv_m)
+"""A share of the rank for each task, and no direction that two of them claim twice."""
