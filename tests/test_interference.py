@@ -214,7 +214,7 @@ def test_a_diagonal_is_computed_once_a_store_and_of_what_it_is_asked_of(tmp_path
                 diagonal(again, "three")
             with pytest.raises(TypeError):
                 diagonal(again.but(trainable="mlp"), "two")
-    for file in tmp_path.glob("prepared/diag_ggn/two-*.safetensors"):
+    for file in tmp_path.glob("diagonals/two-*.safetensors"):
         file.write_bytes(file.read_bytes()[:-1] + b"x")
     for name, leaf in diagonal(study(store=tmp_path), "two").items():
         np.testing.assert_array_equal(leaf, first[name])
