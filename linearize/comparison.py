@@ -491,14 +491,17 @@ def addition(
         choice: what was chosen before; of a view that has a direction for each task, made here.
     """
     choice = choice or searched(study, plan, view, view)
-    found = along(study, view, plan.alphas if plan.sweep_test else [choice.alpha], "test")
-    reached = found[choice.index if plan.sweep_test else 0]
+    tested = np.unique([*(plan.alphas if plan.sweep_test else ()), choice.alpha, 1.0])
+    found = dict(zip(tested.tolist(), along(study, view, tested, "test").tolist(), strict=True))
+    reached, full = found[choice.alpha], found[1.0]
     return {
         "alpha": choice.alpha,
-        "accuracy": reached.tolist(),
+        "accuracy": reached,
         "normalized": normalized(study, reached, single),
+        "full": full,
+        "full_normalized": normalized(study, full, single),
         "sweep_validation": choice.values.tolist(),
-        **({"sweep_test": found.tolist()} if plan.sweep_test else {}),
+        **({"sweep_test": [found[a] for a in plan.alphas.tolist()]} if plan.sweep_test else {}),
     }
 
 

@@ -70,6 +70,7 @@ def run_random(config: CompareConfig, tasks: Mapping[str, Task], store: Store) -
         methods=(),
         training={},
         weights={},
+        merges=(),
         baselines=(),
     )
     plan = protocol.plan(config)

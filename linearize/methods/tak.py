@@ -5,16 +5,13 @@ task t′, by layer Σ tr(B ΔWᵀ A ΔW) (:mod:`linearize.curvature`). Only a c
 wanted, no example of it while training.
 """
 
-import json
 from collections.abc import Mapping
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
-from linearize import identity, tree
+from linearize import tree
 from linearize.curvature import Card, check_alike, measure, merge, quadratic
 from linearize.curvature.blocks import Block
 from linearize.methods.fine_tuning import fine_tune
@@ -47,34 +44,23 @@ def card_of(
         probes: Gaussian probes an example; None for their expectation.
         parts: diagonal blocks of B that are kept (:func:`linearize.curvature.measure`).
     """
-    split, model = study.split(task, "train"), study.model
-    rng = np.random.default_rng([study.seed, len(split)])
-    rows = np.sort(rng.permutation(len(split))[:examples])
-    drawn = split.take(rows)
-    decided_by = {
-        "base": tree.fingerprint(model.params),
-        "f": identity.of(model.f, model.params, *split.alone, derivative=True),
-        "data": drawn.fingerprint,
-        "leaves": tree.select(model.params, study.trainable),
-        "how": [normalized, probes, parts, study.seed],
-    }
-    digest = sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()
+    model, inputs = study.model, study.drawn(task, examples, "tak")
+    how: dict[str, Any] = {"normalized": normalized, "probes": probes, "parts": parts}
 
     def made() -> Card:
         return measure(
             model.f,
             model.params,
-            drawn.inputs,
+            inputs,
             trainable=study.trainable,
-            normalized=normalized,
-            probes=probes,
-            parts=parts,
             seed=study.seed,
             meta={"task": task, **study.meta},
+            **how,
         )
 
-    return study.store.kept_file(
-        f"curvature/{task}/{digest[:16]}.safetensors", made, Card.save, Card.load
+    told = {"examples": examples, **how}
+    return study.prepared(
+        "curvature", task, told, made, save=lambda path, card: card.save(path), load=Card.load
     )
 
 
@@ -108,19 +94,15 @@ def of_others(
         **how: as of :func:`card_of`.
 
     Raises:
-        ValueError: no other task; cards of features at length 1 and as they are.
+        ValueError: no other task, or no control task where it is asked for; cards of features at
+            length 1 and as they are.
         StructureMismatch: a card of another base, or of other leaves than the study trains.
     """
-    others = [other for other in study.names if other != task]
-    if control and study.control is not None:
-        others.append(study.control)
     if cards is None:
+        others = study.others(task, "tak", control=control)
         cards = {other: card_of(study, other, **how) for other in others}
     if not cards:
-        raise ValueError(
-            f"task {task!r} is the only one, so nothing is to be kept still; give the study "
-            "another task, or cards= of a reference set"
-        )
+        raise ValueError("cards={}; give the curvature of a task or a reference set at least")
     moving = tree.select(study.model.params, study.trainable)
     for card in cards.values():
         card.check(study.model.params, moving)

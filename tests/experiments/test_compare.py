@@ -118,7 +118,8 @@ def test_vectors_of_the_regimes_share_a_base(finished):
 def test_a_directory_from_before_an_option_existed_goes_on(tmp_path):
     preset = COMPARE["debug"]()
     old = config.to_dict(preset)
-    del old["exact"], old["head"]["normalize"], old["methods"], old["training"], old["weights"]
+    del old["exact"], old["head"]["normalize"]
+    del old["methods"], old["training"], old["weights"], old["merges"]
     (tmp_path / "config.json").write_text(json.dumps(old))
     cli.claim(tmp_path, preset)
     assert config.load_config(type(preset), tmp_path / "config.json") == preset
@@ -135,13 +136,17 @@ def test_a_configuration_names_methods_their_recipes_and_weights():
     names = ("nonlinear", "posthoc", "linear", "gradient_ascent", "joint")
     assert tuple(method.name for method in protocol.plan(preset).methods) == names
     more = {"methods": ("tau_jp", "ortho_reg_posthoc", "ortho_reg"), "weights": {"ortho_reg": 2.0}}
-    told = dataclasses.replace(preset, **more, training={"tau_jp": preset.nonlinear})
+    told = dataclasses.replace(
+        preset, **more, training={"tau_jp": preset.nonlinear}, merges=("tsv_m",)
+    )
     assert config.from_dict(type(told), config.to_dict(told)) == told
     methods = {method.name: method for method in protocol.plan(told).methods}
     assert tuple(methods) == (*names[:3], *more["methods"], *names[3:])
     for method in (methods["ortho_reg"], methods["ortho_reg_posthoc"].of):
         assert method.train.keywords["weight"] == 2.0
     assert told.recipes["tau_jp"] == preset.nonlinear
+    merged = [row.method.name for row in protocol.plan(told).rows if row.merge.name == "tsv_m"]
+    assert merged == [*names[:3], *more["methods"]]
 
 
 @pytest.mark.parametrize(
@@ -149,13 +154,18 @@ def test_a_configuration_names_methods_their_recipes_and_weights():
     [
         ({"methods": ("tau_pj",)}, r"methods='tau_pj': expected one of .*; did you mean 'tau_jp'"),
         ({"methods": ("linear",)}, "methods='linear': expected one of"),
-        ({"methods": ("tau_jp", "tau_jp")}, "name each method once"),
+        ({"methods": ("tau_jp", "tau_jp")}, "name each of the methods once"),
+        ({"merges": ("tsv",)}, r"merges='tsv': expected one of .*; did you mean 'tsv_m'"),
         ({"weights": {"tau_jp": 0.3}}, "weights='tau_jp': methods names none that"),
         ({"methods": ("tau_jp",), "weights": {"tau_jp": -1.0}}, r"-1\.0; expected 0 or more"),
         ({"training": {"tau_jp": TrainConfig()}}, "training='tau_jp': expected one of"),
         (
             {"methods": ("ortho_reg_posthoc",), "weights": {"ortho_reg_posthoc": 1.0}},
             "weights='ortho_reg_posthoc': methods names none that",
+        ),
+        (
+            {"methods": ("attention_only",), "weights": {"attention_only": 1.0}},
+            "weights='attention_only': methods names none that",
         ),
     ],
 )

@@ -56,6 +56,8 @@ def make_results(
             "alpha": alphas[chosen],
             "accuracy": accuracy,
             "normalized": accuracy / single[regime],
+            "full": test[:, -1],
+            "full_normalized": test[:, -1] / single[regime],
             "sweep_validation": valid,
             "sweep_test": test,
         }

@@ -73,15 +73,30 @@ def test_addition_table(make_results, S):
         "Random vector": "random",
         "Joint training": "joint",
     }.items():
-        _, absolute, normalized = shown[name]
         part = raw["addition"][m]
-        assert absolute.text == expected([sum(seed) / 4 for seed in part["accuracy"]])
-        assert normalized.text == expected([sum(seed) / 4 for seed in part["normalized"]])
+        for cell, key in zip(
+            shown[name][1:], ("accuracy", "normalized", "full", "full_normalized"), strict=True
+        ):
+            mean = [sum(seed) / 4 for seed in part[key]] if key in part else None
+            assert cell.text == ("–" if mean is None else expected(mean))
     alphas = raw["addition"]["linear"]["alpha"]
     low, high = f"{min(alphas):.2f}", f"{max(alphas):.2f}"
     assert shown["Linear"][0].text == (low if low == high else f"{low}–{high}")
     assert shown["Joint training"][0].text == "–"
     assert shown["Pre-trained"][2].text == "–"
+
+
+def test_the_page_opens_with_what_sums_keep_without_a_search(make_results):
+    raw = make_results(4, 1)
+    raw["addition"]["linear"]["full_normalized"] = [[0.5, 0.7, 1.0, 1.0]]
+    text = compare._sentence(report.parse(raw))
+    kept, chosen = text.split("</p>")[:2]
+    assert "At α = 1, without a search" in kept
+    assert "<b>80.0\N{NO-BREAK SPACE}%</b> (linear)" in kept
+    assert "at the α that validation data choose" in chosen
+    for row in raw["addition"].values():
+        row.pop("full_normalized", None)
+    assert "without a search" not in compare._sentence(report.parse(raw))
 
 
 def test_negation_tables(make_results):

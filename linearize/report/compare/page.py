@@ -12,7 +12,7 @@ from linearize.report.compare import explorer, maps, measures, phrases, plots, s
 from linearize.report.compare.logits import TaskLogits, load_explorer
 from linearize.report.compare.results import Results
 from linearize.report.compare.scatter import against, scatter
-from linearize.report.node import Node
+from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot
 from linearize.report.section import configuration
@@ -146,15 +146,17 @@ def _sentence(results: Results) -> str:
     """What the run shows, in one or two sentences, from its numbers alone."""
     of = results.measures
     contenders = [m for m in results.look.ordered(results.addition) if results.regime(m)]
+    in_full = _in_full(results, contenders)
     if of.shared is None:
-        return _shares(results, contenders)
+        return in_full + _shares(results, contenders)
     before = f"the pre-trained model’s {_value(of.shared, results.pretrained)}"
     if not contenders:
         return f"<p>Compared with {before}.</p>"
     level = {m: _value(of.shared, results.addition[m].accuracy) for m in contenders}
     better = " (lower is better)" * measures.lower_is_better(of.shared)
     text = (
-        f"All {len(results.tasks)} task vectors added, the mean test {of.name}{better} is "
+        f"All {len(results.tasks)} task vectors added, at the α that validation data choose, the "
+        f"mean test {of.name}{better} is "
         f"{_listed(results, level)}, against {before}.{_best_merge(results, of.shared)}"
     )
     negated = [m for m in contenders if m in results.negation]
@@ -163,7 +165,18 @@ def _sentence(results: Results) -> str:
         text += (
             f" Subtracted one at a time, they leave their own task at {_listed(results, level)}."
         )
-    return f'<p class="lead">{text}</p>'
+    return f'{in_full}<p class="lead">{text}</p>'
+
+
+def _in_full(results: Results, rows: Sequence[str]) -> str:
+    """What the sums keep where nobody searches for a coefficient."""
+    level = _levels(results, {m: results.addition[m].full_normalized for m in rows})
+    if not level:
+        return ""
+    return (
+        f'<p class="lead">At α = 1, without a search, the sum of all {len(results.tasks)} task '
+        f"vectors keeps {_listed(results, level)} of what each reaches alone.</p>"
+    )
 
 
 def _best_merge(results: Results, metric: Metric) -> str:
@@ -184,19 +197,20 @@ def _best_merge(results: Results, metric: Metric) -> str:
 
 def _shares(results: Results, rows: Sequence[str]) -> str:
     """The same of tasks whose metrics differ: only shares have a mean."""
-    metric = phrases.normalized_measures(results).shared
-    found = {m: results.addition[m].normalized for m in rows}
-    level = {
-        m: _value(metric, values)
-        for m, values in found.items()
-        if values is not None and metric is not None
-    }
+    level = _levels(results, {m: results.addition[m].normalized for m in rows})
     if not level:
         return ""
     return (
         f'<p class="lead">All {len(results.tasks)} task vectors added, the mean normalized test '
         f"performance is {_listed(results, level)}; 100 % is that of each task’s own vector.</p>"
     )
+
+
+def _levels(results: Results, shares: Mapping[str, Floats | None]) -> dict[str, str]:
+    """Means of normalized values, of those that are known."""
+    metric = phrases.normalized_measures(results).shared
+    assert metric is not None
+    return {m: _value(metric, values) for m, values in shares.items() if values is not None}
 
 
 def _listed(results: Results, level: Mapping[str, str]) -> str:

@@ -34,6 +34,9 @@ class Addition:
     normalized: PerTask | None = None
     alpha: Annotated[Floats, Axes("S")] | None = None
     """Chosen on validation data; None of what is added in full."""
+    full: PerTask | None = None
+    """The metric at α = 1, without a search."""
+    full_normalized: PerTask | None = None
     sweep_validation: Sweep | None = None
     sweep_test: Sweep | None = None
     options: Mapping[str, Annotated[Floats, Axes("S")]] = field(default_factory=dict)
@@ -172,7 +175,7 @@ class Results(Run):
         yield "control_pretrained", self.control_pretrained, controls
         yield from ((f"single/{m}", values, of) for m, values in self.single.items())
         for m, added in self.addition.items():
-            for key in ("accuracy", "sweep_validation", "sweep_test"):
+            for key in ("accuracy", "full", "sweep_validation", "sweep_test"):
                 yield f"addition/{m}/{key}", getattr(added, key), of
         for m, negated in self.negation.items():
             yield f"negation/{m}/target", negated.target, of
