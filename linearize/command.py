@@ -15,11 +15,13 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
-from linearize import data, edit, models, report, tree
+from linearize import data, edit, methods, models, report, tree
+from linearize.choices import one_of
 from linearize.cli import reporting, sentence
 from linearize.comparison import compare
 from linearize.config import ConfigError
 from linearize.fields import Count, Natural, Positive, check
+from linearize.merge import MERGES
 from linearize.models import Backbone
 from linearize.study import Method, Study
 from linearize.study.heads import Heads, Prototypes, words
@@ -47,6 +49,8 @@ class Compare:
     leave_out: tuple[str, ...] = ()
     """Regular expressions of tensors' names: what only one side of these has."""
     methods: tuple[str, ...] = ("nonlinear", "posthoc", "linear")
+    """Rows of ``linearize.METHODS``, options behind a colon: lora:rank=8 l_lora tau_jp:weight=0.3.
+    An adapter of LoRA is written for PEFT too: OUT/seed_0/lora/TASK/peft."""
     merges: tuple[str, ...] = ()
     """Beside the sum: mean, ties, tsv_m, iso_c, wudi, ... (``linearize.MERGES``)."""
     seeds: tuple[Natural, ...] = (0,)
@@ -115,6 +119,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run_compare(job: Compare) -> None:
     """From folders to the page."""
+    asked = [methods.named(each, methods.METHODS, "--methods") for each in job.methods]
+    merges = [MERGES[one_of("--merges", each, MERGES)] for each in job.merges]
     model = models.open_model(job.model)
     side = job.image_size or model.image_size
     tasks = [read_task(given, side) for given in job.task]
@@ -136,8 +142,7 @@ def run_compare(job: Compare) -> None:
         store=job.out,
         recipes=recipes,
     )
-    methods: list[str | Method] = [*job.methods, *given(job, study)]
-    results = compare(study, methods, job.merges, seeds=job.seeds)
+    results = compare(study, [*asked, *given(job, study)], merges, seeds=job.seeds)
     page = results.report()
     report.read_page(job.out).print()
     print(f"report: {page}")

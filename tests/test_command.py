@@ -46,6 +46,7 @@ def folder(tmp_path_factory):
 def test_from_folders_to_a_page_and_to_weights_for_transformers(folder, capsys):
     tasks = [word for t in ("cars", "dogs") for word in ("--task", f"{t}={folder / t}")]
     words = [*tasks, "--control", f"rest={folder / 'rest'}", "--merges", "ties"]
+    words += ["--methods", "nonlinear", "linear", "lora:rank=2", "lora_posthoc:rank=2", "l_lora"]
     run = folder / "run"
     words += ["--out", str(run), "--steps", "4", "--shots", "4", "--batch-size", "8"]
     main(["compare", "--model", str(folder / "vit"), *words])
@@ -54,6 +55,13 @@ def test_from_folders_to_a_page_and_to_weights_for_transformers(folder, capsys):
     (run / "report.html").unlink()
     main(["report", str(run)])
     assert (run / "report.html").exists()
+
+    base = models.open_model(str(folder / "vit"))
+    for name in ("lora_rank_2", "l_lora"):
+        place = run / "seed_0" / name / "cars"
+        read = models.task_vector(base, place / "peft")
+        tau = TaskVector.load(place / "task_vector.safetensors")
+        assert float((read - tau).norm()) == 0 < float(tau.norm())
 
     paths = [run / "seed_0" / "linear" / t / "task_vector.safetensors" for t in ("cars", "dogs")]
     base, out = str(folder / "vit"), str(folder / "edited")
@@ -133,6 +141,13 @@ def test_numbers_that_cannot_be(words, says, capsys):
         (["merge", "no.safetensors", "--base", "b", "--out", "o"], "b"),
         (["merge", "tau", "--base", "b", "--out", "./b"], "--out is b, and b is read there"),
         (["merge", "tau", "--base", "b", "--out", "tau"], "--out is tau, and tau is read there"),
+        ([*COMPARE, "--methods", "lroa"], "--methods='lroa' is not one of"),
+        ([*COMPARE, "--methods", "lroa"], "; did you mean 'lora'?"),
+        ([*COMPARE, "--methods", "lora:rnak=8"], "; did you mean 'rank'?"),
+        ([*COMPARE, "--methods", "lora:rank"], "lora:rank=''; expected a whole number"),
+        ([*COMPARE, "--methods", "tau_jp:weight=big"], "weight='big'; expected a number"),
+        ([*COMPARE, "--methods", "joint:weight=1"], "'joint' has no options"),
+        ([*COMPARE, "--merges", "teis"], "--merges='teis' is not one of"),
     ],
 )
 def test_bad_input_ends_in_a_sentence(words, says, capsys, tmp_path, monkeypatch):

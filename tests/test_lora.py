@@ -10,12 +10,14 @@ import pytest
 import linearize as lz
 from linearize import taylor, tree
 from linearize.comparison import Plan
-from linearize.methods import L_LORA, LORA, lora
+from linearize.methods import L_LORA, LORA, METHODS, lora, named
 from linearize.models import Adapter, stack
 from linearize.models.lora import adapted
 from linearize.objectives import Classify
 from linearize.study import Method
 from linearize.train import OptimConfig, RunMismatchError, TrainConfig, step
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SGD = TrainConfig(
     optim=OptimConfig("sgd", lr=0.5, schedule="constant", clip=None),
@@ -51,13 +53,6 @@ def study(**options):
         tasks.append(lz.Task(name, train, validation, test))
     given = {"recipes": {"nonlinear": SGD, "linear": SGD}, **options}
     return lz.Study((network, parameters()), tasks, Classify(), **given)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def explicit(params, factors, scale, x):
@@ -235,6 +230,19 @@ def test_what_cannot_be_adapted_is_refused_by_name(case):
     params = {"a": {"kernel": np.ones((4, 6), "f4")}, "b": {"bias": np.ones(6, "f4")}}
     with pytest.raises(ValueError, match=message):
         Adapter.start(params, **how)
+
+
+def test_options_of_a_row_are_told_in_a_word():
+    found, plain = (named(told, METHODS) for told in ("lora:rank=3,alpha=6.5", "lora"))
+    assert (found.name, found.label) == ("lora_rank_3_alpha_6.5", "LoRA, rank 3, alpha 6.5")
+    assert plain is LORA
+    assert named("lora_posthoc:rank=3", METHODS).of is named("lora:rank=3", METHODS)
+    told = {"talos": "sparsity=0.5", "delta": "low=0,high=1", "attention_only": "trainable=^a/"}
+    for name, options in told.items():
+        assert named(f"{name}:{options}", METHODS).view == METHODS[name].view
+    made = study(trainable="^a/")
+    (tau, *_), (again, *_) = (m.train(made, "one").delta.values() for m in (found, plain))
+    assert [np.linalg.matrix_rank(x, tol=1e-6) for x in (tau, again)] == [3, 4]
 
 
 def test_they_enter_a_comparison_its_tables_and_its_page(tmp_path):

@@ -16,6 +16,8 @@ from linearize.objectives import Classify, Squared
 from linearize.train import OptimConfig, TrainConfig
 from linearize.train.penalty import seed_of
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RECIPE = TrainConfig(
     optim=OptimConfig(lr=0.03, weight_decay=0.1, decay="theta"),
     steps=4,
@@ -46,13 +48,6 @@ def study(dtype=np.float32, seed=0, **options):
     tasks = [lz.data.split_task(name, x + i, y) for i, name in enumerate(("one", "two"))]
     given = {"objectives": Classify(), "recipes": {"nonlinear": RECIPE}, "seed": seed, **options}
     return lz.Study((network, parameters(dtype)), tasks, **given)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def dense(params, x, key, score="log_probability"):
