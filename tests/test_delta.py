@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 
 import linearize as lz
 from linearize import tree
@@ -67,30 +68,35 @@ def dense(made, task, reference, factor, low=0.5, high=2.0):
     """Three steps of both, of a ravelled θ, its Jacobian and G as one matrix, by name of leaf."""
     theta, unravel = jax.flatten_util.ravel_pytree(made.model.params)
     examples = made.split(task, "train")
-    x, hot = jnp.asarray(examples.inputs), jax.nn.one_hot(examples.labels, 3)
+    x, hot = examples.inputs, np.eye(3)[examples.labels]
     parts = [np.asarray(block.g[0]) * factor for block in reference.blocks]
-    G = jax.scipy.linalg.block_diag(*parts)
+    G = scipy.linalg.block_diag(*parts)
 
     def f(theta):
         return network(unravel(theta), x)
 
-    f0, J = f(theta), jax.jacfwd(f)(theta)
-
     def ce(logits):
         return -jnp.mean((jax.nn.log_softmax(logits) * hot).sum(-1))
 
-    def objective(both, alpha, goal):
-        s, t = both
-        held = WEIGHT * (s @ G @ s + t @ G @ t)
-        apart = jnp.mean((f(theta + alpha * s) - goal) ** 2)
-        return ce(f(theta + s)) + ce(f0 + J @ t) + held + MATCH * apart
-
-    both = jnp.zeros_like(theta), jnp.zeros_like(theta)
-    for step in range(SGD.steps):
-        key = jax.random.fold_in(jax.random.key(made.seed), step)
+    @jax.jit
+    def moved(both, key):
+        f0, J = f(theta), jax.jacfwd(f)(theta)
         alpha = jax.random.uniform(key, (), minval=low, maxval=high)
-        grads = jax.grad(objective)(both, alpha, f0 + alpha * (J @ both[1]))
-        both = tuple(tau - 0.25 * grad for tau, grad in zip(both, grads, strict=True))
+        goal = f0 + alpha * (J @ both[1])
+
+        def objective(both):
+            s, t = both
+            held = WEIGHT * (s @ G @ s + t @ G @ t)
+            apart = jnp.mean((f(theta + alpha * s) - goal) ** 2)
+            return ce(f(theta + s)) + ce(f0 + J @ t) + held + MATCH * apart
+
+        return [
+            tau - 0.25 * grad for tau, grad in zip(both, jax.grad(objective)(both), strict=True)
+        ]
+
+    both = [jnp.zeros_like(theta)] * 2
+    for step in range(SGD.steps):
+        both = moved(both, jax.random.fold_in(jax.random.key(made.seed), step))
     return [tree.flatten(unravel(tau)) for tau in both]
 
 
@@ -101,12 +107,13 @@ def test_steps_are_those_of_dense_jacobians_in_float64():
         how = {"reference": {"r": reference}, "weight": WEIGHT, "match": MATCH}
         found = delta.train_pair(made, "one", **how)
         expected = dense(made, "one", reference, factor=10.0)
+        base = tree.fingerprint(made.model.params)
     for tau, leaves in zip(found, expected, strict=True):
         assert tau.delta.keys() == leaves.keys()
         for name, leaf in leaves.items():
             assert tau.delta[name].dtype == np.float64
             np.testing.assert_allclose(tau.delta[name], leaf, rtol=1e-6, atol=1e-9)
-        assert tau.base == tree.fingerprint(made.model.params)
+        assert tau.base == base
     apart = [float(np.linalg.norm(found[0].delta[n] - found[1].delta[n])) for n in expected[0]]
     assert min(apart) > 1e-3  # two models, not one
 
@@ -116,6 +123,7 @@ def method():
     return delta.delta({"wide set": card()}, weight=WEIGHT, match=MATCH)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_bitwise_the_same(method, tmp_path, monkeypatch):
     whole = study(store=tmp_path / "whole").vectors(method)
     advance = loop._Run._advance
@@ -174,6 +182,7 @@ def test_what_it_cannot_train_is_refused_by_name(case):
         delta.train_pair(made, "one", **how)
 
 
+@pytest.mark.slow
 def test_the_recipe_s_label_smoothing_is_not_dropped():
     made = study(recipes={"nonlinear": replace(SGD, label_smoothing=0.3)})
     smoothed = replace(made.objectives["one"], smoothing=0.3)

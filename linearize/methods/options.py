@@ -57,7 +57,7 @@ def _with(method: Method, given: tuple[tuple[str, str], ...]) -> Method:
 
 def options(train: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
     """The kinds of value that each option may have, by name."""
-    found = {}
+    found: dict[str, tuple[type, ...]] = {}
     for option, of in inspect.signature(train).parameters.items():
         kinds = get_args(of.annotation) or (of.annotation,)
         plain = tuple(kind for kind in (int, float, str) if kind in kinds)

@@ -203,8 +203,7 @@ def fine_tune_least_sensitive(
 ) -> TaskVector:
     """Non-linear fine-tuning of the entries that :func:`least_sensitive` keeps."""
     mask = partial(least_sensitive, sparsity=sparsity, rounds=rounds, trainable=trainable)
-    how = {"method": method, "trainable": trainable}
-    return fine_tune(study, task, regime="nonlinear", mask=mask, **how)
+    return fine_tune(study, task, regime="nonlinear", method=method, trainable=trainable, mask=mask)
 
 
 TALOS = Method("talos", "TaLoS", "displaced", fine_tune_least_sensitive)

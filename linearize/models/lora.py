@@ -148,24 +148,23 @@ def _uniform(seed: list[int], shape: tuple[int, int]) -> np.ndarray:
 
 def adapted(f: Apply, params0: Params, scale: float) -> jax.tree_util.Partial:
     """``f`` of :meth:`Adapter.joined` parameters: equal for equal ``f``, scale and tree of θ0."""
-    return jax.tree_util.Partial(_adapted, f, jax.tree.structure(params0), scale)
+    return jax.tree_util.Partial(_Adapted(jax.tree.structure(params0), scale), f)
 
 
-def _adapted(
-    f: Apply,
-    treedef: jax.tree_util.PyTreeDef,
-    scale: float,
-    params: Mapping[str, Array],
-    *inputs: PyTree,
-) -> PyTree:
-    names = tree.names(jax.tree.unflatten(treedef, range(treedef.num_leaves)))
-    delta = {}
-    for name in names:
-        if f"{name}/{A}" in params:
-            a, b = params[f"{name}/{A}"], params[f"{name}/{B}"]
-            delta[name] = scale * jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-    params0 = jax.tree.unflatten(treedef, [params[name] for name in names])
-    return f(tree.add(params0, delta), *inputs)
+@dataclass(frozen=True)
+class _Adapted:
+    treedef: jax.tree_util.PyTreeDef
+    scale: float
+
+    def __call__(self, f: Apply, params: Mapping[str, Array], *inputs: PyTree) -> PyTree:
+        names = tree.names(jax.tree.unflatten(self.treedef, range(self.treedef.num_leaves)))
+        delta = {}
+        for name in names:
+            if f"{name}/{A}" in params:
+                a, b = params[f"{name}/{A}"], params[f"{name}/{B}"]
+                delta[name] = self.scale * jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+        params0 = jax.tree.unflatten(self.treedef, [params[name] for name in names])
+        return f(tree.add(params0, delta), *inputs)
 
 
 def export_adapter(folder: str | Path, backbone: Backbone, adapter: Adapter) -> Path:
