@@ -17,6 +17,7 @@ from linearize.methods.regimes import LINEAR as LINEAR
 from linearize.methods.regimes import NONLINEAR as NONLINEAR
 from linearize.methods.regimes import POSTHOC as POSTHOC
 from linearize.methods.tak import TAK as TAK
+from linearize.methods.tak import VARIANTS as TAKS
 from linearize.methods.talos import TALOS as TALOS
 from linearize.methods.tau_jp import TAU_JP as TAU_JP
 from linearize.methods.tau_jp import VARIANTS as TAU_JPS
@@ -26,7 +27,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         *(NONLINEAR, POSTHOC, LINEAR, EXACT),
-        *(TAU_JP, *TAU_JPS, DIAG_GGN, *DIAGONALS, TAK),
+        *(TAU_JP, *TAU_JPS, DIAG_GGN, *DIAGONALS, TAK, *TAKS),
         *(ATTENTION_ONLY, ATTENTION_ONLY_POSTHOC),
         *(ORTHO_REG, ORTHO_REG_POSTHOC, ATTENTION_ORTHO_REG),
         *(TALOS, LORA, L_LORA),
