@@ -1,7 +1,10 @@
 """Presets of ``experiments.kronecker``."""
 
-from configs import shared
+import dataclasses
+
+from configs import compare, shared
 from experiments.kronecker.config import KroneckerConfig
+from linearize.config import ModelConfig
 
 
 def debug() -> KroneckerConfig:
@@ -13,11 +16,14 @@ def debug() -> KroneckerConfig:
 
 
 def packaged() -> KroneckerConfig:
-    """The demo's four tasks, vectors of linear fine-tuning and of TAK, three seeds.
+    """The demo's four tasks, three blocks, vectors of linear fine-tuning and of TAK, three seeds.
 
     python -m experiments.kronecker packaged
     """
-    return KroneckerConfig(shared.demo(), steps=(7, 14, 28))
+    setting = dataclasses.replace(
+        shared.demo(), model=ModelConfig(blocks=3), linear=compare.recipe(4e-5, 24, batch_size=32)
+    )
+    return KroneckerConfig(setting, steps=(3, 8), probes=(1, 4), exact=16)
 
 
 PRESETS = {"debug": debug, "packaged": packaged}

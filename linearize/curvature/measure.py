@@ -115,9 +115,8 @@ def measure(
     for start, batch in zip(range(0, batches.n, size), batches.items, strict=True):
         numbers = np.arange(start, start + size)
         sums = made.sums(params0, batch, jax.random.key(seed), numbers, numbers < batches.n)
-        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
-        total = wide if total is None else jax.tree.map(np.add, total, wide)
-    scaled = jax.tree.map(lambda x: x / batches.n, total)
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+    scaled = jax.tree.map(lambda x: np.asarray(x, np.float64) / batches.n, total)
     blocks = made.blocks(scaled, point.dtype)
     for block in blocks:
         tree.check_finite(block.arrays, f"the curvature of {' and '.join(block.leaves)}")

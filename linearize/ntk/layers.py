@@ -175,18 +175,19 @@ def _packed(jaxpr: core.Jaxpr, layer: Layer) -> int:
     own = [n if d in layer.axes else 1 for d, n in enumerate(shape)]
     first = np.broadcast_to(np.arange(layer.outer).reshape(own), shape)
     columns: dict[Any, np.ndarray] = {result: first}
-    read: set[bytes] = set()
+    read: list[np.ndarray] = []
     for equation in jaxpr.eqns[last + 1 :]:
         seen = [columns[v] for v in equation.invars if _is(v, columns)]
         move = _MOVED.get(equation.primitive.name) if len(seen) == 1 else None
         moved = move(equation, seen[0]) if move else None
         if moved is None:
-            read.update(np.unique(each).tobytes() for each in seen)
+            read += seen
         else:
             columns.update(zip(equation.outvars, moved, strict=True))
-    read.update(np.unique(columns[v]).tobytes() for v in jaxpr.outvars if _is(v, columns))
-    runs = np.array_split(np.arange(layer.outer), max(len(read), 1))
-    return len(read) if read == {run.tobytes() for run in runs} else 1
+    read += [columns[v] for v in jaxpr.outvars if _is(v, columns)]
+    runs = {(np.bincount(x.ravel(), minlength=layer.outer) > 0).tobytes() for x in read}
+    equal = np.repeat(np.eye(len(runs), dtype=bool), layer.outer // (len(runs) or 1), axis=1)
+    return len(runs) if runs and runs == {run.tobytes() for run in equal} else 1
 
 
 def _elementwise(equation: core.JaxprEqn, x: np.ndarray) -> list[np.ndarray] | None:

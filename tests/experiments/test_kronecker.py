@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from configs.kronecker import PRESETS
+from experiments import protocol
 from linearize import tree
 from linearize.config import ConfigError
+from linearize.study import Store
 from linearize.task_vector import TaskVector
 
 close = np.testing.assert_allclose
@@ -18,10 +20,11 @@ NAMES = DEBUG.setting.data.tasks
 
 
 @pytest.mark.slow
-def test_exact_numbers_are_those_of_dense_jacobians(finished, small, results):
+def test_exact_numbers_are_those_of_dense_jacobians(finished, results):
     assert results["along"] == [5, 10, DEBUG.setting.linear.steps]
-    study, layers = small.study, results["layers"]
-    x = study.split(NAMES[1], "test").inputs[: DEBUG.exact]
+    tasks, store = protocol.load_tasks(DEBUG.setting), Store.of(finished / "seed_0")
+    study, layers = protocol.study(DEBUG.setting, tasks, 0, store), results["layers"]
+    x = study.split(NAMES[1], "test").take(slice(DEBUG.exact)).inputs
     params = study.model.params
 
     def features(params):
