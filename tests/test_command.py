@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from linearize import models
 from linearize.command import main
+from linearize.curvature import Card
 from linearize.task_vector import TaskVector
 
 
@@ -159,3 +160,16 @@ def test_bad_input_ends_in_a_sentence(words, says, capsys, tmp_path, monkeypatch
     assert told.splitlines()[-1].startswith("error: ")
     assert says in told
     assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_a_card_of_a_folder_is_handed_on_to_tak(folder, tmp_path, capsys):
+    card = tmp_path / "rest_card.safetensors"
+    model = str(folder / "vit")
+    words = ["--task", f"rest={folder / 'rest'}", "--out", str(card), "--examples", "8"]
+    main(["curvature", "--model", model, *words])
+    assert Card.load(card, models.open_model(model).params).meta["examples"] == 8
+    tasks = [word for t in ("cars", "dogs") for word in ("--task", f"{t}={folder / t}")]
+    words = [*tasks, "--steps", "2", "--shots", "4", "--methods", "linear", "--card", str(card)]
+    main(["compare", "--model", model, *words, "--out", str(tmp_path / "run")])
+    assert "TAK, given cards" in capsys.readouterr().out

@@ -22,6 +22,7 @@ from linearize.methods.regimes import LINEAR as LINEAR
 from linearize.methods.regimes import NONLINEAR as NONLINEAR
 from linearize.methods.regimes import POSTHOC as POSTHOC
 from linearize.methods.tak import TAK as TAK
+from linearize.methods.tak import VARIANTS as TAKS
 from linearize.methods.talos import TALOS as TALOS
 from linearize.methods.talos import TALOS_POSTHOC as TALOS_POSTHOC
 from linearize.methods.tau_jp import TAU_JP as TAU_JP
@@ -32,7 +33,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         *(NONLINEAR, POSTHOC, LINEAR, EXACT),
-        *(TAU_JP, *TAU_JPS, DIAG_GGN, *DIAGONALS, TAK),
+        *(TAU_JP, *TAU_JPS, DIAG_GGN, *DIAGONALS, TAK, *TAKS),
         *(DELTA, DELTA_ON_CONTROL, DELTA_POSTHOC),
         *(ATTENTION_ONLY, ATTENTION_ONLY_POSTHOC),
         *(ORTHO_REG, ORTHO_REG_POSTHOC, ATTENTION_ORTHO_REG),

@@ -125,7 +125,7 @@ def train_pair(
     *,
     method: str = "delta",
     reference: Reference = "others",
-    weight: float = 500.0,
+    weight: float = tak.WEIGHT,
     match: float = 1.0,
     low: float = 0.5,
     high: float = 2.0,

@@ -319,21 +319,33 @@ class Study:
         Raises:
             UnidentifiedError: nothing says what f computes, and the store is a directory.
         """
+        decided_by = self.decided_by(task, told)
+        if decided_by is None:
+            return {name: np.asarray(leaf) for name, leaf in compute().items()}
+        return self.store.arrays(f"prepared/{method}/{task}", decided_by, compute)
+
+    def decided_by(self, task: str, told: Mapping[str, Any]) -> dict[str, Any] | None:
+        """All that decides what is computed of a task's training examples, as JSON.
+
+        None where nothing says what f computes and the store is in memory: it keeps nothing then.
+
+        Raises:
+            UnidentifiedError: nothing says what f computes, and the store is a directory.
+        """
         model, examples = self.model, self.split(task, "train")
         try:
             f = identity.of(model.f, model.params, *examples.alone, derivative=True)
         except identity.UnidentifiedError:
             if self.store.root is not None:
                 raise
-            return {name: np.asarray(leaf) for name, leaf in compute().items()}
-        decided_by = {
+            return None
+        return {
             "f": f,
             "base": tree.fingerprint(model.params),
             "trainable": tree.select(model.params, self.trainable),
             "data": examples.fingerprint,
             **told,
         }
-        return self.store.arrays(f"prepared/{method}/{task}", decided_by, compute)
 
     def recipe(self, method: str, default: Any) -> Any:
         """How a method trains, or ``default`` where the study does not say."""

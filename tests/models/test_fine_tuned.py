@@ -172,6 +172,7 @@ def test_an_adapter_moves_the_model_as_it_moves_transformers(base, images, tmp_p
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow(but=["clip"])
 @pytest.mark.parametrize("kind", ["clip", "dinov2"])
 def test_a_whole_fine_tuned_model(base, images, tmp_path, kind):
     theirs, _, ours = base(kind)

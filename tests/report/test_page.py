@@ -248,9 +248,10 @@ def test_inline_figures_follow_the_page_theme(whole):
     assert set(re.findall(r"var\((--[\w-]+)", text)) <= declared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("T", "S", "n_maps", "optional"),
-    [(2, 1, 0, False), pytest.param(9, 5, 4, True, marks=pytest.mark.slow)],
+    [(2, 1, 0, False), (9, 5, 4, True)],
 )
 def test_every_size_of_run_has_a_page(
     make_results, make_explorer, write_run, tmp_path, T, S, n_maps, optional
