@@ -7,12 +7,18 @@ import numpy as np
 
 from linearize.objectives.metric import ACCURACY, Metric
 from linearize.report.node import Floats, ResultsError
+from linearize.report.stats import Bounds
 from linearize.report.table import NONE, Cell, percent, significant
 
 
 def factor(metric: Metric) -> int:
     """What values are multiplied by to be shown."""
     return 100 if metric.percent else 1
+
+
+def bounds(metric: Metric) -> Bounds:
+    """The least and the largest value that there is, as shown."""
+    return factor(metric) * metric.low, factor(metric) * metric.high
 
 
 def axis(metric: Metric) -> str:
