@@ -1,5 +1,6 @@
 """A table: one list of rows, written as Markdown, CSV, HTML and to the terminal."""
 
+import base64
 import csv
 import html
 import io
@@ -89,11 +90,14 @@ class Table:
             kind = ' class="mean"' if row[0].text == MEAN else ""
             body.append(f"<tr{kind}>{''.join(cells)}</tr>")
         title = html.escape(self.title)
+        content = base64.b64encode(self.csv().encode()).decode()
         return (
             f'<div class="scroll" role="region" tabindex="0" aria-label="{title}">'
             f'<table id="table-{self.name}"><caption>{title}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-            f'<p class="caption">{html.escape(self.caption)}</p>'
+            f'<p class="caption">{html.escape(self.caption)} <a class="get" '
+            f'download="{self.name}.csv" aria-label="{title} as CSV" '
+            f'href="data:text/csv;charset=utf-8;base64,{content}">CSV</a></p>'
         )
 
     def print(self, console: Console) -> None:

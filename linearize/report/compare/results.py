@@ -94,6 +94,11 @@ class PairMap:
         return f"distance of predictions: {self.distance}"
 
     @property
+    def kind(self) -> tuple[str, float | None, str]:
+        """What maps have in common whose errors may be compared."""
+        return self.distance, self.farthest, self.reduction
+
+    @property
     def most(self) -> float | None:
         """The largest error that there is."""
         count = 2 if self.reduction == "sum" else 1
