@@ -165,7 +165,8 @@
 
   function read() {
     const state = Explorer.parseHash(location.hash, names, low, high);
-    const target = document.getElementById(Explorer.address(location.hash).section);
+    const { section } = Explorer.address(location.hash);
+    const target = section && document.getElementById(section);
     if (state) {
       find("#explorer-note").textContent = state.refused.length
         ? `The address names what is not here and was ignored: ${state.refused.join(", ")}.` : "";

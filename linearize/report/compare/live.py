@@ -114,6 +114,7 @@ def _live(results: Results, k: int, pair: PairMap, plot: Plot, moves: bool) -> s
         + "</tr>"
         for row, label in enumerate(labels)
     )
+    caption = plot.caption.replace(f"{maps.CROSS} ", "")
     click = " A click moves the explorer’s sliders there." * moves
     return (
         f'<div class="live-map" data-map="{k}" hidden><h3>{html.escape(plot.title)}</h3>'
@@ -124,7 +125,7 @@ def _live(results: Results, k: int, pair: PairMap, plot: Plot, moves: bool) -> s
         f'<div class="choices">{sliders}</div><div class="scroll" role="region" tabindex="0" '
         f'aria-label="Error at the marked point"><table><caption>At <span class="here"></span>'
         f'</caption><thead><tr><th scope="col">Method</th>{head}</tr></thead><tbody>{body}</tbody>'
-        f'</table></div><p class="caption">{html.escape(plot.caption)} Point at a map to read '
+        f'</table></div><p class="caption">{html.escape(caption)} Point at a map to read '
         f"it, click to keep the point.{click} "
         f'<button type="button" class="csv get">CSV</button> '
         f'<button type="button" class="get" data-figure="{plot.name}" hidden>SVG</button></p></div>'

@@ -20,6 +20,8 @@ from linearize.report.style import INK, MUTED, shorten
 from linearize.report.table import fixed, significant
 
 BOX = "#c8102e"
+CROSS = "Cross: the pre-trained model."
+"""What a figure's caption says, and no map whose cross moves."""
 
 
 def edges(centres: Floats) -> Floats:
@@ -52,7 +54,7 @@ def error_colours(values: Floats, upper: float) -> NDArray[np.uint8]:
 
 def levels(upper: float) -> Floats:
     """Errors at which contours are drawn, with a step that is a round number."""
-    return MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(0, upper)[1:]
+    return MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(0, upper)[1:]
 
 
 def error_label(pair: PairMap) -> str:
@@ -153,7 +155,7 @@ def error_map(results: Results, index: int) -> Plot:
         name(results, index),
         f"Disentanglement error: {a} and {b}",
         f"{mean}{capital(pair.measured)}, {pair.reduction} over both tasks; "
-        f"light is disentangled, lines are contours. Cross: the pre-trained model.{box}{n}",
+        f"light is disentangled, lines are contours. {CROSS}{box}{n}",
         f"{len(regimes)} heat maps over the coefficients of {a} and {b}, one a regime: "
         f"{_in_words(results, pair)}.",
         draw,

@@ -196,12 +196,12 @@ class Results(Run):
     @cached_property
     def measures(self) -> Measures:
         """What each task is measured by."""
-        return measures.of_tasks(self.metrics, self.tasks)
+        return measures.of_tasks(self.metrics, self.tasks, self.counts)
 
     @cached_property
     def control_measures(self) -> Measures:
         """What each task's control is measured by."""
-        return measures.of_tasks(self.metrics, self.control_tasks or self.tasks)
+        return measures.of_tasks(self.metrics, self.control_tasks or self.tasks, self.counts)
 
     @cached_property
     def look(self) -> Look:
