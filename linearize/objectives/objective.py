@@ -103,6 +103,13 @@ class Objective(abc.ABC):
         """
         return None
 
+    def asked(self, batch: Targets) -> np.ndarray | None:
+        """Which places of the outputs' first axes are asked for, bool (B, ...); None where all are.
+
+        Each has an output of its own, such as the token after it.
+        """
+        return None
+
     def reduced(self) -> tuple[jax.tree_util.Partial, "Objective"] | None:
         """An affine map of outputs and an objective that reads what it gives; or None.
 
