@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from experiments.audit.results import MEASURES, Relation, Results
 from linearize.report import schema
 from linearize.report.audit.page import page
+from linearize.report.claims import table
 from linearize.report.node import Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, figure
@@ -35,7 +36,8 @@ def read(node: Node, run_dir: Path) -> Page:
     if not results.relation:
         return page(results)
     more = Section("relation", "Does it predict?", (scatter(results), relations(results)))
-    whole = page(results, (more, results.verdicts("Decided here", DECIDED)))
+    decided = dataclasses.replace(table(results.claims, DECIDED), title="Decided here")
+    whole = page(results, (more, Section("claims", "Decided here", (decided,))))
     lead = (
         f"Task vectors of {len(results.tasks)} tasks, {results.model_name}: how far each moves the "
         "others' outputs, measured at θ0 before anything is merged, beside the accuracy that is "

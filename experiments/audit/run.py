@@ -65,7 +65,7 @@ def measure(
     for name in config.regimes:
         method = METHODS[name]
         given = Vectors.of(study, method, method.view)
-        given.check(study)
+        given.check(study, plan)
         record["audited"][name] = [audited(study, plan, given, f"{name}_")]  # stacked as it is
         record["accuracy"][name] = store.kept(
             f"{name}_accuracy", partial(accuracies, study, method)

@@ -136,7 +136,7 @@ def audit(
     """
     plan = AuditPlan(alpha, examples, split, layers, kronecker)
     given = Vectors.of(study, vectors, view)
-    given.check(study)
+    given.check(study, plan)
     store = study.store.under("audit" if given.name == GIVEN else f"audit_{given.name}")
     there = study.but(objectives=study.objectives, store=store)
     with store.claimed(_identity_of(study, plan, given)):
@@ -182,8 +182,8 @@ class Vectors:
         method = METHODS[one_of("vectors", given, METHODS)] if isinstance(given, str) else given
         return cls(method.name, method.label, method.view, study.vectors(method))
 
-    def check(self, study: Study) -> None:
-        """Each is of a task of the study, displaces its model, and is not zero.
+    def check(self, study: Study, plan: AuditPlan) -> None:
+        """Each is of a task of the study with examples, displaces its model, and is not zero.
 
         Raises:
             ValueError: as :func:`audit`.
@@ -205,6 +205,8 @@ class Vectors:
                     f"vectors[{task!r}] is zero: it moves nothing, and no other movement can be "
                     "measured in its units; give the vector of a fine-tuning that moved"
                 )
+            drawn(study, plan, task)
+        layers(self.shapes(study), plan.layers)
 
     def shapes(self, study: Study) -> dict[str, tuple[int, ...]]:
         """Of all leaves that move, in the model's order."""

@@ -45,7 +45,7 @@ def layers(
             found.setdefault(label, {})[name] = at
     bare = sorted(label for label in found if label in leaves)
     if 1 < len(bare) < len(found):
-        found[", ".join(bare)] = {name: () for name in bare}
+        found[", ".join(bare)] = dict.fromkeys(bare, ())
     kept = (label for label in found if label not in bare or len(bare) in (1, len(found)))
     return {label: found[label] for label in sorted(kept, key=_natural)}
 

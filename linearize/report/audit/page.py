@@ -4,15 +4,16 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from linearize.report import schema
 from linearize.report.audit.results import Cell, Results
 from linearize.report.audit.words import of_one, sentence, where
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
-from linearize.report.plot import Plot, figure, in_cell, legend, matrix_axes
+from linearize.report.plot import Plot, figure, in_cell, legend, matrix_axes, whiskers
 from linearize.report.stats import mean_phrase, over_seeds
-from linearize.report.style import INK, MUTED, OWN_COLOURS, PAPER, shorten
+from linearize.report.style import MUTED, OWN_COLOURS, PAPER, shorten
 from linearize.report.table import NONE, Table, fixed, freeze
 from linearize.report.table import Cell as Entry
 
@@ -127,7 +128,6 @@ def profile(results: Results, name: str) -> Plot:
     audited = results.audited[name]
     cells = [cell for cell in audited.cells(results.tasks)[:WORST] if np.isfinite(cell.value)]
     x = np.arange(len(audited.parts))
-    colours = (INK, *OWN_COLOURS)
 
     def panels(cell: Cell) -> tuple[Floats, Floats]:
         own = audited.moved[:, cell.at[0], cell.at[0], None]
@@ -138,16 +138,15 @@ def profile(results: Results, name: str) -> Plot:
         fig = figure(narrow, 5.4 if narrow else 3.4)
         axes = list(fig.subplots(*((2, 1) if narrow else (1, 2)), squeeze=False).flat)
         handles = []
-        for cell, colour in zip(cells, colours[1:], strict=False):
+        for cell, colour in zip(cells, OWN_COLOURS, strict=False):
             for ax, values in zip(axes, panels(cell), strict=True):
                 mean, half = over_seeds(values)
-                (line,) = ax.plot(
-                    x, mean, color=colour, marker="o", ms=4, mec=PAPER, mew=0.4, lw=1.2,
-                    label=f"{shorten(cell.vector, 12)} on {shorten(cell.task, 12)}",
+                ax.errorbar(
+                    x, mean, yerr=whiskers(half), color=colour, marker="o", ms=4, mec=PAPER,
+                    mew=0.4, lw=1.2, elinewidth=0.8,
                 )  # fmt: skip
-                if len(values) > 1:
-                    ax.fill_between(x, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
-            handles.append(line)
+            text = f"{shorten(cell.vector, 12)} on {shorten(cell.task, 12)}"
+            handles.append(Line2D([], [], color=colour, marker="o", ms=4, label=text))
         names = [shorten(part, 16) for part in audited.parts]
         for ax, text in zip(
             axes, ("share of the square [%]", "alone, times the task's own vector"), strict=True
@@ -156,6 +155,7 @@ def profile(results: Results, name: str) -> Plot:
             ax.set_ylabel(text)
             ax.axhline(0, color=MUTED, lw=0.6)
             ax.grid(axis="y", alpha=0.6)
+        axes[1].set_ylim(bottom=0)
         if handles:
             legend(fig, handles, narrow, 4)
         return fig
@@ -168,7 +168,7 @@ def profile(results: Results, name: str) -> Plot:
         "100 % and is negative where a layer works against the others. Right or below: what it "
         "would do alone, √E ‖J_l τ_l‖² over the task's own √E ‖J τ‖²; these squares do not sum up."
         f"{mean_phrase(results.seeds)}"
-        + (" Bands: 95 % t intervals over seeds." if len(results.seeds) > 1 else ""),
+        + (" Whiskers: 95 % t intervals over seeds." if len(results.seeds) > 1 else ""),
         f"Two line charts over the layers. {where_}.",
         draw,
     )
@@ -192,17 +192,16 @@ def scatter(results: Results) -> Plot:
         shape = (len(drawn), 1) if narrow else (1, len(drawn))
         fig = figure(narrow, 2.7 * len(drawn) if narrow else 3.3)
         axes = list(fig.subplots(*shape, squeeze=False).flat)
-        handles = {}
         for ax, (title, key) in zip(axes, drawn, strict=True):
-            for (_, each), colour in zip(results.audited.items(), OWN_COLOURS, strict=False):
+            for name, each in results.audited.items():
                 values = getattr(each, key)
                 if values is None:
                     continue
                 x, y = each.bounds[0][off], values.mean(0)[off]
                 if key == "kronecker":
-                    x, y = each.moved.mean(0)[off], y
-                handles[each.label] = ax.scatter(
-                    x, y, s=18, color=colour, edgecolors=PAPER, lw=0.4, label=each.label, zorder=3
+                    x = each.moved.mean(0)[off]
+                ax.scatter(
+                    x, y, s=18, color=results.look.colour(name), edgecolors=PAPER, lw=0.4, zorder=3
                 )
             if key == "kronecker":
                 ends = [0.0, max(*ax.get_xlim(), *ax.get_ylim())]
@@ -212,8 +211,23 @@ def scatter(results: Results) -> Plot:
                 ax.set_xlabel("exact, in units of the own vector")
             ax.set_ylabel(title)
             ax.grid(alpha=0.6)
-        if len(handles) > 1:
-            legend(fig, list(handles.values()), narrow)
+        if len(results.audited) > 1:
+            look = results.look
+            dots = [
+                Line2D(
+                    [],
+                    [],
+                    color=look.colour(n),
+                    marker="o",
+                    ls="none",
+                    ms=5,
+                    mec=PAPER,
+                    mew=0.4,
+                    label=look.label(n),
+                )
+                for n in results.audited
+            ]
+            legend(fig, dots, narrow)
         return fig
 
     return Plot(

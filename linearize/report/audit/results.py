@@ -10,6 +10,7 @@ from linearize.report.node import Floats
 from linearize.report.run import Run
 from linearize.report.schema import Axes
 from linearize.report.stats import over_seeds
+from linearize.report.style import Look
 
 Matrix = Annotated[Floats, Axes("S", "T", "T")]
 """Seeds, tasks whose examples are seen, tasks whose vector is added."""
@@ -88,3 +89,8 @@ class Results(Run):
     split: str
     audited: Mapping[str, Audited]
     """By name of the method, or ``given``."""
+
+    @property
+    def look(self) -> Look:
+        """Names and colours of the sets of vectors."""
+        return Look({name: each.label for name, each in self.audited.items()})
