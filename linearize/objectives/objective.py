@@ -106,7 +106,8 @@ class Objective(abc.ABC):
     def asked(self, batch: Targets) -> np.ndarray | None:
         """Which places of the outputs' first axes are asked for, bool (B, ...); None where all are.
 
-        Each has an output of its own, such as the token after it.
+        Each has an output of its own, such as the token after it; an example of which none is
+        asked for counts 0 in :meth:`counted`.
         """
         return None
 
