@@ -1,5 +1,6 @@
 """Presets of ``experiments.compare``, the three regimes side by side."""
 
+import dataclasses
 from typing import Literal
 
 from linearize.config import (
@@ -14,10 +15,12 @@ from linearize.config import (
 from linearize.train import OptimConfig, TrainConfig
 
 
-def recipe(lr: float, steps: int, batch_size: int, warmup: int = 10) -> TrainConfig:
+def recipe(
+    lr: float, steps: int, batch_size: int, warmup: int = 10, clip: float | None = 1.0
+) -> TrainConfig:
     """AdamW with warm-up, cosine to 0 and clipping, without decay."""
     return TrainConfig(
-        optim=OptimConfig(lr=lr, warmup=warmup, clip=1.0, weight_decay=0.0),
+        optim=OptimConfig(lr=lr, warmup=warmup, clip=clip, weight_decay=0.0),
         steps=steps,
         batch_size=batch_size,
         checkpoint_every=0,
@@ -67,11 +70,15 @@ def demo() -> CompareConfig:
             validation=128,
             test=256,
         ),
-        nonlinear=recipe(1e-5, steps=56, batch_size=32),
-        linear=recipe(2e-5, steps=56, batch_size=32),
+        nonlinear=recipe(1.4e-5, steps=40, batch_size=32),
+        linear=recipe(2.8e-5, steps=40, batch_size=32),
+        methods=("tau_jp_in_turn",),
+        training={"tau_jp_in_turn": recipe(5.6e-5, steps=40, batch_size=32, clip=None)},
+        weights={"tau_jp_in_turn": 0.3},
         edit=EditConfig(points=11, sweep_test=False),
-        map=MapConfig(pairs=(("mnist", "letters"), ("animals", "scripts")), points=11, n_eval=32),
+        map=MapConfig(pairs=(("mnist", "letters"),), points=13, n_eval=32),
         baselines=(),
+        batch_size=128,
     )
 
 
@@ -109,6 +116,29 @@ def packaged8() -> CompareConfig:
         ),
         seeds=(0, 1, 2),
         random_init=True,
+    )
+
+
+def packaged8_methods() -> CompareConfig:
+    """:func:`packaged8` over eight seeds, with τJp, TAK, attention-only and merges beside.
+
+    python -m experiments.compare packaged8_methods
+
+    Not run yet.
+    """
+    whole = packaged8()
+    return dataclasses.replace(
+        whole,
+        methods=("tau_jp_in_turn", "tak", "attention_only"),
+        training={
+            "tau_jp_in_turn": recipe(4e-5, steps=100, batch_size=32, clip=None),
+            "tak": recipe(4e-5, steps=100, batch_size=32, clip=None),
+            "attention_only": recipe(3e-5, steps=100, batch_size=32),
+        },
+        weights={"tau_jp_in_turn": 0.3},
+        merges=("tsv_m", "iso_c"),
+        map=dataclasses.replace(whole.map, low=-2.5, high=2.5, points=21),
+        seeds=tuple(range(8)),
     )
 
 
@@ -354,6 +384,7 @@ PRESETS = {
     "demo": demo,
     "exact": exact,
     "packaged8": packaged8,
+    "packaged8_methods": packaged8_methods,
     "clip_debug": clip_debug,
     **PAPERS,
 }

@@ -1,9 +1,10 @@
-"""The console command: ``linearize compare``, ``audit``, ``report``, ``merge`` on one's own files.
+"""The console command ``linearize``: its jobs on one's own files.
 
 linearize compare --model FOLDER --task cars=photos/cars --task dogs=photos/dogs --out runs/mine
 linearize audit a.safetensors lora/dogs --base FOLDER --task photos/cars --task photos/dogs
 linearize report runs/mine
 linearize merge a.safetensors lora/dogs --alpha 0.4 --base FOLDER --out FOLDER
+linearize curvature --model FOLDER --task photos/cars --out cars_card.safetensors
 """
 
 import sys
@@ -16,12 +17,16 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
-from linearize import data, edit, models, report, tree
+from linearize import data, edit, methods, models, report, tree
+from linearize.choices import one_of
 from linearize.cli import reporting, sentence
 from linearize.comparison import compare
 from linearize.config import ConfigError
+from linearize.curvature import Card
 from linearize.fields import Count, Natural, Positive, check
 from linearize.interference import audit
+from linearize.merge import MERGES
+from linearize.methods.tak import card_of, tak
 from linearize.models import Backbone
 from linearize.study import Method, Study
 from linearize.study.heads import Heads, Prototypes, words
@@ -49,8 +54,13 @@ class Compare:
     leave_out: tuple[str, ...] = ()
     """Regular expressions of tensors' names: what only one side of these has."""
     methods: tuple[str, ...] = ("nonlinear", "posthoc", "linear")
+    """Rows of ``linearize.METHODS``, options behind a colon: lora:rank=8 l_lora tau_jp:weight=0.3.
+    An adapter of LoRA is written for PEFT too: OUT/seed_0/lora/TASK/peft."""
     merges: tuple[str, ...] = ()
     """Beside the sum: mean, ties, tsv_m, iso_c, wudi, ... (``linearize.MERGES``)."""
+    card: UseAppendAction[tuple[Path, ...]] = ()
+    """Curvature cards of ``linearize curvature``: TAK with these, no other task's images looked at,
+    beside the methods."""
     seeds: tuple[Natural, ...] = (0,)
     steps: Count = 100
     batch_size: Count = 32
@@ -123,6 +133,22 @@ class Edit:
     """Regular expressions of tensors' names: what only one side has, and stays as in the base."""
 
 
+@dataclass(frozen=True)
+class Curvature:
+    """Measure a curvature card of images: who has it trains vectors that leave their task alone."""
+
+    model: str
+    """Weights of a CLIP, ViT or DINOv2 (a folder, a file or a repository), or a packaged model."""
+    task: str
+    """FOLDER, with a sub-folder a class, or the name of a packaged task."""
+    out: Path
+    """A safetensors file."""
+    examples: Count = 256
+    """Training images of the task; all where there are fewer."""
+    image_size: Count | None = None
+    """Side in pixels that images are kept at; the model's own by default."""
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line and run; foreseen errors end in a sentence.
 
@@ -152,6 +178,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run_compare(job: Compare) -> None:
     """From folders to the page."""
+    asked = [methods.named(each, methods.METHODS, "--methods") for each in job.methods]
+    merges = [MERGES[one_of("--merges", each, MERGES)] for each in job.merges]
     model = models.open_model(job.model)
     side = job.image_size or model.image_size
     tasks = [read_task(given, side) for given in job.task]
@@ -173,8 +201,11 @@ def run_compare(job: Compare) -> None:
         store=job.out,
         recipes=recipes,
     )
-    methods: list[str | Method] = [*job.methods, *given(job, study)]
-    results = compare(study, methods, job.merges, seeds=job.seeds)
+    asked += given(job, study)
+    if job.card:
+        cards = {str(path): Card.load(path, model.params) for path in job.card}
+        asked.append(tak(cards=cards))
+    results = compare(study, asked, merges, seeds=job.seeds)
     page = results.report()
     report.read_page(job.out).print()
     print(f"report: {page}")
@@ -303,10 +334,18 @@ def run_merge(job: Edit) -> None:
     print(models.export(job.out, model, edited, like=job.base))
 
 
+def run_curvature(job: Curvature) -> None:
+    """From a folder to a card."""
+    model = models.open_model(job.model)
+    task = read_task(job.task, job.image_size or model.image_size)
+    print(card_of(Study(model, [task]), task.name, examples=job.examples).save(job.out))
+
+
 JOBS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "compare": (Compare, run_compare),
     "audit": (Auditor, run_audit),
     "report": (Report, run_report),
     "merge": (Edit, run_merge),
+    "curvature": (Curvature, run_curvature),
 }
 """By name, what a job is told, and what it does."""

@@ -7,8 +7,10 @@ products ⟨J_lτ_l, Jτ⟩ do, and divided by ‖Jτ‖² they are the parts' s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,6 +18,7 @@ from linearize import taylor, tree
 from linearize.agreement import agree, once, precision
 from linearize.compiled import jit
 from linearize.current import current
+from linearize.disentangle.interference import Part, restricted
 from linearize.evaluate.affine import affine_step, check_one_array, stack
 from linearize.evaluate.batches import output_shapes, split_batches, track
 from linearize.evaluate.second_way import check_terms
@@ -23,10 +26,6 @@ from linearize.examples import as_arguments, count
 from linearize.objectives.distances import aligned
 from linearize.single import drawn, wide
 from linearize.types import Apply, Array, Flat, Params, PyTree
-
-Part = Mapping[str, tuple[int, ...]]
-"""Leaves by name, each with an index of its first axes: () for all of it, (3,) for a scan's step.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,24 +106,6 @@ def moved(
     return result
 
 
-def restricted(stacked: Flat, part: Part, axis: int = 0) -> dict[str, Array]:
-    """The part's leaves, or the slices of them that it has, zero elsewhere.
-
-    >>> moves = restricted({"w": jnp.ones((2, 2)), "b": jnp.ones(1)}, {"w": (1,)})
-    >>> {name: leaf.tolist() for name, leaf in moves.items()}
-    {'w': [[0.0, 0.0], [1.0, 1.0]]}
-    """
-    there = {n: (jnp.asarray(stacked[n]), at) for n, at in part.items() if n in stacked}
-    return {
-        n: _only(leaf, (slice(None),) * axis + at) if at else leaf
-        for n, (leaf, at) in there.items()
-    }
-
-
-def _only(leaf: Array, at: tuple[Any, ...]) -> Array:
-    return jnp.zeros_like(leaf).at[at].set(leaf[at])
-
-
 def _batch(
     f: Apply,
     params0: Params,
@@ -137,7 +118,7 @@ def _batch(
     whole = _along(f, params0, stacked, args)
     squares, layers, along = _products(whole, whole, flags)[0], [], []
     for part in parts.values():
-        own = restricted(stacked, part, axis=1)
+        own = jax.vmap(partial(restricted, part=part))(stacked)
         if own:
             square, inner = _products(_along(f, params0, own, args), whole, flags)
         else:

@@ -24,7 +24,8 @@ from linearize import comparison, curvature, fields, identity, io, tree
 from linearize.choices import one_of
 from linearize.comparison import Measured
 from linearize.data.records import SPLITS
-from linearize.disentangle.moved import Moved, Part, moved, restricted
+from linearize.disentangle.interference import Part, restricted
+from linearize.disentangle.moved import Moved, moved
 from linearize.evaluate.affine import check_taus
 from linearize.evaluate.view import View, of_the_same_leaves
 from linearize.examples import Examples, as_arguments

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from linearize import tree
-from linearize.disentangle.moved import Part
+from linearize.disentangle.interference import Part
 from linearize.merge.matrices import SCANNED, layers_of
 
 _NUMBERED = re.compile(r"(.*_)?\d+")
