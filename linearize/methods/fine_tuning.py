@@ -53,7 +53,7 @@ def fine_tune(
             where there is not one penalty.
     """
     name = method or regime
-    recipe: TrainConfig = study.recipe(name, study.recipe(regime, TrainConfig()))
+    recipe = replace(recipe_of(study, task, name, regime), direction=direction)
     examples = study.split(task, "train")
     objectives = study.objectives if recipe.label_smoothing else study.alike
     made = [each if isinstance(each, Penalty) else each(study, task) for each in penalties]
@@ -67,7 +67,7 @@ def fine_tune(
     return run(
         study,
         examples.arrays(),
-        replace(recipe, direction=direction, epochs=study.epochs.get(task, recipe.epochs)),
+        recipe,
         (name, task),
         {"task": task},
         regime=regime,
@@ -110,6 +110,27 @@ def within(study: Study, pattern: tree.Pattern) -> tree.Pattern:
             f"those of {study.trainable!r}; widen one of the two"
         )
     return [f"^{re.escape(name)}$" for name in found]
+
+
+def recipe_of(study: Study, task: str, method: str, regime: str) -> TrainConfig:
+    """The study's recipe for a method, or else for a regime, for as long as the task wants."""
+    recipe: TrainConfig = study.recipe(method, study.recipe(regime, TrainConfig()))
+    return replace(recipe, epochs=study.epochs.get(task, recipe.epochs))
+
+
+def kept(study: Study, place: tuple[str, ...], tau: TaskVector) -> TaskVector:
+    """A vector that was made of a run's, saved in its method's folder, where others look for it.
+
+    Args:
+        study: whose store.
+        place: folders in it: the method's and the task's.
+        tau: the vector; it forgets which run directory it is of.
+    """
+    tau = replace(tau, meta={name: said for name, said in tau.meta.items() if name != "run"})
+    path = study.store.path(*place, "task_vector.safetensors")
+    if path is not None:
+        tau.save(path)
+    return tau
 
 
 def run(

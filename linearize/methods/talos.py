@@ -20,9 +20,11 @@ from linearize.evaluate.batches import split_batches, track
 from linearize.examples import Examples
 from linearize.fields import integer, number
 from linearize.methods.fine_tuning import fine_tune, within
+from linearize.methods.regimes import posthoc
 from linearize.objectives import Classify
 from linearize.objectives.readout import Readout, as_readout
 from linearize.study import Method, Study
+from linearize.task_vector import TaskVector
 from linearize.train.penalty import seed_of
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -179,10 +181,21 @@ def least_sensitive(
     return study.prepared("masks", task, told, found, split="validation", readout=read)
 
 
-TALOS = Method(
-    "talos",
-    "TaLoS",
-    "displaced",
-    partial(fine_tune, regime="nonlinear", method="talos", mask=least_sensitive),
-)
+def fine_tune_least_sensitive(
+    study: Study,
+    task: str,
+    *,
+    method: str = "talos",
+    sparsity: float = 0.9,
+    rounds: int = 4,
+    trainable: tree.Pattern = None,
+) -> TaskVector:
+    """Non-linear fine-tuning of the entries that :func:`least_sensitive` keeps."""
+    mask = partial(least_sensitive, sparsity=sparsity, rounds=rounds, trainable=trainable)
+    return fine_tune(study, task, regime="nonlinear", method=method, trainable=trainable, mask=mask)
+
+
+TALOS = Method("talos", "TaLoS", "displaced", fine_tune_least_sensitive)
 """Non-linear fine-tuning of the tenth of the entries to which a task is least sensitive."""
+
+TALOS_POSTHOC = posthoc(TALOS)

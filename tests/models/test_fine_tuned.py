@@ -172,6 +172,7 @@ def test_an_adapter_moves_the_model_as_it_moves_transformers(base, images, tmp_p
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow(but=["clip"])
 @pytest.mark.parametrize("kind", ["clip", "dinov2"])
 def test_a_whole_fine_tuned_model(base, images, tmp_path, kind):
     theirs, _, ours = base(kind)
@@ -440,8 +441,9 @@ def test_an_adapter_of_ours_is_read_back_to_the_bit(base, tmp_path, kind, rank, 
     assert tau.base == expected.base
 
 
-def test_an_adapter_of_ours_moves_transformers_as_it_moves_the_model(base, images, tmp_path):
-    theirs, _, ours = base("clip")
+@pytest.mark.parametrize("kind", ["clip", "vit", "dinov2"])
+def test_an_adapter_of_ours_moves_transformers_as_it_moves_the_model(base, images, tmp_path, kind):
+    theirs, _, ours = base(kind)
     adapter = random_adapter(ours, 2)
     models.export_adapter(tmp_path, ours, adapter)
     tensors = safetensors.numpy.load_file(tmp_path / "adapter_model.safetensors")

@@ -8,7 +8,17 @@ import numpy as np
 
 from linearize.objectives.metric import ACCURACY, Metric
 from linearize.report import schema
-from linearize.report.compare import explorer, maps, measures, phrases, plots, sweeps, tables
+from linearize.report.compare import (
+    explorer,
+    glossary,
+    live,
+    maps,
+    measures,
+    phrases,
+    plots,
+    sweeps,
+    tables,
+)
 from linearize.report.compare.logits import TaskLogits, load_explorer
 from linearize.report.compare.results import Results
 from linearize.report.compare.scatter import against, scatter
@@ -43,6 +53,7 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
     def starting(parts: dict[str, Plot | Table], prefix: str) -> list[Plot | Table]:
         return [part for name, part in parts.items() if name.startswith(prefix)]
 
+    drawn = starting(figures, "error_map")
     by_task = [
         *named(shown, "tasks"),
         *named(figures, "single_task"),
@@ -56,7 +67,15 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
         ("summary", "In short", [_sentence(results), *named(shown, "summary")]),
         ("training", "AdamW against the optimum", named(shown, "training")),
         ("explore", "Live explorer", _explorer(results, task_logits)),
-        ("maps", "Error maps", starting(figures, "error_map") + starting(shown, "error_maps")),
+        (
+            "maps",
+            "Error maps",
+            [
+                *_maps(results, drawn, task_logits is not None),
+                *drawn,
+                *starting(shown, "error_maps"),
+            ],
+        ),
         ("addition", "Addition", named(figures, "addition") + named(shown, "addition")),
         (
             "sweeps",
@@ -72,9 +91,11 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
             "Angles between task vectors",
             starting(figures, "cosine") + starting(shown, "cosine_"),
         ),
+        ("glossary", "Words", [glossary.section(results)]),
         ("configuration", "Configuration and versions", [_configuration(results)]),
     )
-    code = ("arithmetic.js", "explorer.js") if task_logits is not None else ()
+    code = ["arithmetic.js", "grid.js"]
+    code += ["maps.js"] * bool(drawn) + ["explorer.js"] * (task_logits is not None)
     return Page(
         title=_title(results),
         lead=_lead(results),
@@ -228,6 +249,12 @@ def _join(parts: Iterable[str]) -> str:
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 
+def _maps(results: Results, plots: Sequence[Plot | Table], moves: bool) -> list[str]:
+    """The maps that answer the pointer; ``moves`` where there are sliders for a click to move."""
+    drawn = [plot for plot in plots if isinstance(plot, Plot)]
+    return [live.section(results, drawn, moves)] if drawn else []
+
+
 def _explorer(results: Results, task_logits: Sequence[TaskLogits] | None) -> list[str]:
     """The explorer, or why there is none where there could be one."""
     if task_logits is None:
@@ -237,10 +264,10 @@ def _explorer(results: Results, task_logits: Sequence[TaskLogits] | None) -> lis
             '<p class="notice">This run has no explorer.npz, so the live explorer is left out. '
             "Run the experiment again to get it.</p>"
         ]
-    regime = html.escape(results.look.inline(results.shown))
     what = (
-        f"<p>Move the sliders: each task vector of the {regime} regime enters with its own "
-        "coefficient α, and every task’s accuracy is recomputed here, in the page.</p>"
+        "<p>Move the sliders: each task vector enters with its own coefficient α, and every task’s "
+        "accuracy is recomputed here, in the page. The table has every method at the same "
+        "coefficients.</p>"
     )
     return [what + explorer.section(results, task_logits)]
 

@@ -97,6 +97,11 @@ class PairMap:
         return f"distance of predictions: {self.distance}"
 
     @property
+    def kind(self) -> tuple[str, float | None, str]:
+        """What maps have in common whose errors may be compared."""
+        return self.distance, self.farthest, self.reduction
+
+    @property
     def most(self) -> float | None:
         """The largest error that there is."""
         count = 2 if self.reduction == "sum" else 1
@@ -194,12 +199,12 @@ class Results(Run):
     @cached_property
     def measures(self) -> Measures:
         """What each task is measured by."""
-        return measures.of_tasks(self.metrics, self.tasks)
+        return measures.of_tasks(self.metrics, self.tasks, self.counts)
 
     @cached_property
     def control_measures(self) -> Measures:
         """What each task's control is measured by."""
-        return measures.of_tasks(self.metrics, self.control_tasks or self.tasks)
+        return measures.of_tasks(self.metrics, self.control_tasks or self.tasks, self.counts)
 
     @cached_property
     def look(self) -> Look:

@@ -88,7 +88,7 @@ def summary(results: Results) -> Table:
         "Summary",
         f"{over_tasks(results)} {seeds_phrase(results.seeds)} "
         f"Addition: all task vectors at one α chosen on validation data. {negation}"
-        f"Bold: best of {contenders}.{of.no_mean}",
+        f"Bold: best of {contenders}, and what does not differ from it.{of.no_mean}",
         ("Method", *heads),
         freeze(rows),
     )
