@@ -275,7 +275,7 @@ def test_a_row_s_weight_is_another_s_by_name():
 def test_two_penalties_on_one_step_are_the_sum_of_their_gradients():
     """By plain descent from τ = 0, whose second step has both; a diagonal's is 2 d τ."""
     sgd = OptimConfig("sgd", lr=0.5, schedule="constant", clip=None)
-    made = study(recipes={"linear": replace(FEW, optim=sgd, steps=2, batch_size=40)})
+    made = study(recipes={"linear": replace(FEW, optim=sgd, steps=2)})
 
     def trained(*penalties):
         return fine_tune(made, "one", regime="linear", method="both", penalties=penalties).delta
