@@ -5,10 +5,8 @@ task t′, by layer Σ tr(B ΔWᵀ A ΔW) (:mod:`linearize.curvature`). Only a c
 wanted, no example of it while training.
 """
 
-import json
 from collections.abc import Mapping
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
 import jax.numpy as jnp
@@ -49,25 +47,23 @@ def card_of(
         probes: Gaussian probes an example; None for their expectation.
         parts: diagonal blocks of B that are kept (:func:`linearize.curvature.measure`).
     """
+    model, inputs = study.model, study.drawn(task, examples, "tak")
     how: dict[str, Any] = {"normalized": normalized, "probes": probes, "parts": parts}
-    how["seed"] = study.seed
 
     def made() -> Card:
         return measure(
-            study.model.f,
-            study.model.params,
-            study.drawn(task, examples, "tak"),
+            model.f,
+            model.params,
+            inputs,
             trainable=study.trainable,
+            seed=study.seed,
             meta={"task": task, **study.meta},
             **how,
         )
 
-    decided_by = study.decided_by(task, {"examples": examples, **how})
-    if decided_by is None:
-        return made()
-    digest = sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()
-    return study.store.kept_file(
-        f"curvature/{task}/{digest[:16]}.safetensors", made, Card.save, Card.load
+    told = {"examples": examples, **how}
+    return study.prepared(
+        "curvature", task, told, made, save=lambda path, card: card.save(path), load=Card.load
     )
 
 

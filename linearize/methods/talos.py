@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import identity, tree
+from linearize import tree
 from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.current import current
@@ -176,20 +176,9 @@ def least_sensitive(
             kept = {n: np.asarray(m & (scores[n] <= threshold)) for n, m in kept.items()}
         return kept
 
-    if study.store.root is None:
-        return found()
-    outputs = jax.eval_shape(f, params, *examples.alone)
+    told = {"names": names, "how": [sparsity, rounds, shrunk, score]}
     read = as_readout(objective.readout)
-    decided_by = {
-        "f": identity.of(f, params, *examples.alone, derivative=True),
-        "readout": identity.of(read, outputs, derivative=True),
-        "arrays": tree.fingerprint(read),
-        "base": tree.fingerprint(params),
-        "data": examples.fingerprint,
-        "names": names,
-        "how": [sparsity, rounds, shrunk, score, study.seed],
-    }
-    return study.store.arrays(f"masks/{task}", decided_by, found)
+    return study.prepared("masks", task, told, found, split="validation", readout=read)
 
 
 def fine_tune_least_sensitive(

@@ -100,7 +100,7 @@ def keep(
 
 @jit
 def _kept(f: Partial, params0: Params, zero: Flat, *inputs: PyTree) -> Callable[[Flat], PyTree]:
-    return jax.linearize(lambda tau: f(tree.add(params0, tau), *inputs), zero)[1]
+    return jax.linearize(lambda tau: taylor.tangent(f)(params0, tau, *inputs), zero)[1]
 
 
 def of_others(
