@@ -54,7 +54,7 @@ def measure(
     probes: int | None = 1,
     seed: int = 0,
     widest: int = WIDEST,
-    parts: int = 1,
+    parts: int | None = 1,
     batch_size: int = 16,
     meta: dict[str, Any] | None = None,
 ) -> Card:
@@ -72,6 +72,7 @@ def measure(
         widest: the largest side of a factor that is a matrix; wider ones are diagonal.
         parts: diagonal blocks of B that are kept, where M divides into as many: 3 for queries, keys
             and values in one kernel; 8 cost TAK one point. A step then costs K M² / parts there.
+            None for the diagonal of B alone, where A is what is wanted.
         batch_size: examples at once.
         meta: what else the card is to remember, such as the task.
 
@@ -89,7 +90,8 @@ def measure(
     if probes is not None:
         fields.integer("probes", probes, low=1)
     fields.integer("widest", widest, low=1)
-    fields.integer("parts", parts, low=1)
+    if parts is not None:
+        fields.integer("parts", parts, low=1)
     args = as_arguments(inputs)
     base = tree.flatten(params0)
     picked = tree.select(params0, trainable)
@@ -253,7 +255,7 @@ def _sums(
     groups: dict[str, tuple[Layout, tuple[str, ...]]],
     probes: int | None,
     widest: int,
-    parts: int,
+    parts: int | None,
     params: Params,
     batch: Inputs,
     key: Array,
@@ -292,7 +294,7 @@ def _sums(
             if layout.bias is not None:
                 a = jnp.concatenate([a, jnp.ones((*a.shape[:2], 1), dtype)], axis=2)
             A = _outer(a, jnp.repeat(weights, rows), widest + (layout.bias is not None))
-        B = _outer(g, jnp.repeat(weights, R * rows), widest, parts)
+        B = _outer(g, jnp.repeat(weights, R * rows), widest if parts else 0, parts or 1)
         found[group] = {"a": A, "b": B}
     for name, depth in traced.rest.items():
         slope = rest[name].astype(dtype)  # (n, R, *leaf)
