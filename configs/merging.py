@@ -29,28 +29,31 @@ def debug() -> MergingConfig:
 
 
 def packaged() -> MergingConfig:
-    """Eighteen merges of four methods' vectors of eight packaged tasks, three seeds, 30 steps each.
+    """Eighteen merges of three methods' vectors of eight packaged tasks, three seeds.
 
     python -m experiments.merging packaged
 
-    Three blocks, whose features classify without normalisation, so that coefficients are certified.
+    Two blocks, of which the attention is trained, 30 steps each; heads that do not normalise, so
+    that coefficients are certified.
     """
-    recipe = compare.recipe(2e-5, steps=30, batch_size=32, warmup=5)
+    recipe = compare.recipe(1e-4, steps=30, batch_size=32, warmup=5)
     return shared.analysis(
         MergingConfig,
         compare.packaged8(),
-        model=ModelConfig(blocks=3),
+        model=ModelConfig(blocks=2),
         head=HeadConfig(normalize=False),
         nonlinear=recipe,
         linear=recipe,
+        trainable="attention/",
+        regimes=("nonlinear", "linear"),
         methods=("tau_jp",),
         merges=MERGES,
         without=(("nonlinear", "adamerging"),),
         examples=64,
         sizes=(2, 4, 8),
-        edit=EditConfig(points=6),
-        validation=40,
-        test=80,
+        edit=EditConfig(points=11),
+        validation=32,
+        test=64,
     )
 
 
