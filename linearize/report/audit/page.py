@@ -85,7 +85,7 @@ def matrix(results: Results) -> Plot:
 
     def draw(narrow: bool) -> Figure:
         count, size = len(shown), max(len(names), 4)
-        height = 0.42 * size + 1.5
+        height = min(0.42 * size + 1.5, 4.4 if narrow else 1 + 6.4 / count)
         fig = figure(narrow, height * count if narrow else height)
         shape = (count, 1) if narrow else (1, count)
         axes = list(fig.subplots(*shape, squeeze=False).flat)
