@@ -208,10 +208,10 @@ class TestSentence:
     def test_the_worst_where_and_the_rest(self):
         said = sentence(results(self.R, self.R - 0.05, self.R + 0.04))
         assert said == (
-            "The vector of b moves the outputs on a farthest, 0.80 [0.75, 0.84] times as far as their "
-            "own does, mostly through mid (70 % of the square); no other interval reaches it. "
-            "Of pairs, b and a disturb each other most: 0.80 on a, 0.70 on b. Least disturbed is c "
-            "by the vector of a, 0.10 [0.05, 0.14] times."
+            "The vector of b moves the outputs on a farthest, 0.80 [0.75, 0.84] times as far as "
+            "their own does, mostly through mid (70 % of the square); no other interval reaches "
+            "it. Of pairs, b and a disturb each other most: 0.80 on a, 0.70 on b. Least disturbed "
+            "is c by the vector of a, 0.10 [0.05, 0.14] times."
         )
 
     def test_what_intervals_do_not_tell_apart_is_said(self):

@@ -27,7 +27,7 @@ WORST = 3
 READ = (
     "A row is a task's examples, a column the vector that is added: how far it moves the outputs "
     "there, √E ‖J(x)τ‖², divided by the same of the row's own vector. 1 is as far as its own; dark "
-    "is harm."
+    "is far."
 )
 
 
