@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -32,6 +32,7 @@ from linearize.models import Model
 from linearize.objectives import Control, Metric
 from linearize.report import schema
 from linearize.report.compare.results import Results
+from linearize.report.run import Run
 from linearize.report.style import Look
 from linearize.study import Method, Study, stack
 from linearize.study.maps import distance_of, error_map, mapped
@@ -103,11 +104,14 @@ class Plan:
         return trained + files + 1 + extra
 
 
+R = TypeVar("R", bound=Run)
+
+
 @dataclass(frozen=True)
-class Comparison:
+class Measured(Generic[R]):
     """What was measured, and where that is kept."""
 
-    results: Results
+    results: R
     store: Store
 
     @property
@@ -134,6 +138,10 @@ class Comparison:
             place.write("results.json", self.record)
             carry(self.store, place)
         return report.write_all(where)
+
+
+class Comparison(Measured[Results]):
+    """What a comparison measured, and where that is kept."""
 
 
 def compare(
@@ -328,7 +336,7 @@ def identity_of(study: Study, plan: Plan) -> Record:
                 task: {split: study.split(task, split).fingerprint for split in SPLITS}
                 for task in study.tasks
             },
-            "objectives": {n: _objective(study, n) for n in study.tasks},
+            "objectives": {n: objective_of(study, n) for n in study.tasks},
             "control": study.control,
             "recipes": {n: asdict(recipe) for n, recipe in study.recipes.items()},
             "trainable": study.trainable,
@@ -364,7 +372,7 @@ def _written(row: Method | Merge, name: str, *functions: Any) -> str:
     return f"{name} {found[:16]}" if found else name
 
 
-def _objective(study: Study, task: str) -> str:
+def objective_of(study: Study, task: str) -> str:
     """What it measures, what training lowers, and what maps compare, as programs."""
     objective = study.objectives[task]
     examples, trained = (study.split(task, s).take(slice(1)) for s in ("test", "train"))

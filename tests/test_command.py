@@ -93,6 +93,26 @@ def test_what_others_fine_tuned_is_compared(folder, capsys):
     assert "once for each of the tasks cars, dogs" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_adapters_are_audited(folder, capsys):
+    tasks = [word for t in ("cars", "dogs") for word in ("--task", f"{t}={folder / t}")]
+    words = ["--base", str(folder / "vit"), *tasks, "--out", str(folder / "own"), "--shots", "4"]
+    main(["audit", str(folder / "lora_cars"), str(folder / "lora_dogs"), *words])
+    said = capsys.readouterr().out
+    assert "s vector moves the outputs on" in said
+    assert (folder / "own" / "audit" / "report.html").exists()
+    main(["report", str(folder / "own" / "audit")])
+    given = json.loads((folder / "own" / "audit" / "results.json").read_text())["audited"]["given"]
+    model = models.open_model(str(folder / "vit"))
+    norms = [
+        float(models.task_vector(model, folder / f"lora_{t}").norm()) for t in ("cars", "dogs")
+    ]
+    assert given["norm"] == [pytest.approx(norms)]
+    with pytest.raises(SystemExit):
+        main(["audit", str(folder / "lora_cars"), *words])
+    assert "one for each task, in the order cars, dogs" in capsys.readouterr().err
+
+
 def test_adapters_are_merged(folder, tmp_path):
     base, out = str(folder / "vit"), str(tmp_path / "edited")
     places = [str(folder / f"lora_{task}") for task in ("cars", "dogs")]
