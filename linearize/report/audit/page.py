@@ -12,7 +12,7 @@ from linearize.report.audit.words import of_one, sentence, where
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, figure, in_cell, legend, matrix_axes, whiskers
-from linearize.report.stats import mean_phrase, over_seeds
+from linearize.report.stats import ANY, POSITIVE, mean_phrase, over_seeds
 from linearize.report.style import MUTED, OWN_COLOURS, PAPER, shorten
 from linearize.report.table import NONE, Table, fixed, freeze
 from linearize.report.table import Cell as Entry
@@ -139,10 +139,10 @@ def profile(results: Results, name: str) -> Plot:
         axes = list(fig.subplots(*((2, 1) if narrow else (1, 2)), squeeze=False).flat)
         handles = []
         for cell, colour in zip(cells, OWN_COLOURS, strict=False):
-            for ax, values in zip(axes, panels(cell), strict=True):
-                mean, half = over_seeds(values)
+            for ax, values, bounds in zip(axes, panels(cell), (ANY, POSITIVE), strict=True):
+                found = over_seeds(values)
                 ax.errorbar(
-                    x, mean, yerr=whiskers(half), color=colour, marker="o", ms=4, mec=PAPER,
+                    x, found.mean, yerr=whiskers(found, bounds), color=colour, marker="o", ms=4, mec=PAPER,
                     mew=0.4, lw=1.2, elinewidth=0.8,
                 )  # fmt: skip
             text = f"{shorten(cell.vector, 12)} on {shorten(cell.task, 12)}"
