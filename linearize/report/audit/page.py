@@ -142,8 +142,8 @@ def profile(results: Results, name: str) -> Plot:
             for ax, values, bounds in zip(axes, panels(cell), (ANY, POSITIVE), strict=True):
                 found = over_seeds(values)
                 ax.errorbar(
-                    x, found.mean, yerr=whiskers(found, bounds), color=colour, marker="o", ms=4, mec=PAPER,
-                    mew=0.4, lw=1.2, elinewidth=0.8,
+                    x, found.mean, yerr=whiskers(found, bounds), color=colour, marker="o", ms=4,
+                    mec=PAPER, mew=0.4, lw=1.2, elinewidth=0.8,
                 )  # fmt: skip
             text = f"{shorten(cell.vector, 12)} on {shorten(cell.task, 12)}"
             handles.append(Line2D([], [], color=colour, marker="o", ms=4, label=text))
