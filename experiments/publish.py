@@ -64,6 +64,11 @@ def publish(job: Publish) -> Path:
     ]
     plots = {plot.name: plot for plot in report.read_page(job.run_dir).plots}
     for figure in figures:
+        if figure.stem not in plots:
+            raise FileNotFoundError(
+                f"{figure} is no figure of this version’s page; draw them anew: "
+                f"python -m experiments.report {job.run_dir}"
+            )
         plot = plots[figure.stem]
         alt = plot.alt.replace("[", r"\[").replace("]", r"\]")
         lines += [f"![{alt}]({job.name}_{figure.name})", "", f"*{plot.title}.* {plot.caption}", ""]

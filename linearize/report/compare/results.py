@@ -146,7 +146,7 @@ class Results(Run):
     labels: Mapping[str, str] = field(default_factory=dict)
     """How rows are called, by row."""
     explored: str | None = "linear"
-    """The method that the live explorer shows."""
+    """The method that the live explorer shows first."""
     alphas: Annotated[Floats, Axes("A")] = field(default_factory=lambda: np.zeros(0))
     control_task: Any = None
     """A name, or one a task."""
