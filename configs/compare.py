@@ -124,7 +124,10 @@ def packaged8_methods() -> CompareConfig:
 
     python -m experiments.compare packaged8_methods
 
-    Not run yet.
+    Not run yet. Nine hours on two quiet cores, 65 minutes a seed, by what a step and a pass took in
+    :func:`packaged8`; a run that was stopped goes on. Learning rates and λ of τJp are the demo's,
+    chosen on validation data; those of TAK (λ 500, as in its code) and of attention-only are not
+    tuned.
     """
     whole = packaged8()
     return replace(
