@@ -1,10 +1,8 @@
 """Presets of ``experiments.kronecker``."""
 
-import dataclasses
-
 from configs import compare, shared
 from experiments.kronecker.config import KroneckerConfig
-from linearize.config import ModelConfig
+from linearize.config import CompareConfig, EditConfig, MapConfig, ModelConfig
 
 
 def debug() -> KroneckerConfig:
@@ -20,8 +18,15 @@ def packaged() -> KroneckerConfig:
 
     python -m experiments.kronecker packaged
     """
-    setting = dataclasses.replace(
-        shared.demo(), model=ModelConfig(blocks=3), linear=compare.recipe(4e-5, 24, batch_size=32)
+    setting = CompareConfig(
+        model=ModelConfig(blocks=3),
+        data=compare.demo().data,
+        nonlinear=compare.recipe(1e-5, steps=56, batch_size=32),
+        linear=compare.recipe(4e-5, steps=24, batch_size=32),
+        edit=EditConfig(points=11, sweep_test=False),
+        map=MapConfig(points=11, n_eval=32),
+        baselines=(),
+        seeds=(0, 1, 2),
     )
     return KroneckerConfig(setting, steps=(3, 8), probes=(1, 4), exact=16)
 
