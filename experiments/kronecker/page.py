@@ -19,7 +19,7 @@ from linearize.report.plot import (
     legend,
     powers_of_ten,
 )
-from linearize.report.stats import mean_phrase, seeds_phrase
+from linearize.report.stats import CORRELATION, POSITIVE, mean_phrase, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, Look
 from linearize.report.table import NONE, Cell, Table, fixed, freeze, number
 
@@ -180,9 +180,9 @@ def along(results: Results) -> Plot:
             look = {"color": LOOK.colour(name), "marker": LOOK.marker(name)}
             for ax, kind in zip(axes, KINDS, strict=False):
                 values = found.correlation(kind, ranks=True)
-                errorbars(ax, results.along, values, name, **look)
+                errorbars(ax, results.along, values, name, CORRELATION, **look)
                 ax.set_ylabel("Spearman's ρ")
-            errorbars(axes[-1], results.along, 2 ** found.log_ratio(), name, **look)
+            errorbars(axes[-1], results.along, 2 ** found.log_ratio(), name, POSITIVE, **look)
             axes[-1].set_ylabel("Ratio, geometric mean")
             axes[-1].set_yscale("log", base=2)
             axes[-1].yaxis.set_major_formatter("{x:g}")

@@ -348,7 +348,7 @@ const big = (x, y) => hit(".live-map svg", "click", x, y);
     map.querySelectorAll("svg .field")[2].getAttribute("href");
   const saved = [];
   Downloads.standalone(document.querySelector(".live-map svg"));
-  URL.createObjectURL = (blob) => { saved.push(blob); return "#"; };
+  URL.createObjectURL = (blob) => { saved.push(blob); return "data:,"; };
   map.querySelector("button.csv").click();
   document.body.dataset.csv = await saved[0].text();
   await new Promise(done => setTimeout(done, 400));
