@@ -32,6 +32,7 @@ def debug() -> AnalogiesConfig:
             edit=EditConfig(points=5),
         ),
         halves=((0, 2), (1, 3)),
+        of_two=3,
         examples=(10,),
         curve=compare.recipe(1e-3, steps=5, batch_size=10, warmup=2),
         quadruples=((1, 3),),
@@ -102,8 +103,41 @@ def packaged() -> AnalogiesConfig:
     )
 
 
+def icons() -> AnalogiesConfig:
+    """Icons of twenty objects, outlined and filled, four seeds; test shows sets unseen in training.
+
+    python -m experiments.analogies icons
+    """
+    whole = packaged().setting
+    return AnalogiesConfig(
+        setting=dataclasses.replace(
+            whole,
+            model=dataclasses.replace(whole.model, blocks=4),
+            data=DataConfig(
+                tasks=("icons_outline", "icons_filled"),
+                control="emoji",
+                train=2000,
+                validation=200,
+                test=400,
+            ),
+            head=dataclasses.replace(whole.head, shots=20),
+            nonlinear=compare.recipe(1e-5, steps=40, batch_size=32),
+            linear=compare.recipe(2e-5, steps=40, batch_size=32),
+            edit=EditConfig(high=1.5, points=21),
+            seeds=(0, 1, 2, 3),
+        ),
+        halves=(tuple(range(0, 20, 2)), tuple(range(1, 20, 2))),
+        of_two=7,
+        examples=(10, 100),
+        curve=compare.recipe(1e-5, steps=20, batch_size=10, warmup=5),
+        quadruples=((12, 17),),
+        single_steps=15,
+    )
+
+
 PRESETS = {
     "debug": debug,
+    "icons": icons,
     "packaged": packaged,
     "sketches": sketches,
 }

@@ -183,7 +183,7 @@ def sizes(task: str) -> tuple[int, int, int]:
         whole, given, test = (round(share * whole) for share in row.shares)
         return whole, given, test
     test = row.counts[row.test]
-    if row.original:
+    if row.original_counts:
         whole, test = row.original_counts["train"], row.original_counts["test"]
     validation = held_out(whole)
     return whole - validation, validation, test

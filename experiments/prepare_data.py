@@ -262,7 +262,7 @@ def _vision(target: Target, dry_run: bool) -> Line:
     found = preparing.status(name, reading)
     if not found.there and not found.problem and not dry_run:
         reading.folder.mkdir(parents=True, exist_ok=True)
-        log.info("%s: %s, %s to download", name, row.tfds, row.downloads)
+        log.info("%s: %s, %s to download", name, row.tfds or row.original, row.downloads)
         preparing.prepare_set(name, reading)
         found = preparing.status(name, reading)
     notes = [found.problem] if found.problem else []

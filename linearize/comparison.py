@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
-from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -26,22 +25,19 @@ from linearize.choices import one_of
 from linearize.data.records import SPLITS
 from linearize.disentangle import ErrorMap
 from linearize.evaluate.view import Tangent, View
+from linearize.explored import explorable, explored
 from linearize.merge import MERGES, Merge
 from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
 from linearize.models import Model
 from linearize.objectives import Control, Metric
 from linearize.report import schema
 from linearize.report.compare.results import Results
+from linearize.report.run import Run
 from linearize.report.style import Look
 from linearize.study import Method, Study, stack
 from linearize.study.maps import distance_of, error_map, mapped
 from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
-
-EXPLORED = 500
-"""Test examples a task that the report's sliders look at: all of the papers' eight would make a
-page of 500 MB."""
-
 
 Named = TypeVar("Named", Method, Merge)
 
@@ -84,8 +80,8 @@ class Plan:
     """How much worse negation may make the control task."""
     pairs: Sequence[tuple[str, str]] = ()
     """Tasks whose disentanglement error is mapped."""
-    map_alphas: np.ndarray = field(default_factory=lambda: np.linspace(-3.0, 3.0, 21))
-    """(G,) coefficients of a map, on both axes."""
+    map_alphas: np.ndarray = field(default_factory=lambda: np.linspace(-3.0, 3.0, 25))
+    """(G,) coefficients of a map, on both axes; −1, 0 and 1 among them."""
     n_eval: int = 500
     """Examples of each task that a map looks at."""
     search_box: tuple[float, float] = (-1.0, 1.0)
@@ -108,11 +104,14 @@ class Plan:
         return trained + files + 1 + extra
 
 
+R = TypeVar("R", bound=Run)
+
+
 @dataclass(frozen=True)
-class Comparison:
+class Measured(Generic[R]):
     """What was measured, and where that is kept."""
 
-    results: Results
+    results: R
     store: Store
 
     @property
@@ -139,6 +138,10 @@ class Comparison:
             place.write("results.json", self.record)
             carry(self.store, place)
         return report.write_all(where)
+
+
+class Comparison(Measured[Results]):
+    """What a comparison measured, and where that is kept."""
 
 
 def compare(
@@ -320,7 +323,7 @@ def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
         "skipped": {name: dict(t.skipped) for name, t in study.tasks.items() if t.skipped},
         "metrics": {n: each.primary.described() for n, each in study.objectives.items()},
         "labels": {row.key: row.label for row in rows},
-        "explored": None if (shown := explorable(study, plan)) is None else shown.name,
+        "explored": next((method.name for method in explorable(study, plan.regimes)), None),
         "alphas": np.asarray(plan.alphas).tolist(),
         "control_task": study.control,
         "control_share": plan.tolerance.retained,
@@ -346,7 +349,7 @@ def identity_of(study: Study, plan: Plan) -> Record:
                 task: {split: study.split(task, split).fingerprint for split in SPLITS}
                 for task in study.tasks
             },
-            "objectives": {n: _objective(study, n) for n in study.tasks},
+            "objectives": {n: objective_of(study, n) for n in study.tasks},
             "control": study.control,
             "recipes": {n: asdict(recipe) for n, recipe in study.recipes.items()},
             "trainable": study.trainable,
@@ -385,7 +388,7 @@ def _written(row: Method | Merge, name: str, *functions: Any) -> str:
     return f"{name} {found[:16]}" if found else name
 
 
-def _objective(study: Study, task: str) -> str:
+def objective_of(study: Study, task: str) -> str:
     """What it measures, what training lowers, and what maps compare, as programs."""
     objective = study.objectives[task]
     examples, trained = (study.split(task, s).take(slice(1)) for s in ("test", "train"))
@@ -445,7 +448,7 @@ def measure(
     for method in plan.baselines:
         _enter(record, method.name, kept(method.name, partial(baseline, study, method, record)))
     begin("class scores for the report's sliders")
-    explorer = explored(study, plan)
+    explorer = explored(study, plan.regimes)
     if explorer is not None:
         study.store.write_bytes("explorer.npz", explorer)
     return record
@@ -507,14 +510,17 @@ def addition(
         choice: what was chosen before; of a view that has a direction for each task, made here.
     """
     choice = choice or searched(study, plan, view, study.singles(view, "validation"))
-    found = along(study, view, plan.alphas if plan.sweep_test else [choice.alpha], "test")
-    reached = found[choice.index if plan.sweep_test else 0]
+    tested = np.unique([*(plan.alphas if plan.sweep_test else ()), choice.alpha, 1.0])
+    found = dict(zip(tested.tolist(), along(study, view, tested, "test").tolist(), strict=True))
+    reached, full = found[choice.alpha], found[1.0]
     return {
         "alpha": choice.alpha,
-        "accuracy": reached.tolist(),
+        "accuracy": reached,
         "normalized": normalized(study, reached, single),
+        "full": full,
+        "full_normalized": normalized(study, full, single),
         "sweep_validation": choice.values.tolist(),
-        **({"sweep_test": found.tolist()} if plan.sweep_test else {}),
+        **({"sweep_test": [found[a] for a in plan.alphas.tolist()]} if plan.sweep_test else {}),
     }
 
 
@@ -705,34 +711,3 @@ def baseline(study: Study, method: Method, record: Record) -> Record:
     assert method.of is not None
     single = record["single"][method.of.name]
     return {"addition": {"accuracy": found, "normalized": normalized(study, found, single)}}
-
-
-def explorable(study: Study, plan: Plan) -> Method | None:
-    """The first method that trains in the tangent view, whose points the sliders show."""
-    tangent = (m for m in plan.regimes if m.train and issubclass(study.views[m.view], Tangent))
-    return next(tangent, None)
-
-
-def explored(study: Study, plan: Plan) -> bytes | None:
-    """What the report's sliders need: class scores at θ0 and along each τ, affine in α.
-
-    Of the method of :func:`explorable`, on :data:`EXPLORED` test examples a task,
-    evenly spaced, or on all where there are fewer. None where there is no such method, or a task's
-    predictions are no argmax of scores that are affine in its outputs.
-    """
-    method = explorable(study, plan)
-    if method is None:
-        return None
-    view, arrays = study.view(method), dict[str, np.ndarray]()
-    for task in study.names:
-        examples, reduced = study.split(task, "test"), study.objectives[task].reduced()
-        if reduced is None or not isinstance(view, Tangent) or not view.keeps(examples):
-            return None
-        scores, labels = view.terms(examples).through(reduced[0]), np.asarray(examples.labels)
-        shown = np.linspace(0, len(labels) - 1, min(EXPLORED, len(labels))).round().astype(int)
-        arrays[f"{task}/logits0"] = np.asarray(scores.f0, np.float32)[shown]
-        arrays[f"{task}/dlogits"] = np.asarray(scores.jvps, np.float32)[:, shown]
-        arrays[f"{task}/labels"] = labels[shown]
-    buffer = BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()

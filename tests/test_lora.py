@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 import linearize as lz
-from linearize import taylor, tree
+from linearize import taylor, train, tree
 from linearize.comparison import Plan
-from linearize.methods import L_LORA, LORA, lora
+from linearize.methods import L_LORA, LORA, METHODS, lora, named, weighted
 from linearize.models import Adapter, stack
 from linearize.models.lora import adapted
 from linearize.objectives import Classify
 from linearize.study import Method
-from linearize.train import OptimConfig, RunMismatchError, TrainConfig, step
+from linearize.train import OptimConfig, Penalty, RunMismatchError, TrainConfig, step
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SGD = TrainConfig(
     optim=OptimConfig("sgd", lr=0.5, schedule="constant", clip=None),
@@ -53,13 +55,6 @@ def study(**options):
     return lz.Study((network, parameters()), tasks, Classify(), **given)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def explicit(params, factors, scale, x):
     """The network with adapters as a layer has them: x W + s (x A) B."""
     a, b = ((*factors[n],) for n in ("a/kernel", "b/kernel"))
@@ -76,6 +71,7 @@ def drawn(rng, adapter):
     }
 
 
+@pytest.mark.slow(but=["2"])
 @pytest.mark.parametrize("rank", [1, 2, 9])
 def test_linearized_is_the_explicit_jacobian_in_a_and_b(rank):
     """In float64, along displacements of both; J is 0 in A, where B is 0."""
@@ -121,6 +117,7 @@ def trained():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "l_lora"])
 def test_training_is_descent_on_a_and_b_of_the_explicit_layers(trained, name):
     """Three steps on the whole batch, written down once more; of the linear one by dense J."""
@@ -158,6 +155,24 @@ def test_training_is_descent_on_a_and_b_of_the_explicit_layers(trained, name):
         assert (tau.meta["task"], tau.meta["steps"]) == (task, 3)
 
 
+@pytest.mark.slow
+def test_penalties_take_the_factors_too():
+    """A model that holds a function, here that of the adapted one, beside a penalty's state."""
+    params, start = parameters(), Adapter.start(parameters(), rank=2)
+    ridge = Penalty("ridge", lambda f, params0, tau, state, key: tree.dot(tau, tau), 0.1)
+    data = study().split("one", "train").arrays()
+    found = train.fine_tune(
+        *(adapted(network, params, start.scale), start.joined(params), data),
+        regime="linear",
+        config=SGD,
+        trainable="/lora_b$",
+        penalties=[ridge],
+    )
+    assert set(found.tau.delta) == {f"{name}/lora_b" for name in start.b}
+    assert found.history[-1]["penalty/ridge"] > 0
+
+
+@pytest.mark.slow
 def test_tasks_share_one_compiled_step():
     step.programs.cache_clear()
     how = {"regime": "linear", "method": "l_lora", "rank": 2, "alpha": 3.0}
@@ -193,6 +208,7 @@ def test_a_scanned_stack_is_its_blocks_and_numbered_parts_are_no_stack():
     assert set(Adapter.start(parts).a) == {"blocks/0/kernel"}
 
 
+@pytest.mark.slow
 def test_runs_are_kept_resumed_and_told_apart(tmp_path):
     made = study(store=tmp_path)
     taus = {m.name: made.vectors(m) for m in (LORA, L_LORA)}
@@ -211,6 +227,7 @@ def test_runs_are_kept_resumed_and_told_apart(tmp_path):
         study(store=tmp_path).vectors(Method("lora", "LoRA", "displaced", other))
 
 
+@pytest.mark.slow
 def test_adapters_are_of_the_leaves_that_the_study_trains():
     how = {"regime": "linear", "method": "l_lora"}
     _, tau = lora.train_adapter(study(trainable="^a/"), "one", **how)
@@ -237,15 +254,37 @@ def test_what_cannot_be_adapted_is_refused_by_name(case):
         Adapter.start(params, **how)
 
 
+@pytest.mark.parametrize("name", ["lora", "talos_posthoc", "exact", "joint"])
+def test_a_weight_of_no_penalty_is_refused_by_name(name):
+    method = METHODS[name]
+    with pytest.raises(ValueError, match=rf"weights\['{method.trainer.name}'\]: the method has no"):
+        weighted(method, {method.trainer.name: 0.3})
+    assert weighted(METHODS["delta_posthoc"], {"delta": 2.0}).of is not METHODS["delta"]
+
+
+def test_options_of_a_row_are_told_in_a_word():
+    found, plain = (named(told, METHODS) for told in ("lora:rank=3,alpha=6.5", "lora"))
+    assert (found.name, found.label) == ("lora_rank_3_alpha_6.5", "LoRA, rank 3, alpha 6.5")
+    assert plain is LORA
+    assert named("lora_posthoc:rank=3", METHODS).of is named("lora:rank=3", METHODS)
+    told = {"talos": "sparsity=0.5", "delta": "low=0,high=1", "attention_only": "trainable=^a/"}
+    for name, options in told.items():
+        assert named(f"{name}:{options}", METHODS).view == METHODS[name].view
+    made = study(trainable="^a/")
+    (tau, *_), (again, *_) = (m.train(made, "one").delta.values() for m in (found, plain))
+    assert [np.linalg.matrix_rank(x, tol=1e-6) for x in (tau, again)] == [3, 4]
+
+
+@pytest.mark.slow
 def test_they_enter_a_comparison_its_tables_and_its_page(tmp_path):
-    names = ["talos", "lora", "l_lora"]
+    names = ["talos", "lora", "l_lora", "delta", "delta_posthoc"]
     plan = Plan(alphas=np.arange(2.0), map_alphas=np.array([-1.0, 0.0, 1.0]), n_eval=8)
     made = study(store=tmp_path, control="three")
     found = lz.compare(made, names, merges=["ties"], plan=plan)
     for table in ("single", "addition", "negation"):
         assert set(names) <= set(found.record[table])
     page = found.report().read_text()
-    assert all(label in page for label in ("TaLoS", "LoRA", "L-LoRA"))
+    assert all(label in page for label in ("TaLoS", "LoRA", "L-LoRA", "DELTA, post-hoc"))
     assert (
         lz.compare(made, names, merges=["ties"], plan=plan).record["single"]
         == (found.record["single"])

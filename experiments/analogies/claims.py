@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from experiments.analogies.results import Results
+from experiments.analogies.results import OF_TWO, Results
 from experiments.claims import Claim
 
 WORDS: Mapping[str, str] = {"nonlinear": "non-linear", "linear": "linear"}
@@ -35,6 +35,16 @@ CLAIMS: tuple[Claim[Results], ...] = (
         "It is better than the vector of the same classes in the other style alone, {}",
         lambda regime, r: r.on_targets(regime, "analogy", "accuracy", over="same classes"),
         "analogy minus same classes, mean of targets",
+    ),
+    *_each(
+        "Two coefficients, of the same classes and of the styles' difference, beat one, {}",
+        lambda regime, r: r.on_targets(regime, OF_TWO, "accuracy", over="analogy"),
+        "two coefficients minus one, mean of targets",
+    ),
+    *_each(
+        "With two, the difference of the styles adds to the same classes' vector, {}",
+        lambda regime, r: r.on_targets(regime, OF_TWO, "accuracy", over="same classes"),
+        "two coefficients minus same classes, mean of targets",
     ),
     Claim(
         "With labelled examples of the target, the edited model stays ahead (TA, sec. 5)",

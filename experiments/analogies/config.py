@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 
+import numpy as np
+
 from linearize.config import CompareConfig, DataConfig
 from linearize.config.files import ConfigError, require
 from linearize.config.vectors import Regime
@@ -22,6 +24,9 @@ class AnalogiesConfig:
     """Two disjoint sets of classes; with each style they make a sub-population."""
     regimes: tuple[Regime, ...] = ("nonlinear", "linear")
     """In which vectors are trained and evaluated."""
+    of_two: Natural = 0
+    """Points of each axis of the grid, over the range of ``edit``, on which the analogy has a
+    coefficient of τ_C and another of τ_B − τ_A; none leaves that method out."""
     examples: tuple[Count, ...] = (10, 30, 100)
     """Numbers of the target's labelled training examples of the learning curve, ascending."""
     curve: TrainConfig = TrainConfig()
@@ -45,11 +50,19 @@ class AnalogiesConfig:
         require(good, "halves", self.halves, "give two sets of classes with none in common")
         rising = all(x < y for x, y in itertools.pairwise((0, *self.examples)))
         require(rising, "examples", self.examples, "give positive numbers, ascending")
+        require(self.of_two != 1, "of_two", self.of_two, "give 0, or 2 points and more")
         for pair in self.quadruples:
             require(pair[0] != pair[1], "quadruples", pair, "give two different classes")
         warmup = max(r.optim.warmup for r in (self.setting.nonlinear, self.setting.linear))
         require(not self.quadruples or self.single_steps > warmup, "single_steps",
                 self.single_steps, f"must be more than the {warmup} of warm-up")  # fmt: skip
+
+    @property
+    def pair(self) -> np.ndarray:
+        """(of_two², 2) the coefficients of τ_C and of τ_B − τ_A that are tried."""
+        edit = self.setting.edit
+        axis = np.linspace(edit.low, edit.high, self.of_two)
+        return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
 
     @property
     def seeds(self) -> tuple[int, ...]:

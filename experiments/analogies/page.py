@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.analogies.results import Results
+from experiments.analogies.results import OF_TWO, Results
 from linearize.report import schema
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, categories, dots, errorbars, figure, handle, legend
-from linearize.report.stats import seeds_phrase
+from linearize.report.stats import SHARE, seeds_phrase
 from linearize.report.style import colour, label, marker
 from linearize.report.table import Cell, Table, freeze, number, percent
 
@@ -27,9 +27,12 @@ NAMES = {
     "queen": "Same class, other style",
     "man": "Other class, same style",
     "analogy": "Analogy",
+    OF_TWO: "Analogy, two coefficients",
     "target": "Target itself",
 }
 """Methods as printed, in the order shown."""
+TWO = " Two coefficients: α of the same classes' vector, β of the difference of the styles."
+AT_ONE = "Accuracy at α = 1"
 STARTS = {"pretrained": "from pre-trained", "edited": "from the analogy"}
 
 
@@ -95,16 +98,17 @@ def _by_method(
     """Dots of what each method has in each regime, (S,)."""
     for i, regime in enumerate(results.regimes):
         at = np.arange(len(methods)) + 0.14 * (i - (len(results.regimes) - 1) / 2)
-        dots(ax, at, 100 * np.stack([of(regime, m) for m in methods], -1), regime)
+        dots(ax, at, 100 * np.stack([of(regime, m) for m in methods], -1), regime, SHARE)
     categories(ax, [NAMES[m] for m in methods], 25)
     ax.grid(axis="y")
 
 
 def subpopulations(results: Results) -> Table:
-    """By regime and method: mean of targets."""
-    rows = []
+    """By regime and method: mean of targets; β where a method has two coefficients."""
+    rows, two = [], OF_TWO in results.methods
     for regime, method in itertools.product(results.regimes, results.methods):
         of = partial(results.on_targets, regime, method)
+        beta = number(of("beta"), 2) if method == OF_TWO else Cell("")
         rows.append(
             [
                 Cell(label(regime)),
@@ -112,6 +116,7 @@ def subpopulations(results: Results) -> Table:
                 percent(of("accuracy")),
                 percent(of("accuracy", over="pretrained")),
                 number(of("alpha"), 2),
+                *([beta] if two else []),
                 percent(of("at_one")),
             ]
         )
@@ -120,8 +125,8 @@ def subpopulations(results: Results) -> Table:
         "Sub-populations",
         f"Accuracy on the target in %, mean of {len(results.subpopulations)} targets, at the α "
         "that its validation examples choose, and at α = 1, for which no labelled example of the "
-        f"target is used. {seeds_phrase(results.seeds)}",
-        ("Regime", "Vector", "Accuracy ↑", "Gain", "α", "Accuracy at α = 1"),
+        f"target is used.{TWO if two else ''} {seeds_phrase(results.seeds)}",
+        ("Regime", "Vector", "Accuracy ↑", "Gain", "α", *(["β"] if two else []), AT_ONE),
         freeze(rows),
     )
 
@@ -157,7 +162,7 @@ def curve(results: Results) -> Plot:
         at = np.arange(len(results.examples))
         handles = []
         for (start, text), method in zip(STARTS.items(), ("pretrained", "nonlinear"), strict=True):
-            errorbars(ax, at, 100 * measured[start], method, lw=1.4)
+            errorbars(ax, at, 100 * measured[start], method, SHARE, lw=1.4)
             handles.append(
                 Line2D([], [], color=colour(method), marker=marker(method), ms=5, label=text)
             )

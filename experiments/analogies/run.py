@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from experiments import claims, protocol, running
 from experiments.analogies import curve, kings, populations
 from experiments.analogies.claims import CLAIMS
 from experiments.analogies.config import AnalogiesConfig
-from experiments.analogies.results import Results
+from experiments.analogies.results import OF_TWO, Results
 from linearize import edit
 from linearize.config import ConfigError
 from linearize.data import Task
@@ -59,11 +60,20 @@ def run(config: AnalogiesConfig, run_dir: Path, preset: str = "custom") -> Path:
             "halves": config.halves,
             "examples": (0, *config.examples),
             "regimes": config.regimes,
-            "methods": tuple(WEIGHTS),
+            "methods": methods(config),
             "king_methods": tuple(kings.WEIGHTS),
         }
         results = claims.judged(schema.read(Results, found), CLAIMS)
         return running.finish(run_dir, results)
+
+
+def methods(config: AnalogiesConfig) -> tuple[str, ...]:
+    """Those that are measured; that of two coefficients after that of one."""
+    return tuple(
+        name
+        for each in WEIGHTS
+        for name in ((each, OF_TWO) if each == "analogy" and config.of_two else (each,))
+    )
 
 
 def parts(config: AnalogiesConfig) -> int:
@@ -140,6 +150,9 @@ def analogy(config: AnalogiesConfig, study: Study, roles: Mapping[str, str]) -> 
             name: scaled(study, view, weights, grid, roles["d"])
             for name, weights in WEIGHTS.items()
         }
+        if config.of_two:
+            found = of_two(study, view, config.pair, roles["d"])
+            record["regimes"][regime][OF_TWO] = found
         if regime == NONLINEAR.name and config.examples:
             found = record["regimes"][regime]["analogy"]["alpha"]
             tau = edit.analogy(*(vectors[role] for role in "abc"))
@@ -164,3 +177,27 @@ def scaled(
         for name, a in (("accuracy", alpha), ("at one", 1.0))
     }
     return {"alpha": float(alpha), **at}
+
+
+def of_two(study: Study, view: View, pairs: np.ndarray, target: str) -> dict[str, float]:
+    """As :func:`scaled`, of α τ_C + β (τ_B − τ_A); of equal pairs (α, β) the nearest to 0.
+
+    Args:
+        study: of the four populations.
+        view: of their vectors.
+        pairs: (P, 2) those that are tried.
+        target: its population.
+    """
+
+    def points(alpha: Any, beta: Any) -> dict[str, Any]:
+        return {"c": alpha, "b": beta, "a": -beta}
+
+    table = study.measure(view, points(*pairs.T), target, "validation")
+    best = np.flatnonzero(table == table.max())
+    alpha, beta = pairs[best[np.linalg.norm(pairs[best], axis=1).argmin()]]
+    return {
+        "alpha": float(alpha),
+        "beta": float(beta),
+        "accuracy": study.at(view, points(alpha, beta), target, "test"),
+        "at one": study.at(view, points(1.0, 1.0), target, "test"),
+    }

@@ -3,7 +3,8 @@
     python -m experiments.stand_ins.data --folder DIR --names cars dtd --per-class 4
 
 Each is written by TFDS's own builder of that data set, with its name, version, features, class
-names and splits, as array_record. Only the images differ: each class is a pattern of stripes of its
+names and splits, as array_record, or as a folder a class where TFDS has none. Only the images
+differ: each class is a pattern of stripes of its
 own direction, frequency and two colours, in rectangles of several sizes and with noise, so that
 resizing and cropping matter and a small model can learn them. The ordinary loading path reads them.
 """
@@ -31,8 +32,15 @@ log = logging.getLogger(__name__)
 SHORT, LONG = 36, 54
 """Sides in pixels lie between these where a data set's images have no fixed size."""
 
-FEW = {"imagenet": 1, "imagenet_sketch": 1, "sun397": 2, "cars": 3}
+FEW = {
+    "imagenet": 1,
+    "imagenet_sketch": 1,
+    **dict.fromkeys(("sun397", "cifar100", "flowers", "food101"), 2),
+    **dict.fromkeys(("cars", "pets"), 3),
+}
 """Images a class in each TFDS split, where the classes are many."""
+UNLABELLED = {"gtsrb": "test", "stl10": "unlabelled"}
+"""TFDS splits whose labels are -1: the decathlon keeps the test labels to itself."""
 
 
 ALL = tuple(name for name in VISION if name != "svhn_extra")
@@ -53,8 +61,10 @@ def make(
     folder.mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(n for n in names if n in VISION):
         row = vision_set(name)
-        if not (row.folder(folder) / "dataset_info.json").is_file():
-            write(name, row, folder, min(per_class, FEW.get(name, per_class)), seed)
+        place = row.folder(folder) / "dataset_info.json" if row.tfds else folder / row.original
+        if not place.exists():
+            write_one = write if row.tfds else write_folders
+            write_one(name, row, folder, min(per_class, FEW.get(name, per_class)), seed)
         open_vision(name, row, Reading(folder))
     return folder
 
@@ -67,12 +77,26 @@ def write(name: str, row: VisionSet, folder: Path, per_class: int, seed: int) ->
         split: examples(builder.info.features, split, per_class, [seed, number])
         for number, split in enumerate(row.counts)
     }
-    if name == "gtsrb":  # the decathlon keeps the test labels to itself
-        splits["test"] = _unlabelled(splits["test"])
+    if hidden := UNLABELLED.get(name):
+        splits[hidden] = _unlabelled(splits[hidden])
     builder._split_generators = lambda _: splits
     with quiet():
         builder.download_and_prepare()
     log.info("%s: %s", name, {s: i.num_examples for s, i in builder.info.splits.items()})
+
+
+def write_folders(name: str, row: VisionSet, folder: Path, per_class: int, seed: int) -> None:
+    """One data set that TFDS has not: a folder a class in ``train`` and in ``test``."""
+    for number, split in enumerate(row.counts):
+        rng = np.random.default_rng([seed, number])
+        for i in range(row.classes * per_class):
+            label = i % row.classes
+            place = folder / row.original / split / row.names[label]
+            place.mkdir(parents=True, exist_ok=True)
+            size = (int(rng.integers(SHORT, LONG)), int(rng.integers(SHORT, LONG)))
+            drawn = pattern(label, row.classes, size, rng)
+            (place / f"{split}_{i:06d}.png").write_bytes(encode(drawn, 3, "png").getvalue())
+    log.info("%s: %d images a class", name, per_class)
 
 
 def examples(
@@ -90,6 +114,10 @@ def examples(
                 example[feature] = f"{key}.jpg"
             elif type(kind).__name__ == "BBoxFeature":
                 example[feature] = import_tfds().features.BBox(0.0, 0.0, 1.0, 1.0)
+            elif type(kind).__name__ == "ClassLabel":
+                example.setdefault(feature, 0)
+            elif kind is not image and type(kind).__name__ == "Image":
+                example[feature] = encode(np.zeros((SHORT, SHORT, 3), np.uint8), 1, "png")
         height, width, channels = image.shape
         size = height or int(rng.integers(SHORT, LONG)), width or int(rng.integers(SHORT, LONG))
         drawn = pattern(number, label.num_classes, size, rng)

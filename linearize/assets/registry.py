@@ -136,6 +136,16 @@ REGISTRY: dict[str, Asset] = {
         provenance="traffic signs of the world drawn by Mapillary, SVG",
         size=3_770_399,
     ),
+    "iconify": Asset(
+        provider="npm",
+        package="@iconify/json",
+        version="2.2.535",
+        file="",
+        sha256="1a545f86fa224d6531d8fb101dcbe83aac2b28689a21cbed6fc68318a5af4d91",
+        licence="package MIT; drawings by icon set: MIT, Apache-2.0, ISC, OFL-1.1 or CC0-1.0",
+        provenance="icon sets of many authors as SVG, collected by Iconify",
+        size=104_043_282,
+    ),
     **{
         f"fashion_mnist_{part}": Asset(
             provider="debian",

@@ -122,6 +122,9 @@ class CompareConfig(StudyConfig):
     """How a method or baseline trains, by its name, where not as its regime does."""
     weights: dict[str, NonNegative] = dataclasses.field(default_factory=dict)
     """λ of a method's penalty, by the method's name, in place of the method's own."""
+    merges: tuple[str, ...] = ()
+    """Merges beside the sum, of all vectors that are added: rows of
+    :data:`linearize.merge.MERGES`."""
     baselines: tuple[Baseline, ...] = ("random", "gradient_ascent", "joint")
     random_init: bool = False
     """Also run the two trained regimes from random weights, to see what pre-training does."""
@@ -133,11 +136,17 @@ class CompareConfig(StudyConfig):
         self.map.require_tasks(self.data.tasks)
         regimes = {name for name, method in METHODS.items() if method.stands == "regime"}
         require_names("methods", self.methods, regimes - REGIMES)
-        once = len(set(self.methods)) == len(self.methods)
-        require(once, "methods", self.methods, "name each method once")
+        require_names("merges", self.merges, MERGES.keys() - {"sum"})
+        for field in ("methods", "merges"):
+            names = getattr(self, field)
+            require(len(set(names)) == len(names), field, names, f"name each of the {field} once")
         require_names("training", self.training, {*self.methods, *self.baselines} - MERGES.keys())
-        trained = {name for name in self.methods if METHODS[name].train is not None}
-        require_names("weights", self.weights, trained)
+        penalised = {
+            name
+            for name in self.methods
+            if getattr(METHODS[name].train, "keywords", {}).get("penalties")
+        }
+        require_names("weights", self.weights, penalised)
 
     @property
     def recipes(self) -> dict[str, Any]:

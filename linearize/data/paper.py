@@ -114,7 +114,15 @@ def open_vision(name: str, row: VisionSet, reading: Reading) -> Opened:
         train, test, classes = ORIGINALS[row.original](folder / row.original)
         log.info("%s: the original in %s", name, folder / row.original)
         _check_classes(name, row, classes)
+        if row.names and classes != row.names:
+            raise DataError(
+                f"{name!r} in {folder / row.original} has the classes {', '.join(classes)}; name "
+                f"the folders {', '.join(row.names)}"
+            )
         return Opened(train, test, classes, f"the original in {row.original}/")
+    if not row.tfds:
+        hand = row.by_hand.format(data_dir=folder)
+        raise DataError(f"{name!r} is not in {folder / row.original}; {hand}")
     place = row.folder(folder)
     if not (place / "dataset_info.json").is_file():
         raise DataError(not_prepared(name, row, folder))
@@ -147,16 +155,19 @@ def open_tfds(name: str, row: VisionSet, builder: Any, place: Path | None) -> Op
     """
     # a builder takes the names that lie beside prepared data; one without data has TFDS's own
     plain = import_tfds().builder(row.tfds, data_dir=str(cache_dir() / "tfds-without-data"))
-    classes = tuple(builder.info.features["label"].names)
+    classes = _names(row, builder)
     _check_classes(name, row, classes)
-    _check_names(name, tuple(plain.info.features["label"].names), classes)
+    _check_names(name, _names(row, plain), classes)
+    encoded = {
+        key: import_tfds().decode.SkipDecoding()
+        for key, feature in builder.info.features.items()
+        if type(feature).__name__ == "Image"
+    }
     fingerprint = "mocked" if place is None else folder_fingerprint(place)
 
     def records(part: str, split: str) -> TfdsRecords:
         try:
-            decoders = None
-            if place is not None:
-                decoders = {"image": import_tfds().decode.SkipDecoding()}
+            decoders = None if place is None else encoded
             source = builder.as_data_source(split=split, decoders=decoders)
         except (NotImplementedError, ValueError) as error:
             raise DataError(
@@ -175,11 +186,18 @@ def open_tfds(name: str, row: VisionSet, builder: Any, place: Path | None) -> Op
     )
 
 
+def _names(row: VisionSet, builder: Any) -> tuple[str, ...]:
+    """The classes by label; of the table where the builder, which has no archive, has numbers."""
+    found = tuple(builder.info.features["label"].names)
+    numbers = tuple(map(str, range(len(found))))
+    return row.names if row.names and found == numbers else found
+
+
 def _check_classes(name: str, row: VisionSet, classes: tuple[str, ...]) -> None:
     if len(classes) != row.classes:
         raise DataError(
             f"{name!r} has {len(classes)} classes and the table {row.classes}; prepare "
-            f"{row.tfds} anew, or correct linearize/data/vision.py"
+            f"{row.tfds or row.original} anew, or correct linearize/data/vision.py"
         )
 
 

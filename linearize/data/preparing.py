@@ -45,11 +45,12 @@ def status(name: str, reading: Reading) -> Status:
             train, test, _ = ORIGINALS[row.original](reading.folder / row.original)
         except DataError as error:
             return Status(name, False, problem=str(error))
-        counts = {"train": len(train), "test": len(test)}
-        return Status(
-            name, True, counts, row.original_counts, _counted(counts, row.original_counts)
+        counts, expected = (
+            {"train": len(train), "test": len(test)},
+            row.original_counts or row.counts,
         )
-    if not (row.folder(reading.folder) / "dataset_info.json").is_file():
+        return Status(name, True, counts, expected, _counted(counts, expected))
+    if not row.tfds or not (row.folder(reading.folder) / "dataset_info.json").is_file():
         return Status(name, False, expected=row.counts)
     builder = import_tfds().builder(row.tfds, data_dir=str(reading.folder))
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
@@ -71,6 +72,8 @@ def prepare_set(name: str, reading: Reading) -> None:
         AssetError: it could not be downloaded or read; the message says what to fetch by hand.
     """
     row, tfds = vision_set(name), import_tfds()
+    if not row.tfds:
+        raise RegistryError(f"{name!r}: {row.by_hand.format(data_dir=reading.folder)}")
     builder = tfds.builder(row.tfds, data_dir=str(reading.folder), file_format="array_record")
     downloads = reading.folder / "downloads"
     (downloads / "manual").mkdir(parents=True, exist_ok=True)

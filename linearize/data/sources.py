@@ -252,7 +252,7 @@ def _openmoji_file(entry: dict, files: set[str]) -> str | None:
 
 def read_emoji(paths: Paths, side: int, vendor: str) -> Source:
     """A vendor's emoji at 64 pixels, by category; the same classes as OpenMoji's."""
-    pixels = dict(_tar_files(paths[f"emoji_{vendor}"], rf"package/img/{vendor}/64/(.+\.png)"))
+    pixels = dict(tar_files(paths[f"emoji_{vendor}"], rf"package/img/{vendor}/64/(.+\.png)"))
 
     def draw(entries: Sequence[dict]) -> list[np.ndarray | None]:
         codes = [_vendor_file(e, pixels) for e in entries]
@@ -270,7 +270,7 @@ def _vendor_file(entry: dict, files: Mapping[str, bytes]) -> str | None:
 
 def read_signs(paths: Paths, side: int) -> Source:
     """Traffic signs ``class--name--gN.svg``; a name's drawings from all countries stay together."""
-    texts = dict(_tar_files(paths["signs"], r"package/package_signs/([^/]+--[^/]+\.svg)"))
+    texts = dict(tar_files(paths["signs"], r"package/package_signs/([^/]+--[^/]+\.svg)"))
     files = sorted(texts)
     parts = [f.removesuffix(".svg").split("--") for f in files]
     classes = tuple(sorted({p[0] for p in parts}))
@@ -285,7 +285,7 @@ def read_signs(paths: Paths, side: int) -> Source:
     )
 
 
-def _tar_files(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
+def tar_files(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
     """Name (the pattern's first group) and content of each member that the pattern matches."""
     with tarfile.open(path) as archive:
         for member in archive:

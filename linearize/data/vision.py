@@ -1,6 +1,10 @@
-"""The papers' eight vision tasks and their control: where they come from, how they are split.
+"""The papers' vision tasks and their control: where they come from, how they are split.
 
 One row each, read from TensorFlow Datasets as array_record (without TensorFlow), or from a folder.
+Eight tasks are those of both task-vector papers; with those of ``SUITES`` they are the suites of 14
+and 20 (*Localizing Task Information for Improved Model Merging and Compression*, arXiv 2405.07813),
+split as there: validation is cut out of the training images, and a validation split that a data set
+brings with it is left alone.
 """
 
 import dataclasses
@@ -25,12 +29,14 @@ class VisionSet:
     """A row of ``VISION``.
 
     Attributes:
-        tfds: name, configuration and version in TensorFlow Datasets.
+        tfds: name, configuration and version in TensorFlow Datasets; empty where it has none and
+            ``original`` is all there is.
         classes: how many.
         train: the TFDS split (or a sum of several) that is trained on; validation rows come out
             of it.
         test: the TFDS split that is tested on; empty where ``shares`` cut all three out of one.
-        counts: examples of each TFDS split that the real data set has.
+        counts: examples of each TFDS split that the real data set has; of the original's where
+            there is no other.
         download: bytes to download.
         disk: bytes of the prepared files, roughly; from TFDS's catalogue.
         about: one line.
@@ -40,8 +46,10 @@ class VisionSet:
         by_hand: what must be fetched by hand and where it goes; empty where TFDS downloads it.
         original: a folder in ``data_dir`` that takes the place of the TFDS set where it is there
             (:mod:`linearize.data.originals`).
-        original_counts: examples of ``train`` and ``test`` in that folder.
+        original_counts: examples of ``train`` and ``test`` in that folder, where they are others.
         differs: how the TFDS set differs from what the papers used.
+        names: of the classes by label, where TFDS finds them in the archive and has numbers else,
+            or does not have the data set.
     """
 
     tfds: str
@@ -58,6 +66,7 @@ class VisionSet:
     original: str = ""
     original_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     differs: str = ""
+    names: tuple[str, ...] = ()
 
     def folder(self, data_dir: Path) -> Path:
         """Where TFDS keeps the prepared data set."""
@@ -81,6 +90,172 @@ def human(size: float) -> str:
 
 _SVHN_COUNTS = {"train": 73_257, "test": 26_032, "extra": 531_131}
 _SVHN_LICENCE = "for non-commercial use"
+
+_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+_STL10 = "airplane bird car cat deer dog horse monkey ship truck"
+_CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
+dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower
+leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
+otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray
+road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+wardrobe whale willow_tree wolf woman worm
+"""
+
+SUITES: dict[str, VisionSet] = {
+    "cifar100": VisionSet(
+        "cifar100:3.0.2",
+        100,
+        "train",
+        "test",
+        {"train": 50_000, "test": 10_000},
+        168_513_733,
+        138_000_000,
+        "objects and animals of 100 kinds at 32 pixels",
+        "not stated",
+        names=tuple(_CIFAR100.split()),
+    ),
+    "stl10": VisionSet(
+        "stl10:1.0.0",
+        10,
+        "train",
+        "test",
+        {"train": 5_000, "test": 8_000, "unlabelled": 100_000},
+        2_640_397_119,
+        2_000_000_000,
+        "objects and animals at 96 pixels, few of them labelled",
+        "ImageNet's terms: non-commercial research",
+        names=tuple(_STL10.split()),
+    ),
+    "flowers": VisionSet(
+        "oxford_flowers102:2.1.1",
+        102,
+        "train",
+        "test",
+        {"train": 1_020, "validation": 1_020, "test": 6_149},
+        344_877_980,
+        347_000_000,
+        "flowers (Oxford Flowers-102)",
+        "not stated",
+    ),
+    "pets": VisionSet(
+        "oxford_iiit_pet:4.0.0",
+        37,
+        "train",
+        "test",
+        {"train": 3_680, "test": 3_669},
+        811_092_049,
+        812_000_000,
+        "breeds of cats and dogs (Oxford-IIIT Pet)",
+        "CC BY-SA 4.0",
+    ),
+    "pcam": VisionSet(
+        "patch_camelyon:2.0.0",
+        2,
+        "train",
+        "test",
+        {"train": 262_144, "validation": 32_768, "test": 32_768},
+        8_028_218_674,
+        7_600_000_000,
+        "lymph nodes with and without a tumour (PatchCamelyon); preparing it needs h5py",
+        "CC0",
+    ),
+    "fer2013": VisionSet(
+        "",
+        7,
+        "train",
+        "test",
+        {"train": 28_709, "test": 7_178},
+        0,
+        60_000_000,
+        "facial expressions at 48 pixels (FER-2013)",
+        "for research",
+        by_hand=(
+            "TFDS does not have it: put its images into {data_dir}/fer2013/train/CLASS and "
+            "{data_dir}/fer2013/test/CLASS, where CLASS is angry, disgust, fear, happy, neutral, "
+            "sad or surprise, as Kaggle's msambare/fer2013 unpacks"
+        ),
+        original="fer2013",
+        names=("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
+    ),
+    "emnist": VisionSet(
+        "emnist/digits:3.1.0",
+        10,
+        "train",
+        "test",
+        {"train": 240_000, "test": 40_000},
+        561_753_746,
+        76_000_000,
+        "handwritten digits of other writers (EMNIST), transposed as they are published",
+        "not stated",
+    ),
+    "cifar10": VisionSet(
+        "cifar10:3.0.2",
+        10,
+        "train",
+        "test",
+        {"train": 50_000, "test": 10_000},
+        170_052_171,
+        139_000_000,
+        "objects and animals at 32 pixels",
+        "not stated",
+        names=tuple(_CIFAR10.split()),
+    ),
+    "food101": VisionSet(
+        "food101:2.0.0",
+        101,
+        "train",
+        "validation",
+        {"train": 75_750, "validation": 25_250},
+        4_996_278_331,
+        5_100_000_000,
+        "dishes; TFDS calls the test images validation",
+        "for research",
+    ),
+    "fashion_mnist_full": VisionSet(
+        "fashion_mnist:3.0.1",
+        10,
+        "train",
+        "test",
+        {"train": 60_000, "test": 10_000},
+        30_878_645,
+        38_000_000,
+        "articles of clothing, all of Fashion-MNIST",
+        "MIT",
+    ),
+    "rendered_sst2": VisionSet(
+        "",
+        2,
+        "train",
+        "test",
+        {"train": 6_920, "test": 1_821},
+        0,
+        150_000_000,
+        "sentences of film reviews drawn as images (OpenAI's Rendered SST-2)",
+        "not stated",
+        by_hand=(
+            "TFDS does not have it: unpack rendered-sst2.tgz "
+            "(https://openaipublic.azureedge.net/clip/data/rendered-sst2.tgz) into {data_dir}, so "
+            "that {data_dir}/rendered-sst2/train/negative is there"
+        ),
+        original="rendered-sst2",
+        names=("negative", "positive"),
+    ),
+    "kmnist": VisionSet(
+        "kmnist:3.0.1",
+        10,
+        "train",
+        "test",
+        {"train": 60_000, "test": 10_000},
+        21_240_914,
+        33_000_000,
+        "Japanese characters in cursive script (Kuzushiji-MNIST)",
+        "CC BY-SA 4.0",
+    ),
+}
+"""What the suites of 14 and 20 tasks add to the eight, in their order: six, and six more."""
 
 VISION: dict[str, VisionSet] = {
     "cars": VisionSet(
@@ -235,6 +410,7 @@ VISION: dict[str, VisionSet] = {
         "task analogies",
         shares=(0.8, 0.1, 0.1),
     ),
+    **SUITES,
 }
 """The papers' data sets, by the name of their task."""
 

@@ -38,6 +38,16 @@ def _glob(pattern: Any) -> list[str]:
     return sorted(glob.glob(os.fspath(pattern)))
 
 
+def _pixels(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as opened:
+        return np.asarray(to_rgb(opened))
+
+
+def _jpeg(pixels: np.ndarray) -> SimpleNamespace:
+    file = _file(Image.fromarray(pixels), "jpeg", quality=_JPEG_QUALITY)
+    return SimpleNamespace(numpy=file.getvalue)
+
+
 TF = SimpleNamespace(
     io=SimpleNamespace(
         gfile=SimpleNamespace(
@@ -48,8 +58,11 @@ TF = SimpleNamespace(
             glob=_glob,
             makedirs=lambda path: os.makedirs(path, exist_ok=True),
             copy=shutil.copyfile,
-        )
+        ),
+        encode_jpeg=_jpeg,
     ),
+    image=SimpleNamespace(decode_image=_pixels),
+    shape=np.shape,
     compat=SimpleNamespace(as_text=lambda text: text.decode() if isinstance(text, bytes) else text),
     errors=SimpleNamespace(UnimplementedError=NotImplementedError),
     Graph=lambda: SimpleNamespace(as_default=contextlib.nullcontext),

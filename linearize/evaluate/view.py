@@ -124,7 +124,7 @@ class Displaced(View):
 
     @cached_property
     def _whole(self) -> Mapping[str, TaskVector]:
-        return _of_the_same_leaves(self.vectors)
+        return of_the_same_leaves(self.vectors)
 
     @cached_property
     def _sums(self) -> dict[tuple[str, ...], TaskVector]:
@@ -171,7 +171,7 @@ class Displaced(View):
         return [self._sums[group] for group in groups], points[:, columns]
 
 
-def _of_the_same_leaves(vectors: Mapping[str, TaskVector]) -> dict[str, TaskVector]:
+def of_the_same_leaves(vectors: Mapping[str, TaskVector]) -> dict[str, TaskVector]:
     """The vectors, which can then be summed: a leaf that one lacks is zero there."""
     leaves = {name: leaf for tau in vectors.values() for name, leaf in tau.delta.items()}
     return {

@@ -11,14 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import identity, tree
+from linearize import tree
 from linearize.curvature.sensitivity import SCORES as SCORES
 from linearize.curvature.sensitivity import sensitivity
 from linearize.fields import integer, number
 from linearize.methods.fine_tuning import fine_tune, within
+from linearize.methods.regimes import posthoc
 from linearize.objectives import Classify
 from linearize.objectives.readout import as_readout
 from linearize.study import Method, Study
+from linearize.task_vector import TaskVector
 from linearize.train.penalty import seed_of
 
 
@@ -86,26 +88,26 @@ def least_sensitive(
             kept = {n: np.asarray(m & (scores[n] <= threshold)) for n, m in kept.items()}
         return kept
 
-    if study.store.root is None:
-        return found()
-    outputs = jax.eval_shape(f, params, *examples.alone)
+    told = {"names": names, "how": [sparsity, rounds, shrunk, score]}
     read = as_readout(objective.readout)
-    decided_by = {
-        "f": identity.of(f, params, *examples.alone, derivative=True),
-        "readout": identity.of(read, outputs, derivative=True),
-        "arrays": tree.fingerprint(read),
-        "base": tree.fingerprint(params),
-        "data": examples.fingerprint,
-        "names": names,
-        "how": [sparsity, rounds, shrunk, score, study.seed],
-    }
-    return study.store.arrays(f"masks/{task}", decided_by, found)
+    return study.prepared("masks", task, told, found, split="validation", readout=read)
 
 
-TALOS = Method(
-    "talos",
-    "TaLoS",
-    "displaced",
-    partial(fine_tune, regime="nonlinear", method="talos", mask=least_sensitive),
-)
+def fine_tune_least_sensitive(
+    study: Study,
+    task: str,
+    *,
+    method: str = "talos",
+    sparsity: float = 0.9,
+    rounds: int = 4,
+    trainable: tree.Pattern = None,
+) -> TaskVector:
+    """Non-linear fine-tuning of the entries that :func:`least_sensitive` keeps."""
+    mask = partial(least_sensitive, sparsity=sparsity, rounds=rounds, trainable=trainable)
+    return fine_tune(study, task, regime="nonlinear", method=method, trainable=trainable, mask=mask)
+
+
+TALOS = Method("talos", "TaLoS", "displaced", fine_tune_least_sensitive)
 """Non-linear fine-tuning of the tenth of the entries to which a task is least sensitive."""
+
+TALOS_POSTHOC = posthoc(TALOS)

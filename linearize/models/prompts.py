@@ -17,6 +17,8 @@ _MOST = 2**24
 FOLDER = Path(__file__).parent / "prompts"
 TEMPLATES = FOLDER / "templates.toml"
 CLASS_NAMES = FOLDER / "class_names.toml"
+_REST = ("*", "{}")
+"""In a table of class names, the line that leaves those that it does not hold their own names."""
 _WORDNET = re.compile(r"\bn\d{8}\b")
 
 
@@ -59,7 +61,8 @@ def class_names(
     """What sentences call a task's classes, in the order of its labels.
 
     Taken from the task's table in the file of one's own, else in :data:`CLASS_NAMES`, else from
-    the data set's names, with underscores as spaces and without SUN397's ``/a/`` in front.
+    the data set's names, with underscores as spaces and without SUN397's ``/a/`` in front. A table
+    with ``"*" = "{}"`` holds but the classes that are called otherwise.
 
     Args:
         task: its name.
@@ -83,13 +86,16 @@ def class_names(
 
 
 def _of_table(where: Path, table: Any, task: str, classes: Sequence[str]) -> tuple[str, ...]:
-    """The names that a file gives to exactly the data set's classes."""
+    """The names that a file gives to exactly the data set's classes, or to some of them."""
     if not isinstance(table, Mapping):
         raise PromptError(f"{where}: {task} is {table!r}; expected a table of class names")
     keys = [_key(name) for name in classes]
-    ours = {_key(name): said for name, said in table.items()}
+    ours = {_key(name): said for name, said in table.items() if (name, said) != _REST}
     lost = [name for name, key in zip(classes, keys, strict=True) if key not in ours]
-    extra = [name for name in table if _key(name) not in keys]
+    if table.get(_REST[0]) == _REST[1]:
+        ours |= zip(map(_key, lost), _of_data(task, lost, where), strict=True)
+        lost = []
+    extra = [name for name in table if _key(name) not in keys and _key(name) in ours]
     if lost or extra or len(set(keys)) < len(keys):
         raise PromptError(
             f"the class names of {task} in {where} do not match the data set's {len(classes)} "

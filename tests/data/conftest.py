@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.stand_ins import data as stand_in_data
+from linearize.data.vision import SUITES
 from linearize.models.hf import sources
 
 
@@ -22,7 +23,14 @@ def make_images():
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """The papers' data sets on disk, from their own builders; not to be written to."""
-    return stand_in_data.make(tmp_path_factory.mktemp("data"), per_class=3)
+    names = tuple(name for name in stand_in_data.ALL if name not in SUITES)
+    return stand_in_data.make(tmp_path_factory.mktemp("data"), names, per_class=3)
+
+
+@pytest.fixture(scope="session")
+def suites_dir(tmp_path_factory):
+    """What the suites of 14 and 20 tasks add; not to be written to."""
+    return stand_in_data.make(tmp_path_factory.mktemp("suites"), tuple(SUITES), per_class=3)
 
 
 @pytest.fixture(autouse=True)

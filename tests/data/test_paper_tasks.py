@@ -1,21 +1,21 @@
-"""The papers' nine data sets from records to an accuracy: text head, two linear steps, evaluation.
+"""The papers' data sets from records to an accuracy: text head, two linear steps, evaluation.
 
 By the code that the presets run, on a random CLIP of one block that transformers writes. The heads
-are padded to one shape in training as there, so the nine tasks share what is compiled.
+are padded to one shape in training as there, so the tasks share what is compiled.
 """
-
-import itertools
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.compare import PAPER_TASKS
 from experiments import protocol, vectors
 from experiments.stand_ins import model as stand_in_model
 from linearize import models
 from linearize.config import CompareConfig, DataConfig, HeadConfig, ModelConfig
 from linearize.data import VISION, Loader, Reading
 from linearize.data.paper import open_tfds, split_vision
+from linearize.data.vision import SUITES
 from linearize.methods import LINEAR
 from linearize.models.heads import apply_head
 from linearize.study import Store
@@ -27,12 +27,16 @@ tfds = pytest.importorskip("tensorflow_datasets")
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.network]
 
-NINE = ("cars", "dtd", "eurosat", "gtsrb", "mnist_full", "resisc45", "sun397", "svhn", "imagenet")
+EVERY = (*PAPER_TASKS, *SUITES, "imagenet")
+MOCKED = tuple(name for name in EVERY if VISION[name].tfds)
 SIDE, BATCH, TEST = 32, 8, 12
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, data_dir):
+def config(tmp_path_factory, data_dir, suites_dir):
+    whole = tmp_path_factory.mktemp("whole")
+    for place in (*data_dir.iterdir(), *suites_dir.iterdir()):
+        (whole / place.name).symlink_to(place)
     folder = tmp_path_factory.mktemp("stand_in") / "clip"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stand_in_model.VISION, "num_hidden_layers", 1)
@@ -48,13 +52,13 @@ def config(tmp_path_factory, data_dir):
     return CompareConfig(
         model=ModelConfig(name="clip", weights=str(folder), image_size=SIDE, blocks=None),
         data=DataConfig(
-            tasks=NINE[:-1],
-            control=NINE[-1],
+            tasks=EVERY[:-1],
+            control=EVERY[-1],
             image_size=SIDE,
             train=None,
             validation=TEST,
             test=TEST,
-            data_dir=str(data_dir),
+            data_dir=str(whole),
             workers=2,
         ),
         head=HeadConfig(kind="text"),
@@ -65,8 +69,8 @@ def config(tmp_path_factory, data_dir):
 
 
 @pytest.fixture(scope="module")
-def nine(config):
-    """All nine from array_record, with the heads of their class names."""
+def every(config):
+    """All of them from array_record and folders, with the heads of their class names."""
     return protocol.study(config, protocol.load_tasks(config, control=True), 0, Store())
 
 
@@ -77,15 +81,15 @@ def alone(config):
 
 
 @pytest.fixture(scope="module")
-def mocked(nine, tmp_path_factory):
+def mocked(every, tmp_path_factory):
     """The same, but for the images and labels, which TFDS draws."""
     folder, tasks = tmp_path_factory.mktemp("mocked"), {}
-    for name in NINE:
+    for name in MOCKED:
         with tfds.testing.mock_data(num_examples=TEST):
             builder = tfds.builder(VISION[name].tfds, data_dir=str(folder))
             opened = open_tfds(name, VISION[name], builder, None)
             tasks[name] = split_vision(name, VISION[name], opened, SIDE, None, 0, Reading(folder))
-    return nine.but(tasks=tasks)
+    return every.but(tasks=every.tasks | tasks)
 
 
 @pytest.mark.slow
@@ -93,7 +97,8 @@ def mocked(nine, tmp_path_factory):
     ("source", "name"),
     [
         ("alone", "dtd"),
-        *itertools.product(("nine", "mocked"), NINE),
+        *(("every", name) for name in EVERY),
+        *(("mocked", name) for name in MOCKED),
     ],
 )
 def test_from_records_to_an_accuracy(source, name, config, request, tmp_path):
@@ -124,10 +129,10 @@ def test_from_records_to_an_accuracy(source, name, config, request, tmp_path):
 
 
 @pytest.mark.slow
-def test_analyses_look_at_the_first_examples(nine):
-    few = vectors.first(nine.tasks, validation=3, test=5)
-    for name in NINE:
-        whole, cut = nine.tasks[name], few[name]
+def test_analyses_look_at_the_first_examples(every):
+    few = vectors.first(every.tasks, validation=3, test=5)
+    for name in EVERY:
+        whole, cut = every.tasks[name], few[name]
         assert len(cut.train) == len(whole.train)
         assert len(cut.validation) == min(3, len(whole.validation))
         assert len(cut.test) == min(5, len(whole.test))

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from linearize.assets import AssetError
 from linearize.config import CompareConfig, ConfigError, HeadConfig, MapConfig, ModelConfig, study
 from linearize.data import TASKS, VISION, Limits, Reading, load_vision, preprocess
 from linearize.data.preparing import evaluation_bytes, prepare_set, status
-from linearize.data.vision import human
+from linearize.data.vision import SUITES, human
 from linearize.models.hf import sources
 from linearize.train import OptimConfig
 
@@ -198,6 +199,113 @@ def imagenet_sketch(raw, manual):
     return [n % 256 for n in range(1000)]
 
 
+def binary(labels, side, order):
+    """Raw pixels of plain images in the order of CIFAR's and STL-10's files, image by image."""
+    pixels = np.full((len(labels), side, side, 3), (0, 120, 7), np.uint8)
+    pixels[..., 0] = np.reshape(labels, (-1, 1, 1))
+    return [np.transpose(image, order).tobytes() for image in pixels]
+
+
+def cifar10(raw, manual):
+    labels = np.arange(10)
+    rows = zip(labels, binary(20 * labels, 32, (2, 0, 1)), strict=True)
+    part = b"".join(bytes([label]) + pixels for label, pixels in rows)
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    files = {f"cifar-10-batches-bin/{name}.bin": part for name in names}
+    files["cifar-10-batches-bin/batches.meta.txt"] = "\n".join(VISION["cifar10"].names).encode()
+    tar(raw / "cifar-10-binary.tar.gz", files, "w:gz")
+    return list(20 * labels)
+
+
+def cifar100(raw, manual):
+    labels = np.arange(100)
+    rows = zip(labels, binary(2 * labels, 32, (2, 0, 1)), strict=True)
+    part = b"".join(bytes([label // 5, label]) + pixels for label, pixels in rows)
+    files = {f"cifar-100-binary/{name}.bin": part for name in ("train", "test")}
+    coarse = "\n".join(f"kind_{i}" for i in range(20))
+    files["cifar-100-binary/coarse_label_names.txt"] = coarse.encode()
+    fine = "\n".join(VISION["cifar100"].names)
+    files["cifar-100-binary/fine_label_names.txt"] = fine.encode()
+    tar(raw / "cifar-100-binary.tar.gz", files, "w:gz")
+    return list(2 * labels)
+
+
+def stl10(raw, manual):
+    labels = np.arange(20) % 10
+    pixels = b"".join(binary(20 * labels, 96, (2, 1, 0)))
+    files = {f"stl10_binary/{part}_X.bin": pixels for part in ("train", "test", "unlabeled")}
+    files |= {
+        f"stl10_binary/{part}_y.bin": bytes((labels + 1).tolist()) for part in ("train", "test")
+    }
+    files["stl10_binary/class_names.txt"] = "\n".join(VISION["stl10"].names).encode()
+    tar(raw / "stl10_binary.tar.gz", files, "w:gz")
+    return [20 * n for n in range(10)]
+
+
+def flowers(raw, manual):
+    ids = np.arange(1, 307)
+    labels = (ids - 1) % 102
+    pictures = {f"jpg/image_{i:05d}.jpg": picture(2 * n) for i, n in zip(ids, labels, strict=True)}
+    tar(raw / "102flowers.tgz", pictures, "w:gz")
+    scipy.io.savemat(raw / "imagelabels.mat", {"labels": labels + 1})
+    splits = dict(zip(("trnid", "valid", "tstid"), np.split(ids, 3), strict=True))
+    scipy.io.savemat(raw / "setid.mat", splits)
+    return [2 * n for n in range(102)]
+
+
+def pets(raw, manual):
+    images, notes = {}, {}
+    for part in ("trainval", "test"):
+        lines = []
+        for number in range(37):
+            breed = "beagle_116" if (part, number) == ("test", 4) else f"{part}_{number}"
+            images[f"images/{breed}.jpg"] = picture(6 * number)
+            notes[f"annotations/trimaps/{breed}.png"] = picture(1, encoding="png", mode="L")
+            lines.append(f"{breed} {number + 1} 1 1")
+        notes[f"annotations/{part}.txt"] = "\n".join(lines).encode()
+    tar(raw / "images.tar.gz", images, "w:gz")
+    tar(raw / "annotations.tar.gz", notes, "w:gz")
+    return [6 * n for n in range(37)]
+
+
+def pcam(raw, manual):
+    """As NumPy archives: what stands for h5py reads them."""
+    labels = np.arange(20) % 2
+    pixels = np.full((20, 96, 96, 3), (0, 120, 7), np.uint8)
+    pixels[..., 0] = (100 * labels).reshape(-1, 1, 1)
+    for part in ("train", "valid", "test"):
+        for key, array in (("x", pixels), ("y", labels.reshape(-1, 1, 1, 1))):
+            buffer = io.BytesIO()
+            np.savez(buffer, **{key: array})
+            name = f"camelyonpatch_level_2_split_{part}_{key}.h5.gz"
+            (raw / name).write_bytes(gzip.compress(buffer.getvalue()))
+    return [0, 100]
+
+
+def emnist(raw, manual):
+    mnist(raw, manual)
+    names = {"train": "train", "t10k": "test"}
+    with zipfile.ZipFile(raw / "gzip.zip", "w") as archive:
+        for part, called in names.items():
+            for kind in ("images-idx3", "labels-idx1"):
+                content = (raw / f"{part}-{kind}-ubyte.gz").read_bytes()
+                archive.writestr(f"gzip/emnist-digits-{called}-{kind}-ubyte.gz", content)
+    return [20 * n for n in range(10)]
+
+
+def food101(raw, manual):
+    names = tfds.builder("food101").info.features["label"].names
+    files, lists = {}, {"train": {}, "test": {}}
+    for number, name in enumerate(names):
+        for split, kept in lists.items():
+            kept[name] = [f"{name}/{split}"]
+            files[f"food-101/images/{name}/{split}.jpg"] = picture(2 * number)
+    for split, kept in lists.items():
+        files[f"food-101/meta/{split}.json"] = json.dumps(kept).encode()
+    tar(raw / "food-101.tar.gz", files, "w:gz")
+    return [2 * n for n in range(101)]
+
+
 RAW = {
     "cars": cars,
     "dtd": dtd,
@@ -209,6 +317,16 @@ RAW = {
     "svhn": svhn,
     "imagenet": imagenet,
     "imagenet_sketch": imagenet_sketch,
+    "cifar100": cifar100,
+    "stl10": stl10,
+    "flowers": flowers,
+    "pets": pets,
+    "pcam": pcam,
+    "emnist": emnist,
+    "cifar10": cifar10,
+    "food101": food101,
+    "fashion_mnist_full": mnist,
+    "kmnist": mnist,
 }
 
 
@@ -234,9 +352,15 @@ def reading(tmp_path, monkeypatch):
     monkeypatch.setattr(manager, "_download_or_get_cache", local)
     for part in ("_TRAIN_EXAMPLES", "_TEST_EXAMPLES"):  # of MNIST, whose files tell no number
         monkeypatch.setattr(tfds.image_classification.mnist, part, 20)
+    for config in tfds.image_classification.EMNIST.BUILDER_CONFIGS:
+        monkeypatch.setattr(config, "train_examples", 20)
+        monkeypatch.setattr(config, "test_examples", 20)
+    h5py = SimpleNamespace(File=lambda path, mode: np.load(path))
+    monkeypatch.setitem(sys.modules, "h5py", h5py)
     return Reading(tmp_path / "data")
 
 
+@pytest.mark.slow(but=[*(name for name in RAW if name not in SUITES), "pets"])
 @pytest.mark.parametrize("name", RAW)
 def test_archives_become_the_task(name, reading, tmp_path):
     reds = np.array(RAW[name](tmp_path / "raw", reading.folder / "downloads" / "manual"))
@@ -260,7 +384,10 @@ def test_what_cannot_be_fetched_says_what_to_do(reading):
         prepare_set("imagenet", reading)
     with pytest.raises(AssetError, match=r"cars.*from a mirror"):
         prepare_set("cars", reading)
+    with pytest.raises(AssetError, match=r"fer2013.*msambare/fer2013 unpacks"):
+        prepare_set("fer2013", reading)
     assert not status("dtd", reading).there
+    assert not status("fer2013", reading).there
 
 
 def test_the_command_prepares_passes_over_and_reports(reading, tmp_path, capsys, monkeypatch):

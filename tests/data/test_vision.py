@@ -16,6 +16,7 @@ from linearize import evaluate
 from linearize.data import VISION, DataError, Limits, Reading, load_task, paper, preprocess
 from linearize.data.paper import load_vision, open_tfds, rows_of, split_vision
 from linearize.data.stored import StoredImages, memory_mapped
+from linearize.data.vision import SUITES
 from linearize.evaluate import batches
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -31,29 +32,57 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LINEARIZE_CACHE", str(tmp_path / "cache"))
 
 
-def decoded_by_tfds(row, data_dir, split):
-    """Pixels as TFDS decodes them and CLIP sees them, to label."""
-    source = tfds.builder(row.tfds, data_dir=str(data_dir)).as_data_source(split=split)
-    found = {}
-    for example in source:
-        image = preprocess.clip_image(preprocess.open_image(example["image"]), SIZE)
-        found[image.tobytes()] = int(example["label"])
-    return found
+def on_disk(row, data_dir, split):
+    """Images and labels, as TFDS or Pillow decodes them."""
+    if row.tfds:
+        source = tfds.builder(row.tfds, data_dir=str(data_dir)).as_data_source(split=split)
+        return [(example["image"], int(example["label"])) for example in source]
+    files = (data_dir / row.original / split).glob("*/*.png")
+    return [(file.read_bytes(), row.names.index(file.parent.name)) for file in files]
+
+
+def decoded(row, data_dir, split):
+    """Pixels as CLIP sees them, to label."""
+    return {
+        preprocess.clip_image(preprocess.open_image(image), SIZE).tobytes(): label
+        for image, label in on_disk(row, data_dir, split)
+    }
 
 
 @pytest.mark.slow(but=["imagenet"])
 @pytest.mark.parametrize("name", VISION)
-def test_stand_ins_are_read_as_the_real_data_would_be(name, data_dir):
+def test_stand_ins_are_read_as_the_real_data_would_be(name, request):
+    data_dir = request.getfixturevalue("suites_dir" if name in SUITES else "data_dir")
+    read_as_on_disk(name, data_dir)
+
+
+def test_a_folder_and_a_set_whose_names_are_in_its_archive(tmp_path):
+    for name in ("rendered_sst2", "stl10"):
+        stand_in_data.make(tmp_path / "data", (name,), per_class=1 + 12 // VISION[name].classes)
+        read_as_on_disk(name, tmp_path / "data")
+    root = tmp_path / "data" / "rendered-sst2"
+    (root / "test" / "positive").rename(root / "test" / "good")
+    with pytest.raises(DataError, match=r"in train/ and \['good', 'negative'\] in test/"):
+        load_vision("rendered_sst2", image_size=SIZE, reading=Reading(tmp_path / "data"))
+    (root / "train" / "positive").rename(root / "train" / "good")
+    with pytest.raises(DataError, match="name the folders negative, positive"):
+        load_vision("rendered_sst2", image_size=SIZE, reading=Reading(tmp_path / "data"))
+    shutil.rmtree(root)
+    with pytest.raises(DataError, match=r"rendered-sst2; TFDS does not have it: unpack"):
+        load_vision("rendered_sst2", image_size=SIZE, reading=Reading(tmp_path / "data"))
+
+
+def read_as_on_disk(name, data_dir):
     row = VISION[name]
     task = load_task(name, image_size=SIZE, limit=SMALL, reading=Reading(data_dir))
     assert len(task.classes) == row.classes
-    assert task.classes == tuple(tfds.builder(row.tfds).info.features["label"].names)
+    assert task.classes == (row.names or tuple(tfds.builder(row.tfds).info.features["label"].names))
     assert task.image_size == (SIZE, SIZE)
     assert isinstance(task.test.inputs, np.memmap)
     assert isinstance(task.validation.inputs, np.memmap)
     assert isinstance(task.train.inputs, StoredImages)
-    trained = decoded_by_tfds(row, data_dir, row.train)
-    tested = decoded_by_tfds(row, data_dir, row.test) if row.test else trained
+    trained = decoded(row, data_dir, row.train)
+    tested = decoded(row, data_dir, row.test) if row.test else trained
     for split, known in (("train", trained), ("validation", trained), ("test", tested)):
         part = getattr(task, split)
         assert 0 < len(part) <= 40
@@ -61,7 +90,8 @@ def test_stand_ins_are_read_as_the_real_data_would_be(name, data_dir):
             assert known[image.tobytes()] == label
 
 
-@pytest.mark.parametrize("name", VISION)
+@pytest.mark.slow(but=[*(name for name in VISION if name not in SUITES), "stl10"])
+@pytest.mark.parametrize("name", [name for name, row in VISION.items() if row.tfds])
 def test_mocked_data_of_each_builder_are_read(name, tmp_path):
     row = VISION[name]
     with tfds.testing.mock_data(num_examples=12):
@@ -97,6 +127,18 @@ PAPERS = {
     "svhn": (68_257, 5_000, 26_032),
     "imagenet": (1_276_167, 5_000, 50_000),
     "imagenet_sketch": (40_711, 5_089, 5_089),
+    "cifar100": (45_000, 5_000, 10_000),
+    "stl10": (4_500, 500, 8_000),
+    "flowers": (918, 102, 6_149),
+    "pets": (3_312, 368, 3_669),
+    "pcam": (257_144, 5_000, 32_768),
+    "fer2013": (25_839, 2_870, 7_178),
+    "emnist": (235_000, 5_000, 40_000),
+    "cifar10": (45_000, 5_000, 10_000),
+    "food101": (70_750, 5_000, 25_250),
+    "fashion_mnist_full": (55_000, 5_000, 10_000),
+    "rendered_sst2": (6_228, 692, 1_821),
+    "kmnist": (55_000, 5_000, 10_000),
 }
 """Train, validation and test: the papers' rules, of the counts in TFDS's catalogue.
 

@@ -23,6 +23,7 @@ from linearize.data import Task
 from linearize.models.heads import Head, apply_head, join_heads
 from linearize.objectives import Classify
 from linearize.report import ResultsError, schema
+from linearize.report.table import Table
 from linearize.study import Store, Study
 from linearize.task_vector import TaskVector
 
@@ -85,6 +86,36 @@ def test_an_analogy_is_c_plus_b_minus_a(finished, results, study, regime):
     grid = DEBUG.setting.edit.alphas
     scores = [accuracy(study, f, s * guess, D, "validation") for s in grid]
     assert scores[list(grid).index(alpha)] == max(scores)
+
+    two = found["analogy of two"]
+    alpha, beta = two["alpha"][0], two["beta"][0]
+    close(two["accuracy"][0], accuracy(study, f, alpha * c + beta * (b - a), D), atol=1e-6)
+    close(two["at one"][0], found["analogy"]["at one"][0], atol=1e-6)
+    scores = {
+        (s, t): accuracy(study, f, s * c + t * (b - a), D, "validation")
+        for s in (0.0, 0.5, 1.0)
+        for t in (0.0, 0.5, 1.0)
+    }
+    assert scores[alpha, beta] == max(scores.values())
+    least = min(p for p in scores if scores[p] == max(scores.values()))
+    assert np.hypot(alpha, beta) <= np.hypot(*least)
+
+
+def test_results_without_two_coefficients_are_read_and_shown(finished, results, tmp_path):
+    """Those of runs that had one."""
+    values = json.loads((finished / "results.json").read_text())
+    for target in values["subpopulations"].values():
+        for regime in target["regimes"].values():
+            del regime["analogy of two"]
+    values["methods"].remove("analogy of two")
+    io.write_json(tmp_path / "results.json", values)
+    page = report.read_page(tmp_path)
+    parts = [part for section in page.sections for part in section.parts]
+    (table,) = [t for t in parts if isinstance(t, Table) and t.name == "subpopulations"]
+    assert "β" not in table.columns
+    found = schema.read(Results, results | {"methods": values["methods"]} | {
+        "subpopulations": values["subpopulations"]})  # fmt: skip
+    assert not [v for v in judge(found, CLAIMS) if "Two coefficients" in v.text]
 
 
 def test_curves_start_where_their_models_are(results):
@@ -194,7 +225,7 @@ def test_claims_are_decided_by_paired_differences_over_seeds(finished, results):
     claim = next(c for text, c in claims.items() if "alone" in text and text.endswith(" linear"))
     assert claim["evidence"].endswith(f": {np.mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]")
     assert claim["held"] is (True if low > 0 else False if high < 0 else None)
-    assert len(claims) == 7
+    assert len(claims) == 11
     found = schema.read(Results, results | {"kings": {}, "regimes": ["linear"]})
     texts = [verdict.text for verdict in judge(found, CLAIMS)]
     assert texts == [text for text in claims if "never trained on" not in text]
@@ -220,6 +251,7 @@ def test_vectors_that_disentangle_make_the_analogy_exact():
         ({"quadruples": ((2, 2),)}, "two different classes"),
         ({"regimes": ("posthoc",)}, "regimes"),
         ({"retained": 1.5}, "retained=1.5"),
+        ({"of_two": 1}, "of_two=1: give 0, or 2 points"),
         ({"single_steps": 0}, "single_steps=0"),
         ({"single_steps": 0, "quadruples": ()}, "single_steps=0"),
         ({"single_steps": 2}, "single_steps=2: must be more than the 2 of warm-up"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from linearize import functional, models
+from linearize.data import VISION
 from linearize.models import clip, heads, prompts
 
 COUNTS = {
@@ -22,6 +23,18 @@ COUNTS = {
     "sun397": 2,
     "svhn": 1,
     "imagenet": 80,
+    "cifar100": 18,
+    "stl10": 2,
+    "flowers": 1,
+    "pets": 1,
+    "pcam": 1,
+    "fer2013": 6,
+    "emnist": 1,
+    "cifar10": 18,
+    "food101": 1,
+    "fashion_mnist_full": 2,
+    "rendered_sst2": 1,
+    "kmnist": 1,
 }
 
 
@@ -104,6 +117,22 @@ def test_class_names_of_tfds():
     assert pairs["cars"]["Ram C/V Cargo Van Minivan 2012"] == "Ram C/V Cargo Van Minivan 2012"
     assert pairs["resisc45"]["baseball_diamond"] == "baseball diamond"
     assert said["svhn"] == tuple("0123456789")
+    for task, row in VISION.items():
+        builder = None if row.names else tfds.builder(row.tfds, data_dir="/nowhere")
+        names[task] = row.names if builder is None else builder.info.features["label"].names
+    pairs = {t: dict(zip(n, prompts.class_names(t, n), strict=True)) for t, n in names.items()}
+    assert pairs["flowers"]["ball moss"] == "air plant"
+    assert pairs["flowers"]["globe-flower"] == "globe flower"
+    assert pairs["flowers"]["black-eyed susan"] == "black-eyed susan"
+    assert pairs["pets"]["american_pit_bull_terrier"] == "american pit bull terrier"
+    assert pairs["pets"]["Egyptian_Mau"] == "Egyptian Mau"
+    assert pairs["pcam"]["1"] == "lymph node containing metastatic tumor tissue"
+    assert pairs["fer2013"]["surprise"] == "surprised"
+    assert pairs["emnist"]["7"] == "7"
+    assert pairs["cifar100"]["pickup_truck"] == "pickup truck"
+    assert pairs["food101"]["fish_and_chips"] == "fish and chips"
+    assert pairs["fashion_mnist_full"]["T-shirt/top"] == "T-shirt/top"
+    assert pairs["kmnist"]["tsu"] == "tsu"
     folders = [f"{i:05d}" for i in range(43)]
     assert prompts.class_names("gtsrb", folders) == said["gtsrb"]
 
@@ -181,6 +210,15 @@ def test_files_of_one_s_own(tmp_path):
     names = tmp_path / "names.toml"
     names.write_text('[digits]\n"0" = "zero"\n"1" = "one"\n')
     assert prompts.class_names("digits", ["1", "0"], names) == ("one", "zero")
+    names.write_text('[birds]\n"*" = "{}"\nowl = "eagle owl"\n')
+    assert prompts.class_names("birds", ["red_kite", "owl"], names) == ("red kite", "eagle owl")
+    with pytest.raises(models.PromptError, match="in the file alone owl"):
+        prompts.class_names("birds", ["red_kite", "crow"], names)
+    with pytest.raises(models.PromptError, match="birds calls a class '7', which is no word"):
+        prompts.class_names("birds", ["7", "owl"], names)
+    names.write_text('[birds]\n"*" = "a {}"\nowl = "eagle owl"  # the line is that or none')
+    with pytest.raises(models.PromptError, match=r"without a name crow; in the file alone \*"):
+        prompts.class_names("birds", ["crow", "owl"], names)
 
 
 @pytest.mark.parametrize("task", ["eurosat", "gtsrb", "imagenet", "imagenet_sketch", "svhn"])
