@@ -211,7 +211,7 @@ class Vectors:
 
     def shapes(self, study: Study) -> dict[str, tuple[int, ...]]:
         """Of all leaves that move, as the model meets them."""
-        model, leaves = study.model, {}
+        model, leaves = study.model, dict[str, tuple[int, ...]]()
         for tau in self.taus.values():
             leaves |= {n: jnp.shape(d) for n, d in self._moving(study, tau).items()}
         example = study.split(next(iter(self.taus)), "train").alone

@@ -19,7 +19,7 @@ REST = "rest"
 
 def layers(
     leaves: Mapping[str, tuple[int, ...]], told: Mapping[str, tree.Pattern] | None = None
-) -> dict[str, Part]:
+) -> Mapping[str, Part]:
     """Leaves, or slices of scanned ones, by layer; each lies in exactly one.
 
     By default a layer is what a name says up to its first part with a number, ``block_3`` of
@@ -64,7 +64,7 @@ def in_order(f: Apply, params0: Params, names: Iterable[str], *inputs: PyTree) -
         *inputs: arrays or their shapes.
 
     >>> f = lambda p, x: (x * p["embed"]) @ p["a"]
-    >>> theta0 = {"a": np.eye(2), "embed": np.ones(2)}
+    >>> theta0 = {"a": np.eye(2), "embed": np.ones((1, 2))}
     >>> in_order(f, theta0, theta0, np.ones((1, 2)))
     ['embed', 'a']
     """
@@ -80,11 +80,13 @@ def _met(jaxpr: core.Jaxpr) -> dict[core.Var, tuple[int, ...]]:
     for i, equation in enumerate(jaxpr.eqns):
         bodies = cost.inner(equation)
         alike = len(bodies) == 1 and len(bodies[0].invars) == len(equation.invars)
-        within = _met(bodies[0]) if alike else {}
-        own = bodies[0].invars if alike else equation.invars
-        for variable, inside in zip(equation.invars, own, strict=True):
+        uses: list[tuple[int, ...]] = [()] * len(equation.invars)
+        if alike:
+            within = _met(bodies[0])
+            uses = [within.get(variable, ()) for variable in bodies[0].invars]
+        for variable, inside in zip(equation.invars, uses, strict=True):
             if isinstance(variable, core.Var):
-                found.setdefault(variable, (i, *within.get(inside, ())))
+                found.setdefault(variable, (i, *inside))
     return found
 
 
@@ -104,7 +106,7 @@ def _natural(label: str) -> list[tuple[str, int]]:
 
 def _told(
     leaves: Mapping[str, tuple[int, ...]], told: Mapping[str, tree.Pattern]
-) -> dict[str, Part]:
+) -> Mapping[str, Part]:
     if not told:
         raise ValueError("layers is empty; give a pattern of leaves for each layer, or None")
     named = {name: np.zeros(()) for name in leaves}
