@@ -267,6 +267,7 @@ def test_a_row_s_weight_is_another_s_by_name():
     posthoc = weighted(METHODS["ortho_reg_posthoc"], {"ortho_reg": 0.5})
     assert made.vectors(posthoc)["one"].meta["penalties"] == {"ortho_reg": 0.5}
     assert weighted(TAU_JP, {"another": 1.0}) is TAU_JP
+    assert weighted(METHODS["ortho_reg"], {"ortho_reg": 0.5}) == posthoc.of
     with pytest.raises(ValueError, match=r"method 'linear' has 0 penalties and weight=1\.0"):
         made.vectors(weighted(METHODS["linear"], {"linear": 1.0}))
 
@@ -274,7 +275,7 @@ def test_a_row_s_weight_is_another_s_by_name():
 def test_two_penalties_on_one_step_are_the_sum_of_their_gradients():
     """By plain descent from τ = 0, whose second step has both; a diagonal's is 2 d τ."""
     sgd = OptimConfig("sgd", lr=0.5, schedule="constant", clip=None)
-    made = study(recipes={"linear": replace(FEW, optim=sgd, steps=2, batch_size=40)})
+    made = study(recipes={"linear": replace(FEW, optim=sgd, steps=2)})
 
     def trained(*penalties):
         return fine_tune(made, "one", regime="linear", method="both", penalties=penalties).delta

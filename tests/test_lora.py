@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import linearize as lz
-from linearize import taylor, tree
+from linearize import taylor, train, tree
 from linearize.comparison import Plan
-from linearize.methods import L_LORA, LORA, METHODS, lora, named
+from linearize.methods import L_LORA, LORA, METHODS, lora, named, weighted
 from linearize.models import Adapter, stack
 from linearize.models.lora import adapted
 from linearize.objectives import Classify
 from linearize.study import Method
-from linearize.train import OptimConfig, RunMismatchError, TrainConfig, step
+from linearize.train import OptimConfig, Penalty, RunMismatchError, TrainConfig, step
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -156,6 +156,23 @@ def test_training_is_descent_on_a_and_b_of_the_explicit_layers(trained, name):
 
 
 @pytest.mark.slow
+def test_penalties_take_the_factors_too():
+    """A model that holds a function, here that of the adapted one, beside a penalty's state."""
+    params, start = parameters(), Adapter.start(parameters(), rank=2)
+    ridge = Penalty("ridge", lambda f, params0, tau, state, key: tree.dot(tau, tau), 0.1)
+    data = study().split("one", "train").arrays()
+    found = train.fine_tune(
+        *(adapted(network, params, start.scale), start.joined(params), data),
+        regime="linear",
+        config=SGD,
+        trainable="/lora_b$",
+        penalties=[ridge],
+    )
+    assert set(found.tau.delta) == {f"{name}/lora_b" for name in start.b}
+    assert found.history[-1]["penalty/ridge"] > 0
+
+
+@pytest.mark.slow
 def test_tasks_share_one_compiled_step():
     step.programs.cache_clear()
     how = {"regime": "linear", "method": "l_lora", "rank": 2, "alpha": 3.0}
@@ -235,6 +252,14 @@ def test_what_cannot_be_adapted_is_refused_by_name(case):
     params = {"a": {"kernel": np.ones((4, 6), "f4")}, "b": {"bias": np.ones(6, "f4")}}
     with pytest.raises(ValueError, match=message):
         Adapter.start(params, **how)
+
+
+@pytest.mark.parametrize("name", ["lora", "talos_posthoc", "exact", "joint"])
+def test_a_weight_of_no_penalty_is_refused_by_name(name):
+    method = METHODS[name]
+    with pytest.raises(ValueError, match=rf"weights\['{method.trainer.name}'\]: the method has no"):
+        weighted(method, {method.trainer.name: 0.3})
+    assert weighted(METHODS["delta_posthoc"], {"delta": 2.0}).of is not METHODS["delta"]
 
 
 def test_options_of_a_row_are_told_in_a_word():

@@ -1,7 +1,8 @@
 """What task vectors do to examples, exactly and by part of the model: ‖J(x)τ‖².
 
 Where f is affine in its weights a vector harms another task through J(x)τ alone, and J(x)τ is a sum
-over the parts that τ moves. Each part takes forward mode once for all vectors.
+over the parts that τ moves. Each part takes forward mode once for all vectors, in one program for
+however many parts; of a few, :func:`linearize.disentangle.moved.moved` costs less and says more.
 """
 
 from collections.abc import Mapping, Sequence

@@ -132,7 +132,7 @@ def audit(
     >>> tasks = [split_task(name, x, (x[:, 0] > 0).astype(int)) for name in ("one", "two")]
     >>> study = Study((lambda p, x: x @ p["w"], {"w": np.eye(2)}), tasks, Classify())
     >>> taus = {n: TaskVector({"w": s * np.eye(2)}) for n, s in (("one", 1.0), ("two", 0.5))}
-    >>> audit(study, taus).results.audited["given"].relative[0].round(3).tolist()
+    >>> audit(study, taus, kronecker=False).results.audited["given"].relative[0].round(3).tolist()
     [[1.0, 0.5], [2.0, 1.0]]
     """
     plan = AuditPlan(alpha, examples, split, layers, kronecker)

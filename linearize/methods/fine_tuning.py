@@ -9,7 +9,8 @@ A method is a regime, a pattern, penalties and a mask, each a row of its own:
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from inspect import signature
 from typing import Any, Literal
 
 from linearize import train, tree
@@ -85,12 +86,22 @@ def weighted(method: Method, weights: Mapping[str, float]) -> Method:
     Args:
         method: whose ``train`` is :func:`fine_tune` with a penalty.
         weights: λ by the method's name; what is not there keeps its own.
+
+    Raises:
+        ValueError: one of a method that knows no λ.
     """
     of = None if method.of is None else weighted(method.of, weights)
     if method.name in weights and method.train is not None:
-        train: Callable[..., TaskVector] = method.train
-        return replace(method, train=partial(train, weight=weights[method.name]), of=of)
+        if "weight" not in signature(method.train).parameters:
+            raise ValueError(f"weights[{method.name!r}]: the method has no penalty; leave it out")
+        return replace(method, train=_with_weight(method.train, weights[method.name]), of=of)
     return method if of is method.of else replace(method, of=of)
+
+
+@cache
+def _with_weight(train: Callable[..., TaskVector], weight: float) -> partial:
+    """One function of a λ, so that two rows of it are one method."""
+    return partial(train, weight=weight)
 
 
 def within(study: Study, pattern: tree.Pattern) -> tree.Pattern:

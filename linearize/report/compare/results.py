@@ -42,7 +42,9 @@ class Addition:
     options: Mapping[str, Annotated[Floats, Axes("S")]] = field(default_factory=dict)
     """A merge's hyper-parameters by name, chosen on validation data with α."""
     seconds: Annotated[Floats, Axes("S")] | None = None
-    """That the merging took, with these."""
+    """That the merging took, with these, and what it takes of data."""
+    gap: Annotated[Floats, Axes("S")] | None = None
+    """Of coefficients by task that were fitted: nats above the optimum, at most."""
 
 
 @dataclass(frozen=True)
