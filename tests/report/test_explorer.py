@@ -101,8 +101,9 @@ def test_what_is_not_affine_is_shown_where_it_was_measured(make_results, javascr
     added["alpha"], added["sweep_test"] = [0.37, 0.4], None
     results = report.parse(raw)
     points = explorer.measured_points(results, "nonlinear")
-    assert [p["alpha"] for p in points] == [0.0, 0.37]
-    assert [p["values"] for p in points] == [raw["pretrained"][0], added["accuracy"][0]]
+    assert [p["alpha"] for p in points] == [0.0, 0.37, 1.0]
+    measured = [raw["pretrained"], added["accuracy"], added["full"]]
+    assert [p["values"] for p in points] == [each[0] for each in measured]
     near = f"Explorer.measured({json.dumps(points)}, "
     assert javascript(near + "[0.3, 0.3, 0.3])") == points[1]
     assert javascript(near + "[-1, -1, -1])") == points[0]
