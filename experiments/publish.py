@@ -20,8 +20,8 @@ from linearize.report.run import Run
 
 TABLES = (
     *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
-    *("sizes", "coefficients", "certificates", "merges", "seeds", "subpopulations", "kings"),
-    *("along", "energies", "relation", "pairs"),
+    *("sizes", "coefficients", "certificates", "merges", "numbers", "seeds", "subpopulations"),
+    *("kings", "along", "energies", "relation", "pairs"),
     *("single", "addition", "negation", "error_map", "claims", "cosine"),
 )
 RESULTS = Path("docs/results")
@@ -64,6 +64,11 @@ def publish(job: Publish) -> Path:
     ]
     plots = {plot.name: plot for plot in report.read_page(job.run_dir).plots}
     for figure in figures:
+        if figure.stem not in plots:
+            raise FileNotFoundError(
+                f"{figure} is no figure of this version’s page; draw them anew: "
+                f"python -m experiments.report {job.run_dir}"
+            )
         plot = plots[figure.stem]
         alt = plot.alt.replace("[", r"\[").replace("]", r"\]")
         lines += [f"![{alt}]({job.name}_{figure.name})", "", f"*{plot.title}.* {plot.caption}", ""]

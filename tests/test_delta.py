@@ -14,7 +14,7 @@ from linearize.curvature import Card
 from linearize.curvature.blocks import Dense
 from linearize.methods import DELTA, METHODS, delta, tak
 from linearize.objectives import Classify
-from linearize.train import OptimConfig, TrainConfig, loop
+from linearize.train import NonFiniteLossError, OptimConfig, TrainConfig, loop
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -180,6 +180,13 @@ def test_what_it_cannot_train_is_refused_by_name(case):
         made = made.but(tasks={"one": made.tasks["one"]}, objectives=Classify())
     with pytest.raises(ValueError, match=message):
         delta.train_pair(made, "one", **how)
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_says_at_which_step(method):
+    wild = replace(SGD, optim=replace(SGD.optim, lr=1e30))
+    with pytest.raises(NonFiniteLossError, match="step 1 is not finite"):
+        study(recipes={"nonlinear": wild}).vectors(method)
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def measure(
     probes: int | None = 1,
     seed: int = 0,
     widest: int = WIDEST,
-    parts: int = 1,
+    parts: int | None = 1,
     batch_size: int = 16,
     meta: dict[str, Any] | None = None,
 ) -> Card:
@@ -73,7 +73,8 @@ def measure(
         widest: the largest side of a factor that is a matrix; wider ones are diagonal.
         parts: diagonal blocks of each layer's B that are kept, where M divides into as many; 8 cost
             TAK one point. Layers that lie side by side in one kernel, as queries, keys and values,
-            have blocks of their own in any case, as if they were written apart.
+            have blocks of their own in any case, as if they were written apart. None for the
+            diagonal of B alone, where A is what is wanted.
         batch_size: examples at once.
         meta: what else the card is to remember, such as the task.
 
@@ -91,7 +92,8 @@ def measure(
     if probes is not None:
         fields.integer("probes", probes, low=1)
     fields.integer("widest", widest, low=1)
-    fields.integer("parts", parts, low=1)
+    if parts is not None:
+        fields.integer("parts", parts, low=1)
     args = as_arguments(inputs)
     base = tree.flatten(params0)
     picked = tree.select(params0, trainable)
@@ -254,7 +256,7 @@ def _sums(
     groups: dict[str, tuple[Layout, tuple[str, ...]]],
     probes: int | None,
     widest: int,
-    parts: int,
+    parts: int | None,
     params: Params,
     batch: Inputs,
     key: Array,
@@ -294,8 +296,9 @@ def _sums(
                 a = jnp.concatenate([a, jnp.ones((*a.shape[:2], 1), dtype)], axis=2)
             A = _outer(a, jnp.repeat(weights, rows), widest + (layout.bias is not None))
         packed = math.gcd(*(layer.packed for layer in layers))
-        cut = packed * parts if M % (packed * parts) == 0 else packed
-        B = _outer(g, jnp.repeat(weights, R * rows), widest, cut)
+        cut = packed * (parts or 1)
+        cut = cut if M % cut == 0 else packed
+        B = _outer(g, jnp.repeat(weights, R * rows), widest if parts else 0, cut)
         found[group] = {"a": A, "b": B}
     for name, depth in traced.rest.items():
         slope = rest[name].astype(dtype)  # (n, R, *leaf)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from inspect import signature
 from typing import Any, Literal
 
 from linearize import train, tree
@@ -85,9 +86,14 @@ def weighted(method: Method, weights: Mapping[str, float]) -> Method:
     Args:
         method: whose ``train`` is :func:`fine_tune` with a penalty.
         weights: λ by the method's name; what is not there keeps its own.
+
+    Raises:
+        ValueError: one of a method that knows no λ.
     """
     of = None if method.of is None else weighted(method.of, weights)
     if method.name in weights and method.train is not None:
+        if "weight" not in signature(method.train).parameters:
+            raise ValueError(f"weights[{method.name!r}]: the method has no penalty; leave it out")
         return replace(method, train=_with_weight(method.train, weights[method.name]), of=of)
     return method if of is method.of else replace(method, of=of)
 

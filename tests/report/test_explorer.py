@@ -101,8 +101,9 @@ def test_what_is_not_affine_is_shown_where_it_was_measured(make_results, javascr
     added["alpha"], added["sweep_test"] = [0.37, 0.4], None
     results = report.parse(raw)
     points = explorer.measured_points(results, "nonlinear")
-    assert [p["alpha"] for p in points] == [0.0, 0.37]
-    assert [p["values"] for p in points] == [raw["pretrained"][0], added["accuracy"][0]]
+    assert [p["alpha"] for p in points] == [0.0, 0.37, 1.0]
+    measured = [raw["pretrained"], added["accuracy"], added["full"]]
+    assert [p["values"] for p in points] == [each[0] for each in measured]
     near = f"Explorer.measured({json.dumps(points)}, "
     assert javascript(near + "[0.3, 0.3, 0.3])") == points[1]
     assert javascript(near + "[-1, -1, -1])") == points[0]
@@ -348,7 +349,7 @@ const big = (x, y) => hit(".live-map svg", "click", x, y);
     map.querySelectorAll("svg .field")[2].getAttribute("href");
   const saved = [];
   Downloads.standalone(document.querySelector(".live-map svg"));
-  URL.createObjectURL = (blob) => { saved.push(blob); return "#"; };
+  URL.createObjectURL = (blob) => { saved.push(blob); return "data:,"; };
   map.querySelector("button.csv").click();
   document.body.dataset.csv = await saved[0].text();
   await new Promise(done => setTimeout(done, 400));

@@ -12,7 +12,7 @@ from linearize.report.audit.words import of_one, sentence, where
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, figure, in_cell, legend, matrix_axes, whiskers
-from linearize.report.stats import mean_phrase, over_seeds
+from linearize.report.stats import ANY, POSITIVE, mean_phrase, over_seeds
 from linearize.report.style import MUTED, OWN_COLOURS, PAPER, shorten
 from linearize.report.table import NONE, Table, fixed, freeze
 from linearize.report.table import Cell as Entry
@@ -27,7 +27,7 @@ WORST = 3
 READ = (
     "A row is a task's examples, a column the vector that is added: how far it moves the outputs "
     "there, √E ‖J(x)τ‖², divided by the same of the row's own vector. 1 is as far as its own; dark "
-    "is harm."
+    "is far."
 )
 
 
@@ -85,7 +85,7 @@ def matrix(results: Results) -> Plot:
 
     def draw(narrow: bool) -> Figure:
         count, size = len(shown), max(len(names), 4)
-        height = 0.42 * size + 1.5
+        height = min(0.42 * size + 1.5, 4.4 if narrow else 1 + 6.4 / count)
         fig = figure(narrow, height * count if narrow else height)
         shape = (count, 1) if narrow else (1, count)
         axes = list(fig.subplots(*shape, squeeze=False).flat)
@@ -129,22 +129,26 @@ def profile(results: Results, name: str) -> Plot:
     cells = [cell for cell in audited.cells(results.tasks)[:WORST] if np.isfinite(cell.value)]
     x = np.arange(len(audited.parts))
 
+    def in_units(cell: Cell, values: Floats) -> Floats:
+        return values[:, *cell.at] / audited.moved[:, cell.at[0], cell.at[0], None]
+
     def panels(cell: Cell) -> tuple[Floats, Floats]:
-        own = audited.moved[:, cell.at[0], cell.at[0], None]
-        alone = audited.layers[:, *cell.at] / own
-        return 100 * audited.shares[:, *cell.at], alone
+        return 100 * audited.shares[:, *cell.at], in_units(cell, audited.layers)
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 5.4 if narrow else 3.4)
         axes = list(fig.subplots(*((2, 1) if narrow else (1, 2)), squeeze=False).flat)
         handles = []
         for cell, colour in zip(cells, OWN_COLOURS, strict=False):
-            for ax, values in zip(axes, panels(cell), strict=True):
-                mean, half = over_seeds(values)
+            for ax, values, bounds in zip(axes, panels(cell), (ANY, POSITIVE), strict=True):
+                found = over_seeds(values)
                 ax.errorbar(
-                    x, mean, yerr=whiskers(half), color=colour, marker="o", ms=4, mec=PAPER,
-                    mew=0.4, lw=1.2, elinewidth=0.8,
+                    x, found.mean, yerr=whiskers(found, bounds), color=colour, marker="o", ms=4,
+                    mec=PAPER, mew=0.4, lw=1.2, elinewidth=0.8,
                 )  # fmt: skip
+            if audited.kronecker_layers is not None:
+                guessed = in_units(cell, audited.kronecker_layers).mean(0)
+                axes[1].plot(x, guessed, color=colour, lw=1, ls=":")
             text = f"{shorten(cell.vector, 12)} on {shorten(cell.task, 12)}"
             handles.append(Line2D([], [], color=colour, marker="o", ms=4, label=text))
         names = [shorten(part, 16) for part in audited.parts]
@@ -166,7 +170,8 @@ def profile(results: Results, name: str) -> Plot:
         f"The layers of the worst cells: {audited.label}",
         "Left or above: what each layer contributes, E ⟨J_l τ_l, J τ⟩ / E ‖J τ‖², which sums to "
         "100 % and is negative where a layer works against the others. Right or below: what it "
-        "would do alone, √E ‖J_l τ_l‖² over the task's own √E ‖J τ‖²; these squares do not sum up."
+        "would do alone, √E ‖J_l τ_l‖² over the task's own √E ‖J τ‖²; these squares do not sum up. "
+        "Dotted: what Kronecker factors make of the latter."
         f"{mean_phrase(results.seeds)}"
         + (" Whiskers: 95 % t intervals over seeds." if len(results.seeds) > 1 else ""),
         f"Two line charts over the layers. {where_}.",

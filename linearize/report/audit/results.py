@@ -9,7 +9,7 @@ import numpy as np
 from linearize.report.node import Floats
 from linearize.report.run import Run
 from linearize.report.schema import Axes
-from linearize.report.stats import over_seeds
+from linearize.report.stats import POSITIVE, over_seeds
 from linearize.report.style import Look
 
 Matrix = Annotated[Floats, Axes("S", "T", "T")]
@@ -62,10 +62,11 @@ class Audited:
     @property
     def bounds(self) -> tuple[Floats, Floats, Floats]:
         """Mean over seeds of ``relative`` and its interval, (T, T) each."""
-        mean, half = over_seeds(self.relative)
+        found = over_seeds(self.relative)
         if len(self.relative) == 1:
-            return mean, self.low[0], self.high[0]
-        return mean, np.maximum(mean - half, 0), mean + half
+            return found.mean, self.low[0], self.high[0]
+        low, high = found.ends(POSITIVE)
+        return found.mean, low, high
 
     def cells(self, tasks: tuple[str, ...]) -> list[Cell]:
         """Every vector on every other task, the largest movement first; what is unknown is last."""

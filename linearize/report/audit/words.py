@@ -29,8 +29,8 @@ def of_one(audited: Audited, tasks: tuple[str, ...]) -> str:
         return "No task's own vector moves its outputs, so nothing can be said in its units."
     worst, least = known[0], known[-1]
     said = [
-        f"{worst.vector}'s vector moves the outputs on {worst.task} farthest, {times(worst)} as "
-        f"far as {worst.task}'s own vector does, {where(audited, worst)}{_apart(worst, known[1:])}."
+        f"The vector of {worst.vector} moves the outputs on {worst.task} farthest, {times(worst)} "
+        f"as far as their own does, {where(audited, worst)}{_apart(worst, known[1:])}."
     ]
     by_place = {cell.at: cell for cell in known}
     mutual = [
@@ -46,7 +46,9 @@ def of_one(audited: Audited, tasks: tuple[str, ...]) -> str:
             f"{fixed(first.value, 2)} on {first.task}, {fixed(second.value, 2)} on {second.task}."
         )
     if len(known) > 2:
-        said.append(f"Least disturbed is {least.task} by {least.vector}'s vector, {times(least)}.")
+        said.append(
+            f"Least disturbed is {least.task} by the vector of {least.vector}, {times(least)}."
+        )
     return " ".join(said)
 
 

@@ -79,9 +79,8 @@ def measured_points(results: Results, method: str) -> list[dict[str, Any]]:
     if added is not None:
         if added.sweep_test is not None:
             found |= dict(zip(results.alphas.tolist(), added.sweep_test[0], strict=True))
-        full = getattr(added, "full", None)
-        if full is not None:
-            found[1.0] = full[0]
+        if added.full is not None:
+            found[1.0] = added.full[0]
         if added.alpha is not None and np.isfinite(added.alpha[0]):
             found[float(added.alpha[0])] = added.accuracy[0]
     return [{"alpha": alpha, "values": found[alpha].tolist()} for alpha in sorted(found)]

@@ -54,7 +54,7 @@ def error_colours(values: Floats, upper: float) -> NDArray[np.uint8]:
 
 def levels(upper: float) -> Floats:
     """Errors at which contours are drawn, with a step that is a round number."""
-    return MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(0, upper)[1:]
+    return np.asarray(MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(0, upper)[1:])
 
 
 def error_label(pair: PairMap) -> str:

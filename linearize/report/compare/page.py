@@ -94,8 +94,8 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
         ("glossary", "Words", [glossary.section(results)]),
         ("configuration", "Configuration and versions", [_configuration(results)]),
     )
-    code = ["arithmetic.js", "grid.js"]
-    code += ["maps.js"] * bool(drawn) + ["explorer.js"] * (task_logits is not None)
+    code = ["maps.js"] * bool(drawn) + ["explorer.js"] * (task_logits is not None)
+    code = ["arithmetic.js", "grid.js", *code] if code else []
     return Page(
         title=_title(results),
         lead=_lead(results),

@@ -42,7 +42,9 @@ class Addition:
     options: Mapping[str, Annotated[Floats, Axes("S")]] = field(default_factory=dict)
     """A merge's hyper-parameters by name, chosen on validation data with α."""
     seconds: Annotated[Floats, Axes("S")] | None = None
-    """That the merging took, with these."""
+    """That the merging took, with these, and what it takes of data."""
+    gap: Annotated[Floats, Axes("S")] | None = None
+    """Of coefficients by task that were fitted: nats above the optimum, at most."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Results(Run):
     labels: Mapping[str, str] = field(default_factory=dict)
     """How rows are called, by row."""
     explored: str | None = "linear"
-    """The method that the live explorer shows."""
+    """The method that the live explorer shows first."""
     alphas: Annotated[Floats, Axes("A")] = field(default_factory=lambda: np.zeros(0))
     control_task: Any = None
     """A name, or one a task."""

@@ -147,6 +147,7 @@ def addition(results: Results) -> Table:
 def _merging(added: Addition) -> list[Cell]:
     """What validation data chose for a merge beside α, and how long its merging took."""
     chosen = [f"{name} {_alpha(values).text}" for name, values in added.options.items()]
+    chosen += [] if added.gap is None else [f"within {added.gap.max():.1g} nats of the optimum"]
     seconds = Cell(NONE) if added.seconds is None else significant(added.seconds)
     return [Cell(", ".join(chosen) or NONE), seconds]
 
