@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from linearize import sealed
-from linearize.comparison import _objective
+from linearize.comparison import objective_of
 from linearize.evaluate.view import VIEWS, Displaced, Tangent
 from linearize.examples import Examples
 from linearize.merge import MERGES, RANDOM, SUM, TIES
@@ -494,7 +494,7 @@ def test_a_study_is_known_by_all_that_its_objectives_are(change):
 
     def known(objective):
         study = Study(Model(model, {"w": W}), tasks, {"one": objective})
-        return _objective(study, "one")
+        return objective_of(study, "one")
 
     assert known(Classify()) == known(Classify())
     assert known(Classify(**change)) == known(Classify(**change))

@@ -22,8 +22,9 @@ class MergingConfig(AnalysisConfig):
     """How such a method trains, by its name, where not as its regime does."""
     weights: dict[str, NonNegative] = dataclasses.field(default_factory=dict)
     """λ of such a method's penalty, by its name, in place of the method's own."""
-    merges: tuple[str, ...] = tuple(name for name in MERGES if name != "random")
-    """Rows of :data:`linearize.merge.MERGES`; in each view those that it can have."""
+    merges: tuple[str, ...] = ()
+    """Rows of :data:`linearize.merge.MERGES`, in each view those that it can have; all but random
+    directions where empty."""
     without: tuple[tuple[str, str], ...] = ()
     """A method and a merge, of what is left out."""
     examples: Count = 256
@@ -40,11 +41,10 @@ class MergingConfig(AnalysisConfig):
         require_names("weights", self.weights, set(self.methods))
         for method, merge in self.without:
             require_names("without", [method], set(self.compared))
-            require_names("without", [merge], set(self.merges))
+            require_names("without", [merge], set(self.merged))
         for field in ("methods", "merges", "sizes"):
             given = getattr(self, field)
             require(len(set(given)) == len(given), field, given, "name each once")
-        require(bool(self.merges), "merges", self.merges, "name one or more")
         T = len(self.data.tasks)
         for size in self.sizes:
             require(2 <= size <= T, "sizes", size, f"merge 2 to {T} tasks, those of data.tasks")
@@ -54,6 +54,11 @@ class MergingConfig(AnalysisConfig):
         """How many tasks are merged, descending."""
         every = self.sizes or range(2, len(self.data.tasks) + 1)
         return tuple(sorted(every, reverse=True))
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """All merges."""
+        return self.merges or tuple(name for name in MERGES if name != "random")
 
     @property
     def compared(self) -> tuple[str, ...]:

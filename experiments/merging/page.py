@@ -12,7 +12,7 @@ from linearize.report import schema
 from linearize.report.node import Node
 from linearize.report.page import TASK_ARITHMETIC, Page, Section
 from linearize.report.plot import Plot, errorbars, figure, legend
-from linearize.report.stats import over_seeds, seeds_phrase
+from linearize.report.stats import SHARE, over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, Look, label
 from linearize.report.table import NONE, Cell, Table, cell, freeze, percent, significant
 
@@ -159,7 +159,7 @@ def by_number(results: Results) -> Plot:
             for merge in method.merges:
                 values = np.stack([100 * results.mean(name, merge, k) for k in sizes], -1)
                 if merge in best or merge == "sum":
-                    errorbars(ax, sizes, values, merge, **style(merge))
+                    errorbars(ax, sizes, values, merge, SHARE, **style(merge))
                 else:
                     ax.plot(sizes, values.mean(0), color=MUTED, lw=0.6, alpha=0.5, zorder=0)
             ax.set(title=results.labels[name], xticks=sizes)

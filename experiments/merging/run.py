@@ -45,20 +45,20 @@ def run(config: MergingConfig, run_dir: Path, preset: str = "custom") -> Path:
             config.seeds, parts, lambda seed, place: measure(config, tasks, seed, place, methods)
         )
         model = protocol.describe_model(config.model, config.seeds[0])
-        named: list[Method | Merge] = [*methods, *(MERGES[name] for name in config.merges)]
+        named: list[Method | Merge] = [*methods, *(MERGES[name] for name in config.merged)]
         found = running.about("merging", preset, config, model) | measured
         found |= {
             "tasks": config.data.tasks,
             "numbers": config.numbers,
             "labels": {row.name: row.label for row in named},
-            "takes": {name: MERGES[name].takes for name in config.merges},
+            "takes": {name: MERGES[name].takes for name in config.merged},
         }
         return running.finish(run_dir, claims.judged(schema.read(Results, found), CLAIMS))
 
 
 def merges(config: MergingConfig, method: Method) -> list[Merge]:
     """Those that the method's view can have, but for what is left out."""
-    rows = [MERGES[name] for name in config.merges if (method.name, name) not in config.without]
+    rows = [MERGES[name] for name in config.merged if (method.name, name) not in config.without]
     return [
         replace(row, statistics=partial(row.statistics, examples=config.examples))
         if row.statistics is not None and row.takes == TRAINING
