@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
 def test_from_folders_to_a_page_and_to_weights_for_transformers(folder, capsys):
     tasks = [word for t in ("cars", "dogs") for word in ("--task", f"{t}={folder / t}")]
     words = [*tasks, "--control", f"rest={folder / 'rest'}", "--merges", "ties"]
-    words += ["--methods", "nonlinear", "linear", "lora:rank=2", "lora_posthoc:rank=2", "l_lora"]
+    words += ["--methods", "linear", "lora:rank=2"]
     run = folder / "run"
     words += ["--out", str(run), "--steps", "4", "--shots", "4", "--batch-size", "8"]
     main(["compare", "--model", str(folder / "vit"), *words])
@@ -57,17 +57,17 @@ def test_from_folders_to_a_page_and_to_weights_for_transformers(folder, capsys):
     main(["report", str(run)])
     assert (run / "report.html").exists()
 
-    base = models.open_model(str(folder / "vit"))
-    for name in ("lora_rank_2", "l_lora"):
-        place = run / "seed_0" / name / "cars"
-        read = models.task_vector(base, place / "peft")
-        tau = TaskVector.load(place / "task_vector.safetensors")
-        assert float((read - tau).norm()) == 0 < float(tau.norm())
+    before = models.open_model(str(folder / "vit"))
+    place = run / "seed_0" / "lora_rank_2" / "cars"
+    tau = TaskVector.load(place / "task_vector.safetensors")
+    assert float(tau.norm()) > 0
+    for name, x in models.task_vector(before, place / "peft").delta.items():
+        np.testing.assert_array_equal(x, tau.delta.get(name, np.zeros_like(x)))
 
     paths = [run / "seed_0" / "linear" / t / "task_vector.safetensors" for t in ("cars", "dogs")]
     base, out = str(folder / "vit"), str(folder / "edited")
     main(["merge", *map(str, paths), "--alpha", "-0.5", "--base", base, "--out", out])
-    before, after = models.open_model(base), models.open_model(out)
+    after = models.open_model(out)
     total = sum((TaskVector.load(path) for path in paths[1:]), start=TaskVector.load(paths[0]))
     expected = total.apply_to(before.params, scale=-0.5)
     moved = TaskVector.between(expected, after.params)

@@ -272,6 +272,7 @@ def test_a_row_s_weight_is_another_s_by_name():
         made.vectors(weighted(METHODS["linear"], {"linear": 1.0}))
 
 
+@pytest.mark.slow
 def test_two_penalties_on_one_step_are_the_sum_of_their_gradients():
     """By plain descent from τ = 0, whose second step has both; a diagonal's is 2 d τ."""
     sgd = OptimConfig("sgd", lr=0.5, schedule="constant", clip=None)

@@ -66,7 +66,7 @@ def dense(params, x, key, score="log_probability"):
     return {n: np.asarray(s) for n, s in tree.flatten(unravel((slopes**2).sum(0))).items()}
 
 
-@pytest.mark.slow(but=["3-log_probability"])
+@pytest.mark.slow
 @pytest.mark.parametrize("score", talos.SCORES)
 @pytest.mark.parametrize("batch_size", [3, 16])
 def test_scores_are_squared_gradients_of_each_example(score, batch_size):

@@ -19,7 +19,8 @@ def held(make: Callable[[], T]) -> tuple[T, int]:
     The former are traced. The latter are looked at every 2 ms, so that shorter ones pass unseen;
     what both hold counts twice.
     """
-    before, largest, done = _live(), 0, threading.Event()
+    before, done = _live(), threading.Event()
+    largest = before
 
     def watch() -> None:
         nonlocal largest

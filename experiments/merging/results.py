@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from linearize.report.node import Floats
 from linearize.report.run import Run
@@ -47,6 +47,7 @@ class Method:
 class Results(Run):
     """All that the page shows."""
 
+    config: Mapping[str, Any]
     tasks: Annotated[tuple[str, ...], Axes("T")]
     numbers: tuple[int, ...]
     """How many tasks are merged, descending."""

@@ -4,6 +4,7 @@ measure              Kronecker factors of G = E[JᵀJ] at θ0, of any f, as a ca
 Card                 such factors, of a task or a reference set: τᵀGτ, one safetensors file
 Normalized           f with features of length 1
 merge                one card for a sum of tasks
+sensitivity          the diagonal of the Fisher information, of predictions under a head
 """
 
 from linearize.curvature.blocks import quadratic as quadratic

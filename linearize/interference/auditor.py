@@ -29,7 +29,7 @@ from linearize.disentangle.moved import Moved, moved
 from linearize.evaluate.affine import check_taus
 from linearize.evaluate.view import View, of_the_same_leaves
 from linearize.examples import Examples, as_arguments
-from linearize.interference.layers import layers
+from linearize.interference.layers import in_order, layers
 from linearize.methods import METHODS
 from linearize.objectives.distances import aligned
 from linearize.report import schema
@@ -210,9 +210,12 @@ class Vectors:
         layers(self.shapes(study), plan.layers)
 
     def shapes(self, study: Study) -> dict[str, tuple[int, ...]]:
-        """Of all leaves that move, in the model's order."""
-        leaves = {n: jnp.shape(d) for tau in self.taus.values() for n, d in tau.delta.items()}
-        return {n: leaves[n] for n in tree.select(study.model.params) if n in leaves}
+        """Of all leaves that move, as the model meets them."""
+        model, leaves = study.model, dict[str, tuple[int, ...]]()
+        for tau in self.taus.values():
+            leaves |= {n: jnp.shape(d) for n, d in self._moving(study, tau).items()}
+        example = study.split(next(iter(self.taus)), "train").alone
+        return {n: leaves[n] for n in in_order(model.f, model.params, leaves, *example)}
 
     def seen(self, study: Study) -> View:
         """The study's view of them."""
@@ -308,7 +311,7 @@ def estimate(
         f,
         study.model.params,
         inputs,
-        trainable=[f"^{re.escape(name)}$" for name in given.shapes(study)],
+        trainable=[f"^{re.escape(name)}$" for part in parts.values() for name in part],
         normalized=False,
         seed=study.seed,
         batch_size=min(study.batch_size, 16),
@@ -394,6 +397,7 @@ def _identity_of(study: Study, plan: AuditPlan, given: Vectors) -> Record:
             "objectives": {task: comparison.objective_of(study, task) for task in tasks},
             "vectors": {task: tree.fingerprint(tau.delta) for task, tau in given.taus.items()},
             "view": given.view,
+            "layers": list(layers(given.shapes(study), plan.layers)),
             "seed": study.seed,
             "plan": asdict(plan),
         }

@@ -72,7 +72,7 @@ def test_what_a_merge_holds_is_its_largest_arrays():
         ({"sizes": (1,)}, "sizes=1: merge 2 to 3 tasks"),
         ({"sizes": (2, 2)}, "name each once"),
         ({"without": (("exact", "sum"),)}, "without='exact'"),
-        ({"merges": ()}, "name one or more"),
+        ({"merges": (), "without": ()}, "name one or more"),
     ],
 )
 def test_a_configuration_that_cannot_be_run_is_refused(change, message):

@@ -46,7 +46,9 @@ def of_one(audited: Audited, tasks: tuple[str, ...]) -> str:
             f"{fixed(first.value, 2)} on {first.task}, {fixed(second.value, 2)} on {second.task}."
         )
     if len(known) > 2:
-        said.append(f"Least disturbed is {least.task} by {least.vector}'s vector, {times(least)}.")
+        said.append(
+            f"Least disturbed is {least.task} by the vector of {least.vector}, {times(least)}."
+        )
     return " ".join(said)
 
 
