@@ -135,9 +135,20 @@ def icons() -> AnalogiesConfig:
     )
 
 
+def icons_kings() -> AnalogiesConfig:
+    """Single classes of the icons, which have many test images and leave room: folders and users.
+
+    python -m experiments.analogies icons_kings
+    """
+    return dataclasses.replace(
+        icons(), halves=((), ()), of_two=0, examples=(), quadruples=((9, 11), (7, 19))
+    )
+
+
 PRESETS = {
     "debug": debug,
     "icons": icons,
+    "icons_kings": icons_kings,
     "packaged": packaged,
     "sketches": sketches,
 }
