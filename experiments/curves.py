@@ -11,7 +11,7 @@ from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, errorbars, figure, handle, legend, powers_of_ten
 from linearize.report.run import Run
 from linearize.report.schema import Axes, entries
-from linearize.report.stats import seeds_phrase
+from linearize.report.stats import ANY, CORRELATION, POSITIVE, SHARE, Bounds, seeds_phrase
 from linearize.report.style import label
 from linearize.report.table import Cell, Table, freeze, number, percent
 
@@ -24,15 +24,17 @@ class Measure:
     axis: str
     share: bool = True
     """Printed in %."""
+    bounds: Bounds = SHARE
+    """Of what is drawn."""
 
 
 MEASURES = {
-    "cosine": Measure("Direction", "Cosine to the final vector", share=False),
+    "cosine": Measure("Direction", "Cosine to the final vector", False, CORRELATION),
     "single": Measure("Single task", "Accuracy (%)"),
     "addition": Measure("After addition", "Accuracy (%)"),
-    "normalized": Measure("After addition, normalized", "Normalized accuracy (%)"),
-    "norm": Measure("Length", "‖τ‖", share=False),
-    "alpha": Measure("Scaling coefficient", "α chosen", share=False),
+    "normalized": Measure("After addition, normalized", "Normalized accuracy (%)", bounds=POSITIVE),
+    "norm": Measure("Length", "‖τ‖", False, POSITIVE),
+    "alpha": Measure("Scaling coefficient", "α chosen", False, ANY),
 }
 PANELS = ("cosine", "single", "addition", "normalized")
 
@@ -94,7 +96,7 @@ def curves(results: Results, x: str, log: bool) -> Plot:
             measure = MEASURES[name]
             for regime, found in results.regimes.items():
                 values = (100 if measure.share else 1) * getattr(found, name)
-                errorbars(ax, results.along[regime], values, regime)
+                errorbars(ax, results.along[regime], values, regime, measure.bounds)
             ax.set(title=measure.title, xlabel=x, ylabel=measure.axis)
             if log:
                 ax.set_xscale("log")

@@ -109,17 +109,20 @@ def study(
 
 
 def plan(config: CompareConfig) -> Plan:
-    """What the configuration compares: regimes, but those it sets to None, methods, baselines."""
+    """What the configuration compares: regimes, but those it sets to None, and what it names."""
     edit, maps = config.edit, config.map
     regimes = [name for name in METHODS if name in REGIMES and getattr(config, name, True)]
     names = [*regimes, *config.methods, *(name for name in config.baselines if name in METHODS)]
+    methods = [weighted(METHODS[name], config.weights) for name in names]
+    merges = [(MERGES[name], method) for name in config.merges for method in methods]
     return Plan(
-        methods=[weighted(METHODS[name], config.weights) for name in names],
+        methods=methods,
         rows=[
             Row(MERGES[name], NONLINEAR, name, MERGES[name].label)
             for name in config.baselines
             if name in MERGES
-        ],
+        ]
+        + [Row(merge, method) for merge, method in merges if method.stands == "regime"],
         alphas=edit.alphas,
         sweep_test=edit.sweep_test,
         tolerance=Control(edit.retained),

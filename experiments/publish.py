@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+from experiments import report
 from linearize import cli, io
 from linearize.config import ConfigError
 from linearize.report import node, schema
@@ -19,8 +20,8 @@ from linearize.report.run import Run
 
 TABLES = (
     *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
-    *("sizes", "coefficients", "certificates", "merges", "seeds", "subpopulations", "kings"),
-    *("along", "energies", "relation", "pairs"),
+    *("sizes", "coefficients", "certificates", "merges", "numbers", "seeds", "subpopulations"),
+    *("kings", "along", "energies", "relation", "pairs"),
     *("single", "addition", "negation", "error_map", "claims", "cosine"),
 )
 RESULTS = Path("docs/results")
@@ -61,8 +62,16 @@ def publish(job: Publish) -> Path:
         + f". Configuration: [{job.name}.json]({job.name}.json).",
         "",
     ]
+    plots = {plot.name: plot for plot in report.read_page(job.run_dir).plots}
     for figure in figures:
-        lines += [f"![{figure.stem}]({job.name}_{figure.name})", ""]
+        if figure.stem not in plots:
+            raise FileNotFoundError(
+                f"{figure} is no figure of this version’s page; draw them anew: "
+                f"python -m experiments.report {job.run_dir}"
+            )
+        plot = plots[figure.stem]
+        alt = plot.alt.replace("[", r"\[").replace("]", r"\]")
+        lines += [f"![{alt}]({job.name}_{figure.name})", "", f"*{plot.title}.* {plot.caption}", ""]
     for table in _tables(job.run_dir / "tables"):
         lines += [table.read_text().strip(), ""]
     job.into.mkdir(parents=True, exist_ok=True)

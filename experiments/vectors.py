@@ -15,6 +15,7 @@ from linearize.evaluate.view import VIEWS
 from linearize.methods import METHODS
 from linearize.study import Method, Store, Study
 from linearize.study.store import Record
+from linearize.task_vector import TaskVector
 
 
 class Borrows(Protocol):
@@ -61,6 +62,20 @@ def study(config: AnalysisConfig, tasks: Mapping[str, Task], seed: int, store: S
 def borrowed(config: Borrows, seed: int) -> Path | None:
     """Where a seed's vectors lie that the configuration takes of another run."""
     return None if config.vectors is None else Path(config.vectors) / f"seed_{seed}"
+
+
+def after(study: Study, method: Method, step: int | None) -> dict[str, TaskVector]:
+    """A method's vectors after a step that its recipe kept, or the final ones, where None.
+
+    Raises:
+        FileNotFoundError: that step was not kept.
+    """
+    final = study.vectors(method)
+    if step is None:
+        return final
+    file = f"step_{step}.safetensors"
+    paths = {t: study.store.path(method.trainer.name, t, "vectors", file) for t in study.names}
+    return {task: TaskVector.load(path) for task, path in paths.items() if path is not None}
 
 
 def by_regime(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from linearize.functional import from_linen as from_linen
     from linearize.functional import from_nnx as from_nnx
     from linearize.functional import update_nnx as update_nnx
+    from linearize.interference import Audit as Audit
+    from linearize.interference import audit as audit
     from linearize.merge import MERGES as MERGES
     from linearize.merge import Merge as Merge
     from linearize.methods import METHODS as METHODS
@@ -53,6 +55,7 @@ __getattr__ = offered(
         "METHODS": "methods",
         **dict.fromkeys(("MERGES", "Merge"), "merge"),
         **dict.fromkeys(("Plan", "compare"), "comparison"),
+        **dict.fromkeys(("Audit", "audit"), "interference"),
         **dict.fromkeys(("ErrorMap", "disentanglement_error"), "disentangle"),
         **dict.fromkeys(("from_linen", "from_nnx", "update_nnx"), "functional"),
         **dict.fromkeys(

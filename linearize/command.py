@@ -1,8 +1,10 @@
-"""The console command: ``linearize compare``, ``report`` and ``merge`` on one's own files.
+"""The console command ``linearize``: its jobs on one's own files.
 
 linearize compare --model FOLDER --task cars=photos/cars --task dogs=photos/dogs --out runs/mine
+linearize audit a.safetensors lora/dogs --base FOLDER --task photos/cars --task photos/dogs
 linearize report runs/mine
 linearize merge a.safetensors lora/dogs --alpha 0.4 --base FOLDER --out FOLDER
+linearize curvature --model FOLDER --task photos/cars --out cars_card.safetensors
 """
 
 import sys
@@ -15,11 +17,16 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
-from linearize import data, edit, models, report, tree
+from linearize import data, edit, methods, models, report, tree
+from linearize.choices import one_of
 from linearize.cli import reporting, sentence
 from linearize.comparison import compare
 from linearize.config import ConfigError
+from linearize.curvature import Card
 from linearize.fields import Count, Natural, Positive, check
+from linearize.interference import audit
+from linearize.merge import MERGES
+from linearize.methods.tak import card_of, tak
 from linearize.models import Backbone
 from linearize.study import Method, Study
 from linearize.study.heads import Heads, Prototypes, words
@@ -47,8 +54,13 @@ class Compare:
     leave_out: tuple[str, ...] = ()
     """Regular expressions of tensors' names: what only one side of these has."""
     methods: tuple[str, ...] = ("nonlinear", "posthoc", "linear")
+    """Rows of ``linearize.METHODS``, options behind a colon: lora:rank=8 l_lora tau_jp:weight=0.3.
+    An adapter of LoRA is written for PEFT too: OUT/seed_0/lora/TASK/peft."""
     merges: tuple[str, ...] = ()
     """Beside the sum: mean, ties, tsv_m, iso_c, wudi, ... (``linearize.MERGES``)."""
+    card: UseAppendAction[tuple[Path, ...]] = ()
+    """Curvature cards of ``linearize curvature``: TAK with these, no other task's images looked at,
+    beside the methods."""
     seeds: tuple[Natural, ...] = (0,)
     steps: Count = 100
     batch_size: Count = 32
@@ -61,6 +73,41 @@ class Compare:
     examples; ``auto`` takes the former of a CLIP, and the latter of all else."""
     shots: Count = 10
     """Training examples a class of the latter."""
+
+
+@dataclass(frozen=True)
+class Auditor:
+    """Say which task vectors will harm which tasks, and where, before anything is merged."""
+
+    vectors: Positional[tuple[str, ...]]
+    """task_vector.safetensors, LoRA adapters of PEFT or whole checkpoints, fine-tuned from this
+    base: one for each --task, in that order, or as NAME=WHERE."""
+    base: str
+    """The weights that they displace."""
+    task: UseAppendAction[tuple[str, ...]]
+    """As of ``linearize compare``; twice or more."""
+    out: Path = Path("runs/audit")
+    """Where the numbers, figures and the page go."""
+    alpha: float = 1.0
+    """The coefficient of two vectors at which their disentanglement error is measured."""
+    examples: Count = 64
+    """Validation examples of each task that are looked at, at most."""
+    layer: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=PATTERN, a regular expression of leaves' names; by default the model's blocks."""
+    view: Literal["displaced", "tangent"] = "displaced"
+    """The model in which disentanglement error is measured: with its weights moved, or
+    linearized."""
+    kronecker: bool = True
+    """Measure each task's curvature too, for the estimate that needs no example later."""
+    image_size: Count | None = None
+    """Side in pixels that images are kept at; the model's own by default."""
+    leave_out: tuple[str, ...] = ()
+    """Regular expressions of tensors' names: what only one side has."""
+    seed: Natural = 0
+    """Of the examples drawn, and of heads."""
+    head: Literal["auto", "text", "prototype"] = "auto"
+    """As of ``linearize compare``."""
+    shots: Count = 10
 
 
 @dataclass(frozen=True)
@@ -84,6 +131,22 @@ class Edit:
     """The scaling coefficient; below 0 to negate."""
     leave_out: tuple[str, ...] = ()
     """Regular expressions of tensors' names: what only one side has, and stays as in the base."""
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Measure a curvature card of images: who has it trains vectors that leave their task alone."""
+
+    model: str
+    """Weights of a CLIP, ViT or DINOv2 (a folder, a file or a repository), or a packaged model."""
+    task: str
+    """FOLDER, with a sub-folder a class, or the name of a packaged task."""
+    out: Path
+    """A safetensors file."""
+    examples: Count = 256
+    """Training images of the task; all where there are fewer."""
+    image_size: Count | None = None
+    """Side in pixels that images are kept at; the model's own by default."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -115,6 +178,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run_compare(job: Compare) -> None:
     """From folders to the page."""
+    asked = [methods.named(each, methods.METHODS, "--methods") for each in job.methods]
+    merges = [MERGES[one_of("--merges", each, MERGES)] for each in job.merges]
     model = models.open_model(job.model)
     side = job.image_size or model.image_size
     tasks = [read_task(given, side) for given in job.task]
@@ -131,13 +196,16 @@ def run_compare(job: Compare) -> None:
     study = Study(
         model,
         tasks,
-        heads(job, model),
+        heads(job, model, job.model),
         control=None if job.control is None else read_task(job.control, side),
         store=job.out,
         recipes=recipes,
     )
-    methods: list[str | Method] = [*job.methods, *given(job, study)]
-    results = compare(study, methods, job.merges, seeds=job.seeds)
+    asked += given(job, study)
+    if job.card:
+        cards = {str(path): Card.load(path, model.params) for path in job.card}
+        asked.append(tak(cards=cards))
+    results = compare(study, asked, merges, seeds=job.seeds)
     page = results.report()
     report.read_page(job.out).print()
     print(f"report: {page}")
@@ -155,12 +223,12 @@ def read_task(given: str, image_size: int) -> data.Task:
     return data.from_folder(folder, name=name or None, image_size=image_size)
 
 
-def heads(job: Compare, model: Backbone) -> Heads:
+def heads(job: Compare | Auditor, model: Backbone, weights: str) -> Heads:
     """Class names read by the text tower beside the weights, or else few-shot prototypes."""
     if job.head == "prototype" or (job.head == "auto" and model.kind != "clip"):
         return Prototypes(job.shots)
-    text = models.load_text(model.kind, weights=job.model)
-    return words(text, models.load_tokenizer(job.model, vocabulary=text.vocabulary))
+    text = models.load_text(model.kind, weights=weights)
+    return words(text, models.load_tokenizer(weights, vocabulary=text.vocabulary))
 
 
 def given(job: Compare, study: Study) -> list[Method]:
@@ -182,6 +250,61 @@ def given(job: Compare, study: Study) -> list[Method]:
     content = tree.fingerprint({name: tau.delta for name, tau in taus.items()})[:8]
     method = Method(f"given_{content}", "Given", "displaced", lambda _, task: taus[task])
     return [method, Method(f"{method.name}_posthoc", "Given, linearized", "tangent", of=method)]
+
+
+def run_audit(job: Auditor) -> None:
+    """From vectors and folders to a sentence and a page.
+
+    Raises:
+        ConfigError: not one vector for each task, or a layer without a pattern.
+    """
+    model = models.open_model(job.base)
+    side = job.image_size or model.image_size
+    tasks = [read_task(given, side) for given in job.task]
+    places = by_task(job.vectors, [task.name for task in tasks])
+    layers = {name: pattern for name, _, pattern in (each.partition("=") for each in job.layer)}
+    if not all(layers.values()) or len(layers) != len(job.layer):
+        raise ConfigError(
+            f"--layer is {' '.join(job.layer)}; expected NAME=PATTERN, each name once, such as "
+            "early='^block_[0-5]/'"
+        )
+    read = partial(models.task_vector, model, leave_out=job.leave_out)
+    taus = {name: read(where) for name, where in places.items()}
+    study = Study(model, tasks, heads(job, model, job.base), seed=job.seed, store=job.out)
+    found = audit(
+        study,
+        taus,
+        view=job.view,
+        alpha=job.alpha,
+        examples=job.examples,
+        layers=layers or None,
+        kronecker=job.kronecker,
+    )
+    page = found.report()
+    report.read_page(page.parent).print()
+    print(f"{found.sentence()}\nreport: {page}")
+
+
+def by_task(given: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
+    """Where each task's vector lies, of words ``NAME=WHERE``, or in the tasks' order.
+
+    Raises:
+        ConfigError: not one for each task.
+
+    >>> by_task(["a.safetensors", "b=2"], ["cars", "dogs"])
+    {'cars': 'a.safetensors', 'dogs': 'b=2'}
+    >>> by_task(["dogs=b", "cars=a"], ["cars", "dogs"])
+    {'cars': 'a', 'dogs': 'b'}
+    """
+    named = {name: where for name, _, where in (each.partition("=") for each in given)}
+    if set(named) == set(tasks) and len(given) == len(tasks):
+        return {task: named[task] for task in tasks}
+    if len(given) != len(tasks) or not set(named).isdisjoint(tasks):
+        raise ConfigError(
+            f"the vectors are {' '.join(given)}; expected one for each task, in the order "
+            f"{', '.join(tasks)}, or NAME=WHERE for each"
+        )
+    return dict(zip(tasks, given, strict=True))
 
 
 def run_report(job: Report) -> None:
@@ -211,9 +334,18 @@ def run_merge(job: Edit) -> None:
     print(models.export(job.out, model, edited, like=job.base))
 
 
+def run_curvature(job: Curvature) -> None:
+    """From a folder to a card."""
+    model = models.open_model(job.model)
+    task = read_task(job.task, job.image_size or model.image_size)
+    print(card_of(Study(model, [task]), task.name, examples=job.examples).save(job.out))
+
+
 JOBS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "compare": (Compare, run_compare),
+    "audit": (Auditor, run_audit),
     "report": (Report, run_report),
     "merge": (Edit, run_merge),
+    "curvature": (Curvature, run_curvature),
 }
 """By name, what a job is told, and what it does."""

@@ -12,10 +12,9 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from io import BytesIO
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -26,22 +25,19 @@ from linearize.choices import one_of
 from linearize.data.records import SPLITS
 from linearize.disentangle import ErrorMap
 from linearize.evaluate.view import Tangent, View
+from linearize.explored import explorable, explored
 from linearize.merge import MERGES, Merge
 from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
 from linearize.models import Model
 from linearize.objectives import Control, Metric
 from linearize.report import schema
 from linearize.report.compare.results import Results
+from linearize.report.run import Run
 from linearize.report.style import Look
 from linearize.study import Method, Study, stack
 from linearize.study.maps import distance_of, error_map, mapped
 from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
-
-EXPLORED = 500
-"""Test examples a task that the report's sliders look at: all of the papers' eight would make a
-page of 500 MB."""
-
 
 Named = TypeVar("Named", Method, Merge)
 
@@ -84,8 +80,8 @@ class Plan:
     """How much worse negation may make the control task."""
     pairs: Sequence[tuple[str, str]] = ()
     """Tasks whose disentanglement error is mapped."""
-    map_alphas: np.ndarray = field(default_factory=lambda: np.linspace(-3.0, 3.0, 21))
-    """(G,) coefficients of a map, on both axes."""
+    map_alphas: np.ndarray = field(default_factory=lambda: np.linspace(-3.0, 3.0, 25))
+    """(G,) coefficients of a map, on both axes; −1, 0 and 1 among them."""
     n_eval: int = 500
     """Examples of each task that a map looks at."""
     search_box: tuple[float, float] = (-1.0, 1.0)
@@ -108,11 +104,14 @@ class Plan:
         return trained + files + 1 + extra
 
 
+R = TypeVar("R", bound=Run)
+
+
 @dataclass(frozen=True)
-class Comparison:
+class Measured(Generic[R]):
     """What was measured, and where that is kept."""
 
-    results: Results
+    results: R
     store: Store
 
     @property
@@ -139,6 +138,10 @@ class Comparison:
             place.write("results.json", self.record)
             carry(self.store, place)
         return report.write_all(where)
+
+
+class Comparison(Measured[Results]):
+    """What a comparison measured, and where that is kept."""
 
 
 def compare(
@@ -179,12 +182,7 @@ def compare(
     wanted = replace(
         plan or Plan(),
         methods=regimes,
-        rows=[
-            Row(_row("merges", each, MERGES), method)
-            for each in merges
-            for method in regimes
-            if method.stands == "regime"
-        ],
+        rows=_rows(study, [_row("merges", each, MERGES) for each in merges], regimes),
         pairs=tuple(itertools.islice((p for p in pairs if mapped(study, p)), 1))
         if maps is None
         else tuple(maps),
@@ -227,6 +225,24 @@ def _seeds(study: Study, seeds: Sequence[int] | None) -> tuple[int, ...]:
 
 def _row(argument: str, given: str | Named, table: Mapping[str, Named]) -> Named:
     return table[one_of(argument, given, table)] if isinstance(given, str) else given
+
+
+def _rows(study: Study, merges: Sequence[Merge], methods: Sequence[Method]) -> list[Row]:
+    """Every merge of every method's vectors, in whose view it can be."""
+    regimes = [method for method in methods if method.stands == "regime"]
+    rows = [Row(each, m) for each in merges for m in regimes if fits(study.views, each, m)]
+    for each in merges:
+        if not any(row.merge is each for row in rows):
+            raise ValueError(
+                f"merge {each.name!r} is for views that are affine in the coefficients, and "
+                f"methods={[m.name for m in regimes]} has none; name 'linear', say, too"
+            )
+    return rows
+
+
+def fits(views: Mapping[str, type[View]], merge: Merge, method: Method) -> bool:
+    """Whether a merge is for the method's view, which is among these."""
+    return not merge.affine or issubclass(views[method.view], Tangent)
 
 
 def _check_methods(study: Study, methods: Sequence[Method]) -> None:
@@ -307,7 +323,7 @@ def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
         "skipped": {name: dict(t.skipped) for name, t in study.tasks.items() if t.skipped},
         "metrics": {n: each.primary.described() for n, each in study.objectives.items()},
         "labels": {row.key: row.label for row in rows},
-        "explored": None if (shown := explorable(study, plan)) is None else shown.name,
+        "explored": next((method.name for method in explorable(study, plan.regimes)), None),
         "alphas": np.asarray(plan.alphas).tolist(),
         "control_task": study.control,
         "control_share": plan.tolerance.retained,
@@ -333,7 +349,7 @@ def identity_of(study: Study, plan: Plan) -> Record:
                 task: {split: study.split(task, split).fingerprint for split in SPLITS}
                 for task in study.tasks
             },
-            "objectives": {n: _objective(study, n) for n in study.tasks},
+            "objectives": {n: objective_of(study, n) for n in study.tasks},
             "control": study.control,
             "recipes": {n: asdict(recipe) for n, recipe in study.recipes.items()},
             "trainable": study.trainable,
@@ -342,7 +358,10 @@ def identity_of(study: Study, plan: Plan) -> Record:
             "views": {m.name: m.view for m in plan.methods if not _known(m)},
             "feed": "" if study.feed is dict else current.written(study.feed),
             "rows": [
-                _written(row.merge, row.key, row.merge.directions, row.merge.options or None)
+                _written(
+                    *(row.merge, row.key, row.merge.directions),
+                    *(row.merge.options or None, row.merge.statistics),
+                )
                 for row in plan.rows
             ],
             "plan": {
@@ -369,7 +388,7 @@ def _written(row: Method | Merge, name: str, *functions: Any) -> str:
     return f"{name} {found[:16]}" if found else name
 
 
-def _objective(study: Study, task: str) -> str:
+def objective_of(study: Study, task: str) -> str:
     """What it measures, what training lowers, and what maps compare, as programs."""
     objective = study.objectives[task]
     examples, trained = (study.split(task, s).take(slice(1)) for s in ("test", "train"))
@@ -429,7 +448,7 @@ def measure(
     for method in plan.baselines:
         _enter(record, method.name, kept(method.name, partial(baseline, study, method, record)))
     begin("class scores for the report's sliders")
-    explorer = explored(study, plan)
+    explorer = explored(study, plan.regimes)
     if explorer is not None:
         study.store.write_bytes("explorer.npz", explorer)
     return record
@@ -490,29 +509,31 @@ def addition(
         single: (T,) each task's metric on test data that the sum is normalized by.
         choice: what was chosen before; of a view that has a direction for each task, made here.
     """
-    choice = choice or searched(study, plan, view, view)
-    found = along(study, view, plan.alphas if plan.sweep_test else [choice.alpha], "test")
-    reached = found[choice.index if plan.sweep_test else 0]
+    choice = choice or searched(study, plan, view, study.singles(view, "validation"))
+    tested = np.unique([*(plan.alphas if plan.sweep_test else ()), choice.alpha, 1.0])
+    found = dict(zip(tested.tolist(), along(study, view, tested, "test").tolist(), strict=True))
+    reached, full = found[choice.alpha], found[1.0]
     return {
         "alpha": choice.alpha,
-        "accuracy": reached.tolist(),
+        "accuracy": reached,
         "normalized": normalized(study, reached, single),
+        "full": full,
+        "full_normalized": normalized(study, full, single),
         "sweep_validation": choice.values.tolist(),
-        **({"sweep_test": found.tolist()} if plan.sweep_test else {}),
+        **({"sweep_test": [found[a] for a in plan.alphas.tolist()]} if plan.sweep_test else {}),
     }
 
 
-def searched(study: Study, plan: Plan, view: View, alone: View) -> edit.ScaleSearch:
+def searched(study: Study, plan: Plan, view: View, single: Sequence[float]) -> edit.ScaleSearch:
     """The α that validation data choose for all directions of a view.
 
     Args:
         study: of the view.
         plan: the candidates.
         view: the directions.
-        alone: the view of each task's own vector, which the sum is normalized by.
+        single: (T,) each task's metric on validation data that the sum is normalized by.
     """
-    sweep = along(study, view, plan.alphas, "validation")
-    return choose(study, sweep, study.singles(alone, "validation"), plan.alphas)
+    return choose(study, along(study, view, plan.alphas, "validation"), single, plan.alphas)
 
 
 def along(study: Study, view: View, alphas: ArrayLike | Sequence[float], split: str) -> np.ndarray:
@@ -593,16 +614,42 @@ def error_maps(
     }
 
 
-def merged(study: Study, plan: Plan, row: Row) -> Record:
+def merged(
+    study: Study,
+    plan: Plan,
+    row: Row,
+    measured: Callable[[], Mapping[str, Any]] | None = None,
+    single: Callable[[str], Sequence[float]] | None = None,
+    plain: bool = False,
+) -> Record:
     """A merge added and, where it has a direction for each task, negated, in its method's view.
 
     Its hyper-parameters and α are those that validation data choose together.
+
+    Args:
+        study: of the tasks that are merged.
+        plan: the candidates for α.
+        row: the merge, and whose vectors.
+        measured: what the merge takes of data, as keywords; measured here where nobody else did.
+        single: of a split each task's metric with its own vector, (T,); likewise.
+        plain: measure it at the authors' α and hyper-parameters too, which nothing searched.
     """
-    tried = (_candidate(study, plan, row, options) for options in row.merge.candidates())
-    best = max(tried, key=lambda each: each.score)  # of equal ones the first; no other is kept
-    added = addition(study, plan, best.view, study.singles(best.alone), best.choice)
-    tables = {"addition": {**added, "options": best.options, "seconds": best.seconds}}
-    if best.alone is best.view and study.control is not None:
+    study.vectors(row.method)
+    own = cache(single or (lambda split: study.singles(study.view(row.method), split)))
+    started = time.perf_counter()
+    told = dict(row.merge.measured(study, row.method) if measured is None else measured())
+    before = time.perf_counter() - started
+    tried = (_candidate(study, plan, row, own, told, o) for o in row.merge.candidates())
+    first = next(tried)
+    best = max(itertools.chain([first], tried), key=lambda each: each.score)  # of equal ones first
+    added = addition(study, plan, best.view, best.single("test"), best.choice)
+    added |= {"options": best.options, "seconds": before + best.seconds}
+    gaps = [tau.meta["gap"] for tau in best.view.vectors.values() if "gap" in tau.meta]
+    added |= {"gap": max(gaps)} if gaps else {}
+    if plain:
+        added["plain"] = along(study, first.view, [row.merge.alpha], "test")[0].tolist()
+    tables = {"addition": added}
+    if by_task(study, best.view) and study.control is not None:
         tables["negation"] = negation(study, plan, best.view)
     return tables
 
@@ -613,11 +660,11 @@ class _Candidate:
 
     options: dict[str, float]
     view: View
-    alone: View
-    """Of each task's own vector; the same view where that has a direction for each task."""
+    single: Callable[[str], Sequence[float]]
+    """Of a split each task's metric with its own direction, where each has one, or vector."""
     choice: edit.ScaleSearch
     seconds: float
-    """That the merging took."""
+    """That the merging took, without what it takes of data."""
 
     @property
     def score(self) -> float:
@@ -625,13 +672,27 @@ class _Candidate:
         return float(self.choice.normalized[self.choice.index].mean())
 
 
-def _candidate(study: Study, plan: Plan, row: Row, options: dict[str, float]) -> _Candidate:
+def by_task(study: Study, view: View) -> bool:
+    """Whether a view has a direction for each task."""
+    return set(study.names) <= set(view.vectors)
+
+
+def _candidate(
+    study: Study,
+    plan: Plan,
+    row: Row,
+    own: Callable[[str], Sequence[float]],
+    told: Mapping[str, Any],
+    options: dict[str, float],
+) -> _Candidate:
     vectors, started = study.vectors(row.method), time.perf_counter()
-    directions = jax.block_until_ready(row.merge.directions(vectors, study.seed, **options))
+    directions = row.merge.directions(vectors, study.seed, **told, **options)
+    jax.block_until_ready(directions)
     seconds = time.perf_counter() - started
     view = study.view(row.method, directions)
-    alone = view if set(study.names) <= set(view.vectors) else study.view(row.method)
-    return _Candidate(options, view, alone, searched(study, plan, view, alone), seconds)
+    single = partial(study.singles, view) if by_task(study, view) else own
+    choice = searched(study, plan, view, single("validation"))
+    return _Candidate(options, view, single, choice, seconds)
 
 
 def baseline(study: Study, method: Method, record: Record) -> Record:
@@ -650,34 +711,3 @@ def baseline(study: Study, method: Method, record: Record) -> Record:
     assert method.of is not None
     single = record["single"][method.of.name]
     return {"addition": {"accuracy": found, "normalized": normalized(study, found, single)}}
-
-
-def explorable(study: Study, plan: Plan) -> Method | None:
-    """The first method that trains in the tangent view, whose points the sliders show."""
-    tangent = (m for m in plan.regimes if m.train and issubclass(study.views[m.view], Tangent))
-    return next(tangent, None)
-
-
-def explored(study: Study, plan: Plan) -> bytes | None:
-    """What the report's sliders need: class scores at θ0 and along each τ, affine in α.
-
-    Of the method of :func:`explorable`, on :data:`EXPLORED` test examples a task,
-    evenly spaced, or on all where there are fewer. None where there is no such method, or a task's
-    predictions are no argmax of scores that are affine in its outputs.
-    """
-    method = explorable(study, plan)
-    if method is None:
-        return None
-    view, arrays = study.view(method), dict[str, np.ndarray]()
-    for task in study.names:
-        examples, reduced = study.split(task, "test"), study.objectives[task].reduced()
-        if reduced is None or not isinstance(view, Tangent) or not view.keeps(examples):
-            return None
-        scores, labels = view.terms(examples).through(reduced[0]), np.asarray(examples.labels)
-        shown = np.linspace(0, len(labels) - 1, min(EXPLORED, len(labels))).round().astype(int)
-        arrays[f"{task}/logits0"] = np.asarray(scores.f0, np.float32)[shown]
-        arrays[f"{task}/dlogits"] = np.asarray(scores.jvps, np.float32)[:, shown]
-        arrays[f"{task}/labels"] = labels[shown]
-    buffer = BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()

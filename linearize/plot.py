@@ -11,13 +11,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-LOW_IS_LIGHT, SIGNED = "viridis_r", "RdBu_r"
-"""Of errors, light where they are low as in the papers; of cosines, white at 0."""
+LOW_IS_LIGHT = ListedColormap(
+    colormaps["YlGnBu"](np.linspace(0, 0.8, 256)), "low_is_light"
+).with_extremes(bad="#a0a0a0")
+"""Of errors: light where they are low, as in the papers, and nowhere so dark that lines drown."""
+SIGNED = "RdBu_r"
+"""Of cosines and differences, white at 0."""
 
 _MOST_WRITTEN = 12
 

@@ -39,6 +39,16 @@ def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return run
 
 
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Programs that are compiled with few optimizations, for tests of small numbers."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def largest_file() -> Callable[[int], contextlib.AbstractContextManager[None]]:
     """A context in which no file may grow beyond so many bytes, as on a full disk."""

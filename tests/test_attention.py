@@ -113,6 +113,7 @@ def test_where_there_is_none_all_leaves_are_named():
         attention_only.leaves(nested("conv/kernel", "key"))
 
 
+@pytest.mark.slow(but=["(2, 4, 4)"])
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 4, 4)], ids=str)
 def test_the_penalty_s_gradient_is_its_closed_form(shape):
     """4 (ΔW ΔWᵀ ΔW − ΔW), for ΔW and for its transpose, one a matrix of a stack."""

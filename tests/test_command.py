@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from linearize import models
 from linearize.command import main
+from linearize.curvature import Card
 from linearize.task_vector import TaskVector
 
 
@@ -46,6 +47,7 @@ def folder(tmp_path_factory):
 def test_from_folders_to_a_page_and_to_weights_for_transformers(folder, capsys):
     tasks = [word for t in ("cars", "dogs") for word in ("--task", f"{t}={folder / t}")]
     words = [*tasks, "--control", f"rest={folder / 'rest'}", "--merges", "ties"]
+    words += ["--methods", "linear", "lora:rank=2"]
     run = folder / "run"
     words += ["--out", str(run), "--steps", "4", "--shots", "4", "--batch-size", "8"]
     main(["compare", "--model", str(folder / "vit"), *words])
@@ -55,10 +57,17 @@ def test_from_folders_to_a_page_and_to_weights_for_transformers(folder, capsys):
     main(["report", str(run)])
     assert (run / "report.html").exists()
 
+    before = models.open_model(str(folder / "vit"))
+    place = run / "seed_0" / "lora_rank_2" / "cars"
+    tau = TaskVector.load(place / "task_vector.safetensors")
+    assert float(tau.norm()) > 0
+    for name, x in models.task_vector(before, place / "peft").delta.items():
+        np.testing.assert_array_equal(x, tau.delta.get(name, np.zeros_like(x)))
+
     paths = [run / "seed_0" / "linear" / t / "task_vector.safetensors" for t in ("cars", "dogs")]
     base, out = str(folder / "vit"), str(folder / "edited")
     main(["merge", *map(str, paths), "--alpha", "-0.5", "--base", base, "--out", out])
-    before, after = models.open_model(base), models.open_model(out)
+    after = models.open_model(out)
     total = sum((TaskVector.load(path) for path in paths[1:]), start=TaskVector.load(paths[0]))
     expected = total.apply_to(before.params, scale=-0.5)
     moved = TaskVector.between(expected, after.params)
@@ -82,6 +91,26 @@ def test_what_others_fine_tuned_is_compared(folder, capsys):
     with pytest.raises(SystemExit):
         main([*words, *given[:2], "--out", str(out)])
     assert "once for each of the tasks cars, dogs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_adapters_are_audited(folder, capsys):
+    tasks = [word for t in ("cars", "dogs") for word in ("--task", f"{t}={folder / t}")]
+    words = ["--base", str(folder / "vit"), *tasks, "--out", str(folder / "own"), "--shots", "4"]
+    main(["audit", str(folder / "lora_cars"), str(folder / "lora_dogs"), *words])
+    said = capsys.readouterr().out
+    assert "moves the outputs on" in said
+    assert (folder / "own" / "audit" / "report.html").exists()
+    main(["report", str(folder / "own" / "audit")])
+    given = json.loads((folder / "own" / "audit" / "results.json").read_text())["audited"]["given"]
+    model = models.open_model(str(folder / "vit"))
+    norms = [
+        float(models.task_vector(model, folder / f"lora_{t}").norm()) for t in ("cars", "dogs")
+    ]
+    assert given["norm"] == [pytest.approx(norms)]
+    with pytest.raises(SystemExit):
+        main(["audit", str(folder / "lora_cars"), *words])
+    assert "one for each task, in the order cars, dogs" in capsys.readouterr().err
 
 
 def test_adapters_are_merged(folder, tmp_path):
@@ -133,6 +162,13 @@ def test_numbers_that_cannot_be(words, says, capsys):
         (["merge", "no.safetensors", "--base", "b", "--out", "o"], "b"),
         (["merge", "tau", "--base", "b", "--out", "./b"], "--out is b, and b is read there"),
         (["merge", "tau", "--base", "b", "--out", "tau"], "--out is tau, and tau is read there"),
+        ([*COMPARE, "--methods", "lroa"], "--methods='lroa' is not one of"),
+        ([*COMPARE, "--methods", "lroa"], "; did you mean 'lora'?"),
+        ([*COMPARE, "--methods", "lora:rnak=8"], "; did you mean 'rank'?"),
+        ([*COMPARE, "--methods", "lora:rank"], "lora:rank=''; expected a whole number"),
+        ([*COMPARE, "--methods", "tau_jp:weight=big"], "weight='big'; expected a number"),
+        ([*COMPARE, "--methods", "joint:weight=1"], "'joint' has no options"),
+        ([*COMPARE, "--merges", "teis"], "--merges='teis' is not one of"),
     ],
 )
 def test_bad_input_ends_in_a_sentence(words, says, capsys, tmp_path, monkeypatch):
@@ -144,3 +180,16 @@ def test_bad_input_ends_in_a_sentence(words, says, capsys, tmp_path, monkeypatch
     assert told.splitlines()[-1].startswith("error: ")
     assert says in told
     assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_a_card_of_a_folder_is_handed_on_to_tak(folder, tmp_path, capsys):
+    card = tmp_path / "rest_card.safetensors"
+    model = str(folder / "vit")
+    words = ["--task", f"rest={folder / 'rest'}", "--out", str(card), "--examples", "8"]
+    main(["curvature", "--model", model, *words])
+    assert Card.load(card, models.open_model(model).params).meta["examples"] == 8
+    tasks = [word for t in ("cars", "dogs") for word in ("--task", f"{t}={folder / t}")]
+    words = [*tasks, "--steps", "2", "--shots", "4", "--methods", "linear", "--card", str(card)]
+    main(["compare", "--model", model, *words, "--out", str(tmp_path / "run")])
+    assert "TAK, given cards" in capsys.readouterr().out

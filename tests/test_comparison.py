@@ -86,10 +86,14 @@ def test_perplexities_are_those_of_the_models_at_the_points(spoken):
             test = study.split(name, "test")
             single = dense_perplexity(at(taus[name].apply_to(params0), test.inputs), test.labels)
             assert record["single"][method.name][t] == pytest.approx(single, rel=1e-5)
-            edited = (row["alpha"] * sum(taus.values())).apply_to(params0)
-            both = dense_perplexity(at(edited, test.inputs), test.labels)
-            assert row["accuracy"][t] == pytest.approx(both, rel=1e-5)
-            assert row["normalized"][t] == pytest.approx(single / both, rel=1e-5)
+            for alpha, of, share in (
+                (row["alpha"], "accuracy", "normalized"),
+                (1.0, "full", "full_normalized"),
+            ):
+                edited = (alpha * sum(taus.values())).apply_to(params0)
+                both = dense_perplexity(at(edited, test.inputs), test.labels)
+                assert row[of][t] == pytest.approx(both, rel=1e-5)
+                assert row[share][t] == pytest.approx(single / both, rel=1e-5)
 
 
 def test_a_lower_metric_is_chosen_lower_and_forgotten_higher(spoken):
@@ -195,7 +199,7 @@ def test_hyper_parameters_and_alpha_are_chosen_together_on_validation_data(spoke
         np.testing.assert_allclose(found["sweep_validation"], swept, rtol=1e-5)
 
 
-def test_test_data_are_seen_at_what_was_chosen_alone(spoken, monkeypatch):
+def test_test_data_are_seen_at_what_was_chosen_and_at_1_alone(spoken, monkeypatch):
     study, _ = spoken
     seen, measure = [], Study.measure
 
@@ -207,7 +211,9 @@ def test_test_data_are_seen_at_what_was_chosen_alone(spoken, monkeypatch):
     plan = replace(PLAN, sweep_test=False)
     comparison.merged(study, plan, Row(MERGES["consensus"], LINEAR))
     tests = [each for each in seen if each[0] == "test"]
-    assert sorted(set(tests)) == [("test", "one", 1), ("test", "two", 1)]
+    assert sorted(set(tests)) == [
+        (*each, n) for each in (("test", "one"), ("test", "two")) for n in (1, 2)
+    ]
     swept = [each for each in seen if each == ("validation", "one", len(PLAN.alphas))]
     assert len(swept) == len(MERGES["consensus"].options["tall"])
 

@@ -1,5 +1,6 @@
 """τJp and the diagonal of the Gauss-Newton matrix: penalties of other tasks' outputs."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -15,7 +16,7 @@ from linearize.methods import DIAG_GGN, METHODS, TAU_JP, diag_ggn, tau_jp, weigh
 from linearize.methods.diag_ggn import diagonal
 from linearize.methods.fine_tuning import fine_tune
 from linearize.objectives import Classify, Squared
-from linearize.train import OptimConfig, Penalty, TrainConfig, step
+from linearize.train import OptimConfig, TrainConfig, step
 
 FEW = TrainConfig(
     optim=OptimConfig(lr=0.03), steps=4, batch_size=8, checkpoint_every=0, tensorboard=False
@@ -61,6 +62,7 @@ def jacobian(params, x, through=lambda y: y):
 # --- τJp
 
 
+@pytest.mark.slow(but=["False-two shapes"])
 @pytest.mark.parametrize("points", [(2, 2), (2, 5)], ids=["one shape", "two shapes"])
 @pytest.mark.parametrize("squared", [False, True])
 def test_its_value_and_gradient_are_those_of_dense_jacobians(squared, points):
@@ -127,6 +129,7 @@ def test_the_switches_say_which_examples_and_the_row_says_the_switches():
     assert {"tau_jp", "tau_jp_squared", "tau_jp_in_turn", "tau_jp_with_control"} <= set(METHODS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [TAU_JP, METHODS["tau_jp_kept"]], ids=lambda row: row.name)
 def test_all_tasks_share_one_program(row):
     made = study()
@@ -155,6 +158,7 @@ def softmax_hessian(z):
     return np.diag(p) - np.outer(p, p)
 
 
+@pytest.mark.slow(but=["logits"])
 @pytest.mark.parametrize("of", ["features", "normalized", "logits"])
 def test_a_diagonal_without_probes_is_that_of_the_dense_matrix(of):
     by = RNG.normal(size=(3, 5)).astype(np.float32)
@@ -176,6 +180,7 @@ def test_a_diagonal_without_probes_is_that_of_the_dense_matrix(of):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["normalized", "logits"])
 def test_probes_are_right_on_average(of):
     made = study()
@@ -187,6 +192,7 @@ def test_probes_are_right_on_average(of):
         np.testing.assert_allclose(drawn[name], leaf, rtol=0.15, atol=1e-3 * leaf.max())
 
 
+@pytest.mark.slow
 def test_the_penalty_is_of_the_other_tasks_and_of_each_weight():
     made = study()
     penalty = diag_ggn.of_others(made, "one")
@@ -197,6 +203,7 @@ def test_the_penalty_is_of_the_other_tasks_and_of_each_weight():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_diagonal_is_computed_once_a_store_and_of_what_it_is_asked_of(tmp_path, monkeypatch):
     places = {"memory": None, "disk": tmp_path}
     for place in places.values():
@@ -214,7 +221,12 @@ def test_a_diagonal_is_computed_once_a_store_and_of_what_it_is_asked_of(tmp_path
                 diagonal(again, "three")
             with pytest.raises(TypeError):
                 diagonal(again.but(trainable="mlp"), "two")
-    for file in tmp_path.glob("prepared/diag_ggn/two-*.safetensors"):
+    heads = [Classify(lambda z: z @ np.eye(3)), Classify(lambda z: z @ (2 * np.eye(3)))]
+    plain, doubled = (
+        diagonal(study(store=tmp_path, objectives=head), "two", of="logits") for head in heads
+    )
+    assert not np.allclose(plain["mlp/bias"], doubled["mlp/bias"])
+    for file in tmp_path.glob("diagonals/two-*.safetensors"):
         file.write_bytes(file.read_bytes()[:-1] + b"x")
     for name, leaf in diagonal(study(store=tmp_path), "two").items():
         np.testing.assert_array_equal(leaf, first[name])
@@ -234,6 +246,7 @@ ROWS = ("linear", "tau_jp", "tau_jp_with_control", "diag_ggn", "ortho_reg", "att
 ROWS += ("attention_only_posthoc",)
 
 
+@pytest.mark.slow
 def test_rows_enter_the_comparison_its_tables_and_its_page(tmp_path):
     made = study(control="three", store=tmp_path)
     found = lz.compare(made, ROWS, maps=[], plan=Plan(alphas=np.arange(3.0)))
@@ -246,6 +259,7 @@ def test_rows_enter_the_comparison_its_tables_and_its_page(tmp_path):
     assert all(set(tau.delta) == {"attn/qkv/kernel"} for tau in taus.values())
 
 
+@pytest.mark.slow
 def test_a_row_s_weight_is_another_s_by_name():
     made = study()
     heavy = made.vectors(weighted(TAU_JP, {"tau_jp": 2.0}))["one"]
@@ -253,24 +267,33 @@ def test_a_row_s_weight_is_another_s_by_name():
     posthoc = weighted(METHODS["ortho_reg_posthoc"], {"ortho_reg": 0.5})
     assert made.vectors(posthoc)["one"].meta["penalties"] == {"ortho_reg": 0.5}
     assert weighted(TAU_JP, {"another": 1.0}) is TAU_JP
+    assert weighted(METHODS["ortho_reg"], {"ortho_reg": 0.5}) == posthoc.of
     with pytest.raises(ValueError, match=r"method 'linear' has 0 penalties and weight=1\.0"):
         made.vectors(weighted(METHODS["linear"], {"linear": 1.0}))
 
 
-def ridge(f, params0, tau, state, key):
-    return tree.dot(tau, tau)
+@pytest.mark.slow
+def test_two_penalties_on_one_step_are_the_sum_of_their_gradients():
+    """By plain descent from τ = 0, whose second step has both; a diagonal's is 2 d τ."""
+    sgd = OptimConfig("sgd", lr=0.5, schedule="constant", clip=None)
+    made = study(recipes={"linear": replace(FEW, optim=sgd, steps=2)})
+
+    def trained(*penalties):
+        return fine_tune(made, "one", regime="linear", method="both", penalties=penalties).delta
+
+    kept = partial(tau_jp.of_others, kept=True, weight=0.5)
+    curved = partial(diag_ggn.of_others, of="features", probes=None, weight=3.0)
+    plain, one, two, both = trained(), trained(kept), trained(curved), trained(kept, curved)
+    for name, leaf in both.items():
+        assert not np.allclose(leaf, one[name], atol=1e-5)
+        np.testing.assert_allclose(leaf, one[name] + two[name] - plain[name], atol=1e-6)
+    first = trained_once(made)
+    slope = 2 * np.asarray(curved(made, "one").state["mlp/kernel"]) * first["mlp/kernel"]
+    expected = plain["mlp/kernel"] - 0.5 * 3.0 * slope
+    np.testing.assert_allclose(two["mlp/kernel"], expected, atol=1e-6)
 
 
-def test_penalties_compose():
-    made = study()
-    both = partial(
-        fine_tune,
-        regime="linear",
-        method="both",
-        penalties=[
-            tau_jp.of_others,
-            diag_ggn.of_others,
-            Penalty("r", lambda f, p, t, s, k: tree.dot(t, t)),
-        ],
-    )
-    assert both(made, "one").meta["penalties"] == {"tau_jp": 0.1, "diag_ggn": 100.0, "r": 1.0}
+def trained_once(made):
+    """τ after the first step, which no penalty of τ = 0 changes."""
+    recipe = replace(made.recipes["linear"], steps=1)
+    return fine_tune(made.but(recipes={"linear": recipe}), "one", regime="linear").delta

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 import linearize as lz
-from linearize import taylor, tree
+from linearize import taylor, train, tree
 from linearize.comparison import Plan
-from linearize.methods import L_LORA, LORA, lora
+from linearize.methods import L_LORA, LORA, METHODS, lora, named, weighted
 from linearize.models import Adapter, stack
 from linearize.models.lora import adapted
 from linearize.objectives import Classify
 from linearize.study import Method
-from linearize.train import OptimConfig, RunMismatchError, TrainConfig, step
+from linearize.train import OptimConfig, Penalty, RunMismatchError, TrainConfig, step
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SGD = TrainConfig(
     optim=OptimConfig("sgd", lr=0.5, schedule="constant", clip=None),
@@ -53,13 +55,6 @@ def study(**options):
     return lz.Study((network, parameters()), tasks, Classify(), **given)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def explicit(params, factors, scale, x):
     """The network with adapters as a layer has them: x W + s (x A) B."""
     a, b = ((*factors[n],) for n in ("a/kernel", "b/kernel"))
@@ -76,6 +71,7 @@ def drawn(rng, adapter):
     }
 
 
+@pytest.mark.slow(but=["2"])
 @pytest.mark.parametrize("rank", [1, 2, 9])
 def test_linearized_is_the_explicit_jacobian_in_a_and_b(rank):
     """In float64, along displacements of both; J is 0 in A, where B is 0."""
@@ -84,28 +80,34 @@ def test_linearized_is_the_explicit_jacobian_in_a_and_b(rank):
         x = jnp.asarray(rng.normal(size=(5, 4)))
         start = Adapter.start(params, rank=rank, alpha=3.0)
         assert start.a["a/kernel"].dtype == np.float64
-        factors = {n: (start.a[n], start.b[n]) for n in start.a}
-        jac = jax.jacfwd(lambda factors: explicit(params, factors, 3.0 / rank, x))(factors)
         moved = drawn(rng, start)
-        f = adapted(network, params, start.scale)
-        joined = start.joined(params)
-        got = taylor.tangent(f)(joined, moved, x)
-        expected = network(params, x)
-        for name, (in_a, in_b) in jac.items():
-            assert not in_a.any()
-            expected = expected + jnp.tensordot(in_b, moved[f"{name}/lora_b"], 2)
-        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
         of_b = {n: d for n, d in moved.items() if n.endswith("lora_b")}
-        delta = start.moved(of_b).task_vector(params)
-        along = lz.tangent(network)(params, delta.delta, x)
-        np.testing.assert_allclose(along, expected, rtol=1e-12, atol=1e-12)
-        there = start.moved(moved)
-        displaced = taylor.displaced(f)(joined, moved, x)
-        both = {n: (there.a[n], there.b[n]) for n in there.a}
-        expected = explicit(params, both, start.scale, x)
-        np.testing.assert_allclose(displaced, expected, rtol=1e-11, atol=1e-12)
-        merged = there.task_vector(params).apply_to(params)
-        np.testing.assert_allclose(network(merged, x), expected, rtol=1e-11, atol=1e-12)
+        deltas = [start.moved(each).delta() for each in (of_b, moved)]
+        first, there = (
+            {n: (each.a[n], each.b[n]) for n in start.a} for each in (start, start.moved(moved))
+        )
+        f, joined = adapted(network, params, start.scale), start.joined(params)
+
+        @jax.jit
+        def everything(deltas):
+            def layers(factors):
+                return explicit(params, factors, 3.0 / rank, x)
+
+            tangents = (
+                taylor.tangent(f)(joined, moved, x),
+                lz.tangent(network)(params, deltas[0], x),
+            )
+            points = taylor.displaced(f)(joined, moved, x), network(tree.add(params, deltas[1]), x)
+            return jax.jacfwd(layers)(first), network(params, x), tangents, points, layers(there)
+
+        jac, expected, tangents, points, reached = everything(deltas)
+        for name, (in_a, in_b) in jac.items():
+            assert not np.any(in_a)
+            expected = expected + np.tensordot(in_b, moved[f"{name}/lora_b"], 2)
+        for got in tangents:
+            np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+        for got in points:
+            np.testing.assert_allclose(got, reached, rtol=1e-11, atol=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +123,7 @@ def trained():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "l_lora"])
 def test_training_is_descent_on_a_and_b_of_the_explicit_layers(trained, name):
     """Three steps on the whole batch, written down once more; of the linear one by dense J."""
@@ -158,6 +161,24 @@ def test_training_is_descent_on_a_and_b_of_the_explicit_layers(trained, name):
         assert (tau.meta["task"], tau.meta["steps"]) == (task, 3)
 
 
+@pytest.mark.slow
+def test_penalties_take_the_factors_too():
+    """A model that holds a function, here that of the adapted one, beside a penalty's state."""
+    params, start = parameters(), Adapter.start(parameters(), rank=2)
+    ridge = Penalty("ridge", lambda f, params0, tau, state, key: tree.dot(tau, tau), 0.1)
+    data = study().split("one", "train").arrays()
+    found = train.fine_tune(
+        *(adapted(network, params, start.scale), start.joined(params), data),
+        regime="linear",
+        config=SGD,
+        trainable="/lora_b$",
+        penalties=[ridge],
+    )
+    assert set(found.tau.delta) == {f"{name}/lora_b" for name in start.b}
+    assert found.history[-1]["penalty/ridge"] > 0
+
+
+@pytest.mark.slow
 def test_tasks_share_one_compiled_step():
     step.programs.cache_clear()
     how = {"regime": "linear", "method": "l_lora", "rank": 2, "alpha": 3.0}
@@ -193,6 +214,7 @@ def test_a_scanned_stack_is_its_blocks_and_numbered_parts_are_no_stack():
     assert set(Adapter.start(parts).a) == {"blocks/0/kernel"}
 
 
+@pytest.mark.slow
 def test_runs_are_kept_resumed_and_told_apart(tmp_path):
     made = study(store=tmp_path)
     taus = {m.name: made.vectors(m) for m in (LORA, L_LORA)}
@@ -211,8 +233,11 @@ def test_runs_are_kept_resumed_and_told_apart(tmp_path):
         study(store=tmp_path).vectors(Method("lora", "LoRA", "displaced", other))
 
 
+@pytest.mark.slow
 def test_adapters_are_of_the_leaves_that_the_study_trains():
     how = {"regime": "linear", "method": "l_lora"}
+    (tau,) = named("lora:rank=3", METHODS).train(study(trainable="^a/"), "one").delta.values()
+    assert np.linalg.matrix_rank(tau, tol=1e-6) == 3
     _, tau = lora.train_adapter(study(trainable="^a/"), "one", **how)
     assert set(tau.delta) == {"a/kernel"}
     with pytest.raises(ValueError, match="finds none of the leaves that the study trains"):
@@ -237,15 +262,34 @@ def test_what_cannot_be_adapted_is_refused_by_name(case):
         Adapter.start(params, **how)
 
 
+@pytest.mark.parametrize("name", ["lora", "talos_posthoc", "exact", "joint"])
+def test_a_weight_of_no_penalty_is_refused_by_name(name):
+    method = METHODS[name]
+    with pytest.raises(ValueError, match=rf"weights\['{method.trainer.name}'\]: the method has no"):
+        weighted(method, {method.trainer.name: 0.3})
+    assert weighted(METHODS["delta_posthoc"], {"delta": 2.0}).of is not METHODS["delta"]
+
+
+def test_options_of_a_row_are_told_in_a_word():
+    found, plain = (named(told, METHODS) for told in ("lora:rank=3,alpha=6.5", "lora"))
+    assert (found.name, found.label) == ("lora_rank_3_alpha_6.5", "LoRA, rank 3, alpha 6.5")
+    assert plain is LORA
+    assert named("lora_posthoc:rank=3", METHODS).of is named("lora:rank=3", METHODS)
+    told = {"talos": "sparsity=0.5", "delta": "low=0,high=1", "attention_only": "trainable=^a/"}
+    for name, options in told.items():
+        assert named(f"{name}:{options}", METHODS).view == METHODS[name].view
+
+
+@pytest.mark.slow
 def test_they_enter_a_comparison_its_tables_and_its_page(tmp_path):
-    names = ["talos", "lora", "l_lora"]
+    names = ["talos", "lora", "l_lora", "delta", "delta_posthoc"]
     plan = Plan(alphas=np.arange(2.0), map_alphas=np.array([-1.0, 0.0, 1.0]), n_eval=8)
     made = study(store=tmp_path, control="three")
     found = lz.compare(made, names, merges=["ties"], plan=plan)
     for table in ("single", "addition", "negation"):
         assert set(names) <= set(found.record[table])
     page = found.report().read_text()
-    assert all(label in page for label in ("TaLoS", "LoRA", "L-LoRA"))
+    assert all(label in page for label in ("TaLoS", "LoRA", "L-LoRA", "DELTA, post-hoc"))
     assert (
         lz.compare(made, names, merges=["ties"], plan=plan).record["single"]
         == (found.record["single"])

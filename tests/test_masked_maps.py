@@ -113,6 +113,7 @@ def test_next_tokens_are_compared_where_they_are_asked_for(regime):
         close(language(regime="linear", cached=cached).per_task, reference, atol=1e-6)
 
 
+@pytest.mark.slow(but=["displaced"])
 @VIEWS
 def test_another_distance_of_tokens_is_their_mean(regime):
     soft = CausalLM(distance=DISTANCES["total_variation"])
@@ -130,6 +131,7 @@ def test_more_padding_changes_nothing(regime):
     close(padded.per_task, language(regime=regime).per_task, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_preview_of_masked_predictions_keeps_to_the_mask(capsys):
     """Of a model that is linear in its parameters, whose interpolated logits are exact."""
 

@@ -43,7 +43,7 @@ MATRICES = {
     "blocks/mlp/kernel": [(6, 5)] * 3,
 }
 """Written down, not asked of the library: the shapes of each leaf's matrices."""
-ONE_EACH = [m for m in MERGES.values() if m.name not in ("sum", "random")]
+ONE_EACH = [m for m in MERGES.values() if m.name not in ("sum", "random") and m.statistics is None]
 FIXED = [m for m in ONE_EACH if not m.name.startswith("dare")]
 
 

@@ -48,6 +48,37 @@ def repository_files() -> list[Path]:
     return [p for p in paths if p.is_file()]
 
 
+def tables(text: str) -> list[list[str]]:
+    """Runs of lines that begin with a bar, outside of code."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"(?:^\|.*(?:\n|$))+", text, re.MULTILINE)
+    return [block.splitlines() for block in blocks]
+
+
+def test_tables_of_pages_are_whole() -> None:
+    broken = []
+    for path in repository_files():
+        if path.suffix != ".md":
+            continue
+        for head, *rest in tables(path.read_text("utf-8")):
+            columns = {len(re.findall(r"(?<!\\)\|", line)) for line in (head, *rest)}
+            if not rest or not re.fullmatch(r"\|(:?-+:?\|)+", rest[0].replace(" ", "")):
+                broken.append(f"{path.relative_to(ROOT)}: no rule below {head[:60]!r}")
+            elif len(columns) > 1:
+                broken.append(f"{path.relative_to(ROOT)}: rows of {columns} bars, {head[:60]!r}")
+    assert broken == []
+
+
+def test_figures_of_pages_have_words() -> None:
+    bare = []
+    for path in repository_files():
+        if path.suffix == ".md":
+            for alt, source in re.findall(r"!\[(.*?)\]\(([^)]*)\)", path.read_text("utf-8")):
+                if len(alt.split()) < 4:
+                    bare.append(f"{path.relative_to(ROOT)}: {source}")
+    assert bare == []
+
+
 def text_lines() -> Iterator[tuple[str, str]]:
     for path in repository_files():
         try:

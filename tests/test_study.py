@@ -468,7 +468,8 @@ def test_merges_say_how_their_directions_are_called():
         for task, size in (("a", 1.0), ("b", 2.0))
     }
     assert SUM.directions(taus, 0) == taus
-    found = {name: list(m.directions(taus, 0)) for name, m in MERGES.items()}
+    of_vectors = {name: m for name, m in MERGES.items() if m.statistics is None}
+    found = {name: list(m.directions(taus, 0)) for name, m in of_vectors.items()}
     assert [found.pop("sum"), found.pop("random")] == [["a", "b"]] * 2
     assert found["ties"] == ["ties"]
     for directions in found.values():

@@ -6,15 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 import linearize as lz
 from linearize import tree
 from linearize.examples import Examples
 from linearize.methods import TALOS, talos
-from linearize.models.heads import Head
 from linearize.objectives import Classify, Squared
 from linearize.train import OptimConfig, TrainConfig
 from linearize.train.penalty import seed_of
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 RECIPE = TrainConfig(
     optim=OptimConfig(lr=0.03, weight_decay=0.1, decay="theta"),
@@ -48,13 +50,6 @@ def study(dtype=np.float32, seed=0, **options):
     return lz.Study((network, parameters(dtype)), tasks, **given)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def dense(params, x, key, score="log_probability"):
     """Scores by name, of the Jacobian of all logits, (N, C, P) float64, and of nothing else."""
     flat, unravel = jax.flatten_util.ravel_pytree(params)
@@ -71,6 +66,7 @@ def dense(params, x, key, score="log_probability"):
     return {n: np.asarray(s) for n, s in tree.flatten(unravel((slopes**2).sum(0))).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", talos.SCORES)
 @pytest.mark.parametrize("batch_size", [3, 16])
 def test_scores_are_squared_gradients_of_each_example(score, batch_size):
@@ -94,11 +90,12 @@ def test_scores_are_squared_gradients_of_each_example(score, batch_size):
         np.testing.assert_allclose(got[name], leaf, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_head_is_part_of_what_is_differentiated_and_a_frozen_leaf_is_not_scored():
     with jax.enable_x64(True):
         x, key = np.random.default_rng(2).normal(size=(5, 4)), jax.random.key(1)
         kernel = np.random.default_rng(3).normal(size=(3, 3))
-        head = Head(jnp.zeros(3), jnp.asarray(kernel), None, jnp.asarray(2.0), False)
+        head = Partial(lambda kernel, z: 2.0 * (z @ kernel), jnp.asarray(kernel))
         params = jax.tree.map(jnp.asarray, parameters(np.float64))
         got = talos.sensitivity(network, params, Examples(x), ["a/bias"], key, readout=head)
         whole = {**params, "b": {"kernel": params["b"]["kernel"] @ (2.0 * kernel)}}
@@ -122,6 +119,7 @@ def rounds_again(made, task, sparsity, rounds, shrunk):
     return np.isin(np.arange(theta.size), list(left))
 
 
+@pytest.mark.slow(but=["0.6-2-0.5"])
 @pytest.mark.parametrize(("sparsity", "rounds", "shrunk"), [(0.9, 4, 0.1), (0.6, 2, 0.5)])
 def test_what_is_kept_is_what_a_dense_implementation_keeps(sparsity, rounds, shrunk):
     how = {"sparsity": sparsity, "rounds": rounds, "shrunk": shrunk}
@@ -136,6 +134,7 @@ def test_what_is_kept_is_what_a_dense_implementation_keeps(sparsity, rounds, shr
     assert (expected != once).any()  # the rounds matter here
 
 
+@pytest.mark.slow
 def test_validation_inputs_decide_and_nothing_else_of_the_data():
     made, mask = study(), talos.least_sensitive(study(), "one")
     task = made.tasks["one"]
@@ -152,6 +151,7 @@ def test_validation_inputs_decide_and_nothing_else_of_the_data():
     assert any((mask[n] != other[n]).any() for n in mask)
 
 
+@pytest.mark.slow
 def test_what_is_dropped_stays_exactly_where_it_was_under_decay_of_theta(tmp_path):
     made = study(store=tmp_path)
     for task, tau in made.vectors(TALOS).items():
@@ -163,6 +163,7 @@ def test_what_is_dropped_stays_exactly_where_it_was_under_decay_of_theta(tmp_pat
     assert made.view(TALOS).passes
 
 
+@pytest.mark.slow
 def test_a_mask_is_found_once_and_again_where_something_else_is_asked(tmp_path, monkeypatch):
     calls = []
     real = talos.sensitivity

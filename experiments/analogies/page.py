@@ -15,7 +15,7 @@ from linearize.report import schema
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, categories, dots, errorbars, figure, handle, legend
-from linearize.report.stats import seeds_phrase
+from linearize.report.stats import SHARE, seeds_phrase
 from linearize.report.style import colour, label, marker
 from linearize.report.table import NONE, Cell, Table, freeze, number, percent
 
@@ -99,7 +99,7 @@ def _by_method(
     """Dots of what each method has in each regime, (S,)."""
     for i, regime in enumerate(results.regimes):
         at = np.arange(len(methods)) + 0.14 * (i - (len(results.regimes) - 1) / 2)
-        dots(ax, at, 100 * np.stack([of(regime, m) for m in methods], -1), regime)
+        dots(ax, at, 100 * np.stack([of(regime, m) for m in methods], -1), regime, SHARE)
     categories(ax, [NAMES[m] for m in methods], 25)
     ax.grid(axis="y")
 
@@ -163,7 +163,7 @@ def curve(results: Results) -> Plot:
         at = np.arange(len(results.examples))
         handles = []
         for (start, text), method in zip(STARTS.items(), ("pretrained", "nonlinear"), strict=True):
-            errorbars(ax, at, 100 * measured[start], method, lw=1.4)
+            errorbars(ax, at, 100 * measured[start], method, SHARE, lw=1.4)
             handles.append(
                 Line2D([], [], color=colour(method), marker=marker(method), ms=5, label=text)
             )

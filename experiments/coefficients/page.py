@@ -20,7 +20,7 @@ from linearize.report.plot import (
     legend,
     matrix_axes,
 )
-from linearize.report.stats import mean_phrase, over_seeds, seeds_phrase
+from linearize.report.stats import ANY, POSITIVE, SHARE, mean_phrase, over_seeds, seeds_phrase
 from linearize.report.style import PAPER, colour, label, shorten
 from linearize.report.table import NONE, Cell, Table, fixed, freeze, number, percent
 
@@ -92,12 +92,12 @@ def worth(results: Results) -> Plot:
                 for split, filled in zip(SPLITS, (False, True), strict=True):
                     shown = [k for k in kinds if (regime, k, "true") in fits]
                     found = [getattr(fits[regime, k, "true"], split) for k in shown]
-                    scale = 100 if what == "accuracy" else 1
+                    scale, bounds = (100, SHARE) if what == "accuracy" else (1, POSITIVE)
                     means = np.stack([scale * getattr(v, what).mean(1) for v in found], -1)
                     at = np.array([kinds.index(k) for k in shown]) + 0.16 * (2 * i - 1)
                     ink = colour(regime)
                     dots(
-                        ax, at + (0.07 if filled else -0.07), means, regime,
+                        ax, at + (0.07 if filled else -0.07), means, regime, bounds,
                         mfc=ink if filled else PAPER, mec=ink, mew=1.0,
                     )  # fmt: skip
             categories(ax, [KINDS[k] for k in kinds], 25)
@@ -204,7 +204,7 @@ def by_task(results: Results) -> Plot:
         ax = fig.subplots()
         for i, (name, regime) in enumerate(results.regimes.items()):
             at = np.arange(len(names)) + 0.12 * (2 * i - 1)
-            dots(ax, at, regime.task.true.coefficients, name)
+            dots(ax, at, regime.task.true.coefficients, name, ANY)
             grid = over_seeds(regime.grid.alpha).mean
             ax.axhline(float(grid), color=colour(name), lw=1, ls="--")
         categories(ax, names, 30)

@@ -1,11 +1,14 @@
 """What the papers claim of the three regimes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from experiments.claims import Claim
 from experiments.compare.results import PairMap, Results
+from linearize.objectives.metric import ACCURACY
+from linearize.report.compare.results import Addition
 
 
 def _single(results: Results, regime: str) -> np.ndarray:
@@ -49,6 +52,43 @@ def _off_diagonal(results: Results, regime: str) -> np.ndarray:
 def _beats_both(of: Callable[[Results, str], np.ndarray], results: Results) -> np.ndarray:
     """How far the linear regime lies above the better of the other two."""
     return of(results, "linear") - np.maximum(of(results, "nonlinear"), of(results, "posthoc"))
+
+
+DRAWS = 20_000
+"""Of a posterior, for intervals that are printed with three digits."""
+
+
+def redrawn(results: Results) -> Results:
+    """One seed's results as other test examples might have made them: draws in place of seeds.
+
+    Each accuracy k / n is drawn from Jeffreys' posterior, Beta(k + ½, n − k + ½), whatever the
+    others are. Methods share their test examples, so that intervals of their differences are wider
+    than they need be. Error maps and cosines stay what they are, and all of a run that has not the
+    numbers of its test examples, or other metrics.
+    """
+    n = np.array([results.counts.get(task, {}).get("test", 0) for task in results.tasks])
+    if results.measures.shared != ACCURACY or (n == 0).any():
+        return results
+    rng = np.random.default_rng(0)
+
+    def draw(values: np.ndarray) -> np.ndarray:
+        hits = values[0] * n
+        return rng.beta(hits + 0.5, n - hits + 0.5, (DRAWS, len(n)))
+
+    single = {m: draw(values) for m, values in results.single.items()}
+    added = {}
+    for m, of in results.addition.items():
+        accuracy = draw(of.accuracy)
+        normalized = accuracy / single[m] if m in single else of.normalized
+        added[m] = Addition(accuracy, normalized)
+    negated = {m: replace(of, target=draw(of.target)) for m, of in results.negation.items()}
+    return replace(
+        results,
+        pretrained=draw(results.pretrained),
+        single=single,
+        addition=added,
+        negation=negated,
+    )
 
 
 CLAIMS: tuple[Claim[Results], ...] = (

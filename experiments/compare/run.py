@@ -17,7 +17,7 @@ from pathlib import Path
 
 from experiments import claims, protocol, running, stand_ins
 from experiments.compare import exact
-from experiments.compare.claims import CLAIMS
+from experiments.compare.claims import CLAIMS, redrawn
 from linearize import comparison
 from linearize.config import CompareConfig
 from linearize.data import Task
@@ -44,7 +44,7 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
         described = without_heads(config, tasks, store)
         results = comparison.gathered(described, plan, config.seeds, measured, told)
         comparison.carry(store.under(f"seed_{config.seeds[0]}"), store)
-        return running.finish(run_dir, claims.judged(results, CLAIMS))
+        return running.finish(run_dir, claims.judged(results, CLAIMS, redrawn))
 
 
 def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
@@ -70,6 +70,7 @@ def run_random(config: CompareConfig, tasks: Mapping[str, Task], store: Store) -
         methods=(),
         training={},
         weights={},
+        merges=(),
         baselines=(),
     )
     plan = protocol.plan(config)

@@ -1,6 +1,7 @@
 """Figures: measures along the steps, accuracies, movement of the blocks, spectra."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,9 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from experiments.kernel_behavior.results import Results
-from linearize.report.node import Floats
-from linearize.report.plot import Plot, dots, figure, legend, powers_of_ten
-from linearize.report.stats import over_seeds, seeds_phrase
+from linearize.report.plot import Plot, band, dots, figure, legend, powers_of_ten
+from linearize.report.stats import ANY, CORRELATION, POSITIVE, SHARE, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, colour, label, marker
 
 LINES = ("-", "--", ":", "-.")
@@ -27,19 +27,22 @@ GAP = {
     "gap": "‖fₜ − fₗᵢₙ(θₜ)‖ / ‖fₜ − f₀‖",
     "gap_loss": "Loss of f minus loss of fₗᵢₙ",
 }
+BOUNDS = {
+    **dict.fromkeys(("drift", "feature_change", "gap"), POSITIVE),
+    **dict.fromkeys(("alignment", "target_alignment"), CORRELATION),
+}
+"""Of the measures that have some."""
 
 
 def _curves(ax: Axes, results: Results, measure: str) -> None:
     for line, task in zip(LINES * len(results.tasks), results.tasks, strict=False):
         for o in results.optimizers:
-            _curve(ax, results.steps[o], getattr(results.along[task][o], measure), o, line)
+            values = getattr(results.along[task][o], measure)
+            band(ax, results.steps[o], values, BOUNDS.get(measure, ANY), **_line(o, line))
 
 
-def _curve(ax: Axes, steps: tuple[int, ...], values: Floats, method: str, line: str) -> None:
-    mean, half = over_seeds(values)
-    ax.plot(steps, mean, color=colour(method), ls=line, marker=marker(method), ms=3.5)
-    if np.isfinite(half).any():
-        ax.fill_between(steps, mean - half, mean + half, color=colour(method), alpha=0.14, lw=0)
+def _line(method: str, line: str) -> dict[str, Any]:
+    return {"color": colour(method), "ls": line, "marker": marker(method), "ms": 3.5}
 
 
 def _steps_axis(ax: Axes, results: Results) -> None:
@@ -132,8 +135,8 @@ def accuracy(results: Results) -> Plot:
         for task, ax in panels:
             for o in results.optimizers:
                 found = results.along[task][o]
-                _curve(ax, results.steps[o], 100 * found.accuracy, o, "-")
-                _curve(ax, results.steps[o], 100 * found.linearized_accuracy, o, ":")
+                for values, line in ((found.accuracy, "-"), (found.linearized_accuracy, ":")):
+                    band(ax, results.steps[o], 100 * values, SHARE, **_line(o, line))
             for kernel, solution in results.solutions[task].items():
                 level = 100 * float(solution.accuracy.mean())
                 ax.axhline(level, color=colour(kernel), lw=1.2, ls="--", zorder=1)
@@ -168,7 +171,7 @@ def movement(results: Results) -> Plot:
                 moved = results.along[task][o].movement
                 last = np.stack([values[:, -1] for values in moved.values()], axis=1)
                 x = np.arange(len(moved)) + 0.16 * (k - (len(results.optimizers) - 1) / 2)
-                dots(ax, x, 100 * last, o, ms=5.5)
+                dots(ax, x, 100 * last, o, POSITIVE, ms=5.5)
                 names = [n.rsplit("_", 1)[-1].rsplit("/", 1)[-1] for n in moved]
                 ax.set_xticks(range(len(moved)), names)
             ax.set_xlabel("Block")

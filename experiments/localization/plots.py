@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from experiments.localization.results import Pair, Results, Spectrum
 from experiments.localization.tables import NAMES, interval
 from linearize.report.node import Floats
-from linearize.report.plot import Plot, figure, in_cell, legend, matrix_axes
+from linearize.report.plot import Plot, figure, in_cell, legend, matrix_axes, whiskers
 from linearize.report.stats import mean_phrase, over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, colour, label, shorten
 from linearize.report.table import fixed
@@ -20,6 +20,8 @@ DIVERGING = "RdBu"
 """Blue on the task, red on the control, as in the histograms."""
 TASK, CONTROL = colour("nonlinear"), colour("gradient_ascent")
 _BINS = 20
+SUM = (0.0, 2.0)
+"""Bounds of an energy on two tasks, and of an error summed over them."""
 
 
 def _both_directions(
@@ -189,11 +191,12 @@ def scatter(results: Results) -> Plot:
         axes = list(fig.subplots(*shape, squeeze=False).flat)
         for ax, (regime, xi) in zip(axes, results.xi.items(), strict=True):
             y = (xi.box + xi.box.swapaxes(1, 2))[:, *upper]
-            (across, wide), (up, high) = over_seeds(x), over_seeds(y)
+            energies, errors = over_seeds(x), over_seeds(y)
+            across, up = energies.mean, errors.mean
             if len(results.seeds) > 1:
                 ax.errorbar(
-                    across, up, xerr=wide, yerr=high, fmt="none", ecolor=MUTED, elinewidth=0.5,
-                    alpha=0.5,
+                    across, up, xerr=whiskers(energies, SUM), yerr=whiskers(errors, SUM),
+                    fmt="none", ecolor=MUTED, elinewidth=0.5, alpha=0.5,
                 )  # fmt: skip
             ax.scatter(across, up, s=26, color=colour(regime), edgecolors=PAPER, lw=0.5, zorder=3)
             for a, b, px, py in zip(*upper, across, up, strict=True):

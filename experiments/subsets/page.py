@@ -11,7 +11,7 @@ from linearize.report import schema
 from linearize.report.node import Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, errorbars, figure, handle, legend
-from linearize.report.stats import over_seeds, seeds_phrase
+from linearize.report.stats import POSITIVE, over_seeds, seeds_phrase
 from linearize.report.style import colour, label
 from linearize.report.table import NONE, Cell, Table, cell, freeze, percent
 
@@ -77,7 +77,7 @@ def by_size(results: Results) -> Plot:
                     at = np.full(len(dots), k + shift - 0.05)
                     ax.scatter(at, dots, s=5, color=colour(name), alpha=0.35, lw=0)
                 means = np.stack([v.mean(1) for v in by_number], -1)
-                errorbars(ax, np.array(numbers) + shift, means, name)
+                errorbars(ax, np.array(numbers) + shift, means, name, POSITIVE)
             ax.set(xticks=numbers, title=TITLES[on], xlabel="Number of task vectors added")
             ax.grid()
         for ax in axes if narrow else axes[:1]:
@@ -106,7 +106,7 @@ def coefficients(results: Results) -> Plot:
         ax = fig.subplots()
         for name, regime in results.regimes.items():
             chosen = [regime.alpha[:, results.rows(name, k)].mean(1) for k in numbers]
-            errorbars(ax, numbers, np.stack(chosen, -1), name)
+            errorbars(ax, numbers, np.stack(chosen, -1), name, POSITIVE)
         ax.set(xticks=numbers, xlabel="Number of task vectors added", ylabel="Chosen α, mean")
         ax.set_ylim(0, None)
         ax.grid()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import claims, protocol, running
+from experiments import claims, protocol, running, vectors
 from experiments.claims import Claim
 from experiments.trajectory.config import TrajectoryConfig
 from experiments.trajectory.results import Results
@@ -25,7 +25,6 @@ from linearize.methods import METHODS
 from linearize.report import schema
 from linearize.study import Method, Store, Study, stack
 from linearize.study.store import Record
-from linearize.task_vector import TaskVector
 
 REGIMES = ("nonlinear", "posthoc", "linear")
 
@@ -58,8 +57,8 @@ def measure(config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int, stor
         study.vectors(METHODS[regime])
         record[regime] = stack(
             [
-                store.kept(f"{regime}_{step}", partial(at_step, study, plan, METHODS[regime], step))
-                for step in steps(config, regime)
+                store.kept(f"{regime}_{step}", partial(at_step, study, plan, METHODS[regime], kept))
+                for step, kept in zip(steps(config, regime), (*config.steps, None), strict=True)
             ]
         )
     return record
@@ -71,15 +70,9 @@ def steps(config: TrajectoryConfig, regime: str) -> tuple[int, ...]:
     return (*config.steps, recipe.steps)
 
 
-def at_step(study: Study, plan: Plan, method: Method, step: int) -> Record:
-    """One regime after some steps; the last step's vectors are the final ones."""
-    final, trained = study.vectors(method), method.trainer.name
-    file = f"step_{step}.safetensors"
-    paths = {task: study.store.path(trained, task, "vectors", file) for task in study.names}
-    taus = {
-        task: TaskVector.load(path) if path is not None and path.exists() else final[task]
-        for task, path in paths.items()
-    }
+def at_step(study: Study, plan: Plan, method: Method, step: int | None) -> Record:
+    """One regime after some steps, or after all, where None."""
+    final, taus = study.vectors(method), vectors.after(study, method, step)
     cosines = [float(taus[task].cosine(final[task])) for task in study.names]
     found = comparison.summary(study, study.view(method, taus), plan)
     return {"cosine": float(np.mean(cosines))} | found

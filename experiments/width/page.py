@@ -15,7 +15,7 @@ from linearize.report import schema
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, errorbars, figure, legend, whiskers
-from linearize.report.stats import over_seeds, seeds_phrase
+from linearize.report.stats import POSITIVE, over_seeds, seeds_phrase
 from linearize.report.style import MUTED, colour
 from linearize.report.table import NONE, Cell, Table, cell, freeze, number, percent
 
@@ -120,7 +120,7 @@ def _panel(ax: Axes, results: Results, names: Sequence[str]) -> None:
         text = f"{QUANTITIES[name].short} ({slope:.2f})".replace("-", "−")
         across = np.broadcast_to(widths, values.shape)
         ax.scatter(across, values, s=3, color=colour(method), alpha=0.3, lw=0)
-        errorbars(ax, widths, values, method, label=text)
+        errorbars(ax, widths, values, method, POSITIVE, label=text)
     at = int(np.argmax(widths >= results.fit_from))
     anchor = next(iter(shown.values()))[:, at].mean()
     for exponent, style in ((-0.5, "--"), (-1.0, ":")):
@@ -150,10 +150,11 @@ def in_time(results: Results) -> Plot:
         inks = colormaps["viridis"](np.linspace(0, 0.85, len(results.widths)))
         for ax, (name, values) in zip(np.ravel(axes), shown.items(), strict=True):
             for w, ink in enumerate(inks):
-                mean, half = over_seeds(values[:, w])
+                found = over_seeds(values[:, w])
                 ax.errorbar(
-                    results.steps, mean, yerr=whiskers(half), color=ink, marker="o", ms=3, lw=1.2
-                )
+                    results.steps, found.mean, yerr=whiskers(found, POSITIVE), color=ink,
+                    marker="o", ms=3, lw=1.2,
+                )  # fmt: skip
             _log_axes(ax, results.steps, values.mean(0))
             title, what, _ = next(p for p in PANELS if name in p[2])
             ax.set(title=title, ylabel=what, xlabel="Steps")

@@ -96,7 +96,12 @@ REGIMES = {"nonlinear", "posthoc", "linear", "exact"}
 Baseline = Literal["random", "gradient_ascent", "joint"]
 
 
-def _require_names(field: str, names: Iterable[str], known: Set[str]) -> None:
+def require_names(field: str, names: Iterable[str], known: Set[str]) -> None:
+    """Refuse a name that is none of those known.
+
+    Raises:
+        ConfigError: one that is none of them; with the nearest.
+    """
     for name in names:
         listed = ", ".join(map(repr, sorted(known)))
         remedy = f"expected one of {listed}" if known else "methods names none that it could be of"
@@ -117,6 +122,9 @@ class CompareConfig(StudyConfig):
     """How a method or baseline trains, by its name, where not as its regime does."""
     weights: dict[str, NonNegative] = dataclasses.field(default_factory=dict)
     """λ of a method's penalty, by the method's name, in place of the method's own."""
+    merges: tuple[str, ...] = ()
+    """Merges beside the sum, of all vectors that are added: rows of
+    :data:`linearize.merge.MERGES`."""
     baselines: tuple[Baseline, ...] = ("random", "gradient_ascent", "joint")
     random_init: bool = False
     """Also run the two trained regimes from random weights, to see what pre-training does."""
@@ -127,12 +135,18 @@ class CompareConfig(StudyConfig):
         super().__post_init__()
         self.map.require_tasks(self.data.tasks)
         regimes = {name for name, method in METHODS.items() if method.stands == "regime"}
-        _require_names("methods", self.methods, regimes - REGIMES)
-        once = len(set(self.methods)) == len(self.methods)
-        require(once, "methods", self.methods, "name each method once")
-        _require_names("training", self.training, {*self.methods, *self.baselines} - MERGES.keys())
-        trained = {name for name in self.methods if METHODS[name].train is not None}
-        _require_names("weights", self.weights, trained)
+        require_names("methods", self.methods, regimes - REGIMES)
+        require_names("merges", self.merges, MERGES.keys() - {"sum"})
+        for field in ("methods", "merges"):
+            names = getattr(self, field)
+            require(len(set(names)) == len(names), field, names, f"name each of the {field} once")
+        require_names("training", self.training, {*self.methods, *self.baselines} - MERGES.keys())
+        penalised = {
+            name
+            for name in self.methods
+            if getattr(METHODS[name].train, "keywords", {}).get("penalties")
+        }
+        require_names("weights", self.weights, penalised)
 
     @property
     def recipes(self) -> dict[str, Any]:

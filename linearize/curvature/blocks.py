@@ -105,9 +105,27 @@ class Block:
         """
         raise NotImplementedError
 
-    def value(self, tau: Flat) -> Array:
-        """τᵀGτ of the block, (); a leaf that ``tau`` lacks counts as zero."""
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """First axes of the leaves along which there are S slices, each a layer of its own."""
         raise NotImplementedError
+
+    def displacement(self, tau: Flat) -> Array:
+        """What of ``tau`` the block weighs, (S, ...); a leaf that it lacks counts as zero."""
+        raise NotImplementedError
+
+    def times(self, x: Array) -> Array:
+        """G x, (S, ...)."""
+        raise NotImplementedError
+
+    def value(self, tau: Flat) -> Array:
+        """τᵀGτ of the block, (); its gradient comes with it at no other cost."""
+        return _quadratic(self.times, self.displacement(tau))
+
+    def by_slice(self, tau: Flat) -> Array:
+        """τᵀGτ of each slice, (S,)."""
+        x = self.displacement(tau)
+        return (x * self.times(x)).reshape(len(x), -1).sum(-1)
 
     def scaled(self: _B, by: float) -> _B:
         """The block times a number."""
@@ -141,14 +159,18 @@ class Kronecker(Block):
         _check_side("A", self.a, S, rows, k.weight)
         _check_side("B", self.b, S, M, k.weight)
 
-    def value(self, tau: Flat) -> Array:
-        """Two products, (K² M + K M²) S multiply-adds, with the gradient."""
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Of the scans."""
+        return self.layout.shape[: self.layout.stacked]
 
-        def times(x: Array) -> Array:
-            left = _times(self.a, x)
-            return _times(self.b, left.swapaxes(1, 2)).swapaxes(1, 2)
+    def displacement(self, tau: Flat) -> Array:
+        """ΔW, (S, K, M)."""
+        return self.layout.matrix(tau)
 
-        return _quadratic(times, self.layout.matrix(tau))
+    def times(self, x: Array) -> Array:
+        """Two products, (K² M + K M²) S multiply-adds."""
+        return _times(self.b, _times(self.a, x).swapaxes(1, 2)).swapaxes(1, 2)
 
     def scaled(self, by: float) -> "Kronecker":
         """B times a number."""
@@ -181,10 +203,19 @@ class Dense(Block):
         S = self.g.shape[0]
         _check_side("G", self.g, S, math.prod(self.shape) // max(S, 1), self.leaf)
 
-    def value(self, tau: Flat) -> Array:
-        """S P² multiply-adds, with the gradient."""
-        rows = tau[self.leaf].reshape(self.g.shape[:2])
-        return _quadratic(lambda x: _times(self.g, x[..., None])[..., 0], rows)
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """As many first axes as there are slices."""
+        sizes = [math.prod(self.shape[:d]) for d in range(len(self.shape) + 1)]
+        return self.shape[: sizes.index(self.g.shape[0])]
+
+    def displacement(self, tau: Flat) -> Array:
+        """(S, P)."""
+        return tau[self.leaf].reshape(self.g.shape[:2])
+
+    def times(self, x: Array) -> Array:
+        """S P² multiply-adds."""
+        return _times(self.g, x[..., None])[..., 0]
 
     def scaled(self, by: float) -> "Dense":
         """G times a number."""

@@ -57,6 +57,33 @@ class Card:
         """
         return quadratic(self.blocks, tree.flatten(tau))
 
+    @property
+    def parts(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Its layers: by label the leaves, each with the index of a scan's step, () where none is.
+
+        As :func:`linearize.disentangle.interference` takes them.
+        """
+        return {
+            label: dict.fromkeys(block.leaves, at)
+            for block in self.blocks
+            for label, at in _labels(block).items()
+        }
+
+    @property
+    def factored(self) -> tuple[str, ...]:
+        """Labels of the parts that have Kronecker factors."""
+        return tuple(n for b in self.blocks if _kind(b) == "kronecker" for n in _labels(b))
+
+    def by_part(self, tau: PyTree) -> np.ndarray:
+        """τᵀGτ of each of its :attr:`parts`, (L,) float64; they sum up to :meth:`value`."""
+        flat, found = tree.flatten(tau), dict.fromkeys(self.parts, 0.0)
+        for block in self.blocks:
+            if not set(flat).isdisjoint(block.leaves):
+                each = np.asarray(block.by_slice(flat), np.float64)
+                for label, value in zip(_labels(block), each, strict=True):
+                    found[label] += value
+        return np.array(list(found.values()))
+
     def scaled(self, scales: Mapping[str, float], dense: float = 1.0) -> "Card":
         """The card with some blocks times a number.
 
@@ -215,6 +242,12 @@ def check_alike(cards: Sequence[Card]) -> None:
             if name in theirs and ours[name] != theirs[name]
         ]
         tree.raise_if(problems, f"cards[{t}] cannot be added to cards[0]")
+
+
+def _labels(block: Block) -> dict[str, tuple[int, ...]]:
+    """Of its slices, with the index of each."""
+    slices = np.ndindex(block.lead)
+    return {f"{block.leaves[0]}{list(at) if at else ''}": at for at in slices}
 
 
 def _described(card: Card) -> dict[str, str]:

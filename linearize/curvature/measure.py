@@ -12,6 +12,7 @@ layers each. Leaves that are no layer's (norms, class tokens, positions) have wh
 E[(Jᵀv)(Jᵀv)ᵀ], in which nothing is neglected but other leaves; sides above ``widest`` are diagonal.
 """
 
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
@@ -54,7 +55,7 @@ def measure(
     probes: int | None = 1,
     seed: int = 0,
     widest: int = WIDEST,
-    parts: int = 1,
+    parts: int | None = 1,
     batch_size: int = 16,
     meta: dict[str, Any] | None = None,
 ) -> Card:
@@ -70,8 +71,10 @@ def measure(
             output in turn, which is their expectation and costs C backward passes.
         seed: of the probes.
         widest: the largest side of a factor that is a matrix; wider ones are diagonal.
-        parts: diagonal blocks of B that are kept, where M divides into as many: 3 for queries, keys
-            and values in one kernel; 8 cost TAK one point. A step then costs K M² / parts there.
+        parts: diagonal blocks of each layer's B that are kept, where M divides into as many; 8 cost
+            TAK one point. Layers that lie side by side in one kernel, as queries, keys and values,
+            have blocks of their own in any case, as if they were written apart. None for the
+            diagonal of B alone, where A is what is wanted.
         batch_size: examples at once.
         meta: what else the card is to remember, such as the task.
 
@@ -89,7 +92,8 @@ def measure(
     if probes is not None:
         fields.integer("probes", probes, low=1)
     fields.integer("widest", widest, low=1)
-    fields.integer("parts", parts, low=1)
+    if parts is not None:
+        fields.integer("parts", parts, low=1)
     args = as_arguments(inputs)
     base = tree.flatten(params0)
     picked = tree.select(params0, trainable)
@@ -113,9 +117,8 @@ def measure(
     for start, batch in zip(range(0, batches.n, size), batches.items, strict=True):
         numbers = np.arange(start, start + size)
         sums = made.sums(params0, batch, jax.random.key(seed), numbers, numbers < batches.n)
-        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
-        total = wide if total is None else jax.tree.map(np.add, total, wide)
-    scaled = jax.tree.map(lambda x: x / batches.n, total)
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+    scaled = jax.tree.map(lambda x: np.asarray(x, np.float64) / batches.n, total)
     blocks = made.blocks(scaled, point.dtype)
     for block in blocks:
         tree.check_finite(block.arrays, f"the curvature of {' and '.join(block.leaves)}")
@@ -253,7 +256,7 @@ def _sums(
     groups: dict[str, tuple[Layout, tuple[str, ...]]],
     probes: int | None,
     widest: int,
-    parts: int,
+    parts: int | None,
     params: Params,
     batch: Inputs,
     key: Array,
@@ -292,7 +295,10 @@ def _sums(
             if layout.bias is not None:
                 a = jnp.concatenate([a, jnp.ones((*a.shape[:2], 1), dtype)], axis=2)
             A = _outer(a, jnp.repeat(weights, rows), widest + (layout.bias is not None))
-        B = _outer(g, jnp.repeat(weights, R * rows), widest, parts)
+        packed = math.gcd(*(layer.packed for layer in layers))
+        cut = packed * (parts or 1)
+        cut = cut if M % cut == 0 else packed
+        B = _outer(g, jnp.repeat(weights, R * rows), widest if parts else 0, cut)
         found[group] = {"a": A, "b": B}
     for name, depth in traced.rest.items():
         slope = rest[name].astype(dtype)  # (n, R, *leaf)
@@ -306,9 +312,9 @@ def _sums(
 def _outer(rows: Array, weights: Array, widest: int, parts: int = 1) -> Array:
     """Σ_r w_r x_r x_rᵀ of rows (S, r, K): (S, K, K), its diagonal blocks, or (S, K)."""
     S, r, K = rows.shape
-    if widest < K:
+    if widest < K // parts:
         return jnp.einsum("srk,r->sk", rows**2, weights, precision=_HIGHEST)
-    if K % parts == 0 and parts > 1:
+    if parts > 1:
         each = rows.reshape(S, r, parts, K // parts)
         scaled = each * weights[None, :, None, None]
         return jnp.einsum("srpk,srpj->spkj", scaled, each, precision=_HIGHEST)

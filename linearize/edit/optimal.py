@@ -1,17 +1,19 @@
 """Globally optimal scaling coefficients, one for each of many directions, with a certificate.
 
 Where logits are affine in the coefficients, ``f0 + Σ α_k Jτ_k``, their cross-entropy is convex in
-them. Along a line it is also *self-concordant-like* (Bach 2010, *Self-concordant analysis for
-logistic regression*): its third derivative is at least −R times its second, R being the largest
-distance ``‖Jτ(n, c) − Jτ(n, c')‖`` between two classes of an example, as vectors over the K
-directions. So the gradient g and the Hessian's smallest eigenvalue m bound what is left to gain:
+them, whether targets are labels or probabilities. Along a line it is also *self-concordant-like*
+(Bach 2010, *Self-concordant analysis for logistic regression*): its third derivative is at least −R
+times its second, R being the largest distance ``‖Jτ(n, c) − Jτ(n, c')‖`` between two classes of an
+example, as vectors over the K directions. So the gradient g and the Hessian's smallest eigenvalue m
+bound what is left to gain:
 
     L(α) − min L ≤ (m / R²) [(1 − x) log(1 − x) + x]        x = R ‖g‖ / m < 1
 
 which is ‖g‖² / (2 m) where the gradient is small. The bound is taken in coordinates in which the
 Hessian is 1 (m = 1, ‖g‖ Newton's decrement), on the span of what the directions do to logits: so
-neither their scales nor zero and repeated ones matter to it. Cross-entropy being positive, L(α)
-itself is a bound as well, and the only one far from a minimum. No α needs a model call.
+neither their scales nor zero and repeated ones matter to it. Cross-entropy being no less than the
+targets' own entropy H, 0 of labels, L(α) − H is a bound as well, and the only one far from a
+minimum. No α needs a model call.
 """
 
 import logging
@@ -32,7 +34,6 @@ from linearize.compiled import jit
 from linearize.edit.newton import Derivatives, newton, newton_step
 from linearize.edit.span import Span
 from linearize.evaluate import AffineOutputs, Readout, as_readout
-from linearize.losses import cross_entropy
 from linearize.objectives.readout import affine_logits
 from linearize.objectives.targets import check_labels
 from linearize.renamed import formerly
@@ -62,8 +63,8 @@ class OptimalCoefficients:
     """Smallest eigenvalue of its Hessian; positive at a strict minimum."""
     gap: float
     """Upper bound on the objective minus its infimum over all α, in nats: finite, and rigorous but
-    for rounding; of directions that count as nothing, nothing is said. It is the objective itself,
-    which is positive, where no more is known: logits that are not affine, or a point too far from a
+    for rounding; of directions that count as nothing, nothing is said. It is the objective less the
+    targets' entropy where no more is known: logits that are not affine, or a point too far from a
     minimum."""
     iterations: int = 0
     attained: bool = True
@@ -95,7 +96,8 @@ def optimal_coefficients(
 
     Args:
         terms: S data sets' outputs along the same K directions.
-        labels: each data set's labels, (N_s,) integers.
+        labels: each data set's labels, (N_s,) integers; or probabilities (N_s, C) to come near,
+            such as the experts' predictions.
         readouts: each data set's features to logits, or one for all.
         l2: weight of the penalty; 0 for none.
         start: (K,) coefficients; 0, the pre-trained model, by default.
@@ -161,28 +163,34 @@ class _Affine:
     f0: np.ndarray
     jvps: np.ndarray
     """(K, N, C), centred over the classes, which no cross-entropy sees."""
-    labels: np.ndarray
+    wanted: np.ndarray
+    """(N, C) probabilities: of labels, 0 and 1."""
 
     @classmethod
     def of(cls, terms: AffineOutputs, labels: ArrayLike, readout: Readout) -> "_Affine":
         scores = terms.scores(readout)
         assert scores is not None
         f0, jvps = (_centred(x) for x in (scores.f0, scores.jvps))
-        return cls(f0, jvps, check_labels(labels, *f0.shape))
+        return cls(f0, jvps, _wanted(labels, *f0.shape))
 
     def derivatives(self, alphas: np.ndarray) -> Derivatives:
-        n = len(self.labels)
+        n = len(self.wanted)
         logits = self.f0 + np.tensordot(alphas, self.jvps, 1)
         logits -= logits.max(1, keepdims=True)
         total = np.log(np.exp(logits).sum(1))
         p = np.exp(logits - total[:, None])
         centred = self.jvps - np.einsum("knc,nc->kn", self.jvps, p)[..., None]
         rows = (centred * np.sqrt(p)).reshape(len(centred), self.f0.size)
-        true = np.arange(n), self.labels
-        return float((total - logits[true]).mean()), -centred[:, *true].mean(1), rows @ rows.T / n
+        value = (total - (self.wanted * logits).sum(1)).mean()
+        return float(value), -(self.wanted * centred).sum(-1).mean(1), rows @ rows.T / n
 
     def along(self, basis: np.ndarray) -> "_Affine":
         return replace(self, jvps=np.tensordot(basis.T, self.jvps, 1))
+
+    @property
+    def least(self) -> float:
+        """The targets' entropy."""
+        return _entropy(self.wanted)
 
     def reach(self, step: np.ndarray) -> float:
         """The largest change of a logit beside another of its example."""
@@ -203,20 +211,26 @@ class _Any:
 
     f0: np.ndarray
     jvps: np.ndarray
-    labels: np.ndarray
+    wanted: np.ndarray
+    """As of :class:`_Affine`."""
     readout: jax.tree_util.Partial
 
     @classmethod
     def of(cls, terms: AffineOutputs, labels: ArrayLike, readout: Readout) -> "_Any":
         read, f0 = as_readout(readout), np.asarray(terms.f0)
-        y = check_labels(labels, len(f0), jax.eval_shape(read, jnp.asarray(f0)).shape[-1])
+        y = _wanted(labels, len(f0), jax.eval_shape(read, jnp.asarray(f0)).shape[-1])
         return cls(f0, np.asarray(terms.jvps, np.float64), y, read)
+
+    @property
+    def least(self) -> float:
+        """The targets' entropy."""
+        return _entropy(self.wanted)
 
     @cached_property
     def placed(self) -> tuple[AffineOutputs, Array]:
-        """Terms and labels on the device."""
+        """Terms and targets on the device."""
         jvps = jnp.asarray(self.jvps, jnp.float32)
-        return AffineOutputs(jnp.asarray(self.f0), jvps), jnp.asarray(self.labels)
+        return AffineOutputs(jnp.asarray(self.f0), jvps), jnp.asarray(self.wanted, jnp.float32)
 
     def derivatives(self, alphas: np.ndarray) -> Derivatives:
         at = jnp.asarray(alphas, jnp.float32)
@@ -325,12 +339,13 @@ class _Objective:
         if self.convex:
             bound = self._bound(gives, *within)
             attained = self.reach(gives @ newton_step(*within)) <= _STILL
+        least = float(np.mean([each.least for each in self.sets]))
         return OptimalCoefficients(
             coefficients=np.asarray(alphas),
             objective=value,
             gradient=float(np.linalg.norm(gradient)),
             curvature=float(np.linalg.eigvalsh(hessian)[0]),
-            gap=min(bound, value),
+            gap=max(0.0, min(bound, value - least)),
             iterations=iterations,
             attained=attained,
         )
@@ -393,15 +408,36 @@ def _check_point(name: str, at: np.ndarray, directions: int) -> None:
         raise ValueError(f"{name} has shape {at.shape}; expected ({directions},) finite numbers")
 
 
+def _wanted(labels: ArrayLike, n: int, classes: int) -> np.ndarray:
+    """Labels, or probabilities, as probabilities (N, C)."""
+    given = np.asarray(labels)
+    if given.ndim < 2 or not np.issubdtype(given.dtype, np.floating):
+        return np.eye(classes)[check_labels(labels, n, classes)]
+    found = given.astype(np.float64)
+    total = found.sum(-1, keepdims=True)
+    if found.shape != (n, classes) or not ((found >= 0).all() and (np.abs(total - 1) < 1e-3).all()):
+        raise ValueError(
+            f"labels are {given.dtype}{given.shape}; as probabilities they are ({n}, {classes}), 0 "
+            "or more, and those of an example sum to 1"
+        )
+    return found / total
+
+
+def _entropy(p: np.ndarray) -> float:
+    """Mean over examples, in nats."""
+    return float(-np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0).sum(1).mean())
+
+
 @jit
 def _derivatives(
-    readout: jax.tree_util.Partial, terms: AffineOutputs, labels: Array, alphas: Array
+    readout: jax.tree_util.Partial, terms: AffineOutputs, wanted: Array, alphas: Array
 ) -> tuple[Array, Array, Array]:
-    loss = partial(_cross_entropy, readout, terms, labels)
+    loss = partial(_cross_entropy, readout, terms, wanted)
     return loss(alphas), jax.grad(loss)(alphas), jax.hessian(loss)(alphas)
 
 
 def _cross_entropy(
-    readout: jax.tree_util.Partial, terms: AffineOutputs, labels: Array, alphas: Array
+    readout: jax.tree_util.Partial, terms: AffineOutputs, wanted: Array, alphas: Array
 ) -> Array:
-    return jnp.mean(cross_entropy(readout(terms.at(alphas)).astype(jnp.float32), labels))
+    logp = jax.nn.log_softmax(readout(terms.at(alphas)).astype(jnp.float32))
+    return -jnp.where(wanted > 0, wanted * logp, 0).sum(-1).mean()

@@ -4,7 +4,7 @@ One pass gives all that any α will ever need (*Task Arithmetic in the Tangent S
 readout that follows is applied at each α.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -251,8 +251,10 @@ def stack(params0: Params, taus: Sequence[PyTree]) -> dict[str, Array]:
     }
 
 
-def check_taus(params0: Params, taus: Sequence[PyTree]) -> None:
+def check_taus(params0: Params, taus: Sequence[PyTree] | Mapping[str, PyTree]) -> None:
     """Every task vector fits ``params0`` and, where it knows its base, stems from it.
+
+    Those of a mapping are called by their names.
 
     Raises:
         ValueError: ``taus`` is empty.
@@ -260,12 +262,13 @@ def check_taus(params0: Params, taus: Sequence[PyTree]) -> None:
     """
     if not len(taus):
         raise ValueError("taus is empty; give at least one task vector")
-    bases = {tau.base for tau in taus if getattr(tau, "base", "")}
+    named = dict(taus if isinstance(taus, Mapping) else enumerate(taus))
+    bases = {tau.base for tau in named.values() if getattr(tau, "base", "")}
     expected = tree.fingerprint(params0) if bases else ""
-    for t, tau in enumerate(taus):
+    for t, tau in named.items():
         problems = tree.differences(params0, tau, subset=True)
         base = getattr(tau, "base", "")
         if base and base != expected:
             seen = f"fingerprint {base[:16]}..., expected {expected[:16]}..."
             problems = [f"another base model: {seen}", *problems]
-        tree.raise_if(problems, f"taus[{t}] does not belong to these parameters")
+        tree.raise_if(problems, f"taus[{t!r}] does not belong to these parameters")

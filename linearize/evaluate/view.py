@@ -23,7 +23,7 @@ from linearize.evaluate.stream import streamed_values
 from linearize.examples import Examples, as_arguments
 from linearize.objectives import Objective
 from linearize.task_vector import TaskVector
-from linearize.taylor import check_function
+from linearize.taylor import check_function, displaced, tangent
 from linearize.types import Apply, Params
 
 Points = Mapping[str, ArrayLike]
@@ -64,6 +64,15 @@ class View(abc.ABC):
             raise ValueError("vectors is empty; give at least one task vector")
         self.f, self.params0, self.vectors = f, params0, dict(vectors)
         self.batch_size = batch_size
+
+    @staticmethod
+    def moving(f: Apply) -> Apply:
+        """Outputs at θ0 + τ, to differentiate: ``(params0, tau, *inputs) -> outputs``."""
+        return displaced(f)
+
+    def expanded_at(self, tau: TaskVector) -> Params:
+        """The weights whose layers' inputs and derivatives belong to the model at θ0 + τ."""
+        return tau.apply_to(self.params0)
 
     @abc.abstractmethod
     def values(
@@ -115,7 +124,7 @@ class Displaced(View):
 
     @cached_property
     def _whole(self) -> Mapping[str, TaskVector]:
-        return _of_the_same_leaves(self.vectors)
+        return of_the_same_leaves(self.vectors)
 
     @cached_property
     def _sums(self) -> dict[tuple[str, ...], TaskVector]:
@@ -162,7 +171,7 @@ class Displaced(View):
         return [self._sums[group] for group in groups], points[:, columns]
 
 
-def _of_the_same_leaves(vectors: Mapping[str, TaskVector]) -> dict[str, TaskVector]:
+def of_the_same_leaves(vectors: Mapping[str, TaskVector]) -> dict[str, TaskVector]:
     """The vectors, which can then be summed: a leaf that one lacks is zero there."""
     leaves = {name: leaf for tau in vectors.values() for name, leaf in tau.delta.items()}
     return {
@@ -188,6 +197,15 @@ class Tangent(View):
 
     name = "tangent"
     passes = False
+
+    @staticmethod
+    def moving(f: Apply) -> Apply:
+        """f0 + Jτ."""
+        return tangent(f)
+
+    def expanded_at(self, tau: TaskVector) -> Params:
+        """θ0, wherever the model is."""
+        return self.params0
 
     @cached_property
     def _terms(self) -> dict[Examples, AffineOutputs]:

@@ -25,7 +25,7 @@ def lines(
     taus: Mapping[str, TaskVector],
     seed: int = 0,
     *,
-    slope: float = 0.5,
+    slope: float = 0.4,
     merge: Merge = SUM,
     numbered: str = NUMBERED,
     scanned: tree.Pattern = SCANNED,
@@ -89,5 +89,5 @@ def _total(tau: TaskVector) -> float:
     return sum(float(np.abs(wide(leaf)).sum()) for leaf in tau.delta.values())
 
 
-LINES = Merge("lines", "LiNeS", lines, {"slope": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)})
+LINES = Merge("lines", "LiNeS", lines, {"slope": (0.4, 0.0, 0.2, 0.6, 0.8, 1.0)})
 """The sum, with more of its deep layers than of its shallow ones."""

@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linearize import edit
+from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
+
+TRAINING = "training inputs"
+"""What a merge takes of data whose ``statistics`` have the keyword ``examples``, their number."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,31 @@ class Merge:
     direction for each task, under the task's name, which are added with one coefficient and negated
     one at a time; or directions under other names, which are added alone."""
     options: Mapping[str, Sequence[float]] = field(default_factory=dict, hash=False)
-    """The hyper-parameters that validation data choose, beside α: the values to try, by keyword."""
+    """The hyper-parameters that validation data choose, beside α: the values to try, by keyword,
+    the default first."""
     alpha: float = 1.0
     """The coefficient of its authors where no validation data choose one."""
+    statistics: Callable[..., Any] | None = None
+    """What it takes of data, measured once on a study and the method whose vectors are merged;
+    ``directions`` gets it by the keyword of that name. None of what vectors alone decide."""
+    takes: str = ""
+    """What that is made of, as tables say it."""
+    by_task: bool = True
+    """Whether statistics are a mapping by task, each entry of its task and vector alone."""
+    affine: bool = False
+    """Whether it is for views alone whose outputs are affine in the coefficients."""
+
+    def measured(self, study: Study, method: Method) -> dict[str, Any]:
+        """What ``directions`` gets of data, as keywords; none of what vectors alone decide.
+
+        Args:
+            study: of the data.
+            method: whose vectors are merged.
+
+        Raises:
+            ValueError: the study or the method's view has not what it takes.
+        """
+        return {} if self.statistics is None else {"statistics": self.statistics(study, method)}
 
     def candidates(self) -> Iterator[dict[str, float]]:
         """Every combination of hyper-parameters, as keywords; a single empty one if none is chosen.

@@ -1,17 +1,15 @@
 """TIES: trim, elect a sign, merge those that agree (Yadav et al. 2023)."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
 
-import jax.numpy as jnp
+import numpy as np
 
-from linearize import edit
 from linearize.choices import one_of
+from linearize.merge.leafwise import leafwise, stacked, together, wide
 from linearize.merge.merge import Merge
 from linearize.task_vector import TaskVector
-from linearize.types import Array
 
 Aggregate = Literal["mean", "sum"]
 
@@ -45,35 +43,40 @@ def ties(
     Raises:
         ValueError: no vector, ``density`` out of range, or another ``aggregate``.
         StructureMismatch: vectors of other names, shapes or bases.
+        NonFiniteError: NaN or infinity in a vector.
 
-    >>> one, two = (TaskVector({"w": jnp.array(w)}) for w in ([3.0, -1.0], [1.0, 2.0]))
+    >>> one, two = (TaskVector({"w": np.float32(w)}) for w in ([3.0, -1.0], [1.0, 2.0]))
     >>> ties({"a": one, "b": two}, density=1.0)["ties"].delta["w"].tolist()
     [2.0, 2.0]
     """
     one_of("aggregate", aggregate, get_args(Aggregate))
     if not 0 < density <= 1:
         raise ValueError(f"density={density}; expected a share in (0, 1]")
-    total = edit.add(taus.values())  # refuses vectors that do not belong together
-    trimmed = [_trimmed(tau, density) for tau in taus.values()]
-    stacks = {name: jnp.stack([each[name] for each in trimmed]) for name in total.delta}
-    signs = {name: jnp.sign(stacked.sum(0)) for name, stacked in stacks.items()}
-    most = jnp.sign(sum(jnp.sum(sign) for sign in signs.values()))
-    elected = {name: jnp.where(sign == 0, most, sign) for name, sign in signs.items()}
-    merged = {name: _of_agreeing(stacks[name], elected[name], aggregate) for name in stacks}
-    return {"ties": replace(total, delta=merged)}
+    together(taus)  # refuses vectors that do not belong together
+    least = np.array([_threshold(tau, density) for tau in taus.values()])
+
+    def kept(name: str, leaves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        small = (least > np.abs(leaves).T).T
+        trimmed = np.where(small, 0, leaves)
+        return trimmed, np.sign(trimmed.sum(0))
+
+    names = next(iter(taus.values())).delta
+    most = np.sign(sum(kept(name, stacked(taus, name))[1].sum() for name in names))
+
+    def merged(name: str, leaves: np.ndarray) -> np.ndarray:
+        trimmed, sign = kept(name, leaves)
+        agree = (np.sign(trimmed) == np.where(sign == 0, most, sign)) & (trimmed != 0)
+        total = np.where(agree, trimmed, 0).sum(0)
+        return total / np.maximum(agree.sum(0), 1) if aggregate == "mean" else total
+
+    return {"ties": leafwise(taus, merged)}
 
 
-def _trimmed(tau: TaskVector, density: float) -> dict[str, Array]:
-    sizes = jnp.concatenate([jnp.abs(leaf).ravel() for leaf in tau.delta.values()])
-    kept = max(1, round(density * sizes.size))
-    threshold = jnp.sort(sizes)[sizes.size - kept]
-    return {n: jnp.where(jnp.abs(leaf) >= threshold, leaf, 0) for n, leaf in tau.delta.items()}
-
-
-def _of_agreeing(stacked: Array, sign: Array, aggregate: Aggregate) -> Array:
-    agree = (jnp.sign(stacked) == sign[None]) & (stacked != 0)
-    total = jnp.where(agree, stacked, 0).sum(0)
-    return total / jnp.maximum(agree.sum(0), 1) if aggregate == "mean" else total
+def _threshold(tau: TaskVector, density: float) -> float:
+    """The least size that is kept."""
+    sizes = np.concatenate([np.abs(wide(leaf)).ravel() for leaf in tau.delta.values()])
+    place = len(sizes) - max(1, round(density * len(sizes)))
+    return float(np.partition(sizes, place)[place])
 
 
 TIES = Merge("ties", "TIES", ties)

@@ -57,6 +57,18 @@ def _as_real(leaf: Array) -> Array:
     return jnp.stack([leaf.real, leaf.imag]) if jnp.iscomplexobj(leaf) else leaf
 
 
+def _features(readout: None, y: Array) -> Array:
+    return y
+
+
+def _normalized(readout: None, y: Array) -> Array:
+    return y / tree.norm(y)
+
+
+def _logits(readout: Partial, y: Array) -> Array:
+    return readout(y[None])[0]
+
+
 def _as_it_is(y: Array, u: Array) -> Array:
     return u
 
@@ -67,30 +79,26 @@ def _softmax_root(z: Array, u: Array) -> Array:
     return root * u - root**2 * jnp.dot(root, u)
 
 
-def _normalized(y: Array) -> Array:
-    return y / tree.norm(y)
+def _none(study: Study, task: str) -> None:
+    return None
 
 
-def _logits(readout: Partial, y: Array) -> Array:
-    return readout(y[None])[0]
-
-
-def _readout(study: Study, task: str) -> Partial:
+def _head(study: Study, task: str) -> Partial:
     objective = study.alike[task]
     if not isinstance(objective, Classify):
         raise ValueError(
             f"diag_ggn of 'logits': objectives[{task!r}] is {type(objective).__name__}, which has "
             "none; give Classify, or take 'features'"
         )
-    return Partial(_logits, as_readout(objective.readout))
+    return as_readout(objective.readout)
 
 
-OUTPUTS: dict[str, tuple[Callable[[Study, str], Partial], Callable[[Array, Array], Array]]] = {
-    "features": (lambda study, task: Partial(jnp.asarray), _as_it_is),
-    "normalized": (lambda study, task: Partial(_normalized), _as_it_is),
-    "logits": (_readout, _softmax_root),
+OUTPUTS: dict[str, tuple[Callable, Callable, Callable]] = {
+    "features": (_none, _features, _as_it_is),
+    "normalized": (_none, _normalized, _as_it_is),
+    "logits": (_head, _logits, _softmax_root),
 }
-"""What G is of: how the model's outputs (C,) become that, and a root of H there."""
+"""What G is of: a task's readout, how the model's outputs (C,) become that, a root of H there."""
 
 
 def diagonal(
@@ -117,29 +125,29 @@ def diagonal(
         ValueError: another ``of``; outputs that are no features; logits of another objective than
             Classify.
     """
-    read, root = OUTPUTS[one_of("of", of, OUTPUTS)]
-    inputs = study.drawn(task, examples, "diag_ggn")
-    seen_through = read(study, task)
+    head, through, root = OUTPUTS[one_of("of", of, OUTPUTS)]
+    inputs, readout = study.drawn(task, examples, "diag_ggn"), head(study, task)
 
-    def compute() -> dict[str, Array]:
+    def compute() -> dict[str, np.ndarray]:
         point = pointwise(study.model.f, study.model.params, inputs, study.trainable)
         program = remembered(
-            ("diagonal", point.key, root, probes),
-            lambda: jit(partial(_diagonal, point, root, probes)),
+            ("diagonal", point.key, through, root, probes),
+            lambda: jit(partial(_diagonal, point, through, root, probes)),
         )
-        return program(study.model.params, seen_through, inputs, jax.random.key(study.seed))
+        found = program(study.model.params, readout, inputs, jax.random.key(study.seed))
+        return {name: np.asarray(leaf) for name, leaf in found.items()}
 
-    told = {"of": of, "examples": examples, "probes": probes, "seed": study.seed}
-    arrays = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(seen_through))}
-    return study.prepared("diag_ggn", task, {**told, "readout": tree.fingerprint(arrays)}, compute)
+    told = {"of": of, "examples": examples, "probes": probes}
+    return study.prepared("diagonals", task, told, compute, readout=readout)
 
 
 def _diagonal(
     point: Pointwise,
+    through: Callable[[Any, Array], Array],
     root: Callable[[Array, Array], Array],
     probes: int | None,
     params: Params,
-    read: Partial,
+    readout: Partial | None,
     inputs: Inputs,
     key: Array,
 ) -> dict[str, Array]:
@@ -148,7 +156,7 @@ def _diagonal(
 
     def add(total: Sums, at: tuple[Inputs, Array]) -> tuple[Sums, None]:
         example, key = at
-        z, pull = jax.vjp(lambda named: read(point(params, named, example)), named)
+        z, pull = jax.vjp(lambda named: through(readout, point(params, named, example)), named)
         along = jnp.eye(z.size, dtype=z.dtype)
         if probes is not None:
             along = jax.random.rademacher(key, (probes, z.size), z.dtype) * probes**-0.5

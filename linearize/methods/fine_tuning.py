@@ -9,7 +9,8 @@ A method is a regime, a pattern, penalties and a mask, each a row of its own:
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from inspect import signature
 from typing import Any, Literal
 
 from linearize import train, tree
@@ -53,7 +54,7 @@ def fine_tune(
             where there is not one penalty.
     """
     name = method or regime
-    recipe: TrainConfig = study.recipe(name, study.recipe(regime, TrainConfig()))
+    recipe = replace(recipe_of(study, task, name, regime), direction=direction)
     examples = study.split(task, "train")
     objectives = study.objectives if recipe.label_smoothing else study.alike
     made = [each if isinstance(each, Penalty) else each(study, task) for each in penalties]
@@ -67,7 +68,7 @@ def fine_tune(
     return run(
         study,
         examples.arrays(),
-        replace(recipe, direction=direction, epochs=study.epochs.get(task, recipe.epochs)),
+        recipe,
         (name, task),
         {"task": task},
         regime=regime,
@@ -85,12 +86,22 @@ def weighted(method: Method, weights: Mapping[str, float]) -> Method:
     Args:
         method: whose ``train`` is :func:`fine_tune` with a penalty.
         weights: λ by the method's name; what is not there keeps its own.
+
+    Raises:
+        ValueError: one of a method that knows no λ.
     """
     of = None if method.of is None else weighted(method.of, weights)
     if method.name in weights and method.train is not None:
-        train: Callable[..., TaskVector] = method.train
-        return replace(method, train=partial(train, weight=weights[method.name]), of=of)
+        if "weight" not in signature(method.train).parameters:
+            raise ValueError(f"weights[{method.name!r}]: the method has no penalty; leave it out")
+        return replace(method, train=_with_weight(method.train, weights[method.name]), of=of)
     return method if of is method.of else replace(method, of=of)
+
+
+@cache
+def _with_weight(train: Callable[..., TaskVector], weight: float) -> partial:
+    """One function of a λ, so that two rows of it are one method."""
+    return partial(train, weight=weight)
 
 
 def within(study: Study, pattern: tree.Pattern) -> tree.Pattern:
@@ -105,6 +116,27 @@ def within(study: Study, pattern: tree.Pattern) -> tree.Pattern:
             f"those of {study.trainable!r}; widen one of the two"
         )
     return [f"^{re.escape(name)}$" for name in found]
+
+
+def recipe_of(study: Study, task: str, method: str, regime: str) -> TrainConfig:
+    """The study's recipe for a method, or else for a regime, for as long as the task wants."""
+    recipe: TrainConfig = study.recipe(method, study.recipe(regime, TrainConfig()))
+    return replace(recipe, epochs=study.epochs.get(task, recipe.epochs))
+
+
+def kept(study: Study, place: tuple[str, ...], tau: TaskVector) -> TaskVector:
+    """A vector that was made of a run's, saved in its method's folder, where others look for it.
+
+    Args:
+        study: whose store.
+        place: folders in it: the method's and the task's.
+        tau: the vector; it forgets which run directory it is of.
+    """
+    tau = replace(tau, meta={name: said for name, said in tau.meta.items() if name != "run"})
+    path = study.store.path(*place, "task_vector.safetensors")
+    if path is not None:
+        tau.save(path)
+    return tau
 
 
 def run(

@@ -6,16 +6,20 @@ modules misspells the value's projection, so that it adapts the query's alone, a
 of the adapters' inputs: neither is done here.
 """
 
-from functools import partial
-from typing import Literal
+import logging
+from functools import partial, wraps
+from typing import Any, Literal
 
 from linearize import tree
 from linearize.current import current
-from linearize.methods.fine_tuning import fine_tune, within
-from linearize.models import Model
+from linearize.methods.fine_tuning import fine_tune, kept, within
+from linearize.methods.regimes import posthoc
+from linearize.models import Backbone, Model, WeightsError, export_adapter
 from linearize.models.lora import A, Adapter, B, adapted
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
+
+log = logging.getLogger(__name__)
 
 MOVING: dict[str, tuple[str, ...]] = {"nonlinear": (A, B), "linear": (B,)}
 """The factors that are trained: where B is 0, f has no derivative in A."""
@@ -34,7 +38,8 @@ def train_adapter(
     """One task's factors, and ΔW; a run that is finished is reused.
 
     Factors are kept below ``adapters/`` in the study's store, as any fine-tuning is, and ΔW in the
-    method's own folder, as any task vector is.
+    method's own folder, as any task vector is; beside it, in ``peft/``, the adapter as PEFT's files
+    have it, where the model is one of transformers.
 
     Args:
         study: of the model, the data and the objective.
@@ -61,17 +66,20 @@ def train_adapter(
     )
     found = fine_tune(inner, task, regime=regime, method=method)
     adapter = start.moved(found.delta)
-    meta = {name: said for name, said in found.meta.items() if name != "run"}
-    tau = adapter.task_vector(model.params, meta)
-    path = study.store.path(method, task, "task_vector.safetensors")
-    if path is not None:
-        tau.save(path)
+    tau = kept(study, (method, task), adapter.task_vector(model.params, found.meta))
+    folder = study.store.path(method, task, "peft")
+    if folder is not None and isinstance(model, Backbone) and model.kind:
+        try:
+            export_adapter(folder, model, adapter)
+        except WeightsError as error:
+            log.warning("%s of %s: no files for PEFT: %s", method, task, error)
     return adapter, tau
 
 
-def fine_tune_adapter(study: Study, task: str, **how: object) -> TaskVector:
+@wraps(train_adapter, assigned=())
+def fine_tune_adapter(study: Study, task: str, **how: Any) -> TaskVector:
     """ΔW of :func:`train_adapter`."""
-    return train_adapter(study, task, **how)[1]  # type: ignore[arg-type]
+    return train_adapter(study, task, **how)[1]
 
 
 LORA = Method(
@@ -83,3 +91,5 @@ L_LORA = Method(
     "l_lora", "L-LoRA", "tangent", partial(fine_tune_adapter, regime="linear", method="l_lora")
 )
 """Fine-tuning of the model linearized in the factors, at B = 0: J ΔW with ΔW = s A0 B."""
+
+LORA_POSTHOC = posthoc(LORA)

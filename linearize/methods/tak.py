@@ -5,22 +5,22 @@ task t′, by layer Σ tr(B ΔWᵀ A ΔW) (:mod:`linearize.curvature`). Only a c
 wanted, no example of it while training.
 """
 
-import json
 from collections.abc import Mapping
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
-from linearize import identity, tree
-from linearize.curvature import Card, check_alike, measure, merge, quadratic
+from linearize import tree
+from linearize.curvature import Card, measure, merge, quadratic
 from linearize.curvature.blocks import Block
 from linearize.methods.fine_tuning import fine_tune
 from linearize.study import Method, Study
 from linearize.train import Penalty
 from linearize.types import Apply, Array, Flat, Params
+
+WEIGHT = 500.0
+"""λ in one of the public code bases; 100 in the other."""
 
 
 def curvature(f: Apply, params0: Params, tau: Flat, state: list[list[Block]], key: Array) -> Array:
@@ -37,44 +37,33 @@ def card_of(
     probes: int | None = 1,
     parts: int = 1,
 ) -> Card:
-    """A task's curvature card, of its training examples; kept in the study's store.
+    """A task's curvature card, of its training examples; kept in the study's store as a file.
 
     Args:
         study: whose model and data.
         task: whose examples.
-        examples: how many, drawn with the study's seed; all where there are fewer.
+        examples: how many, drawn by the study's seed; all where there are fewer.
         normalized: whether features are taken at length 1.
         probes: Gaussian probes an example; None for their expectation.
         parts: diagonal blocks of B that are kept (:func:`linearize.curvature.measure`).
     """
-    split, model = study.split(task, "train"), study.model
-    rng = np.random.default_rng([study.seed, len(split)])
-    rows = np.sort(rng.permutation(len(split))[:examples])
-    drawn = split.take(rows)
-    decided_by = {
-        "base": tree.fingerprint(model.params),
-        "f": identity.of(model.f, model.params, *split.alone, derivative=True),
-        "data": drawn.fingerprint,
-        "leaves": tree.select(model.params, study.trainable),
-        "how": [normalized, probes, parts, study.seed],
-    }
-    digest = sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()
+    model, inputs = study.model, study.drawn(task, examples, "tak")
+    how: dict[str, Any] = {"normalized": normalized, "probes": probes, "parts": parts}
 
     def made() -> Card:
         return measure(
             model.f,
             model.params,
-            drawn.inputs,
+            inputs,
             trainable=study.trainable,
-            normalized=normalized,
-            probes=probes,
-            parts=parts,
             seed=study.seed,
             meta={"task": task, **study.meta},
+            **how,
         )
 
-    return study.store.kept_file(
-        f"curvature/{task}/{digest[:16]}.safetensors", made, Card.save, Card.load
+    told = {"examples": examples, **how}
+    return study.prepared(
+        "curvature", task, told, made, save=lambda path, card: card.save(path), load=Card.load
     )
 
 
@@ -82,59 +71,92 @@ def of_others(
     study: Study,
     task: str,
     *,
-    weight: float = 500.0,
     exact: bool = False,
+    normalized: bool = True,
     control: bool = False,
     cards: Mapping[str, Card] | None = None,
+    weight: float = WEIGHT,
     dense: float = 10.0,
     scales: Mapping[str, float] | None = None,
-    **how: Any,
+    examples: int = 256,
+    parts: int = 1,
 ) -> Penalty:
-    """The penalty of a task: the curvature of all others.
-
-    Args:
-        study: whose tasks.
-        task: the one that is trained.
-        weight: λ; 500 in one of the public code bases, 100 in the other.
-        exact: a term for each other task, in place of one for (Σ B) ⊗ (mean A), whose cost does not
-            grow with the tasks.
-        control: whether the control task counts among the others; negation is then measured on
-            what was trained on, and the method's label is to say so.
-        cards: in place of those that are measured, by name: of a reference set, say, in which case
-            no example of another task is looked at.
-        dense: how much more blocks of norms and class tokens count, as in the public code.
-        scales: by pattern of leaves, how much more their blocks count: there 0.1 or 0.01 for the
-            projection.
-        **how: as of :func:`card_of`.
+    """The penalty for one task; the arguments are those of :func:`tak`.
 
     Raises:
-        ValueError: no other task; cards of features at length 1 and as they are.
+        ValueError: there is no other task, or no control task where it is asked for; no card, or
+            cards of features at length 1 and as they are.
         StructureMismatch: a card of another base, or of other leaves than the study trains.
     """
-    others = [other for other in study.names if other != task]
-    if control and study.control is not None:
-        others.append(study.control)
     if cards is None:
-        cards = {other: card_of(study, other, **how) for other in others}
-    if not cards:
-        raise ValueError(
-            f"task {task!r} is the only one, so nothing is to be kept still; give the study "
-            "another task, or cards= of a reference set"
-        )
+        of = partial(card_of, study, examples=examples, normalized=normalized, parts=parts)
+        cards = {other: of(other) for other in study.others(task, "tak", control=control)}
     moving = tree.select(study.model.params, study.trainable)
     for card in cards.values():
         card.check(study.model.params, moving)
     given = list(cards.values())
-    check_alike(given)
-    terms = given if exact else [merge(given)]
+    merged = merge(given)  # refuses those that cannot be added
+    terms = given if exact else [merged]
     state = [list(term.scaled(scales or {}, dense).blocks) for term in terms]
     return Penalty("tak", curvature, weight, state)
 
 
-TAK = Method(
-    "tak",
-    "TAK",
-    "tangent",
-    partial(fine_tune, regime="linear", method="tak", penalties=[of_others]),
-)
-"""Linear fine-tuning, with the other tasks' merged curvature as penalty; λ 500."""
+def tak(
+    *,
+    exact: bool = False,
+    normalized: bool = True,
+    control: bool = False,
+    cards: Mapping[str, Card] | None = None,
+    weight: float = WEIGHT,
+    dense: float = 10.0,
+    scales: Mapping[str, float] | None = None,
+    examples: int = 256,
+    parts: int = 1,
+) -> Method:
+    """A row, whose name and label say which switches are on.
+
+    Args:
+        exact: a term for each other task, in place of one for (Σ B) ⊗ (mean A), whose cost does not
+            grow with the tasks.
+        normalized: whether cards are of features at length 1, or as they are.
+        control: the control task's card too, so that negation's control is trained on.
+        cards: in place of those of the other tasks, by name: of a reference set, say, in which case
+            no example of another task is looked at.
+        weight: λ.
+        dense: how much more blocks of norms and class tokens count, as in the public code.
+        scales: by pattern of leaves, how much more their blocks count: there 0.1 or 0.01 for the
+            projection.
+        examples: training examples of a task that its card is made of.
+        parts: diagonal blocks of B that are kept (:func:`linearize.curvature.measure`).
+
+    >>> tak(exact=True, normalized=False).label
+    'TAK, exact, raw features'
+    """
+    on = {
+        "exact": exact,
+        "raw features": not normalized,
+        "with control": control,
+        "given cards": cards is not None,
+    }
+    words = ["TAK", *(word for word, is_on in on.items() if is_on)]
+    name = "_".join(words).replace(" ", "_").lower()
+    penalty = partial(
+        of_others,
+        exact=exact,
+        normalized=normalized,
+        control=control,
+        cards=cards,
+        weight=weight,
+        dense=dense,
+        scales=scales,
+        examples=examples,
+        parts=parts,
+    )
+    train = partial(fine_tune, regime="linear", method=name, penalties=[penalty])
+    return Method(name, ", ".join(words), "tangent", train)
+
+
+TAK = tak()
+"""Linear fine-tuning, with the other tasks' merged curvature as penalty."""
+VARIANTS = (tak(exact=True), tak(normalized=False), tak(control=True))
+"""One switch each."""

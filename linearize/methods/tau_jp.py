@@ -12,6 +12,11 @@ It also keeps ImageNet's outputs, and so trains on the control task of negation:
 switch, off by default, and a row that has it on says so.
 
 At τ = 0, where a norm has no gradient, it is 0, as in torch.
+
+Beside B images of the loss, b of other tasks make a step of (5 + 5 b/B)F, F a forward pass of B: a
+layer is x W, its tangent x dW + dx W, and that has two transposes. Images that no step has seen
+want all five; of those that are ``kept``, x W is known, and the step is (5 + 4 b/B)F. ``in_turn``
+makes b that of one task.
 """
 
 from collections.abc import Callable
@@ -100,7 +105,7 @@ def keep(
 
 @jit
 def _kept(f: Partial, params0: Params, zero: Flat, *inputs: PyTree) -> Callable[[Flat], PyTree]:
-    return jax.linearize(lambda tau: f(tree.add(params0, tau), *inputs), zero)[1]
+    return jax.linearize(lambda tau: taylor.tangent(f)(params0, tau, *inputs), zero)[1]
 
 
 def of_others(

@@ -17,12 +17,12 @@ import safetensors.numpy
 
 from linearize import io, tree
 from linearize.fields import integer, number
-from linearize.models import layers
+from linearize.models import hf, layers
 from linearize.models.backbone import Backbone, WeightsError
 from linearize.models.hf import adapters
 from linearize.models.hf.engine import listed
 from linearize.models.hf.export import table_of
-from linearize.models.hf.table import spell
+from linearize.models.hf.table import spell, unwrap
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -148,37 +148,42 @@ def _uniform(seed: list[int], shape: tuple[int, int]) -> np.ndarray:
 
 def adapted(f: Apply, params0: Params, scale: float) -> jax.tree_util.Partial:
     """``f`` of :meth:`Adapter.joined` parameters: equal for equal ``f``, scale and tree of θ0."""
-    return jax.tree_util.Partial(_adapted, f, jax.tree.structure(params0), scale)
+    return jax.tree_util.Partial(_Adapted(jax.tree.structure(params0), scale), f)
 
 
-def _adapted(
-    f: Apply,
-    treedef: jax.tree_util.PyTreeDef,
-    scale: float,
-    params: Mapping[str, Array],
-    *inputs: PyTree,
-) -> PyTree:
-    names = tree.names(jax.tree.unflatten(treedef, range(treedef.num_leaves)))
-    delta = {}
-    for name in names:
-        if f"{name}/{A}" in params:
-            a, b = params[f"{name}/{A}"], params[f"{name}/{B}"]
-            delta[name] = scale * jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-    params0 = jax.tree.unflatten(treedef, [params[name] for name in names])
-    return f(tree.add(params0, delta), *inputs)
+@dataclass(frozen=True)
+class _Adapted:
+    treedef: jax.tree_util.PyTreeDef
+    scale: float
+
+    def __call__(self, f: Apply, params: Mapping[str, Array], *inputs: PyTree) -> PyTree:
+        names = tree.names(jax.tree.unflatten(self.treedef, range(self.treedef.num_leaves)))
+        delta = {}
+        for name in names:
+            if f"{name}/{A}" in params:
+                a, b = params[f"{name}/{A}"], params[f"{name}/{B}"]
+                delta[name] = self.scale * jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+        params0 = jax.tree.unflatten(self.treedef, [params[name] for name in names])
+        return f(tree.add(params0, delta), *inputs)
 
 
-def export_adapter(folder: str | Path, backbone: Backbone, adapter: Adapter) -> Path:
+def export_adapter(
+    folder: str | Path, backbone: Backbone, adapter: Adapter, *, inside: str | None = None
+) -> Path:
     """Write ``adapter_model.safetensors`` and ``adapter_config.json``, as PEFT does.
 
-    Modules are called as the files of transformers call them (and transformers 4 while they run).
-    A leaf that holds several of their matrices, such as query, key and value, gives each the same A
-    and its own columns of B. :func:`linearize.models.task_vector` reads the folder back.
+    Modules are called as in transformers 5, in the class of model that wrote the base's file; PEFT
+    passes over modules of other names with a warning at most. A leaf that holds several of their
+    matrices, such as query, key and value, gives each the same A and its own columns of B.
+    :func:`linearize.models.task_vector` reads the folder back.
 
     Args:
         folder: made where absent; files of these names in it are replaced.
         backbone: a CLIP, ViT or DINOv2 of :func:`linearize.models.load`; scanned ones are welcome.
         adapter: of its leaves.
+        inside: what stands before the encoder's names in the model that the adapter is to be opened
+            in: ``"vit."`` of a ``ViTForImageClassification``, ``""`` of a ``ViTModel``; what stands
+            there in the base's file by default.
 
     Returns:
         The folder.
@@ -196,25 +201,30 @@ def export_adapter(folder: str | Path, backbone: Backbone, adapter: Adapter) -> 
             "of; Adapter.task_vector(params).save(path) keeps any model's ΔW"
         )
     table = table_of(backbone.kind, backbone.architecture)
+    if inside is None:
+        there = backbone.weights is not None and backbone.weights.exists()
+        inside = table.before(
+            unwrap(hf.read(str(backbone.weights)).tensors).values() if there else ()
+        )
     leaves = layers.unstack(tree.flatten(backbone.params))
     tensors: dict[str, np.ndarray] = {}
     modules, problems = [], []
     a, b = (layers.unstack(dict(factors)) for factors in (adapter.a, adapter.b))
     tree.check_finite({A: a, B: b}, what="the adapter")
     for name in a:
-        found = table.find_ours(name)
-        if name not in leaves or found is None or not name.endswith("/kernel"):
+        found = table.find_ours(name) if name.endswith("/kernel") else None
+        weights = spell(table.rows[found[0]][0], found[1]) if found else []
+        whole = [inside + module for weight in weights if (module := table.module(weight))]
+        if name not in leaves or found is None or not whole:
             problems.append(f"{name}: no linear map or convolution of {table.name} here")
             continue
         if (*a[name].shape[:-1], b[name].shape[-1]) != leaves[name].shape:
             shapes = f"{a[name].shape} and {b[name].shape}"
             problems.append(f"{name}: factors {shapes} of a leaf {leaves[name].shape}")
             continue
-        theirs, _, layout = table.rows[found[0]]
-        whole = [w.removesuffix(".weight") for w in spell(theirs, found[1])]
         wide = np.tile(np.asarray(a[name], np.float32), (1, len(whole)))
         high = np.split(np.asarray(b[name], np.float32), len(whole), axis=1)
-        for module, down, up in zip(whole, layout.dump([wide]), high, strict=True):
+        for module, down, up in zip(whole, table.rows[found[0]][2].dump([wide]), high, strict=True):
             ones = (1,) * (down.ndim - 2)  # a convolution's B is one of side 1
             tensors |= dict(_halves(module, down, up.T.reshape(*up.T.shape, *ones)))
         modules += whole

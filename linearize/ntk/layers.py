@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend import core
 
@@ -56,6 +57,8 @@ class Layer:
         repeats: lengths of the scans around it; inputs and what is added have these axes first.
         stacked: which of those scans go along the leaf's first axes.
         bias: a leaf that is added to what the weight gives, and to nothing else.
+        packed: how many layers lie side by side in the weight: what it gives is read in that many
+            equal runs of its M columns, as are queries, keys and values of one kernel.
     """
 
     weight: str
@@ -71,6 +74,7 @@ class Layer:
     repeats: tuple[int, ...] = ()
     stacked: tuple[int, ...] = ()
     bias: str | None = None
+    packed: int = 1
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,8 @@ def trace_uses(point: Pointwise) -> Traced:
         if whole and len(whole) == len(used):
             for i, layer in enumerate(whole):
                 key = n if len(whole) == 1 else f"{n}\0{i}"  # no leaf's name
-                layers[key] = replace(layer, bias=biases.get(n))
+                packed = _packed(closed.jaxpr, layer)
+                layers[key] = replace(layer, bias=biases.get(n), packed=packed)
         elif n not in biases.values():
             depths = {len(use.stacked) for use in used}
             rest[n] = depths.pop() if len(depths) == 1 else 0
@@ -158,6 +163,61 @@ def _added_to(bias: str, uses: Mapping[str, Sequence[Use]]) -> str | None:
         for use in uses[weight]
     }
     return weight if places == results and None not in places else None
+
+
+def _packed(jaxpr: core.Jaxpr, layer: Layer) -> int:
+    """Follows the columns of a layer's result to where they are read, each read's by itself."""
+    *outer, last = layer.path
+    for k in outer:
+        jaxpr = _body(jaxpr.eqns[k])
+    (result,) = jaxpr.eqns[last].outvars
+    shape = _spec(result).shape
+    own = [n if d in layer.axes else 1 for d, n in enumerate(shape)]
+    first = np.broadcast_to(np.arange(layer.outer).reshape(own), shape)
+    columns: dict[Any, np.ndarray] = {result: first}
+    read: list[np.ndarray] = []
+    for equation in jaxpr.eqns[last + 1 :]:
+        seen = [columns[v] for v in equation.invars if _is(v, columns)]
+        move = _MOVED.get(equation.primitive.name) if len(seen) == 1 else None
+        moved = move(equation, seen[0]) if move else None
+        if moved is None:
+            read += seen
+        else:
+            columns.update(zip(equation.outvars, moved, strict=True))
+    read += [columns[v] for v in jaxpr.outvars if _is(v, columns)]
+    runs = {(np.bincount(x.ravel(), minlength=layer.outer) > 0).tobytes() for x in read}
+    equal = np.repeat(np.eye(len(runs), dtype=bool), layer.outer // (len(runs) or 1), axis=1)
+    return len(runs) if runs and runs == {run.tobytes() for run in equal} else 1
+
+
+def _elementwise(equation: core.JaxprEqn, x: np.ndarray) -> list[np.ndarray] | None:
+    return [x] if _spec(equation.outvars[0]).shape == x.shape else None
+
+
+def _reordered(equation: core.JaxprEqn, x: np.ndarray) -> list[np.ndarray] | None:
+    shape = _spec(equation.outvars[0]).shape
+    return [x.reshape(shape)] if math.prod(shape) == x.size else None
+
+
+def _sliced(equation: core.JaxprEqn, x: np.ndarray) -> list[np.ndarray]:
+    p = equation.params
+    ranges = p["start_indices"], p["limit_indices"], p["strides"] or [1] * x.ndim
+    return [x[tuple(itertools.starmap(slice, zip(*ranges, strict=True)))]]
+
+
+def _split(equation: core.JaxprEqn, x: np.ndarray) -> list[np.ndarray]:
+    ends = np.cumsum(equation.params["sizes"])[:-1]
+    return np.split(x, ends, equation.params["axis"])
+
+
+_MOVED: dict[str, Callable[[core.JaxprEqn, np.ndarray], list[np.ndarray] | None]] = {
+    **dict.fromkeys(("add", "sub", "mul", "div", "convert_element_type"), _elementwise),
+    **dict.fromkeys(("reshape", "squeeze", "expand_dims", "broadcast_in_dim"), _reordered),
+    "transpose": lambda equation, x: [x.transpose(equation.params["permutation"])],
+    "slice": _sliced,
+    "split": _split,
+}
+"""Primitives after which columns are themselves, in other places; None where they are not."""
 
 
 def _uses(point: Pointwise) -> tuple[core.ClosedJaxpr, dict[str, list[Use]]]:
@@ -310,7 +370,7 @@ def _spec(variable: Any) -> Any:
     return variable.aval
 
 
-def _is(variable: Any, roles: dict[Any, str]) -> bool:
+def _is(variable: Any, roles: Mapping[Any, Any]) -> bool:
     return not isinstance(variable, core.Literal) and variable in roles
 
 

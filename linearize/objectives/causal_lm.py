@@ -85,7 +85,11 @@ class CausalLM(Objective):
 
     def counted(self, batch: Targets) -> np.ndarray:
         """An example's tokens that are asked for: means are over tokens, as perplexity's is."""
-        return np.sum(np.asarray(role(batch, "labels", self)) >= 0, -1)
+        return np.sum(self.asked(batch), -1)
+
+    def asked(self, batch: Targets) -> np.ndarray:
+        """The positions whose label is a token, (B, L)."""
+        return np.asarray(role(batch, "labels", self)) >= 0
 
     def check(self, outputs: Array, batch: Targets) -> None:
         """Labels are integers of (B, L) below the vocabulary's size, at least one not negative."""

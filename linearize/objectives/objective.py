@@ -103,6 +103,14 @@ class Objective(abc.ABC):
         """
         return None
 
+    def asked(self, batch: Targets) -> np.ndarray | None:
+        """Which places of the outputs' first axes are asked for, bool (B, ...); None where all are.
+
+        Each has an output of its own, such as the token after it; an example of which none is
+        asked for counts 0 in :meth:`counted`.
+        """
+        return None
+
     def reduced(self) -> tuple[jax.tree_util.Partial, "Objective"] | None:
         """An affine map of outputs and an objective that reads what it gives; or None.
 

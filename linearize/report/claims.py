@@ -8,7 +8,8 @@ from linearize.report.table import Cell, Table, freeze
 
 DECIDED = (
     "Decided by the numbers of this run alone: held, or not, where the 95 % t interval over "
-    "seeds lies on one side of zero."
+    "seeds lies on one side of zero. In one seed: where the 95 % binomial interval of its test "
+    "examples does, which says nothing of other seeds."
 )
 
 
@@ -19,15 +20,22 @@ class Verdict:
     text: str = key("claim")
     held: bool | None = None
     evidence: str = ""
+    scope: str = ""
+    """Of what that was decided, where not of the seeds' population."""
 
 
 def table(verdicts: Sequence[Verdict], caption: str = DECIDED) -> Table:
     """Each claim, whether it held, and by what; the caption says how that was decided."""
-    words = {True: "held", False: "did not hold", None: "not decided"}
     return Table(
         "claims",
         "Claims of the papers",
         caption,
         ("Claim", "Held?", "Evidence"),
-        freeze([Cell(v.text), Cell(words[v.held]), Cell(v.evidence)] for v in verdicts),
+        freeze([Cell(v.text), Cell(_held(v)), Cell(v.evidence)] for v in verdicts),
     )
+
+
+def _held(verdict: Verdict) -> str:
+    if verdict.held is None:
+        return "not decided"
+    return " ".join(filter(None, ["held" if verdict.held else "did not hold", verdict.scope]))

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 
 from linearize import narration
 from linearize.choices import row
-from linearize.report import compare
+from linearize.report import audit, compare
 from linearize.report.node import ANEW, ResultsError, read
 from linearize.report.page import Page, Reader, render
 from linearize.report.style import PAPER, PLAIN
 from linearize.written import atomic_write
 
-OWN: Mapping[str, Reader] = {"compare": compare.read}
+OWN: Mapping[str, Reader] = {"audit": audit.read, "compare": compare.read}
 """By experiment, what makes a page of its results: the library's."""
 
 

@@ -70,8 +70,9 @@ def render(page: Page, svgs: Mapping[str, tuple[str, str]]) -> str:
         page: its parts.
         svgs: by figure name, the desktop's and the phone's SVG; a figure without is left out.
     """
+    glyphs: dict[str, str] = {}
     shown = {
-        section: [html_ for part in section.parts if (html_ := _part(part, svgs))]
+        section: [html_ for part in section.parts if (html_ := _part(part, svgs, glyphs))]
         for section in page.sections
     }
     kept = {section: parts for section, parts in shown.items() if parts}
@@ -108,36 +109,54 @@ def render(page: Page, svgs: Mapping[str, tuple[str, str]]) -> str:
 <main>{body}</main>
 <footer>{page.sources} Made by linearize from results.json; figures and tables lie beside this page
 as PNG, SVG, Markdown and CSV.</footer>
-{f"<script>{page.script}</script>" if page.script else ""}
+<svg class="glyphs" aria-hidden="true"><defs>{"".join(glyphs.values())}</defs></svg>
+<script>{(HERE / "page.js").read_text("utf-8")}{page.script}</script>
 </body>
 </html>
 """
 
 
-def _part(part: Plot | Table | str, svgs: Mapping[str, tuple[str, str]]) -> str:
+def _part(
+    part: Plot | Table | str, svgs: Mapping[str, tuple[str, str]], glyphs: dict[str, str]
+) -> str:
     if isinstance(part, Table):
         return part.html()
     if isinstance(part, Plot):
-        return _figure(part, *svgs[part.name]) if part.name in svgs else ""
+        return _figure(part, *svgs[part.name], glyphs) if part.name in svgs else ""
     return part
 
 
-def _figure(plot: Plot, wide: str, narrow: str) -> str:
-    drawings = _inline(plot, wide, "wide") + _inline(plot, narrow, "narrow")
+def _figure(plot: Plot, wide: str, narrow: str, glyphs: dict[str, str]) -> str:
+    drawings = _inline(plot, wide, "wide", glyphs) + _inline(plot, narrow, "narrow", glyphs)
     return (
         f'<figure id="figure-{plot.name}"><h3>{html.escape(plot.title)}</h3>{drawings}'
-        f"<figcaption>{html.escape(plot.caption)}</figcaption></figure>"
+        f"<figcaption>{html.escape(plot.caption)} "
+        f'<button type="button" class="get" data-figure="{plot.name}" hidden>SVG</button>'
+        "</figcaption></figure>"
     )
 
 
-def _inline(plot: Plot, svg: str, layout: str) -> str:
-    """An SVG to stand in HTML: own ids, the page's colours, a label instead of metadata."""
+_GLYPH = re.compile(r'<path id="(DejaVuSans[\w-]*)"[^>]*/>')
+_PLACES = re.compile(r' d="[^"]*"|translate\([^)]*\)')
+_LONG = re.compile(r"-?\d+\.\d{3,}")
+
+
+def _inline(plot: Plot, svg: str, layout: str, glyphs: dict[str, str]) -> str:
+    """An SVG to stand in HTML: own ids, the page's colours, a label instead of metadata.
+
+    Letters are drawn once a page: they move to ``glyphs``, by id, where figures refer to them.
+    """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    glyphs |= {found[1]: found[0] for found in _GLYPH.finditer(svg)}
+    svg = _GLYPH.sub("", svg)
+    svg = _PLACES.sub(lambda places: _LONG.sub(_shorter, places[0]), svg)
+    named = set(re.findall(r'(?:href="|url\()#([^")]*)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in named else "", svg)
     own = f"{plot.name}-{layout}-"
     svg = re.sub(r'\bid="', f'id="{own}', svg)
-    svg = re.sub(r'href="#', f'href="#{own}', svg)
+    svg = re.sub(r'href="#(?!DejaVuSans)', f'href="#{own}', svg)
     svg = svg.replace("url(#", f"url(#{own}")
     svg = re.sub(
         r"#[0-9a-f]{6}\b",
@@ -148,3 +167,8 @@ def _inline(plot: Plot, svg: str, layout: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     return re.sub(r"\s*\n\s*", " ", svg.replace("<svg", head, 1))
+
+
+def _shorter(number: re.Match[str]) -> str:
+    """A coordinate to a hundredth of a point."""
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")

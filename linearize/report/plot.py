@@ -13,7 +13,7 @@ from matplotlib.ticker import LogFormatter
 from numpy.typing import ArrayLike
 
 from linearize.report.node import Floats
-from linearize.report.stats import over_seeds
+from linearize.report.stats import Bounds, Summary, over_seeds
 from linearize.report.style import PAPER, PLAIN_LOOK, Look, colour, marker
 
 WIDE, NARROW = 9.0, 3.7
@@ -51,30 +51,49 @@ def legend(fig: Figure, handles: Sequence[Line2D], narrow: bool, ncols: int = 8)
     )
 
 
-def whiskers(half: Floats) -> Floats | None:
-    """Half widths for ``errorbar``; None, which draws none, where there is no interval."""
-    return None if np.isnan(half).all() else half
+def whiskers(found: Summary, bounds: Bounds) -> Floats | None:
+    """Lengths below and above the means for ``errorbar``, (2, ...), of intervals within bounds.
+
+    None, which draws none, where there is no interval.
+    """
+    if np.isnan(found.half).all():
+        return None
+    low, high = found.ends(bounds)
+    return np.maximum([found.mean - low, high - found.mean], 0)
 
 
-def errorbars(ax: Axes, x: ArrayLike, values: ArrayLike, method: str, **look: Any) -> None:
+def errorbars(
+    ax: Axes, x: ArrayLike, values: ArrayLike, method: str, bounds: Bounds, **look: Any
+) -> None:
     """A method's line: means over seeds and their intervals.
 
     Args:
         x: shape (n,).
         values: shape (S, n).
+        bounds: of the values; no interval is drawn beyond.
         look: what differs from the others, as ``Axes.errorbar`` names it.
     """
-    mean, half = over_seeds(values)
+    found = over_seeds(values)
     usual: dict[str, Any] = {
         "color": colour(method), "marker": marker(method), "ms": 5, "mec": PAPER, "mew": 0.5,
         "elinewidth": 1.2, "lw": 1.2,
     }  # fmt: skip
-    ax.errorbar(x, mean, yerr=whiskers(half), **usual | look)
+    ax.errorbar(x, found.mean, yerr=whiskers(found, bounds), **usual | look)
 
 
-def dots(ax: Axes, x: ArrayLike, values: ArrayLike, method: str, **look: Any) -> None:
+def dots(
+    ax: Axes, x: ArrayLike, values: ArrayLike, method: str, bounds: Bounds, **look: Any
+) -> None:
     """The same as separate marks, without a line."""
-    errorbars(ax, x, values, method, **{"ls": "none", "ms": 6} | look)
+    errorbars(ax, x, values, method, bounds, **{"ls": "none", "ms": 6} | look)
+
+
+def band(ax: Axes, x: ArrayLike, values: ArrayLike, bounds: Bounds, **look: Any) -> None:
+    """A line of means over seeds (S, n), and their intervals within bounds as a band."""
+    found = over_seeds(values)
+    (line,) = ax.plot(x, found.mean, **look)
+    if np.isfinite(found.half).any():
+        ax.fill_between(x, *found.ends(bounds), color=line.get_color(), alpha=0.16, lw=0)
 
 
 def categories(ax: Axes, names: Sequence[str], rotation: float) -> None:

@@ -54,6 +54,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
+def definitions(words: Mapping[str, str]) -> str:
+    """Words and what they mean.
+
+    >>> definitions({"τ": "a task vector"})
+    '<dl class="words"><dt>τ</dt><dd>a task vector</dd></dl>'
+    """
+    found = (f"<dt>{html.escape(w)}</dt><dd>{html.escape(text)}</dd>" for w, text in words.items())
+    return f'<dl class="words">{"".join(found)}</dl>'
+
+
 def configuration(blocks: Mapping[str, object]) -> str:
     """Folded blocks of JSON, by title; empty ones are left out."""
 

@@ -9,12 +9,29 @@ from scipy.special import stdtrit
 
 LEVEL = 0.95
 
+Bounds = tuple[float, float]
+"""The least and the largest value that there is, in the units of what is drawn."""
+
+SHARE: Bounds = (0.0, 100.0)
+"""Of shares in %."""
+POSITIVE: Bounds = (0.0, np.inf)
+CORRELATION: Bounds = (-1.0, 1.0)
+ANY: Bounds = (-np.inf, np.inf)
+
 
 class Summary(NamedTuple):
     """Mean over axis 0 and half the width of its 95 % interval, NaN where there is one seed."""
 
     mean: NDArray[np.float64]
     half: NDArray[np.float64]
+
+    def ends(self, bounds: Bounds) -> NDArray[np.float64]:
+        """Where the interval begins and ends, (2, ...), within what values can be.
+
+        >>> over_seeds([0.9, 1.0]).ends((0.0, 1.0)).round(3).tolist()
+        [0.315, 1.0]
+        """
+        return np.clip([self.mean - self.half, self.mean + self.half], *bounds)
 
 
 def over_seeds(values: ArrayLike) -> Summary:

@@ -1,10 +1,11 @@
 """A table: one list of rows, written as Markdown, CSV, HTML and to the terminal."""
 
+import base64
 import csv
 import html
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.console import Console
@@ -26,6 +27,10 @@ class Cell:
     value: float | None = None
     half: float | None = None
     best: bool = False
+    each: tuple[float, ...] = ()
+    """By seed, in the units of the value."""
+    error: float | None = None
+    """The value's standard error over test examples, where that is known of one seed."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +94,14 @@ class Table:
             kind = ' class="mean"' if row[0].text == MEAN else ""
             body.append(f"<tr{kind}>{''.join(cells)}</tr>")
         title = html.escape(self.title)
+        content = base64.b64encode(self.csv().encode()).decode()
         return (
             f'<div class="scroll" role="region" tabindex="0" aria-label="{title}">'
             f'<table id="table-{self.name}"><caption>{title}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-            f'<p class="caption">{html.escape(self.caption)}</p>'
+            f'<p class="caption">{html.escape(self.caption)} <a class="get" '
+            f'download="{self.name}.csv" aria-label="{title} as CSV" '
+            f'href="data:text/csv;charset=utf-8;base64,{content}">CSV</a></p>'
         )
 
     def print(self, console: Console) -> None:
@@ -132,7 +140,7 @@ def _htmlnumber(text: str) -> str:
 def percent(values: Floats) -> Cell:
     """A cell of fractions over seeds, shape (S,): percent with one decimal, ± the half width."""
     mean, half = (100 * float(x) for x in over_seeds(values))
-    return cell(mean, half, 1)
+    return _by_seed(cell(mean, half, 1), 100 * values)
 
 
 def fixed(value: float, digits: int) -> str:
@@ -157,7 +165,11 @@ def cell(mean: float, half: float, digits: int) -> Cell:
 def number(values: Floats, digits: int) -> Cell:
     """A cell of numbers over seeds, shape (S,): mean ± the half width."""
     mean, half = (float(x) for x in over_seeds(values))
-    return cell(mean, half, digits)
+    return _by_seed(cell(mean, half, digits), values)
+
+
+def _by_seed(found: Cell, values: Floats) -> Cell:
+    return replace(found, each=tuple(map(float, values)))
 
 
 def significant(values: Floats) -> Cell:
@@ -171,10 +183,10 @@ def significant(values: Floats) -> Cell:
         return Cell("∞" if mean > 0 else "−∞", mean)
     if not np.isfinite(mean) or mean == 0 or 1e-4 <= abs(mean) < 1e6:
         size = int(np.floor(np.log10(abs(mean)))) if np.isfinite(mean) and mean else 0
-        return cell(mean, half, max(0, 3 - size))
+        return number(values, max(0, 3 - size))
     tail = f" ± {half:.3e}" if np.isfinite(half) else ""
     text = f"{mean:.3e}{tail}".replace("-", "−")
-    return Cell(text, mean, half if np.isfinite(half) else None)
+    return _by_seed(Cell(text, mean, half if np.isfinite(half) else None), values)
 
 
 def freeze(rows: Iterable[Iterable[Cell]]) -> tuple[tuple[Cell, ...], ...]:

@@ -17,10 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import safetensors.numpy
-
-from linearize import io, sealed, tree
+from linearize import io, sealed
 from linearize.train import RunMismatchError
 from linearize.train.lock import exclusive
 
@@ -105,29 +102,28 @@ class Store:
         self,
         file: str,
         make: Callable[[], T],
-        save: Callable[[T, Path], object],
+        save: Callable[[Path, T], object],
         load: Callable[[Path], T],
     ) -> T:
         """What lies in a file with a hash of its own, or else what is made, and then saved there.
 
         Args:
             file: its name in the store, which says all that decides what is in it.
-            make: makes it.
+            make: makes it; in memory every time.
             save: writes it.
             load: reads it; a damaged file is set aside.
         """
         if self.root is None:
-            if file not in self._memory:
-                self._memory[file] = make()
-            return self._memory[file]
+            return make()
         path = self.root / file
         if path.exists():
             try:
                 return load(path)
             except io.CorruptFileError as error:
                 sealed.set_aside(path, f"cannot be read ({error})")
+        log.info("%s", file)
         made = make()
-        save(made, path)
+        save(path, made)
         return made
 
     def read(self, file: str) -> Any:
@@ -158,28 +154,6 @@ class Store:
             self._memory[file] = content
         else:
             sealed.write(self.root / file, content)
-
-    def arrays(
-        self,
-        name: str,
-        decided_by: Mapping[str, Any],
-        compute: Callable[[], Mapping[str, Any]],
-    ) -> dict[str, np.ndarray]:
-        """Arrays by name that are kept with all that decides them, or else computed, and then kept.
-
-        Args:
-            name: of the file, which is safetensors.
-            decided_by: as JSON; of anything else they are computed anew, beside these.
-            compute: the arrays.
-        """
-        text = json.dumps(io.to_json(dict(decided_by)), sort_keys=True)
-        file = f"{name}-{sha256(text.encode()).hexdigest()[:16]}.safetensors"
-        content = self.read_bytes(file)
-        if content is None:
-            log.info("%s", name)
-            content = safetensors.numpy.save({n: tree.to_numpy(a) for n, a in compute().items()})
-            self.write_bytes(file, content)
-        return safetensors.numpy.load(content)
 
     def every_seed(
         self, seeds: Sequence[int], parts: int, measure: Callable[[int, "Store"], Record]

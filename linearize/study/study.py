@@ -6,17 +6,19 @@ view = study.view(METHODS["linear"])
 study.measure(view, {"mnist": 0.7, "cars": 0.7}, "mnist", "validation")
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import jax
 import numpy as np
 
-from linearize import identity, tree
+from linearize import identity, io, tree
 from linearize.choices import hint, one_of
 from linearize.data import Task
 from linearize.evaluate.view import VIEWS, Points, View
@@ -33,7 +35,7 @@ from linearize.types import PyTree
 
 log = logging.getLogger(__name__)
 
-
+T = TypeVar("T")
 Stands = Literal["regime", "addition", "negation"]
 
 
@@ -44,6 +46,10 @@ def _check_name(noun: str, name: str) -> None:
             f"{noun} {name!r}: it names a folder of the store, so give a word, no path that leads "
             "out of it"
         )
+
+
+def _arrays(path: Path) -> Any:
+    return io.load_tree(path)[0]
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,7 @@ class Study:
     _vectors: dict[str, dict[str, TaskVector]] = field(repr=False)
     _seen: dict[str, tuple[str, Mapping[str, TaskVector], View]] = field(repr=False)
     _made: dict[str, Method] = field(repr=False)
+    _prepared: dict[str, Any] = field(repr=False)
 
     def __init__(
         self,
@@ -216,6 +223,7 @@ class Study:
             "_vectors": {},
             "_seen": {},
             "_made": {},
+            "_prepared": {},
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -300,40 +308,59 @@ class Study:
 
     def prepared(
         self,
-        method: str,
+        folder: str,
         task: str,
         told: Mapping[str, Any],
-        compute: Callable[[], Mapping[str, Any]],
-    ) -> dict[str, np.ndarray]:
-        """Arrays by name that a method takes of a task's training examples: computed once.
+        make: Callable[[], T],
+        *,
+        split: str = "train",
+        readout: Callable | None = None,
+        save: Callable[[Path, T], object] = io.save_tree,
+        load: Callable[[Path], T] = _arrays,
+    ) -> T:
+        """What a method takes of a task's examples before it trains: made once.
 
-        They are kept in the store, by all that decides them: f, θ0, the leaves that are trained,
-        the examples, and what is told.
+        The study keeps it in mind, and its store in a file, by all that decides it: f, θ0, the
+        leaves that are trained, the examples, the seed, and what is told.
 
         Args:
-            method: whose they are.
+            folder: of its files in the store.
             task: whose examples.
-            told: the method's own settings, as JSON.
-            compute: the arrays.
+            told: what else decides it, as JSON.
+            make: makes it: arrays by name, or what ``save`` writes.
+            split: whose examples.
+            readout: of the model's outputs, where it decides too.
+            save: writes a file with a hash of its own.
+            load: reads it.
 
         Raises:
-            UnidentifiedError: nothing says what f computes, and the store is a directory.
+            UnidentifiedError: nothing says what f or the readout computes, and the store is a
+                directory.
         """
-        model, examples = self.model, self.split(task, "train")
-        try:
-            f = identity.of(model.f, model.params, *examples.alone, derivative=True)
-        except identity.UnidentifiedError:
-            if self.store.root is not None:
-                raise
-            return {name: np.asarray(leaf) for name, leaf in compute().items()}
+        asked = json.dumps([folder, task, split, io.to_json(dict(told))], sort_keys=True)
+        if asked not in self._prepared:
+            file = "" if self.store.root is None else self._file(folder, task, told, split, readout)
+            self._prepared[asked] = self.store.kept_file(file, make, save, load)
+        return self._prepared[asked]
+
+    def _file(
+        self, folder: str, task: str, told: Mapping[str, Any], split: str, readout: Callable | None
+    ) -> str:
+        model, examples = self.model, self.split(task, split)
         decided_by = {
-            "f": f,
+            "f": identity.of(model.f, model.params, *examples.alone, derivative=True),
             "base": tree.fingerprint(model.params),
             "trainable": tree.select(model.params, self.trainable),
             "data": examples.fingerprint,
-            **told,
+            "seed": self.seed,
+            "told": dict(told),
         }
-        return self.store.arrays(f"prepared/{method}/{task}", decided_by, compute)
+        if readout is not None:
+            outputs = jax.eval_shape(model.f, model.params, *examples.alone)
+            program = identity.of(readout, outputs, derivative=True)
+            decided_by["readout"] = [program, tree.fingerprint(readout)]
+        text = json.dumps(io.to_json(decided_by), sort_keys=True)
+        return f"{folder}/{task}-{sha256(text.encode()).hexdigest()[:16]}.safetensors"
 
     def recipe(self, method: str, default: Any) -> Any:
         """How a method trains, or ``default`` where the study does not say."""

@@ -58,7 +58,7 @@ def _found(values: PyTree, what: str, advice: str, rows: Sequence[int] | None) -
     for name, leaf in tree.flatten(values).items():
         if not tree.is_trainable(leaf):
             continue
-        finite = np.isfinite(np.asarray(leaf))
+        finite = np.atleast_1d(np.isfinite(np.asarray(leaf)))
         bad = np.flatnonzero(~finite.reshape(len(finite), -1).all(axis=1))
         if len(bad):
             numbers = bad if rows is None else np.sort(np.asarray(rows)[bad])

@@ -180,8 +180,8 @@ class Term:
 
     def now(self, f: Apply, tau: Flat, params0: Params, drawn: Sequence[PyTree]) -> "Term":
         """The term as its function is now (:func:`linearize.current.current`)."""
-        # f too as an argument: a function without arrays of its own has no leaf
-        held = f if isinstance(f, Partial) else Partial(f)
+        # f too as an argument: functions are structure, not leaves, also those within
+        held = jax.tree.map(lambda leaf: Partial(leaf) if callable(leaf) else leaf, f)
         arguments = (held, params0, tau, self.filled(drawn), jax.random.key(0))
         return replace(self, value=current(self.value, *arguments))
 

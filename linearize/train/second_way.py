@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -63,9 +64,11 @@ def check_first_step(
     # one program for both regimes and all optimizers
     shared = replace(recipe, regime="nonlinear", optim=OptimConfig())
     values = dict(zip(recipe.metrics, np.asarray(metrics["values"])[0].tolist(), strict=True))
-    f = recipe.functions.join(fixed["arrays"])["f"]
+    functions = recipe.functions.join(fixed["arrays"])
+    f, augment = functions["f"], functions["augment"]
     assert f is not None
-    inputs = [batch[name] for name in recipe.inputs]
+    seen = batch if augment is None else jax.eval_shape(augment, fixed["key"], batch)
+    inputs = [seen[name] for name in recipe.inputs]
     norm, most = values["grad_norm"], recipe.optim.clip
     share = 1.0 if most is None or norm < most else most / norm
     terms = norm + (float(metrics["pull"][0, 1]) if recipe.penalties else 0.0)

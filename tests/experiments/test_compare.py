@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from io import BytesIO
 
 import numpy as np
@@ -9,9 +10,8 @@ import pytest
 
 from configs.compare import PRESETS as COMPARE
 from experiments import claims, protocol
-from experiments.compare.claims import CLAIMS
-from linearize import cli, comparison, config, report
-from linearize.comparison import Plan
+from experiments.compare.claims import CLAIMS, redrawn
+from linearize import cli, config, explored, report
 from linearize.data import Task
 from linearize.examples import Examples
 from linearize.models.heads import Head
@@ -55,11 +55,11 @@ def test_the_explorer_holds_evenly_spaced_examples():
     tau = TaskVector({"w": np.array([1.0, 2.0], np.float32)})
     known = Method("known", "Known", "tangent", lambda study, task: tau)
     study = Study(model, dict.fromkeys("ab", task), dict.fromkeys("ab", Classify(lambda y: y)))
-    assert comparison.explored(study, Plan(methods=[known])) is None  # not known to be affine
+    assert explored.explored(study, [known]) is None  # not known to be affine
     study = Study(model, dict.fromkeys("ab", task), dict.fromkeys("ab", Classify(unit_head(2))))
-    found = np.load(BytesIO(comparison.explored(study, Plan(methods=[known]))))
+    found = np.load(BytesIO(explored.explored(study, [known])))
     shown = found["a/logits0"][:, 0]
-    assert len(shown) == comparison.EXPLORED
+    assert len(shown) == explored.EXAMPLES
     assert {shown[0], shown[-1]} == {0, 1200}
     assert set(np.diff(shown)) == {2, 3}
     assert found["a/dlogits"].shape == (2, 500, 2)
@@ -118,7 +118,8 @@ def test_vectors_of_the_regimes_share_a_base(finished):
 def test_a_directory_from_before_an_option_existed_goes_on(tmp_path):
     preset = COMPARE["debug"]()
     old = config.to_dict(preset)
-    del old["exact"], old["head"]["normalize"], old["methods"], old["training"], old["weights"]
+    del old["exact"], old["head"]["normalize"]
+    del old["methods"], old["training"], old["weights"], old["merges"]
     (tmp_path / "config.json").write_text(json.dumps(old))
     cli.claim(tmp_path, preset)
     assert config.load_config(type(preset), tmp_path / "config.json") == preset
@@ -135,13 +136,17 @@ def test_a_configuration_names_methods_their_recipes_and_weights():
     names = ("nonlinear", "posthoc", "linear", "gradient_ascent", "joint")
     assert tuple(method.name for method in protocol.plan(preset).methods) == names
     more = {"methods": ("tau_jp", "ortho_reg_posthoc", "ortho_reg"), "weights": {"ortho_reg": 2.0}}
-    told = dataclasses.replace(preset, **more, training={"tau_jp": preset.nonlinear})
+    told = dataclasses.replace(
+        preset, **more, training={"tau_jp": preset.nonlinear}, merges=("tsv_m",)
+    )
     assert config.from_dict(type(told), config.to_dict(told)) == told
     methods = {method.name: method for method in protocol.plan(told).methods}
     assert tuple(methods) == (*names[:3], *more["methods"], *names[3:])
     for method in (methods["ortho_reg"], methods["ortho_reg_posthoc"].of):
         assert method.train.keywords["weight"] == 2.0
     assert told.recipes["tau_jp"] == preset.nonlinear
+    merged = [row.method.name for row in protocol.plan(told).rows if row.merge.name == "tsv_m"]
+    assert merged == [*names[:3], *more["methods"]]
 
 
 @pytest.mark.parametrize(
@@ -149,13 +154,18 @@ def test_a_configuration_names_methods_their_recipes_and_weights():
     [
         ({"methods": ("tau_pj",)}, r"methods='tau_pj': expected one of .*; did you mean 'tau_jp'"),
         ({"methods": ("linear",)}, "methods='linear': expected one of"),
-        ({"methods": ("tau_jp", "tau_jp")}, "name each method once"),
+        ({"methods": ("tau_jp", "tau_jp")}, "name each of the methods once"),
+        ({"merges": ("tsv",)}, r"merges='tsv': expected one of .*; did you mean 'tsv_m'"),
         ({"weights": {"tau_jp": 0.3}}, "weights='tau_jp': methods names none that"),
         ({"methods": ("tau_jp",), "weights": {"tau_jp": -1.0}}, r"-1\.0; expected 0 or more"),
         ({"training": {"tau_jp": TrainConfig()}}, "training='tau_jp': expected one of"),
         (
             {"methods": ("ortho_reg_posthoc",), "weights": {"ortho_reg_posthoc": 1.0}},
             "weights='ortho_reg_posthoc': methods names none that",
+        ),
+        (
+            {"methods": ("attention_only",), "weights": {"attention_only": 1.0}},
+            "weights='attention_only': methods names none that",
         ),
     ],
 )
@@ -188,6 +198,64 @@ def test_claims_are_decided_by_intervals_alone():
     assert verdict([0.3, 0.31, 0.32]) is False
     assert verdict([0.3, 0.5, 0.75]) is None
     assert verdict([0.7]) is None
+
+
+def test_one_seed_is_decided_by_its_test_examples():
+    """Against the binomial interval of a difference of proportions, in closed form."""
+    values = {"pretrained": [0.5, 0.6], "linear": [0.62, 0.66], "nonlinear": [0.6, 0.7]}
+    single = {m: [[0.9, 0.8]] for m in ("linear", "nonlinear", "posthoc")}
+    rows = {
+        m: {"accuracy": [values[m]], "normalized": [[0.7, 0.7]]} for m in ("linear", "nonlinear")
+    }
+    raw = {
+        "preset": "mine",
+        "seeds": [0],
+        "tasks": ["a", "b"],
+        "single": single,
+        "pretrained": [values["pretrained"]],
+        "addition": rows,
+        "counts": {t: {"test": 400} for t in "ab"},
+        "cosine": {"linear": [[[1.0, 0.05], [0.05, 1.0]]]},
+    }
+    found = schema.read(Results, raw)
+    verdicts = {v.text: v for v in claims.judge(found, CLAIMS, redrawn)}
+    improved = next(v for text, v in verdicts.items() if "improves on the pre-trained" in text)
+    p = np.array([values["linear"], values["pretrained"]])
+    half = 1.96 * np.sqrt((p * (1 - p) / 400).sum()) / 2
+    low, high = map(float, re.findall(r"\[(.*), (.*)\]", improved.evidence)[0])
+    assert (low, high) == pytest.approx((0.09 - half, 0.09 + half), abs=0.003)
+    assert (improved.held, improved.scope) == (True, "in this seed")
+    lower = next(v for text, v in verdicts.items() if "lowers single-task" in text)
+    assert lower.held is None  # equal
+    orthogonal = next(v for text, v in verdicts.items() if "orthogonal, linear" in text)
+    assert orthogonal.held is None
+    assert "no interval: one seed" in orthogonal.evidence
+    few = {**raw, "counts": {t: {"test": 20} for t in "ab"}}
+    again = claims.judge(schema.read(Results, few), CLAIMS, redrawn)
+    assert next(v.held for v in again if v.text == improved.text) is None
+    three = claims.judge(found, CLAIMS)
+    assert all(v.held is None and not v.scope for v in three)
+
+
+def test_examples_that_tell_something_are_shown():
+    """Ten examples of two classes: 0 to 2 wrong at θ0 and set right by the task's own vector."""
+    labels = np.zeros(10, int)
+    scores = np.array([[-1.0, 0]] * 3 + [[1.0, 0]] * 7)
+    along = np.zeros((2, 10, 2))
+    along[0, :3, 0] = 3.0
+    along[1, 7, 0] = -5.0  # lost by the sum
+    shown = explored.telling(scores, along, labels, 0)
+    assert {0, 1, 2, 7} <= set(shown.tolist())
+    assert len(set(shown.tolist())) == explored.IMAGES
+    assert len(explored.telling(scores[:4], along[:, :4], labels[:4], 0)) == 4
+
+
+def test_images_are_small_and_what_is_none_has_none():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 90, 120, 3)).astype(np.uint8)
+    shown = explored.thumbnails(Examples(pixels, {"labels": [0] * 4}), np.array([1, 3]))
+    assert shown.shape == (2, 42, 56, 3)
+    for other in (pixels[..., 0], pixels.astype(np.float32), pixels.astype(np.int32)):
+        assert explored.thumbnails(Examples(other, {}), np.array([0])) is None
 
 
 class TestCommandLine:

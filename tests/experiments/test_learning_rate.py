@@ -20,6 +20,7 @@ DEBUG = PRESETS["debug"]()
 NAMES = DEBUG.setting.data.tasks
 
 
+@pytest.mark.slow
 def test_a_rates_accuracy_is_that_of_its_vectors(finished, results):
     study = protocol.study(DEBUG.setting, protocol.load_tasks(DEBUG.setting), 0, Store())
     lr = DEBUG.nonlinear[1]

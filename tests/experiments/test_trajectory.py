@@ -17,6 +17,7 @@ DEBUG = PRESETS["debug"]()
 NAMES = DEBUG.setting.data.tasks
 
 
+@pytest.mark.slow
 def test_the_trajectory_ends_at_the_final_vectors(finished, results):
     found = results
     assert found["along"]["linear"] == [5, 10, DEBUG.setting.linear.steps]
@@ -49,6 +50,7 @@ def test_a_configuration_that_cannot_be_run_is_refused(change, message):
         dataclasses.replace(DEBUG, **change)
 
 
+@pytest.mark.slow
 def test_measures_are_as_many_as_steps(results, tmp_path):
     results["along"]["linear"].append(100)
     io.write_json(tmp_path / "results.json", results)

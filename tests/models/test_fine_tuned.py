@@ -17,6 +17,8 @@ import safetensors.torch
 import linearize as lz
 from linearize import io, models, tree
 from linearize.models import WeightsError
+from linearize.models.hf import tables
+from linearize.models.hf.table import spell
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -172,6 +174,7 @@ def test_an_adapter_moves_the_model_as_it_moves_transformers(base, images, tmp_p
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow(but=["clip"])
 @pytest.mark.parametrize("kind", ["clip", "dinov2"])
 def test_a_whole_fine_tuned_model(base, images, tmp_path, kind):
     theirs, _, ours = base(kind)
@@ -440,8 +443,9 @@ def test_an_adapter_of_ours_is_read_back_to_the_bit(base, tmp_path, kind, rank, 
     assert tau.base == expected.base
 
 
-def test_an_adapter_of_ours_moves_transformers_as_it_moves_the_model(base, images, tmp_path):
-    theirs, _, ours = base("clip")
+@pytest.mark.parametrize("kind", ["clip", "vit", "dinov2"])
+def test_an_adapter_of_ours_moves_transformers_as_it_moves_the_model(base, images, tmp_path, kind):
+    theirs, _, ours = base(kind)
     adapter = random_adapter(ours, 2)
     models.export_adapter(tmp_path, ours, adapter)
     tensors = safetensors.numpy.load_file(tmp_path / "adapter_model.safetensors")
@@ -458,6 +462,20 @@ def test_an_adapter_of_ours_moves_transformers_as_it_moves_the_model(base, image
     assert np.abs(expected - before).max() > 1e-2
     got = ours.f(adapter.task_vector(ours.params).apply_to(ours.params), images)
     np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("table", ["CLIP_VISION", "VIT", "DINOV2", "DINOV2_SWIGLU"])
+def test_names_of_running_modules_are_those_of_files(table):
+    """But for a kernel that is two modules there, which has no name."""
+    table = getattr(tables, table)
+    kernels = [theirs for theirs, ours, _ in table.rows if ours.endswith("/kernel")]
+    names = [name for theirs in kernels for name in spell(theirs, "3")]
+    found = {name: table.module(name) for name in names}
+    lost = {name for name, module in found.items() if not module}
+    assert lost == {name for name in names if ".mlp.weights_" in name}
+    for name in found.keys() - lost:
+        assert table.canonical(f"{found[name]}.weight") == name
+    assert table.before(f"dinov2.{name}" for name in names) == "dinov2." * table.name.count("DINO")
 
 
 def test_an_adapter_that_is_not_of_the_model_is_refused_and_nothing_is_written(base, tmp_path):

@@ -226,6 +226,7 @@ def test_own_weights(packaged):
         models.load("packaged", weights=path)
 
 
+@pytest.mark.slow
 def test_own_weights_keep_packaged_statistics_and_may_be_stacked(tmp_path):
     cnn = models.load("cnn_bn", seed=3)
     io.save_tree(tmp_path / "cnn", cnn.params)

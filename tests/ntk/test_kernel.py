@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import importlib
-import itertools
 from collections import deque
 
 import jax
@@ -158,11 +157,11 @@ SLOW = ("nnx mlp", "words", "cnn", "scan", "scan remat", "remat")
 """Whose programs take long to compile; the others are in every run."""
 
 
-def of_each(*outputs):
+def of_each(*outputs, models=None):
     """Parameters (model, layout) over all models of :func:`cases`."""
     return [
         pytest.param(name, output, marks=[pytest.mark.slow] if name in SLOW else [])
-        for name in cases()
+        for name in models or cases()
         for output in outputs
     ]
 
@@ -180,7 +179,7 @@ def case(name):
 @pytest.mark.parametrize("implementation", EXACT)
 @pytest.mark.parametrize(
     ("name", "output"),
-    [*of_each("full"), *itertools.product(("linen mlp", "words"), ("trace", "diagonal"))],
+    [*of_each("full"), *of_each("trace", "diagonal", models=("linen mlp", "words"))],
 )
 def test_every_implementation_equals_the_dense_product(name, output, implementation):
     f, params, inputs, reference = case(name)
@@ -540,6 +539,7 @@ def test_pntk_is_the_kernel_of_the_summed_outputs():
     np.testing.assert_allclose(found, full.sum((2, 3)), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_sketches_are_unbiased():
     f, params, x = small(n=4)
     exact = ntk.kernel(f, params, x)

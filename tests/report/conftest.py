@@ -56,6 +56,8 @@ def make_results(
             "alpha": alphas[chosen],
             "accuracy": accuracy,
             "normalized": accuracy / single[regime],
+            "full": test[:, -1],
+            "full_normalized": test[:, -1] / single[regime],
             "sweep_validation": valid,
             "sweep_test": test,
         }
@@ -147,7 +149,13 @@ def make_results(
     return json.loads(json.dumps(results, default=lambda a: np.asarray(a).tolist()))
 
 
-def make_explorer(results: dict[str, Any], E: int = 80, seed: int = 1) -> dict[str, np.ndarray]:
+def make_explorer(
+    results: dict[str, Any],
+    E: int = 80,
+    seed: int = 1,
+    others: tuple[str, ...] = (),
+    images: int = 0,
+) -> dict[str, np.ndarray]:
     """The arrays of ``explorer.npz``: each task's vector helps itself and disturbs the others."""
     rng = np.random.default_rng(seed)
     T = len(results["tasks"])
@@ -161,6 +169,12 @@ def make_explorer(results: dict[str, Any], E: int = 80, seed: int = 1) -> dict[s
         arrays[f"{task}/logits0"] = (rng.standard_normal((E, C)) + 1.5 * truth).astype(np.float32)
         arrays[f"{task}/dlogits"] = moved.astype(np.float32)
         arrays[f"{task}/labels"] = labels.astype(np.int32)
+        for m in others:
+            turned = 0.8 * moved + 0.3 * rng.standard_normal(moved.shape)
+            arrays[f"{task}/dlogits/{m}"] = turned.astype(np.float32)
+        if images:
+            arrays[f"{task}/shown"] = np.sort(rng.choice(E, images, replace=False))
+            arrays[f"{task}/images"] = rng.integers(0, 256, (images, 7, 5, 3)).astype(np.uint8)
     return arrays
 
 

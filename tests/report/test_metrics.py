@@ -214,7 +214,7 @@ def test_rows_of_ones_own_are_named_everywhere_in_their_order(spoken):
     for name in ("addition", "addition_by_task", "alpha_sweeps", "alpha_sweeps_by_task"):
         assert all(label in svgs[name] for label in OWN), name
     assert all(label in html for label in OWN)
-    assert "Bold: best of the regimes and merges." in table(page, "summary").caption
+    assert "Bold: best of the regimes and merges, and" in table(page, "summary").caption
     assert list(record["labels"].values())[3:] == OWN
 
 

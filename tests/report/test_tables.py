@@ -73,15 +73,30 @@ def test_addition_table(make_results, S):
         "Random vector": "random",
         "Joint training": "joint",
     }.items():
-        _, absolute, normalized = shown[name]
         part = raw["addition"][m]
-        assert absolute.text == expected([sum(seed) / 4 for seed in part["accuracy"]])
-        assert normalized.text == expected([sum(seed) / 4 for seed in part["normalized"]])
+        for cell, key in zip(
+            shown[name][1:], ("accuracy", "normalized", "full", "full_normalized"), strict=True
+        ):
+            mean = [sum(seed) / 4 for seed in part[key]] if key in part else None
+            assert cell.text == ("–" if mean is None else expected(mean))
     alphas = raw["addition"]["linear"]["alpha"]
     low, high = f"{min(alphas):.2f}", f"{max(alphas):.2f}"
     assert shown["Linear"][0].text == (low if low == high else f"{low}–{high}")
     assert shown["Joint training"][0].text == "–"
     assert shown["Pre-trained"][2].text == "–"
+
+
+def test_the_page_opens_with_what_sums_keep_without_a_search(make_results):
+    raw = make_results(4, 1)
+    raw["addition"]["linear"]["full_normalized"] = [[0.5, 0.7, 1.0, 1.0]]
+    text = compare._sentence(report.parse(raw))
+    kept, chosen = text.split("</p>")[:2]
+    assert "At α = 1, without a search" in kept
+    assert "<b>80.0\N{NO-BREAK SPACE}%</b> (linear)" in kept
+    assert "at the α that validation data choose" in chosen
+    for row in raw["addition"].values():
+        row.pop("full_normalized", None)
+    assert "without a search" not in compare._sentence(report.parse(raw))
 
 
 def test_negation_tables(make_results):
@@ -108,6 +123,36 @@ def test_the_best_regime_is_bold_and_no_baseline(make_results):
     raw["negation"]["gradient_ascent"]["target"] = [[0.001] * 4] * 3
     shown = rows(table(raw, "negation"))
     assert [name for name, row in shown.items() if row[1].best] == ["Post-hoc linearized"]
+
+
+def test_what_does_not_differ_from_the_best_is_bold_too_and_nothing_where_all_are_alike(
+    make_results,
+):
+    raw = make_results(4, 3)
+    added = raw["addition"]
+    for m, level in (("nonlinear", 0.80), ("linear", 0.81), ("posthoc", 0.60)):
+        added[m]["accuracy"] = [[level + noise] * 4 for noise in (-0.02, 0.0, 0.02)]
+    added["linear"]["accuracy"][0] = [0.77] * 4  # by seed −0.01, 0.01, 0.01: not decided
+
+    def bold():
+        return [name for name, row in rows(table(raw, "addition")).items() if row[1].best]
+
+    assert bold() == ["Non-linear", "Linear"]
+    added["linear"]["accuracy"][0] = [0.79] * 4  # one point in each: the pairs decide
+    assert bold() == ["Linear"]
+    for m in ("linear", "posthoc"):
+        added[m]["accuracy"] = added["nonlinear"]["accuracy"]
+    assert bold() == []
+
+
+@pytest.mark.parametrize(("n", "bold"), [(100, ["mnist"]), (20, []), (None, ["mnist", "fashion"])])
+def test_one_seed_s_best_differs_by_more_than_its_test_examples_may(make_results, n, bold):
+    """0.9 against 0.7: 20 points are more than 1.96 standard errors of 100 examples, not of 20."""
+    raw = make_results(2, 1)
+    raw["counts"] = {} if n is None else {t: {"test": n} for t in raw["tasks"]}
+    raw["single"] = {"nonlinear": [[0.9, 0.8]], "linear": [[0.7, 0.75]]}
+    shown = rows(table(raw, "single"))
+    assert [task for task in raw["tasks"] if any(cell.best for cell in shown[task])] == bold
 
 
 def test_error_map_table(make_results):

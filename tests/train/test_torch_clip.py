@@ -2,13 +2,15 @@
 
 import copy
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
 
 from linearize import models, train, tree
-from linearize.methods import tau_jp
+from linearize.curvature import measure
+from linearize.methods import tak, tau_jp
 from linearize.models.heads import apply_head
 from linearize.train import OptimConfig, Penalty, Stream, TrainConfig
 
@@ -148,6 +150,98 @@ def test_two_steps_with_tau_jp_equal_torch(theirs, ours, problem, tmp_path):
             p.data -= 0.01 * slope
     assert got.history[1]["penalty/tau_jp"] == pytest.approx(penalty.item(), rel=1e-4)
     assert_same(got.tau, theirs, theta, ours, tmp_path / "end")
+
+
+@pytest.mark.slow
+def test_two_steps_with_tak_equal_torch(theirs, ours, problem, tmp_path):
+    """Factors by hooks of each linear layer, queries, keys and values apart; whole blocks else."""
+    images, labels, head = problem
+    others = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    card = measure(ours.f, ours.params, others, seed=7, batch_size=2)
+    got = train.fine_tune(
+        ours.f,
+        ours.params,
+        {"inputs": images, "labels": labels},
+        regime="linear",
+        readout=Partial(apply_head, head),
+        penalties=[Penalty("tak", tak.curvature, 3.0, [list(card.blocks)])],
+        config=TrainConfig(
+            optim=OptimConfig("sgd", lr=0.01, schedule="constant", clip=None),
+            steps=2,
+            batch_size=N,
+            log_every=1,
+            tensorboard=False,
+        ),
+    )
+    kernel = torch.from_numpy(np.array(head.scale * head.kernel))
+    base = {n: p.detach().clone() for n, p in theirs.named_parameters()}
+    theta = {n: torch.nn.Parameter(p.clone()) for n, p in base.items()}
+    form = kronecker_form(theirs, pixels_of(ours, others), seed=7)
+
+    def features(params):
+        return torch.func.functional_call(theirs, params, (pixels_of(ours, images),)).image_embeds
+
+    for _ in range(2):
+        tau = {n: p - base[n] for n, p in theta.items()}
+        z = sum(torch.func.jvp(features, (base,), (tau,)))
+        logits = z / z.norm(dim=-1, keepdim=True) @ kernel
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).long())
+        penalty = form(tau)
+        slopes = torch.autograd.grad(loss + 3.0 * penalty, list(theta.values()))
+        for p, slope in zip(theta.values(), slopes, strict=True):
+            p.data -= 0.01 * slope
+    assert penalty.item() > 0.1 * loss.item()
+    assert got.history[1]["penalty/tak"] == pytest.approx(penalty.item(), rel=1e-4)
+    assert_same(got.tau, theirs, theta, ours, tmp_path / "end")
+
+
+def kronecker_form(model, pixels, seed):
+    """Σ tr(B ΔW A ΔWᵀ) of linear layers with biases folded in, (Jᵀv)(Jᵀv)ᵀ of all other leaves."""
+    met = {}
+    hooks = [
+        module.register_forward_hook(lambda m, x, y, name=name: met.update({name: (m, x[0], y)}))
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+    ]
+    z = model(pixels).image_embeds
+    for hook in hooks:
+        hook.remove()
+    N, C = z.shape
+    keys = (jax.random.fold_in(jax.random.key(seed), n) for n in range(N))
+    v = torch.tensor(np.stack([jax.random.normal(key, (1, C))[0] for key in keys]))
+    along = (v * z / z.norm(dim=-1, keepdim=True)).sum(-1)
+    slopes = torch.autograd.grad(along.sum(), [y for _, _, y in met.values()], retain_graph=True)
+    factors = {}
+    for (name, (module, x, _)), g in zip(met.items(), slopes, strict=True):
+        if isinstance(module, torch.nn.Conv2d):
+            x = torch.nn.functional.unfold(x, module.kernel_size, stride=module.stride).mT
+            g = g.flatten(2).mT
+        a = x.reshape(-1, x.shape[-1]).detach()
+        if module.bias is not None:
+            a = torch.cat([a, torch.ones(len(a), 1)], 1)
+        g = g.reshape(-1, g.shape[-1])
+        factors[name] = a.T @ a / len(a), g.T @ g / N
+    named = dict(model.named_parameters())
+    rest = [n for n in named if n.rpartition(".")[0] not in met]
+    pulled = [
+        torch.autograd.grad(one, [named[n] for n in rest], retain_graph=True) for one in along
+    ]
+
+    def form(tau):
+        total = 0.0
+        for name, (A, B) in factors.items():
+            W = tau[f"{name}.weight"].flatten(1)
+            if f"{name}.bias" in tau:
+                W = torch.cat([W, tau[f"{name}.bias"][:, None]], 1)
+            total = total + torch.trace(B @ W @ A @ W.T)
+        for i, name in enumerate(rest):
+            rows = slice(0, 1), slice(1, None)  # the class token's position is a leaf of its own
+            for at in rows if "position" in name else [...]:
+                moved = torch.stack([(j[i][at] * tau[name][at]).sum() for j in pulled])
+                total = total + (moved**2).mean()
+        return total
+
+    return form
 
 
 def pixels_of(ours, images):

@@ -81,12 +81,15 @@ class Table:
         dropped: regular expressions of whole names that the model has no use for.
         aliases: ``(regular expression, replacement)`` applied to a name before all else, for
             prefixes that some writers put and others do not.
+        running: likewise of a module's name, to what transformers 5 calls it while it runs, where
+            files say otherwise.
     """
 
     name: str
     rows: tuple[Row, ...]
     dropped: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
+    running: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def patterns(self) -> tuple[re.Pattern[str], ...]:
@@ -100,9 +103,19 @@ class Table:
 
     def canonical(self, name: str) -> str:
         """A foreign name as this table writes it."""
-        for pattern, replacement in self.aliases:
-            name = re.sub(pattern, replacement, name)
-        return name
+        return _renamed(name, self.aliases)
+
+    def module(self, name: str) -> str:
+        """The module of a (canonical) weight, as transformers 5 calls it while it runs."""
+        return _renamed(name.removesuffix(".weight"), self.running)
+
+    def before(self, names: Iterable[str]) -> str:
+        """What stands before those of a file's names that are of this table, such as ``vit.``."""
+        for name in names:
+            plain = self.canonical(name)
+            if self.find(plain) and name.endswith(plain):
+                return name.removesuffix(plain)
+        return ""
 
     def drops(self, name: str) -> bool:
         """Whether the model has no use for a tensor of this (canonical) name."""
@@ -155,6 +168,12 @@ def spell(template: str, block: str) -> list[str]:
     if match is None:
         return [template]
     return [template.replace(match[0], part) for part in match[1].split("|")]
+
+
+def _renamed(name: str, by: Iterable[tuple[str, str]]) -> str:
+    for pattern, replacement in by:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -173,6 +173,12 @@ _RENAMED = tuple(
     )
 )
 """Modules as transformers 5 calls them while they run, and so in adapters; files say otherwise."""
+_RUNNING = (
+    (r"\.attention\.attention\.([qkv])\w+$", r".attention.\1_proj"),
+    (r"\.attention\.output\.dense$", ".attention.o_proj"),
+    (r".*\.mlp\.weights_(in|out)$", ""),  # gate and up are two modules there
+)
+"""The way back; nothing where there is no module of a weight's own."""
 _NOT_ENCODER = (r"pooler\..*", r"classifier\..*", r"embeddings\.mask_token", r"decoder\..*")
 
 VIT = Table(
@@ -194,6 +200,12 @@ VIT = Table(
         (r"^(encoder\.layer\.\d+)\.mlp\.fc1\.", r"\1.intermediate.dense."),
         (r"^(encoder\.layer\.\d+)\.mlp\.fc2\.", r"\1.output.dense."),
     ),
+    running=(
+        *_RUNNING,
+        (r"\.intermediate\.dense$", ".mlp.fc1"),
+        (r"\.output\.dense$", ".mlp.fc2"),
+        (r"^encoder\.layer\.", "layers."),
+    ),
 )
 
 
@@ -213,6 +225,7 @@ def _dinov2(name: str, mlp_in: str, mlp_out: str) -> Table:
         ),
         dropped=_NOT_ENCODER,
         aliases=((r"^dinov2\.", ""), *_RENAMED),
+        running=_RUNNING,
     )
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// The linear regime in numbers: no document, no network, so that any JavaScript engine can run it.
+// The linearized regimes in numbers: no document, no network, so that any engine can run it.
 // logits(α)[e, c] = logits0[e, c] + Σ_k α_k dlogits[k, e, c], summed in that order in doubles.
 var Explorer = (function () {
   const ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -26,31 +26,44 @@ var Explorer = (function () {
       examples: task.examples,
       classes: task.classes,
       logits0: new Float32Array(bytes(task.logits0).buffer),
-      dlogits: new Float32Array(bytes(task.dlogits).buffer),
+      dlogits: task.dlogits.map((text) => new Float32Array(bytes(text).buffer)),
       labels: new Uint16Array(bytes(task.labels).buffer),
     };
   }
 
-  // Share of examples whose first largest logit is the label's.
-  function accuracy(task, alpha) {
-    const { examples, classes, logits0, dlogits, labels } = task;
+  // An example's first class of largest logit, in one of the regimes.
+  function predicted(task, alpha, e, regime = 0) {
+    const { examples, classes, logits0 } = task;
+    const dlogits = task.dlogits[regime];
     const size = examples * classes;
-    let correct = 0;
-    for (let e = 0; e < examples; e++) {
-      let best = -Infinity;
-      let picked = 0;
-      for (let c = 0; c < classes; c++) {
-        const i = e * classes + c;
-        let sum = logits0[i];
-        for (let k = 0; k < alpha.length; k++) sum += alpha[k] * dlogits[k * size + i];
-        if (sum > best) {
-          best = sum;
-          picked = c;
-        }
+    let best = -Infinity;
+    let picked = 0;
+    for (let c = 0; c < classes; c++) {
+      const i = e * classes + c;
+      let sum = logits0[i];
+      for (let k = 0; k < alpha.length; k++) sum += alpha[k] * dlogits[k * size + i];
+      if (sum > best) {
+        best = sum;
+        picked = c;
       }
-      if (picked === labels[e]) correct++;
     }
-    return correct / examples;
+    return picked;
+  }
+
+  // Share of examples that get the class of their label.
+  function accuracy(task, alpha, regime = 0) {
+    let correct = 0;
+    for (let e = 0; e < task.examples; e++) {
+      if (predicted(task, alpha, e, regime) === task.labels[e]) correct++;
+    }
+    return correct / task.examples;
+  }
+
+  // Where the coefficients are all alike, the measured point next to them; else null.
+  function measured(points, alpha) {
+    if (!alpha.every((a) => a === alpha[0])) return null;
+    return points.reduce((best, each) =>
+      Math.abs(each.alpha - alpha[0]) < Math.abs(best.alpha - alpha[0]) ? each : best);
   }
 
   function mean(values) {
@@ -65,10 +78,19 @@ var Explorer = (function () {
     return mean(accuracies.map((a, t) => a / single[t]));
   }
 
+  // "#maps&alpha=mnist:0.4" → a section and the coefficients' text; either may be missing.
+  function address(hash) {
+    const parts = hash.replace(/^#/, "").split("&");
+    return {
+      section: parts.find((part) => part && !part.startsWith("alpha=")) || "",
+      text: parts.find((part) => part.startsWith("alpha=")),
+    };
+  }
+
   // "#alpha=mnist:0.4,letters:0.3" → coefficients; tasks that are not named get 0.
   function parseHash(hash, names, low, high) {
-    const text = hash.replace(/^#/, "");
-    if (!text.startsWith("alpha=")) return null;
+    const { text } = address(hash);
+    if (text === undefined) return null;
     const alpha = names.map(() => 0);
     const refused = [];
     for (const entry of text.slice(6).split(",")) {
@@ -89,11 +111,14 @@ var Explorer = (function () {
     return { alpha, refused };
   }
 
-  function formatHash(alpha, names) {
+  function formatHash(alpha, names, section = "") {
     const entries = names.map((name, t) =>
       encodeURIComponent(name) + ":" + Number(alpha[t].toFixed(4)));
-    return "#alpha=" + entries.filter((_, t) => alpha[t] !== 0).join(",");
+    const text = "alpha=" + entries.filter((_, t) => alpha[t] !== 0).join(",");
+    return `#${section}${section && "&"}${text}`;
   }
 
-  return { bytes, unpack, accuracy, mean, normalized, parseHash, formatHash };
+  return {
+    bytes, unpack, predicted, accuracy, measured, mean, normalized, address, parseHash, formatHash,
+  };
 })();

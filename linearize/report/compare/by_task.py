@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from linearize.objectives.metric import ACCURACY
 from linearize.report.compare.best import highlighted
-from linearize.report.compare.measures import Measures, arrow, axis, capital, lower_is_better, shown
+from linearize.report.compare.measures import Measures, arrow, axis, capital, lower_is_better
 from linearize.report.compare.phrases import (
     better,
     chances,
@@ -32,7 +32,7 @@ def _by_task(
     methods = list(columns)
     rows = []
     for t, (task, metric) in enumerate(zip(results.tasks, of.each, strict=True)):
-        cells = [shown(metric, columns[m][:, t]) for m in methods]
+        cells = [of.of_task(columns[m], t) for m in methods]
         low = lower_is_better(metric, forgotten)
         kind = [] if of.shared else [Cell(f"{capital(axis(metric))} {arrow(metric, forgotten)}")]
         rows.append([Cell(task), *kind, *highlighted(results, cells, methods, low)])

@@ -8,17 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from linearize.report.compare import maps
+from linearize.report.compare import live
 from linearize.report.compare.logits import TaskLogits
 from linearize.report.compare.results import PairMap, Results
-from linearize.report.node import Floats
-from linearize.report.style import shorten
+from linearize.report.stats import mean_phrase
+from linearize.report.style import CSS_NAMES
 
 STEP = 0.05
-MAP_SIZE = 200
 
 
 def slider_range(results: Results) -> tuple[float, float]:
@@ -39,28 +37,53 @@ def payload(results: Results, tasks: Sequence[TaskLogits]) -> dict[str, Any]:
                 "name": task.name,
                 "examples": task.logits0.shape[0],
                 "classes": task.logits0.shape[1],
-                "logits0": _base64(task.logits0, "<f4"),
-                "dlogits": _base64(task.dlogits, "<f4"),
-                "labels": _base64(task.labels, "<u2"),
+                "logits0": live.packed(task.logits0, "<f4"),
+                "dlogits": [live.packed(along, "<f4") for along in task.dlogits.values()],
+                "labels": live.packed(task.labels, "<u2"),
+                "shown": task.shown.tolist(),
+                "classNames": _class_names(results, task),
             }
             for task in tasks
         ],
+        "regimes": [_regime(results, m, list(tasks[0].dlogits)) for m in regimes(results)],
         "range": [low, high],
         "step": STEP,
         "best": [best_alpha(results)] * len(tasks),
-        "maps": [
-            {
-                "a": results.tasks.index(m.tasks[0]),
-                "b": results.tasks.index(m.tasks[1]),
-                "alphas": m.alphas.tolist(),
-                "low": float(maps.edges(m.alphas)[0]),
-                "high": float(maps.edges(m.alphas)[-1]),
-                "size": MAP_SIZE,
-                "values": _base64(m.total[results.shown][0], "<f4"),
-            }
-            for m in _explored_maps(results)
-        ],
     }
+
+
+def regimes(results: Results) -> list[str]:
+    """The methods that are shown at the same coefficients."""
+    found = {results.shown, *filter(results.regime, results.single)}
+    return results.look.ordered(found)
+
+
+def _regime(results: Results, method: str, computed: list[str]) -> dict[str, Any]:
+    """How the script knows a method at a point: by its class scores, or where it was measured."""
+    colour = results.look.colour(method)
+    at_hand = method in computed
+    return {
+        "key": method,
+        "label": results.look.label(method),
+        "colour": f"var(--{CSS_NAMES[colour]})" if colour in CSS_NAMES else colour,
+        "live": computed.index(method) if at_hand else None,
+        "points": [] if at_hand else measured_points(results, method),
+        "single": None if at_hand else results.single[method][0].tolist(),
+    }
+
+
+def measured_points(results: Results, method: str) -> list[dict[str, Any]]:
+    """The first seed's test metrics with all vectors at one α, by α: (T,) each."""
+    found = {0.0: results.pretrained[0]}
+    added = results.addition.get(method)
+    if added is not None:
+        if added.sweep_test is not None:
+            found |= dict(zip(results.alphas.tolist(), added.sweep_test[0], strict=True))
+        if added.full is not None:
+            found[1.0] = added.full[0]
+        if added.alpha is not None and np.isfinite(added.alpha[0]):
+            found[float(added.alpha[0])] = added.accuracy[0]
+    return [{"alpha": alpha, "values": found[alpha].tolist()} for alpha in sorted(found)]
 
 
 def best_alpha(results: Results) -> float:
@@ -85,24 +108,25 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
     low, high = slider_range(results)
     best = best_alpha(results)
     T = len(tasks)
-    regime, named = (
-        html.escape(call(results.shown)) for call in (results.look.inline, results.look.label)
-    )
-    data = json.dumps(payload(results, tasks), separators=(",", ":")).replace("<", "\\u003c")
     sizes = sorted({task.logits0.shape[0] for task in tasks})
     n = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,}–{sizes[-1]:,}"
-    rows = "".join(_row(results, t, low, high) for t in range(T))
-    shown = _explored_maps(results)
-    figures = "".join(_map(i, m, results.shown) for i, m in enumerate(shown))
+    rows = "".join(_row(results, t, task, low, high) for t, task in enumerate(tasks))
+    shown = [pair for pair in results.maps if pair.total]
+    figures = "".join(_map(i, pair) for i, pair in enumerate(shown))
     beside = ""
     if shown:
         beside = (
             '<div class="maps"><h3>Where this point lies on the error maps</h3>'
             f'<div class="map-grid">{figures}</div>'
-            f'<p class="caption">{named} regime, first seed; light is disentangled. A '
+            '<p class="caption">Of the method that is chosen above; light is disentangled.'
+            f"{mean_phrase(results.seeds)} A "
             "map holds the other tasks’ coefficients at 0; ξ is read at the nearest grid point. "
             "Red box: the search space. Click or drag on a map to move two sliders.</p></div>"
         )
+    samples = (
+        " Below each slider: test images, four that the task’s own vector at α = 1 sets right "
+        "where there are, and what the edited model takes them for."
+    ) * any(len(task.shown) for task in tasks)
     return f"""
 <div id="explorer" style="--zero: {-low / (high - low):.4f}" hidden>
 <div class="totals">
@@ -115,6 +139,7 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
 {_button(f"Best α = {best:.2f}", [best] * T) if best else ""}
 {_button("α = 1", [1.0] * T)}
 </div>
+{_every(results, tasks)}
 <div class="columns">
 <div class="sliders">
 <div class="task all"><label for="alpha-all">All tasks</label>
@@ -122,7 +147,7 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
 <output id="alpha-all-value" for="alpha-all"></output></div>
 {rows}
 <p class="key"><span><i class="mark before"></i> pre-trained</span>
-<span><i class="mark alone"></i> single task, {regime} (its own α = 1, the others 0)</span></p>
+<span><i class="mark alone"></i> single task (its own α = 1, the others 0)</span></p>
 <p id="explorer-note" class="caption" role="status"></p>
 </div>
 {beside}
@@ -130,18 +155,53 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
 <p id="explorer-live" class="unseen" aria-live="polite"></p>
 </div>
 <noscript><p>The explorer needs JavaScript; all else on this page does not.</p></noscript>
-<p class="caption">Every accuracy is recomputed from the cached logits of {n} test examples a task
-(seed {results.seeds[0]}): the linearized model is affine in α, so nothing is approximated. The
-address keeps the state: copy it to share a setting.</p>
-<script type="application/json" id="explorer-data">{data}</script>
+<p class="caption">Where a method can be chosen, every accuracy is recomputed from the cached logits
+of {n} test examples a task (seed {results.seeds[0]}): its model is affine in α, so nothing is
+approximated. The others are shown where the run measured them, on all test examples.{samples} The
+address keeps the coefficients, and so do this page’s links: copy one to share a setting.</p>
+{live.script("explorer-data", payload(results, tasks))}
 """
 
 
-def _row(results: Results, t: int, low: float, high: float) -> str:
+def _every(results: Results, tasks: Sequence[TaskLogits]) -> str:
+    """A row a method at the sliders' coefficients; those that are computed may be chosen."""
+    heads = ("Mean", *results.tasks, "Normalized")
+    columns = "".join(f'<th scope="col" class="number">{html.escape(h)}</th>' for h in heads)
+    body = "".join(
+        f'<tr data-regime="{i}"><th scope="row">{_chosen(results, i, m, tasks[0])}</th>'
+        f'{len(heads) * "<td class=number></td>"}<td class="how"></td></tr>'
+        for i, m in enumerate(regimes(results))
+    )
+    return (
+        '<div class="scroll" role="region" tabindex="0" aria-label="Every method at these α">'
+        '<table class="regimes"><caption>Test accuracy of every method at these α, in %</caption>'
+        f'<thead><tr><th scope="col">Method</th>{columns}<th scope="col">How</th></tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _chosen(results: Results, i: int, method: str, task: TaskLogits) -> str:
+    label = html.escape(results.look.label(method))
+    if method not in task.dlogits:
+        return label
+    checked = " checked" * (method == next(iter(task.dlogits)))
+    return (
+        f'<label for="regime-{i}"><input type="radio" id="regime-{i}" name="regime" value="{i}"'
+        f"{checked}> {label}</label>"
+    )
+
+
+def _row(results: Results, t: int, task: TaskLogits, low: float, high: float) -> str:
     name = html.escape(results.tasks[t])
     T = len(results.tasks)
     alone = [float(k == t) for k in range(T)]
     negated = [_negation_alpha(results, t) if k == t else 0.0 for k in range(T)]
+    samples = "".join(
+        f'<figure><img src="{_image(pixels)}" alt="{html.escape(label)}" '
+        f'title="{html.escape(label)}"><figcaption><span data-sample="{k}"></span></figcaption>'
+        "</figure>"
+        for k, (pixels, label) in enumerate(zip(task.images, _labels(results, task), strict=True))
+    )
     return (
         f'<div class="task" data-task-index="{t}"><label for="alpha-{t}" title="{name}">{name}'
         f'</label><input id="alpha-{t}" type="range" min="{low:g}" max="{high:g}" step="{STEP}">'
@@ -151,8 +211,26 @@ def _row(results: Results, t: int, low: float, high: float) -> str:
         f'<span class="accuracy"></span></div><div class="small buttons">'
         f"{_button('only', alone, f'only {name}: its α = 1, the others 0')}"
         f"{_button('negate', negated, f'negate {name}: its α = {min(negated):.2f}, the others 0')}"
-        "</div></div>"
+        f"</div>{samples and f'<div class=samples>{samples}</div>'}</div>"
     )
+
+
+def _class_names(results: Results, task: TaskLogits) -> list[str]:
+    """What the classes of shown examples are called."""
+    if not len(task.shown):
+        return []
+    return list(results.classes.get(task.name) or map(str, range(task.logits0.shape[1])))
+
+
+def _labels(results: Results, task: TaskLogits) -> list[str]:
+    names = _class_names(results, task)
+    return [f"{task.name}: {names[task.labels[e]]}" for e in task.shown]
+
+
+def _image(pixels: np.ndarray) -> str:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def _button(text: str, alphas: list[float], described: str = "") -> str:
@@ -160,77 +238,12 @@ def _button(text: str, alphas: list[float], described: str = "") -> str:
     return f"<button type=\"button\" data-set='{json.dumps(alphas)}'{label}>{text}</button>"
 
 
-def _explored_maps(results: Results) -> list[PairMap]:
-    return [m for m in results.maps if results.shown in m.total]
-
-
-def _map(index: int, pair: PairMap, method: str) -> str:
-    a, b = (html.escape(shorten(t, 20)) for t in pair.tasks)
-    borders = maps.edges(pair.alphas)
-    low, high = float(borders[0]), float(borders[-1])
-    total = pair.total[method][0]
-    upper = maps.upper_limit(pair)
-    size = MAP_SIZE
-
-    def at(alpha: float) -> float:
-        return round(size * (alpha - low) / (high - low), 2)
-
-    whole = range(int(np.ceil(low)), int(np.floor(high)) + 1)
-    ticks = [v for v in whole if len(whole) <= 7 or v % 2 == 0]
-    marks = "".join(
-        f'<text x="{at(v)}" y="{size + 15}" text-anchor="middle">{_minus(v)}</text>'
-        f'<text x="-5" y="{size - at(v) + 4.5}" text-anchor="end">{_minus(v)}</text>'
-        for v in ticks
-    )
-    box = ""
-    if pair.search_box is not None:
-        first, last = (min(high, max(low, x)) for x in pair.search_box)
-        place = (
-            f'x="{at(first)}" y="{size - at(last)}" width="{at(last) - at(first):.2f}" '
-            f'height="{at(last) - at(first):.2f}"'
-        )
-        box = f'<rect class="box halo" {place}/><rect class="box" {place}/>'
+def _map(index: int, pair: PairMap) -> str:
     return (
-        f'<figure data-map-index="{index}">'
-        f'<svg viewBox="-42 -6 {size + 50} {size + 44}" role="img" '
-        f'aria-label="Error map of {a} and {b} with the present point">'
-        f'<image class="field" width="{size}" height="{size}" preserveAspectRatio="none" '
-        f'href="{_map_image(total, borders, upper)}"/>{box}{marks}'
-        f'<text x="{size / 2}" y="{size + 33}" text-anchor="middle">α of {a}</text>'
-        f'<text transform="translate(-30 {size / 2}) rotate(-90)" text-anchor="middle">α of {b}'
-        '</text><g class="cross"><path class="halo" d="M-9 0H9M0 -9V9"/><path d="M-9 0H9M0 -9V9"/>'
-        '<circle r="4.5"/></g></svg>'
+        f'<figure data-map-index="{index}">{live.panel(pair, "Error map")}'
         f'<figcaption>ξ ≈ <b class="error"></b>{_most(pair)}</figcaption></figure>'
     )
 
 
 def _most(pair: PairMap) -> str:
     return "" if pair.most is None else f" <span>of at most {pair.most:g}</span>"
-
-
-def map_pixels(total: Floats, borders: Floats, upper: float) -> NDArray[np.uint8]:
-    """RGB rows of a map: α of a to the right, α of b upwards, cells sized by their borders.
-
-    Args:
-        total: errors of shape (G, G), axes (α of a, α of b).
-        borders: of the cells, shape (G + 1,).
-        upper: the colour scale's top.
-    """
-    points = np.linspace(borders[0], borders[-1], 2 * MAP_SIZE + 1)
-    cell = np.searchsorted(borders, (points[1:] + points[:-1]) / 2, side="right") - 1
-    return np.ascontiguousarray(maps.error_colours(total[np.ix_(cell, cell)].T[::-1], upper))
-
-
-def _map_image(total: Floats, borders: Floats, upper: float) -> str:
-    """The map as a PNG in a data address."""
-    out = io.BytesIO()
-    Image.fromarray(map_pixels(total, borders, upper)).save(out, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
-
-
-def _minus(value: float) -> str:
-    return f"{value:g}".replace("-", "−")
-
-
-def _base64(array: NDArray[Any], dtype: str) -> str:
-    return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode()

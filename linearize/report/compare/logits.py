@@ -17,16 +17,21 @@ from linearize.report.node import ResultsError
 
 @dataclass(frozen=True)
 class TaskLogits:
-    """A task's cached linear-regime logits: logits(α) = logits0 + Σ_k α_k dlogits[k]."""
+    """A task's cached logits in the tangent views: logits(α) = logits0 + Σ_k α_k dlogits[m][k]."""
 
     name: str
     logits0: NDArray[np.float32]  # (E, C)
-    dlogits: NDArray[np.float32]  # (T, E, C)
+    dlogits: Mapping[str, NDArray[np.float32]]
+    """By method, the page's first, (T, E, C)."""
     labels: NDArray[np.int32]  # (E,)
+    shown: NDArray[np.int64]
+    """(K,): which of the examples have an image; none in early runs and where there are none."""
+    images: NDArray[np.uint8]
+    """(K, height, width, 3)."""
 
 
 def load_explorer(run_dir: Path | str, results: Results) -> tuple[TaskLogits, ...] | None:
-    """Reads ``explorer.npz``: the first seed's linear-regime logits of each task's examples.
+    """Reads ``explorer.npz``: the first seed's tangent-view logits of each task's examples.
 
     Returns:
         One entry a task, in the results' order; None where the file does not exist.
@@ -64,19 +69,28 @@ def _task_logits(
     if missing:
         raise ResultsError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
     logits0 = arrays[f"{task}/logits0"].astype(np.float32)
-    dlogits = arrays[f"{task}/dlogits"].astype(np.float32)
+    others = {
+        m: arrays[f"{task}/dlogits/{m}"]
+        for m in results.look.ordered(results.single)
+        if f"{task}/dlogits/{m}" in arrays
+    }
+    dlogits = {
+        m: along.astype(np.float32)
+        for m, along in {results.shown: arrays[f"{task}/dlogits"], **others}.items()
+    }
     labels = arrays[f"{task}/labels"]
-    if (
-        logits0.ndim != 2
-        or not logits0.size
-        or dlogits.shape != (len(results.tasks), *logits0.shape)
-    ):
-        raise ResultsError(
-            f"{path}: {task}/logits0 {logits0.shape} and {task}/dlogits {dlogits.shape} do not fit "
-            f"(E, C) and ({len(results.tasks)}, E, C)"
-        )
-    if not (np.isfinite(logits0).all() and np.isfinite(dlogits).all()):
-        raise ResultsError(f"{path}: the logits of {task} hold NaN or infinity")
+    for along in dlogits.values():
+        if (
+            logits0.ndim != 2
+            or not logits0.size
+            or along.shape != (len(results.tasks), *logits0.shape)
+        ):
+            raise ResultsError(
+                f"{path}: {task}/logits0 {logits0.shape} and {task}/dlogits {along.shape} do not "
+                f"fit (E, C) and ({len(results.tasks)}, E, C)"
+            )
+        if not (np.isfinite(logits0).all() and np.isfinite(along).all()):
+            raise ResultsError(f"{path}: the logits of {task} hold NaN or infinity")
     classes = logits0.shape[1]
     if labels.shape != logits0.shape[:1] or labels.min() < 0 or labels.max() >= classes:
         raise ResultsError(
@@ -88,4 +102,12 @@ def _task_logits(
         raise ResultsError(
             f"{path}: {task} has {classes} logits, results.json {len(named)} classes"
         )
-    return TaskLogits(task, logits0, dlogits, labels.astype(np.int32))
+    shown = arrays.get(f"{task}/shown", np.zeros(0, np.int64))
+    images = arrays.get(f"{task}/images", np.zeros((0, 1, 1, 3), np.uint8))
+    wanted = (*shown.shape, *images.shape[1:3], 3)
+    if images.dtype != np.uint8 or images.shape != wanted or np.any(shown >= len(labels)):
+        raise ResultsError(
+            f"{path}: {task}/images {images.dtype}{images.shape} and {task}/shown {shown.shape} "
+            f"must be (K, height, width, 3) uint8 and K of {len(labels)} examples"
+        )
+    return TaskLogits(task, logits0, dlogits, labels.astype(np.int32), shown, images)

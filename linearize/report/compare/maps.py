@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
@@ -11,18 +10,18 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from linearize.plot import LOW_IS_LIGHT, SIGNED
 from linearize.report.compare.measures import capital
 from linearize.report.compare.results import PairMap, Results
 from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure, in_cell, matrix_axes
 from linearize.report.stats import mean_phrase
 from linearize.report.style import INK, MUTED, shorten
-from linearize.report.table import fixed
+from linearize.report.table import fixed, significant
 
 BOX = "#c8102e"
-
-ERROR_MAP = "viridis_r"
-"""Light where the error is low, as in the papers; perceptually uniform."""
+CROSS = "Cross: the pre-trained model."
+"""What a figure's caption says, and no map whose cross moves."""
 
 
 def edges(centres: Floats) -> Floats:
@@ -35,9 +34,12 @@ def edges(centres: Floats) -> Floats:
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
-def upper_limit(pair: PairMap) -> float:
-    """The colour scale's top, shared by the pair's regimes: their largest mean, rounded up."""
-    means = np.concatenate([total.mean(0).ravel() for total in pair.total.values()])
+def upper_limit(results: Results, pair: PairMap) -> float:
+    """The colour scale's top: the largest mean of all maps of such an error, rounded up."""
+    alike = [each for each in results.maps if each.kind == pair.kind]
+    means = np.concatenate(
+        [total.mean(0).ravel() for each in alike for total in each.total.values()]
+    )
     largest = float(means[np.isfinite(means)].max(initial=0.0))
     if pair.most is None:
         return float(f"{1.05 * largest:.1e}") or 1.0
@@ -47,7 +49,12 @@ def upper_limit(pair: PairMap) -> float:
 def error_colours(values: Floats, upper: float) -> NDArray[np.uint8]:
     """RGB bytes, shape (..., 3), of errors between 0 and ``upper``."""
     scaled = np.clip(values / upper, 0, 1)
-    return colormaps[ERROR_MAP](scaled, bytes=True)[..., :3]
+    return LOW_IS_LIGHT(scaled, bytes=True)[..., :3]
+
+
+def levels(upper: float) -> Floats:
+    """Errors at which contours are drawn, with a step that is a round number."""
+    return np.asarray(MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(0, upper)[1:])
 
 
 def error_label(pair: PairMap) -> str:
@@ -58,10 +65,19 @@ def error_label(pair: PairMap) -> str:
 
 
 def _draw_map(ax: Axes, pair: PairMap, total: Floats, upper: float) -> QuadMesh:
-    borders = edges(pair.alphas)
+    borders, mean = edges(pair.alphas), total.mean(0).T
     mesh = ax.pcolormesh(
-        borders, borders, total.mean(0).T, cmap=ERROR_MAP, vmin=0, vmax=upper, rasterized=True
+        borders, borders, mean, cmap=LOW_IS_LIGHT, vmin=0, vmax=upper, rasterized=True
     )
+    seen = mean[np.isfinite(mean)]
+    lines = [
+        level for level in levels(upper) if seen.min(initial=upper) < level < seen.max(initial=0)
+    ]
+    if lines:
+        drawn = ax.contour(
+            pair.alphas, pair.alphas, np.ma.masked_invalid(mean), lines, colors=INK, linewidths=0.5
+        )
+        ax.clabel(drawn, fontsize=6, fmt=lambda level: f"{level:g}")
     if pair.search_box is not None:
         low, high = pair.search_box
         for line, width in (("#fffffe", 3.2), (BOX, 1.6)):
@@ -88,12 +104,18 @@ def hide(axes: NDArray[Any], count: int) -> None:
         ax.set_visible(False)
 
 
+def name(results: Results, index: int) -> str:
+    """What a pair's figure is called."""
+    a, b = map(_slug, results.maps[index].tasks)
+    return f"error_map_{index + 1}_{a}_{b}"
+
+
 def error_map(results: Results, index: int) -> Plot:
     """One pair's error maps, a panel a regime, on one colour scale, the search box on top."""
     pair = results.maps[index]
     a, b = pair.tasks
     regimes = results.look.ordered(pair.total)
-    upper = upper_limit(pair)
+    upper = upper_limit(results, pair)
 
     def draw(narrow: bool) -> Figure:
         down, across = layout(len(regimes), 4, narrow)
@@ -130,13 +152,23 @@ def error_map(results: Results, index: int) -> Plot:
     many = len(results.seeds)
     mean = "" if many == 1 else f"Mean over {many} seeds. "
     return Plot(
-        f"error_map_{index + 1}_{_slug(a)}_{_slug(b)}",
+        name(results, index),
         f"Disentanglement error: {a} and {b}",
         f"{mean}{capital(pair.measured)}, {pair.reduction} over both tasks; "
-        f"light is disentangled. Cross: the pre-trained model.{box}{n}",
-        f"{len(regimes)} heat maps over the coefficients of {a} and {b}, one a regime.",
+        f"light is disentangled, lines are contours. {CROSS}{box}{n}",
+        f"{len(regimes)} heat maps over the coefficients of {a} and {b}, one a regime: "
+        f"{_in_words(results, pair)}.",
         draw,
     )
+
+
+def _in_words(results: Results, pair: PairMap) -> str:
+    """The maps' mean errors in the search box, for who does not see them."""
+    means = (
+        f"{results.look.inline(m)} {significant(pair.boxed(m).mean((1, 2))).text}"
+        for m in results.look.ordered(pair.total)
+    )
+    return f"mean error in the search box {', '.join(means)}"
 
 
 def cosine(results: Results) -> Plot:
@@ -159,7 +191,7 @@ def cosine(results: Results) -> Plot:
         hide(axes, len(regimes))
         for ax, regime in zip(axes.flat, regimes, strict=False):
             shown = np.where(off, means[regime], np.nan)
-            images.append(ax.imshow(shown, cmap="RdBu_r", vmin=-upper, vmax=upper))
+            images.append(ax.imshow(shown, cmap=SIGNED, vmin=-upper, vmax=upper))
             for i in range(T):
                 ax.text(i, i, "1", ha="center", va="center", fontsize=7, color=MUTED)
                 for j in range(T):

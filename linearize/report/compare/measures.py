@@ -1,18 +1,24 @@
 """The metrics of a run's tasks, as tables and figures name and print them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from linearize.objectives.metric import ACCURACY, Metric
 from linearize.report.node import Floats, ResultsError
+from linearize.report.stats import Bounds
 from linearize.report.table import NONE, Cell, percent, significant
 
 
 def factor(metric: Metric) -> int:
     """What values are multiplied by to be shown."""
     return 100 if metric.percent else 1
+
+
+def bounds(metric: Metric) -> Bounds:
+    """The least and the largest value that there is, as shown."""
+    return factor(metric) * metric.low, factor(metric) * metric.high
 
 
 def axis(metric: Metric) -> str:
@@ -54,6 +60,8 @@ class Measures:
     """What each of T tasks is measured by."""
 
     each: tuple[Metric, ...]
+    examples: tuple[int, ...] = ()
+    """Test examples of each task, where they are known."""
 
     @property
     def shared(self) -> Metric | None:
@@ -95,7 +103,22 @@ class Measures:
         """A cell of the mean over tasks of (S, T) values; a dash where there is none."""
         if values is None or self.shared is None:
             return Cell(NONE)
-        return shown(self.shared, values.mean(-1))
+        return replace(shown(self.shared, values.mean(-1)), error=self._error(values))
+
+    def of_task(self, values: Floats, t: int) -> Cell:
+        """A cell of one task's column of (S, T) values."""
+        error = Measures(self.each[t : t + 1], self.examples[t : t + 1])._error(
+            values[:, t : t + 1]
+        )
+        return replace(shown(self.each[t], values[:, t]), error=error)
+
+    def _error(self, values: Floats) -> float | None:
+        """The standard error of the mean of one seed's accuracies, in %, each k of n examples."""
+        n = np.array(self.examples)
+        if self.shared != ACCURACY or len(values) > 1 or not n.size or not n.all():
+            return None
+        p = (values[0] * n + 0.5) / (n + 1)  # never 0 or 1, where n says less than certainty
+        return 100 * float(np.sqrt((p * (1 - p) / n).sum())) / len(n)
 
     def groups(self) -> list[tuple[Metric, list[int]]]:
         """Each metric, and the tasks that have it."""
@@ -105,7 +128,11 @@ class Measures:
         ]
 
 
-def of_tasks(metrics: Mapping[str, Metric] | None, tasks: Sequence[str]) -> Measures:
+def of_tasks(
+    metrics: Mapping[str, Metric] | None,
+    tasks: Sequence[str],
+    counts: Mapping[str, Mapping[str, int]] | None = None,
+) -> Measures:
     """The metrics of some tasks; accuracy, where a run is of a version that knew nothing else.
 
     Raises:
@@ -115,7 +142,8 @@ def of_tasks(metrics: Mapping[str, Metric] | None, tasks: Sequence[str]) -> Meas
     missing = [task for task in tasks if task not in known]
     if missing:
         raise ResultsError(f"key 'metrics/{missing[0]}' is missing")
-    return Measures(tuple(known[task] for task in tasks))
+    examples = ((counts or {}).get(task, {}).get("test", 0) for task in tasks)
+    return Measures(tuple(known[task] for task in tasks), tuple(examples))
 
 
 def check(name: str, values: Floats, measures: Measures) -> None:

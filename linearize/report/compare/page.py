@@ -8,11 +8,21 @@ import numpy as np
 
 from linearize.objectives.metric import ACCURACY, Metric
 from linearize.report import schema
-from linearize.report.compare import explorer, maps, measures, phrases, plots, sweeps, tables
+from linearize.report.compare import (
+    explorer,
+    glossary,
+    live,
+    maps,
+    measures,
+    phrases,
+    plots,
+    sweeps,
+    tables,
+)
 from linearize.report.compare.logits import TaskLogits, load_explorer
 from linearize.report.compare.results import Results
 from linearize.report.compare.scatter import against, scatter
-from linearize.report.node import Node
+from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot
 from linearize.report.section import configuration
@@ -43,6 +53,7 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
     def starting(parts: dict[str, Plot | Table], prefix: str) -> list[Plot | Table]:
         return [part for name, part in parts.items() if name.startswith(prefix)]
 
+    drawn = starting(figures, "error_map")
     by_task = [
         *named(shown, "tasks"),
         *named(figures, "single_task"),
@@ -56,7 +67,15 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
         ("summary", "In short", [_sentence(results), *named(shown, "summary")]),
         ("training", "AdamW against the optimum", named(shown, "training")),
         ("explore", "Live explorer", _explorer(results, task_logits)),
-        ("maps", "Error maps", starting(figures, "error_map") + starting(shown, "error_maps")),
+        (
+            "maps",
+            "Error maps",
+            [
+                *_maps(results, drawn, task_logits is not None),
+                *drawn,
+                *starting(shown, "error_maps"),
+            ],
+        ),
         ("addition", "Addition", named(figures, "addition") + named(shown, "addition")),
         (
             "sweeps",
@@ -72,9 +91,11 @@ def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
             "Angles between task vectors",
             starting(figures, "cosine") + starting(shown, "cosine_"),
         ),
+        ("glossary", "Words", [glossary.section(results)]),
         ("configuration", "Configuration and versions", [_configuration(results)]),
     )
-    code = ("arithmetic.js", "explorer.js") if task_logits is not None else ()
+    code = ["maps.js"] * bool(drawn) + ["explorer.js"] * (task_logits is not None)
+    code = ["arithmetic.js", "grid.js", *code] if code else []
     return Page(
         title=_title(results),
         lead=_lead(results),
@@ -146,15 +167,17 @@ def _sentence(results: Results) -> str:
     """What the run shows, in one or two sentences, from its numbers alone."""
     of = results.measures
     contenders = [m for m in results.look.ordered(results.addition) if results.regime(m)]
+    in_full = _in_full(results, contenders)
     if of.shared is None:
-        return _shares(results, contenders)
+        return in_full + _shares(results, contenders)
     before = f"the pre-trained model’s {_value(of.shared, results.pretrained)}"
     if not contenders:
         return f"<p>Compared with {before}.</p>"
     level = {m: _value(of.shared, results.addition[m].accuracy) for m in contenders}
     better = " (lower is better)" * measures.lower_is_better(of.shared)
     text = (
-        f"All {len(results.tasks)} task vectors added, the mean test {of.name}{better} is "
+        f"All {len(results.tasks)} task vectors added, at the α that validation data choose, the "
+        f"mean test {of.name}{better} is "
         f"{_listed(results, level)}, against {before}.{_best_merge(results, of.shared)}"
     )
     negated = [m for m in contenders if m in results.negation]
@@ -163,7 +186,18 @@ def _sentence(results: Results) -> str:
         text += (
             f" Subtracted one at a time, they leave their own task at {_listed(results, level)}."
         )
-    return f'<p class="lead">{text}</p>'
+    return f'{in_full}<p class="lead">{text}</p>'
+
+
+def _in_full(results: Results, rows: Sequence[str]) -> str:
+    """What the sums keep where nobody searches for a coefficient."""
+    level = _levels(results, {m: results.addition[m].full_normalized for m in rows})
+    if not level:
+        return ""
+    return (
+        f'<p class="lead">At α = 1, without a search, the sum of all {len(results.tasks)} task '
+        f"vectors keeps {_listed(results, level)} of what each reaches alone.</p>"
+    )
 
 
 def _best_merge(results: Results, metric: Metric) -> str:
@@ -184,19 +218,20 @@ def _best_merge(results: Results, metric: Metric) -> str:
 
 def _shares(results: Results, rows: Sequence[str]) -> str:
     """The same of tasks whose metrics differ: only shares have a mean."""
-    metric = phrases.normalized_measures(results).shared
-    found = {m: results.addition[m].normalized for m in rows}
-    level = {
-        m: _value(metric, values)
-        for m, values in found.items()
-        if values is not None and metric is not None
-    }
+    level = _levels(results, {m: results.addition[m].normalized for m in rows})
     if not level:
         return ""
     return (
         f'<p class="lead">All {len(results.tasks)} task vectors added, the mean normalized test '
         f"performance is {_listed(results, level)}; 100 % is that of each task’s own vector.</p>"
     )
+
+
+def _levels(results: Results, shares: Mapping[str, Floats | None]) -> dict[str, str]:
+    """Means of normalized values, of those that are known."""
+    metric = phrases.normalized_measures(results).shared
+    assert metric is not None
+    return {m: _value(metric, values) for m, values in shares.items() if values is not None}
 
 
 def _listed(results: Results, level: Mapping[str, str]) -> str:
@@ -214,6 +249,12 @@ def _join(parts: Iterable[str]) -> str:
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 
+def _maps(results: Results, plots: Sequence[Plot | Table], moves: bool) -> list[str]:
+    """The maps that answer the pointer; ``moves`` where there are sliders for a click to move."""
+    drawn = [plot for plot in plots if isinstance(plot, Plot)]
+    return [live.section(results, drawn, moves)] if drawn else []
+
+
 def _explorer(results: Results, task_logits: Sequence[TaskLogits] | None) -> list[str]:
     """The explorer, or why there is none where there could be one."""
     if task_logits is None:
@@ -223,10 +264,10 @@ def _explorer(results: Results, task_logits: Sequence[TaskLogits] | None) -> lis
             '<p class="notice">This run has no explorer.npz, so the live explorer is left out. '
             "Run the experiment again to get it.</p>"
         ]
-    regime = html.escape(results.look.inline(results.shown))
     what = (
-        f"<p>Move the sliders: each task vector of the {regime} regime enters with its own "
-        "coefficient α, and every task’s accuracy is recomputed here, in the page.</p>"
+        "<p>Move the sliders: each task vector enters with its own coefficient α, and every task’s "
+        "accuracy is recomputed here, in the page. The table has every method at the same "
+        "coefficients.</p>"
     )
     return [what + explorer.section(results, task_logits)]
 

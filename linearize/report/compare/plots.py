@@ -12,6 +12,7 @@ from linearize.objectives.metric import Metric
 from linearize.report.compare.measures import (
     Measures,
     axis,
+    bounds,
     capital,
     factor,
     lower_is_better,
@@ -86,10 +87,10 @@ def _dots(ax: Axes, group: Group, look: Look, narrow: bool) -> None:
         ax.set_xscale("log")
         powers_of_ten(ax.xaxis)
     for k, m in enumerate(methods):
-        mean, half = over_seeds(factor(panel.metric) * panel.series[m])
+        found = over_seeds(factor(panel.metric) * panel.series[m])
         y = np.arange(len(rows)) + (k - (len(methods) - 1) / 2) * step
         ax.errorbar(
-            mean, y, xerr=whiskers(half), fmt=look.marker(m),
+            found.mean, y, xerr=whiskers(found, bounds(panel.metric)), fmt=look.marker(m),
             color=look.colour(m), ms=5.5, mec=PAPER, mew=0.5, elinewidth=1.2, capsize=0,
         )  # fmt: skip
     ax.set_yticks(range(len(rows)), [shorten(r, 14 if narrow else 20) for r in rows])
@@ -231,7 +232,8 @@ def _means(ax: Axes, panel: Panel, look: Look, narrow: bool) -> None:
         powers_of_ten(ax.xaxis)
     for i, (m, values) in enumerate(series.items()):
         each = factor(metric) * values
-        mean, half = (float(x) for x in over_seeds(each))
+        found = over_seeds(each)
+        mean = float(found.mean)
         if not np.isfinite(mean):
             if np.isinf(mean):  # at the margin, where no mark can be
                 ax.annotate(
@@ -244,13 +246,16 @@ def _means(ax: Axes, panel: Panel, look: Look, narrow: bool) -> None:
         if len(values) > 1:
             spread = np.linspace(-0.16, 0.16, len(values))
             ax.scatter(each, i + spread, s=7, color=PAPER, edgecolors=INK, lw=0.5, zorder=3)
-        if np.isfinite(half):
-            ax.errorbar(mean, i, xerr=half, color=INK, elinewidth=1.1, capsize=2.5, fmt="none")
+        interval = whiskers(found, bounds(metric))
+        if interval is not None:
+            ax.errorbar(
+                mean, i, xerr=interval[:, None], color=INK, elinewidth=1.1, capsize=2.5, fmt="none"
+            )
         if not bars:
             ax.plot(
                 mean, i, look.marker(m), color=look.colour(m), ms=8, mec=PAPER, mew=0.5, zorder=4
             )
-        end = max(mean + (half if np.isfinite(half) else 0), *each)
+        end = max(mean if interval is None else mean + interval[1], *each)
         text = f"{mean:.1f}" if metric.percent else shown(metric, values).text.split(" ")[0]
         ax.annotate(
             text, (end, i), xytext=(5 if bars else 8, 0), textcoords="offset points", va="center",

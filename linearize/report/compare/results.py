@@ -34,12 +34,17 @@ class Addition:
     normalized: PerTask | None = None
     alpha: Annotated[Floats, Axes("S")] | None = None
     """Chosen on validation data; None of what is added in full."""
+    full: PerTask | None = None
+    """The metric at α = 1, without a search."""
+    full_normalized: PerTask | None = None
     sweep_validation: Sweep | None = None
     sweep_test: Sweep | None = None
     options: Mapping[str, Annotated[Floats, Axes("S")]] = field(default_factory=dict)
     """A merge's hyper-parameters by name, chosen on validation data with α."""
     seconds: Annotated[Floats, Axes("S")] | None = None
-    """That the merging took, with these."""
+    """That the merging took, with these, and what it takes of data."""
+    gap: Annotated[Floats, Axes("S")] | None = None
+    """Of coefficients by task that were fitted: nats above the optimum, at most."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,11 @@ class PairMap:
         return f"distance of predictions: {self.distance}"
 
     @property
+    def kind(self) -> tuple[str, float | None, str]:
+        """What maps have in common whose errors may be compared."""
+        return self.distance, self.farthest, self.reduction
+
+    @property
     def most(self) -> float | None:
         """The largest error that there is."""
         count = 2 if self.reduction == "sum" else 1
@@ -136,7 +146,7 @@ class Results(Run):
     labels: Mapping[str, str] = field(default_factory=dict)
     """How rows are called, by row."""
     explored: str | None = "linear"
-    """The method that the live explorer shows."""
+    """The method that the live explorer shows first."""
     alphas: Annotated[Floats, Axes("A")] = field(default_factory=lambda: np.zeros(0))
     control_task: Any = None
     """A name, or one a task."""
@@ -172,7 +182,7 @@ class Results(Run):
         yield "control_pretrained", self.control_pretrained, controls
         yield from ((f"single/{m}", values, of) for m, values in self.single.items())
         for m, added in self.addition.items():
-            for key in ("accuracy", "sweep_validation", "sweep_test"):
+            for key in ("accuracy", "full", "sweep_validation", "sweep_test"):
                 yield f"addition/{m}/{key}", getattr(added, key), of
         for m, negated in self.negation.items():
             yield f"negation/{m}/target", negated.target, of
@@ -191,12 +201,12 @@ class Results(Run):
     @cached_property
     def measures(self) -> Measures:
         """What each task is measured by."""
-        return measures.of_tasks(self.metrics, self.tasks)
+        return measures.of_tasks(self.metrics, self.tasks, self.counts)
 
     @cached_property
     def control_measures(self) -> Measures:
         """What each task's control is measured by."""
-        return measures.of_tasks(self.metrics, self.control_tasks or self.tasks)
+        return measures.of_tasks(self.metrics, self.control_tasks or self.tasks, self.counts)
 
     @cached_property
     def look(self) -> Look:

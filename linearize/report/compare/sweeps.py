@@ -8,22 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from linearize.objectives.metric import Metric
-from linearize.report.compare.measures import axis, capital, factor, spans_magnitudes
+from linearize.report.compare.measures import axis, bounds, capital, factor, spans_magnitudes
 from linearize.report.compare.phrases import examples_phrase
 from linearize.report.compare.plots import method_legend
 from linearize.report.compare.results import Results
 from linearize.report.node import Floats
-from linearize.report.plot import Plot, figure, powers_of_ten
-from linearize.report.stats import over_seeds, seeds_phrase
+from linearize.report.plot import Plot, band, figure, powers_of_ten
+from linearize.report.stats import seeds_phrase
 from linearize.report.style import PAPER, Look, shorten
-
-
-def _curve(ax: Axes, alphas: Floats, values: Floats, colour: str) -> None:
-    """A method's mean along α and its interval; values (S, A) as shown."""
-    mean, half = over_seeds(values)
-    ax.plot(alphas, mean, color=colour)
-    if np.isfinite(half).any():
-        ax.fill_between(alphas, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
 
 
 def _mark(
@@ -89,7 +81,7 @@ def sweeps(results: Results) -> Plot | None:
         before = look.colour("pretrained")
         ax.axhline(level, color=before, lw=1.2, ls="--")
         for m, values in means.items():
-            _curve(ax, results.alphas, values, look.colour(m))
+            band(ax, results.alphas, values, bounds(metric), color=look.colour(m))
             _mark(ax, results.alphas, values, results.addition[m].alpha, look, m)
         handles = [Line2D([], [], color=before, ls="--", label=look.label("pretrained"))]
         handles += [
@@ -142,7 +134,8 @@ def sweeps_by_task(results: Results) -> Plot:
             level = times * _level(results, found or every, split)[t]
             ax.axhline(level, color=before, lw=1, ls="--")
             for m, sweep in found.items():
-                _curve(ax, results.alphas, times * sweep[..., t], look.colour(m))
+                values = times * sweep[..., t]
+                band(ax, results.alphas, values, bounds(metric), color=look.colour(m))
             ax.set_title(shorten(name, 16 if narrow else 24), fontsize=8.5, fontweight="normal")
             ax.grid()
             if alike:

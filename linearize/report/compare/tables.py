@@ -88,7 +88,7 @@ def summary(results: Results) -> Table:
         "Summary",
         f"{over_tasks(results)} {seeds_phrase(results.seeds)} "
         f"Addition: all task vectors at one α chosen on validation data. {negation}"
-        f"Bold: best of {contenders}.{of.no_mean}",
+        f"Bold: best of {contenders}, and what does not differ from it.{of.no_mean}",
         ("Method", *heads),
         freeze(rows),
     )
@@ -109,26 +109,35 @@ def addition(results: Results) -> Table:
                 Cell(NONE) if added.normalized is None else percent(added.normalized.mean(-1)),
             ]
         )
+    in_full = any(added.full is not None for added in results.addition.values())
+    if in_full:
+        rows[0] += [Cell(NONE), Cell(NONE)]
+        for m, row in zip(methods, rows[1:], strict=True):
+            full, share = results.addition[m].full, results.addition[m].full_normalized
+            row += [of.mean(full), Cell(NONE) if share is None else percent(share.mean(-1))]
     merging = any(added.seconds is not None for added in results.addition.values())
     if merging:
         rows[0] += [Cell(NONE), Cell(NONE)]
         for m, row in zip(methods, rows[1:], strict=True):
             row += _merging(results.addition[m])
     better = of.shared is not None and lower_is_better(of.shared)
-    for column, low in ((2, better), (3, False)):
+    columns = [(2, better), (3, False), *([(4, better), (5, False)] if in_full else [])]
+    for column, low in columns:
         highlight(results, rows, ["pretrained", *methods], column, low)
     what = "Normalized in %" if of.shared is None else f"Test {of.in_units}"
     return Table(
         "addition",
         f"Addition of {len(results.tasks)} task vectors",
         f"{what}, mean over the tasks; normalized: {normalized_phrase(results)}. α chosen on "
-        f"validation data{', with what a merge has to choose' * merging}. "
+        f"validation data{', with what a merge has to choose' * merging}"
+        f"{'; beside it α = 1, without a search' * in_full}. "
         f"{seeds_phrase(results.seeds)}{of.no_mean}",
         (
             "Method",
             "α",
             of.heading("Absolute"),
             in_percent(results, "Normalized"),
+            *((of.heading("α = 1"), in_percent(results, "α = 1, normalized")) if in_full else ()),
             *(("Chosen", "Merging, s") if merging else ()),
         ),
         freeze(rows),
@@ -138,6 +147,7 @@ def addition(results: Results) -> Table:
 def _merging(added: Addition) -> list[Cell]:
     """What validation data chose for a merge beside α, and how long its merging took."""
     chosen = [f"{name} {_alpha(values).text}" for name, values in added.options.items()]
+    chosen += [] if added.gap is None else [f"within {added.gap.max():.1g} nats of the optimum"]
     seconds = Cell(NONE) if added.seconds is None else significant(added.seconds)
     return [Cell(", ".join(chosen) or NONE), seconds]
 

@@ -1,0 +1,1 @@
+"""The auditor beside what it is to predict: the loss of accuracy when a foreign vector is added."""

@@ -1,0 +1,6 @@
+"""``python -m experiments.merging PRESET``."""
+
+from experiments import running
+from experiments.merging.run import run
+
+running.launch("merging", run)

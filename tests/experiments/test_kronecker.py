@@ -1,0 +1,61 @@
+"""The quality of the factorisation on the smallest preset, against dense derivatives."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.kronecker import PRESETS
+from experiments import protocol
+from linearize import tree
+from linearize.config import ConfigError
+from linearize.study import Store
+from linearize.task_vector import TaskVector
+
+close = np.testing.assert_allclose
+DEBUG = PRESETS["debug"]()
+NAMES = DEBUG.setting.data.tasks
+
+
+@pytest.mark.slow
+def test_exact_numbers_are_those_of_dense_jacobians(finished, results):
+    assert results["along"] == [5, 10, DEBUG.setting.linear.steps]
+    tasks, store = protocol.load_tasks(DEBUG.setting), Store.of(finished / "seed_0")
+    study, layers = protocol.study(DEBUG.setting, tasks, 0, store), results["layers"]
+    x = study.split(NAMES[1], "test").take(slice(DEBUG.exact)).inputs
+    params = study.model.params
+
+    def features(params):
+        y = study.model.f(params, x)
+        return y / jnp.linalg.norm(y, axis=-1, keepdims=True)
+
+    jac = tree.flatten(jax.jacrev(features)(params))
+    path = finished / "seed_0" / "tak" / NAMES[0] / "vectors" / "step_10.safetensors"
+    tau = TaskVector.load(path).delta
+    moved = {
+        n: np.einsum("ncp,p->nc", np.asarray(jac[n]).reshape(len(x), -1, t.size), np.ravel(t))
+        for n, t in tau.items()
+    }
+    found = results["methods"]["tak"]
+    close(found["whole"][0][1][1][0], (sum(moved.values()) ** 2).sum(-1).mean(), rtol=1e-3)
+    for label, value in zip(layers, found["exact"][0][1][1][0], strict=True):
+        bias = label.replace("kernel", "bias")
+        own = moved[label] + (moved[bias] if bias not in layers and bias in moved else 0)
+        close(value, (own**2).sum(-1).mean(), rtol=1e-3)
+    assert len(layers) == len(found["estimates"]["1"][0][0][0][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": ()}, "steps"),
+        ({"steps": (5, 20)}, r"must end before setting\.linear\.steps=20"),
+        ({"methods": ("nonlinear",)}, "trained in the tangent space"),
+        ({"methods": ("tak", "takk")}, "trained in the tangent space"),
+    ],
+)
+def test_a_configuration_that_cannot_be_run_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(DEBUG, **change)

@@ -1,0 +1,360 @@
+"""Merges with statistics of data, against dense algebra on models whose layers are written down."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+import linearize as lz
+from linearize import curvature, edit
+from linearize.comparison import Plan
+from linearize.evaluate import AffineOutputs
+from linearize.merge import MERGES
+from linearize.merge.adamerging import learned
+from linearize.merge.fisher import diagonals, fisher
+from linearize.merge.optimal import experts, fitted, optimal
+from linearize.merge.regmean import _of_weights, grams, regmean
+from linearize.methods import Method
+from linearize.objectives import Classify, Squared
+from linearize.study import Study
+from linearize.task_vector import TaskVector
+from linearize.train.penalty import seed_of
+
+close = np.testing.assert_allclose
+SHAPES = {"in/kernel": (4, 5), "in/bias": (5,), "out/kernel": (5, 3)}
+TASKS = ("one", "two")
+
+
+def drawn(seed, scale=1.0, shapes=SHAPES):
+    rng = np.random.default_rng(seed)
+    return {n: (scale * rng.normal(size=s)).astype(np.float32) for n, s in shapes.items()}
+
+
+def hidden(params, x):
+    return jnp.tanh(x @ params["in/kernel"] + params["in/bias"][None])
+
+
+def model(params, x):
+    return hidden(params, x) @ params["out/kernel"]
+
+
+THETA = drawn(0)
+TAUS = {task: TaskVector(drawn(i, 0.5)) for i, task in enumerate(TASKS, 1)}
+
+
+def given(study, task):
+    return TAUS[task]
+
+
+VIEWED = {name: Method(f"given_{name}", name, name, given) for name in ("displaced", "tangent")}
+
+
+def made(objective=None, store=None):
+    rng = np.random.default_rng(5)
+    tasks = []
+    for task in TASKS:
+        x = rng.normal(size=(60, 4)).astype(np.float32)
+        x[:, 3] = x[:, 2]  # no task's inputs tell these two apart
+        y = np.asarray(model({n: THETA[n] + d for n, d in TAUS[task].delta.items()}, x)).argmax(1)
+        tasks.append(lz.data.split_task(task, x, y))
+    return Study((model, THETA), tasks, objective or Classify(), store=store)
+
+
+def logits(view, tau, x):
+    """Dense: of the model at θ0 + τ, or f0 + Jτ."""
+    theta = {n: jnp.asarray(THETA[n], d.dtype) for n, d in tau.items()}
+    if view == "displaced":
+        return model({n: theta[n] + d for n, d in tau.items()}, x)
+    f0, moved = jax.jvp(lambda p: model(p, x), (theta,), (tau,))
+    return f0 + moved
+
+
+def delta(task):
+    return {n: jnp.asarray(d) for n, d in TAUS[task].delta.items()}
+
+
+@pytest.mark.slow(but=["tangent"])
+@pytest.mark.parametrize("view", VIEWED)
+def test_fisher_is_the_information_of_each_task_s_own_model(view):
+    study = made()
+    found = diagonals(study, VIEWED[view], examples=9)
+    for task in TASKS:
+        (x,), key = study.drawn(task, 9, "fisher"), jax.random.key(seed_of(0, f"fisher: {task}"))
+        total = {n: np.zeros(s) for n, s in SHAPES.items()}
+        for i, row in enumerate(x):
+            z = logits(view, delta(task), row[None])[0]
+            y = jax.random.categorical(jax.random.fold_in(key, i), z)
+            slopes = jax.grad(
+                lambda t, row=row, y=y: jax.nn.log_softmax(logits(view, t, row[None])[0])[y]
+            )(delta(task))
+            total = {n: t + np.square(slopes[n]) for n, t in total.items()}
+        for name, expected in total.items():
+            close(found[task][name], expected, rtol=1e-3, atol=1e-6)
+    merged = MERGES["fisher"].directions(TAUS, 0, statistics=found)["fisher"].delta
+    for name in SHAPES:
+        f = [np.float64(found[task][name]) for task in TASKS]
+        taus = [np.float64(TAUS[task].delta[name]) for task in TASKS]
+        close(merged[name], (f[0] * taus[0] + f[1] * taus[1]) / (f[0] + f[1]), rtol=1e-5)
+
+
+def least_squares(inputs, weights, factor):
+    """(ΣG)⁺ ΣG_t W_t beside the mean, which stays where G says nothing."""
+    total, wanted, mean = 0, 0, np.mean(weights, 0)
+    for x, w in zip(inputs, weights, strict=True):
+        g = np.float64(x).T @ np.float64(x) / len(x)
+        g = factor * g + (1 - factor) * np.diag(np.diag(g))
+        total, wanted = total + g, wanted + g @ (w - mean)
+    return mean + np.linalg.pinv(total, 1e-6) @ wanted
+
+
+@pytest.mark.slow(but=["tangent"])
+@pytest.mark.parametrize("view", VIEWED)
+def test_regmean_s_inputs_are_those_of_the_view_s_layers(view):
+    """At θ0 + τ_t where it is displaced, at θ0 in the tangent; a repeated input leaves the mean."""
+    study, xs, hs = made(), [], []
+    found = grams(study, VIEWED[view], examples=20)
+    for task in TASKS:
+        (x,) = study.drawn(task, 20, "regmean")
+        moved = delta(task) if view == "displaced" else dict.fromkeys(SHAPES, 0.0)
+        xs.append(x), hs.append(hidden({n: THETA[n] + moved[n] for n in SHAPES}, x))
+    for factor in (0.9, 1.0):
+        merged = regmean(TAUS, statistics=found, off_diagonal=factor)["regmean"].delta
+        for name, inputs in (("in/kernel", xs), ("out/kernel", hs)):
+            weights = [np.float64(TAUS[task].delta[name]) for task in TASKS]
+            close(merged[name], least_squares(inputs, weights, factor), rtol=1e-3, atol=1e-4)
+        close(merged["in/bias"], np.mean([TAUS[t].delta["in/bias"] for t in TASKS], 0), rtol=1e-5)
+
+
+def convolution(params, x):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, params["w"], (1, 1), "SAME", dimension_numbers=dimensions
+    )
+
+
+def looked_up(params, x):
+    return params["w"][x]
+
+
+def stacked(params, x):
+    def step(h, w):
+        z = h @ w
+        return jnp.tanh(z), z
+
+    return jax.lax.scan(step, x, params["blocks/w"])[1]
+
+
+LAYERS = {
+    "convolution": (convolution, {"w": (3, 2, 2, 4)}, lambda r: r.normal(size=(6, 4, 5, 2))),
+    "embedding": (looked_up, {"w": (7, 3)}, lambda r: r.integers(0, 6, (6, 5))),
+    "scanned": (stacked, {"blocks/w": (3, 4, 4)}, lambda r: r.normal(size=(6, 4))),
+}
+
+
+@pytest.mark.slow(but=["scanned"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_regmean_minimises_the_distance_of_layers_outputs(kind):
+    """Σ_t mean ‖z(W) − z(W_t)‖² has no slope; a word that nobody has keeps the mean."""
+    layer, shapes, inputs = LAYERS[kind]
+    theta, taus = (
+        drawn(3, 1, shapes),
+        {t: TaskVector(drawn(i, 1, shapes)) for i, t in enumerate("ab")},
+    )
+    rng, told, xs = np.random.default_rng(4), {}, []
+
+    def features(params, x):
+        z = layer(params, x)
+        axis = 0 if kind == "scanned" else tuple(range(1, z.ndim - 1))
+        return jnp.tanh(z).sum(axis)
+
+    for task in taus:
+        x = inputs(rng)
+        xs.append(jnp.asarray(x, jnp.int32 if kind == "embedding" else jnp.float32))
+        card = curvature.measure(features, theta, xs[-1], normalized=False, parts=None)
+        told[task] = _of_weights(card.blocks)
+    merged = regmean(taus, statistics=told, off_diagonal=1.0)["regmean"].delta
+
+    def distance(move):
+        apart = [{n: move[n] - jnp.asarray(tau.delta[n]) for n in move} for tau in taus.values()]
+        outputs = (
+            jax.jvp(lambda p, x=x: at(p, x), (theta,), (d,))[1]
+            for d, x in zip(apart, xs, strict=True)
+        )
+        return sum(jnp.mean(z**2) for z in outputs)
+
+    def at(params, x):
+        """Each layer's outputs as it sees what θ0 gives it."""
+        if kind != "scanned":
+            return layer(params, x)
+        below = [x, *jnp.tanh(stacked(theta, x))[:-1]]
+        return jnp.stack([h @ w for h, w in zip(below, params["blocks/w"], strict=True)])
+
+    slope = jax.grad(distance)
+    mean = {n: np.mean([tau.delta[n] for tau in taus.values()], 0) for n in shapes}
+    (found,), (elsewhere,) = (jax.tree.leaves(slope(m)) for m in (dict(merged), mean))
+    assert np.abs(found).max() < 1e-3 * np.abs(elsewhere).max()
+    if kind == "embedding":
+        close(merged["w"][6], mean["w"][6], rtol=1e-5)
+
+
+def entropy(z):
+    return -(softmax(z, -1) * log_softmax(z, -1)).sum(-1).mean()
+
+
+@pytest.mark.slow(but=["tangent"])
+@pytest.mark.parametrize("view", VIEWED)
+def test_adamerging_descends_on_the_entropy_of_all_tasks(view, monkeypatch):
+    """Two steps of Adam with all inputs in a batch, by central differences in float64."""
+    study, rate = made(), 0.05
+    xs = {task: np.float32(study.split(task, "validation").inputs) for task in TASKS}
+    size = len(xs["one"])
+    found = learned(study, VIEWED[view], steps=2, rate=rate, batch_size=size)
+
+    def total(c):
+        tau = {n: sum(a * delta(t)[n] for a, t in zip(c, TASKS, strict=True)) for n in SHAPES}
+        return sum(entropy(np.float64(logits(view, tau, x))) for x in xs.values())
+
+    c, m, v = np.full(2, 0.3), np.zeros(2), np.zeros(2)
+    with jax.enable_x64(True):
+        for k in (1, 2):
+            g = np.array([(total(c + h) - total(c - h)) / 2e-4 for h in 1e-4 * np.eye(2)])
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            c = c - rate * (m / (1 - 0.9**k)) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
+    for task, expected in zip(TASKS, c, strict=True):
+        for name in SHAPES:
+            close(found[task][name], expected, rtol=2e-3)
+    if view == "tangent":  # terms that are too large to keep
+        monkeypatch.setattr("linearize.evaluate.view.KEPT_BYTES", 0)
+        again = learned(made(), VIEWED[view], steps=2, rate=rate, batch_size=size)
+        close(again["one"]["in/bias"], found["one"]["in/bias"], rtol=1e-4)
+    far = learned(study, VIEWED[view], by="tensor", steps=3, rate=1.0, batch_size=8)
+    assert {float(x) for each in far.values() for x in each.values()} <= {0.0, 1.0}
+    merged = MERGES["adamerging"].directions(TAUS, 0, statistics=far)["adamerging"].delta
+    for name in SHAPES:
+        expected = sum(far[t][name] * np.asarray(TAUS[t].delta[name]) for t in TASKS)
+        close(merged[name], expected, rtol=1e-6)
+
+
+def test_coefficients_to_experts_are_the_optimum_of_their_cross_entropy():
+    """Against a search without derivatives; its gap bounds what is left, here and elsewhere."""
+    study, method = made(), VIEWED["tangent"]
+    found = fitted(study, method, targets=experts)
+    view, sets = study.view(method), [study.split(t, "validation") for t in TASKS]
+    terms = [view.terms(each) for each in sets]
+    probabilities = [experts(study, *each) for each in zip(TASKS, terms, sets, strict=True)]
+
+    def objective(c):
+        z = [np.float64(t.f0) + np.tensordot(c, np.float64(t.jvps), 1) for t in terms]
+        pairs = zip(probabilities, z, strict=True)
+        return np.mean([-(q * log_softmax(each, -1)).sum(-1).mean() for q, each in pairs])
+
+    best = minimize(
+        objective, np.ones(2), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-14}
+    )
+    close([found[t] for t in TASKS], best.x, atol=1e-5)
+    close(found.found.objective, best.fun, rtol=1e-7)
+    assert 0 <= found.found.gap < 1e-9
+    for c in ([1.0, 1.0], [0.0, 0.0], [3.0, -2.0]):
+        certified = edit.certify(terms, probabilities, coefficients=c)
+        assert objective(np.array(c)) - best.fun <= certified.gap * (1 + 1e-6)
+    direction = optimal(TAUS, statistics=found)["optimal"]
+    assert direction.meta["gap"] == found.found.gap
+    expected = sum(found[t] * np.asarray(TAUS[t].delta["in/bias"]) for t in TASKS)
+    close(direction.delta["in/bias"], expected, rtol=1e-6)
+
+
+def test_one_expert_alone_is_met_at_one_with_nothing_left():
+    rng = np.random.default_rng(0)
+    terms = AffineOutputs(rng.normal(size=(9, 4)), rng.normal(size=(1, 9, 4)))
+    q = softmax(terms.f0 + terms.jvps[0], -1)
+    best = edit.optimal_coefficients([terms], [q])
+    close(best.coefficients, [1.0], atol=1e-8)
+    close(best.objective, entropy(terms.f0 + terms.jvps[0]), rtol=1e-12)
+    assert best.gap < 1e-12
+    hard = np.eye(4)[q.argmax(-1)]
+    labelled = edit.optimal_coefficients([terms], [q.argmax(-1)], l2=0.1)
+    close(edit.optimal_coefficients([terms], [hard], l2=0.1).coefficients, labelled.coefficients)
+    for bad in (q[:, :3], 2 * q, -q, q[:5]):
+        with pytest.raises(ValueError, match=r"labels are float64.*those of an example sum to 1"):
+            edit.optimal_coefficients([terms], [bad])
+
+
+@pytest.mark.parametrize("name", [n for n, m in MERGES.items() if m.statistics is not None])
+def test_statistics_that_are_not_there_are_named(name):
+    merge = MERGES[name]
+    with pytest.raises(ValueError, match=r"statistics=None; give what MERGES\["):
+        merge.directions(TAUS, 0)
+    with pytest.raises(ValueError, match=r"taus of 'one', 'two' too; measure them"):
+        merge.directions(TAUS, 0, statistics={})
+    with pytest.raises(ValueError, match="taus is empty"):
+        merge.directions({}, 0)
+
+
+def test_what_statistics_cannot_be_of_is_refused():
+    other = {t: {n: np.ones(2) for n in SHAPES} for t in TASKS}
+    with pytest.raises(ValueError, match=r"\['in/kernel'\] has shape \(2,\).*expected \(4, 5\)"):
+        fisher(TAUS, statistics=other)
+    negative = {t: {n: -np.ones(s) for n, s in SHAPES.items()} for t in TASKS}
+    with pytest.raises(ValueError, match="from -1; expected"):
+        fisher(TAUS, statistics=negative)
+    with pytest.raises(ValueError, match="says nothing of in/kernel"):
+        fisher(TAUS, statistics={t: {} for t in TASKS})
+    with pytest.raises(ValueError, match=r"off_diagonal=1.5; expected a factor in \[0, 1\]"):
+        regmean(TAUS, off_diagonal=1.5)
+    study = made()
+    few = grams(study, VIEWED["tangent"], examples=4)
+    with pytest.raises(ValueError, match="1 of 2 tasks"):
+        regmean(TAUS, statistics={"one": few["one"], "two": {}})
+    with pytest.raises(ValueError, match=r"given_displaced.*take methods of the tangent view"):
+        fitted(study, VIEWED["displaced"])
+    heights = made(Squared())
+    for measure in (diagonals, learned, fitted):
+        with pytest.raises(ValueError, match=r"\['one'\] is Squared; give Classify, or leave"):
+            measure(heights, VIEWED["tangent"])
+    plan = Plan(alphas=np.linspace(0, 1, 3))
+    with pytest.raises(ValueError, match=r"'optimal' is for views that are affine.*'linear', say"):
+        lz.compare(study, [VIEWED["displaced"]], ["optimal"], plan=plan)
+
+
+@pytest.mark.slow
+def test_they_enter_every_view_that_can_have_them():
+    """And their table: each row measured, the certificate beside the coefficients' row."""
+    few = [
+        replace(MERGES["fisher"], statistics=partial(diagonals, examples=4)),
+        replace(MERGES["regmean"], statistics=partial(grams, examples=4)),
+        replace(MERGES["adamerging"], statistics=partial(learned, steps=2)),
+        MERGES["optimal_experts"],
+    ]
+    plan = Plan(alphas=np.linspace(0, 1, 3))
+    found = lz.compare(made(), list(VIEWED.values()), few, plan=plan, maps=[]).results
+    rows = {f"{m.name}_given_{view}" for m in few for view in VIEWED}
+    assert rows - set(found.addition) == {"optimal_experts_given_displaced"}
+    assert found.addition["optimal_experts_given_tangent"].gap[0] < 1e-6
+    table = comparison_table(found)
+    assert "nats of the optimum" in table["Optimal α (experts), tangent"]["Chosen"]
+    assert "off_diagonal 0.9" in table["RegMean, displaced"]["Chosen"]
+
+
+def comparison_table(found):
+    from linearize.report.compare.tables import addition
+
+    table = addition(found)
+    return {
+        row[0].text: {n: c.text for n, c in zip(table.columns, row, strict=True)}
+        for row in table.rows
+    }
+
+
+def test_the_default_is_the_first_that_is_tried():
+    """So that what nothing searched is among what was."""
+    for merge in MERGES.values():
+        function = merge.directions
+        while isinstance(function, partial):
+            function = function.func
+        defaults = function.__kwdefaults__ or {}
+        assert {n: defaults[n] for n in merge.options} == next(merge.candidates())
