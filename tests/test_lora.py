@@ -282,14 +282,14 @@ def test_options_of_a_row_are_told_in_a_word():
 
 @pytest.mark.slow
 def test_they_enter_a_comparison_its_tables_and_its_page(tmp_path):
-    names = ["talos", "lora", "l_lora", "delta", "delta_posthoc"]
+    names = ["talos", "lora", "l_lora", "delta"]
     plan = Plan(alphas=np.arange(2.0), map_alphas=np.array([-1.0, 0.0, 1.0]), n_eval=8)
     made = study(store=tmp_path, control="three")
     found = lz.compare(made, names, merges=["ties"], plan=plan)
     for table in ("single", "addition", "negation"):
         assert set(names) <= set(found.record[table])
     page = found.report().read_text()
-    assert all(label in page for label in ("TaLoS", "LoRA", "L-LoRA", "DELTA, post-hoc"))
+    assert all(label in page for label in ("TaLoS", "LoRA", "L-LoRA", "DELTA"))
     assert (
         lz.compare(made, names, merges=["ties"], plan=plan).record["single"]
         == (found.record["single"])
