@@ -107,6 +107,11 @@ def icons() -> AnalogiesConfig:
     """Icons of twenty objects, outlined and filled, four seeds; test shows sets unseen in training.
 
     python -m experiments.analogies icons
+
+    Seed 0 alone, accuracy in % on the target, mean of four: pre-trained 23.2, the same classes in
+    the other style alone 39.4 (non-linear) and 42.7 (linear), analogy 51.5 and 52.4, with two
+    coefficients 53.3 and 53.6, trained on the target 70.1 and 74.3. The other seeds are not run
+    yet, and one decides nothing. About seven minutes a seed on one quiet core.
     """
     whole = packaged().setting
     return AnalogiesConfig(
@@ -135,9 +140,23 @@ def icons() -> AnalogiesConfig:
     )
 
 
+def icons_kings() -> AnalogiesConfig:
+    """Single classes of the icons, which have many test images and leave room: folders and users.
+
+    python -m experiments.analogies icons_kings
+
+    Not run yet. Of the single class of :func:`icons`, filled stars, the pre-trained model knows 8
+    of 9 test images at seed 0, which leaves no room; that of emoji is in :func:`packaged`.
+    """
+    return dataclasses.replace(
+        icons(), halves=((), ()), of_two=0, examples=(), quadruples=((9, 11), (7, 19))
+    )
+
+
 PRESETS = {
     "debug": debug,
     "icons": icons,
+    "icons_kings": icons_kings,
     "packaged": packaged,
     "sketches": sketches,
 }

@@ -61,4 +61,4 @@ def packaged() -> MergingConfig:
     )
 
 
-PRESETS = {"debug": debug, "packaged": packaged, **shared.papers(MergingConfig)}
+PRESETS = {"debug": debug, "packaged": packaged, **shared.papers(MergingConfig, merges=MERGES)}

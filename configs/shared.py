@@ -23,7 +23,7 @@ def analysis(kind: type[C], whole: CompareConfig, **options: Any) -> C:
     return kind(**configuration.taken(kind, whole) | options)
 
 
-def papers(kind: type[C]) -> Mapping[str, Callable[[], C]]:
+def papers(kind: type[C], **options: Any) -> Mapping[str, Callable[[], C]]:
     """A preset for each of the papers' models: an analysis of what ``experiments.compare`` left.
 
     All validation and test examples; the vectors are those of ``runs/compare/vit_b32`` and so on.
@@ -33,7 +33,7 @@ def papers(kind: type[C]) -> Mapping[str, Callable[[], C]]:
 
     def preset(name: str, whole: Callable[[], CompareConfig]) -> Callable[[], C]:
         def build() -> C:
-            return analysis(kind, whole(), vectors=f"runs/compare/{name}")
+            return analysis(kind, whole(), vectors=f"runs/compare/{name}", **options)
 
         build.__doc__ = f"""After ``experiments.compare {name}``, of that run's task vectors.
 

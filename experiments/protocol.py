@@ -18,6 +18,7 @@ from linearize.config import (
     StudyConfig,
 )
 from linearize.data import Task
+from linearize.evaluate.view import VIEWS
 from linearize.merge import MERGES
 from linearize.methods import METHODS, NONLINEAR, weighted
 from linearize.models.heads import Head
@@ -114,7 +115,8 @@ def plan(config: CompareConfig) -> Plan:
     regimes = [name for name in METHODS if name in REGIMES and getattr(config, name, True)]
     names = [*regimes, *config.methods, *(name for name in config.baselines if name in METHODS)]
     methods = [weighted(METHODS[name], config.weights) for name in names]
-    merges = [(MERGES[name], method) for name in config.merges for method in methods]
+    added = [method for method in methods if method.stands == "regime"]
+    merged = [Row(MERGES[name], method) for name in config.merges for method in added]
     return Plan(
         methods=methods,
         rows=[
@@ -122,7 +124,7 @@ def plan(config: CompareConfig) -> Plan:
             for name in config.baselines
             if name in MERGES
         ]
-        + [Row(merge, method) for merge, method in merges if method.stands == "regime"],
+        + [row for row in merged if comparison.fits(VIEWS, row.merge, row.method)],
         alphas=edit.alphas,
         sweep_test=edit.sweep_test,
         tolerance=Control(edit.retained),

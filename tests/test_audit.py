@@ -14,8 +14,9 @@ from linearize.command import by_task
 from linearize.config import ConfigError
 from linearize.data import split_task
 from linearize.disentangle.moved import Moved, moved
-from linearize.interference.auditor import AuditPlan, drawn, ratios
+from linearize.interference.auditor import AuditPlan, drawn, entry, ratios
 from linearize.interference.layers import layers
+from linearize.methods import METHODS
 from linearize.objectives import CausalLM, Classify
 from linearize.report.audit.results import Audited, Results
 from linearize.report.audit.words import sentence
@@ -85,6 +86,13 @@ def test_movements_are_those_of_dense_jacobians(asked):
             close(found.along[t, l], inner, rtol=1e-4, atol=1e-6)
     close(found.along.sum(1), found.squares, rtol=1e-4, atol=1e-7)
     close(found.counts, [1, 1, 1] if asked is None else [2, 0, 3])
+
+
+def test_rows_of_other_layers_are_not_taken_for_these():
+    records = [{"parts": ["a", "b"], "x": 1.0}, {"parts": ["b", "a"], "x": 2.0}]
+    assert entry(METHODS["linear"], records[:1])["parts"] == ["a", "b"]
+    with pytest.raises(RunMismatchError, match="of the layers b, a; these are a, b"):
+        entry(METHODS["linear"], records)
 
 
 def study(store=None, **options) -> lz.Study:

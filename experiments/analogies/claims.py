@@ -21,8 +21,8 @@ def _each(
 
 def _ahead(results: Results) -> np.ndarray:
     """How far the edited start lies above θ0, mean over numbers of examples and targets, (S,)."""
-    curves = [target.curve for target in results.subpopulations.values()]
-    return np.mean([(c["edited"] - c["pretrained"])[:, 1:].mean(-1) for c in curves], 0)
+    gain = results.curve("edited") - results.curve("pretrained")
+    return gain[:, 1:].mean(-1)
 
 
 CLAIMS: tuple[Claim[Results], ...] = (

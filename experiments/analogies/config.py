@@ -21,7 +21,8 @@ class AnalogiesConfig:
     )
     """``data.tasks`` are the styles: data sets of the same classes; ``data.control`` is unused."""
     halves: tuple[tuple[Natural, ...], tuple[Natural, ...]] = ((0, 2, 4, 6, 8), (1, 3, 5, 7))
-    """Two disjoint sets of classes; with each style they make a sub-population."""
+    """Two disjoint sets of classes; with each style they make a sub-population. None in both leave
+    sub-populations out."""
     regimes: tuple[Regime, ...] = ("nonlinear", "linear")
     """In which vectors are trained and evaluated."""
     of_two: Natural = 0
@@ -46,8 +47,9 @@ class AnalogiesConfig:
         require(bool(self.regimes) and known, "regimes", self.regimes,
                 "name 'nonlinear', 'linear' or both")  # fmt: skip
         a, b = map(set, self.halves)
-        good = bool(a) and bool(b) and not a & b
+        good = bool(a) == bool(b) and not a & b
         require(good, "halves", self.halves, "give two sets of classes with none in common")
+        require(bool(a or self.quadruples), "halves", self.halves, "give some, or quadruples")
         rising = all(x < y for x, y in itertools.pairwise((0, *self.examples)))
         require(rising, "examples", self.examples, "give positive numbers, ascending")
         require(self.of_two != 1, "of_two", self.of_two, "give 0, or 2 points and more")

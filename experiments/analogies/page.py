@@ -17,7 +17,7 @@ from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, categories, dots, errorbars, figure, handle, legend
 from linearize.report.stats import SHARE, seeds_phrase
 from linearize.report.style import colour, label, marker
-from linearize.report.table import Cell, Table, freeze, number, percent
+from linearize.report.table import NONE, Cell, Table, freeze, number, percent
 
 NAMES = {
     "pretrained": "Pre-trained",
@@ -52,17 +52,18 @@ def read(node: Node, run_dir: Path) -> Page:
     )
     drawn = any(target.curve for target in results.subpopulations.values())
     kings = (forgetting(results), kings_table(results)) if results.kings else ()
+    targets = (
+        (gains(results), subpopulations(results), by_target(results))
+        if results.subpopulations
+        else ()
+    )
     return Page(
         title=f"Task analogies: {results.preset}",
         lead=lead,
         facts=results.facts(results.tasks),
         sections=(
             results.verdicts("Claims of the paper"),
-            Section(
-                "subpopulations",
-                "Sub-populations",
-                (gains(results), subpopulations(results), by_target(results)),
-            ),
+            Section("subpopulations", "Sub-populations", targets),
             Section("curve", "With labelled examples", (curve(results),) if drawn else ()),
             Section("kings", "A class never trained on", kings),
             results.configuration,
@@ -108,7 +109,7 @@ def subpopulations(results: Results) -> Table:
     rows, two = [], OF_TWO in results.methods
     for regime, method in itertools.product(results.regimes, results.methods):
         of = partial(results.on_targets, regime, method)
-        beta = number(of("beta"), 2) if method == OF_TWO else Cell("")
+        beta = number(of("beta"), 2) if method == OF_TWO else Cell(NONE)
         rows.append(
             [
                 Cell(label(regime)),

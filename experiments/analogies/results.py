@@ -79,7 +79,10 @@ class Results(Run):
         Raises:
             KeyError: there are none.
         """
-        return np.mean([target.curve[start] for target in self.subpopulations.values()], 0)
+        found = [target.curve[start] for target in self.subpopulations.values()]
+        if not found:
+            raise KeyError(start)
+        return np.mean(found, 0)
 
 
 def _mean(

@@ -12,7 +12,6 @@ labelled examples of the target help is in :mod:`experiments.analogies.curve`, s
 """
 
 import itertools
-import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -78,14 +77,21 @@ def methods(config: AnalogiesConfig) -> tuple[str, ...]:
 
 def parts(config: AnalogiesConfig) -> int:
     """How many parts a seed has: each half of each two styles, each quadruple of classes."""
-    return 2 * math.perm(len(config.setting.data.tasks), 2) + len(config.quadruples)
+    return 2 * len(directions(config)) + len(config.quadruples)
+
+
+def directions(config: AnalogiesConfig) -> list[tuple[str, str]]:
+    """Source and target style of the sub-populations; none where there are no halves."""
+    if not any(config.halves):
+        return []
+    return list(itertools.permutations(config.setting.data.tasks, 2))
 
 
 def measure(config: AnalogiesConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
     """One seed: every analogy, by its source and target style and the target's half."""
     record: Record = {"subpopulations": {}, "kings": {}}
     styles = config.setting.data.tasks
-    for source, target in itertools.permutations(styles, 2):
+    for source, target in directions(config):
         folder = f"{source}_to_{target}"
         study = between(config, tasks, (source, target), seed, store.under(folder))
         for half in (0, 1):

@@ -54,7 +54,8 @@ def make(
     Args:
         folder: made where absent.
         names: keys of ``VISION``; others, such as packaged tasks, are passed over.
-        per_class: images a class in each TFDS split, at most ``FEW`` where that names the set.
+        per_class: images a class in each TFDS split, at most ``FEW`` where that names the set, and
+            so many that a tenth of them is one.
         seed: of noise and sizes; patterns depend on the class alone.
     """
     folder = Path(folder)
@@ -63,8 +64,9 @@ def make(
         row = vision_set(name)
         place = row.folder(folder) / "dataset_info.json" if row.tfds else folder / row.original
         if not place.exists():
+            count = max(min(per_class, FEW.get(name, per_class)), -(-10 // row.classes))
             write_one = write if row.tfds else write_folders
-            write_one(name, row, folder, min(per_class, FEW.get(name, per_class)), seed)
+            write_one(name, row, folder, count, seed)
         open_vision(name, row, Reading(folder))
     return folder
 

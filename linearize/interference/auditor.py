@@ -39,6 +39,7 @@ from linearize.study import Method, Study, stack
 from linearize.study.maps import error_map, mapped
 from linearize.study.store import Record
 from linearize.task_vector import TaskVector
+from linearize.train import RunMismatchError
 from linearize.train.penalty import seed_of
 from linearize.types import Apply, Array, Params, PyTree
 
@@ -68,7 +69,7 @@ class AuditPlan:
 
     def parts(self, tasks: int) -> int:
         """How many parts the measuring has."""
-        return 2 + tasks * (1 + self.kronecker)
+        return 3 + tasks * (1 + self.kronecker)
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,8 @@ def measure(study: Study, plan: AuditPlan, given: Vectors, prefix: str = "") -> 
     """
     kept, tasks = study.store.kept, tuple(given.taus)
     parts = layers(given.shapes(study), plan.layers)
-    record: Record = {"parts": list(parts)}
+    record: Record = {"parts": kept(f"{prefix}layers", lambda: list(parts))}
+    _same(record["parts"], list(parts))
     record["xi"] = kept(f"{prefix}xi", partial(errors, study, plan, given))
     record |= kept(f"{prefix}angles", partial(angles, given))
     rows = [
@@ -381,8 +383,24 @@ def angles(given: Vectors) -> Record:
 
 def entry(given: Method | Vectors, records: Sequence[Record]) -> Record:
     """What :func:`measure` gave for each seed, with what it is of, as the schema has it."""
-    about = {"label": given.label, "view": given.view, "parts": records[0]["parts"]}
+    first = records[0]["parts"]
+    for record in records:
+        _same(record["parts"], first)
+    about = {"label": given.label, "view": given.view, "parts": first}
     return {**stack(list(records)), **about}
+
+
+def _same(kept: Sequence[str], wanted: Sequence[str]) -> None:
+    """Rows of other layers, or in another order, are not read as if they were of these.
+
+    Raises:
+        RunMismatchError: with both.
+    """
+    if list(kept) != list(wanted):
+        raise RunMismatchError(
+            f"what is kept is of the layers {', '.join(kept)}; these are {', '.join(wanted)}: "
+            "choose another directory, or move this one away"
+        )
 
 
 def _identity_of(study: Study, plan: AuditPlan, given: Vectors) -> Record:

@@ -17,6 +17,8 @@ _MOST = 2**24
 FOLDER = Path(__file__).parent / "prompts"
 TEMPLATES = FOLDER / "templates.toml"
 CLASS_NAMES = FOLDER / "class_names.toml"
+ClassName = str | tuple[str, ...]
+"""What sentences call a class, or each of several words for it."""
 _REST = ("*", "{}")
 """In a table of class names, the line that leaves those that it does not hold their own names."""
 _WORDNET = re.compile(r"\bn\d{8}\b")
@@ -57,12 +59,13 @@ def templates(task: str, path: str | Path | None = None) -> tuple[str, ...]:
 
 def class_names(
     task: str, classes: Sequence[str], path: str | Path | None = None
-) -> tuple[str, ...]:
+) -> tuple[ClassName, ...]:
     """What sentences call a task's classes, in the order of its labels.
 
     Taken from the task's table in the file of one's own, else in :data:`CLASS_NAMES`, else from
     the data set's names, with underscores as spaces and without SUN397's ``/a/`` in front. A table
-    with ``"*" = "{}"`` holds but the classes that are called otherwise.
+    with ``"*" = "{}"`` holds but the classes that are called otherwise, and a list of words makes
+    sentences with each.
 
     Args:
         task: its name.
@@ -85,7 +88,7 @@ def class_names(
     return _of_data(task, classes, path)
 
 
-def _of_table(where: Path, table: Any, task: str, classes: Sequence[str]) -> tuple[str, ...]:
+def _of_table(where: Path, table: Any, task: str, classes: Sequence[str]) -> tuple[ClassName, ...]:
     """The names that a file gives to exactly the data set's classes, or to some of them."""
     if not isinstance(table, Mapping):
         raise PromptError(f"{where}: {task} is {table!r}; expected a table of class names")
@@ -102,10 +105,20 @@ def _of_table(where: Path, table: Any, task: str, classes: Sequence[str]) -> tup
             f"classes: without a name {_some(lost)}; in the file alone {_some(extra)}. Name each "
             "class of the data set once"
         )
-    wrong = [ours[key] for key in keys if not isinstance(ours[key], str) or not ours[key].strip()]
-    if wrong:
-        raise PromptError(f"{where}: {task} calls a class {wrong[0]!r}; expected a word or more")
-    return tuple(ours[key] for key in keys)
+    said = [tuple(ours[key]) if isinstance(ours[key], list) else ours[key] for key in keys]
+    for name in said:
+        if not words(name) or not all(isinstance(w, str) and w.strip() for w in words(name)):
+            raise PromptError(f"{where}: {task} calls a class {name!r}; expected a word or more")
+    return tuple(said)
+
+
+def words(name: ClassName) -> tuple[str, ...]:
+    """The words for a class, one or more.
+
+    >>> words("happy"), words(("happy", "smiling"))
+    (('happy',), ('happy', 'smiling'))
+    """
+    return name if isinstance(name, tuple) else (name,)
 
 
 def _of_data(task: str, classes: Sequence[str], path: str | Path | None) -> tuple[str, ...]:

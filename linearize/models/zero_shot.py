@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from linearize import assets, io, tree
 from linearize.models.heads import Head
+from linearize.models.prompts import ClassName, words
 from linearize.models.text import TextEncoder, text_features
 from linearize.models.tokenizer import Tokenizer
 
@@ -53,7 +54,7 @@ def text_head(
     text: TextEncoder,
     tokenizer: Tokenizer,
     task: str,
-    class_names: Sequence[str],
+    class_names: Sequence[ClassName],
     templates: Sequence[str],
     *,
     batch: int = 256,
@@ -67,7 +68,8 @@ def text_head(
         text: the tower that belongs to the image encoder.
         tokenizer: of :func:`linearize.models.load_tokenizer`.
         task: its name.
-        class_names: what sentences call the classes, by label.
+        class_names: what sentences call the classes, by label; of several words for a class, the
+            head has the mean of the sentences with each.
         templates: each with one ``{}`` for the class's name.
         batch: sentences a call.
 
@@ -83,14 +85,15 @@ def text_head(
     with contextlib.suppress(OSError, io.CorruptFileError, KeyError):
         found = io.load_tree(path)[0]
         return _head(found["kernel"], float(found["logit_scale"]))
-    sentences = [t.replace("{}", name) for name in class_names for t in templates]
+    said = [[t.replace("{}", w) for w in words(name) for t in templates] for name in class_names]
+    sentences = [sentence for of_class in said for sentence in of_class]
     tokens = tokenizer(sentences, text.context)
     # attention is causal: what follows the last end token need not be computed
     longest = int(np.flatnonzero(tokens.any(axis=0))[-1]) + 1
     cut = min(-8 * (-longest // 8), text.context)
     features = text_features(text, jnp.asarray(tokens[:, :cut]), batch=batch)
-    by_class = np.asarray(features).reshape(len(class_names), len(templates), -1)
-    head = zero_shot_head(list(by_class), text.logit_scale)
+    ends = np.cumsum([len(of_class) for of_class in said])
+    head = zero_shot_head(np.split(np.asarray(features), ends[:-1]), text.logit_scale)
     kept = {"kernel": head.kernel, "logit_scale": np.float64(text.logit_scale)}
     with contextlib.suppress(OSError):  # a full or read-only cache costs time only
         io.save_tree(path, kept, {"task": task, "model": text.name})
@@ -101,7 +104,7 @@ def _path(
     text: TextEncoder,
     tokenizer: Tokenizer,
     task: str,
-    class_names: Sequence[str],
+    class_names: Sequence[ClassName],
     templates: Sequence[str],
 ) -> Path:
     decided_by = [

@@ -80,7 +80,7 @@ def one_for_all(objective: Objective) -> Heads:
 
 def sentences(
     task: Task, class_names: str | Path | None = None, templates: str | Path | None = None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+) -> tuple[tuple[prompts.ClassName, ...], tuple[str, ...]]:
     """What a text head calls a task's classes, and its templates.
 
     Args:

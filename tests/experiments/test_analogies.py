@@ -118,6 +118,18 @@ def test_results_without_two_coefficients_are_read_and_shown(finished, results, 
     assert not [v for v in judge(found, CLAIMS) if "Two coefficients" in v.text]
 
 
+def test_single_classes_alone(results, tmp_path):
+    config = dataclasses.replace(DEBUG, halves=((), ()))
+    assert analogies.parts(config) == len(analogies.directions(config)) + 1 == 1
+    io.write_json(tmp_path / "results.json", results | {"subpopulations": {}})
+    keys = [section.key for section in report.read_page(tmp_path).sections if section.parts]
+    assert "kings" in keys
+    assert "subpopulations" not in keys
+    texts = [v.text for v in judge(schema.read(Results, results | {"subpopulations": {}}), CLAIMS)]
+    assert len(texts) == 2
+    assert all(text.startswith("A class never trained on") for text in texts)
+
+
 def test_curves_start_where_their_models_are(results):
     for row in results["subpopulations"].values():
         found = row["regimes"]["nonlinear"]
@@ -247,6 +259,7 @@ def test_vectors_that_disentangle_make_the_analogy_exact():
     [
         ({"halves": ((0, 1), (1, 2))}, "none in common"),
         ({"halves": ((), (1, 2))}, "none in common"),
+        ({"halves": ((), ()), "quadruples": ()}, "give some, or quadruples"),
         ({"examples": (20, 10)}, "ascending"),
         ({"quadruples": ((2, 2),)}, "two different classes"),
         ({"regimes": ("posthoc",)}, "regimes"),

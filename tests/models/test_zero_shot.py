@@ -127,7 +127,8 @@ def test_class_names_of_tfds():
     assert pairs["pets"]["american_pit_bull_terrier"] == "american pit bull terrier"
     assert pairs["pets"]["Egyptian_Mau"] == "Egyptian Mau"
     assert pairs["pcam"]["1"] == "lymph node containing metastatic tumor tissue"
-    assert pairs["fer2013"]["surprise"] == "surprised"
+    assert pairs["fer2013"]["surprise"] == ("surprised", "shocked", "spooked")
+    assert pairs["fer2013"]["fear"] == "fearful"
     assert pairs["emnist"]["7"] == "7"
     assert pairs["cifar100"]["pickup_truck"] == "pickup truck"
     assert pairs["food101"]["fish_and_chips"] == "fish and chips"
@@ -140,10 +141,12 @@ def test_class_names_of_tfds():
 def test_head_is_the_formula(text, cache):
     """Mean over templates of unit features, unit again, times exp(logit_scale), in float64."""
     words = Words()
-    head = models.text_head(text, words, "birds", NAMES, TEMPLATES)
+    said = (*NAMES, ("smew", "white nun", "red-headed smew"))
+    head = models.text_head(text, words, "birds", said, TEMPLATES)
     columns = []
-    for name in NAMES:
-        tokens = words([t.format(name) for t in TEMPLATES], 16)
+    for name in said:
+        called = name if isinstance(name, tuple) else (name,)
+        tokens = words([t.format(word) for word in called for t in TEMPLATES], 16)
         z = np.asarray(jax.jit(text.f)(text.params, jnp.asarray(tokens)), np.float64)
         mean = (z / np.linalg.norm(z, axis=1, keepdims=True)).mean(0)
         columns.append(np.exp(1.5) * mean / np.linalg.norm(mean))
@@ -210,6 +213,12 @@ def test_files_of_one_s_own(tmp_path):
     names = tmp_path / "names.toml"
     names.write_text('[digits]\n"0" = "zero"\n"1" = "one"\n')
     assert prompts.class_names("digits", ["1", "0"], names) == ("one", "zero")
+    names.write_text('[birds]\nowl = ["owl", "hooter"]\nkite = "kite"\n# of several words')
+    assert prompts.class_names("birds", ["kite", "owl"], names) == ("kite", ("owl", "hooter"))
+    for wrong in ("[]", '["owl", ""]', '["owl", 3]', "3"):
+        names.write_text(f"[birds]\nowl = {wrong}\nkite = 'kite'\n#{2 * wrong}")
+        with pytest.raises(models.PromptError, match=r"birds calls a class .*expected a word or"):
+            prompts.class_names("birds", ["kite", "owl"], names)
     names.write_text('[birds]\n"*" = "{}"\nowl = "eagle owl"\n')
     assert prompts.class_names("birds", ["red_kite", "owl"], names) == ("red kite", "eagle owl")
     with pytest.raises(models.PromptError, match="in the file alone owl"):

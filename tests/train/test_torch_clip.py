@@ -164,7 +164,7 @@ def test_two_steps_with_tak_equal_torch(theirs, ours, problem, tmp_path):
         {"inputs": images, "labels": labels},
         regime="linear",
         readout=Partial(apply_head, head),
-        penalties=[Penalty("tak", tak.curvature, 3.0, [list(card.blocks)])],
+        penalties=[Penalty("tak", tak.curvature, 100.0, [list(card.blocks)])],
         config=TrainConfig(
             optim=OptimConfig("sgd", lr=0.01, schedule="constant", clip=None),
             steps=2,
@@ -187,10 +187,10 @@ def test_two_steps_with_tak_equal_torch(theirs, ours, problem, tmp_path):
         logits = z / z.norm(dim=-1, keepdim=True) @ kernel
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).long())
         penalty = form(tau)
-        slopes = torch.autograd.grad(loss + 3.0 * penalty, list(theta.values()))
+        slopes = torch.autograd.grad(loss + 100.0 * penalty, list(theta.values()))
         for p, slope in zip(theta.values(), slopes, strict=True):
             p.data -= 0.01 * slope
-    assert penalty.item() > 0.1 * loss.item()
+    assert 100.0 * penalty.item() > 0.1 * loss.item()
     assert got.history[1]["penalty/tak"] == pytest.approx(penalty.item(), rel=1e-4)
     assert_same(got.tau, theirs, theta, ours, tmp_path / "end")
 

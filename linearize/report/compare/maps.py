@@ -11,13 +11,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from linearize.plot import LOW_IS_LIGHT, SIGNED
-from linearize.report.compare.measures import capital
+from linearize.report.compare.measures import capital, error
 from linearize.report.compare.results import PairMap, Results
 from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure, in_cell, matrix_axes
 from linearize.report.stats import mean_phrase
 from linearize.report.style import INK, MUTED, shorten
-from linearize.report.table import fixed, significant
+from linearize.report.table import fixed
 
 BOX = "#c8102e"
 CROSS = "Cross: the pre-trained model."
@@ -165,7 +165,7 @@ def error_map(results: Results, index: int) -> Plot:
 def _in_words(results: Results, pair: PairMap) -> str:
     """The maps' mean errors in the search box, for who does not see them."""
     means = (
-        f"{results.look.inline(m)} {significant(pair.boxed(m).mean((1, 2))).text}"
+        f"{results.look.inline(m)} {error(pair.boxed(m).mean((1, 2)), pair.farthest).text}"
         for m in results.look.ordered(pair.total)
     )
     return f"mean error in the search box {', '.join(means)}"

@@ -8,7 +8,7 @@ import numpy as np
 from linearize.objectives.metric import ACCURACY, Metric
 from linearize.report.node import Floats, ResultsError
 from linearize.report.stats import Bounds
-from linearize.report.table import NONE, Cell, percent, significant
+from linearize.report.table import NONE, Cell, number, percent, significant
 
 
 def factor(metric: Metric) -> int:
@@ -29,6 +29,11 @@ def axis(metric: Metric) -> str:
 def shown(metric: Metric, values: Floats) -> Cell:
     """A cell of values over seeds, shape (S,)."""
     return percent(values) if metric.percent else significant(values)
+
+
+def error(errors: Floats, farthest: float | None) -> Cell:
+    """A cell of distances over seeds, (S,): three decimals where there is a largest one."""
+    return significant(errors) if farthest is None else number(errors, 3)
 
 
 def capital(text: str) -> str:

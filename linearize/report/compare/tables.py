@@ -15,6 +15,7 @@ from linearize.report.compare.by_task import (
 )
 from linearize.report.compare.measures import (
     capital,
+    error,
     lower_is_better,
 )
 from linearize.report.compare.phrases import (
@@ -217,7 +218,7 @@ def error_maps(results: Results) -> Table:
     rows = []
     for m in results.maps:
         regimes = results.look.ordered(m.total)
-        size = significant if m.farthest is None else partial(number, digits=3)
+        size = partial(error, farthest=m.farthest)
         block = []
         for regime in regimes:
             total, box = m.total[regime], m.boxed(regime)
