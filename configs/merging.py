@@ -34,7 +34,11 @@ def packaged() -> MergingConfig:
     python -m experiments.merging packaged
 
     Two blocks, of which the attention is trained, 30 steps each; heads that do not normalise, so
-    that coefficients are certified.
+    that coefficients are certified. Rates and λ are not tuned.
+
+    Seed 0, test accuracy in %, all eight merged: pre-trained 58.2; sums 60.0 (non-linear), 58.2
+    (linear), 61.3 (τJp); RegMean 63.7, 63.5, 62.1; optimal α by labels 60.5 (linear), 64.6 (τJp),
+    by experts 60.2, 62.3. Twelve minutes a seed on one busy core.
     """
     recipe = compare.recipe(1e-4, steps=30, batch_size=32, warmup=5)
     return shared.analysis(

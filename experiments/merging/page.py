@@ -155,7 +155,7 @@ def by_number(results: Results) -> Plot:
             ax.set_visible(False)
         for ax, (name, method) in zip(axes, results.methods.items(), strict=False):
             alone = [100 * method.single[:, :k].mean() for k in sizes]
-            ax.plot(sizes, alone, color=INK, lw=1, ls=":", zorder=1)
+            ax.plot(sizes, alone, color=INK, lw=1, ls=":", zorder=3)
             for merge in method.merges:
                 values = np.stack([100 * results.mean(name, merge, k) for k in sizes], -1)
                 if merge in best or merge == "sum":
@@ -166,8 +166,8 @@ def by_number(results: Results) -> Plot:
             ax.tick_params(labelbottom=True)
             ax.grid(axis="y")
         seen = [100 * results.mean(m, merge, k).mean() for m, merge, _ in rows for k in sizes]
-        top = max(100 * each.single.mean(0).max() for each in results.methods.values())
-        axes[0].set_ylim(max(0, min(seen) - 4), min(100, top + 4))
+        seen += [100 * m.single[:, :k].mean() for m in results.methods.values() for k in sizes]
+        axes[0].set_ylim(max(0, min(seen) - 3), min(100, max(seen) + 3))
         for ax in axes[max(count - across, 0) : count]:
             ax.set_xlabel("Task vectors merged")
         for ax in axes[:count:across]:
