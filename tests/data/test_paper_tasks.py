@@ -35,8 +35,9 @@ SIDE, BATCH, TEST = 32, 8, 12
 @pytest.fixture(scope="module")
 def config(tmp_path_factory, data_dir, suites_dir):
     whole = tmp_path_factory.mktemp("whole")
-    for place in (*data_dir.iterdir(), *suites_dir.iterdir()):
-        (whole / place.name).symlink_to(place)
+    places = {place.name: place for d in (data_dir, suites_dir) for place in d.iterdir()}
+    for name, place in places.items():  # both have ``downloads``
+        (whole / name).symlink_to(place)
     folder = tmp_path_factory.mktemp("stand_in") / "clip"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stand_in_model.VISION, "num_hidden_layers", 1)
