@@ -226,7 +226,7 @@ def paper(model: ModelConfig, batch_size: int = 256) -> CompareConfig:
         linear=recipe,
         epochs=PAPER_EPOCHS,
         edit=EditConfig(low=0.0, high=1.0, points=21, retained=0.95),
-        map=MapConfig(pairs=PAPER_PAIRS, low=-3.0, high=3.0, points=21, n_eval=500),
+        map=MapConfig(pairs=PAPER_PAIRS, low=-3.0, high=3.0, points=25, n_eval=500),
         baselines=("random", "gradient_ascent"),
         batch_size=batch_size,
     )

@@ -158,14 +158,14 @@ def test_cached_outputs_and_opaque_readouts_give_the_same_map(regime):
     general = disentanglement_error(
         None, None, None, None, cached=pair, readouts=opaque, regime=regime
     )
-    assert direct.total.shape == (21, 21)
+    assert direct.total.shape == (25, 25)
     np.testing.assert_array_equal(from_cache.per_task, direct.per_task)
     np.testing.assert_array_equal(general.per_task, direct.per_task)
     assert (direct.passes, from_cache.passes) == (10, 0)
 
 
 def test_the_default_grid_is_the_papers_range():
-    np.testing.assert_allclose(grids.CoefficientGrid.of(None, 2).axes[1], np.linspace(-3, 3, 21))
+    np.testing.assert_allclose(grids.CoefficientGrid.of(None, 2).axes[1], np.linspace(-3, 3, 25))
 
 
 # closed forms
@@ -184,7 +184,7 @@ def test_weights_that_do_not_meet_are_disentangled(regime):
     x = rng.normal(size=(2, 30, 3)).astype("f")
     inputs = [np.pad(x[0], ((0, 0), (0, 3))), np.pad(x[1], ((0, 0), (3, 0)))]
     found = disentanglement_error(f, params, taus, inputs, regime=regime)
-    np.testing.assert_array_equal(found.total, np.zeros((21, 21)))
+    np.testing.assert_array_equal(found.total, np.zeros((25, 25)))
 
 
 @pytest.mark.parametrize("regime", REGIMES)

@@ -45,7 +45,7 @@ class MapConfig:
     pairs: tuple[tuple[str, str], ...] = ()
     low: float = -3.0
     high: float = 3.0
-    points: TwoOrMore = 21
+    points: TwoOrMore = 25
     n_eval: Count = 500
     """Examples of each task, drawn from its test split."""
     search_box: tuple[float, float] = (-1.0, 1.0)

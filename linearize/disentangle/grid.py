@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
-DEFAULT_AXIS = np.linspace(-3.0, 3.0, 21)
-"""The range of the paper's maps."""
+DEFAULT_AXIS = np.linspace(-3.0, 3.0, 25)
+"""The range of the paper's maps; −1, 0 and 1 are on it."""
 
 
 @dataclass(frozen=True, eq=False)
