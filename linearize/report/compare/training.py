@@ -1,6 +1,6 @@
 """Table of what training took and reached: AdamW's task vectors held against the optimum."""
 
-from linearize.report.compare.measures import axis
+from linearize.report.compare.measures import axis, shown
 from linearize.report.compare.results import Results
 from linearize.report.node import Floats
 from linearize.report.stats import seeds_phrase
@@ -68,5 +68,7 @@ def _difference(results: Results) -> list[Cell]:
         for key, _, digits in COLUMNS
     ]
     single = [results.single[m] for m in PAIR if m in results.single]
-    accuracy = single[0] - single[1] if len(single) == len(PAIR) else None
-    return [*cells, results.measures.mean(accuracy)]
+    metric = results.measures.shared
+    if metric is None or len(single) < len(PAIR):
+        return [*cells, Cell(NONE)]
+    return [*cells, shown(metric, (single[0] - single[1]).mean(-1))]
