@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from linearize.plot import LOW_IS_LIGHT
 from linearize.report import schema
 from linearize.report.audit.results import Cell, Results
 from linearize.report.audit.words import of_one, sentence, where
@@ -90,14 +91,14 @@ def matrix(results: Results) -> Plot:
         shape = (count, 1) if narrow else (1, count)
         axes = list(fig.subplots(*shape, squeeze=False).flat)
         for ax, (name, mean) in zip(axes, shown.items(), strict=True):
-            image = ax.imshow(np.where(off, mean, np.nan), cmap="viridis_r", vmin=0, vmax=upper)
+            image = ax.imshow(np.where(off, mean, np.nan), cmap=LOW_IS_LIGHT, vmin=0, vmax=upper)
             for (row, column), value in np.ndenumerate(mean):
                 own = row == column
                 text = "own" if own else fixed(float(value), 2) if np.isfinite(value) else NONE
                 if own:
                     ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=MUTED)
                 else:
-                    in_cell(ax, column, row, text, 7.5, dark=bool(value > 0.55 * upper))
+                    in_cell(ax, column, row, text, 7.5, dark=bool(value > 0.6 * upper))
             matrix_axes(ax, names, names, 40)
             ax.set(
                 title=results.audited[name].label, xlabel="vector that is added",
