@@ -31,6 +31,7 @@ from linearize.models import Backbone
 from linearize.study import Method, Study
 from linearize.study.heads import Heads, Prototypes, words
 from linearize.train import OptimConfig, TrainConfig
+from linearize.types import Params
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Compare:
     """Beside the sum: mean, ties, tsv_m, iso_c, wudi, ... (``linearize.MERGES``)."""
     card: UseAppendAction[tuple[Path, ...]] = ()
     """Curvature cards of ``linearize curvature``: TAK with these, no other task's images looked at,
-    beside the methods."""
+    beside the methods. That of a task's own name is not for its vector."""
     seeds: tuple[Natural, ...] = (0,)
     steps: Count = 100
     batch_size: Count = 32
@@ -203,12 +204,23 @@ def run_compare(job: Compare) -> None:
     )
     asked += given(job, study)
     if job.card:
-        cards = {str(path): Card.load(path, model.params) for path in job.card}
-        asked.append(tak(cards=cards))
+        asked.append(tak(cards=cards_of(job.card, model.params)))
     results = compare(study, asked, merges, seeds=job.seeds)
     page = results.report()
     report.read_page(job.out).print()
     print(f"report: {page}")
+
+
+def cards_of(paths: Sequence[Path], params0: Params) -> dict[str, Card]:
+    """Cards by the tasks that they are of; several of one task, and those of none, by their files.
+
+    Raises:
+        StructureMismatch: a card of another base.
+    """
+    cards = {str(path): Card.load(path, params0) for path in paths}
+    tasks = [str(card.meta.get("task", "")) for card in cards.values()]
+    names = (t if t and tasks.count(t) == 1 else path for t, path in zip(tasks, cards, strict=True))
+    return dict(zip(names, cards.values(), strict=True))
 
 
 def read_task(given: str, image_size: int) -> data.Task:
