@@ -30,6 +30,7 @@ from linearize.methods.tak import card_of, tak
 from linearize.models import Backbone
 from linearize.study import Method, Study
 from linearize.study.heads import Heads, Prototypes, words
+from linearize.task_vector import TaskVector
 from linearize.train import OptimConfig, TrainConfig
 from linearize.types import Params
 
@@ -268,7 +269,8 @@ def run_audit(job: Auditor) -> None:
     """From vectors and folders to a sentence and a page.
 
     Raises:
-        ConfigError: not one vector for each task, or a layer without a pattern.
+        ConfigError: not one vector for each task, vectors in another order than the tasks, or a
+            layer without a pattern.
     """
     model = models.open_model(job.base)
     side = job.image_size or model.image_size
@@ -282,6 +284,8 @@ def run_audit(job: Auditor) -> None:
         )
     read = partial(models.task_vector, model, leave_out=job.leave_out)
     taus = {name: read(where) for name, where in places.items()}
+    if list(places.values()) == list(job.vectors):
+        check_order(taus)
     study = Study(model, tasks, heads(job, model, job.base), seed=job.seed, store=job.out)
     found = audit(
         study,
@@ -317,6 +321,20 @@ def by_task(given: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
             f"{', '.join(tasks)}, or NAME=WHERE for each"
         )
     return dict(zip(tasks, given, strict=True))
+
+
+def check_order(taus: Mapping[str, TaskVector]) -> None:
+    """Vectors that lie in the tasks' order are not another's of these tasks, as far as they say.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for name, tau in taus.items():
+        if (said := tau.meta.get("task")) != name and said in taus:
+            raise ConfigError(
+                f"the vector in the place of the task {name} says that it is of {said}; name the "
+                "tasks in the vectors' order, or give NAME=WHERE for each"
+            )
 
 
 def run_report(job: Report) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import linearize as lz
 from linearize import tree
-from linearize.command import by_task
+from linearize.command import by_task, check_order
 from linearize.config import ConfigError
 from linearize.data import split_task
 from linearize.disentangle.moved import Moved, moved
@@ -332,3 +332,11 @@ def test_a_method_of_the_study():
     assert (found.view, after.view) == ("displaced", "tangent")
     assert (found.label, after.label) == ("Non-linear", "Post-hoc linearized")
     close(found.moved, after.moved)
+
+
+def test_vectors_in_another_order_than_the_tasks_are_refused():
+    one, two, other = (lz.TaskVector({}, meta={"task": name}) for name in ("a", "b", "c"))
+    check_order({"a": one, "b": two})
+    check_order({"a": one, "b": other})
+    with pytest.raises(ConfigError, match="in the place of the task a says that it is of b"):
+        check_order({"a": two, "b": one})
