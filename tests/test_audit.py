@@ -277,6 +277,7 @@ ONE = dataclasses.replace(TAUS["a"], base="0" * 64)
         (TAUS, {"split": "tset"}, ValueError, "did you mean 'test'?"),
         (TAUS, {"view": "tangnt"}, ValueError, "did you mean 'tangent'?"),
         ("liner", {}, ValueError, "did you mean 'linear'?"),
+        ("lora:rnak=2", {}, ValueError, "did you mean 'rank'?"),
         ([*TAUS.values()], {}, TypeError, "vectors is a list; expected task vectors by"),
         ({n: t.delta for n, t in TAUS.items()}, {}, TypeError, "vectors['a'] is a dict"),
     ],

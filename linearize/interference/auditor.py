@@ -30,7 +30,7 @@ from linearize.evaluate.affine import check_taus
 from linearize.evaluate.view import View, of_the_same_leaves
 from linearize.examples import Examples, as_arguments
 from linearize.interference.layers import in_order, layers
-from linearize.methods import METHODS
+from linearize.methods import METHODS, named
 from linearize.objectives.distances import aligned
 from linearize.report import schema
 from linearize.report.audit.results import Results
@@ -195,7 +195,7 @@ class Vectors:
                         "as TaskVector.between(params0, params)"
                     )
             return cls(GIVEN, "Given", one_of("view", view, study.views), dict(given))
-        method = METHODS[one_of("vectors", given, METHODS)] if isinstance(given, str) else given
+        method = named(given, METHODS, "vectors") if isinstance(given, str) else given
         return cls(method.name, method.label, method.view, study.vectors(method))
 
     def check(self, study: Study, plan: AuditPlan) -> None:
