@@ -30,7 +30,9 @@ from linearize.methods.tak import card_of, tak
 from linearize.models import Backbone
 from linearize.study import Method, Study
 from linearize.study.heads import Heads, Prototypes, words
+from linearize.task_vector import TaskVector
 from linearize.train import OptimConfig, TrainConfig
+from linearize.types import Params
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Compare:
     """Beside the sum: mean, ties, tsv_m, iso_c, wudi, ... (``linearize.MERGES``)."""
     card: UseAppendAction[tuple[Path, ...]] = ()
     """Curvature cards of ``linearize curvature``: TAK with these, no other task's images looked at,
-    beside the methods."""
+    beside the methods. That of a task's own name is not for its vector."""
     seeds: tuple[Natural, ...] = (0,)
     steps: Count = 100
     batch_size: Count = 32
@@ -203,12 +205,23 @@ def run_compare(job: Compare) -> None:
     )
     asked += given(job, study)
     if job.card:
-        cards = {str(path): Card.load(path, model.params) for path in job.card}
-        asked.append(tak(cards=cards))
+        asked.append(tak(cards=cards_of(job.card, model.params)))
     results = compare(study, asked, merges, seeds=job.seeds)
     page = results.report()
     report.read_page(job.out).print()
     print(f"report: {page}")
+
+
+def cards_of(paths: Sequence[Path], params0: Params) -> dict[str, Card]:
+    """Cards by the tasks that they are of; several of one task, and those of none, by their files.
+
+    Raises:
+        StructureMismatch: a card of another base.
+    """
+    cards = {str(path): Card.load(path, params0) for path in paths}
+    tasks = [str(card.meta.get("task", "")) for card in cards.values()]
+    names = (t if t and tasks.count(t) == 1 else path for t, path in zip(tasks, cards, strict=True))
+    return dict(zip(names, cards.values(), strict=True))
 
 
 def read_task(given: str, image_size: int) -> data.Task:
@@ -256,7 +269,8 @@ def run_audit(job: Auditor) -> None:
     """From vectors and folders to a sentence and a page.
 
     Raises:
-        ConfigError: not one vector for each task, or a layer without a pattern.
+        ConfigError: not one vector for each task, vectors in another order than the tasks, or a
+            layer without a pattern.
     """
     model = models.open_model(job.base)
     side = job.image_size or model.image_size
@@ -270,6 +284,8 @@ def run_audit(job: Auditor) -> None:
         )
     read = partial(models.task_vector, model, leave_out=job.leave_out)
     taus = {name: read(where) for name, where in places.items()}
+    if list(places.values()) == list(job.vectors):
+        check_order(taus)
     study = Study(model, tasks, heads(job, model, job.base), seed=job.seed, store=job.out)
     found = audit(
         study,
@@ -305,6 +321,20 @@ def by_task(given: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
             f"{', '.join(tasks)}, or NAME=WHERE for each"
         )
     return dict(zip(tasks, given, strict=True))
+
+
+def check_order(taus: Mapping[str, TaskVector]) -> None:
+    """Vectors that lie in the tasks' order are not another's of these tasks, as far as they say.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for name, tau in taus.items():
+        if (said := tau.meta.get("task")) != name and said in taus:
+            raise ConfigError(
+                f"the vector in the place of the task {name} says that it is of {said}; name the "
+                "tasks in the vectors' order, or give NAME=WHERE for each"
+            )
 
 
 def run_report(job: Report) -> None:

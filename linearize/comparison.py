@@ -27,7 +27,7 @@ from linearize.disentangle import ErrorMap
 from linearize.evaluate.view import Tangent, View
 from linearize.explored import explorable, explored
 from linearize.merge import MERGES, Merge
-from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
+from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC, named
 from linearize.models import Model
 from linearize.objectives import Control, Metric
 from linearize.report import schema
@@ -38,8 +38,6 @@ from linearize.study import Method, Study, stack
 from linearize.study.maps import distance_of, error_map, mapped
 from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
-
-Named = TypeVar("Named", Method, Merge)
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,8 @@ def compare(
 
     Args:
         study: of one seed; of others the same is made with their heads and data order.
-        methods: rows of :data:`linearize.methods.METHODS`, or one's own.
+        methods: rows of :data:`linearize.methods.METHODS`, also with options, as
+            ``"lora:rank=8"`` (:func:`linearize.methods.named`), or one's own.
         merges: rows of :data:`linearize.merge.MERGES`, or one's own, beside the sum.
         seeds: the study's alone by default; intervals want several.
         maps: pairs of tasks whose disentanglement error is mapped; the first that can be, if None.
@@ -176,13 +175,13 @@ def compare(
     for name, rows in (("methods", methods), ("merges", merges)):
         if isinstance(rows, str):
             raise ValueError(f"{name}={rows!r}; expected a sequence of rows, such as [{rows!r}]")
-    regimes = [_row("methods", each, METHODS) for each in methods]
+    regimes = [named(each, METHODS) if isinstance(each, str) else each for each in methods]
     _check_methods(study, regimes)
     pairs = itertools.combinations(study.names, 2)
     wanted = replace(
         plan or Plan(),
         methods=regimes,
-        rows=_rows(study, [_row("merges", each, MERGES) for each in merges], regimes),
+        rows=_rows(study, [_row(each) for each in merges], regimes),
         pairs=tuple(itertools.islice((p for p in pairs if mapped(study, p)), 1))
         if maps is None
         else tuple(maps),
@@ -223,8 +222,8 @@ def _seeds(study: Study, seeds: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(every)
 
 
-def _row(argument: str, given: str | Named, table: Mapping[str, Named]) -> Named:
-    return table[one_of(argument, given, table)] if isinstance(given, str) else given
+def _row(given: str | Merge) -> Merge:
+    return MERGES[one_of("merges", given, MERGES)] if isinstance(given, str) else given
 
 
 def _rows(study: Study, merges: Sequence[Merge], methods: Sequence[Method]) -> list[Row]:

@@ -10,7 +10,7 @@ import pytest
 
 import linearize as lz
 from linearize import tree
-from linearize.command import by_task
+from linearize.command import by_task, check_order
 from linearize.config import ConfigError
 from linearize.data import split_task
 from linearize.disentangle.moved import Moved, moved
@@ -191,6 +191,13 @@ def test_the_interval_is_the_jackknife_s():
     close([value[1], low[1], high[1]], 1)
 
 
+def test_of_one_example_there_is_a_ratio_and_no_interval():
+    squares, empty = np.array([[9.0], [4.0]]), np.zeros((2, 1, 1))
+    value, low, high = ratios(Moved(squares, empty, empty, np.ones(1)), 1)
+    close(value, [1.5, 1.0])
+    assert np.isnan([*low, *high]).all()
+
+
 def results(relative, low, high, seeds=(0,)) -> Results:
     T = len(relative)
     mean, lower, upper = (np.asarray(each, float)[None] for each in (relative, low, high))
@@ -270,12 +277,26 @@ ONE = dataclasses.replace(TAUS["a"], base="0" * 64)
         (TAUS, {"split": "tset"}, ValueError, "did you mean 'test'?"),
         (TAUS, {"view": "tangnt"}, ValueError, "did you mean 'tangent'?"),
         ("liner", {}, ValueError, "did you mean 'linear'?"),
+        ("lora:rnak=2", {}, ValueError, "did you mean 'rank'?"),
+        ([*TAUS.values()], {}, TypeError, "vectors is a list; expected task vectors by"),
+        ({n: t.delta for n, t in TAUS.items()}, {}, TypeError, "vectors['a'] is a dict"),
     ],
 )
 def test_bad_input_gets_the_error_of_the_house(taus, options, error, says):
     with pytest.raises(error) as raised:
         lz.audit(study(), taus, **options)
     assert says in str(raised.value)
+
+
+def test_complex_leaves_have_no_kronecker_estimate():
+    theta0 = {"w": np.ones((3, 2), np.complex64)}
+    tasks = [split_task(name, X, np.arange(len(X)) % 2) for name in ("a", "b")]
+    taus = {
+        n: lz.TaskVector({"w": np.full((3, 2), s, np.complex64)}) for n, s in (("a", 1), ("b", 2))
+    }
+    model = lambda p, x: jnp.abs(x[:, :3].astype(p["w"].dtype) @ p["w"])  # noqa: E731
+    with pytest.raises(ValueError, match=r"moves w, which is complex.*kronecker=False"):
+        lz.audit(lz.Study((model, theta0), tasks, lz.Classify()), taus)
 
 
 def test_a_task_that_asks_for_nothing():
@@ -312,3 +333,11 @@ def test_a_method_of_the_study():
     assert (found.view, after.view) == ("displaced", "tangent")
     assert (found.label, after.label) == ("Non-linear", "Post-hoc linearized")
     close(found.moved, after.moved)
+
+
+def test_vectors_in_another_order_than_the_tasks_are_refused():
+    one, two, other = (lz.TaskVector({}, meta={"task": name}) for name in ("a", "b", "c"))
+    check_order({"a": one, "b": two})
+    check_order({"a": one, "b": other})
+    with pytest.raises(ConfigError, match="in the place of the task a says that it is of b"):
+        check_order({"a": two, "b": one})

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from linearize import models
-from linearize.command import main
+from linearize.command import cards_of, main
 from linearize.curvature import Card
 from linearize.task_vector import TaskVector
 
@@ -168,6 +168,7 @@ def test_numbers_that_cannot_be(words, says, capsys):
         ([*COMPARE, "--methods", "lora:rank"], "lora:rank=''; expected a whole number"),
         ([*COMPARE, "--methods", "tau_jp:weight=big"], "weight='big'; expected a number"),
         ([*COMPARE, "--methods", "joint:weight=1"], "'joint' has no options"),
+        ([*COMPARE, "--methods", "lora:rank=8,rank=4"], "'lora' has rank twice"),
         ([*COMPARE, "--merges", "teis"], "--merges='teis' is not one of"),
     ],
 )
@@ -180,6 +181,13 @@ def test_bad_input_ends_in_a_sentence(words, says, capsys, tmp_path, monkeypatch
     assert told.splitlines()[-1].startswith("error: ")
     assert says in told
     assert "Traceback" not in told
+
+
+def test_cards_have_the_names_of_their_tasks(tmp_path):
+    places = [tmp_path / f"{i}.safetensors" for i in range(4)]
+    for place, task in zip(places, ("cars", "dogs", "dogs", None), strict=True):
+        Card((), meta={} if task is None else {"task": task}).save(place)
+    assert list(cards_of(places, {})) == ["cars", *map(str, places[1:])]
 
 
 @pytest.mark.slow

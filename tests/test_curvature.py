@@ -484,6 +484,20 @@ def test_tak_without_other_tasks_or_with_a_foreign_card_is_refused():
         tak.of_others(made, "one", cards={"reference": card()[0]})
 
 
+def test_a_card_of_the_task_s_own_name_does_not_hinder_its_vector():
+    params, x = {"w": jnp.eye(2)}, np.random.default_rng(0).normal(size=(20, 2))
+    own, other = (Card((Dense(by * jnp.eye(4)[None], leaf="w", shape=(2, 2)),)) for by in (1, 2))
+    tasks = [lz.data.split_task("one", x, (x[:, 0] > 0).astype(int))]
+    study = lz.Study((lambda p, x: x @ p["w"], params), tasks, lz.Classify())
+    both = tak.of_others(study, "one", cards={"one": own, "two": other}, dense=1.0)
+    np.testing.assert_allclose(both.state[0][0].g[0], 2 * np.eye(4))
+    with pytest.raises(ValueError, match="cards is of 'one' alone"):
+        tak.of_others(study, "one", cards={"one": own})
+    for options in ({"scales": {"w": -1.0}}, {"dense": -1.0}):
+        with pytest.raises(ValueError, match="expected 0 or more"):
+            tak.of_others(study, "one", cards={"two": other}, **options)
+
+
 # --- exactly, and by part
 
 

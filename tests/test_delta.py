@@ -164,7 +164,7 @@ def test_what_g_is_of_is_said_and_is_what_is_used(method):
 
 
 REFUSED = {
-    "one task": ({}, "one", {"control": None}, "only"),
+    "one task": ({}, "one", {"control": None}, "delta leaves other tasks alone"),
     "no control": ({"reference": "control"}, "two", {"control": None}, "give the study a control="),
     "no interval": ({"low": 2.0, "high": 1.0}, "two", {}, "low=2.0, high=1.0; expected"),
     "a sign": ({"match": -1.0}, "two", {}, "match=-1.0; expected 0 or more"),

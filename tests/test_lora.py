@@ -234,6 +234,21 @@ def test_runs_are_kept_resumed_and_told_apart(tmp_path):
 
 
 @pytest.mark.slow
+def test_kernels_that_are_no_matrices_are_named(monkeypatch, caplog):
+    params = {**parameters(), "heads": {"kernel": np.ones((4, 2, 3), np.float32)}}
+    made = study().but(
+        model=(
+            lambda p, x: network(p, x) + jnp.einsum("bi,ijk->bk", x, p["heads"]["kernel"]),
+            params,
+        ),
+        objectives=Classify(),
+    )
+    monkeypatch.setattr(lora, "fine_tune", lambda *_, **__: lz.TaskVector({}))
+    _, tau = lora.train_adapter(made, "one", regime="nonlinear", method="lora")
+    assert "heads/kernel" not in tau.delta
+    assert "lora of one: heads/kernel stay at θ0" in caplog.text
+
+
 def test_adapters_are_of_the_leaves_that_the_study_trains():
     how = {"regime": "linear", "method": "l_lora"}
     (tau,) = named("lora:rank=3", METHODS).train(study(trainable="^a/"), "one").delta.values()

@@ -15,8 +15,10 @@ from linearize.merge import MERGES, SUM
 from linearize.merge.consensus import consensus
 from linearize.merge.dare import dropped
 from linearize.merge.iso_cts import iso_cts
+from linearize.merge.knots import knots
 from linearize.merge.lines import lines
 from linearize.merge.metagpt import metagpt
+from linearize.merge.ties import ties
 from linearize.merge.tsv_m import tsv_m
 from linearize.merge.wudi import wudi
 from linearize.models import layers
@@ -462,3 +464,15 @@ def test_every_merge_refuses_nothing_and_what_does_not_belong_together(merge):
 def test_what_is_not_finite_is_named(name):
     with pytest.raises(NonFiniteError, match="'bad'"):
         MERGES[name].directions({**TAUS, "bad": BAD}, 0)
+
+
+def test_complex_entries_agree_in_direction():
+    """Within a right angle of their sum; as before, real entries of its sign."""
+    leaves = np.complex64([[1 + 1j, 3], [2 - 1j, -1]])
+    taus = {t: TaskVector({"w": leaf}) for t, leaf in zip("ab", leaves, strict=True)}
+    np.testing.assert_allclose(ties(taus, density=1.0)["ties"].delta["w"], [1.5, 3])
+
+
+def test_where_no_vector_moves_a_matrix_knots_is_zero():
+    taus = {t: TaskVector({"w": np.zeros((3, 4), np.float32)}) for t in "ab"}
+    assert not knots(taus)["knots"].delta["w"].any()

@@ -269,6 +269,7 @@ def test_a_study_in_memory_answers_what_is_asked_now(few):
 
 REFUSED = {
     "a word": ({"methods": "linear"}, r"methods='linear'; expected a sequence of rows"),
+    "an option": ({"methods": ["tau_jp:wieght=1"]}, "option='wieght' .*; did you mean 'weight'"),
     "no row": ({"methods": []}, r"methods=\[\]: none has task vectors to add"),
     "a seed twice": ({"seeds": [0, 0]}, r"seeds=\[0, 0\]; give each seed once"),
     "no seed": ({"seeds": []}, r"seeds=\[\]; expected a sequence of whole numbers"),

@@ -164,6 +164,16 @@ def test_what_is_dropped_stays_exactly_where_it_was_under_decay_of_theta(tmp_pat
 
 
 @pytest.mark.slow
+def test_entries_that_nothing_feels_are_told(caplog):
+    params = {**parameters(np.float32), "unused": np.ones(60, np.float32)}
+    made = study().but(model=(network, params), objectives=Classify())
+    mask = talos.least_sensitive(made, "one", rounds=1)
+    assert mask["unused"].all()
+    assert not mask["b/kernel"].any()
+    assert "talos on one: its predictions" in caplog.text
+    assert f"feel 60 of {60 + 4 * 5 + 5 + 5 * 3} entries" in caplog.text
+
+
 def test_a_mask_is_found_once_and_again_where_something_else_is_asked(tmp_path, monkeypatch):
     calls = []
     real = talos.sensitivity

@@ -16,6 +16,7 @@ import numpy as np
 from linearize import io, tree
 from linearize.choices import hint
 from linearize.curvature.blocks import KINDS, Block, Layout, quadratic
+from linearize.fields import number
 from linearize.types import Array, Params, PyTree
 
 KIND = "linearize.curvature_card"
@@ -92,8 +93,14 @@ class Card:
             dense: of the blocks of leaves that are no layer's (norms, class tokens).
 
         Raises:
-            ValueError: a pattern that finds no leaf of the card.
+            ValueError: a pattern that finds no leaf of the card, or a number below 0.
         """
+        for what, by in {
+            "dense": dense,
+            **{f"scales[{p!r}]": by for p, by in scales.items()},
+        }.items():
+            if not number(what, by) >= 0:
+                raise ValueError(f"{what}={by}; expected 0 or more, or interference is rewarded")
         names = dict.fromkeys(self.leaves, 1.0)
         scaled: list[Block] = []
         found = {pattern: tree.select(names, pattern) for pattern in scales}

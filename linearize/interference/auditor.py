@@ -30,7 +30,7 @@ from linearize.evaluate.affine import check_taus
 from linearize.evaluate.view import View, of_the_same_leaves
 from linearize.examples import Examples, as_arguments
 from linearize.interference.layers import in_order, layers
-from linearize.methods import METHODS
+from linearize.methods import METHODS, named
 from linearize.objectives.distances import aligned
 from linearize.report import schema
 from linearize.report.audit.results import Results
@@ -121,7 +121,9 @@ def audit(
 
     Raises:
         ValueError: fewer than two vectors, one of a task that the study has not, one that is zero,
-            a task of whose examples nothing is asked, layers that leaves are not of or share.
+            a task of whose examples nothing is asked, layers that leaves are not of or share,
+            complex leaves that move while ``kronecker`` is asked for.
+        TypeError: what is no task vector, or no mapping of them by task.
         StructureMismatch: a vector of another base, or of other leaves.
         NonFiniteError: NaN or infinity in θ0, a vector or what comes out.
         RunMismatchError: the store holds an audit of other vectors, examples or settings.
@@ -178,10 +180,22 @@ class Vectors:
 
         Raises:
             ValueError: a method or a view that there is not.
+            TypeError: what is no task vector, or no mapping of them by task.
         """
+        if not isinstance(given, str | Method | Mapping):
+            raise TypeError(
+                f"vectors is a {type(given).__name__}; expected task vectors by the task's name, a "
+                "method, or its name"
+            )
         if isinstance(given, Mapping):
+            for task, tau in given.items():
+                if not isinstance(tau, TaskVector):
+                    raise TypeError(
+                        f"vectors[{task!r}] is a {type(tau).__name__}; expected a TaskVector, such "
+                        "as TaskVector.between(params0, params)"
+                    )
             return cls(GIVEN, "Given", one_of("view", view, study.views), dict(given))
-        method = METHODS[one_of("vectors", given, METHODS)] if isinstance(given, str) else given
+        method = named(given, METHODS, "vectors") if isinstance(given, str) else given
         return cls(method.name, method.label, method.view, study.vectors(method))
 
     def check(self, study: Study, plan: AuditPlan) -> None:
@@ -208,6 +222,12 @@ class Vectors:
                     "measured in its units; give the vector of a fine-tuning that moved"
                 )
             drawn(study, plan, task)
+            pairs = [n for n, d in self._moving(study, tau).items() if jnp.iscomplexobj(d)]
+            if pairs and plan.kronecker:
+                raise ValueError(
+                    f"vectors[{task!r}] moves {', '.join(pairs)}, which is complex, and Kronecker "
+                    "factors are of real leaves; give kronecker=False for what is exact alone"
+                )
         layers(self.shapes(study), plan.layers)
 
     def shapes(self, study: Study) -> dict[str, tuple[int, ...]]:
@@ -296,7 +316,8 @@ def ratios(found: Moved, own: int, level: float = 0.95) -> tuple[np.ndarray, ...
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = squares.sum(-1) / squares[own].sum()
         apart = squares - ratio[:, None] * squares[own]
-        error = np.sqrt(N / (N - 1) * (apart**2).sum(-1)) / squares[own].sum()
+        variance = np.divide(N, N - 1) * (apart**2).sum(-1)  # NaN or infinite where N is 1
+        error = np.sqrt(variance) / squares[own].sum()
     half = stdtrit(N - 1, (1 + level) / 2) * error if N > 1 else np.full_like(ratio, np.nan)
     return np.sqrt(ratio), np.sqrt(np.maximum(ratio - half, 0)), np.sqrt(ratio + half)
 

@@ -29,7 +29,8 @@ def ties(
     Each vector keeps its largest entries over *all* tensors, and with the least of them all that
     are as large, as in the authors' code: which of equal entries stay is nobody's choice. An
     entry's sign is that of the kept entries' sum (where they cancel, that of most entries), and its
-    value the mean of those kept entries that have this sign, or their sum.
+    value the mean of those kept entries that have this sign, or their sum. Complex entries agree
+    with their sum where they are within a right angle of it.
 
     Args:
         taus: T task vectors of the same leaves.
@@ -65,7 +66,7 @@ def ties(
 
     def merged(name: str, leaves: np.ndarray) -> np.ndarray:
         trimmed, sign = kept(name, leaves)
-        agree = (np.sign(trimmed) == np.where(sign == 0, most, sign)) & (trimmed != 0)
+        agree = (trimmed * np.where(sign == 0, most, sign).conj()).real > 0
         total = np.where(agree, trimmed, 0).sum(0)
         return total / np.maximum(agree.sum(0), 1) if aggregate == "mean" else total
 
@@ -75,6 +76,8 @@ def ties(
 def _threshold(tau: TaskVector, density: float) -> float:
     """The least size that is kept."""
     sizes = np.concatenate([np.abs(wide(leaf)).ravel() for leaf in tau.delta.values()])
+    if not sizes.size:
+        return 0.0
     place = len(sizes) - max(1, round(density * len(sizes)))
     return float(np.partition(sizes, place)[place])
 

@@ -115,6 +115,8 @@ def of_reference(study: Study, task: str, reference: Reference, **how: Any) -> P
         if study.control is None:
             raise ValueError("delta on the control task: give the study a control=")
         reference = {study.control: tak.card_of(study, study.control)}
+    if reference == "others":
+        study.others(task, "delta")  # refuses a study of one task
     cards = None if reference == "others" else reference
     return replace(tak.of_others(study, task, cards=cards, **how), name="delta", value=curvature)
 

@@ -10,6 +10,8 @@ import logging
 from functools import partial, wraps
 from typing import Any, Literal
 
+import numpy as np
+
 from linearize import tree
 from linearize.current import current
 from linearize.methods.fine_tuning import fine_tune, kept, within
@@ -54,9 +56,14 @@ def train_adapter(
         ValueError: as there.
     """
     model = study.model
-    start = Adapter.start(
-        model.params, rank=rank, alpha=alpha, pattern=within(study, pattern), seed=study.seed
-    )
+    found_by = within(study, pattern)
+    start = Adapter.start(model.params, rank=rank, alpha=alpha, pattern=found_by, seed=study.seed)
+    flat = tree.flatten(model.params)
+    passed = [n for n in tree.select(flat, found_by) if n not in start.a and np.ndim(flat[n]) > 1]
+    if passed:
+        log.warning(
+            "%s of %s: %s stay at θ0, as they are no matrices", method, task, ", ".join(passed)
+        )
     f = current(model.f, model.params, *study.split(task, "train").alone)
     inner = study.but(
         model=Model(adapted(f, model.params, start.scale), start.joined(model.params)),
@@ -85,7 +92,7 @@ def fine_tune_adapter(study: Study, task: str, **how: Any) -> TaskVector:
 LORA = Method(
     "lora", "LoRA", "displaced", partial(fine_tune_adapter, regime="nonlinear", method="lora")
 )
-"""Fine-tuning of low-rank factors of every kernel."""
+"""Fine-tuning of low-rank factors of every kernel that is a matrix."""
 
 L_LORA = Method(
     "l_lora", "L-LoRA", "tangent", partial(fine_tune_adapter, regime="linear", method="l_lora")

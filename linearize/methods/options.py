@@ -24,7 +24,8 @@ def named(told: str, rows: Mapping[str, Method], argument: str = "methods") -> M
         argument: where it was told, for messages.
 
     Raises:
-        ValueError: no such row or option (the nearest is suggested), or a value of another kind.
+        ValueError: no such row or option (the nearest is suggested), an option twice, or a value of
+            another kind.
 
     >>> from linearize.methods import METHODS
     >>> named("lora:rank=8", METHODS).label
@@ -39,6 +40,11 @@ def named(told: str, rows: Mapping[str, Method], argument: str = "methods") -> M
 @cache
 def _with(method: Method, given: tuple[tuple[str, str], ...]) -> Method:
     """One object each, so that a post-hoc row takes the vectors of the row beside it."""
+    said = [option for option, _ in given]
+    if twice := sorted({option for option in said if said.count(option) > 1}):
+        raise ValueError(
+            f"method {method.name!r} has {', '.join(twice)} twice; say each option once"
+        )
     words = [f"{option} {value}" for option, value in given]
     name = sub(r"[^\w.-]+", "_", "_".join([method.name, *words]))
     renamed = replace(method, name=name, label=", ".join([method.label, *words]))

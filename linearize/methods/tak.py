@@ -84,13 +84,18 @@ def of_others(
     """The penalty for one task; the arguments are those of :func:`tak`.
 
     Raises:
-        ValueError: there is no other task, or no control task where it is asked for; no card, or
-            cards of features at length 1 and as they are.
+        ValueError: there is no other task, or no control task where it is asked for; no card but
+            the task's own, or cards of features at length 1 and as they are.
         StructureMismatch: a card of another base, or of other leaves than the study trains.
     """
     if cards is None:
         of = partial(card_of, study, examples=examples, normalized=normalized, parts=parts)
         cards = {other: of(other) for other in study.others(task, "tak", control=control)}
+    elif set(cards) == {task}:
+        raise ValueError(
+            f"cards is of {task!r} alone, the task that is trained; give the card of another set"
+        )
+    cards = {name: card for name, card in cards.items() if name != task}
     moving = tree.select(study.model.params, study.trainable)
     for card in cards.values():
         card.check(study.model.params, moving)
@@ -121,7 +126,7 @@ def tak(
         normalized: whether cards are of features at length 1, or as they are.
         control: the control task's card too, so that negation's control is trained on.
         cards: in place of those of the other tasks, by name: of a reference set, say, in which case
-            no example of another task is looked at.
+            no example of another task is looked at. One of a task's own name is not for its vector.
         weight: λ.
         dense: how much more blocks of norms and class tokens count, as in the public code.
         scales: by pattern of leaves, how much more their blocks count: there 0.1 or 0.01 for the

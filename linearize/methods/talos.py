@@ -5,6 +5,7 @@ Iurada et al. 2025, *Efficient Model Editing with Task-Localized Sparse Fine-tun
 information, s_j = Σ_x (∂ log p(y|x) / ∂θ_j)², one y an example, drawn from p(y|x).
 """
 
+import logging
 from functools import partial
 
 import jax
@@ -22,6 +23,8 @@ from linearize.objectives.readout import as_readout
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
 from linearize.train.penalty import seed_of
+
+log = logging.getLogger(__name__)
 
 
 def least_sensitive(
@@ -86,6 +89,12 @@ def least_sensitive(
             most = round(share * size) - 1
             threshold = np.partition(left, most)[most]
             kept = {n: np.asarray(m & (scores[n] <= threshold)) for n, m in kept.items()}
+        if not threshold:
+            log.warning(
+                "talos on %s: its predictions on validation examples do not feel %d of %d entries "
+                "at all (words that none holds, units that are off), and these alone are trained",
+                *(task, sum(int(mask.sum()) for mask in kept.values()), size),
+            )
         return kept
 
     told = {"names": names, "how": [sparsity, rounds, shrunk, score]}
