@@ -83,6 +83,7 @@ def matrix(results: Results) -> Plot:
     known = np.concatenate([mean[off & np.isfinite(mean)] for mean in shown.values()])
     upper = float(max(known.max(initial=0.0), 0.1))
     names = [shorten(task, 13) for task in results.tasks]
+    colours = LOW_IS_LIGHT.with_extremes(bad=PAPER)
 
     def draw(narrow: bool) -> Figure:
         count, size = len(shown), max(len(names), 4)
@@ -91,7 +92,7 @@ def matrix(results: Results) -> Plot:
         shape = (count, 1) if narrow else (1, count)
         axes = list(fig.subplots(*shape, squeeze=False).flat)
         for ax, (name, mean) in zip(axes, shown.items(), strict=True):
-            image = ax.imshow(np.where(off, mean, np.nan), cmap=LOW_IS_LIGHT, vmin=0, vmax=upper)
+            image = ax.imshow(np.where(off, mean, np.nan), cmap=colours, vmin=0, vmax=upper)
             for (row, column), value in np.ndenumerate(mean):
                 own = row == column
                 text = "own" if own else fixed(float(value), 2) if np.isfinite(value) else NONE
