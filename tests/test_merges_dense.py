@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from linearize.data import Task
+from linearize.examples import Examples
 from linearize.merge import MERGES, SUM
 from linearize.merge.consensus import consensus
 from linearize.merge.dare import dropped
@@ -21,7 +23,10 @@ from linearize.merge.metagpt import metagpt
 from linearize.merge.ties import ties
 from linearize.merge.tsv_m import tsv_m
 from linearize.merge.wudi import wudi
+from linearize.methods import LINEAR
 from linearize.models import layers
+from linearize.objectives import Squared
+from linearize.study import Study
 from linearize.task_vector import TaskVector
 from linearize.tree import NonFiniteError, StructureMismatch
 
@@ -348,6 +353,35 @@ def test_a_scanned_model_s_layers_are_merged_as_its_twin_s(merge):
         {n: apart[n] for n in layers.unstack(together)},
         2e-5,
     )
+
+
+def stacked_model(params, x):
+    """A scan through a stack of any name, after a layer that is called as a stack would be."""
+    through = params["tower"]["kernel"], params["tower"]["bias"]
+    return jax.lax.scan(
+        lambda y, each: (jnp.tanh(y @ each[0] + each[1][None]), None), x @ params["layers"], through
+    )[0]
+
+
+@pytest.mark.parametrize("name", ["tsv_m", "iso_c", "iso_cts", "wudi", "knots", "lines"])
+def test_a_study_says_what_its_model_scans_through_whatever_it_is_called(name):
+    shapes = {"tower/kernel": (3, 5, 5), "tower/bias": (3, 5), "layers": (5, 5)}
+    tower = {"kernel": np.zeros((3, 5, 5)), "bias": np.zeros((3, 5))}
+    params = {"tower": tower, "layers": np.zeros((5, 5))}
+    x = Examples(np.ones((2, 5), np.float32), {"targets": np.ones((2, 5), np.float32)})
+    tasks = {n: Task(n, x, x, x) for n in "ab"}
+    study = Study(
+        (stacked_model, params | {"layers": np.zeros((5, 5))}),
+        tasks,
+        dict.fromkeys("ab", Squared()),
+    )
+    deltas, merge = [drawn(i, shapes) for i in range(2)], MERGES[name]
+    told = merge.measured(study, LINEAR)
+    assert told == {"scanned": ["^tower/bias$", "^tower/kernel$"]}
+    found = only(merge, vectors(deltas), **told)
+    named = {n.replace("tower", "blocks"): n for n in shapes}  # what is known by name
+    known = only(merge, vectors([{k: each[n] for k, n in named.items()} for each in deltas]))
+    same({k: np.asarray(found[n]) for k, n in named.items()}, known)
 
 
 TAUS_NAMED = vectors([{**drawn(i), **drawn(i, {"block_0/scale": (3,)})} for i in range(T)])

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from linearize import edit
@@ -46,7 +47,10 @@ class Merge:
     """Whether it is for views alone whose outputs are affine in the coefficients."""
 
     def measured(self, study: Study, method: Method) -> dict[str, Any]:
-        """What ``directions`` gets of data, as keywords; none of what vectors alone decide.
+        """What ``directions`` gets of the study, as keywords; none of what vectors alone decide.
+
+        Beside statistics that is ``scanned``, where it is a keyword: a pattern of the leaves that
+        the model scans through, whose first axis is one of layers.
 
         Args:
             study: of the data.
@@ -55,7 +59,11 @@ class Merge:
         Raises:
             ValueError: the study or the method's view has not what it takes.
         """
-        return {} if self.statistics is None else {"statistics": self.statistics(study, method)}
+        known = signature(self.directions).parameters
+        found: dict[str, Any] = {"scanned": study.scanned} if "scanned" in known else {}
+        if self.statistics is not None:
+            found["statistics"] = self.statistics(study, method)
+        return found
 
     def candidates(self) -> Iterator[dict[str, float]]:
         """Every combination of hyper-parameters, as keywords; a single empty one if none is chosen.

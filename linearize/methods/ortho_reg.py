@@ -11,20 +11,18 @@ penalties differ by a constant; the smaller of the two products is formed.
 """
 
 import re
-from collections.abc import Iterator
 from functools import cache, partial
 from math import prod
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax.extend import core
 
-from linearize import cost, identity, tree
+from linearize import tree
 from linearize.methods.attention_only import attention
 from linearize.methods.fine_tuning import fine_tune
 from linearize.methods.regimes import posthoc
 from linearize.study import Method, Study
+from linearize.study.scans import scanned
 from linearize.train import Penalty
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
@@ -89,9 +87,7 @@ def matrices(f: Apply, params0: Params, *inputs: PyTree) -> dict[str, Shape]:
         params0: θ0.
         *inputs: arrays or their shapes.
     """
-    names = tree.names(params0)
-    traced = jax.make_jaxpr(f)(params0, *identity.shapes(inputs)).jaxpr
-    stacked = set(_scanned(traced, dict(zip(traced.invars, names, strict=False))))
+    stacked = scanned(f, params0, *inputs)
     found = {}
     for name in tree.select(params0):
         shape = jnp.shape(tree.flatten(params0)[name])[name in stacked :]
@@ -99,21 +95,6 @@ def matrices(f: Apply, params0: Params, *inputs: PyTree) -> dict[str, Shape]:
             ways = [(prod(shape[:i]), prod(shape[i:])) for i in range(1, len(shape))]
             found[name] = max(ways, key=min)
     return found
-
-
-def _scanned(jaxpr: core.Jaxpr, names: dict[Any, str]) -> Iterator[str]:
-    """Names of variables that a scan goes through along axis 0."""
-    for equation in jaxpr.eqns:
-        given = [None if isinstance(v, core.Literal) else names.get(v) for v in equation.invars]
-        if equation.primitive.name == "scan":
-            first = equation.params["num_consts"] + equation.params["num_carry"]
-            yield from filter(None, given[first:])
-        elif equation.primitive.name == "convert_element_type" and given[0]:
-            names[equation.outvars[0]] = given[0]
-        for inner in cost.inner(equation):
-            if len(inner.invars) == len(given):
-                below = zip(inner.invars, given, strict=True)
-                yield from _scanned(inner, {v: name for v, name in below if name})
 
 
 def of_matrices(study: Study, task: str, *, weight: float = WEIGHT) -> Penalty:

@@ -8,6 +8,7 @@ study.measure(view, {"mnist": 0.7, "cars": 0.7}, "mnist", "validation")
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from linearize.fields import integer
 from linearize.models import Model
 from linearize.objectives import Objective
 from linearize.study.heads import Heads, Prototypes, one_for_all
+from linearize.study.scans import scanned
 from linearize.study.store import Store
 from linearize.task_vector import TaskVector
 from linearize.train import Stream
@@ -238,6 +240,13 @@ class Study:
         """The objectives in one shape, so that all tasks share what is compiled for one."""
         every = list(self.objectives.values())
         return {name: each.alike(every) for name, each in self.objectives.items()}
+
+    @cached_property
+    def scanned(self) -> list[str]:
+        """The leaves that the model scans through along axis 0, a pattern each."""
+        alone = self.split(self.names[0], "train").alone
+        found = scanned(self.model.f, self.model.params, *alone)
+        return [f"^{re.escape(name)}$" for name in sorted(found)]
 
     def but(self, **changes: Any) -> "Study":
         """The same study, some of it otherwise."""
