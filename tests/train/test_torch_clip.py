@@ -108,20 +108,27 @@ def test_ten_steps_equal_torch(theirs, ours, problem, regime, tmp_path):
     assert_same(got.tau, theirs, theta, ours, tmp_path / "end")
 
 
-@pytest.mark.slow
-def test_two_steps_with_tau_jp_equal_torch(theirs, ours, problem, tmp_path):
-    """Plain descent, whose second step has the penalty's gradient: of the norm of Jτ, a set."""
+def along(theirs, ours, images, base, tau):
+    """f0 and Jτ, by torch."""
+    x = pixels_of(ours, images)
+    call = lambda params: torch.func.functional_call(theirs, params, (x,)).image_embeds  # noqa: E731
+    return torch.func.jvp(call, (base,), (tau,))
+
+
+def two_steps(theirs, ours, problem, penalty, form):
+    """Plain descent with a penalty on τ in both, whose second step has the penalty's gradient.
+
+    ``form(base, tau)`` is the penalty in torch, without λ. What comes back is the run, torch's
+    parameters, and the loss and the penalty of its last step.
+    """
     images, labels, head = problem
-    rng = np.random.default_rng(1)
-    others = [rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8) for _ in range(2)]
-    streams = [Stream({"inputs": x}, 3) for x in others]
     got = train.fine_tune(
         ours.f,
         ours.params,
         {"inputs": images, "labels": labels},
         regime="linear",
         readout=Partial(apply_head, head),
-        penalties=[Penalty("tau_jp", tau_jp.norms, 2.0, streams)],
+        penalties=[penalty],
         config=TrainConfig(
             optim=OptimConfig("sgd", lr=0.01, schedule="constant", clip=None),
             steps=2,
@@ -133,65 +140,47 @@ def test_two_steps_with_tau_jp_equal_torch(theirs, ours, problem, tmp_path):
     kernel = torch.from_numpy(np.array(head.scale * head.kernel))
     base = {n: p.detach().clone() for n, p in theirs.named_parameters()}
     theta = {n: torch.nn.Parameter(p.clone()) for n, p in base.items()}
-
-    def along(images, tau):
-        x = pixels_of(ours, images)
-        call = lambda params: torch.func.functional_call(theirs, params, (x,)).image_embeds  # noqa: E731
-        return torch.func.jvp(call, (base,), (tau,))
-
     for _ in range(2):
         tau = {n: p - base[n] for n, p in theta.items()}
-        z = sum(along(images, tau))
+        z = sum(along(theirs, ours, images, base, tau))
         logits = z / z.norm(dim=-1, keepdim=True) @ kernel
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).long())
-        penalty = torch.stack([along(x, tau)[1].norm(dim=-1).mean() for x in others]).mean()
-        slopes = torch.autograd.grad(loss + 2.0 * penalty, list(theta.values()))
+        value = form(base, tau)
+        slopes = torch.autograd.grad(loss + penalty.weight * value, list(theta.values()))
         for p, slope in zip(theta.values(), slopes, strict=True):
             p.data -= 0.01 * slope
-    assert got.history[1]["penalty/tau_jp"] == pytest.approx(penalty.item(), rel=1e-4)
+    return got, theta, loss, value
+
+
+@pytest.mark.slow
+def test_two_steps_with_tau_jp_equal_torch(theirs, ours, problem, tmp_path):
+    """The norm of Jτ, a set."""
+    rng = np.random.default_rng(1)
+    others = [rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8) for _ in range(2)]
+    streams = [Stream({"inputs": x}, 3) for x in others]
+
+    def form(base, tau):
+        moved = [along(theirs, ours, x, base, tau)[1] for x in others]
+        return torch.stack([each.norm(dim=-1).mean() for each in moved]).mean()
+
+    penalty = Penalty("tau_jp", tau_jp.norms, 2.0, streams)
+    got, theta, _, value = two_steps(theirs, ours, problem, penalty, form)
+    assert got.history[1]["penalty/tau_jp"] == pytest.approx(value.item(), rel=1e-4)
     assert_same(got.tau, theirs, theta, ours, tmp_path / "end")
 
 
 @pytest.mark.slow
 def test_two_steps_with_tak_equal_torch(theirs, ours, problem, tmp_path):
     """Factors by hooks of each linear layer, queries, keys and values apart; whole blocks else."""
-    images, labels, head = problem
     others = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     card = measure(ours.f, ours.params, others, seed=7, batch_size=2)
-    got = train.fine_tune(
-        ours.f,
-        ours.params,
-        {"inputs": images, "labels": labels},
-        regime="linear",
-        readout=Partial(apply_head, head),
-        penalties=[Penalty("tak", tak.curvature, 100.0, [list(card.blocks)])],
-        config=TrainConfig(
-            optim=OptimConfig("sgd", lr=0.01, schedule="constant", clip=None),
-            steps=2,
-            batch_size=N,
-            log_every=1,
-            tensorboard=False,
-        ),
+    kronecker = kronecker_form(theirs, pixels_of(ours, others), seed=7)
+    penalty = Penalty("tak", tak.curvature, 100.0, [list(card.blocks)])
+    got, theta, loss, value = two_steps(
+        theirs, ours, problem, penalty, lambda base, tau: kronecker(tau)
     )
-    kernel = torch.from_numpy(np.array(head.scale * head.kernel))
-    base = {n: p.detach().clone() for n, p in theirs.named_parameters()}
-    theta = {n: torch.nn.Parameter(p.clone()) for n, p in base.items()}
-    form = kronecker_form(theirs, pixels_of(ours, others), seed=7)
-
-    def features(params):
-        return torch.func.functional_call(theirs, params, (pixels_of(ours, images),)).image_embeds
-
-    for _ in range(2):
-        tau = {n: p - base[n] for n, p in theta.items()}
-        z = sum(torch.func.jvp(features, (base,), (tau,)))
-        logits = z / z.norm(dim=-1, keepdim=True) @ kernel
-        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).long())
-        penalty = form(tau)
-        slopes = torch.autograd.grad(loss + 100.0 * penalty, list(theta.values()))
-        for p, slope in zip(theta.values(), slopes, strict=True):
-            p.data -= 0.01 * slope
-    assert 100.0 * penalty.item() > 0.1 * loss.item()
-    assert got.history[1]["penalty/tak"] == pytest.approx(penalty.item(), rel=1e-4)
+    assert 100.0 * value.item() > 0.1 * loss.item()
+    assert got.history[1]["penalty/tak"] == pytest.approx(value.item(), rel=1e-4)
     assert_same(got.tau, theirs, theta, ours, tmp_path / "end")
 
 
