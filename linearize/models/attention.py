@@ -1,0 +1,155 @@
+"""Attention in blocks, whose memory grows linearly with the sequence, forward and backward.
+
+A block of queries meets one block of keys after another, and keeps the softmax's running maximum
+and sums (*Self-attention Does Not Need O(n²) Memory*, Rabe and Staats 2021; *Flash
+Attention*, Dao et al. 2022). It is plain XLA, so that it has a forward mode and can be transposed:
+the linearized step goes through it. For the backward pass a block of queries is computed again.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from linearize.types import Array
+
+BLOCK = 128
+"""Queries, and keys, of a block; shorter sequences are one block."""
+
+Carry = tuple[Array, Array, Array]
+"""Of the keys met so far: the largest score, Σ exp, and Σ exp · value."""
+
+Bias = Callable[[Array, Array], Array]
+"""Of positions (Q,) of queries and (K,) of keys: what is added to scores, (H, Q, K)."""
+
+
+def attend(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    causal: bool = False,
+    mask: Array | None = None,
+    bias: Bias | None = None,
+    scale: float | None = None,
+    block: int = BLOCK,
+) -> Array:
+    """Softmax attention; a query that may see no key gives zero.
+
+    Args:
+        query: (B, Q, H, D).
+        key: (B, K, G, D); G divides H, and H / G neighbouring heads share a key's.
+        value: (B, K, G, E).
+        causal: whether query i sees the keys up to i + K − Q alone, the last query all of them.
+        mask: (B, K) booleans, the keys that may be seen, such as those that are no padding.
+        bias: of relative positions (:data:`Bias`): it is asked for a block at a time, with
+            positions that count from 0 in keys, and for queries from K − Q.
+        scale: of the products; 1 / √D by default.
+        block: queries, and keys, of a block.
+
+    Returns:
+        (B, Q, H, E) in the query's dtype; scores and sums are in float32 or wider.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+
+    >>> ones = jnp.ones((1, 3, 2, 4))
+    >>> attend(ones, ones[:, :, :1], ones[:, :, :1], causal=True).shape
+    (1, 3, 2, 4)
+    """
+    _check(query, key, value, mask, block)
+    (B, Q, H, D), (K, G, E) = query.shape, value.shape[1:]
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    seen = jnp.ones((B, K), bool) if mask is None else mask
+    rows, columns = -(-Q // min(block, Q)), -(-K // min(block, K))
+    grouped = query.reshape(B, Q, G, H // G, D)
+    # in front: the number of the block
+    queries, keys, values, seen = (
+        _blocks(x, count)
+        for x, count in ((grouped, rows), (key, columns), (value, columns), (seen, columns))
+    )
+    places = jnp.arange(columns * keys.shape[2]).reshape(columns, -1)
+    add = partial(_scores, scale=D**-0.5 if scale is None else scale, bias=bias, causal=causal)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def of_queries(block: tuple[Array, Array]) -> Array:
+        asked, at = block
+
+        def step(carry: Carry, block: tuple[Array, ...]) -> tuple[Carry, None]:
+            hidden = causal & (block[-1][0] > at[-1])  # the whole of it comes later
+            return jax.lax.cond(hidden, lambda carry, _: carry, met, carry, block), None
+
+        def met(carry: Carry, block: tuple[Array, ...]) -> Carry:
+            largest, total, moved = carry
+            key, value, known, place = block
+            score = add(asked, key, known, at, place)
+            now = jnp.maximum(largest, jax.lax.stop_gradient(score).max(-1))
+            # where nothing was seen yet, all is zero, and no infinities meet
+            base = jnp.where(jnp.isfinite(now), now, 0)
+            shrunk = jnp.exp(largest - base)
+            share = jnp.exp(score - base[..., None])
+            added = jnp.einsum(
+                "bgrqk,bkge->bgrqe", share.astype(value.dtype), value, preferred_element_type=wide
+            )
+            return now, total * shrunk + share.sum(-1), moved * shrunk[..., None] + added
+
+        shape = (B, G, H // G, asked.shape[1])
+        start = (jnp.full(shape, -jnp.inf, wide), jnp.zeros(shape, wide))
+        (_, total, moved), _ = jax.lax.scan(
+            step, (*start, jnp.zeros((*shape, E), wide)), (keys, values, seen, places)
+        )
+        return moved / jnp.where(total > 0, total, 1)[..., None]
+
+    asked = jnp.arange(rows * queries.shape[2]).reshape(rows, -1) + K - Q
+    found = jax.lax.map(of_queries, (queries, asked))  # (rows, B, G, R, q, E)
+    whole = found.transpose(1, 0, 4, 2, 3, 5).reshape(B, -1, H, E)
+    return whole[:, :Q].astype(query.dtype)
+
+
+def _scores(
+    query: Array,
+    key: Array,
+    known: Array,
+    at: Array,
+    place: Array,
+    *,
+    scale: float,
+    bias: Bias | None,
+    causal: bool,
+) -> Array:
+    """(B, G, R, q, k), −∞ where a key is not to be seen."""
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    score = scale * jnp.einsum("bqgrd,bkgd->bgrqk", query, key, preferred_element_type=wide)
+    if bias is not None:
+        score = score + bias(at, place).astype(wide).reshape(1, *score.shape[1:])
+    allowed = known[:, None, None, None]  # (B, 1, 1, 1, k)
+    if causal:
+        allowed = allowed & (place[None] <= at[:, None])[None, None, None]
+    return jnp.where(allowed, score, -jnp.inf)
+
+
+def _blocks(x: Array, count: int) -> Array:
+    """(B, T, ...) as (count, B, T / count, ...), with zeros behind where T is no multiple."""
+    B, T, *rest = x.shape
+    size = -(-T // count)
+    padded = jnp.pad(x, ((0, 0), (0, count * size - T), *((0, 0) for _ in rest)))
+    return padded.reshape(B, count, size, *rest).swapaxes(0, 1)
+
+
+def _check(query: Array, key: Array, value: Array, mask: Array | None, block: int) -> None:
+    shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
+    if not query.ndim == key.ndim == value.ndim == 4 or key.shape[:3] != value.shape[:3]:
+        raise ValueError(f"{shapes}; expected (B, Q, H, D), (B, K, G, D) and (B, K, G, E)")
+    if query.shape[0] != key.shape[0] or query.shape[3] != key.shape[3]:
+        raise ValueError(f"{shapes}; batch and width of a head differ")
+    if not key.shape[2] or query.shape[2] % key.shape[2]:
+        raise ValueError(f"{shapes}; {query.shape[2]} heads cannot share {key.shape[2]}")
+    if not query.shape[1] or not key.shape[1]:
+        raise ValueError(f"{shapes}; there is no token")
+    if mask is not None and (mask.shape != key.shape[:2] or mask.dtype != bool):
+        raise ValueError(
+            f"mask has shape {mask.shape} and dtype {mask.dtype}; expected booleans {key.shape[:2]}"
+        )
+    if block < 1:
+        raise ValueError(f"block={block}; expected 1 or more")
