@@ -1,0 +1,1 @@
+"""Text as examples: documents to tokens, masks and labels."""

@@ -1,0 +1,84 @@
+"""What a language model is to the rest of the library: hidden states, a head, and both in one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+from flax import linen as nn
+
+from linearize.models.hf.table import Table
+from linearize.models.model import Model
+from linearize.types import Apply, Array, Params
+
+Head = Callable[[Params, Array], Array]
+"""``head(params, hidden (..., D)) -> logits (..., V) float32``."""
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel(Model):
+    """A model of tokens: ``f(params, *inputs) -> logits (B, L, V) float32``.
+
+    A decoder's inputs are ``tokens (B, L)`` integers; its padding stands behind. An encoder's are
+    ``tokens`` and ``mask (B, L)`` booleans, true where a token is no padding. An encoder–decoder's
+    are ``tokens, mask, answer (B, A)``: L is A then, and the logits are those after each token of
+    the answer.
+
+    Attributes:
+        hidden: ``hidden(params, *inputs) -> (B, L, D)``: what the head reads, after the last norm.
+        head: of hidden states; ``f`` is the head of the hidden states. None of an encoder without
+            one, whose ``f`` is ``hidden``.
+        step: ``step(params, tokens (B, S), cache) -> (hidden (B, S, D), cache)`` of a decoder: the
+            S tokens after those that the cache has seen. None where there is no decoder.
+        cache: ``cache(batch, length) -> `` an empty cache for up to ``length`` tokens, a tree of
+            arrays with the tokens' number among them.
+    """
+
+    _: KW_ONLY
+    hidden: Apply
+    head: Head | None = None
+    step: Callable[..., tuple[Array, Any]] | None = None
+    cache: Callable[[int, int], Any] | None = None
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of tokens that the embedding has."""
+        return self.about["vocabulary"]
+
+    @property
+    def context(self) -> int | None:
+        """The largest L; None where positions are relative."""
+        return self.about["context"]
+
+    @property
+    def width(self) -> int:
+        """D, of a hidden state."""
+        return self.about["width"]
+
+
+@dataclass(frozen=True)
+class LanguageFamily:
+    """One row of the table of language models: a module, and whose weights it reads and writes.
+
+    Attributes:
+        module: the class to build; its fields are an architecture, and ``dtype``, ``scan`` and
+            ``remat``. Its methods are ``__call__`` (hidden states), ``logits`` of hidden states,
+            and, of decoders, ``step``.
+        fields: architecture of the name; empty where the configuration beside the weights tells
+            it.
+        configure: the fields of a Hugging Face ``config.json``; refuses by name what it says that
+            the module does not do.
+        dialects: names that such weights may have, read and written.
+        kind: ``model_type`` of that configuration.
+        inputs: what the model takes, ``"tokens"``, ``"tokens mask"`` or ``"tokens mask answer"``.
+        hub: where its weights are on the Hub.
+        packaged: the asset that holds its weights, or "".
+    """
+
+    module: Callable[..., nn.Module]
+    fields: Mapping[str, Any]
+    configure: Callable[[Mapping[str, Any]], dict[str, Any]]
+    dialects: tuple[Table, ...]
+    kind: str
+    inputs: str
+    hub: str = ""
+    packaged: str = ""
