@@ -83,8 +83,9 @@ def read(where: str | Path | Source) -> Source:
             or a whole module, TorchScript included, of which tensors alone are taken and nothing is
             run; a ``.gguf`` of llama.cpp (:mod:`linearize.models.language.gguf`), which tells its
             configuration itself; or a repository on the Hub, ``"openai/clip-vit-base-patch32"``.
-            What is open already is returned. A word that reads as a path (it begins with ``.``, ``/`` or ``~``,
-            has two separators, ends as weights do, or its folder is here) is not asked of the Hub.
+            What is open already is returned. A word that reads as a path (it begins with ``.``,
+            ``/`` or ``~``, has two separators, ends as weights do, or its folder is here) is not
+            asked of the Hub.
 
     Raises:
         FileNotFoundError: neither a file nor a folder, nor the form of a repository's name; or a
