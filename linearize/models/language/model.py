@@ -8,11 +8,12 @@ from flax import linen as nn
 
 from linearize.models.hf.table import Table
 from linearize.models.model import Model
-from linearize.types import Apply, Array, Params
+from linearize.types import Apply, Array
 
 Head = Callable[..., Array]
-"""``head(params, hidden (..., D), words=None) -> logits (..., V) float32``, or (..., C) of the words
-(C,) alone: then of the vocabulary's table no other row is multiplied."""
+"""``head(params, hidden (..., D), words=None) -> logits (..., V) float32``; of ``words (C,)`` alone
+(..., C): then no other row of the vocabulary's table is multiplied.
+"""
 
 
 @dataclass(frozen=True, eq=False)
