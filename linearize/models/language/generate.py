@@ -5,7 +5,6 @@ own key, so that neither its neighbours nor their padding change it. The tangent
 cache and its derivative: f_lin needs no more of the past than f does.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
