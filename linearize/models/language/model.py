@@ -8,10 +8,12 @@ from flax import linen as nn
 
 from linearize.models.hf.table import Table
 from linearize.models.model import Model
-from linearize.types import Apply, Array, Params
+from linearize.types import Apply, Array
 
-Head = Callable[[Params, Array], Array]
-"""``head(params, hidden (..., D)) -> logits (..., V) float32``."""
+Head = Callable[..., Array]
+"""``head(params, hidden (..., D), words=None) -> logits (..., V) float32``; of ``words (C,)`` alone
+(..., C): then no other row of the vocabulary's table is multiplied.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +67,9 @@ class LanguageFamily:
     Attributes:
         module: the class to build; its fields are an architecture, ``vocabulary``, ``width``,
             ``depth`` and ``context`` (None where positions are relative) among them, and ``dtype``,
-            ``scan`` and ``remat``. Its methods are ``__call__`` (hidden states), ``logits`` of
-            hidden states, if it has a head, and, of decoders, ``step`` and ``cache``
-            (:class:`LanguageModel`).
+            ``scan`` and ``remat``. Its methods are ``__call__`` (hidden states),
+            ``logits(hidden, words=None)``, if it has a head (:data:`Head`), and, of decoders,
+            ``step`` and ``cache`` (:class:`LanguageModel`).
         configure: ``configure(config, where) -> fields``: those that a ``config.json`` of
             transformers makes; refuses by name what it says that the module does not do. ``where``
             is the file, for messages.
