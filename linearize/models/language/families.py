@@ -3,7 +3,7 @@
 from typing import Any
 
 from linearize import choices
-from linearize.models.language import llama
+from linearize.models.language import bert, llama, mpnet
 from linearize.models.language.model import LanguageFamily
 
 
@@ -46,9 +46,12 @@ LANGUAGE: dict[str, LanguageFamily] = {
     "smollm2_360m": _llama(_smollm2(960, 2560, 32, 15, 5), f"{_SMOLLM2}360M-Instruct"),
     "smollm2_1.7b": _llama(_smollm2(2048, 8192, 24, 32, 32), f"{_SMOLLM2}1.7B-Instruct"),
     "llama": _llama({}, f"{_SMOLLM2}135M"),
+    **bert.FAMILIES,
+    **mpnet.FAMILIES,
 }
-"""For ``smollm2_135m`` there are packaged weights. The others read weights of others, and a name
-that is a kind's (``llama``) takes the architecture from the configuration beside them."""
+"""For ``smollm2_135m``, ``minilm_l6`` and ``mpnet_base`` there are packaged weights. The others
+read weights of others, and a name that is a kind's (``llama``) takes the architecture from the
+configuration beside them."""
 
 
 def row(name: str) -> LanguageFamily:
