@@ -79,11 +79,14 @@ class LanguageFamily:
             configuration beside the weights tells it.
         repeated: tensors that such files may hold once more, because the model ties them: their
             name, and the tensor's whose values they have.
+        optional: fields of the module, and a tensor of the file each that says whether its part is
+            there (a head, a pooler), whatever the configuration says.
         deep: the configuration's word for the number of blocks.
         inputs: what the model takes, ``"tokens"``, ``"tokens mask"`` or ``"tokens mask answer"``.
         builds: the class of transformers that opens an export.
         hub: where its weights are on the Hub.
         packaged: the asset that holds its weights, or "".
+        tokens: the asset that holds its tokenizer, or "" where the weights do.
     """
 
     module: Callable[..., nn.Module]
@@ -93,8 +96,10 @@ class LanguageFamily:
     _: KW_ONLY
     config: Mapping[str, Any] = field(default_factory=dict)
     repeated: Mapping[str, str] = field(default_factory=dict)
+    optional: Mapping[str, str] = field(default_factory=dict)
     deep: str = "num_hidden_layers"
     inputs: str = "tokens"
     builds: str = ""
     hub: str = ""
     packaged: str = ""
+    tokens: str = ""
