@@ -83,7 +83,7 @@ def load_language(
             f"by the name of one: {', '.join(n for n, f in LANGUAGE.items() if f.config)}"
         )
     where = name if source is None else f"{source.path.parent}/config.json"
-    whole = family.module(**family.configure(config, where))
+    whole = family.module(**{**family.configure(config, where), **_untold(family, source)})
     depth = whole.depth if blocks is None else blocks
     if not 1 <= depth <= whole.depth:
         raise ValueError(f"blocks={blocks}; {name} takes from 1 to {whole.depth}")
@@ -117,6 +117,7 @@ def load_language(
         head=made("logits") if headed else None,
         step=made("step") if hasattr(module, "step") else None,
         cache=getattr(module, "cache", None),
+        encode=made("encode") if hasattr(module, "encode") else None,
     )
 
 
@@ -156,6 +157,19 @@ def _told(name: str, family: LanguageFamily, source: hf.Source | None) -> Mappin
         ours = family.configure(family.config, name)
         agree(name, ours, fields, [n for n, v in ours.items() if type(v) is int and n != "context"])
     return told
+
+
+def _untold(family: LanguageFamily, source: hf.Source | None) -> dict[str, Any]:
+    """Fields that the tensors tell: those of a model that lacks some."""
+    if source is None or not family.lacking or any("/" in n for n in source.tensors):
+        return {}
+    names = dialect(source.tensors, family.dialects, str(source))[1].values()
+    return {
+        n: v
+        for absent, told in family.lacking.items()
+        if absent not in names
+        for n, v in told.items()
+    }
 
 
 def _read(

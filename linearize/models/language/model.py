@@ -31,6 +31,8 @@ class LanguageModel(Model):
             S tokens after those that the cache has seen. None where there is no decoder.
         cache: ``cache(batch, length) -> `` an empty cache for up to ``length`` tokens, a tree of
             arrays with the tokens' number among them.
+        encode: in its place, of an encoder–decoder, ``encode(params, tokens, mask, length) -> `` a
+            cache of the text for up to ``length`` tokens of an answer.
 
     ``about`` has the ``kind``, the ``architecture`` (the module's fields), the ``config`` in
     transformers' words, and the ``weights``, a file that others wrote, if θ0 was read from one.
@@ -41,6 +43,7 @@ class LanguageModel(Model):
     head: Head | None = None
     step: Callable[..., tuple[Array, Any]] | None = None
     cache: Callable[[int, int], Any] | None = None
+    encode: Callable[..., Any] | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -66,7 +69,7 @@ class LanguageFamily:
         module: the class to build; its fields are an architecture, ``vocabulary``, ``width``,
             ``depth`` and ``context`` (None where positions are relative) among them, and ``dtype``,
             ``scan`` and ``remat``. Its methods are ``__call__`` (hidden states), ``logits`` of
-            hidden states, if it has a head, and, of decoders, ``step`` and ``cache``
+            hidden states, if it has a head, and, of decoders, ``step`` and ``cache`` or ``encode``
             (:class:`LanguageModel`).
         configure: ``configure(config, where) -> fields``: those that a ``config.json`` of
             transformers makes; refuses by name what it says that the module does not do. ``where``
@@ -77,6 +80,8 @@ class LanguageFamily:
             configuration beside the weights tells it.
         repeated: tensors that such files may hold once more, because the model ties them: their
             name, and the tensor's whose values they have.
+        lacking: fields of a model whose file lacks a tensor, by that tensor's name, where the
+            configuration does not tell.
         deep: the configuration's word for the number of blocks.
         inputs: what the model takes, ``"tokens"``, ``"tokens mask"`` or ``"tokens mask answer"``.
         builds: the class of transformers that opens an export.
@@ -91,6 +96,7 @@ class LanguageFamily:
     _: KW_ONLY
     config: Mapping[str, Any] = field(default_factory=dict)
     repeated: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     deep: str = "num_hidden_layers"
     inputs: str = "tokens"
     builds: str = ""

@@ -10,7 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jax.typing import ArrayLike
 
 from linearize.models import transformer
 from linearize.models.attention import attend
@@ -73,6 +75,8 @@ REPEATED = dict.fromkeys(
     "shared.weight",
 )
 """What files may hold of a tied model besides, and the tensor whose values it has."""
+LACKING = {"lm_head.weight": {"tied": True}}
+"""transformers 5 leaves out a head that is tied, whatever it calls it in the configuration."""
 
 _PLAIN = sorted(transformer.ACTIVATIONS.keys() - {"swiglu"})
 _KEYS = {
@@ -101,8 +105,8 @@ _NO_INFLUENCE = (configs.IGNORED - _KEYS.keys()) | {
 def configure(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Fields of :class:`T5` of a configuration whose ``model_type`` is ``"t5"``.
 
-    transformers 5 writes every head as tied, and whether its input is scaled; versions before write
-    the first, and mean the second by it.
+    transformers 5 calls every head tied, and says apart whether its input is scaled; versions
+    before say the first, and mean the second by it.
 
     Raises:
         WeightsError: a value or a key that no module here computes with, by name.
@@ -430,6 +434,29 @@ def rms_norm(dtype: Any, eps: float, name: str | None = None) -> nn.RMSNorm:
 def linear(width: int, dtype: Any, name: str | None = None) -> nn.Dense:
     """A linear map without a bias."""
     return nn.Dense(width, use_bias=False, dtype=dtype, name=name)
+
+
+def shifted(labels: ArrayLike, start: int = 0) -> np.ndarray:
+    """What the decoder reads where it is asked for answers: the start, and all before the last.
+
+    Args:
+        labels: (N, A) integers; negative ones, which are not asked for, are read as padding, 0.
+        start: the token that every answer begins with.
+
+    Returns:
+        (N, A) int32.
+
+    Raises:
+        ValueError: no integers, or another shape.
+
+    >>> shifted([[7, 1, -1]]).tolist()
+    [[0, 7, 1]]
+    """
+    y = np.asarray(labels)
+    if y.ndim != 2 or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"labels are {y.dtype}{y.shape}; expected (N, A) integers")
+    first = np.full((len(y), 1), start)
+    return np.concatenate([first, np.maximum(y, 0)[:, :-1]], axis=1).astype(np.int32)
 
 
 def check_tokens(tokens: Array, what: str, batch: int | None = None) -> None:
