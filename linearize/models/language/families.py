@@ -3,7 +3,7 @@
 from typing import Any
 
 from linearize import choices
-from linearize.models.language import llama, t5
+from linearize.models.language import gpt2, llama, t5
 from linearize.models.language.model import LanguageFamily
 
 
@@ -34,6 +34,32 @@ def _smollm2(width: int, hidden: int, depth: int, heads: int, shared: int) -> di
         "rms_norm_eps": 1e-5,
         "rope_theta": 1e5 if width < 2048 else 1.3e5,
         "tie_word_embeddings": True,
+    }
+
+
+def _gpt2(config: dict[str, Any], hub: str) -> LanguageFamily:
+    return LanguageFamily(
+        gpt2.GPT2Decoder,
+        gpt2.configure,
+        (gpt2.GPT2,),
+        "gpt2",
+        config=config,
+        repeated=gpt2.REPEATED,
+        deep="n_layer",
+        builds="GPT2LMHeadModel",
+        hub=hub,
+    )
+
+
+def _gpt2_size(width: int, depth: int, heads: int) -> dict[str, Any]:
+    return {
+        "vocab_size": 50257,
+        "n_positions": 1024,
+        "n_embd": width,
+        "n_layer": depth,
+        "n_head": heads,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
     }
 
 
@@ -86,9 +112,14 @@ LANGUAGE: dict[str, LanguageFamily] = {
     "t5_v1_1_large": _t5(_t5_size(1024, 2816, 24, 16, **_V1_1), "google/t5-v1_1-large"),
     "t5": _t5({}, "google-t5/t5-base"),
     "llama": _llama({}, f"{_SMOLLM2}135M"),
+    "gpt2_small": _gpt2(_gpt2_size(768, 12, 12), "openai-community/gpt2"),
+    "gpt2_medium": _gpt2(_gpt2_size(1024, 24, 16), "openai-community/gpt2-medium"),
+    "gpt2_large": _gpt2(_gpt2_size(1280, 36, 20), "openai-community/gpt2-large"),
+    "gpt2_xl": _gpt2(_gpt2_size(1600, 48, 25), "openai-community/gpt2-xl"),
+    "gpt2": _gpt2({}, "openai-community/gpt2"),
 }
 """For ``smollm2_135m`` there are packaged weights. The others read weights of others, and a name
-that is a kind's (``llama``) takes the architecture from the configuration beside them."""
+that is a kind's (``llama``, ``gpt2``) takes the architecture from the configuration beside them."""
 
 
 def row(name: str) -> LanguageFamily:

@@ -8,10 +8,12 @@ from flax import linen as nn
 
 from linearize.models.hf.table import Table
 from linearize.models.model import Model
-from linearize.types import Apply, Array, Params
+from linearize.types import Apply, Array
 
-Head = Callable[[Params, Array], Array]
-"""``head(params, hidden (..., D)) -> logits (..., V) float32``."""
+Head = Callable[..., Array]
+"""``head(params, hidden (..., D), words=None) -> logits (..., V) float32``; of ``words (C,)`` alone
+(..., C): then no other row of the vocabulary's table is multiplied.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +31,9 @@ class LanguageModel(Model):
             one, whose ``f`` is ``hidden``.
         step: ``step(params, tokens (B, S), cache) -> (hidden (B, S, D), cache)`` of a decoder: the
             S tokens after those that the cache has seen. None where there is no decoder.
-        cache: ``cache(batch, length) -> `` an empty cache for up to ``length`` tokens, a tree of
-            arrays with the tokens' number among them.
-        encode: in its place, of an encoder–decoder, ``encode(params, tokens, mask, length) -> `` a
+        cache: ``cache(batch, length)``: an empty cache for up to ``length`` tokens, arrays by name,
+            among them ``seen ()`` int32, how many tokens there are.
+        encode: in its place, of an encoder–decoder, ``encode(params, tokens, mask, length)``: a
             cache of the text for up to ``length`` tokens of an answer.
 
     ``about`` has the ``kind``, the ``architecture`` (the module's fields), the ``config`` in
@@ -68,9 +70,9 @@ class LanguageFamily:
     Attributes:
         module: the class to build; its fields are an architecture, ``vocabulary``, ``width``,
             ``depth`` and ``context`` (None where positions are relative) among them, and ``dtype``,
-            ``scan`` and ``remat``. Its methods are ``__call__`` (hidden states), ``logits`` of
-            hidden states, if it has a head, and, of decoders, ``step`` and ``cache`` or ``encode``
-            (:class:`LanguageModel`).
+            ``scan`` and ``remat``. Its methods are ``__call__`` (hidden states),
+            ``logits(hidden, words=None)`` (:data:`Head`), if it has a head, and, of decoders,
+            ``step`` and ``cache`` or ``encode`` (:class:`LanguageModel`).
         configure: ``configure(config, where) -> fields``: those that a ``config.json`` of
             transformers makes; refuses by name what it says that the module does not do. ``where``
             is the file, for messages.

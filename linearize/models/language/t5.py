@@ -145,7 +145,7 @@ def configure(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 Cache = dict[str, Array]
 """Keys and values (depth, B, T, H, d) of the answer so far and of the text, the text's ``mask`` and
-the answer's ``length``."""
+number of tokens of the answer that were ``seen``."""
 
 
 class T5(nn.Module):
@@ -261,7 +261,7 @@ class T5(nn.Module):
         _, read = self.decoder(encoded, lambda layer, x, table, _: (x, layer.read(x)))
         depth, B, _, H, d = read["text_key"].shape
         room = jnp.zeros((depth, B, length, H, d), self.dtype)
-        return {**read, "key": room, "value": room, "mask": mask, "length": jnp.int32(0)}
+        return {**read, "key": room, "value": room, "mask": mask, "seen": jnp.int32(0)}
 
     def step(self, tokens: Array, cache: Cache) -> tuple[Array, Cache]:
         """Hidden states (B, S, D) after the next tokens (B, S) of the answer, and the cache."""
@@ -269,11 +269,11 @@ class T5(nn.Module):
         x, kept = self.decoder(
             self._embedded(tokens),
             lambda layer, x, table, own: layer(
-                x, table, cache["mask"], kept=own, start=cache["length"]
+                x, table, cache["mask"], kept=own, start=cache["seen"]
             ),
             each,
         )
-        return x, {**cache, **kept, "length": cache["length"] + tokens.shape[1]}
+        return x, {**cache, **kept, "seen": cache["seen"] + tokens.shape[1]}
 
     def _embedded(self, tokens: Array) -> Array:
         return self.token_embedding[tokens].astype(self.dtype)
