@@ -3,7 +3,7 @@
 from typing import Any
 
 from linearize import choices
-from linearize.models.language import gpt2, llama, t5
+from linearize.models.language import bert, gpt2, llama, mpnet, t5
 from linearize.models.language.model import LanguageFamily
 
 
@@ -66,60 +66,25 @@ def _gpt2_size(width: int, depth: int, heads: int) -> dict[str, Any]:
 _SMOLLM2 = "HuggingFaceTB/SmolLM2-"
 
 
-def _t5(config: dict[str, Any], hub: str) -> LanguageFamily:
-    return LanguageFamily(
-        t5.T5,
-        t5.configure,
-        (t5.T5_TABLE, t5.T5_V1_1_TABLE),
-        "t5",
-        config=config,
-        repeated=t5.REPEATED,
-        lacking=t5.LACKING,
-        deep="num_layers",
-        inputs="tokens mask answer",
-        builds="T5ForConditionalGeneration",
-        hub=hub,
-    )
-
-
-def _t5_size(width: int, hidden: int, depth: int, heads: int, **more: Any) -> dict[str, Any]:
-    return {
-        "vocab_size": 32128,
-        "d_model": width,
-        "d_kv": 64,
-        "d_ff": hidden,
-        "num_layers": depth,
-        "num_decoder_layers": depth,
-        "num_heads": heads,
-        **more,
-    }
-
-
-_V1_1: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-
-
 LANGUAGE: dict[str, LanguageFamily] = {
     "smollm2_135m": _llama(
         _smollm2(576, 1536, 30, 9, 3), f"{_SMOLLM2}135M-Instruct", "smollm2_135m"
     ),
     "smollm2_360m": _llama(_smollm2(960, 2560, 32, 15, 5), f"{_SMOLLM2}360M-Instruct"),
     "smollm2_1.7b": _llama(_smollm2(2048, 8192, 24, 32, 32), f"{_SMOLLM2}1.7B-Instruct"),
-    "t5_small": _t5(_t5_size(512, 2048, 6, 8), "google-t5/t5-small"),
-    "t5_base": _t5(_t5_size(768, 3072, 12, 12), "google-t5/t5-base"),
-    "t5_large": _t5(_t5_size(1024, 4096, 24, 16), "google-t5/t5-large"),
-    "t5_v1_1_small": _t5(_t5_size(512, 1024, 8, 6, **_V1_1), "google/t5-v1_1-small"),
-    "t5_v1_1_base": _t5(_t5_size(768, 2048, 12, 12, **_V1_1), "google/t5-v1_1-base"),
-    "t5_v1_1_large": _t5(_t5_size(1024, 2816, 24, 16, **_V1_1), "google/t5-v1_1-large"),
-    "t5": _t5({}, "google-t5/t5-base"),
     "llama": _llama({}, f"{_SMOLLM2}135M"),
     "gpt2_small": _gpt2(_gpt2_size(768, 12, 12), "openai-community/gpt2"),
     "gpt2_medium": _gpt2(_gpt2_size(1024, 24, 16), "openai-community/gpt2-medium"),
     "gpt2_large": _gpt2(_gpt2_size(1280, 36, 20), "openai-community/gpt2-large"),
     "gpt2_xl": _gpt2(_gpt2_size(1600, 48, 25), "openai-community/gpt2-xl"),
     "gpt2": _gpt2({}, "openai-community/gpt2"),
+    **bert.FAMILIES,
+    **mpnet.FAMILIES,
+    **t5.FAMILIES,
 }
-"""For ``smollm2_135m`` there are packaged weights. The others read weights of others, and a name
-that is a kind's (``llama``, ``gpt2``) takes the architecture from the configuration beside them."""
+"""For ``smollm2_135m``, ``minilm_l6`` and ``mpnet_base`` there are packaged weights. The others
+read weights of others, and a name that is a kind's (``llama``, ``t5``) takes the architecture from
+the configuration beside them."""
 
 
 def row(name: str) -> LanguageFamily:

@@ -16,6 +16,7 @@ from linearize.models import hf, layers
 from linearize.models.backbone import WeightsError
 from linearize.models.hf import schema
 from linearize.models.hf.engine import dialect
+from linearize.models.hf.table import unwrap
 from linearize.models.language.families import LANGUAGE, row
 from linearize.models.language.model import LanguageFamily, LanguageModel
 from linearize.models.weights import (
@@ -83,7 +84,7 @@ def load_language(
             f"by the name of one: {', '.join(n for n, f in LANGUAGE.items() if f.config)}"
         )
     where = name if source is None else f"{source.path.parent}/config.json"
-    whole = family.module(**{**family.configure(config, where), **_untold(family, source)})
+    whole = family.module(**{**family.configure(config, where), **_parts(family, source)})
     depth = whole.depth if blocks is None else blocks
     if not 1 <= depth <= whole.depth:
         raise ValueError(f"blocks={blocks}; {name} takes from 1 to {whole.depth}")
@@ -159,17 +160,15 @@ def _told(name: str, family: LanguageFamily, source: hf.Source | None) -> Mappin
     return told
 
 
-def _untold(family: LanguageFamily, source: hf.Source | None) -> dict[str, Any]:
-    """Fields that the tensors tell: those of a model that lacks some."""
-    if source is None or not family.lacking or any("/" in n for n in source.tensors):
+def _parts(family: LanguageFamily, source: hf.Source | None) -> dict[str, bool]:
+    """Which optional parts of a model a file holds, under others' names or this library's own."""
+    if source is None or not family.optional:
         return {}
-    names = dialect(source.tensors, family.dialects, str(source))[1].values()
-    return {
-        n: v
-        for absent, told in family.lacking.items()
-        if absent not in names
-        for n, v in told.items()
-    }
+    held, own = set(source.tensors), {}
+    for table in family.dialects:
+        held |= {table.canonical(name) for name in unwrap(source.tensors).values()}
+        own |= {theirs: ours for theirs, ours, _ in table.rows}
+    return {field: x in held or own[x] in held for field, x in family.optional.items()}
 
 
 def _read(

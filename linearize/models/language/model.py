@@ -71,7 +71,7 @@ class LanguageFamily:
         module: the class to build; its fields are an architecture, ``vocabulary``, ``width``,
             ``depth`` and ``context`` (None where positions are relative) among them, and ``dtype``,
             ``scan`` and ``remat``. Its methods are ``__call__`` (hidden states),
-            ``logits(hidden, words=None)`` (:data:`Head`), if it has a head, and, of decoders,
+            ``logits(hidden, words=None)``, if it has a head (:data:`Head`), and, of decoders,
             ``step`` and ``cache`` or ``encode`` (:class:`LanguageModel`).
         configure: ``configure(config, where) -> fields``: those that a ``config.json`` of
             transformers makes; refuses by name what it says that the module does not do. ``where``
@@ -82,13 +82,14 @@ class LanguageFamily:
             configuration beside the weights tells it.
         repeated: tensors that such files may hold once more, because the model ties them: their
             name, and the tensor's whose values they have.
-        lacking: fields of a model whose file lacks a tensor, by that tensor's name, where the
-            configuration does not tell.
+        optional: fields of the module, and a tensor of the file each that says whether its part is
+            there (a head, a pooler), whatever the configuration says.
         deep: the configuration's word for the number of blocks.
         inputs: what the model takes, ``"tokens"``, ``"tokens mask"`` or ``"tokens mask answer"``.
         builds: the class of transformers that opens an export.
         hub: where its weights are on the Hub.
         packaged: the asset that holds its weights, or "".
+        tokens: the asset that holds its tokenizer, or "" where the weights do.
     """
 
     module: Callable[..., nn.Module]
@@ -98,9 +99,10 @@ class LanguageFamily:
     _: KW_ONLY
     config: Mapping[str, Any] = field(default_factory=dict)
     repeated: Mapping[str, str] = field(default_factory=dict)
-    lacking: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    optional: Mapping[str, str] = field(default_factory=dict)
     deep: str = "num_hidden_layers"
     inputs: str = "tokens"
     builds: str = ""
     hub: str = ""
     packaged: str = ""
+    tokens: str = ""

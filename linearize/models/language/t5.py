@@ -10,15 +10,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from jax.typing import ArrayLike
 
 from linearize.models import transformer
 from linearize.models.attention import attend
 from linearize.models.hf import configs, schema
 from linearize.models.hf.table import KERNEL, SAME, Row, Table
 from linearize.models.language import relative
+from linearize.models.language.model import LanguageFamily
 from linearize.types import Array, PyTree
 
 
@@ -75,7 +74,7 @@ REPEATED = dict.fromkeys(
     "shared.weight",
 )
 """What files may hold of a tied model besides, and the tensor whose values it has."""
-LACKING = {"lm_head.weight": {"tied": True}}
+OPTIONAL = {"own_head": "lm_head.weight"}
 """transformers 5 leaves out a head that is tied, whatever it calls it in the configuration."""
 
 _PLAIN = sorted(transformer.ACTIVATIONS.keys() - {"swiglu"})
@@ -152,7 +151,7 @@ class T5(nn.Module):
     """``tokens (B, L), mask (B, L), answer (B, A) -> hidden states (B, A, D) float32``.
 
     ``answer`` is what the decoder reads: the start token, then the answer without its last token
-    (:func:`shifted`). The hidden states are those after each of its tokens.
+    (:func:`linearize.data.text.answers`). The hidden states are those after each of its tokens.
 
     Attributes:
         vocabulary: V, number of tokens.
@@ -165,6 +164,7 @@ class T5(nn.Module):
         activation: a key of :data:`linearize.models.transformer.ACTIVATIONS`.
         gated: whether the MLP's activation multiplies a second linear map, as in v1.1.
         tied: whether the head is the token embedding.
+        own_head: whether the weights hold a head; without one it is tied.
         scaled: whether the head's input is multiplied by D^-1/2, as in T5 and not in v1.1.
         buckets: of relative positions.
         farthest: distances from here on share a bucket.
@@ -187,6 +187,7 @@ class T5(nn.Module):
     activation: str = "relu"
     gated: bool = False
     tied: bool = True
+    own_head: bool = True
     scaled: bool = True
     buckets: int = 32
     farthest: int = 128
@@ -203,7 +204,8 @@ class T5(nn.Module):
     def setup(self) -> None:
         shape = (self.vocabulary, self.width)
         self.token_embedding = self.param("token_embedding", nn.initializers.normal(1.0), shape)
-        if not self.tied:
+        self.shared_head = self.tied or not self.own_head
+        if not self.shared_head:
             self.head = Head(self.vocabulary, self.width)
         shared = {
             name: getattr(self, name)
@@ -249,7 +251,7 @@ class T5(nn.Module):
 
     def logits(self, hidden: Array, words: Array | None = None) -> Array:
         """Logits (..., V) float32 of hidden states (..., D); of ``words`` (C,) alone, (..., C)."""
-        kernel = self.token_embedding.T if self.tied else self.head()
+        kernel = self.token_embedding.T if self.shared_head else self.head()
         kernel = kernel if words is None else kernel[:, words]
         x = hidden * self.width**-0.5 if self.scaled else hidden
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
@@ -436,29 +438,6 @@ def linear(width: int, dtype: Any, name: str | None = None) -> nn.Dense:
     return nn.Dense(width, use_bias=False, dtype=dtype, name=name)
 
 
-def shifted(labels: ArrayLike, start: int = 0) -> np.ndarray:
-    """What the decoder reads where it is asked for answers: the start, and all before the last.
-
-    Args:
-        labels: (N, A) integers; negative ones, which are not asked for, are read as padding, 0.
-        start: the token that every answer begins with.
-
-    Returns:
-        (N, A) int32.
-
-    Raises:
-        ValueError: no integers, or another shape.
-
-    >>> shifted([[7, 1, -1]]).tolist()
-    [[0, 7, 1]]
-    """
-    y = np.asarray(labels)
-    if y.ndim != 2 or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"labels are {y.dtype}{y.shape}; expected (N, A) integers")
-    first = np.full((len(y), 1), start)
-    return np.concatenate([first, np.maximum(y, 0)[:, :-1]], axis=1).astype(np.int32)
-
-
 def check_tokens(tokens: Array, what: str, batch: int | None = None) -> None:
     """Tokens are integers (B, L).
 
@@ -472,3 +451,45 @@ def check_tokens(tokens: Array, what: str, batch: int | None = None) -> None:
         )
     if batch not in (None, len(tokens)):
         raise ValueError(f"{what} has {len(tokens)} rows, for {batch} texts; expected one each")
+
+
+def _family(config: dict[str, Any], hub: str) -> LanguageFamily:
+    return LanguageFamily(
+        T5,
+        configure,
+        (T5_TABLE, T5_V1_1_TABLE),
+        "t5",
+        config=config,
+        repeated=REPEATED,
+        optional=OPTIONAL,
+        deep="num_layers",
+        inputs="tokens mask answer",
+        builds="T5ForConditionalGeneration",
+        hub=hub,
+    )
+
+
+def _size(width: int, hidden: int, depth: int, heads: int, **more: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": 32128,
+        "d_model": width,
+        "d_kv": 64,
+        "d_ff": hidden,
+        "num_layers": depth,
+        "num_decoder_layers": depth,
+        "num_heads": heads,
+        **more,
+    }
+
+
+_V1_1: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+
+FAMILIES: dict[str, LanguageFamily] = {
+    "t5_small": _family(_size(512, 2048, 6, 8), "google-t5/t5-small"),
+    "t5_base": _family(_size(768, 3072, 12, 12), "google-t5/t5-base"),
+    "t5_large": _family(_size(1024, 4096, 24, 16), "google-t5/t5-large"),
+    "t5_v1_1_small": _family(_size(512, 1024, 8, 6, **_V1_1), "google/t5-v1_1-small"),
+    "t5_v1_1_base": _family(_size(768, 2048, 12, 12, **_V1_1), "google/t5-v1_1-base"),
+    "t5_v1_1_large": _family(_size(1024, 2816, 24, 16, **_V1_1), "google/t5-v1_1-large"),
+    "t5": _family({}, "google-t5/t5-base"),
+}
