@@ -3,7 +3,7 @@
 from typing import Any
 
 from linearize import choices
-from linearize.models.language import bert, gpt2, llama, mpnet
+from linearize.models.language import bert, gpt2, llama, mpnet, t5
 from linearize.models.language.model import LanguageFamily
 
 
@@ -65,6 +65,7 @@ def _gpt2_size(width: int, depth: int, heads: int) -> dict[str, Any]:
 
 _SMOLLM2 = "HuggingFaceTB/SmolLM2-"
 
+
 LANGUAGE: dict[str, LanguageFamily] = {
     "smollm2_135m": _llama(
         _smollm2(576, 1536, 30, 9, 3), f"{_SMOLLM2}135M-Instruct", "smollm2_135m"
@@ -79,10 +80,11 @@ LANGUAGE: dict[str, LanguageFamily] = {
     "gpt2": _gpt2({}, "openai-community/gpt2"),
     **bert.FAMILIES,
     **mpnet.FAMILIES,
+    **t5.FAMILIES,
 }
 """For ``smollm2_135m``, ``minilm_l6`` and ``mpnet_base`` there are packaged weights. The others
-read weights of others, and a name that is a kind's (``llama``, ``gpt2``) takes the architecture from the
-configuration beside them."""
+read weights of others, and a name that is a kind's (``llama``, ``gpt2``, ``t5``) takes the architecture
+from the configuration beside them."""
 
 
 def row(name: str) -> LanguageFamily:

@@ -118,6 +118,7 @@ def load_language(
         head=made("logits") if headed else None,
         step=made("step") if hasattr(module, "step") else None,
         cache=getattr(module, "cache", None),
+        encode=made("encode") if hasattr(module, "encode") else None,
     )
 
 
