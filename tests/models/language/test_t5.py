@@ -10,6 +10,7 @@ from linearize.data import text
 from linearize.models.backbone import WeightsError
 from linearize.models.hf.engine import export_leaves
 from linearize.models.language import relative, t5
+from linearize.models.language.classifier import classifier
 from linearize.models.language.families import row
 from linearize.objectives import Seq2Seq
 from linearize.train import OptimConfig, TrainConfig
@@ -358,3 +359,36 @@ def test_inputs_that_are_no_texts_are_refused(saved):
         call(tokens, mask, answer[:2])
     with pytest.raises(ValueError, match=r"tokens has shape .* float32; expected"):
         call(tokens.astype(float), mask, answer)
+
+
+@pytest.mark.slow
+def test_a_classifier_equals_transformers(tmp_path):
+    """Where the decoder, which reads the text shifted, meets the text's last end."""
+    config = transformers.T5Config(**SIZES, **V1_1, num_labels=3, attn_implementation="eager")
+    torch.manual_seed(1)
+    theirs = transformers.T5ForSequenceClassification(config).eval()
+    tensors = {n.removeprefix("transformer."): p for n, p in theirs.named_parameters()}
+    head = {n: p.detach().numpy() for n, p in tensors.items() if n.startswith("classification")}
+    whole = transformers.T5ForConditionalGeneration(config)
+    whole.load_state_dict({n: p for n, p in tensors.items() if n not in head}, strict=False)
+    whole.save_pretrained(tmp_path)
+    model = classifier(models.load_language("t5", weights=tmp_path), 3)
+    params = {**model.params, "classifier": {
+        ours: {
+            "kernel": head[f"classification_head.{name}.weight"].T,
+            "bias": head[f"classification_head.{name}.bias"],
+        }
+        for ours, name in (("dense", "dense"), ("out", "out_proj"))
+    }}  # fmt: skip
+    tokens, _, _ = texts()
+    mask = np.arange(L) < np.array([[L], [9], [4]])
+    tokens[[0, 1, 2], [L - 1, 8, 3]] = 1
+    tokens[~mask] = 0
+    with torch.no_grad():
+        ids = torch.tensor(tokens)
+        expected = theirs(input_ids=ids, attention_mask=torch.tensor(mask).long()).logits.numpy()
+    got = np.asarray(jax.jit(model.f)(params, tokens, mask))
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
+    assert (
+        np.isnan(model.f(params, tokens[:1, :5], mask[:1, :5])).all() == (tokens[0, :5] != 1).all()
+    )
