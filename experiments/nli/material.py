@@ -224,7 +224,7 @@ def _answers(
 def _classes(
     config: NliConfig, model: LanguageModel, tokenizer: Any, given: Mapping[str, TextTask]
 ) -> Reading:
-    """An encoder–decoder's classes, of a head that all tasks share; labels a task lacks are masked."""
+    """An encoder–decoder's classes, of a head that tasks share; what a task lacks is masked."""
     for name, task in given.items():
         if len(WORDINGS[name].labels) != len(task.classes):
             raise ConfigError(

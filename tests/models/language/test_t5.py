@@ -124,7 +124,8 @@ def test_logits_and_loss_equal_transformers(saved, case):
     expected = out.logits.numpy()
     assert got.dtype == jnp.float32
     assert np.abs(expected).max() > 1
-    np.testing.assert_allclose(got, expected, atol=2e-5, rtol=0)
+    asked = labels >= 0  # what is read behind an answer's end is not
+    np.testing.assert_allclose(got[asked], expected[asked], atol=2e-5, rtol=0)
     found = Seq2Seq().measure(got, {"labels": labels})
     assert np.log(found["perplexity"]) == pytest.approx(out.loss.item(), rel=1e-5)
 
@@ -235,6 +236,7 @@ def test_ten_steps_equal_torch(saved, case, regime):
         model.ours.params,
         {"inputs_0": tokens, "inputs_1": mask, "inputs_2": answer, "labels": labels},
         regime=regime,
+        inputs=("inputs_0", "inputs_1", "inputs_2"),
         **Seq2Seq().training(),
         config=TrainConfig(optim=optim, steps=steps, batch_size=3, log_every=1, tensorboard=False),
     )
@@ -389,6 +391,4 @@ def test_a_classifier_equals_transformers(tmp_path):
         expected = theirs(input_ids=ids, attention_mask=torch.tensor(mask).long()).logits.numpy()
     got = np.asarray(jax.jit(model.f)(params, tokens, mask))
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
-    assert (
-        np.isnan(model.f(params, tokens[:1, :5], mask[:1, :5])).all() == (tokens[0, :5] != 1).all()
-    )
+    assert np.isnan(model.f(params, tokens[:1, :5], mask[:1, :5])).all()  # without an end
