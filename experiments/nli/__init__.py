@@ -1,1 +1,0 @@
-"""Addition of task vectors of language tasks: every subset, and one donor for each target."""
