@@ -101,14 +101,18 @@ class Room:
 
 
 def blocks(names: Collection[str]) -> tuple[str, ...]:
-    """The prefixes of a model's blocks, stacked or not, in the order of their numbers.
+    """The prefixes of a model's blocks, stacked or not, from input to output.
 
-    >>> blocks(["block_10/scale", "norm/scale", "block_2/scale"]), blocks(["blocks/scale"])
-    (('block_2', 'block_10'), ('blocks',))
+    Numbers are in order, and an encoder before the decoder that reads it.
+
+    >>> blocks(["block_10/scale", "norm/scale", "block_2/scale"])
+    ('block_2', 'block_10')
+    >>> blocks(["decoder/blocks/scale", "encoder/blocks/scale"])
+    ('encoder/blocks', 'decoder/blocks')
     """
     found = {(m[1], int(m[2])): f"{m[1]}block_{m[2]}" for n in names if (m := _BLOCK.match(n))}
-    stacked = {f"{m[1]}blocks" for n in names if (m := _STACKED.match(n))}
-    return (*(found[key] for key in sorted(found)), *sorted(stacked))
+    found |= {(m[1], 0): f"{m[1]}blocks" for n in names if (m := _STACKED.match(n))}
+    return tuple(found[key] for key in sorted(found, key=lambda k: (k[0] == "decoder/", *k)))
 
 
 def shape_only(leaf: Any) -> np.ndarray:
