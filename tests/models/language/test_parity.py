@@ -126,7 +126,8 @@ class Saved:
         """Leaves of ours, or differences of them, by the names of transformers."""
         flat = layers.unstack(tree.flatten(leaves))
         named = hf.export_leaves(flat, self.family.dialects[0])
-        return {n: torch.tensor(x) for n, x in named.items()}
+        assert named.keys() == dict(self.torch.named_parameters()).keys()
+        return {n: torch.tensor(named[n]) for n, _ in self.torch.named_parameters()}
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,6 @@ def test_linearized_logits_and_gradient_equal_torch(saved, name):
     slopes = torch.autograd.grad(
         (nats * torch.tensor(counted).flatten()).sum(), list(delta.values())
     )
-    assert gap(pushed.detach(), f0.detach(), model.seen) > 0.0
     assert np.abs(pushed.detach().numpy()).max() > 0.1
     assert gap(out, linear.detach(), model.seen) < 1e-4
     found = model.theirs(gradient)
