@@ -278,8 +278,7 @@ def _find(weights: str | Path | hf.Source) -> LanguageTokenizer:
         special = {_OF_GGUF.get(name, name): number for name, number in held.special.items()}
         return LanguageTokenizer(str(at), token_kinds.of_gguf(held, str(at)), special)
     for name, make in _READERS.items():
-        given = isinstance(weights, Path) and weights.name.endswith(name)
-        path = weights if given else beside(name)
+        path = at if isinstance(weights, Path) and at.name.endswith(name) else beside(name)
         if path is not None and (name != "vocab.json" or beside("merges.txt")):
             told = _notes(beside)
             with token_files.reading(path):

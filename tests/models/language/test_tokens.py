@@ -258,9 +258,9 @@ def test_what_is_no_tokenizer_of_the_model(tmp_path):
             load_tokens(tmp_path)
     reference = theirs("gpt2")
     reference.save_pretrained(tmp_path)
-    for vocabulary in (len(reference) - 1, len(reference) + 1025):
-        with pytest.raises(error, match=f"400 tokens and the model {vocabulary}: is it another"):
-            load_tokens(tmp_path, vocabulary=vocabulary)
+    for size in (len(reference) - 1, len(reference) + 1025):
+        with pytest.raises(error, match=f"400 tokens and the model {size}: is it another"):
+            load_tokens(tmp_path, vocabulary=size)
     assert load_tokens(tmp_path, vocabulary=512).vocabulary == 400  # rows up to a round number
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": {"content": "</end>"}}')
     with pytest.raises(error, match="eos_token is '</end>', which the vocabulary has not"):
