@@ -183,7 +183,8 @@ def test_a_row_ends_at_its_own_end(decoder):
     swapped = [PROMPTS[0], *PROMPTS[:0:-1]]  # other neighbours, and another number of each
     other = lz.generate(model, swapped, new=NEW, temperature=6, seed=5, ends=ends)
     np.testing.assert_array_equal(other.tokens[0], found.tokens[0])
-    assert not np.array_equal(other.tokens[1], found.tokens[3])
+    again = lz.generate(model, PROMPTS, new=NEW, temperature=6, seed=6)
+    assert np.mean(again.tokens == free.tokens) < 0.5
     everywhere = lz.generate(model, PROMPTS, new=NEW, temperature=6, ends=range(V))
     assert everywhere.lengths.tolist() == [1] * 4  # at once
     assert everywhere.finished.all()
