@@ -31,8 +31,10 @@ class LanguageModel(Model):
             one, whose ``f`` is ``hidden``.
         step: ``step(params, tokens (B, S), cache) -> (hidden (B, S, D), cache)`` of a decoder: the
             S tokens after those that the cache has seen. None where there is no decoder.
-        cache: ``cache(batch, length) -> `` an empty cache for up to ``length`` tokens, a tree of
-            arrays with the tokens' number among them.
+        cache: ``cache(batch, length)``: an empty cache for up to ``length`` tokens, arrays by name,
+            among them ``seen ()`` int32, how many tokens there are.
+        encode: in its place, of an encoder–decoder, ``encode(params, tokens, mask, length)``: a
+            cache of the text for up to ``length`` tokens of an answer.
 
     ``about`` has the ``kind``, the ``architecture`` (the module's fields), the ``config`` in
     transformers' words, and the ``weights``, a file that others wrote, if θ0 was read from one.
@@ -43,6 +45,7 @@ class LanguageModel(Model):
     head: Head | None = None
     step: Callable[..., tuple[Array, Any]] | None = None
     cache: Callable[[int, int], Any] | None = None
+    encode: Callable[..., Any] | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -69,7 +72,7 @@ class LanguageFamily:
             ``depth`` and ``context`` (None where positions are relative) among them, and ``dtype``,
             ``scan`` and ``remat``. Its methods are ``__call__`` (hidden states),
             ``logits(hidden, words=None)``, if it has a head (:data:`Head`), and, of decoders,
-            ``step`` and ``cache`` (:class:`LanguageModel`).
+            ``step`` and ``cache`` or ``encode`` (:class:`LanguageModel`).
         configure: ``configure(config, where) -> fields``: those that a ``config.json`` of
             transformers makes; refuses by name what it says that the module does not do. ``where``
             is the file, for messages.
