@@ -1,3 +1,5 @@
 """Language models as ``f(params, tokens)``: one file a family, with its key table."""
 
 from linearize.models.language.model import LanguageModel as LanguageModel
+from linearize.models.language.tokens import LanguageTokenizer as LanguageTokenizer
+from linearize.models.language.tokens import load_tokens as load_tokens

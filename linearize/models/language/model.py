@@ -8,10 +8,12 @@ from flax import linen as nn
 
 from linearize.models.hf.table import Table
 from linearize.models.model import Model
-from linearize.types import Apply, Array, Params
+from linearize.types import Apply, Array
 
-Head = Callable[[Params, Array], Array]
-"""``head(params, hidden (..., D)) -> logits (..., V) float32``."""
+Head = Callable[..., Array]
+"""``head(params, hidden (..., D), words=None) -> logits (..., V) float32``; of ``words (C,)`` alone
+(..., C): then no other row of the vocabulary's table is multiplied.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +63,8 @@ class LanguageFamily:
 
     Attributes:
         module: the class to build; its fields are an architecture, and ``dtype``, ``scan`` and
-            ``remat``. Its methods are ``__call__`` (hidden states), ``logits`` of hidden states,
-            and, of decoders, ``step``.
+            ``remat``. Its methods are ``__call__`` (hidden states), ``logits(hidden, words=None)``
+            (:data:`Head`), and, of decoders, ``step``.
         fields: architecture of the name; empty where the configuration beside the weights tells
             it.
         configure: the fields of a Hugging Face ``config.json``; refuses by name what it says that
