@@ -1,5 +1,8 @@
 """Language models as ``f(params, tokens)``: one file a family, with its key table."""
 
+from linearize.models.language.families import LANGUAGE as LANGUAGE
+from linearize.models.language.loading import load_language as load_language
+from linearize.models.language.model import LanguageFamily as LanguageFamily
 from linearize.models.language.model import LanguageModel as LanguageModel
 from linearize.models.language.tokens import LanguageTokenizer as LanguageTokenizer
 from linearize.models.language.tokens import load_tokens as load_tokens
