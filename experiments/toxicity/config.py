@@ -83,9 +83,29 @@ class ControlConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextsConfig:
+    """Which text is to be forgotten, and along which text perplexity is measured."""
+
+    kinds: str = "toys"
+    """Labelled documents."""
+    positive: tuple[str, ...] = ("zig",)
+    """The classes that are to be forgotten; documents of the others are "other text"."""
+    control: str = "plain toys"
+    """Documents whose perplexity may hardly rise."""
+    words: str = ""
+    """What the kind is, for the page; the classes' names where empty."""
+    other_words: str = ""
+    control_words: str = ""
+
+    def __post_init__(self) -> None:
+        check(self, "texts.", ConfigError)
+
+
+@dataclasses.dataclass(frozen=True)
 class ToxicityConfig:
     """Negation of a causal language model, with perplexity as the control."""
 
+    texts: TextsConfig = TextsConfig()
     scorers: tuple[str, ...] = ("comments",)
     """Rows of :data:`linearize.scorers.SCORERS`, ``module:function`` of one's own, or ``fitted``, on
     documents that nothing is trained on. The first decides; none may have chosen the text."""
