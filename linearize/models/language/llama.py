@@ -16,6 +16,7 @@ from linearize.models import transformer
 from linearize.models.attention import attend
 from linearize.models.hf import configs, schema, tables
 from linearize.models.hf.table import KERNEL, SAME, Table
+from linearize.models.language import head
 from linearize.types import Array, PyTree
 
 LLAMA = Table(
@@ -185,20 +186,16 @@ class Decoder(nn.Module):
     def setup(self) -> None:
         self.token_embedding = self.param("token_embedding", _SMALL, (self.vocabulary, self.width))
         if not self.tied:
-            self.head = nn.Dense(
-                self.vocabulary, use_bias=False, dtype=self.dtype, kernel_init=_SMALL
-            )
+            self.head = head.Head(self.vocabulary, self.dtype)
 
     def __call__(self, tokens: Array) -> Array:
         return self.run(tokens)[0]
 
-    def logits(self, hidden: Array) -> Array:
-        """Of hidden states (..., D): (..., V) float32."""
-        hidden = hidden.astype(self.dtype)
+    def logits(self, hidden: Array, words: Array | None = None) -> Array:
+        """Of hidden states (..., D): (..., V) float32, or (..., C) of words (C,) alone."""
         if not self.tied:
-            return self.head(hidden).astype(jnp.float32)
-        embedding = self.token_embedding.astype(self.dtype)
-        return jnp.einsum("...d,vd->...v", hidden, embedding, preferred_element_type=jnp.float32)
+            return self.head(hidden, words)
+        return head.logits(hidden, self.token_embedding, words, self.dtype)
 
     def step(self, tokens: Array, cache: PyTree) -> tuple[Array, PyTree]:
         """Hidden states of the S tokens (B, S) after those of the cache, and the cache with them.

@@ -31,8 +31,8 @@ class LanguageModel(Model):
             one, whose ``f`` is ``hidden``.
         step: ``step(params, tokens (B, S), cache) -> (hidden (B, S, D), cache)`` of a decoder: the
             S tokens after those that the cache has seen. None where there is no decoder.
-        cache: ``cache(batch, length) -> `` an empty cache for up to ``length`` tokens, a tree of
-            arrays with the tokens' number among them.
+        cache: ``cache(batch, length)``: an empty cache for up to ``length`` tokens, arrays by name,
+            among them ``seen ()`` int32, how many tokens there are.
 
     ``about`` has the ``kind``, the ``architecture`` (the module's fields), the ``config`` in
     transformers' words, and the ``weights``, a file that others wrote, if θ0 was read from one.

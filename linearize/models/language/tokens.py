@@ -131,7 +131,7 @@ class LanguageTokenizer:
         found = self._encodings(texts, False)
         if empty := [i for i, x in enumerate(found) if not x.ids]:
             raise ValueError(
-                f"{_named('texts', empty)} {'is' if len(empty) == 1 else 'are'} empty, or without "
+                f"{named('texts', empty)} {'is' if len(empty) == 1 else 'are'} empty, or without "
                 "a token; leave such texts out"
             )
         frame = self.backend.num_special_tokens_to_add(False)
@@ -144,7 +144,7 @@ class LanguageTokenizer:
         long = [i for i, x in enumerate(found) if len(x.ids) + frame > length]
         if long and cut is None:
             raise ValueError(
-                f"{_named('texts', long)} {'has' if len(long) == 1 else 'have'} up to {longest} "
+                f"{named('texts', long)} {'has' if len(long) == 1 else 'have'} up to {longest} "
                 f'tokens, more than length={length}; give a larger length, cut="end" or '
                 'cut="start", or shorter texts'
             )
@@ -176,7 +176,7 @@ class LanguageTokenizer:
             or (row.size and (not np.issubdtype(row.dtype, np.integer) or row.min() < 0))
         ]:
             raise ValueError(
-                f"{_named('tokens', wrong)}: expected rows of integers from 0, (N, L) or N lists"
+                f"{named('tokens', wrong)}: expected rows of integers from 0, (N, L) or N lists"
             )
         kept = [row.tolist() for row in rows]
         return self.backend.decode_batch(kept, skip_special_tokens=not special)
@@ -459,7 +459,7 @@ def of_gguf(fields: Mapping[str, Any], source: str) -> LanguageTokenizer:
     return LanguageTokenizer(source, made, special)
 
 
-def _named(argument: str, rows: Sequence[int], most: int = 5) -> str:
+def named(argument: str, rows: Sequence[int], most: int = 5) -> str:
     """``texts[1], texts[4]``, of not too many."""
     more = f" and {len(rows) - most} more" if len(rows) > most else ""
     return ", ".join(f"{argument}[{i}]" for i in rows[:most]) + more
