@@ -43,7 +43,7 @@ def check_distance(
 def _agree(
     found: float, pieces: Iterable[tuple[Compared, np.ndarray, Sample]], what: str, entry: str
 ) -> None:
-    sums, terms, dtypes = np.zeros(3), 0, ()
+    sums, terms, dtypes = np.zeros(3), 0, tuple[np.dtype, ...]()
     for compared, kept, logits in pieces:
         z, given = narrowed(logits.row), jnp.asarray(kept)
         others = chain((z, -z), roundings(logits.row, logits))  # one at a time: they may be large

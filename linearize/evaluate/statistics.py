@@ -36,7 +36,7 @@ def check_statistics(
     Raises:
         DisagreementError: one is another for every prediction that rounding may have made.
     """
-    terms, dtypes = 0, ()
+    terms, dtypes = 0, tuple[np.dtype, ...]()
     sums: dict[str, np.ndarray] = {}
     for predictions, targets in pieces:
         terms, dtypes = terms + len(predictions.row), predictions.dtypes
