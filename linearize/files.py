@@ -152,7 +152,7 @@ def read_json(
     """
     text = read_text(path, most)
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = parse_json(text)
     except RecursionError:
         raise _too_deep(path, deepest) from None
     except ValueError as error:
@@ -173,6 +173,16 @@ def read_json(
             return value
         level = below
     raise _too_deep(path, deepest)
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is none, or says a key twice.
+        RecursionError: it is nested too deep.
+    """
+    return json.loads(text, object_pairs_hook=_unique)
 
 
 def _too_deep(path: str | Path, deepest: int) -> CorruptFileError:

@@ -1,0 +1,162 @@
+"""Texts to token numbers, with any tokenizer; what is too long is refused, cut or left out."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from linearize.choices import one_of
+from linearize.data.records import DataError
+from linearize.data.text.documents import Documents
+from linearize.fields import integer
+
+log = logging.getLogger(__name__)
+
+TooLong = Literal["error", "cut", "leave out"]
+"""What becomes of a document of more tokens than there is room for."""
+
+TOO_LONG: tuple[TooLong, ...] = ("error", "cut", "leave out")
+
+Wrap = Callable[[str, str | None], str]
+"""A text, and the second one of a pair or None, in a template."""
+
+
+class Tokenizer(Protocol):
+    """What makes tokens: ours, those of ``tokenizers``, and those of transformers all do."""
+
+    def encode(self, text: str, /) -> Any:
+        """Numbers of tokens, or an object that has them as ``ids``; of a pair, where it is given a
+        second text. Special tokens are those that the model wants around a text.
+        """
+        ...
+
+
+def ids(tokenizer: Tokenizer, *texts: str) -> np.ndarray:
+    """(n,) int32 tokens of a text, or of a pair of texts.
+
+    Raises:
+        DataError: the tokenizer gives anything but one list of numbers.
+    """
+    encode: Callable[..., Any] = tokenizer.encode
+    found = encode(*texts)
+    tokens = np.asarray(getattr(found, "ids", found))
+    if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
+        raise DataError(
+            f"{type(tokenizer).__name__}.encode gives {tokens.dtype}{tokens.shape}; expected the "
+            "numbers of one text's tokens"
+        )
+    return tokens.astype(np.int32)
+
+
+def encoded(
+    documents: Documents,
+    tokenizer: Tokenizer,
+    *,
+    length: int | None = None,
+    too_long: TooLong = "error",
+    wrap: Wrap | None = None,
+    vocabulary: int | None = None,
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Each document's tokens.
+
+    Args:
+        documents: what to encode; both texts of a pair at once.
+        tokenizer: anything with ``encode``.
+        length: most tokens a document; None sets no bound.
+        too_long: ``"error"`` refuses a longer one; ``"cut"`` shortens its text (the longer of a
+            pair's) from the end until it fits, so that special tokens and the template stay;
+            ``"leave out"`` drops it.
+        wrap: the template; encodes ``wrap(text, pair)`` as one text.
+        vocabulary: how many tokens the model has.
+
+    Returns:
+        (n,) int32 tokens of each document that is kept, and the (M,) row numbers of these.
+
+    Raises:
+        DataError: a document that is too long, that no cutting makes fit, that has no token, or
+            that has one which the vocabulary lacks; with its place.
+    """
+    one_of("too_long", too_long, TOO_LONG, DataError)
+    if length is not None:
+        length = integer("length", length, low=1)
+    rows, kept, cut = [], [], 0
+    for row, text in enumerate(documents.texts):
+        pair = None if documents.pairs is None else documents.pairs[row]
+        tokens = _whole(tokenizer, text, pair, wrap)
+        place = documents.place(row)
+        if length is not None and len(tokens) > length:
+            if too_long == "error":
+                raise DataError(
+                    f"{place} has {len(tokens)} tokens and length={length}; raise it, or pass "
+                    "too_long='cut' or 'leave out'"
+                )
+            if too_long == "leave out":
+                continue
+            tokens, cut = _cut(tokenizer, text, pair, wrap, length, place), cut + 1
+        if not len(tokens):
+            raise DataError(f"{place} has no token: {text[:40]!r}; leave it out")
+        _check_vocabulary(tokens, vocabulary, place)
+        rows.append(tokens)
+        kept.append(row)
+    if cut or len(kept) < len(documents):
+        log.warning(
+            "%d of %d documents have more than %d tokens: %s",
+            cut or len(documents) - len(kept), len(documents), length,
+            "cut" if cut else "left out",
+        )  # fmt: skip
+    return rows, np.array(kept, int)
+
+
+def _check_vocabulary(tokens: np.ndarray, vocabulary: int | None, place: str) -> None:
+    least, most = tokens.min(), tokens.max()
+    if least < 0 or (vocabulary is not None and most >= vocabulary):
+        bad = most if least >= 0 else least
+        known = "" if vocabulary is None else f" and the model has 0 to {vocabulary - 1}"
+        raise DataError(
+            f"{place} has the token {bad}{known}: the tokenizer is another model's; take the one "
+            "beside the weights"
+        )
+
+
+def _whole(tokenizer: Tokenizer, text: str, pair: str | None, wrap: Wrap | None) -> np.ndarray:
+    if wrap is not None:
+        return ids(tokenizer, wrap(text, pair))
+    return ids(tokenizer, text) if pair is None else ids(tokenizer, text, pair)
+
+
+def _cut(
+    tokenizer: Tokenizer, text: str, pair: str | None, wrap: Wrap | None, length: int, place: str
+) -> np.ndarray:
+    """Tokens of the most characters that fit, the longer text of a pair giving way first."""
+    total = len(text) + len(pair or "")
+
+    def shortened(characters: int) -> tuple[str, str | None]:
+        if pair is None:
+            return text[:characters], None
+        short = min(len(text), len(pair), characters // 2)
+        rest = characters - short
+        return (
+            (text[:short], pair[:rest]) if len(text) <= len(pair) else (text[:rest], pair[:short])
+        )
+
+    def tried(characters: int) -> np.ndarray | None:
+        tokens = _whole(tokenizer, *shortened(characters), wrap)
+        return tokens if len(tokens) <= length else None
+
+    fits, too_many, best = 0, total, None
+    guess = min(total - 1, 4 * length)
+    while too_many - fits > 1:
+        if (found := tried(guess)) is None:
+            too_many = guess
+        else:
+            fits, best = guess, found
+        guess = (fits + too_many) // 2
+        if fits:  # a long text is not encoded whole again
+            guess = min(guess, 2 * fits)
+    if best is None:
+        raise DataError(
+            f"{place} has no room for any of its text in length={length}: special tokens and the "
+            "template take it; raise it"
+        )
+    return best

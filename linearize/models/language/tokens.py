@@ -1,0 +1,465 @@
+"""Tokenizers of language models, from the files beside the weights or from a GGUF's own words.
+
+The work is that of the ``tokenizers`` library. A ``tokenizer.json`` is taken as it is; what older
+files and GGUF say less fully is completed as the models' own code does: GPT-2's byte-level pairs
+(Radford et al. 2019), RoBERTa's, BERT's and MPNet's word pieces, SmolLM2's single digits.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linearize import files
+from linearize.choices import one_of
+from linearize.models import hf, token_files
+from linearize.models.hf import sources
+from linearize.models.token_files import TokenizerError
+
+EXTRA = "language"
+USUAL: dict[str, tuple[str, ...]] = {
+    "bos": ("<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>"),
+    "eos": ("</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"),
+    "unk": ("<unk>", "[UNK]"),
+    "pad": ("<pad>", "[PAD]"),
+    "mask": ("<mask>", "[MASK]"),
+    "cls": ("[CLS]",),
+    "sep": ("[SEP]",),
+}
+"""Special tokens by role, and what they are called where no file beside says so."""
+CUTS = {"end": "right", "start": "left"}
+_SPARE = 1024
+"""Rows of an embedding beyond the words, that models have to be a round number."""
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageTokenizer:
+    """Texts to tokens and back, as one language model wants them.
+
+    ``bos``, ``eos``, ``pad``, ``mask``, ``unk``, ``cls`` and ``sep`` are the numbers of special
+    tokens; asking for one that there is not raises :class:`TokenizerError`, ``special.get`` does
+    not. A special token's name within a text is that token.
+
+    Attributes:
+        source: where its vocabulary comes from.
+        backend: the ``tokenizers.Tokenizer``.
+        special: numbers of special tokens by role, those that there are.
+    """
+
+    source: str
+    backend: Any
+    special: Mapping[str, int]
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """One more than the largest token."""
+        return token_files.size(self.backend)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides its tokens."""
+        return token_files.fingerprint(self.backend) + str(sorted(self.special.items()))
+
+    def __getattr__(self, role: str) -> int:
+        """The number of a special token by its role."""
+        if role not in USUAL:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {role!r}")
+        if role not in self.special:
+            have = ", ".join(f"{r} {self.token(i)!r}" for r, i in self.special.items()) or "none"
+            raise TokenizerError(
+                f"the tokenizer of {self.source} has no {role} token (it has: {have}); take another"
+                f" model, or name one of its words: tokenizer.named({role}=...)"
+            )
+        return self.special[role]
+
+    def named(self, **roles: str) -> "LanguageTokenizer":
+        """The same with words of the vocabulary as special tokens, such as ``pad="<|endoftext|>"``.
+
+        Raises:
+            TokenizerError: the vocabulary has no such word.
+            ValueError: there is no such role.
+        """
+        for role in roles:
+            one_of("role", role, USUAL)
+        found = {role: self.backend.token_to_id(word) for role, word in roles.items()}
+        if lost := [roles[role] for role, number in found.items() if number is None]:
+            raise TokenizerError(f"the vocabulary of {self.source} has no {', '.join(lost)}")
+        return dataclasses.replace(self, special={**self.special, **found})
+
+    def ids(self, texts: Sequence[str], *, framed: bool = False) -> list[list[int]]:
+        """The tokens of each text, as many as it has; none for an empty one.
+
+        Args:
+            texts: N strings.
+            framed: with the tokens that the model puts around a text (BERT's ``[CLS]`` and
+                ``[SEP]``, T5's ``</s>``), of which GPT-2 and SmolLM2 have none.
+
+        Raises:
+            ValueError: no text, or something else than a string of whole characters.
+            TokenizerError: its files have no token for a part of a text.
+        """
+        return [found.ids for found in self._encodings(texts, framed)]
+
+    def encode(
+        self, texts: Sequence[str], length: int | None = None, *, cut: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and where they are, padded behind.
+
+        Args:
+            texts: N strings, none of them empty.
+            length: L, the longest text's by default.
+            cut: what a text loses that is longer, its ``"end"`` or its ``"start"``; the tokens
+                around it are kept. By default such a text is refused.
+
+        Returns:
+            ``tokens (N, L)`` int32 and ``mask (N, L)`` booleans, true where a token is no padding.
+            Padding is ``pad``, or ``eos`` where there is none; where the mask is false no model
+            sees it.
+
+        Raises:
+            ValueError: a text that is too long or has no token of its own; all are named.
+            TokenizerError: there is neither ``pad`` nor ``eos`` where one is needed; and as
+                :meth:`ids`.
+        """
+        if cut is not None:
+            one_of("cut", cut, CUTS)
+        found = self._encodings(texts, False)
+        if empty := [i for i, x in enumerate(found) if not x.ids]:
+            raise ValueError(
+                f"{named('texts', empty)} {'is' if len(empty) == 1 else 'are'} empty, or without "
+                "a token; leave such texts out"
+            )
+        frame = self.backend.num_special_tokens_to_add(False)
+        longest = max(len(x.ids) for x in found) + frame
+        length = longest if length is None else length
+        if length <= frame:
+            raise ValueError(
+                f"length={length}; {frame} token(s) stand around a text: give {frame + 1} or more"
+            )
+        long = [i for i, x in enumerate(found) if len(x.ids) + frame > length]
+        if long and cut is None:
+            raise ValueError(
+                f"{named('texts', long)} {'has' if len(long) == 1 else 'have'} up to {longest} "
+                f'tokens, more than length={length}; give a larger length, cut="end" or '
+                'cut="start", or shorter texts'
+            )
+        for i in long:
+            found[i].truncate(length - frame, direction=CUTS[str(cut)])
+        rows = [self.backend.post_process(x).ids for x in found]
+        short = any(len(row) < length for row in rows)
+        tokens = np.full((len(rows), length), self._padding() if short else 0, np.int32)
+        mask = np.arange(length) < np.array([[len(row)] for row in rows])
+        tokens[mask] = np.concatenate(rows)
+        return tokens, mask
+
+    def decode(self, tokens: Any, *, special: bool = False) -> list[str]:
+        """The text of each row of tokens, ``(N, L)`` integers or N lists of them.
+
+        Args:
+            tokens: numbers of tokens; those between the words' and the embedding's last say
+                nothing.
+            special: whether special tokens are written out.
+
+        Raises:
+            ValueError: something else than rows of integers that are not negative.
+        """
+        rows = [np.asarray(row) for row in tokens]
+        if wrong := [
+            i
+            for i, row in enumerate(rows)
+            if row.ndim != 1
+            or (row.size and (not np.issubdtype(row.dtype, np.integer) or row.min() < 0))
+        ]:
+            raise ValueError(
+                f"{named('tokens', wrong)}: expected rows of integers from 0, (N, L) or N lists"
+            )
+        kept = [row.tolist() for row in rows]
+        return self.backend.decode_batch(kept, skip_special_tokens=not special)
+
+    def pieces(self, text: str) -> list[str]:
+        """The words of the vocabulary that a text is made of, as the vocabulary writes them."""
+        (found,) = self._encodings([text], False)
+        return found.tokens
+
+    def token(self, number: int) -> str:
+        """A word of the vocabulary by its number, as the vocabulary writes it."""
+        return self.backend.id_to_token(int(number)) or f"token {number}"
+
+    def _padding(self) -> int:
+        return (
+            self.special["eos"]
+            if "pad" not in self.special and "eos" in self.special
+            else (self.pad)
+        )
+
+    def _encodings(self, texts: Sequence[str], framed: bool) -> list[Any]:
+        if isinstance(texts, str) or not len(texts):
+            raise ValueError(f"texts={texts!r:.80}; expected a list of one text or more")
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"texts[{i}] is {text!r:.80}, which is no string")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"texts[{i}] holds {text[error.start]!r} at character {error.start}, half of a "
+                    "character; read its file with the encoding that it is in"
+                ) from None
+        return token_files.encoded(
+            self.backend.encode_batch, self.source, texts, add_special_tokens=framed
+        )
+
+
+def load_tokens(
+    weights: str | Path | hf.Source, *, vocabulary: int | None = None
+) -> LanguageTokenizer:
+    """The tokenizer that lies beside a language model's weights.
+
+    Args:
+        weights: a folder, a file in it, or a repository on the Hub, with ``tokenizer.json``,
+            ``vocab.json`` and ``merges.txt``, or ``vocab.txt``; or a GGUF file.
+        vocabulary: the model's number of tokens (:attr:`LanguageModel.vocabulary`).
+
+    Raises:
+        TokenizerError: there is none, its files are damaged or of a kind that is not read, or of
+            another vocabulary than the model has.
+        ModuleNotFoundError: ``tokenizers`` is not installed.
+        WeightsError: the Hub cannot be reached.
+    """
+    found = _find(weights)
+    backend = token_files.plain(found.backend)
+    found = dataclasses.replace(found, backend=backend)
+    check_vocabulary(found, vocabulary)
+    return found
+
+
+def check_vocabulary(tokenizer: LanguageTokenizer, vocabulary: int | None) -> None:
+    """A model of so many tokens can be this tokenizer's.
+
+    Raises:
+        TokenizerError: it has a token beyond them, or is far from having so many.
+    """
+    if vocabulary is not None and not 0 <= vocabulary - tokenizer.vocabulary <= _SPARE:
+        raise TokenizerError(
+            f"{tokenizer.source} has {tokenizer.vocabulary} tokens and the model {vocabulary}: is "
+            "it another model's?"
+        )
+
+
+def _find(weights: str | Path | hf.Source) -> LanguageTokenizer:
+    def beside(*names: str) -> Path | None:
+        return sources.beside(weights, names)
+
+    if (whole := beside("tokenizer.json")) is not None:
+        with token_files.reading(whole):
+            backend = token_files.whole(whole, EXTRA)
+        return LanguageTokenizer(str(whole), backend, _roles(backend, _notes(beside)))
+    merges, words = beside("merges.txt"), beside("vocab.json")
+    if merges is not None and words is not None:
+        with token_files.reading(words):
+            told = _notes(beside)
+            backend = _byte_level(*token_files.pairs(words, merges, EXTRA), told, str(words))
+        return LanguageTokenizer(str(words), backend, _roles(backend, told))
+    if (words := beside("vocab.txt")) is not None:
+        with token_files.reading(words):
+            told = _notes(beside)
+            backend = _word_pieces(words, told)
+        return LanguageTokenizer(str(words), backend, _roles(backend, told))
+    more = beside("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+    remedy = (
+        f"; write tokenizer.json of {more.name} with transformers: "
+        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        if more is not None
+        else "; put its tokenizer.json, vocab.json and merges.txt, or vocab.txt beside the weights"
+    )
+    raise TokenizerError(f"there is no tokenizer that is read beside {weights}{remedy}")
+
+
+_NOTES = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
+
+
+def _notes(beside: Any) -> dict[str, Any]:
+    """What the files beside say of the tokenizer; the first that says a thing is believed."""
+    told: dict[str, Any] = {}
+    for path in filter(None, map(beside, _NOTES)):
+        try:
+            told = {**files.read_json(path), **told}
+        except (OSError, files.CorruptFileError) as error:
+            raise TokenizerError(f"{error}; fetch it again") from error
+    return told
+
+
+def _roles(backend: Any, told: Mapping[str, Any]) -> dict[str, int]:
+    """Special tokens by role: as the notes name them, or number them, or else by usual names."""
+    words, found = backend.get_vocab(), {}
+    for role, usual in USUAL.items():
+        said = told.get(f"{role}_token")
+        said = said.get("content") if isinstance(said, Mapping) else said
+        number = told.get(f"{role}_token_id")
+        if said is not None and said not in words:
+            raise TokenizerError(
+                f"tokenizer_config.json says that {role}_token is {said!r:.80}, which the "
+                "vocabulary has not; are the two files of one model?"
+            )
+        if said is not None:
+            found[role] = words[said]
+        elif type(number) is int and backend.id_to_token(number) is not None:
+            found[role] = number
+        elif f"{role}_token" not in told:
+            known = [words[word] for word in usual if word in words]
+            found |= {role: known[0]} if known else {}
+    return found
+
+
+def _byte_level(
+    words: dict[str, int], merges: Sequence[Any], told: Mapping[str, Any], where: str
+) -> Any:
+    """GPT-2's or RoBERTa's, by which special tokens the words have."""
+    if "<|startoftext|>" in words:
+        raise TokenizerError(f"{where} is CLIP's; linearize.models.load_tokenizer reads it")
+    library, made = token_files.library(EXTRA), _pairs(words, merges)
+    space = bool(told.get("add_prefix_space", False))
+    made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=space)
+    roberta = ["<s>", "</s>", "<pad>", "<unk>", "<mask>"]
+    if all(word in words for word in roberta):
+        made.add_special_tokens(roberta[:-1])
+        made.add_special_tokens([library.AddedToken("<mask>", lstrip=True, special=True)])
+        ends = [(word, words[word]) for word in ("</s>", "<s>")]
+        made.post_processor = library.processors.RobertaProcessing(*ends, True, space)
+    elif "<|endoftext|>" in words:
+        made.add_special_tokens(["<|endoftext|>"])
+        if told.get("add_bos_token"):
+            _begin(made, "<|endoftext|>")
+    else:
+        raise TokenizerError(
+            f"{where} has neither <|endoftext|> nor {', '.join(roberta)}; it is neither GPT-2's "
+            "nor RoBERTa's: write the tokenizer.json of its own"
+        )
+    return made
+
+
+def _pairs(words: dict[str, int], merges: Sequence[Any], **options: Any) -> Any:
+    """A byte-level tokenizer without its splitting into words."""
+    library = token_files.library(EXTRA)
+    model = library.models.BPE(vocab=words, merges=list(merges), fuse_unk=False, **options)
+    made = library.Tokenizer(model)
+    made.decoder = library.decoders.ByteLevel()
+    return made
+
+
+def _begin(made: Any, word: str) -> None:
+    """Before every text stands this word."""
+    made.post_processor = token_files.library(EXTRA).processors.TemplateProcessing(
+        single=f"{word} $A", special_tokens=[(word, made.token_to_id(word))]
+    )
+
+
+def _word_pieces(path: Path, told: Mapping[str, Any]) -> Any:
+    """BERT's or MPNet's, by which special tokens the words have.
+
+    Where no file says whether text is put in lower case, the words tell: those of BERT's cased
+    models have capitals.
+    """
+    library = token_files.library(EXTRA)
+    lines = files.read_text(path, most=token_files.MOST).removesuffix("\n").split("\n")
+    words = {word: number for number, word in enumerate(lines)}
+    kinds = {
+        "BERT": ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"),
+        "MPNet": ("<s>", "</s>", "<pad>", "[UNK]", "<mask>"),
+    }
+    kind = next((k for k, special in kinds.items() if all(w in words for w in special)), None)
+    if kind is None:
+        raise TokenizerError(
+            f"{path} has neither {', '.join(kinds['BERT'])} nor {', '.join(kinds['MPNet'])}; it is "
+            "neither BERT's nor MPNet's"
+        )
+    first, last, *_, mask = kinds[kind]
+    cased = any(word != word.lower() for word in words if not re.fullmatch(r"[\[<].*[\]>]", word))
+    made = library.Tokenizer(library.models.WordPiece(words, unk_token="[UNK]"))
+    made.normalizer = library.normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=told.get("tokenize_chinese_chars", True),
+        strip_accents=told.get("strip_accents"),
+        lowercase=told.get("do_lower_case", not cased),
+    )
+    made.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    made.decoder = library.decoders.WordPiece(prefix="##")
+    made.add_special_tokens(list(kinds[kind][:-1]))
+    made.add_special_tokens([library.AddedToken(mask, lstrip=kind == "MPNet", special=True)])
+    made.post_processor = library.processors.TemplateProcessing(
+        single=f"{first} $A {last}", special_tokens=[(w, words[w]) for w in (first, last)]
+    )
+    return made
+
+
+_CONTROL, _USER = 3, 4
+"""Kinds of GGUF's tokens: not written in text, and written by users."""
+_GGUF = "tokenizer.ggml."
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def of_gguf(fields: Mapping[str, Any], source: str) -> LanguageTokenizer:
+    """The tokenizer that a GGUF file holds.
+
+    Args:
+        fields: what the file says, by GGUF's keys (``tokenizer.ggml.tokens`` and so on).
+        source: the file, for messages.
+
+    Raises:
+        TokenizerError: it holds none, or one of a kind that is not read.
+    """
+    said = {key.removeprefix(_GGUF): x for key, x in fields.items() if key.startswith(_GGUF)}
+    kind, split = said.get("model"), said.get("pre")
+    if kind != "gpt2" or split not in ("gpt-2", "smollm", "llama-bpe"):
+        raise TokenizerError(
+            f"{source} has a tokenizer of the kind model={kind!r}, pre={split!r}; read are 'gpt2' "
+            "with 'gpt-2', 'smollm' or 'llama-bpe'. Put the model's tokenizer.json in a folder and "
+            "point to that"
+        )
+    library, listed = token_files.library(EXTRA), list(said.get("tokens", ()))
+    types = list(said.get("token_type", ())) or [1] * len(listed)
+    with token_files.reading(source):
+        if len(set(listed)) != len(listed) or len(types) != len(listed):
+            raise TokenizerError(f"{source}: a token is there twice, or of no type; fetch it again")
+        words = {word: number for number, word in enumerate(listed)}
+        merges = [tuple(pair.split(" ")) for pair in said.get("merges", ())]
+        made = _pairs(words, merges, ignore_merges=split == "llama-bpe")
+        level = library.pre_tokenizers.ByteLevel
+        made.pre_tokenizer = {
+            "gpt-2": lambda: level(add_prefix_space=False),
+            "smollm": lambda: library.pre_tokenizers.Sequence(
+                [library.pre_tokenizers.Digits(True), level(add_prefix_space=False)]
+            ),
+            "llama-bpe": lambda: library.pre_tokenizers.Sequence(
+                [
+                    library.pre_tokenizers.Split(library.Regex(_LLAMA_3), "isolated"),
+                    level(add_prefix_space=False, use_regex=False),
+                ]
+            ),
+        }[split]()
+        for word, type_ in zip(listed, types, strict=True):
+            if type_ in (_CONTROL, _USER):
+                added = library.AddedToken(word, normalized=False, special=type_ == _CONTROL)
+                made.add_special_tokens([added]) if added.special else made.add_tokens([added])
+    names = {"unk": "unknown", "pad": "padding", "sep": "seperator"}  # so spelled in GGUF
+    found = {r: said.get(f"{names.get(r, r)}_token_id") for r in USUAL}
+    special = {r: int(number) for r, number in found.items() if number is not None}
+    if wrong := [f"{r} {n}" for r, n in special.items() if not 0 <= n < len(listed)]:
+        raise TokenizerError(f"{source}: special tokens beyond its words: {', '.join(wrong)}")
+    if said.get("add_bos_token", split == "llama-bpe"):
+        _begin(made, listed[special["bos"]])
+    return LanguageTokenizer(source, made, special)
+
+
+def named(argument: str, rows: Sequence[int], most: int = 5) -> str:
+    """``texts[1], texts[4]``, of not too many."""
+    more = f" and {len(rows) - most} more" if len(rows) > most else ""
+    return ", ".join(f"{argument}[{i}]" for i in rows[:most]) + more
