@@ -46,6 +46,19 @@ LANGUAGE: dict[str, LanguageFamily] = {
     "smollm2_360m": _llama(_smollm2(960, 2560, 32, 15, 5), f"{_SMOLLM2}360M-Instruct"),
     "smollm2_1.7b": _llama(_smollm2(2048, 8192, 24, 32, 32), f"{_SMOLLM2}1.7B-Instruct"),
     "llama": _llama({}, f"{_SMOLLM2}135M"),
+    "toy_decoder": _llama(
+        {
+            "vocab_size": 64,
+            "max_position_embeddings": 64,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "tie_word_embeddings": True,
+        },
+        "",
+    ),
 }
 """For ``smollm2_135m`` there are packaged weights. The others read weights of others, and a name
 that is a kind's (``llama``) takes the architecture from the configuration beside them."""
