@@ -3,7 +3,7 @@
 from typing import Any
 
 from linearize import choices
-from linearize.models.language import llama
+from linearize.models.language import gpt2, llama
 from linearize.models.language.model import LanguageFamily
 
 
@@ -37,6 +37,32 @@ def _smollm2(width: int, hidden: int, depth: int, heads: int, shared: int) -> di
     }
 
 
+def _gpt2(config: dict[str, Any], hub: str) -> LanguageFamily:
+    return LanguageFamily(
+        gpt2.GPT2Decoder,
+        gpt2.configure,
+        (gpt2.GPT2,),
+        "gpt2",
+        config=config,
+        repeated=gpt2.REPEATED,
+        deep="n_layer",
+        builds="GPT2LMHeadModel",
+        hub=hub,
+    )
+
+
+def _gpt2_size(width: int, depth: int, heads: int) -> dict[str, Any]:
+    return {
+        "vocab_size": 50257,
+        "n_positions": 1024,
+        "n_embd": width,
+        "n_layer": depth,
+        "n_head": heads,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+    }
+
+
 _SMOLLM2 = "HuggingFaceTB/SmolLM2-"
 
 LANGUAGE: dict[str, LanguageFamily] = {
@@ -46,6 +72,11 @@ LANGUAGE: dict[str, LanguageFamily] = {
     "smollm2_360m": _llama(_smollm2(960, 2560, 32, 15, 5), f"{_SMOLLM2}360M-Instruct"),
     "smollm2_1.7b": _llama(_smollm2(2048, 8192, 24, 32, 32), f"{_SMOLLM2}1.7B-Instruct"),
     "llama": _llama({}, f"{_SMOLLM2}135M"),
+    "gpt2_small": _gpt2(_gpt2_size(768, 12, 12), "openai-community/gpt2"),
+    "gpt2_medium": _gpt2(_gpt2_size(1024, 24, 16), "openai-community/gpt2-medium"),
+    "gpt2_large": _gpt2(_gpt2_size(1280, 36, 20), "openai-community/gpt2-large"),
+    "gpt2_xl": _gpt2(_gpt2_size(1600, 48, 25), "openai-community/gpt2-xl"),
+    "gpt2": _gpt2({}, "openai-community/gpt2"),
     "toy_decoder": _llama(
         {
             "vocab_size": 64,
@@ -61,7 +92,7 @@ LANGUAGE: dict[str, LanguageFamily] = {
     ),
 }
 """For ``smollm2_135m`` there are packaged weights. The others read weights of others, and a name
-that is a kind's (``llama``) takes the architecture from the configuration beside them."""
+that is a kind's (``llama``, ``gpt2``) takes the architecture from the configuration beside them."""
 
 
 def row(name: str) -> LanguageFamily:
