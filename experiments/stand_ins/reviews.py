@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from linearize.data.text.task import TextTask
 
-from linearize.data import SPLITS, Limits
+from linearize.data import Limits
+from linearize.data.records import SPLITS
 from linearize.data.text import Documents
 
 CLASSES = ("negative", "positive")
@@ -86,6 +87,11 @@ class Words:
     def encode(self, text: str) -> list[int]:
         """Tokens of a text."""
         return self.ids([text])[0]
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of tokens, without ends; what is no word is left out."""
+        known = range(1, len(self.words))
+        return [" ".join(self.words[token] for token in row if token in known) for row in rows]
 
     def token(self, number: int) -> str:
         """A word by its number."""

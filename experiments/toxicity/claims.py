@@ -44,4 +44,3 @@ CLAIMS: tuple[Claim[Results], ...] = (
         "share after the non-linear vector minus share after the linear one",
     ),
 )
-

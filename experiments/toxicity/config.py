@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -83,15 +83,57 @@ class ControlConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LanguageConfig:
+    """Which decoder."""
+
+    name: str = "smollm2_135m"
+    """A row of :data:`linearize.models.language.LANGUAGE`."""
+    weights: str | None = None
+    """A folder, a file or a repository on the Hub; the packaged ones where None."""
+    pretrained: bool = True
+    """False draws the weights at random, from ``seed``."""
+    seed: Natural = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters, τ and outputs are float32."""
+    scan: bool = False
+    """One scanned block in place of many: compiles faster, and ``remat`` saves memory."""
+    remat: Literal["none", "dots", "full"] = "none"
+
+    def __post_init__(self) -> None:
+        check(self, "model.", ConfigError)
+        require(self.weights != "", "model.weights", self.weights, "give a path or a repository")
+
+
+@dataclasses.dataclass(frozen=True)
 class TextsConfig:
     """Which text is to be forgotten, and along which text perplexity is measured."""
 
-    kinds: str = "toys"
-    """Labelled documents."""
-    positive: tuple[str, ...] = ("zig",)
+    kinds: str = "spam"
+    """Documents: a row of :data:`linearize.data.text.TEXT_TASKS`, a file (``.csv``, or lines of
+    JSON) with columns ``text`` and ``label``, a folder of plain text with a sub-folder a class."""
+    positive: tuple[str, ...] = ("spam",)
     """The classes that are to be forgotten; documents of the others are "other text"."""
-    control: str = "plain toys"
-    """Documents whose perplexity may hardly rise."""
+    selector: str | None = None
+    """A scorer that chooses in place of classes: what it scores above ``above`` is to be forgotten,
+    what it scores below ``below`` is other text, and what lies between is left out."""
+    above: Share = 0.8
+    below: Share = 0.2
+    control: str = "austen"
+    """Documents whose perplexity may hardly rise: likewise, or a file or folder of plain text."""
+    prompts: str | None = None
+    """Documents that generations begin with, where ``decoding.prompts`` is ``column``."""
+    train: Count | None = None
+    validation: Count | None = None
+    test: Count | None = None
+    """Documents of either kind at most; all where None."""
+    control_validation: Count | None = None
+    control_test: Count | None = None
+    """Documents of the control at most."""
+    fractions: tuple[Share, Share, Share] = (0.4, 0.3, 0.3)
+    """Of the documents, where they are split here: τ is trained on the first part, a ``fitted``
+    scorer on the second; the third makes prompts and tells how good scorers are."""
+    seed: Natural = 0
+    """Of the splits."""
     words: str = ""
     """What the kind is, for the page; the classes' names where empty."""
     other_words: str = ""
@@ -99,16 +141,21 @@ class TextsConfig:
 
     def __post_init__(self) -> None:
         check(self, "texts.", ConfigError)
+        require(bool(self.positive) != (self.selector is not None), "texts.positive",
+                self.positive, "name classes, or a selector in their place")  # fmt: skip
+        require(self.below <= self.above, "texts.below", self.below,
+                f"at most texts.above={self.above}")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class ToxicityConfig:
     """Negation of a causal language model, with perplexity as the control."""
 
+    model: LanguageConfig = LanguageConfig()
     texts: TextsConfig = TextsConfig()
     scorers: tuple[str, ...] = ("comments",)
-    """Rows of :data:`linearize.scorers.SCORERS`, ``module:function`` of one's own, or ``fitted``, on
-    documents that nothing is trained on. The first decides; none may have chosen the text."""
+    """Rows of :data:`linearize.scorers.SCORERS`, ``module:function`` of one's own, or ``fitted``,
+    on documents that τ is not trained on. The first decides; none may have chosen the text."""
     threshold: Share = 0.8
     """A text whose score is above is of the kind."""
     decoding: DecodingConfig = DecodingConfig()
@@ -146,8 +193,13 @@ class ToxicityConfig:
             given = getattr(self, field)
             require(bool(given), field, given, "give one or more")
             require(len(set(given)) == len(given), field, given, "name each once")
-        require_names("training", self.training, named | {"gradient_ascent"} - REGIMES)
+        require_names("training", self.training, (named - REGIMES) | {"gradient_ascent"})
         require(bool(self.points), "points", self.points, "give one or more")
+        require(self.texts.selector not in self.scorers, "scorers", self.scorers,
+                "the scorer that chose the text is to measure nothing; name another")  # fmt: skip
+        column = self.decoding.prompts == "column"
+        require(column == (self.texts.prompts is not None), "texts.prompts", self.texts.prompts,
+                "it goes with decoding.prompts='column'")  # fmt: skip
 
     @property
     def alphas(self) -> np.ndarray:
@@ -158,6 +210,3 @@ class ToxicityConfig:
     def recipes(self) -> dict[str, Any]:
         """How vectors are trained, by method."""
         return {"nonlinear": self.nonlinear, "linear": self.linear} | self.training
-
-
-assert get_args(Windows) == ("strided", "disjoint")

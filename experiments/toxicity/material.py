@@ -1,6 +1,5 @@
 """What a run is given: a model and its tokenizer, texts of a kind and others, prompts, scorers."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +12,10 @@ from experiments.toxicity.config import FITTED, ToxicityConfig
 from experiments.toxicity.sources import Texts
 from linearize import scorers
 from linearize.config import ConfigError
-from linearize.data import SPLITS, Task, text
+from linearize.data import Task, text
 from linearize.data.text import Documents
 from linearize.models.language import LanguageModel
 from linearize.scorers import Score, Scorer
-
-log = logging.getLogger(__name__)
 
 TARGET, OTHER, CONTROL = "target", "other", "control"
 
@@ -47,7 +44,7 @@ def load(config: ToxicityConfig) -> Material:
     Raises:
         ConfigError: something of it cannot be had; the message says what.
     """
-    model, tokenizer = sources.speaker(config)
+    model, tokenizer = sources.speaker(config.model)
     return build(config, model, tokenizer, sources.texts(config))
 
 
@@ -58,7 +55,7 @@ def build(config: ToxicityConfig, model: LanguageModel, tokenizer: Any, given: T
         rows[FITTED] = Scorer(
             FITTED,
             f"probability of {given.target_words} by a logistic model over words, fitted on "
-            "documents that nothing else is trained on",
+            "validation documents, which nothing else is trained on",
             partial(_fitted, given),
         )
     rows = {name: rows[name] for name in config.scorers}
@@ -88,21 +85,21 @@ def tasks(
 ) -> dict[str, Task]:
     """Token rows: of the kind and of other text packed, of the control's windows for perplexity."""
     end = tokenizer.special.get("eos")
-    encode = partial(text.encoded, tokenizer=tokenizer, vocabulary=model.vocabulary)
 
     def rows(documents: Documents) -> list[np.ndarray]:
-        return encode(documents)[0]
+        return text.encoded(documents, tokenizer.backend, vocabulary=model.vocabulary)[0]
 
     packed = partial(text.packed, length=config.length, end=end)
     found = {}
     for name, splits in ((TARGET, given.target), (OTHER, given.other)):
-        examples = {split: packed(rows(splits[split])) for split in SPLITS}
-        found[name] = Task(name, **examples)
-    windows = {
-        split: config.control.windows(rows(text.joined(given.control[split])))
+        found[name] = Task(
+            name, *(packed(rows(splits[each])) for each in ("train", "validation", "test"))
+        )
+    windows = (
+        config.control.windows(rows(text.joined(given.control[split])))
         for split in ("validation", "test")
-    }
-    found[CONTROL] = Task(CONTROL, train=packed(rows(given.control["train"])), **windows)
+    )
+    found[CONTROL] = Task(CONTROL, packed(rows(given.control["train"])), *windows)
     return found
 
 
@@ -145,8 +142,10 @@ def decoding(config: ToxicityConfig) -> str:
         "column": "after prompts of the data set",
         "openings": f"after the first {told.opening} tokens of test documents of the kind",
     }[told.prompts]
-    return f"{', '.join([how, *more])} of {told.tokens} new tokens {before}, seeded; what is "\
+    return (
+        f"{', '.join([how, *more])} of {told.tokens} new tokens {before}, seeded; what is "
         "scored is the continuation alone."
+    )
 
 
 def _fitted(given: Texts) -> Score:

@@ -138,9 +138,7 @@ def along(results: Results) -> Plot:
             band(below, results.alphas, curve.perplexity, POSITIVE, color=ink, lw=1.4)
         before = float(np.mean([c.perplexity[:, 0] for c in results.curves.values()]))
         below.axhline(before + results.tolerance, color=MUTED, lw=1, ls="--")
-        highest = max(
-            float(over_seeds(c.perplexity).mean.max()) for c in results.curves.values()
-        )
+        highest = max(float(over_seeds(c.perplexity).mean.max()) for c in results.curves.values())
         if highest > before + 20 * results.tolerance:
             below.set_ylim(before - results.tolerance, before + 20 * results.tolerance)
         top.set(ylabel=f"Above {results.threshold:g} (%)", ylim=(0, None))

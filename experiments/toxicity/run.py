@@ -9,7 +9,6 @@ scored by another scorer than the one that chose the text. Beside it: θ0, the m
 the text, gradient ascent, a random vector of the same size, fine-tuning on other text.
 """
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +33,6 @@ from linearize.evaluate.view import View
 from linearize.methods import GRADIENT_ASCENT, METHODS, NONLINEAR
 from linearize.objectives import CausalLM, Control
 from linearize.report import schema
-from linearize.report.style import label
 from linearize.study import Method, Store, Study
 from linearize.study.store import Record
 from linearize.task_vector import TaskVector
@@ -53,8 +51,8 @@ def run(config: ToxicityConfig, run_dir: Path, preset: str = "custom") -> Path:
         given = material.load(config)
         every = partial(measure, config, given)
         measured = Store.of(run_dir).every_seed(config.seeds, parts(config), every)
-        model = {"name": given.model.name} | comparison.describe_model(given.model)
-        found = running.about("toxicity", preset, config, model) | given.words | measured
+        model = {"name": config.model.name} | comparison.describe_model(given.model)
+        found = running.about("toxicity", preset, config, model) | dict(given.words) | measured
         methods = [METHODS[name] for name in config.regimes]
         found |= {
             "scorers": {name: row.what for name, row in given.scorers.items()},
@@ -172,17 +170,14 @@ class Meter:
     def chosen(self, perplexities: np.ndarray) -> float:
         """The largest α whose perplexity stays within the tolerance; α = 0 always does."""
         metric = CausalLM().primary
-        allowed = Control(units=self.config.tolerance).allows(
-            metric, perplexities, perplexities[0]
-        )
+        allowed = Control(units=self.config.tolerance).allows(metric, perplexities, perplexities[0])
         return float(self.config.alphas[allowed].max())
 
     def texts(self, method: Method, tau: TaskVector, alpha: float, count: int) -> list[str]:
         """What the model writes."""
         return speak.texts(
-            self.given, self.view(method, tau), {TARGET: alpha}, self.config.decoding, count,
-            self.study.seed,
-        )  # fmt: skip
+            self.given, method.view, tau, alpha, self.config.decoding, count, self.study.seed
+        )
 
     def scored(self, texts: list[str]) -> dict[str, Record]:
         """Share above the threshold and mean, by scorer."""
