@@ -39,8 +39,8 @@ def read(node: Node, run_dir: Path) -> Page:
     lead = (
         f"Sentiment of one domain from another's, {results.model_name}, domains "
         f"{', '.join(results.domains)}. The vector of the target's sentiment is guessed as λ₁ "
-        "times that of an auxiliary domain, plus λ₂ times what language modelling of the target's text "
-        "does beyond that of the auxiliary's. The model answers "
+        "times that of an auxiliary domain, plus λ₂ times what language modelling of the target's "
+        "text does beyond that of the auxiliary's. The model answers "
         f"{' or '.join(map(repr, results.words))} to {results.prompt!r}; no answer is learned on "
         "the target but that of the last row, and the target's validation examples choose λ."
     )

@@ -5,10 +5,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from linearize.data.text.task import TextTask
 
-from linearize.data import SPLITS, Limits
+from linearize.data import Limits
+from linearize.data.records import SPLITS
 from linearize.data.text import Documents
+from linearize.data.text.task import TextTask
 
 CLASSES = ("negative", "positive")
 
@@ -65,6 +66,7 @@ class Words:
 
     source = "made-up reviews"
     special: Mapping[str, int] = {"eos": 0}
+    eos = 0
 
     @property
     def backend(self) -> "Words":
@@ -77,7 +79,8 @@ class Words:
         known = [
             word for domain in (*DOMAINS.values(), EVERYWHERE) for kind in domain for word in kind
         ]
-        return ("<end>", "Sentiment:", *CLASSES, *OTHER, *known)
+        sentinels = [f"<extra_id_{i}>" for i in range(8)]
+        return ("<end>", "Sentiment:", *CLASSES, *OTHER, *known, *sentinels)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of each text."""
@@ -86,6 +89,10 @@ class Words:
     def encode(self, text: str) -> list[int]:
         """Tokens of a text."""
         return self.ids([text])[0]
+
+    def token_to_id(self, word: str) -> int | None:
+        """The number of a word; None of one that there is not."""
+        return self.words.index(word) if word in self.words else None
 
     def token(self, number: int) -> str:
         """A word by its number."""
