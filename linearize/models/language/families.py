@@ -3,7 +3,7 @@
 from typing import Any
 
 from linearize import choices
-from linearize.models.language import llama
+from linearize.models.language import bert, gpt2, llama, mpnet, t5
 from linearize.models.language.model import LanguageFamily
 
 
@@ -37,7 +37,34 @@ def _smollm2(width: int, hidden: int, depth: int, heads: int, shared: int) -> di
     }
 
 
+def _gpt2(config: dict[str, Any], hub: str) -> LanguageFamily:
+    return LanguageFamily(
+        gpt2.GPT2Decoder,
+        gpt2.configure,
+        (gpt2.GPT2,),
+        "gpt2",
+        config=config,
+        repeated=gpt2.REPEATED,
+        deep="n_layer",
+        builds="GPT2LMHeadModel",
+        hub=hub,
+    )
+
+
+def _gpt2_size(width: int, depth: int, heads: int) -> dict[str, Any]:
+    return {
+        "vocab_size": 50257,
+        "n_positions": 1024,
+        "n_embd": width,
+        "n_layer": depth,
+        "n_head": heads,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+    }
+
+
 _SMOLLM2 = "HuggingFaceTB/SmolLM2-"
+
 
 LANGUAGE: dict[str, LanguageFamily] = {
     "smollm2_135m": _llama(
@@ -59,9 +86,18 @@ LANGUAGE: dict[str, LanguageFamily] = {
         },
         "",
     ),
+    "gpt2_small": _gpt2(_gpt2_size(768, 12, 12), "openai-community/gpt2"),
+    "gpt2_medium": _gpt2(_gpt2_size(1024, 24, 16), "openai-community/gpt2-medium"),
+    "gpt2_large": _gpt2(_gpt2_size(1280, 36, 20), "openai-community/gpt2-large"),
+    "gpt2_xl": _gpt2(_gpt2_size(1600, 48, 25), "openai-community/gpt2-xl"),
+    "gpt2": _gpt2({}, "openai-community/gpt2"),
+    **bert.FAMILIES,
+    **mpnet.FAMILIES,
+    **t5.FAMILIES,
 }
-"""For ``smollm2_135m`` there are packaged weights. The others read weights of others, and a name
-that is a kind's (``llama``) takes the architecture from the configuration beside them."""
+"""For ``smollm2_135m``, ``minilm_l6`` and ``mpnet_base`` there are packaged weights. The others
+read weights of others, and a name that is a kind's (``llama``, ``t5``) takes the architecture from
+the configuration beside them."""
 
 
 def row(name: str) -> LanguageFamily:

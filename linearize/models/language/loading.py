@@ -16,6 +16,7 @@ from linearize.models import hf, layers
 from linearize.models.backbone import WeightsError
 from linearize.models.hf import schema
 from linearize.models.hf.engine import dialect
+from linearize.models.hf.table import unwrap
 from linearize.models.language.families import LANGUAGE, row
 from linearize.models.language.model import LanguageFamily, LanguageModel
 from linearize.models.weights import (
@@ -83,7 +84,7 @@ def load_language(
             f"by the name of one: {', '.join(n for n, f in LANGUAGE.items() if f.config)}"
         )
     where = name if source is None else f"{source.path.parent}/config.json"
-    whole = family.module(**family.configure(config, where))
+    whole = family.module(**{**family.configure(config, where), **_parts(family, source)})
     depth = whole.depth if blocks is None else blocks
     if not 1 <= depth <= whole.depth:
         raise ValueError(f"blocks={blocks}; {name} takes from 1 to {whole.depth}")
@@ -117,6 +118,7 @@ def load_language(
         head=made("logits") if headed else None,
         step=made("step") if hasattr(module, "step") else None,
         cache=getattr(module, "cache", None),
+        encode=made("encode") if hasattr(module, "encode") else None,
     )
 
 
@@ -156,6 +158,17 @@ def _told(name: str, family: LanguageFamily, source: hf.Source | None) -> Mappin
         ours = family.configure(family.config, name)
         agree(name, ours, fields, [n for n, v in ours.items() if type(v) is int and n != "context"])
     return told
+
+
+def _parts(family: LanguageFamily, source: hf.Source | None) -> dict[str, bool]:
+    """Which optional parts of a model a file holds, under others' names or this library's own."""
+    if source is None or not family.optional:
+        return {}
+    held, own = set(source.tensors), {}
+    for table in family.dialects:
+        held |= {table.canonical(name) for name in unwrap(source.tensors).values()}
+        own |= {theirs: ours for theirs, ours, _ in table.rows}
+    return {field: x in held or own[x] in held for field, x in family.optional.items()}
 
 
 def _read(

@@ -33,6 +33,8 @@ class LanguageModel(Model):
             S tokens after those that the cache has seen. None where there is no decoder.
         cache: ``cache(batch, length)``: an empty cache for up to ``length`` tokens, arrays by name,
             among them ``seen ()`` int32, how many tokens there are.
+        encode: in its place, of an encoder–decoder, ``encode(params, tokens, mask, length)``: a
+            cache of the text for up to ``length`` tokens of an answer.
 
     ``about`` has the ``kind``, the ``architecture`` (the module's fields), the ``config`` in
     transformers' words, and the ``weights``, a file that others wrote, if θ0 was read from one.
@@ -43,6 +45,7 @@ class LanguageModel(Model):
     head: Head | None = None
     step: Callable[..., tuple[Array, Any]] | None = None
     cache: Callable[[int, int], Any] | None = None
+    encode: Callable[..., Any] | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -68,8 +71,8 @@ class LanguageFamily:
         module: the class to build; its fields are an architecture, ``vocabulary``, ``width``,
             ``depth`` and ``context`` (None where positions are relative) among them, and ``dtype``,
             ``scan`` and ``remat``. Its methods are ``__call__`` (hidden states),
-            ``logits(hidden, words=None)`` (:data:`Head`), if it has a head, and, of decoders,
-            ``step`` and ``cache`` (:class:`LanguageModel`).
+            ``logits(hidden, words=None)``, if it has a head (:data:`Head`), and, of decoders,
+            ``step`` and ``cache`` or ``encode`` (:class:`LanguageModel`).
         configure: ``configure(config, where) -> fields``: those that a ``config.json`` of
             transformers makes; refuses by name what it says that the module does not do. ``where``
             is the file, for messages.
@@ -79,11 +82,14 @@ class LanguageFamily:
             configuration beside the weights tells it.
         repeated: tensors that such files may hold once more, because the model ties them: their
             name, and the tensor's whose values they have.
+        optional: fields of the module, and a tensor of the file each that says whether its part is
+            there (a head, a pooler), whatever the configuration says.
         deep: the configuration's word for the number of blocks.
         inputs: what the model takes, ``"tokens"``, ``"tokens mask"`` or ``"tokens mask answer"``.
         builds: the class of transformers that opens an export.
         hub: where its weights are on the Hub.
         packaged: the asset that holds its weights, or "".
+        tokens: the asset that holds its tokenizer, or "" where the weights do.
     """
 
     module: Callable[..., nn.Module]
@@ -93,8 +99,10 @@ class LanguageFamily:
     _: KW_ONLY
     config: Mapping[str, Any] = field(default_factory=dict)
     repeated: Mapping[str, str] = field(default_factory=dict)
+    optional: Mapping[str, str] = field(default_factory=dict)
     deep: str = "num_hidden_layers"
     inputs: str = "tokens"
     builds: str = ""
     hub: str = ""
     packaged: str = ""
+    tokens: str = ""

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from linearize import files
+from linearize import assets, files
 from linearize.choices import one_of
 from linearize.models import hf, token_files
 from linearize.models.hf import sources
+from linearize.models.language.families import LANGUAGE
+from linearize.models.language.model import LanguageModel
 from linearize.models.token_files import TokenizerError
 
 EXTRA = "language"
@@ -238,6 +240,21 @@ def load_tokens(
     return found
 
 
+def tokens_of(model: LanguageModel) -> LanguageTokenizer:
+    """The tokenizer of a model of :func:`linearize.models.language.load_language`.
+
+    Raises:
+        TokenizerError: its weights are random; and as :func:`load_tokens`.
+        AssetError: the packaged tokenizer could not be fetched.
+    """
+    where, family = model.about.get("weights"), LANGUAGE.get(model.name)
+    if where is None:
+        raise TokenizerError(f"{model.name} has random weights; there is no tokenizer beside them")
+    if family is not None and family.tokens and where == assets.fetch(family.packaged):
+        where = assets.fetch(family.tokens)
+    return load_tokens(where, vocabulary=model.vocabulary)
+
+
 def check_vocabulary(tokenizer: LanguageTokenizer, vocabulary: int | None) -> None:
     """A model of so many tokens can be this tokenizer's.
 
@@ -255,7 +272,11 @@ def _find(weights: str | Path | hf.Source) -> LanguageTokenizer:
     def beside(*names: str) -> Path | None:
         return sources.beside(weights, names)
 
-    if (whole := beside("tokenizer.json")) is not None:
+    if isinstance(weights, Path) and weights.name.endswith("tokenizer.json"):
+        whole: Path | None = weights
+    else:
+        whole = beside("tokenizer.json")
+    if whole is not None:
         with token_files.reading(whole):
             backend = token_files.whole(whole, EXTRA)
         return LanguageTokenizer(str(whole), backend, _roles(backend, _notes(beside)))
