@@ -14,6 +14,7 @@ from linearize.config.files import said_as_configuration
 from linearize.data import Limits, Task, text
 from linearize.data.text import Documents, spans
 from linearize.data.text.task import TextTask
+from linearize.data.text.tokens import Wrap
 from linearize.examples import Examples
 from linearize.models import Model
 from linearize.models.language import (
@@ -124,7 +125,8 @@ def _decoder(
     def packed(documents: Documents) -> Examples:
         return text.packed(encoded(documents)[0], config.length, end=end)
 
-    words = word_tokens(tokenizer, told.words)
+    with said_as_configuration("model.words"):
+        words = word_tokens(tokenizer, told.words)
     return (label_words(model, words), Classify(), asked), (model, CausalLM(), packed)
 
 
@@ -160,7 +162,7 @@ def _encoder_decoder(
     return (model, says, asked), (model, CausalLM(), corrupted)
 
 
-def _prompt(told: LanguageConfig) -> text.Wrap:
+def _prompt(told: LanguageConfig) -> Wrap:
     return lambda words, _: told.prompt.replace("{text}", words.strip())
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from experiments.on_target import OF_TWO
 from experiments.sentiment.results import Results
 from linearize.report import schema
+from linearize.report.compare import maps
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, categories, dots, figure, handle, legend
@@ -56,6 +57,11 @@ def read(node: Node, run_dir: Path) -> Page:
                 (gains(results), methods(results), summary(results), by_target(results)),
             ),
             Section("text", "Language modelling", (perplexity(results),)),
+            Section(
+                "error",
+                "Disentanglement error of language modelling",
+                tuple(maps.error_map(results, i) for i in range(len(results.maps))),
+            ),
             results.configuration,
         ),
         headlines=("sentiment", "claims"),

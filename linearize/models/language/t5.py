@@ -492,4 +492,5 @@ FAMILIES: dict[str, LanguageFamily] = {
     "t5_v1_1_base": _family(_size(768, 2048, 12, 12, **_V1_1), "google/t5-v1_1-base"),
     "t5_v1_1_large": _family(_size(1024, 2816, 24, 16, **_V1_1), "google/t5-v1_1-large"),
     "t5": _family({}, "google-t5/t5-base"),
+    "toy_t5": _family(_size(16, 32, 2, 2, vocab_size=64, d_kv=8), ""),
 }
