@@ -11,13 +11,14 @@ LAST_BLOCKS = r"^block_(2[6-9])/"
 
 
 def debug() -> SentimentConfig:
-    """Seconds: a small random decoder, three domains of made-up reviews, two seeds.
+    """Half a minute: a small random decoder, two domains of made-up reviews, two seeds.
 
     python -m experiments.sentiment debug
     """
     brief = compare.recipe(1e-2, steps=25, batch_size=16, warmup=2)
     return SentimentConfig(
-        model=LanguageConfig(name="toy_decoder", pretrained=False),
+        model=LanguageConfig(name="toy_decoder", pretrained=False, blocks=1),
+        domains=("toy_food", "toy_film"),
         train=120,
         validation=40,
         test=60,
@@ -60,7 +61,7 @@ def t5_debug() -> SentimentConfig:
     python -m experiments.sentiment t5_debug
     """
     return dataclasses.replace(
-        debug(), model=LanguageConfig(name="toy_t5", pretrained=False), seeds=(0,)
+        debug(), model=LanguageConfig(name="toy_t5", pretrained=False, blocks=1), seeds=(0,)
     )
 
 
