@@ -83,7 +83,7 @@ def load_language(
             f"{source or name} has no configuration beside it that tells the architecture; load it "
             f"by the name of one: {', '.join(n for n, f in LANGUAGE.items() if f.config)}"
         )
-    where = name if source is None else f"{source.path.parent}/config.json"
+    where = name if source is None else _noted(source)
     whole = family.module(**{**family.configure(config, where), **_parts(family, source)})
     depth = whole.depth if blocks is None else blocks
     if not 1 <= depth <= whole.depth:
@@ -143,7 +143,7 @@ def _told(name: str, family: LanguageFamily, source: hf.Source | None) -> Mappin
     """The configuration beside the weights, which must be that of the name; empty for none."""
     if source is None or "config.json" not in source.notes:
         return {}
-    where, told = f"{source.path.parent}/config.json", source.notes["config.json"]
+    where, told = _noted(source), source.notes["config.json"]
     found = told.get("model_type") if isinstance(told, Mapping) else None
     if found != family.kind:
         names = [n for n, f in LANGUAGE.items() if f.kind == found]
@@ -158,6 +158,11 @@ def _told(name: str, family: LanguageFamily, source: hf.Source | None) -> Mappin
         ours = family.configure(family.config, name)
         agree(name, ours, fields, [n for n, v in ours.items() if type(v) is int and n != "context"])
     return told
+
+
+def _noted(source: hf.Source) -> str:
+    """The file that tells the configuration."""
+    return str(source.path if source.path.suffix == ".gguf" else source.path.parent / "config.json")
 
 
 def _parts(family: LanguageFamily, source: hf.Source | None) -> dict[str, bool]:

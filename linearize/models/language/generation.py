@@ -111,7 +111,8 @@ def generate(
     if tokenizer is not None:
         check_vocabulary(tokenizer, model.vocabulary)
         ends = tokenizer.special.get("eos", ()) if ends is None else ends
-    stops = np.atleast_1d(np.asarray(() if ends is None else ends, np.int32))
+    stops = np.zeros(model.vocabulary, bool)
+    stops[_stops(model, () if ends is None else ends)] = True
     rows = _tokens(model, prompts, tokenizer)
     longest = max(map(len, rows))
     most = math.inf if model.context is None else model.context
@@ -160,6 +161,19 @@ def generate(
     kept = [row[:count] for row, count in zip(tokens, counts, strict=True)]
     texts = None if tokenizer is None else tokenizer.decode(kept)
     return Continuations(rows, tokens, counts, finished, texts)
+
+
+def _stops(model: LanguageModel, ends: int | Sequence[int]) -> np.ndarray:
+    found = np.atleast_1d(np.asarray(ends))
+    if found.size and (
+        not np.issubdtype(found.dtype, np.integer)
+        or found.min() < 0
+        or found.max() >= model.vocabulary
+    ):
+        raise ValueError(
+            f"ends={ends!r:.80}; expected tokens from 0 to {model.vocabulary - 1}, or () for none"
+        )
+    return found.astype(int)
 
 
 def _tokens(
@@ -267,7 +281,7 @@ def _run(
             state.t + 1,
             jax.lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], state.t, 1),
             state.counts + ~state.finished,
-            state.finished | (token[:, None] == ends).any(-1),
+            state.finished | ends[token],
             state.sound & (state.finished | jnp.isfinite(logits).all(-1)),
             cache,
             moved,
@@ -290,11 +304,8 @@ def _run(
     )
     state = drawn(start, logits, {**cache, "seen": lengths}, moved)
     state = jax.lax.while_loop(lambda s: (s.t < new) & ~s.finished.all(), body, state)
-    tokens = jnp.where(
-        jnp.arange(new) < state.t,
-        state.tokens,
-        jnp.take(state.tokens, state.t - 1, axis=1)[:, None],
-    )
+    last = jnp.take(state.tokens, state.t - 1, axis=1)
+    tokens = jnp.where((jnp.arange(new) < state.t)[None], state.tokens, last[:, None])
     return tokens, state.counts, state.finished, state.sound
 
 
