@@ -6,6 +6,7 @@ from itertools import count, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
+from linearize.data.text.task import TextTask
 
 from experiments.sentiment.config import LanguageConfig, SentimentConfig
 from experiments.stand_ins import reviews
@@ -13,7 +14,6 @@ from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
 from linearize.data import Limits, Task, text
 from linearize.data.text import Documents, spans
-from linearize.data.text.task import TextTask
 from linearize.data.text.tokens import Wrap
 from linearize.examples import Examples
 from linearize.models import Model
@@ -22,7 +22,7 @@ from linearize.models.language import (
     LanguageModel,
     label_words,
     load_language,
-    load_tokens,
+    tokens_of,
     word_tokens,
 )
 from linearize.objectives import CausalLM, Classify, Objective, Seq2Seq
@@ -101,10 +101,7 @@ def speaker(config: LanguageConfig) -> tuple[LanguageModel, Any]:
             blocks=config.blocks,
             dtype=config.dtype,
         )
-        where = config.weights or model.about["weights"]
-        if where is None:
-            return model, reviews.Words()
-        return model, load_tokens(where, vocabulary=model.vocabulary)
+        return model, tokens_of(model) if model.about["weights"] else reviews.Words()
 
 
 def _decoder(
