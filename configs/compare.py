@@ -120,7 +120,7 @@ def packaged8() -> CompareConfig:
 
 
 def packaged8_methods() -> CompareConfig:
-    """:func:`packaged8` over eight seeds, with τJp, TAK, attention-only and merges beside.
+    """The eight packaged tasks over eight seeds; τJp, TAK, attention-only and merges beside.
 
     python -m experiments.compare packaged8_methods
 
