@@ -2,6 +2,7 @@
 
 from linearize.assets.asset import Asset
 from linearize.assets.fonts import FONTS
+from linearize.assets.texts import TEXTS
 
 REGISTRY: dict[str, Asset] = {
     "vit_s_focus": Asset(
@@ -165,4 +166,5 @@ REGISTRY: dict[str, Asset] = {
         }.items()
     },
     **FONTS,
+    **TEXTS,
 }
