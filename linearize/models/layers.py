@@ -137,6 +137,11 @@ def is_stacked(names: Collection[str]) -> bool:
     return any(map(_STACKED.match, names))
 
 
+def are_stacks(blocks: Collection[str]) -> bool:
+    """Whether a model's blocks (:attr:`linearize.Model.blocks`) are scanned."""
+    return bool(blocks) and all(f"/{block}".endswith("/blocks") for block in blocks)
+
+
 def is_flat(params: PyTree) -> bool:
     """Whether a mapping is keyed by whole names."""
     return all(not isinstance(value, dict) for value in params.values())

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from linearize import assets, functional, tree
@@ -15,7 +14,6 @@ from linearize.compiled import jit
 from linearize.models import hf, layers
 from linearize.models.backbone import WeightsError
 from linearize.models.hf import schema
-from linearize.models.hf.engine import dialect
 from linearize.models.hf.table import unwrap
 from linearize.models.language.families import LANGUAGE, row
 from linearize.models.language.model import LanguageFamily, LanguageModel
@@ -83,7 +81,7 @@ def load_language(
             f"{source or name} has no configuration beside it that tells the architecture; load it "
             f"by the name of one: {', '.join(n for n, f in LANGUAGE.items() if f.config)}"
         )
-    where = name if source is None else f"{source.path.parent}/config.json"
+    where = name if source is None else _noted(source)
     whole = family.module(**{**family.configure(config, where), **_parts(family, source)})
     depth = whole.depth if blocks is None else blocks
     if not 1 <= depth <= whole.depth:
@@ -110,6 +108,7 @@ def load_language(
             "context": module.context,
             "width": module.width,
             "kind": family.kind,
+            "family": family,
             "architecture": architecture(module),
             "config": {**config, "model_type": family.kind, family.deep: depth},
             "weights": None if source is None else source.path,
@@ -143,7 +142,7 @@ def _told(name: str, family: LanguageFamily, source: hf.Source | None) -> Mappin
     """The configuration beside the weights, which must be that of the name; empty for none."""
     if source is None or "config.json" not in source.notes:
         return {}
-    where, told = f"{source.path.parent}/config.json", source.notes["config.json"]
+    where, told = _noted(source), source.notes["config.json"]
     found = told.get("model_type") if isinstance(told, Mapping) else None
     if found != family.kind:
         names = [n for n, f in LANGUAGE.items() if f.kind == found]
@@ -160,11 +159,17 @@ def _told(name: str, family: LanguageFamily, source: hf.Source | None) -> Mappin
     return told
 
 
+def _noted(source: hf.Source) -> str:
+    """The file that tells the configuration."""
+    return str(source.path if source.path.suffix == ".gguf" else source.path.parent / "config.json")
+
+
 def _parts(family: LanguageFamily, source: hf.Source | None) -> dict[str, bool]:
     """Which optional parts of a model a file holds, under others' names or this library's own."""
     if source is None or not family.optional:
         return {}
-    held, own = set(source.tensors), {}
+    held = set(source.tensors)
+    own: dict[str, str] = {}
     for table in family.dialects:
         held |= {table.canonical(name) for name in unwrap(source.tensors).values()}
         own |= {theirs: ours for theirs, ours, _ in table.rows}
@@ -185,7 +190,7 @@ def _read(
         return layers.nest(layers.stack(flat) if scan else flat)
     room = layers.Room(shapes, stacked=scan)
     hf.import_leaves(
-        _once(family, source, shapes),
+        hf.untied(source.tensors, family.dialects, family.repeated, shapes, str(source)),
         family.dialects,
         shapes,
         known=known - shapes.keys(),
@@ -193,34 +198,6 @@ def _read(
         out=room.leaves,
     )
     return room.to_device()
-
-
-def _once(
-    family: LanguageFamily, source: hf.Source, shapes: Mapping[str, Any]
-) -> dict[str, Callable[[], np.ndarray]]:
-    """The tensors without those that say once more what the model ties.
-
-    Raises:
-        WeightsError: two that it ties have other values.
-    """
-    table, names = dialect(source.tensors, family.dialects, str(source))
-    theirs = {canonical: name for name, canonical in names.items()}
-    tensors = dict(source.tensors)
-    for copy, original in family.repeated.items():
-        found = table.find(copy)
-        if copy not in theirs or (found and table.rows[found[0]][1] in shapes):
-            continue
-        values = tensors.pop(theirs[copy])
-        if original not in theirs:
-            theirs[original] = original
-            tensors[original] = values
-        elif not np.array_equal(values(), tensors[theirs[original]]()):
-            raise WeightsError(
-                f"{source}: {theirs[copy]} and {theirs[original]} differ, and the configuration "
-                "ties them; tie_word_embeddings=false in config.json unties them, where the model "
-                "was trained so"
-            )
-    return tensors
 
 
 def _function(module: nn.Module, params: Params, method: str | Callable[..., Any]) -> Apply:
