@@ -474,7 +474,6 @@ def _size(width: int, hidden: int, depth: int, heads: int, **more: Any) -> dict[
     }
 
 
-_TOY = _size(16, 24, 2, 2, d_kv=8) | {"vocab_size": 64}
 _V1_1: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
 FAMILIES: dict[str, LanguageFamily] = {
@@ -485,6 +484,6 @@ FAMILIES: dict[str, LanguageFamily] = {
     "t5_v1_1_base": _family(_size(768, 2048, 12, 12, **_V1_1), "google/t5-v1_1-base"),
     "t5_v1_1_large": _family(_size(1024, 2816, 24, 16, **_V1_1), "google/t5-v1_1-large"),
     "t5": _family({}, "google-t5/t5-base"),
-    "toy_t5": _family(_TOY, ""),
+    "toy_t5": _family(_size(16, 32, 2, 2, vocab_size=64, d_kv=8), ""),
 }
 """The last is for tests and rehearsals, at random weights."""
