@@ -30,36 +30,29 @@ def debug() -> NliConfig:
 
 
 def packaged() -> NliConfig:
-    """Six packaged tasks, MiniLM's features under heads of ten examples a class, three seeds.
+    """Five packaged tasks, MiniLM's features under heads of ten examples a class, three seeds.
 
     python -m experiments.nli packaged
 
-    Not run yet.
+    Sentiment, hedging, spam, topics of articles and of wires. Estimated: 35 minutes of one core.
     """
 
     def recipe(lr: float) -> TrainConfig:
-        return compare.recipe(lr, steps=60, batch_size=16, warmup=6)
+        return compare.recipe(lr, steps=40, batch_size=16, warmup=4)
 
     return NliConfig(
         model=LanguageConfig(name="minilm_l6", read="features"),
-        tasks=(
-            "sentiment_film_sentences",
-            "sentiment_amazon",
-            "news",
-            "spam",
-            "uncertainty",
-            "reuters",
-        ),
-        length=48,
-        train=1000,
-        validation=100,
-        test=300,
-        nonlinear=recipe(2e-5),
-        linear=recipe(5e-5),
+        tasks=("sentiment_film_sentences", "uncertainty", "spam", "news", "reuters"),
+        length=40,
+        train=800,
+        validation=60,
+        test=150,
+        nonlinear=recipe(5e-5),
+        linear=recipe(1e-4),
         coarse=5,
         sample=2,
         seeds=(0, 1, 2),
-        batch_size=64,
+        batch_size=32,
     )
 
 

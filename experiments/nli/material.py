@@ -23,7 +23,6 @@ from linearize.models.language import (
     classifier,
     label_words,
     load_language,
-    load_tokens,
     sentence_encoder,
     tokens_of,
     word_tokens,
@@ -116,12 +115,7 @@ def speaker(config: LanguageConfig, weights: str | None = None) -> tuple[Languag
             scan=config.scan,
             remat=config.remat,
         )
-        if model.about["weights"] is None:
-            return model, reviews.Words()
-        where = weights or config.weights
-        if where is None:
-            return model, tokens_of(model)
-        return model, load_tokens(where, vocabulary=model.vocabulary)
+        return model, tokens_of(model) if model.about["weights"] else reviews.Words()
 
 
 def donor(config: LanguageConfig, model: LanguageModel, where: str) -> TaskVector:

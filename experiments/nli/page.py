@@ -67,9 +67,9 @@ def summary(results: Results) -> Table:
                 Cell(label(name)),
                 percent(results.pretrained.mean(-1)),
                 percent(regime.single.mean(-1)),
-                percent(results.whole(name).mean(-1)),
+                percent(regime.whole.mean(-1)),
                 number(regime.alpha[:, row], 2),
-                percent(results.whole(name, at_one=True).mean(-1)),
+                percent(regime.whole_at_one.mean(-1)),
                 percent(regime.single.mean(-1) + results.gain(name)),
                 gain(results.gain(name)),
             ]
@@ -94,8 +94,8 @@ def by_task(results: Results) -> Table:
     for name, regime in results.regimes.items():
         kinds = {
             "each alone": regime.single,
-            "all added": results.whole(name),
-            "all added, α = 1": results.whole(name, at_one=True),
+            "all added": regime.whole,
+            "all added, α = 1": regime.whole_at_one,
         }
         for kind, values in kinds.items():
             rows.append(across(f"{label(name)}, {kind}", values))

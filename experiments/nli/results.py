@@ -34,10 +34,13 @@ class Regime:
     """Of each task's own model, α = 1."""
     alpha: Annotated[Floats, Axes("S", "M")]
     """Of each subset's sum, chosen on validation data of the subset's tasks."""
-    value: Annotated[Floats, Axes("S", "M", "T")]
-    """There."""
-    at_one: Annotated[Floats, Axes("S", "M", "T")]
+    own: Annotated[Floats, Axes("S", "M")]
+    """Mean of the subset's own tasks there."""
+    own_at_one: Annotated[Floats, Axes("S", "M")]
     """Of the sum, without a search."""
+    whole: Annotated[Floats, Axes("S", "T")]
+    """Each task in the sum of all, at its α."""
+    whole_at_one: Annotated[Floats, Axes("S", "T")]
     donors: Mapping[str, Donors]
     """By target."""
 
@@ -69,17 +72,8 @@ class Results(Run):
     def own(self, regime: str, size: int, *, at_one: bool = False) -> Floats:
         """Mean metric of a size's subsets on their own tasks, (S,)."""
         found = self.regimes[regime]
-        values = found.at_one if at_one else found.value
-        each = [
-            values[:, m, list(self.subsets[regime][m])].mean(-1) for m in self.rows(regime, size)
-        ]
-        return np.mean(each, 0)
-
-    def whole(self, regime: str, *, at_one: bool = False) -> Floats:
-        """Of all tasks' sum, (S, T)."""
-        found = self.regimes[regime]
-        (row,) = self.rows(regime, len(self.tasks))
-        return (found.at_one if at_one else found.value)[:, row]
+        values = found.own_at_one if at_one else found.own
+        return values[:, self.rows(regime, size)].mean(1)
 
     def gain(self, regime: str) -> Floats:
         """What the chosen donors add to the targets' own models, mean of targets, (S,)."""

@@ -48,10 +48,13 @@ def test_sums_and_donors_are_those_of_the_vectors(found, regime):
     subsets = results["subsets"][regime]
     for m in (3, len(subsets) - 1):
         total = edit.add([taus[there.names[t]] for t in subsets[m]])
-        for name, scale in (("value", row["alpha"][0][m]), ("at_one", 1.0)):
+        for name, scale in (("own", row["alpha"][0][m]), ("own_at_one", 1.0)):
             params = total.apply_to(model.params, scale=scale)
-            expected = [correlation(there, f, params, task) for task in there.names]
-            np.testing.assert_allclose(row[name][0][m], expected, atol=1e-5)
+            expected = [correlation(there, f, params, there.names[t]) for t in subsets[m]]
+            assert row[name][0][m] == pytest.approx(np.mean(expected), abs=1e-5)
+            if len(expected) == len(there.names):
+                whole = row[name.replace("own", "whole")][0]
+                np.testing.assert_allclose(whole, expected, atol=1e-5)
     target, *others = there.names
     donors = row["donors"][target]
     chosen = int(donors["chosen"][0])
@@ -101,5 +104,5 @@ def test_a_rehearsal_of_the_papers_protocol(tmp_path, monkeypatch):
     assert results["tested"] == [60] * 4
     assert "glue_cola" in page.read_text()
     for row in (results[name] for name in ("nonlinear", "posthoc", "linear")):
-        assert np.isfinite(row["value"]).all()
+        assert np.isfinite(row["own"]).all()
     assert np.mean(results["nonlinear"]["single"]) > np.mean(results["pretrained"])
