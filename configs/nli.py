@@ -15,7 +15,7 @@ def debug() -> NliConfig:
     """
     brief = compare.recipe(1e-2, steps=30, batch_size=16, warmup=2)
     return NliConfig(
-        model=LanguageConfig(name="toy_t5", read="answers", pretrained=False),
+        model=LanguageConfig(name="toy_t5", read="answers", pretrained=False, scan=True),
         length=24,
         train=120,
         validation=40,

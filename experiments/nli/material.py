@@ -31,6 +31,7 @@ from linearize.objectives import Classify, Objective, Seq2Seq, columns
 from linearize.study.heads import Heads, Prototypes
 from linearize.task_vector import TaskVector
 
+SICK = "sick"
 Make = Callable[[str, Documents], Examples]
 """A task's documents to examples."""
 
@@ -99,7 +100,22 @@ def documents(config: NliConfig, name: str) -> TextTask:
     with said_as_configuration("tasks"):
         if source in reviews.DOMAINS:
             return reviews.task(source, limit, config.data_seed)
+        if source == SICK:
+            return sick(config, limit)
         return text.load_text(source, limit=limit, seed=config.data_seed)
+
+
+def sick(config: NliConfig, limit: Limits) -> TextTask:
+    """``SICK.txt`` of Marelli et al. 2014, which is no set of TFDS, in its own three splits."""
+    path = Path(config.data_dir or ".") / SICK / "SICK.txt"
+    read = partial(text.read_csv, path, text="sentence_A", pair="sentence_B", delimiter="\t")
+    found = read(label="entailment_label", classes=[name.upper() for name in SHARED])
+    split = read(label="SemEval_set", classes=("TRAIN", "TRIAL", "TEST")).labels
+    train, validation, test = (found.take(split == i) for i in range(3))
+    return text.split_documents(
+        SICK, train=train, validation=validation, test=test,
+        limit=limit, seed=config.data_seed, provenance=str(path),
+    )  # fmt: skip
 
 
 def speaker(config: LanguageConfig, weights: str | None = None) -> tuple[LanguageModel, Any]:
