@@ -178,7 +178,7 @@ def _features(
 
 
 def _texts(config: NliConfig, model: LanguageModel, tokenizer: Any) -> Make:
-    """Tokens and mask of a text or of a pair, with its class."""
+    """Tokens and mask of a text as it is, or of a pair, with its class."""
 
     def make(name: str, documents: Documents) -> Examples:
         return text.classification(
@@ -187,7 +187,6 @@ def _texts(config: NliConfig, model: LanguageModel, tokenizer: Any) -> Make:
             config.length,
             pad=tokenizer.special.get("pad", 0),
             too_long="cut",
-            wrap=wrapped(WORDINGS[name]),
             vocabulary=model.vocabulary,
         )
 

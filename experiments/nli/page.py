@@ -12,7 +12,7 @@ from linearize.report import schema
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, errorbars, figure, handle, legend
-from linearize.report.stats import ANY, over_seeds, seeds_phrase
+from linearize.report.stats import Bounds, over_seeds, seeds_phrase
 from linearize.report.style import label
 from linearize.report.table import MEAN, Cell, Table, cell, freeze, number, percent
 
@@ -22,7 +22,8 @@ READ = {
     "answers": "answers in words",
     "classifier": "classes of one head that all tasks share",
 }
-UNITS = "In %; of Matthews correlation, hundredths."
+WITHIN: Bounds = (-100.0, 100.0)
+"""Of every metric here, in the units of tables."""
 
 
 def read(node: Node, run_dir: Path) -> Page:
@@ -77,8 +78,8 @@ def summary(results: Results) -> Table:
     return Table(
         "tasks",
         "All tasks added",
-        f"Mean of {len(results.tasks)} tasks' own metrics. {UNITS} α on validation examples of all "
-        f"tasks: {grids(results)}. With a donor: each target's own model and one other vector, "
+        f"Mean of {len(results.tasks)} tasks' own metrics. {units(results)} α on validation examples of "
+        f"all tasks: {grids(results)}. With a donor: each target's own model and one other vector, "
         f"chosen on its validation examples. {seeds_phrase(results.seeds)}",
         (
             "Regime", "Pre-trained ↑", "Each alone ↑", "All added ↑", "α", "All added, α = 1 ↑",
@@ -103,7 +104,7 @@ def by_task(results: Results) -> Table:
     return Table(
         "by_task",
         "Every task",
-        f"{UNITS} Test examples: {tested}. {seeds_phrase(results.seeds)}",
+        f"{units(results)} Test examples: {tested}. {seeds_phrase(results.seeds)}",
         ("Model", *results.tasks, MEAN),
         freeze([across("Pre-trained", results.pretrained), *rows]),
     )
@@ -124,7 +125,7 @@ def by_size(results: Results) -> Plot:
         for i, name in enumerate(results.regimes):
             means = np.stack([100 * results.own(name, int(k)) for k in numbers], -1)
             shift = 0.06 * (i - (len(results.regimes) - 1) / 2)
-            errorbars(ax, numbers + shift, means, name, ANY)
+            errorbars(ax, numbers + shift, means, name, WITHIN)
         ax.set(xticks=numbers, xlabel="Number of task vectors added", ylabel="Own tasks (%)")
         ax.grid()
         legend(fig, [handle(name) for name in results.regimes], narrow)
@@ -133,7 +134,7 @@ def by_size(results: Results) -> Plot:
     return Plot(
         "by_size",
         "By number of task vectors",
-        f"Mean metric of the subset's own tasks, then of subsets of that size. {UNITS} "
+        f"Mean metric of the subset's own tasks, then of subsets of that size. {units(results)} "
         f"{seeds_phrase(results.seeds)}{sampled(results)}",
         "Line chart of the subset's own tasks' mean metric against the number of vectors added.",
         draw,
@@ -160,7 +161,7 @@ def sizes(results: Results) -> Table:
     return Table(
         "sizes",
         "By number of task vectors",
-        f"Mean metric of the subset's own tasks, then of subsets of that size. {UNITS} "
+        f"Mean metric of the subset's own tasks, then of subsets of that size. {units(results)} "
         f"{seeds_phrase(results.seeds)}{sampled(results)}",
         ("Regime", "Vectors", "Subsets", "Own tasks ↑", "α chosen", "Own tasks, α = 1 ↑"),
         freeze(rows),
@@ -187,8 +188,8 @@ def donors(results: Results) -> Table:
     return Table(
         "donors",
         "One donor for each target",
-        f"{UNITS} The donor and its α are those that the target's validation examples choose, none "
-        f"where no donor raises its metric there. {seeds_phrase(results.seeds)}",
+        f"{units(results)} The donor and its α are those that the target's validation examples "
+        f"choose, none where no donor raises its metric there. {seeds_phrase(results.seeds)}",
         ("Regime", "Target", "Alone ↑", "With a donor ↑", "Gain", "α", "Donor"),
         freeze(rows),
     )
@@ -207,6 +208,13 @@ def gain(values: Sequence[float] | Floats) -> Cell:
     """A difference in points."""
     found = over_seeds(100 * np.asarray(values))
     return cell(float(found.mean), float(found.half), 1)
+
+
+def units(results: Results) -> str:
+    """Of the numbers, for captions."""
+    if "Matthews correlation" in results.metrics:
+        return "In %; of Matthews correlation, hundredths."
+    return "In %."
 
 
 def grids(results: Results) -> str:
