@@ -78,9 +78,9 @@ def summary(results: Results) -> Table:
     return Table(
         "tasks",
         "All tasks added",
-        f"Mean of {len(results.tasks)} tasks' own metrics. {units(results)} α on validation examples of "
-        f"all tasks: {grids(results)}. With a donor: each target's own model and one other vector, "
-        f"chosen on its validation examples. {seeds_phrase(results.seeds)}",
+        f"Mean of {len(results.tasks)} tasks' own metrics. {units(results)} α on validation "
+        f"examples of all tasks: {grids(results)}. With a donor: each target's own model and one "
+        f"other vector, chosen on its validation examples. {seeds_phrase(results.seeds)}",
         (
             "Regime", "Pre-trained ↑", "Each alone ↑", "All added ↑", "α", "All added, α = 1 ↑",
             "With a donor ↑", "Gain",

@@ -44,6 +44,22 @@ WORDINGS: Mapping[str, Wording] = {
         for name in ("toy_food", "toy_film", "toy_shop")
     },
     **{name: Wording(name) for name, task in TEXT_TASKS.items() if task.classes},
+    **{
+        name: Wording(name, "{text}\nSentiment:")
+        for name in TEXT_TASKS
+        if name.startswith("sentiment_")
+    },
+    "uncertainty": Wording("uncertainty", "{text}\nThe writer is"),
+    "spam": Wording("spam", "{text}\nThis mail is", ("honest", "spam")),
+    "news": Wording("news", "{text}\nTopic:"),
+    "reuters": Wording(
+        "reuters",
+        "{text}\nTopic:",
+        (
+            *("acquisition", "oil", "earnings", "grain", "interest", "currency", "shipping"),
+            "trade",
+        ),
+    ),
     "glue_mrpc": _glue("mrpc", ("not_equivalent", "equivalent")),
     "glue_rte": _glue("rte", ("entailment", "not_entailment")),
     "glue_cola": _glue("cola", ("unacceptable", "acceptable"), "matthews"),
