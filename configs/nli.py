@@ -98,31 +98,13 @@ def glue() -> NliConfig:
     Estimated: 372,000 examples of 128 tokens in the linear regime are 7e16 operations, 20 minutes
     on one H200 in bfloat16; with the non-linear regime and evaluation about an hour, 30 GB.
     """
+    model = LanguageConfig(name="t5_base", read="answers", weights="google-t5/t5-base")
     recipe = TrainConfig(
         optim=OptimConfig(lr=1e-4, weight_decay=0.0, warmup=100, clip=1.0),
         batch_size=32,
         checkpoint_every=0,
     )
-    return NliConfig(
-        model=LanguageConfig(
-            name="t5_base",
-            read="answers",
-            weights="google-t5/t5-base",
-            dtype="bfloat16",
-            scan=True,
-            remat="dots",
-        ),
-        tasks=GLUE,
-        length=128,
-        train=None,
-        validation=1000,
-        test=None,
-        nonlinear=recipe,
-        linear=recipe,
-        epochs=dict.fromkeys(GLUE, 5.0),
-        coarse=11,
-        batch_size=64,
-    )
+    return replace(_papers(model, recipe, dict.fromkeys(GLUE, 5.0)), coarse=11, batch_size=64)
 
 
 def nli6() -> NliConfig:
@@ -140,29 +122,28 @@ def nli6() -> NliConfig:
     Estimated: 4.5 million examples of 128 tokens in the linear regime are 1.1e18 operations, 1.6
     hours on one H200 in bfloat16, three with the non-linear regime; 25 GB.
     """
+    model = LanguageConfig(name="t5_v1_1_base", read="classifier", weights="google/t5-v1_1-base")
     recipe = TrainConfig(
         optim=OptimConfig(lr=5e-6, weight_decay=0.01, decay="theta", warmup=200, clip=1.0),
         batch_size=128,
         accumulate=32,
         checkpoint_every=0,
     )
+    return _papers(model, recipe, dict(zip(NLI, (3.0, 3.0, 20.0, 3.0, 50.0, 50.0), strict=True)))
+
+
+def _papers(model: LanguageConfig, recipe: TrainConfig, epochs: dict[str, float]) -> NliConfig:
+    """One recipe for both regimes on whole sets, for an accelerator."""
     return NliConfig(
-        model=LanguageConfig(
-            name="t5_v1_1_base",
-            read="classifier",
-            weights="google/t5-v1_1-base",
-            dtype="bfloat16",
-            scan=True,
-            remat="dots",
-        ),
-        tasks=NLI,
+        model=replace(model, dtype="bfloat16", scan=True, remat="dots"),
+        tasks=tuple(epochs),
         length=128,
         train=None,
         validation=1000,
         test=None,
         nonlinear=recipe,
         linear=recipe,
-        epochs=dict(zip(NLI, (3.0, 3.0, 20.0, 3.0, 50.0, 50.0), strict=True)),
+        epochs=epochs,
         batch_size=128,
     )
 

@@ -79,7 +79,8 @@ def rehearse(config: NliConfig) -> None:
     asked = " ".join(
         [*(row.template for row in rows), *(word for row in rows for word in row.words)]
     )
-    stand_in_t5.make(weights, [*texts.WORDS, *asked.split()])
+    gated = config.model.read == "classifier"  # as T5-v1.1 is
+    stand_in_t5.make(weights, [*texts.WORDS, *asked.split()], gated=gated)
     texts.make(data, tuple(row.source for row in rows))
 
 
@@ -215,7 +216,10 @@ def _words(
         return Examples((padded, last), {"labels": documents.labels[kept]})
 
     objectives = {
-        name: Classify(columns([every.index(word) for word in own])) for name, own in words.items()
+        name: Classify(
+            columns([every.index(word) for word in own]), metric=WORDINGS[name].classes_metric
+        )
+        for name, own in words.items()
     }
     return Reading(label_words(model, tokens), objectives, make)
 
@@ -264,7 +268,7 @@ def _classes(
                 f"says labels {WORDINGS[name].labels} of {SHARED}; one each"
             )
     objectives = {
-        name: Classify(columns(WORDINGS[name].labels), metric=WORDINGS[name].metric)
+        name: Classify(columns(WORDINGS[name].labels), metric=WORDINGS[name].classes_metric)
         for name in given
     }
     read = classifier(model, len(SHARED), seed=config.model.seed)

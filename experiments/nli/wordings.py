@@ -23,6 +23,11 @@ class Wording:
     labels: tuple[int, ...] = (0, 1)
     """Which labels of a classifier that tasks share its classes are; the others are masked."""
 
+    @property
+    def classes_metric(self) -> str:
+        """What decides where classes are said without words: no answer is matched then."""
+        return "accuracy" if self.metric == "exact match" else self.metric
+
 
 def _glue(name: str, words: tuple[str, str], metric: str = "exact match") -> Wording:
     """A set of GLUE in T5's own words (Raffel et al. 2020, app. D)."""

@@ -4,16 +4,11 @@ Its files are those of ``google-t5/t5-*`` on the Hub: ``config.json``, ``model.s
 ``tokenizer.json``; the vocabulary is that of the stand-in texts, with T5's ``</s>`` behind a text.
 """
 
-import logging
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from linearize.models import WeightsError
-
-log = logging.getLogger(__name__)
+from experiments.stand_ins.model import written
 
 SIZES: dict[str, Any] = {
     "d_model": 32,
@@ -33,7 +28,7 @@ SPECIAL = ("<pad>", "</s>", "<unk>")
 
 
 def make(folder: str | Path, words: Iterable[str], *, seed: int = 0, gated: bool = False) -> Path:
-    """Write the model unless the folder holds one; it appears whole or not at all.
+    """Write the model unless the folder holds one.
 
     Args:
         folder: made where absent.
@@ -42,43 +37,23 @@ def make(folder: str | Path, words: Iterable[str], *, seed: int = 0, gated: bool
         gated: T5-v1.1 in place of T5.
 
     Raises:
-        WeightsError: torch and transformers are not installed; or the folder holds other things.
+        WeightsError: as :func:`experiments.stand_ins.model.written`.
     """
-    folder = Path(folder)
-    if (folder / "model.safetensors").is_file():
-        return folder
-    if folder.exists() and any(folder.iterdir()):
-        raise WeightsError(f"{folder} holds other things than a model; choose another, or empty it")
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise WeightsError(
-            f"the stand-in T5 is written by transformers ({error}): pip install torch==2.13.0 "
-            "transformers==5.23.0, or give weights of your own (--model.weights)"
-        ) from None
-    log.info("making a small random T5 in %s", folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        vocabulary = [*SPECIAL, *sorted(set(words) - set(SPECIAL))]
+    vocabulary = [*SPECIAL, *sorted(set(words) - set(SPECIAL))]
+
+    def save(folder: Path, torch: Any, transformers: Any) -> None:
         torch.manual_seed(seed)
-        config = transformers.T5Config(
-            vocab_size=len(vocabulary), **SIZES, **(V1_1 if gated else {})
-        )
+        more = V1_1 if gated else {}
+        config = transformers.T5Config(vocab_size=len(vocabulary), **SIZES, **more)
         model = transformers.T5ForConditionalGeneration(config)
         if gated:  # a head of its own, as v1.1 has
             width = SIZES["d_model"]
-            model.lm_head.weight = torch.nn.Parameter(
-                torch.randn(len(vocabulary), width) * width**-0.5
-            )
-        model.save_pretrained(temporary)
-        _tokenizer(vocabulary).save(str(temporary / "tokenizer.json"))
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+            head = torch.randn(len(vocabulary), width) * width**-0.5
+            model.lm_head.weight = torch.nn.Parameter(head)
+        model.save_pretrained(folder)
+        _tokenizer(vocabulary).save(str(folder / "tokenizer.json"))
+
+    return written(folder, "T5-v1.1" if gated else "T5", save)
 
 
 def _tokenizer(vocabulary: list[str]) -> Any:
