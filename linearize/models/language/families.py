@@ -83,8 +83,8 @@ LANGUAGE: dict[str, LanguageFamily] = {
     **t5.FAMILIES,
 }
 """For ``smollm2_135m``, ``minilm_l6`` and ``mpnet_base`` there are packaged weights. The others
-read weights of others, and a name that is a kind's (``llama``, ``gpt2``, ``t5``, ``bert``) takes
-the architecture from the configuration beside them."""
+read weights of others, and a name that is a kind's (``llama``, ``gpt2``, ``t5``) takes the
+architecture from the configuration beside them."""
 
 
 def row(name: str) -> LanguageFamily:
