@@ -1,21 +1,24 @@
 """Presets of ``experiments.sentiment``."""
 
+import dataclasses
+
 from configs import compare
 from experiments.sentiment.config import LanguageConfig, SentimentConfig
-from linearize.config import EditConfig
+from linearize.config import EditConfig, MapConfig
 
 LAST_BLOCKS = r"^block_(2[6-9])/"
 """Of SmolLM2-135M's 30 blocks the last four: what two cores can afford."""
 
 
 def debug() -> SentimentConfig:
-    """Seconds: a small random decoder, three domains of made-up reviews, two seeds.
+    """Half a minute: a small random decoder, two domains of made-up reviews, two seeds.
 
     python -m experiments.sentiment debug
     """
     brief = compare.recipe(1e-2, steps=25, batch_size=16, warmup=2)
     return SentimentConfig(
-        model=LanguageConfig(name="toy_decoder", pretrained=False),
+        model=LanguageConfig(name="toy_decoder", pretrained=False, blocks=1),
+        domains=("toy_food", "toy_film"),
         train=120,
         validation=40,
         test=60,
@@ -24,6 +27,7 @@ def debug() -> SentimentConfig:
         linear=brief,
         edit=EditConfig(points=5),
         coarse=3,
+        map=MapConfig(pairs=(("toy_food", "toy_film"),), low=-1, high=1, points=3),
         seeds=(0, 1),
     )
 
@@ -51,4 +55,14 @@ def packaged() -> SentimentConfig:
     )
 
 
-PRESETS = {"debug": debug, "packaged": packaged}
+def t5_debug() -> SentimentConfig:
+    """Seconds: a small random T5 that answers in words, and learns text by span corruption.
+
+    python -m experiments.sentiment t5_debug
+    """
+    return dataclasses.replace(
+        debug(), model=LanguageConfig(name="toy_t5", pretrained=False, blocks=1), seeds=(0,)
+    )
+
+
+PRESETS = {"debug": debug, "packaged": packaged, "t5_debug": t5_debug}

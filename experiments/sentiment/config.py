@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from experiments.scaling import square
-from linearize.config import ConfigError, EditConfig
+from linearize.config import ConfigError, EditConfig, MapConfig
 from linearize.config.compare import require_names
 from linearize.config.files import require, require_task
 from linearize.config.vectors import Regime
@@ -77,6 +77,9 @@ class SentimentConfig:
     coarse: TwoOrMore | None = None
     """Points of that in views where each takes passes through the model, as the paper's do; as
     many as elsewhere where None."""
+    map: MapConfig = MapConfig(n_eval=64)
+    """Pairs of domains whose disentanglement error is mapped, of language modelling: by the next
+    token, and by the total variation between the next tokens' distributions."""
     seeds: tuple[Natural, ...] = (0,)
     """Each draws its own order of the data; intervals are over them."""
     batch_size: Count = 16
@@ -93,6 +96,7 @@ class SentimentConfig:
             for domain in pair:
                 require_task("pairs", domain, self.domains)
             require(pair[0] != pair[1], "pairs", pair, "name two different domains")
+        self.map.require_tasks(self.domains)
 
     @property
     def analogies(self) -> tuple[tuple[str, str], ...]:

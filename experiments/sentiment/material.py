@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import count, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ from experiments.stand_ins import reviews
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
 from linearize.data import Limits, Task, text
-from linearize.data.text import Documents
+from linearize.data.text import Documents, spans
+from linearize.data.text.tokens import Wrap
 from linearize.examples import Examples
 from linearize.models import Model
 from linearize.models.language import (
@@ -20,10 +22,10 @@ from linearize.models.language import (
     LanguageModel,
     label_words,
     load_language,
-    load_tokens,
+    tokens_of,
     word_tokens,
 )
-from linearize.objectives import CausalLM, Classify, Objective
+from linearize.objectives import CausalLM, Classify, Objective, Seq2Seq
 
 Make = Callable[[Documents], Examples]
 
@@ -99,10 +101,7 @@ def speaker(config: LanguageConfig) -> tuple[LanguageModel, Any]:
             blocks=config.blocks,
             dtype=config.dtype,
         )
-        where = config.weights or model.about["weights"]
-        if where is None:
-            return model, reviews.Words()
-        return model, load_tokens(where, vocabulary=model.vocabulary)
+        return model, tokens_of(model) if model.about["weights"] else reviews.Words()
 
 
 def _decoder(
@@ -123,16 +122,50 @@ def _decoder(
     def packed(documents: Documents) -> Examples:
         return text.packed(encoded(documents)[0], config.length, end=end)
 
-    words = word_tokens(tokenizer, told.words)
+    with said_as_configuration("model.words"):
+        words = word_tokens(tokenizer, told.words)
     return (label_words(model, words), Classify(), asked), (model, CausalLM(), packed)
 
 
-def _prompt(told: LanguageConfig) -> text.Wrap:
+def _encoder_decoder(
+    config: SentimentConfig, model: LanguageModel, tokenizer: Any
+) -> tuple[tuple[Model, Objective, Make], ...]:
+    """Answers in words; and spans of the text that were taken out of it, as T5 was trained."""
+    told, backend = config.model, tokenizer.backend
+    start = model.about["config"].get("decoder_start_token_id", 0)
+    same = {"pad": tokenizer.special.get("pad", 0), "start": start}
+
+    def asked(documents: Documents) -> Examples:
+        return text.answers(
+            documents,
+            backend,
+            config.length,
+            [told.words[label] for label in documents.labels],
+            too_long="leave out",
+            wrap=_prompt(told),
+            vocabulary=model.vocabulary,
+            **same,
+        )
+
+    numbers = (backend.token_to_id(f"<extra_id_{i}>") for i in count())
+    sentinels = list(takewhile(lambda number: number is not None, numbers))
+
+    def corrupted(documents: Documents) -> Examples:
+        rows = tokenizer.ids(documents.texts)
+        return spans.corrupted(rows, config.length, sentinels, end=tokenizer.eos, **same)
+
+    answers, _ = text.encoded(Documents(told.words), backend)
+    says = Seq2Seq(answers=answers, metric="accuracy")
+    return (model, says, asked), (model, CausalLM(), corrupted)
+
+
+def _prompt(told: LanguageConfig) -> Wrap:
     return lambda words, _: told.prompt.replace("{text}", words.strip())
 
 
 READINGS: Mapping[str, Callable[..., tuple[tuple[Model, Objective, Make], ...]]] = {
     "tokens": _decoder,
+    "tokens mask answer": _encoder_decoder,
 }
 """By what a model takes: sentiment and language modelling, each a model, an objective, and what
 makes examples of documents."""

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from experiments.on_target import OF_TWO
 from experiments.sentiment.results import Results
 from linearize.report import schema
+from linearize.report.compare import maps
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, categories, dots, figure, handle, legend
@@ -39,8 +40,8 @@ def read(node: Node, run_dir: Path) -> Page:
     lead = (
         f"Sentiment of one domain from another's, {results.model_name}, domains "
         f"{', '.join(results.domains)}. The vector of the target's sentiment is guessed as λ₁ "
-        "times that of an auxiliary domain, plus λ₂ times what language modelling of the target's text "
-        "does beyond that of the auxiliary's. The model answers "
+        "times that of an auxiliary domain, plus λ₂ times what language modelling of the target's "
+        "text does beyond that of the auxiliary's. The model answers "
         f"{' or '.join(map(repr, results.words))} to {results.prompt!r}; no answer is learned on "
         "the target but that of the last row, and the target's validation examples choose λ."
     )
@@ -56,6 +57,11 @@ def read(node: Node, run_dir: Path) -> Page:
                 (gains(results), methods(results), summary(results), by_target(results)),
             ),
             Section("text", "Language modelling", (perplexity(results),)),
+            Section(
+                "error",
+                "Disentanglement error of language modelling",
+                tuple(maps.error_map(results, i) for i in range(len(results.maps))),
+            ),
             results.configuration,
         ),
         headlines=("sentiment", "claims"),

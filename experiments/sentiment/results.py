@@ -7,9 +7,11 @@ from typing import Annotated
 import numpy as np
 
 from experiments.on_target import OnTarget
+from linearize.report.compare.results import PairMap
 from linearize.report.node import Floats
 from linearize.report.run import Run
 from linearize.report.schema import Axes
+from linearize.report.style import PLAIN_LOOK, Look
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,13 @@ class Results(Run):
     analogies: tuple[Analogy, ...]
     perplexity: Mapping[str, Mapping[str, Perplexity]]
     """By regime and domain."""
+    maps: tuple[PairMap, ...] = ()
+    """Of language modelling, by pair and distance."""
+
+    @property
+    def look(self) -> Look:
+        """Of the regimes."""
+        return PLAIN_LOOK
 
     def each(self, regime: str, method: str, what: str, over: str | None = None) -> Floats:
         """Of every analogy, (P, S); minus that of another method where one is named.

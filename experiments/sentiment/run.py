@@ -22,10 +22,11 @@ from experiments.sentiment.claims import CLAIMS
 from experiments.sentiment.config import SentimentConfig
 from experiments.sentiment.material import Material, Reading, load
 from experiments.sentiment.results import Results
-from linearize import comparison
+from linearize import comparison, objectives
 from linearize.methods import METHODS
+from linearize.objectives import CausalLM
 from linearize.report import schema
-from linearize.study import Method, Store, Study
+from linearize.study import Method, Store, Study, maps
 from linearize.study.store import Record
 
 MOVED = {"own": 1.0, "other": -1.0}
@@ -39,13 +40,16 @@ DIRECTIONS = {
 }
 """What each method adds, a coefficient each; the last is trained on the target's own labels."""
 UNSCALED = ("pretrained", "target")
+DISTANCES = (CausalLM().distance, objectives.DISTANCES["total_variation"])
+"""Between next tokens: whether the likeliest is another, and how far their distributions are."""
 
 
 def run(config: SentimentConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
         material = load(config)
-        parts = len(config.regimes) * (len(config.analogies) + len(config.domains))
+        each = len(config.analogies) + len(config.domains) + len(config.map.pairs)
+        parts = len(config.regimes) * each
         measured = Store.of(run_dir).every_seed(
             config.seeds, parts, partial(measure, config, material)
         )
@@ -63,6 +67,7 @@ def run(config: SentimentConfig, run_dir: Path, preset: str = "custom") -> Path:
                 {"auxiliary": one, "target": other, **measured["analogies"][f"{one} to {other}"]}
                 for one, other in config.analogies
             ],
+            "maps": mapped(config, material, measured["maps"]),
         }
         results = claims.judged(schema.read(Results, found), CLAIMS)
         return running.finish(run_dir, results)
@@ -72,6 +77,7 @@ def measure(config: SentimentConfig, material: Material, seed: int, store: Store
     """One seed: every analogy and every domain's perplexity, in each regime."""
     analogies: Record = {f"{one} to {other}": {"regimes": {}} for one, other in config.analogies}
     perplexity: Record = {}
+    error: Record = {" and ".join(pair): {} for pair in config.map.pairs}
     for regime in config.regimes:
         method = METHODS[regime]
         # anew: the vectors of one method alone are held
@@ -90,7 +96,11 @@ def measure(config: SentimentConfig, material: Material, seed: int, store: Store
             )
             for domain in config.domains
         }
-    return {"analogies": analogies, "perplexity": perplexity}
+        for pair in config.map.pairs:
+            name = " and ".join(pair)
+            told = partial(errors, config, language, method, pair)
+            error[name][regime] = store.kept(f"{regime}/error of {name}", told)
+    return {"analogies": analogies, "perplexity": perplexity, "maps": error}
 
 
 def study(config: SentimentConfig, reading: Reading, seed: int, store: Store) -> Study:
@@ -144,3 +154,38 @@ def text(language: Study, method: Method, domain: str) -> Record:
     view = language.view(method, {domain: language.vectors(method)[domain]})
     before, after = language.measure(view, {domain: [0.0, 1.0]}, domain, "test")
     return {"before": float(before), "after": float(after)}
+
+
+def errors(
+    config: SentimentConfig, language: Study, method: Method, pair: tuple[str, str]
+) -> Record:
+    """Error maps of two domains' language modelling, by distance."""
+    view = language.view(method)
+    found = {}
+    for distance in DISTANCES:
+        measured = language.but(objectives=CausalLM(distance=distance))
+        made = maps.error_map(measured, view, pair, config.map.alphas, config.map.n_eval)
+        found[distance.name] = {"total": made.total, "per_task": made.per_task}
+    return found
+
+
+def mapped(config: SentimentConfig, material: Material, measured: Record) -> list[Record]:
+    """The seeds' error maps by pair and distance, with what their figures say of them."""
+    told = config.map
+    return [
+        {
+            "tasks": pair,
+            "alphas": told.alphas,
+            "search_box": told.search_box,
+            "distance": distance.name.replace("_", " "),
+            "farthest": distance.farthest,
+            "n_eval": min(told.n_eval, *(len(material.language.tasks[d].test) for d in pair)),
+            **{
+                what: {r: each[distance.name][what] for r, each in of_pair.items()}
+                for what in ("total", "per_task")
+            },
+        }
+        for pair in told.pairs
+        for of_pair in [measured[" and ".join(pair)]]
+        for distance in DISTANCES
+    ]

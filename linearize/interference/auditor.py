@@ -11,7 +11,6 @@ cosine. That these numbers predict a loss of accuracy is an experiment: ``experi
 """
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -334,7 +333,7 @@ def estimate(
         f,
         study.model.params,
         inputs,
-        trainable=[f"^{re.escape(name)}$" for part in parts.values() for name in part],
+        trainable=tree.exactly(name for part in parts.values() for name in part),
         normalized=False,
         seed=study.seed,
         batch_size=min(study.batch_size, 16),

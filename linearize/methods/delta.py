@@ -16,7 +16,7 @@ control task, or of a curvature card. μ and the λ of that code are not known t
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial, wraps
-from re import escape, sub
+from re import sub
 from typing import Any, Literal
 
 import jax
@@ -176,7 +176,7 @@ def train_pair(
         inputs=(ALPHA, *examples.arguments),
         augment=Partial(_drawn, low, high),
         loss=Partial(_loss, _objective(study, task, recipe.label_smoothing), match),
-        trainable=[f"^{role}/{escape(name)}$" for role in ROLES for name in start],
+        trainable=tree.exactly(f"{role}/{name}" for role in ROLES for name in start),
         penalties=[of_reference(study, task, reference, weight=weight)],
     ).tau
     student, teacher = (

@@ -8,7 +8,6 @@ study.measure(view, {"mnist": 0.7, "cars": 0.7}, "mnist", "validation")
 
 import json
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
@@ -246,7 +245,7 @@ class Study:
         """The leaves that the model scans through along axis 0, a pattern each."""
         alone = self.split(self.names[0], "train").alone
         found = scanned(self.model.f, self.model.params, *alone)
-        return [f"^{re.escape(name)}$" for name in sorted(found)]
+        return tree.exactly(sorted(found))
 
     def but(self, **changes: Any) -> "Study":
         """The same study, some of it otherwise."""

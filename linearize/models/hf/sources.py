@@ -236,14 +236,14 @@ def _weight_map(index: Path, *, here: bool = True) -> dict[str, str]:
     return listed
 
 
-def read_note(path: Path) -> Any:
-    """What a JSON file beside weights says.
+def read_note(path: Path, kind: type = dict) -> Any:
+    """What a JSON file beside weights says; ``kind`` is what it holds.
 
     Raises:
         WeightsError: it cannot be read, or is no JSON.
     """
     try:
-        return files.read_json(path, most=_MOST_JSON)
+        return files.read_json(path, kind=kind, most=_MOST_JSON)
     except (OSError, files.CorruptFileError) as error:
         raise WeightsError(f"{error}; fetch it again") from error
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from linearize import choices
-from linearize.models.language import gpt2, llama
+from linearize.models.language import bert, gpt2, llama, mpnet, t5
 from linearize.models.language.model import LanguageFamily
 
 
@@ -65,6 +65,7 @@ def _gpt2_size(width: int, depth: int, heads: int) -> dict[str, Any]:
 
 _SMOLLM2 = "HuggingFaceTB/SmolLM2-"
 
+
 LANGUAGE: dict[str, LanguageFamily] = {
     "smollm2_135m": _llama(
         _smollm2(576, 1536, 30, 9, 3), f"{_SMOLLM2}135M-Instruct", "smollm2_135m"
@@ -77,6 +78,9 @@ LANGUAGE: dict[str, LanguageFamily] = {
     "gpt2_large": _gpt2(_gpt2_size(1280, 36, 20), "openai-community/gpt2-large"),
     "gpt2_xl": _gpt2(_gpt2_size(1600, 48, 25), "openai-community/gpt2-xl"),
     "gpt2": _gpt2({}, "openai-community/gpt2"),
+    **bert.FAMILIES,
+    **mpnet.FAMILIES,
+    **t5.FAMILIES,
     "toy_decoder": _llama(
         {
             "vocab_size": 64,
@@ -91,8 +95,9 @@ LANGUAGE: dict[str, LanguageFamily] = {
         "",
     ),
 }
-"""For ``smollm2_135m`` there are packaged weights. The others read weights of others, and a name
-that is a kind's (``llama``, ``gpt2``) takes the architecture from the configuration beside them."""
+"""For ``smollm2_135m``, ``minilm_l6`` and ``mpnet_base`` there are packaged weights. The others
+read weights of others, and a name that is a kind's (``llama``, ``gpt2``, ``t5``) takes the
+architecture from the configuration beside them."""
 
 
 def row(name: str) -> LanguageFamily:
