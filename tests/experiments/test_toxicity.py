@@ -224,12 +224,13 @@ def test_a_scorer_may_choose_the_text():
 
 
 def test_texts_of_ones_own(tmp_path):
-    rows = [(f"a {w} thing number {i}", w) for i in range(12) for w in ("mean", "kind")]
+    things = "lamp boat river cloud garden violin winter copper ladder candle orchard meadow".split()
+    rows = [(f"{a} is a {w} {a}", w) for a in things for w in ("mean", "kind")]
     lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
     (tmp_path / "mine.jsonl").write_text("\n".join(lines))
     (tmp_path / "plain").mkdir()
-    for i in range(6):
-        (tmp_path / "plain" / f"{i}.txt").write_text(f"Plain text number {i}.")
+    for thing in things[:6]:
+        (tmp_path / "plain" / f"{thing}.txt").write_text(f"Of the {thing}: {thing}s are rare.")
     told = TextsConfig(
         kinds=str(tmp_path / "mine.jsonl"), positive=("mean",), control=str(tmp_path / "plain")
     )
