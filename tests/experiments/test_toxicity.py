@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from linearize.models.language.generation import generate
 
 import linearize as lz
 from configs.toxicity import PRESETS
@@ -18,7 +19,6 @@ from experiments.toxicity.results import MOST, pooled
 from linearize import io, scorers
 from linearize.config import ConfigError
 from linearize.methods import METHODS
-from linearize.models.language.generate import generate
 from linearize.study import Store
 from linearize.task_vector import TaskVector
 
@@ -224,7 +224,7 @@ def test_a_scorer_may_choose_the_text():
 
 
 def test_texts_of_ones_own(tmp_path):
-    things = "lamp boat river cloud garden violin winter copper ladder candle orchard meadow".split()
+    things = ("lamp", "boat", "river", "cloud", "garden", "violin", "winter", "copper", "meadow")
     rows = [(f"{a} is a {w} {a}", w) for a in things for w in ("mean", "kind")]
     lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
     (tmp_path / "mine.jsonl").write_text("\n".join(lines))
