@@ -1,9 +1,8 @@
 """What a model writes after prompts: at θ0 + α τ, or in its tangent at θ0."""
 
-from linearize.models.language.generation import generate
-
 from experiments.toxicity.config import DecodingConfig
 from experiments.toxicity.material import Material
+from linearize.models.language import generate
 from linearize.task_vector import TaskVector
 
 

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from linearize.models.language.generation import generate
 
 import linearize as lz
 from configs.toxicity import PRESETS
@@ -19,6 +18,7 @@ from experiments.toxicity.results import MOST, pooled
 from linearize import io, scorers
 from linearize.config import ConfigError
 from linearize.methods import METHODS
+from linearize.models.language import generate
 from linearize.study import Store
 from linearize.task_vector import TaskVector
 
