@@ -19,22 +19,22 @@ CLAIMS: tuple[Claim[Results], ...] = (
         "share before minus after",
     ),
     Claim(
-        "at a perplexity that rises by no more than the tolerance, on test text too",
+        "The perplexity of its control rises by no more than the tolerance, on test text too",
         lambda r: r.tolerance - r.edits[NEGATED].rise,
         "tolerance minus the rise",
     ),
     Claim(
-        "It does better than fine-tuning on other text",
+        "Negation does better than fine-tuning on other text (TA, sec. 3)",
         lambda r: _less(r, NEGATED, CLEAN),
         "share after fine-tuning on other text minus share after negation",
     ),
     Claim(
-        "and than a random vector of the same size",
+        "Negation does better than a random vector of the same size (TA, sec. 3)",
         lambda r: _less(r, NEGATED, RANDOM),
         "share after the random vector minus share after negation",
     ),
     Claim(
-        "Gradient ascent destroys the model",
+        "Gradient ascent destroys the model (TA, sec. 3)",
         lambda r: r.edits[ASCENT].rise - 10 * r.tolerance,
         "rise of the perplexity minus ten times the tolerance",
     ),

@@ -13,6 +13,7 @@ from experiments.toxicity.sources import Texts
 from linearize import scorers
 from linearize.config import ConfigError
 from linearize.data import Task, text
+from linearize.data.records import SPLITS
 from linearize.data.text import Documents
 from linearize.models.language import LanguageModel
 from linearize.scorers import Score, Scorer
@@ -92,14 +93,11 @@ def tasks(
     packed = partial(text.packed, length=config.length, end=end)
     found = {}
     for name, splits in ((TARGET, given.target), (OTHER, given.other)):
-        found[name] = Task(
-            name, *(packed(rows(splits[each])) for each in ("train", "validation", "test"))
-        )
-    windows = (
-        config.control.windows(rows(text.joined(given.control[split])))
-        for split in ("validation", "test")
-    )
-    found[CONTROL] = Task(CONTROL, packed(rows(given.control["train"])), *windows)
+        train, validation, test = (packed(rows(splits[split])) for split in SPLITS)
+        found[name] = Task(name, train, validation, test)
+    control, windows = given.control, config.control.windows
+    validation, test = (windows(rows(text.joined(control[split]))) for split in SPLITS[1:])
+    found[CONTROL] = Task(CONTROL, packed(rows(control["train"])), validation, test)
     return found
 
 

@@ -1,9 +1,8 @@
 """What a model writes after prompts: at θ0 + α τ, or in its tangent at θ0."""
 
-from linearize.models.language.generate import generate
-
 from experiments.toxicity.config import DecodingConfig
 from experiments.toxicity.material import Material
+from linearize.models.language import generate
 from linearize.task_vector import TaskVector
 
 
@@ -31,9 +30,9 @@ def texts(
         seed=seed,
         ends=() if end is None else end,
         batch_size=told.batch_size,
-        tau=tau if alpha else None,
+        tau=tau,
         alpha=alpha,
-        view=view,
+        view=view if alpha else "displaced",  # at θ0 both are the model, and this costs less
     )
     rows = zip(found.tokens, found.lengths - found.finished, strict=True)
     return given.tokenizer.decode([row[:length].tolist() for row, length in rows])
