@@ -10,6 +10,7 @@ import linearize as lz
 from linearize.objectives import Classify, Control, Seq2Seq, columns
 from linearize.objectives.confusion import OF_CONFUSION
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 close = np.testing.assert_allclose
 ANSWERS = ((3, 4, 1), (5, 1))
 METRICS = {
@@ -23,8 +24,8 @@ def drawn(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("metric", METRICS)
 def test_metrics_of_a_confusion_matrix_equal_scikit_learn(metric, classes):
     labels = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 1] if classes == 2 else [0, 2, 1, 1, 2, 0, 0])
     logits = drawn(len(labels), classes) + 0.8 * np.eye(classes, dtype=np.float32)[labels]
@@ -112,6 +113,7 @@ def test_exact_match_and_perplexity_of_answers():
     assert int(Seq2Seq().total(jnp.zeros((2, 3, 7)), nothing)["whole"]) == 0
 
 
+@pytest.mark.slow(but=["matthews"])
 @pytest.mark.parametrize("metric", ["accuracy", *OF_CONFUSION])
 def test_answers_of_classes_are_measured_where_they_part(metric):
     labels = np.array([0, 1, 1, 0, 0, 1, 1])

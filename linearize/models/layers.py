@@ -101,14 +101,18 @@ class Room:
 
 
 def blocks(names: Collection[str]) -> tuple[str, ...]:
-    """The prefixes of a model's blocks, stacked or not, in the order of their numbers.
+    """The prefixes of a model's blocks, stacked or not, from input to output.
 
-    >>> blocks(["block_10/scale", "norm/scale", "block_2/scale"]), blocks(["blocks/scale"])
-    (('block_2', 'block_10'), ('blocks',))
+    Numbers are in order, and an encoder before the decoder that reads it.
+
+    >>> blocks(["block_10/scale", "norm/scale", "block_2/scale"])
+    ('block_2', 'block_10')
+    >>> blocks(["decoder/blocks/scale", "encoder/blocks/scale"])
+    ('encoder/blocks', 'decoder/blocks')
     """
     found = {(m[1], int(m[2])): f"{m[1]}block_{m[2]}" for n in names if (m := _BLOCK.match(n))}
-    stacked = {f"{m[1]}blocks" for n in names if (m := _STACKED.match(n))}
-    return (*(found[key] for key in sorted(found)), *sorted(stacked))
+    found |= {(m[1], 0): f"{m[1]}blocks" for n in names if (m := _STACKED.match(n))}
+    return tuple(found[key] for key in sorted(found, key=lambda k: (k[0] == "decoder/", *k)))
 
 
 def shape_only(leaf: Any) -> np.ndarray:
@@ -131,6 +135,11 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
 def is_stacked(names: Collection[str]) -> bool:
     """Whether leaves of these names are a scanned model's."""
     return any(map(_STACKED.match, names))
+
+
+def are_stacks(blocks: Collection[str]) -> bool:
+    """Whether a model's blocks (:attr:`linearize.Model.blocks`) are scanned."""
+    return bool(blocks) and all(f"/{block}".endswith("/blocks") for block in blocks)
 
 
 def is_flat(params: PyTree) -> bool:

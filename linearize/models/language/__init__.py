@@ -1,5 +1,6 @@
 """Language models as ``f(params, tokens)``: one file a family, with its key table."""
 
+from linearize.models.language.classifier import classifier as classifier
 from linearize.models.language.families import LANGUAGE as LANGUAGE
 from linearize.models.language.generation import Continuations as Continuations
 from linearize.models.language.generation import generate as generate

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from linearize import assets, functional, tree
@@ -15,7 +14,6 @@ from linearize.compiled import jit
 from linearize.models import hf, layers
 from linearize.models.backbone import WeightsError
 from linearize.models.hf import schema
-from linearize.models.hf.engine import dialect
 from linearize.models.hf.table import unwrap
 from linearize.models.language.families import LANGUAGE, row
 from linearize.models.language.model import LanguageFamily, LanguageModel
@@ -110,6 +108,7 @@ def load_language(
             "context": module.context,
             "width": module.width,
             "kind": family.kind,
+            "family": family,
             "architecture": architecture(module),
             "config": {**config, "model_type": family.kind, family.deep: depth},
             "weights": None if source is None else source.path,
@@ -169,7 +168,8 @@ def _parts(family: LanguageFamily, source: hf.Source | None) -> dict[str, bool]:
     """Which optional parts of a model a file holds, under others' names or this library's own."""
     if source is None or not family.optional:
         return {}
-    held, own = set(source.tensors), {}
+    held = set(source.tensors)
+    own: dict[str, str] = {}
     for table in family.dialects:
         held |= {table.canonical(name) for name in unwrap(source.tensors).values()}
         own |= {theirs: ours for theirs, ours, _ in table.rows}
@@ -190,7 +190,7 @@ def _read(
         return layers.nest(layers.stack(flat) if scan else flat)
     room = layers.Room(shapes, stacked=scan)
     hf.import_leaves(
-        _once(family, source, shapes),
+        hf.untied(source.tensors, family.dialects, family.repeated, shapes, str(source)),
         family.dialects,
         shapes,
         known=known - shapes.keys(),
@@ -198,34 +198,6 @@ def _read(
         out=room.leaves,
     )
     return room.to_device()
-
-
-def _once(
-    family: LanguageFamily, source: hf.Source, shapes: Mapping[str, Any]
-) -> dict[str, Callable[[], np.ndarray]]:
-    """The tensors without those that say once more what the model ties.
-
-    Raises:
-        WeightsError: two that it ties have other values.
-    """
-    table, names = dialect(source.tensors, family.dialects, str(source))
-    theirs = {canonical: name for name, canonical in names.items()}
-    tensors = dict(source.tensors)
-    for copy, original in family.repeated.items():
-        found = table.find(copy)
-        if copy not in theirs or (found and table.rows[found[0]][1] in shapes):
-            continue
-        values = tensors.pop(theirs[copy])
-        if original not in theirs:
-            theirs[original] = original
-            tensors[original] = values
-        elif not np.array_equal(values(), tensors[theirs[original]]()):
-            raise WeightsError(
-                f"{source}: {theirs[copy]} and {theirs[original]} differ, and the configuration "
-                "ties them; tie_word_embeddings=false in config.json unties them, where the model "
-                "was trained so"
-            )
-    return tensors
 
 
 def _function(module: nn.Module, params: Params, method: str | Callable[..., Any]) -> Apply:

@@ -6,6 +6,8 @@ from typing import Any
 
 from flax import linen as nn
 
+from linearize.models.backbone import WeightsError
+from linearize.models.hf import schema
 from linearize.models.hf.table import Table
 from linearize.models.model import Model
 from linearize.types import Apply, Array
@@ -14,6 +16,10 @@ Head = Callable[..., Array]
 """``head(params, hidden (..., D), words=None) -> logits (..., V) float32``; of ``words (C,)`` alone
 (..., C): then no other row of the vocabulary's table is multiplied.
 """
+
+
+_SHAPES = ("vocabulary", "width", "hidden", "depth", "context")
+"""Fields that the shapes of tensors tell, and one that decides nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +42,9 @@ class LanguageModel(Model):
         encode: in its place, of an encoder–decoder, ``encode(params, tokens, mask, length)``: a
             cache of the text for up to ``length`` tokens of an answer.
 
-    ``about`` has the ``kind``, the ``architecture`` (the module's fields), the ``config`` in
-    transformers' words, and the ``weights``, a file that others wrote, if θ0 was read from one.
+    ``about`` has the ``family`` (:class:`LanguageFamily`) and its ``kind``, the ``architecture``
+    (the module's fields), the ``config`` in transformers' words, and the ``weights``, a file that
+    others wrote, if θ0 was read from one.
     """
 
     _: KW_ONLY
@@ -46,6 +53,43 @@ class LanguageModel(Model):
     step: Callable[..., tuple[Array, Any]] | None = None
     cache: Callable[[int, int], Any] | None = None
     encode: Callable[..., Any] | None = None
+
+    @property
+    def family(self) -> "LanguageFamily | None":
+        """Whose weights it reads and writes; None of a model of one's own."""
+        return self.about.get("family")
+
+    def check_same(self, notes: Mapping[str, Any], what: str) -> None:
+        """A configuration, if there is one, makes of the same weights the function that this is.
+
+        Args:
+            notes: parsed files by name, as :class:`linearize.models.hf.Source` has them.
+            what: where they lie, for messages.
+
+        Raises:
+            WeightsError: it is another family's, or makes another function; sizes that tensors'
+                shapes tell are not compared.
+        """
+        if "config.json" not in notes or self.family is None:
+            return
+        told, where = notes["config.json"], f"{what}/config.json"
+        kind = told.get("model_type") if isinstance(told, Mapping) else None
+        if kind != self.family.kind:
+            raise WeightsError(
+                f"{where} is of model_type {schema.said(kind)}; {self.name} is a "
+                f"{self.family.kind!r}"
+            )
+        ours = self.about["architecture"]
+        wrong = [
+            f"{name} is {value!r} there and {ours[name]!r} here"
+            for name, value in self.family.configure(told, where).items()
+            if name not in _SHAPES and _cut(value, ours["depth"]) != ours.get(name, value)
+        ]
+        if wrong:
+            raise WeightsError(
+                f"{where} would compute something else of these weights; nothing was done: "
+                + "; ".join(wrong)
+            )
 
     @property
     def vocabulary(self) -> int:
@@ -61,6 +105,11 @@ class LanguageModel(Model):
     def width(self) -> int:
         """D, of a hidden state."""
         return self.about["width"]
+
+
+def _cut(value: Any, depth: int) -> Any:
+    """What is told of each block, of the first so many."""
+    return value[:depth] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,15 @@ from linearize.models.attention import attend
 from linearize.models.hf import configs, schema
 from linearize.models.hf.table import KERNEL, SAME, Row, Table
 from linearize.models.language import relative
+from linearize.models.language.head import Head, logits
 from linearize.models.language.model import LanguageFamily
 from linearize.types import Array, PyTree
 
+_MLP = {"wi": "mlp_in", "wi_0": "mlp_gate", "wi_1": "mlp_value", "wo": "mlp_out"}
 
-def _block(stack: str, mlp: Mapping[str, str]) -> tuple[Row, ...]:
-    """Names of one stack's blocks; ``mlp`` are those of its maps, theirs to ours."""
+
+def _block(stack: str) -> tuple[Row, ...]:
+    """Names of one stack's blocks."""
     parts = {"SelfAttention": ("attention", "norm_1")}
     if stack == "decoder":
         parts["EncDecAttention"] = ("cross_attention", "cross_norm")
@@ -40,7 +43,7 @@ def _block(stack: str, mlp: Mapping[str, str]) -> tuple[Row, ...]:
         ),
         *(
             (f"{last}.DenseReluDense.{x}.weight", f"{ours}/{y}/kernel", KERNEL)
-            for x, y in mlp.items()
+            for x, y in _MLP.items()
         ),
         (
             f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
@@ -51,23 +54,16 @@ def _block(stack: str, mlp: Mapping[str, str]) -> tuple[Row, ...]:
     )
 
 
-def _table(name: str, mlp: Mapping[str, str]) -> Table:
-    return Table(
-        name,
-        rows=(
-            ("shared.weight", "token_embedding", SAME),
-            ("lm_head.weight", "head/kernel", KERNEL),
-            *_block("encoder", mlp),
-            *_block("decoder", mlp),
-        ),
-        dropped=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
-        aliases=((r"^transformer\.", ""),),
-    )
-
-
-T5_TABLE = _table("transformers' T5", {"wi": "mlp_in", "wo": "mlp_out"})
-T5_V1_1_TABLE = _table(
-    "transformers' T5-v1.1", {"wi_0": "mlp_gate", "wi_1": "mlp_in", "wo": "mlp_out"}
+TABLE = Table(
+    "transformers' T5",
+    rows=(
+        ("shared.weight", "token_embedding", SAME),
+        ("lm_head.weight", "head/kernel", KERNEL),
+        *_block("encoder"),
+        *_block("decoder"),
+    ),
+    dropped=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
+    aliases=((r"^transformer\.", ""),),
 )
 REPEATED = dict.fromkeys(
     ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
@@ -206,13 +202,13 @@ class T5(nn.Module):
         self.token_embedding = self.param("token_embedding", nn.initializers.normal(1.0), shape)
         self.shared_head = self.tied or not self.own_head
         if not self.shared_head:
-            self.head = Head(self.vocabulary, self.width)
+            self.head = Head(self.vocabulary, self.dtype)
         shared = {
             name: getattr(self, name)
             for name in ("heads", "head_width", "hidden", "activation", "gated", "dtype")
         }
         shared |= {"farthest": self.farthest, "eps": self.eps}
-        same = {"buckets": self.buckets, "scan": self.scan, "remat": self.remat}
+        same: dict[str, Any] = {"buckets": self.buckets, "scan": self.scan, "remat": self.remat}
         self.encoder = Stack({**shared, "crossed": False}, self.depth, **same)
         self.decoder = Stack({**shared, "crossed": True}, self.decoder_depth, **same)
 
@@ -251,11 +247,10 @@ class T5(nn.Module):
 
     def logits(self, hidden: Array, words: Array | None = None) -> Array:
         """Logits (..., V) float32 of hidden states (..., D); of ``words`` (C,) alone, (..., C)."""
-        kernel = self.token_embedding.T if self.shared_head else self.head()
-        kernel = kernel if words is None else kernel[:, words]
         x = hidden * self.width**-0.5 if self.scaled else hidden
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+        if self.shared_head:
+            return logits(x, self.token_embedding, words, self.dtype)
+        return self.head(x, words)
 
     def encode(self, tokens: Array, mask: Array, length: int) -> Cache:
         """A cache of the text, with room for ``length`` tokens of an answer."""
@@ -339,9 +334,11 @@ class Block(nn.Module):
             self.cross_norm = rms_norm(self.dtype, self.eps)
             self.cross_attention = Attention(*attention)
         self.norm_2 = rms_norm(self.dtype, self.eps)
-        self.mlp_in = linear(self.hidden, self.dtype)
         if self.gated:
             self.mlp_gate = linear(self.hidden, self.dtype)
+            self.mlp_value = linear(self.hidden, self.dtype)
+        else:
+            self.mlp_in = linear(self.hidden, self.dtype)
 
     @nn.compact
     def __call__(
@@ -351,7 +348,7 @@ class Block(nn.Module):
         seen: Array,
         encoded: Array | None = None,
         kept: Cache | None = None,
-        start: Array | None = None,
+        start: int | Array = 0,
     ) -> tuple[Array, Cache]:
         """The next x, (B, T, D), and the keys and values of the answer.
 
@@ -366,21 +363,23 @@ class Block(nn.Module):
         y = self.norm_1(x)
         own = self.attention.read(y)
         if kept is not None:
-            own = tuple(
-                jax.lax.dynamic_update_slice_in_dim(kept[name], new, start, axis=1)
-                for name, new in zip(("key", "value"), own, strict=True)
-            )
-        where = {"causal": True, "start": start} if self.crossed else {"mask": seen}
+            own = (_put(kept["key"], own[0], start), _put(kept["value"], own[1], start))
+        where: dict[str, Any] = {"mask": seen}
+        if self.crossed:
+            where = {"causal": True, "start": start}
         bias = relative.bias(table, self.farthest, directed=self.crossed)
         x = x + self.attention(y, *own, bias=bias, **where)
         if self.crossed:
-            text = self.read(encoded) if kept is None else kept
+            text = kept
+            if text is None:
+                assert encoded is not None
+                text = self.read(encoded)
             y = self.cross_norm(x)
             x = x + self.cross_attention(y, text["text_key"], text["text_value"], mask=seen)
         y = self.norm_2(x)
         inner = self.mlp_gate(y) if self.gated else self.mlp_in(y)
         inner = transformer.ACTIVATIONS[self.activation](inner)
-        inner = inner * self.mlp_in(y) if self.gated else inner
+        inner = inner * self.mlp_value(y) if self.gated else inner
         x = x + linear(x.shape[-1], self.dtype, "mlp_out")(inner)
         return x, dict(zip(("key", "value"), own, strict=True))
 
@@ -417,15 +416,8 @@ class Attention(nn.Module):
         return linear(x.shape[-1], self.dtype, "out")(y.reshape(*x.shape[:2], -1))
 
 
-class Head(nn.Module):
-    """A head's kernel, (D, V)."""
-
-    vocabulary: int
-    width: int
-
-    @nn.compact
-    def __call__(self) -> Array:
-        return self.param("kernel", nn.initializers.lecun_normal(), (self.width, self.vocabulary))
+def _put(kept: Array, new: Array, start: int | Array) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(kept, new, start, axis=1)
 
 
 def rms_norm(dtype: Any, eps: float, name: str | None = None) -> nn.RMSNorm:
@@ -457,7 +449,7 @@ def _family(config: dict[str, Any], hub: str) -> LanguageFamily:
     return LanguageFamily(
         T5,
         configure,
-        (T5_TABLE, T5_V1_1_TABLE),
+        (TABLE,),
         "t5",
         config=config,
         repeated=REPEATED,
@@ -494,3 +486,4 @@ FAMILIES: dict[str, LanguageFamily] = {
     "t5": _family({}, "google-t5/t5-base"),
     "toy_t5": _family(_size(16, 32, 2, 2, vocab_size=64, d_kv=8), ""),
 }
+"""The last is for tests and rehearsals, at random weights."""

@@ -1,16 +1,20 @@
 """T5 and T5-v1.1 against transformers on torch, at random weights in odd sizes."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from linearize import models, taylor, train, tree
 from linearize.data import text
+from linearize.models import axes, lora
 from linearize.models.backbone import WeightsError
 from linearize.models.hf.engine import export_leaves
 from linearize.models.language import relative, t5
-from linearize.models.language.families import row
+from linearize.models.language.classifier import classifier
 from linearize.objectives import Seq2Seq
 from linearize.train import OptimConfig, TrainConfig
 
@@ -79,9 +83,7 @@ class Saved:
 
     def theirs(self, leaves):
         """Leaves under transformers' names, as torch has them."""
-        flat = models.unstack(tree.flatten(leaves))
-        table = row("t5").dialects[any("mlp_gate" in name for name in flat)]
-        found = export_leaves(flat, table)
+        found = export_leaves(models.unstack(tree.flatten(leaves)), t5.TABLE)
         return {n: torch.tensor(x) for n, x in found.items()}
 
 
@@ -123,13 +125,14 @@ def test_logits_and_loss_equal_transformers(saved, case):
     expected = out.logits.numpy()
     assert got.dtype == jnp.float32
     assert np.abs(expected).max() > 1
-    np.testing.assert_allclose(got, expected, atol=2e-5, rtol=0)
+    asked = labels >= 0  # what is read behind an answer's end is not
+    np.testing.assert_allclose(got[asked], expected[asked], atol=2e-5, rtol=0)
     found = Seq2Seq().measure(got, {"labels": labels})
     assert np.log(found["perplexity"]) == pytest.approx(out.loss.item(), rel=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["t5", "v1_1"])
+@pytest.mark.parametrize("case", ["t5"])
 def test_logits_of_long_texts_equal_transformers(saved, case):
     """Beyond a block of attention, with a bias of its own for each."""
     model, (tokens, mask, _) = saved(case), texts(150)
@@ -141,7 +144,7 @@ def test_logits_of_long_texts_equal_transformers(saved, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["t5", "v1_1"])
+@pytest.mark.parametrize("case", ["v1_1"])
 def test_bfloat16_is_as_near_as_transformers(saved, case):
     model, (tokens, mask, labels) = saved(case), texts()
     half = models.load_language("t5", weights=model.folder, dtype="bfloat16")
@@ -160,7 +163,7 @@ def test_bfloat16_is_as_near_as_transformers(saved, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["t5", "v1_1"])
+@pytest.mark.parametrize("case", ["t5"])
 def test_linearized_loss_and_gradient_equal_torch(saved, case):
     """f_lin, the loss and its gradient with respect to τ, against ``torch.func.jvp``."""
     model, (tokens, mask, labels) = saved(case), texts()
@@ -220,20 +223,21 @@ def mean_of_answers(logits, labels):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("regime", ["nonlinear", "linear"])
-@pytest.mark.parametrize("case", ["t5", "v1_1"])
+@pytest.mark.parametrize(("case", "regime"), [("t5", "nonlinear"), ("v1_1", "linear")])
 def test_ten_steps_equal_torch(saved, case, regime):
-    """AdamW of each batch whole: relative 1e-3 in τ."""
+    """AdamW of each batch whole, with remat: relative 1e-3 in τ."""
     model, (tokens, mask, labels) = saved(case), texts()
+    ours = models.load_language("t5", weights=model.folder, scan=True, remat="dots")
     answer, lr, steps = shifted(labels), 1e-3, 10
     optim = OptimConfig(
         lr=lr, weight_decay=0.1, decay="theta", warmup=0, clip=None, schedule="constant"
     )
     got = train.fine_tune(
-        model.ours.f,
-        model.ours.params,
+        ours.f,
+        ours.params,
         {"inputs_0": tokens, "inputs_1": mask, "inputs_2": answer, "labels": labels},
         regime=regime,
+        inputs=("inputs_0", "inputs_1", "inputs_2"),
         **Seq2Seq().training(),
         config=TrainConfig(optim=optim, steps=steps, batch_size=3, log_every=1, tensorboard=False),
     )
@@ -259,7 +263,7 @@ def test_ten_steps_equal_torch(saved, case, regime):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["t5", "v1_1"])
+@pytest.mark.parametrize("case", ["v1_1"])
 def test_steps_with_a_cache_equal_whole_answers(saved, case):
     """Two tokens, then one after another, f and its tangent."""
     model, (tokens, mask, _) = saved(case).ours, texts()
@@ -301,24 +305,64 @@ def test_greedy_answers_equal_transformers(saved):
 
 
 @pytest.mark.slow
-def test_scan_and_remat_change_nothing(saved):
+@pytest.mark.parametrize("case", ["t5", "v1_1"])
+def test_an_export_opens_in_transformers(saved, case, tmp_path):
+    """Edited parameters; what is tied is written once."""
+    model, (tokens, mask, labels) = saved(case), texts()
+    ours, answer = model.ours, shifted(labels)
+    params = jax.tree.map(lambda x: 1.1 * x, ours.params)
+    models.export(tmp_path, ours, params)
+    opened = type(model.torch).from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        expected = model.logits(tokens, mask, answer, opened).numpy()
+    np.testing.assert_allclose(
+        jax.jit(ours.f)(params, tokens, mask, answer), expected, atol=5e-5, rtol=0
+    )
+    names = safetensors.numpy.load_file(tmp_path / "model.safetensors").keys()
+    assert ("lm_head.weight" in names) == (case == "v1_1")
+    again = models.load_language("t5", weights=tmp_path, scan=True)
+    for name, leaf in tree.flatten(again.params).items():
+        np.testing.assert_array_equal(leaf, tree.flatten(params)[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_blocks_one_by_one_are_the_scanned_ones(saved):
     model, (tokens, mask, labels) = saved("v1_1"), texts()
     plain = models.load_language("t5", weights=model.folder)
-    other = models.load_language("t5", weights=model.folder, scan=True, remat="dots")
-    answer = shifted(labels)
+    answer, scanned = shifted(labels), model.ours
+    expected = jax.jit(scanned.f)(scanned.params, tokens, mask, answer)
+    got = jax.jit(plain.f)(plain.params, tokens, mask, answer)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert scanned.blocks == ("encoder/blocks", "decoder/blocks")
+    assert plain.blocks[2:4] == ("encoder/block_2", "decoder/block_0")
+    leaves = tree.flatten(models.stack(plain.params))
+    assert leaves.keys() == tree.flatten(scanned.params).keys()
 
-    def gradient(model):
-        tau = jax.tree.map(lambda x: 0.05 * jnp.ones_like(x), tree.flatten(model.params))
-        f = taylor.tangent(model.f)
-        value = jax.grad(lambda tau: jnp.sum(f(model.params, tau, tokens, mask, answer) ** 2))
-        return tree.flatten(jax.jit(value)(tau))
 
-    expected, got = models.stack(gradient(plain)), gradient(other)
-    assert other.blocks == ("decoder/blocks", "encoder/blocks")
-    assert got.keys() == expected.keys()
-    for name, value in got.items():
-        scale = np.abs(expected[name]).max()
-        np.testing.assert_allclose(value, expected[name], atol=2e-5 * scale, err_msg=name)
+@pytest.mark.parametrize("scan", [False, True])
+def test_axes_fit_every_leaf(scan):
+    """Of models of words: a rule for each leaf, of its rank; stacks have their layers before."""
+    model = models.load_language("toy_t5", pretrained=False, scan=scan)
+    flat = tree.flatten(model.params)
+    split = {"heads": "model", "mlp": "model", "vocabulary": "data"}
+    rules = axes.sharding_rules(split, scan=scan)
+    for name, leaf in flat.items():
+        found = next((r for pattern, r in rules if re.search(pattern, name)), None)
+        assert found is None or found.count(",") + 1 == leaf.ndim, name
+    told = {n: next(r for p, r in rules if re.search(p, n)) for n in flat if "_attention/" in n}
+    assert {told[n].split(",")[-1] for n in told if "/out/" not in n} == {"model"}
+    assert next(r for p, r in rules if re.search(p, "token_embedding")) == "data,-"
+
+
+def test_low_rank_factors_of_scanned_stacks_are_their_blocks():
+    params = models.load_language("toy_t5", pretrained=False, scan=True).params
+    told = {"rank": 1, "pattern": "attention/q/kernel", "seed": 3}
+    found = lora.Adapter.start(params, **told)
+    other = lora.Adapter.start(models.unstack(tree.flatten(params)), **told)
+    assert len(other.a) == 3 * 2
+    assert len(found.a) == 3
+    for name, leaf in models.unstack(found.a).items():
+        np.testing.assert_array_equal(leaf, other.a[name])
 
 
 @pytest.mark.parametrize("directed", [False, True])
@@ -358,3 +402,34 @@ def test_inputs_that_are_no_texts_are_refused(saved):
         call(tokens, mask, answer[:2])
     with pytest.raises(ValueError, match=r"tokens has shape .* float32; expected"):
         call(tokens.astype(float), mask, answer)
+
+
+@pytest.mark.slow
+def test_a_classifier_equals_transformers(tmp_path):
+    """Where the decoder, which reads the text shifted, meets the text's last end."""
+    config = transformers.T5Config(**SIZES, **V1_1, num_labels=3, attn_implementation="eager")
+    torch.manual_seed(1)
+    theirs = transformers.T5ForSequenceClassification(config).eval()
+    tensors = {n.removeprefix("transformer."): p for n, p in theirs.named_parameters()}
+    head = {n: p.detach().numpy() for n, p in tensors.items() if n.startswith("classification")}
+    whole = transformers.T5ForConditionalGeneration(config)
+    whole.load_state_dict({n: p for n, p in tensors.items() if n not in head}, strict=False)
+    whole.save_pretrained(tmp_path)
+    model = classifier(models.load_language("t5", weights=tmp_path), 3)
+    params = {**model.params, "classifier": {
+        ours: {
+            "kernel": head[f"classification_head.{name}.weight"].T,
+            "bias": head[f"classification_head.{name}.bias"],
+        }
+        for ours, name in (("dense", "dense"), ("out", "out_proj"))
+    }}  # fmt: skip
+    tokens, _, _ = texts()
+    mask = np.arange(L) < np.array([[L], [9], [4]])
+    tokens[[0, 1, 2], [L - 1, 8, 3]] = 1
+    tokens[~mask] = 0
+    with torch.no_grad():
+        ids = torch.tensor(tokens)
+        expected = theirs(input_ids=ids, attention_mask=torch.tensor(mask).long()).logits.numpy()
+    got = np.asarray(jax.jit(model.f)(params, tokens, mask))
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
+    assert np.isnan(model.f(params, tokens[:1, :5], mask[:1, :5])).all()  # without an end
