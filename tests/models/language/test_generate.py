@@ -165,6 +165,8 @@ def test_a_row_is_the_same_in_any_batch(decoder):
     np.testing.assert_array_equal(swapped.tokens[0], found.tokens[0])
     other = draw([[7] * 14, PROMPTS[1], [8], [8]], seed=5)
     np.testing.assert_array_equal(other.tokens[1], found.tokens[1])
+    alone = draw([[9], [9]], seed=5)  # prompts of one length, which share their positions
+    np.testing.assert_array_equal(alone.tokens[1], found.tokens[1])
 
 
 def test_a_row_ends_at_its_own_end(decoder):
