@@ -61,6 +61,7 @@ def load(config: NliConfig) -> Material:
         ConfigError: a task, a model or a donor that is not there, or a way to read that the model
             does not have.
     """
+    rehearse(config)
     return build(
         config, *speaker(config.model), {name: documents(config, name) for name in config.tasks}
     )

@@ -39,12 +39,12 @@ def test_an_unlabelled_example_is_left_out(place, monkeypatch):
 
     def some(features, split, count, seed):
         for i, (key, example) in enumerate(written(features, split, count, seed)):
-            yield key, example | ({"label": -1} if i % 3 == 0 else {})
+            yield key, example | ({"label": -1} if i % 4 == 0 else {})
 
     monkeypatch.setattr(texts, "examples", some)
     folder = texts.make(place / "unlabelled", ("snli",), count=60)
     task = text.from_tfds("snli", data_dir=folder, download=False)
-    assert task.counts["test"] <= 13
+    assert task.counts["test"] <= 15
     assert np.min(task.train.labels) == 0
 
 
