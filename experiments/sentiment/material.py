@@ -155,7 +155,7 @@ def _encoder_decoder(
         return spans.corrupted(rows, config.length, sentinels, end=tokenizer.eos, **same)
 
     answers, _ = text.encoded(Documents(told.words), backend)
-    says = Seq2Seq(answers=answers, metric="accuracy")
+    says = Seq2Seq(answers=tuple(tuple(row.tolist()) for row in answers), metric="accuracy")
     return (model, says, asked), (model, CausalLM(), corrupted)
 
 
