@@ -86,7 +86,7 @@ STAND_INS = f"{compare.STAND_INS}/language"
 def glue() -> NliConfig:
     """T5-base on MRPC, RTE, CoLA (Matthews correlation) and SST-2, answers in words. Not run yet.
 
-    python -m experiments.nli glue --data-dir DATA --donors.NAME REPOSITORY
+    python -m experiments.nli glue --data-dir DATA --donors NAME REPOSITORY
 
     Expected, *Editing Models with Task Arithmetic*, table 5, on MRPC, RTE, CoLA, SST-2 and on
     average: zero-shot 74.8, 52.7, 8.29, 92.7, 57.1; fine-tuned 88.5, 77.3, 52.3, 94.5, 78.1;
