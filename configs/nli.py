@@ -25,7 +25,7 @@ def debug() -> NliConfig:
         edit=EditConfig(points=5),
         coarse=3,
         seeds=(0, 1),
-        batch_size=20,
+        batch_size=16,
     )
 
 

@@ -104,7 +104,7 @@ def test_exact_match_and_perplexity_of_answers():
     assert int(Seq2Seq().total(jnp.asarray(logits), nothing)["whole"]) == 0
 
 
-@pytest.mark.slow(but=["matthews"])
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["accuracy", *OF_CONFUSION])
 def test_answers_of_classes_are_measured_where_they_part(metric):
     labels = np.array([0, 1, 1, 0, 0, 1, 1])

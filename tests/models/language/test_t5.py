@@ -339,7 +339,7 @@ def test_blocks_one_by_one_are_the_scanned_ones(saved):
     assert leaves.keys() == tree.flatten(scanned.params).keys()
 
 
-@pytest.mark.slow(but=["True"])
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 def test_axes_fit_every_leaf(scan):
     """Of models of words: a rule for each leaf, of its rank; stacks have their layers before."""
@@ -355,6 +355,7 @@ def test_axes_fit_every_leaf(scan):
     assert next(r for p, r in rules if re.search(p, "token_embedding")) == "data,-"
 
 
+@pytest.mark.slow
 def test_low_rank_factors_of_scanned_stacks_are_their_blocks():
     params = models.load_language("toy_t5", pretrained=False, scan=True).params
     told = {"rank": 1, "pattern": "attention/q/kernel", "seed": 3}
