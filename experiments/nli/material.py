@@ -104,9 +104,7 @@ def documents(config: NliConfig, name: str) -> TextTask:
             return reviews.task(source, limit, config.data_seed)
         if source == SICK:
             return sick(config, limit)
-        return text.load_text(
-            source, limit=limit, seed=config.data_seed, data_dir=config.data_dir
-        )
+        return text.load_text(source, limit=limit, seed=config.data_seed, data_dir=config.data_dir)
 
 
 def sick(config: NliConfig, limit: Limits) -> TextTask:
