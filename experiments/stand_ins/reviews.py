@@ -5,11 +5,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from linearize.data.text.task import TextTask
 
 from linearize.data import Limits
 from linearize.data.records import SPLITS
 from linearize.data.text import Documents
+from linearize.data.text.task import TextTask
 
 CLASSES = ("negative", "positive")
 
