@@ -47,9 +47,12 @@ def packaged() -> SentimentConfig:
         validation=60,
         test=200,
         nonlinear=compare.recipe(1e-4, steps=25, batch_size=16, warmup=3),
-        linear=compare.recipe(1e-4, steps=25, batch_size=16, warmup=3),
+        linear=compare.recipe(2e-4, steps=25, batch_size=16, warmup=3),
         trainable=LAST_BLOCKS,
         coarse=5,
+        map=MapConfig(
+            pairs=(("sentiment_amazon", "sentiment_yelp"),), low=-1.5, high=1.5, points=7, n_eval=8
+        ),
         seeds=(0, 1, 2),
         batch_size=20,
     )

@@ -6,7 +6,6 @@ from itertools import count, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
-from linearize.data.text.task import TextTask
 
 from experiments.sentiment.config import LanguageConfig, SentimentConfig
 from experiments.stand_ins import reviews
@@ -14,6 +13,7 @@ from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
 from linearize.data import Limits, Task, text
 from linearize.data.text import Documents, spans
+from linearize.data.text.task import TextTask
 from linearize.data.text.tokens import Wrap
 from linearize.examples import Examples
 from linearize.models import Model
@@ -155,7 +155,7 @@ def _encoder_decoder(
         return spans.corrupted(rows, config.length, sentinels, end=tokenizer.eos, **same)
 
     answers, _ = text.encoded(Documents(told.words), backend)
-    says = Seq2Seq(answers=answers, metric="accuracy")
+    says = Seq2Seq(answers=tuple(tuple(row.tolist()) for row in answers), metric="accuracy")
     return (model, says, asked), (model, CausalLM(), corrupted)
 
 

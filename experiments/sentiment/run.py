@@ -10,6 +10,7 @@ of one model: a classifier by label words, or answers in words, and the likeliho
 task vectors are of the same parameters, and add.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from experiments import claims, running
 from experiments.on_target import OF_TWO
-from experiments.scaling import chosen
+from experiments.scaling import Direction, chosen
 from experiments.sentiment.claims import CLAIMS
 from experiments.sentiment.config import SentimentConfig
 from experiments.sentiment.material import Material, Reading, load
@@ -31,7 +32,7 @@ from linearize.study.store import Record
 
 MOVED = {"own": 1.0, "other": -1.0}
 """Text of the target's domain, less that of the auxiliary."""
-DIRECTIONS = {
+DIRECTIONS: Mapping[str, Sequence[Direction]] = {
     "pretrained": [{}],
     "auxiliary": [{"auxiliary": 1.0}],
     "analogy": [{"auxiliary": 1.0} | MOVED],
@@ -152,7 +153,7 @@ def analogy(
 def text(language: Study, method: Method, domain: str) -> Record:
     """Perplexity of a domain's test text, at θ0 and after its own language modelling."""
     view = language.view(method, {domain: language.vectors(method)[domain]})
-    before, after = language.measure(view, {domain: [0.0, 1.0]}, domain, "test")
+    before, after = language.measure(view, {domain: np.array([0.0, 1.0])}, domain, "test")
     return {"before": float(before), "after": float(after)}
 
 

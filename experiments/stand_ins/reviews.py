@@ -34,11 +34,13 @@ SIZES = Limits(200, 60, 100)
 
 def task(name: str, limit: Limits = SIZES, seed: int = 0) -> TextTask:
     """A domain's reviews, half of them good; no more than :data:`SIZES`."""
-    splits = {}
-    for i, split in enumerate(SPLITS):
+
+    def made(i: int, split: str) -> Documents:
         count, most = getattr(limit, split), getattr(SIZES, split)
-        splits[split] = written(name, most if count is None else min(count, most), [seed, i])
-    return TextTask(name, **splits, licence="made up", provenance="random words")
+        return written(name, most if count is None else min(count, most), [seed, i])
+
+    train, validation, test = (made(i, split) for i, split in enumerate(SPLITS))
+    return TextTask(name, train, validation, test, licence="made up", provenance="random words")
 
 
 def written(name: str, count: int, seed: Sequence[int]) -> Documents:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from linearize import tree
 from linearize.curvature import Card, measure, merge, quadratic
 from linearize.curvature.blocks import Block
+from linearize.examples import as_arguments
 from linearize.methods.fine_tuning import Leaves, fine_tune, pattern_of, within
 from linearize.study import Method, Study
 from linearize.train import Penalty
@@ -55,14 +56,15 @@ def card_of(
         probes: Gaussian probes an example; None for their expectation.
         parts: diagonal blocks of B that are kept (:func:`linearize.curvature.measure`).
     """
-    model, inputs = study.model, study.drawn(task, examples, "tak")
+    model, (seen, asked) = study.model, study.some(task, examples, "tak")
     how: dict[str, Any] = {"normalized": normalized, "probes": probes, "parts": parts}
 
     def made() -> Card:
         return measure(
             model.f,
             model.params,
-            inputs,
+            as_arguments(seen.inputs),
+            asked=asked,
             trainable=study.trainable,
             seed=study.seed,
             meta={"task": task, **study.meta},

@@ -168,7 +168,8 @@ def _parts(family: LanguageFamily, source: hf.Source | None) -> dict[str, bool]:
     """Which optional parts of a model a file holds, under others' names or this library's own."""
     if source is None or not family.optional:
         return {}
-    held, own = set(source.tensors), dict[str, str]()
+    held = set(source.tensors)
+    own: dict[str, str] = {}
     for table in family.dialects:
         held |= {table.canonical(name) for name in unwrap(source.tensors).values()}
         own |= {theirs: ours for theirs, ours, _ in table.rows}

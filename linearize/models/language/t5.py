@@ -208,7 +208,7 @@ class T5(nn.Module):
             for name in ("heads", "head_width", "hidden", "activation", "gated", "dtype")
         }
         shared |= {"farthest": self.farthest, "eps": self.eps}
-        same = {"buckets": self.buckets, "scan": self.scan, "remat": self.remat}
+        same: dict[str, Any] = {"buckets": self.buckets, "scan": self.scan, "remat": self.remat}
         self.encoder = Stack({**shared, "crossed": False}, self.depth, **same)
         self.decoder = Stack({**shared, "crossed": True}, self.decoder_depth, **same)
 
@@ -348,7 +348,7 @@ class Block(nn.Module):
         seen: Array,
         encoded: Array | None = None,
         kept: Cache | None = None,
-        start: Array | None = None,
+        start: int | Array = 0,
     ) -> tuple[Array, Cache]:
         """The next x, (B, T, D), and the keys and values of the answer.
 
@@ -363,15 +363,17 @@ class Block(nn.Module):
         y = self.norm_1(x)
         own = self.attention.read(y)
         if kept is not None:
-            own = tuple(
-                jax.lax.dynamic_update_slice_in_dim(kept[name], new, start, axis=1)
-                for name, new in zip(("key", "value"), own, strict=True)
-            )
-        where = {"causal": True, "start": start} if self.crossed else {"mask": seen}
+            own = (_put(kept["key"], own[0], start), _put(kept["value"], own[1], start))
+        where: dict[str, Any] = {"mask": seen}
+        if self.crossed:
+            where = {"causal": True, "start": start}
         bias = relative.bias(table, self.farthest, directed=self.crossed)
         x = x + self.attention(y, *own, bias=bias, **where)
         if self.crossed:
-            text = self.read(encoded) if kept is None else kept
+            text = kept
+            if text is None:
+                assert encoded is not None
+                text = self.read(encoded)
             y = self.cross_norm(x)
             x = x + self.cross_attention(y, text["text_key"], text["text_value"], mask=seen)
         y = self.norm_2(x)
@@ -412,6 +414,10 @@ class Attention(nn.Module):
         query = self.q(x).reshape(*x.shape[:2], self.heads, self.head_width)
         y = attend(query, key, value, scale=1.0, **where)
         return linear(x.shape[-1], self.dtype, "out")(y.reshape(*x.shape[:2], -1))
+
+
+def _put(kept: Array, new: Array, start: int | Array) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(kept, new, start, axis=1)
 
 
 def rms_norm(dtype: Any, eps: float, name: str | None = None) -> nn.RMSNorm:
@@ -468,7 +474,6 @@ def _size(width: int, hidden: int, depth: int, heads: int, **more: Any) -> dict[
     }
 
 
-_TOY = _size(16, 24, 2, 2, d_kv=8) | {"vocab_size": 64}
 _V1_1: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
 FAMILIES: dict[str, LanguageFamily] = {
@@ -479,6 +484,6 @@ FAMILIES: dict[str, LanguageFamily] = {
     "t5_v1_1_base": _family(_size(768, 2048, 12, 12, **_V1_1), "google/t5-v1_1-base"),
     "t5_v1_1_large": _family(_size(1024, 2816, 24, 16, **_V1_1), "google/t5-v1_1-large"),
     "t5": _family({}, "google-t5/t5-base"),
-    "toy_t5": _family(_TOY, ""),
+    "toy_t5": _family(_size(16, 32, 2, 2, vocab_size=64, d_kv=8), ""),
 }
 """The last is for tests and rehearsals, at random weights."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from linearize import models, taylor, train, tree
 from linearize.data import text
@@ -301,6 +302,27 @@ def test_greedy_answers_equal_transformers(saved):
         do_sample=False, eos_token_id=None,
     )  # fmt: skip
     np.testing.assert_array_equal(np.stack(found, 1), expected[:, 1:].numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["t5", "v1_1"])
+def test_an_export_opens_in_transformers(saved, case, tmp_path):
+    """Edited parameters; what is tied is written once."""
+    model, (tokens, mask, labels) = saved(case), texts()
+    ours, answer = model.ours, shifted(labels)
+    params = jax.tree.map(lambda x: 1.1 * x, ours.params)
+    models.export(tmp_path, ours, params)
+    opened = type(model.torch).from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        expected = model.logits(tokens, mask, answer, opened).numpy()
+    np.testing.assert_allclose(
+        jax.jit(ours.f)(params, tokens, mask, answer), expected, atol=5e-5, rtol=0
+    )
+    names = safetensors.numpy.load_file(tmp_path / "model.safetensors").keys()
+    assert ("lm_head.weight" in names) == (case == "v1_1")
+    again = models.load_language("t5", weights=tmp_path, scan=True)
+    for name, leaf in tree.flatten(again.params).items():
+        np.testing.assert_array_equal(leaf, tree.flatten(params)[name], err_msg=name)
 
 
 @pytest.mark.slow
