@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from linearize.data.text.task import TextTask
 
 import linearize as lz
 from configs.sentiment import PRESETS
@@ -18,6 +17,7 @@ from experiments.stand_ins import reviews
 from linearize import tree
 from linearize.config import ConfigError
 from linearize.data.text import Documents
+from linearize.data.text.task import TextTask
 from linearize.report import schema
 from linearize.task_vector import TaskVector
 
