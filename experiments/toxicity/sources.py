@@ -14,7 +14,8 @@ from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
 from linearize.data import Limits, text
 from linearize.data.records import SPLITS
-from linearize.data.text import Documents, TextTask, tables
+from linearize.data.text import Documents, TextTask
+from linearize.data.text.tables import PLAIN
 from linearize.models.language import LanguageModel, load_language, load_tokens
 
 Splits = Mapping[str, Documents]
@@ -138,7 +139,7 @@ def _given(folder: Path) -> dict[str, Documents] | None:
     """Splits that a folder's files are named for, if there are validation and test."""
     if not folder.is_dir():
         return None
-    files = sorted(p for p in folder.iterdir() if p.suffix in tables.PLAIN)
+    files = sorted(p for p in folder.iterdir() if p.suffix in PLAIN)
     paths = {split: [p for p in files if word in p.name] for split, word in _NAMES.items()}
     if not paths["validation"] or not paths["test"]:
         return None
