@@ -48,7 +48,11 @@ def packaged() -> ToxicityConfig:
     python -m experiments.toxicity packaged
 
     Spam and ham of SpamAssassin; prompts are the first 12 tokens of spam that nothing is trained
-    on. The last eight of 30 blocks are trained, on rows of 64 tokens.
+    on; the scorer is fitted on mail of its own, and right of 85 % of held-out pieces of 40 words.
+    The control is a chapter of Jane Austen. The last eight of 30 blocks are trained, on rows of 64
+    tokens. Not run to its end yet. Measured on one core: a step 3.2 s (non-linear) and 4.1 s
+    (linear), a token of 32 texts 0.4 s, 2,048 tokens of perplexity 7 s: about half an hour a seed;
+    4 GB.
     """
     return ToxicityConfig(
         texts=TextsConfig(
@@ -56,16 +60,16 @@ def packaged() -> ToxicityConfig:
             validation=400,
             test=200,
             control_validation=1,
-            control_test=2,
+            control_test=1,
             words="spam",
             other_words="ham",
             control_words="Jane Austen’s novels",
         ),
         scorers=(FITTED,),
         threshold=0.8,
-        decoding=DecodingConfig(count=96, tokens=40, prompts="openings"),
+        decoding=DecodingConfig(count=96, tokens=32, prompts="openings"),
         control=ControlConfig(context=256, stride=192),
-        swept=48,
+        swept=32,
         points=(0.0, 0.5, 1.0),
         length=64,
         nonlinear=compare.recipe(1e-4, steps=40, batch_size=8, warmup=4),
