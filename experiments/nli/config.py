@@ -100,6 +100,11 @@ class NliConfig:
         taken = sorted(set(self.donors) & set(self.tasks))
         require(not taken, "donors", taken, "tasks have these names; choose others")
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Data sets."""
+        return self.tasks
+
     def subsets(self, passes: bool) -> tuple[adding.Subset, ...]:
         """Those that are looked at, in a view where each point takes passes or none."""
         T = len(self.tasks)

@@ -208,6 +208,16 @@ class ToxicityConfig:
                 "it goes with decoding.prompts='column'")  # fmt: skip
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Data sets and files."""
+        return tuple(filter(None, (self.texts.kinds, self.texts.control, self.texts.prompts)))
+
+    @property
+    def data_dir(self) -> str | None:
+        """Where TFDS data sets lie."""
+        return self.texts.data_dir
+
+    @property
     def alphas(self) -> np.ndarray:
         """(A,) those that are tried."""
         return np.linspace(0, self.high, self.points_of_grid)

@@ -155,7 +155,9 @@ def asked(told: TextsConfig, count: int) -> Sequence[str]:
     """A column of prompts; none where none is named."""
     if told.prompts is None:
         return ()
-    return documents(told, told.prompts, Limits(count, count, count)).test.texts
+    most = max(count, 100)
+    limit = Limits(most, most, most) if text.text_set(told.prompts) else None
+    return documents(told, told.prompts, limit).test.texts
 
 
 def _by_class(told: TextsConfig) -> tuple[Splits, Splits]:
