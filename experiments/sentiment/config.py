@@ -99,6 +99,11 @@ class SentimentConfig:
         self.map.require_tasks(self.domains)
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Data sets."""
+        return self.domains
+
+    @property
     def analogies(self) -> tuple[tuple[str, str], ...]:
         """Auxiliary and target of each."""
         return self.pairs or tuple(
