@@ -49,8 +49,8 @@ class SentimentConfig:
 
     model: LanguageConfig = LanguageConfig()
     domains: tuple[str, ...] = ("toy_food", "toy_film", "toy_shop")
-    """Labelled documents: made up ones, ``toy_...``, or rows of
-    :data:`linearize.data.text.TEXT_TASKS`."""
+    """Labelled documents: ``toy_...`` are made up, ``amazon`` and ``yelp`` those of the paper, of
+    TFDS; others are rows of :data:`linearize.data.text.TEXT_TASKS`."""
     pairs: tuple[tuple[str, str], ...] = ()
     """Auxiliary and target domain of each analogy. Where empty, each domain is the target once, the
     one before it the auxiliary."""

@@ -21,7 +21,7 @@ from experiments.on_target import OF_TWO
 from experiments.scaling import Direction, chosen
 from experiments.sentiment.claims import CLAIMS
 from experiments.sentiment.config import SentimentConfig
-from experiments.sentiment.material import Material, Reading, load
+from experiments.sentiment.material import Material, Reading, load, rehearse
 from experiments.sentiment.results import Results
 from linearize import comparison, objectives
 from linearize.methods import METHODS
@@ -48,6 +48,7 @@ DISTANCES = (CausalLM().distance, objectives.DISTANCES["total_variation"])
 def run(config: SentimentConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
+        rehearse(config)
         material = load(config)
         each = len(config.analogies) + len(config.domains) + len(config.map.pairs)
         parts = len(config.regimes) * each

@@ -68,7 +68,6 @@ class Words:
 
     source = "made-up reviews"
     special: Mapping[str, int] = {"eos": 0}
-    eos = 0
 
     @property
     def backend(self) -> "Words":
@@ -81,8 +80,7 @@ class Words:
         known = [
             word for domain in (*DOMAINS.values(), EVERYWHERE) for kind in domain for word in kind
         ]
-        sentinels = [f"<extra_id_{i}>" for i in range(8)]
-        return ("<end>", "Sentiment:", *CLASSES, *OTHER, *known, *sentinels)
+        return ("<end>", "Sentiment:", *CLASSES, *OTHER, *known)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of each text."""
@@ -91,10 +89,6 @@ class Words:
     def encode(self, text: str) -> list[int]:
         """Tokens of a text."""
         return self.ids([text])[0]
-
-    def token_to_id(self, word: str) -> int | None:
-        """The number of a word; None of one that there is not."""
-        return self.words.index(word) if word in self.words else None
 
     def token(self, number: int) -> str:
         """A word by its number."""

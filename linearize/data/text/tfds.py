@@ -22,19 +22,23 @@ class TextSet:
     """A row: which features of a data set are what, and which of its splits.
 
     Attributes:
-        text: the feature of texts.
+        text: the feature of texts; slashes lead inwards.
         pair: that of second texts; None where texts stand alone.
-        splits: TFDS's split of ``train``, ``test`` and, where there is one, ``validation``.
+        splits: TFDS's split of ``train`` and, where there are, ``test`` and ``validation``.
         label: the feature of class numbers; examples with −1 are left out.
+        classes: names of classes, and which values of ``label`` are each's; examples of others are
+            left out. The feature's own where empty.
     """
 
     text: str
     pair: str | None = None
     splits: Mapping[str, str] = field(default_factory=lambda: HIDDEN)
     label: str = "label"
+    classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 THREE = {"train": "train", "validation": "validation", "test": "test"}
+STARS = {"negative": (1, 2), "positive": (4, 5)}
 TFDS_TEXTS: Mapping[str, TextSet] = {
     "glue/cola": TextSet("sentence"),
     "glue/sst2": TextSet("sentence"),
@@ -46,6 +50,17 @@ TFDS_TEXTS: Mapping[str, TextSet] = {
     "glue/mnli": TextSet("premise", "hypothesis", {"train": "train", "test": "validation_matched"}),
     "snli": TextSet("premise", "hypothesis", THREE),
     "sci_tail": TextSet("premise", "hypothesis", THREE),
+    "yelp_polarity_reviews": TextSet(
+        "text",
+        splits={"train": "train", "test": "test"},
+        classes={"negative": (0,), "positive": (1,)},
+    ),
+    **{
+        f"amazon_us_reviews/{category}_v1_00": TextSet(
+            "data/review_body", splits={"train": "train"}, label="data/star_rating", classes=STARS
+        )
+        for category in ("Electronics", "Mobile_Electronics", "Books", "Kitchen", "Video_DVD")
+    },
 }
 """The sets that :func:`from_tfds` knows, by TFDS's name."""
 
@@ -81,9 +96,10 @@ def from_tfds(
     builder = open_builder(dataset, data_dir, download)
     features = builder.info.features
     for name in filter(None, (row.text, row.pair, row.label)):
-        if name not in features:
+        if _inner(features, name) is None:
             raise DataError(f"{dataset!r} has no feature {name!r}; it has {', '.join(features)}")
-    classes = tuple(getattr(features[row.label], "names", None) or ())
+    names = tuple(getattr(_inner(features, row.label), "names", None) or ())
+    classes = row.classes or {name: (value,) for value, name in enumerate(names)}
     if not classes:
         raise DataError(f"{dataset!r}: the feature {row.label!r} is of no classes")
     there = builder.info.splits
@@ -105,18 +121,35 @@ def from_tfds(
     )
 
 
-def _documents(source: Any, row: TextSet, classes: tuple[str, ...], place: str) -> Documents:
+def _inner(values: Any, name: str) -> Any:
+    """What lies under a name, whose slashes lead inwards; None where there is nothing."""
+    for part in name.split("/"):
+        if not hasattr(values, "keys") or part not in values:
+            return None
+        values = values[part]
+    return values
+
+
+def _documents(
+    source: Any, row: TextSet, classes: Mapping[str, tuple[int, ...]], place: str
+) -> Documents:
     texts, pairs, labels, places = [], [], [], []
+    number = {value: i for i, values in enumerate(classes.values()) for value in values}
     for i, example in enumerate(source):
-        label = int(example[row.label])
-        if label < 0:  # nobody agreed on one
+        label = number.get(int(_inner(example, row.label)))
+        text = _text(_inner(example, row.text))
+        if label is None or not text.strip():  # nobody agreed on one, or wrote a word
             continue
-        texts.append(_text(example[row.text]))
-        pairs.append(_text(example[row.pair]) if row.pair else "")
+        texts.append(text)
+        pairs.append(_text(_inner(example, row.pair)) if row.pair else "")
         labels.append(label)
         places.append(f"{place}, example {i}")
     return Documents(
-        texts, np.array(labels, np.int32), classes, pairs if row.pair else None, places=places
+        texts,
+        np.array(labels, np.int32),
+        tuple(classes),
+        pairs if row.pair else None,
+        places=places,
     )
 
 
