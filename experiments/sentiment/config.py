@@ -6,9 +6,10 @@ from typing import Literal
 import numpy as np
 
 from experiments.scaling import square
+from linearize.choices import one_of
 from linearize.config import ConfigError, EditConfig, MapConfig
 from linearize.config.compare import require_names
-from linearize.config.files import require, require_task
+from linearize.config.files import require
 from linearize.config.vectors import Regime
 from linearize.fields import Count, Natural, TwoOrMore, check
 from linearize.train import TrainConfig
@@ -92,11 +93,11 @@ class SentimentConfig:
             require(len(given) >= least, field, given, f"name {least} or more")
             require(len(set(given)) == len(given), field, given, "name each once")
         require_names("regimes", self.regimes, {"nonlinear", "posthoc", "linear"})
-        for pair in self.pairs:
-            for domain in pair:
-                require_task("pairs", domain, self.domains)
-            require(pair[0] != pair[1], "pairs", pair, "name two different domains")
-        self.map.require_tasks(self.domains)
+        for field, pairs in (("pairs", self.pairs), ("map.pairs", self.map.pairs)):
+            for pair in pairs:
+                for domain in pair:
+                    one_of(field, domain, self.domains, ConfigError)
+                require(pair[0] != pair[1], field, pair, "name two different domains")
 
     @property
     def analogies(self) -> tuple[tuple[str, str], ...]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from experiments.sentiment.results import Results
 from experiments.sentiment.run import run
 from experiments.stand_ins import reviews
 from linearize import tree
-from linearize.config import ConfigError
+from linearize.config import ConfigError, MapConfig
 from linearize.data.text import Documents
 from linearize.data.text.task import TextTask
 from linearize.report import schema
@@ -41,7 +42,7 @@ def load(run_dir, reading, regime, domain):
 
 
 def of(model, regime):
-    return model.f if regime == "nonlinear" else lz.linearize(model.f, model.params)
+    return jax.jit(model.f if regime == "nonlinear" else lz.linearize(model.f, model.params))
 
 
 @pytest.mark.parametrize("regime", DEBUG.regimes)
@@ -83,7 +84,7 @@ def test_language_modelling_is_of_the_same_parameters_and_lowers_perplexity(
 ):
     assert given.language.model.params is given.sentiment.model.params
     model, task = given.language.model, given.language.tasks[TARGET]
-    tau, f = load(finished, "language", "nonlinear", TARGET), given.language.model.f
+    tau, f = load(finished, "language", "nonlinear", TARGET), jax.jit(model.f)
     found = results["perplexity"]["nonlinear"][TARGET]
     for name, scale in (("before", 0.0), ("after", 1.0)):
         logits = np.asarray(f(tau.apply_to(model.params, scale=scale), task.test.inputs))
@@ -186,6 +187,7 @@ def test_the_papers_protocol_on_stand_ins(tmp_path, monkeypatch):
         ({"domains": ("toy_food", "toy_food")}, "name each once"),
         ({"pairs": (("toy_food", "toy_foof"),)}, "did you mean 'toy_food'"),
         ({"pairs": (("toy_food", "toy_food"),)}, "two different domains"),
+        ({"map": MapConfig(pairs=(("toy_food", "toy_shop"),))}, "map.pairs='toy_shop'"),
         ({"regimes": ("linaer",)}, "did you mean 'linear'"),
         ({"seeds": ()}, "seeds"),
     ],
