@@ -1,8 +1,6 @@
 """Continuations of a batch of prompts, beside transformers on the same weights."""
 
-import os
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ import linearize as lz
 from experiments.bench import measure
 from experiments.bench.measure import Row
 from experiments.bench.workload import Size
-from linearize import assets
+from linearize import models
 from linearize.models.language import LanguageModel, load_language
 
 CASE = "generation"
@@ -65,15 +63,14 @@ def _pair(size: Size) -> tuple[LanguageModel, Any]:
     import torch
     import transformers
 
-    if size.pretrained:
-        folder, file = os.path.split(assets.fetch("smollm2_135m"))
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=file, dtype=torch.float32
-        )
-        return load_language("smollm2_135m", scan=True), theirs.eval()
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=32)
-    theirs = transformers.GPT2LMHeadModel(config).eval()
     with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(Path(folder))
+        if size.pretrained:
+            ours = load_language("smollm2_135m", scan=True)
+            models.export(folder, ours)
+            kind = transformers.LlamaForCausalLM
+            return ours, kind.from_pretrained(folder, dtype=torch.float32).eval()
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
+        theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).eval()
+        theirs.save_pretrained(folder)
         return load_language("gpt2", weights=folder, scan=True), theirs

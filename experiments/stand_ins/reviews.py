@@ -68,6 +68,7 @@ class Words:
 
     source = "made-up reviews"
     special: Mapping[str, int] = {"eos": 0}
+    eos = 0
 
     @property
     def backend(self) -> "Words":
@@ -80,7 +81,8 @@ class Words:
         known = [
             word for domain in (*DOMAINS.values(), EVERYWHERE) for kind in domain for word in kind
         ]
-        return ("<end>", "Sentiment:", *CLASSES, *OTHER, *known)
+        sentinels = [f"<extra_id_{i}>" for i in range(8)]
+        return ("<end>", "Sentiment:", *CLASSES, *OTHER, *known, *sentinels)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of each text."""
@@ -89,6 +91,15 @@ class Words:
     def encode(self, text: str) -> list[int]:
         """Tokens of a text."""
         return self.ids([text])[0]
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of tokens, without ends; what is no word is left out."""
+        known = range(1, len(self.words))
+        return [" ".join(self.words[token] for token in row if token in known) for row in rows]
+
+    def token_to_id(self, word: str) -> int | None:
+        """The number of a word; None of one that there is not."""
+        return self.words.index(word) if word in self.words else None
 
     def token(self, number: int) -> str:
         """A word by its number."""

@@ -17,6 +17,8 @@ from linearize.data.text.packing import one_a_row as one_a_row
 from linearize.data.text.packing import packed as packed
 from linearize.data.text.packing import padded as padded
 from linearize.data.text.packing import strided as strided
+from linearize.data.text.prompts import KLM as KLM
+from linearize.data.text.prompts import Prompt as Prompt
 from linearize.data.text.tables import read_csv as read_csv
 from linearize.data.text.tables import read_json_lines as read_json_lines
 from linearize.data.text.tables import read_plain as read_plain

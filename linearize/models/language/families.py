@@ -73,6 +73,14 @@ LANGUAGE: dict[str, LanguageFamily] = {
     "smollm2_360m": _llama(_smollm2(960, 2560, 32, 15, 5), f"{_SMOLLM2}360M-Instruct"),
     "smollm2_1.7b": _llama(_smollm2(2048, 8192, 24, 32, 32), f"{_SMOLLM2}1.7B-Instruct"),
     "llama": _llama({}, f"{_SMOLLM2}135M"),
+    "gpt2_small": _gpt2(_gpt2_size(768, 12, 12), "openai-community/gpt2"),
+    "gpt2_medium": _gpt2(_gpt2_size(1024, 24, 16), "openai-community/gpt2-medium"),
+    "gpt2_large": _gpt2(_gpt2_size(1280, 36, 20), "openai-community/gpt2-large"),
+    "gpt2_xl": _gpt2(_gpt2_size(1600, 48, 25), "openai-community/gpt2-xl"),
+    "gpt2": _gpt2({}, "openai-community/gpt2"),
+    **bert.FAMILIES,
+    **mpnet.FAMILIES,
+    **t5.FAMILIES,
     "toy_decoder": _llama(
         {
             "vocab_size": 64,
@@ -86,14 +94,6 @@ LANGUAGE: dict[str, LanguageFamily] = {
         },
         "",
     ),
-    "gpt2_small": _gpt2(_gpt2_size(768, 12, 12), "openai-community/gpt2"),
-    "gpt2_medium": _gpt2(_gpt2_size(1024, 24, 16), "openai-community/gpt2-medium"),
-    "gpt2_large": _gpt2(_gpt2_size(1280, 36, 20), "openai-community/gpt2-large"),
-    "gpt2_xl": _gpt2(_gpt2_size(1600, 48, 25), "openai-community/gpt2-xl"),
-    "gpt2": _gpt2({}, "openai-community/gpt2"),
-    **bert.FAMILIES,
-    **mpnet.FAMILIES,
-    **t5.FAMILIES,
 }
 """For ``smollm2_135m``, ``minilm_l6`` and ``mpnet_base`` there are packaged weights. The others
 read weights of others, and a name that is a kind's (``llama``, ``gpt2``, ``t5``) takes the

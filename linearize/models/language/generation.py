@@ -291,7 +291,7 @@ class _Decoder:
         def cache(count: int) -> PyTree:
             rows = jax.ShapeDtypeStruct((count, prompts.shape[1]), jnp.int32)
             mask = jax.ShapeDtypeStruct(rows.shape, bool)
-            return jax.eval_shape(lambda *args: self.room(*args, new), params, rows, mask)
+            return jax.eval_shape(functools.partial(self.room, new=new), params, rows, mask)
 
         def axis(one: Any, two: Any) -> int:
             return next((i for i, (m, n) in enumerate(zip(one, two, strict=True)) if m < n), 0)

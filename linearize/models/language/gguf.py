@@ -249,12 +249,20 @@ def _config(file: _File, arch: str) -> dict[str, Any]:
             )
         config[word] = value
     config.setdefault("num_key_value_heads", config.get("num_attention_heads"))
+    if (rows := _rows(file)) is not None:
+        config.setdefault("vocab_size", rows)
     return config
+
+
+def _rows(file: _File) -> int | None:
+    """Tokens of the embedding."""
+    found = (t.shape for t in file.tensors if t.name == "token_embd.weight" and t.shape)
+    return next((shape[0] for shape in found), None)
 
 
 def _check_vocabulary(file: _File) -> None:
     tokens = file.notes.get("tokenizer.ggml.tokens")
-    rows = next((t.shape[0] for t in file.tensors if t.name == "token_embd.weight"), None)
+    rows = _rows(file)
     if tokens is not None and rows is not None and len(tokens) != rows:
         raise WeightsError(
             f"{file.path}: its tokenizer has {len(tokens)} tokens and its embedding {rows} rows; "

@@ -18,15 +18,14 @@ EXTRA = "language"
 """What installs the library."""
 
 
-def byte_level(path: Path, merges: Path, told: Mapping[str, Any]) -> Any:
-    """GPT-2's or RoBERTa's, by which special tokens the words of ``vocab.json`` have.
+def byte_level(path: Path, told: Mapping[str, Any]) -> Any:
+    """GPT-2's or RoBERTa's, by which special tokens the words have.
 
     Args:
-        path: of the words.
-        merges: of ``merges.txt``.
+        path: of ``vocab.json``; ``merges.txt`` lies beside it.
         told: what ``tokenizer_config.json`` says.
     """
-    words, pairs = token_files.pairs(path, merges, EXTRA)
+    words, pairs = token_files.pairs(path, path.with_name("merges.txt"), EXTRA)
     if "<|startoftext|>" in words:
         raise TokenizerError(f"{path} is CLIP's; linearize.models.load_tokenizer reads it")
     library, made = token_files.library(EXTRA), _pairs(words, pairs)

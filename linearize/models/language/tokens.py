@@ -5,7 +5,7 @@ files and GGUF say less fully is completed in :mod:`linearize.models.language.to
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from linearize import assets, files
 from linearize.choices import one_of
 from linearize.models import hf, token_files
 from linearize.models.hf import sources
-from linearize.models.language import gguf, token_kinds
+from linearize.models.language import gguf, sentence_pieces, token_kinds
 from linearize.models.language.families import LANGUAGE
 from linearize.models.language.model import LanguageModel
 from linearize.models.token_files import TokenizerError
@@ -63,8 +63,8 @@ class LanguageTokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides its tokens."""
-        return token_files.fingerprint(self.backend) + str(sorted(self.special.items()))
+        """SHA-256 of its definition, and the special tokens' roles."""
+        return f"{token_files.fingerprint(self.backend)} {sorted(self.special.items())}"
 
     def __getattr__(self, role: str) -> int:
         """The number of a special token by its role."""
@@ -223,7 +223,8 @@ def load_tokens(
 
     Args:
         weights: a folder, a file in it, or a repository on the Hub, with ``tokenizer.json``,
-            ``vocab.json`` and ``merges.txt``, or ``vocab.txt``; or a GGUF file.
+            ``vocab.json`` and ``merges.txt``, ``vocab.txt``, or T5's ``spiece.model``; or a GGUF
+            file.
         vocabulary: the model's number of tokens (:attr:`LanguageModel.vocabulary`).
 
     Raises:
@@ -276,37 +277,27 @@ def _find(weights: str | Path | hf.Source) -> LanguageTokenizer:
         held = gguf.vocabulary(at)
         special = {_OF_GGUF.get(name, name): number for name, number in held.special.items()}
         return LanguageTokenizer(str(at), token_kinds.of_gguf(held, str(at)), special)
-    if isinstance(weights, Path) and weights.name.endswith("tokenizer.json"):
-        whole: Path | None = weights
-    else:
-        whole = beside("tokenizer.json")
-    if whole is not None:
-        with token_files.reading(whole):
-            backend = token_files.whole(whole, token_kinds.EXTRA)
-        return LanguageTokenizer(str(whole), backend, _roles(backend, _notes(beside)))
-    merges, words = beside("merges.txt"), beside("vocab.json")
-    if merges is not None and words is not None:
-        with token_files.reading(words):
+    for name, make in _READERS.items():
+        path = at if isinstance(weights, Path) and at.name.endswith(name) else beside(name)
+        if path is not None and (name != "vocab.json" or beside("merges.txt")):
             told = _notes(beside)
-            backend = token_kinds.byte_level(
-                *token_files.pairs(words, merges, token_kinds.EXTRA), told, str(words)
-            )
-        return LanguageTokenizer(str(words), backend, _roles(backend, told))
-    if (words := beside("vocab.txt")) is not None:
-        with token_files.reading(words):
-            told = _notes(beside)
-            backend = token_kinds.word_pieces(words, told)
-        return LanguageTokenizer(str(words), backend, _roles(backend, told))
-    more = beside("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
-    remedy = (
-        f"; write tokenizer.json of {more.name} with transformers: "
-        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-        if more is not None
-        else "; put its tokenizer.json, vocab.json and merges.txt, or vocab.txt beside the weights"
+            with token_files.reading(path):
+                backend = make(path, told)
+            return LanguageTokenizer(str(path), backend, _roles(backend, told))
+    raise TokenizerError(
+        f"there is no tokenizer that is read beside {weights}; put its tokenizer.json there, or "
+        "vocab.json and merges.txt, vocab.txt, or T5's spiece.model. Of other files transformers "
+        "writes one: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
     )
-    raise TokenizerError(f"there is no tokenizer that is read beside {weights}{remedy}")
 
 
+_READERS: dict[str, Callable[[Path, Mapping[str, Any]], Any]] = {
+    "tokenizer.json": lambda path, _: token_files.whole(path, token_kinds.EXTRA),
+    "vocab.json": token_kinds.byte_level,
+    "vocab.txt": token_kinds.word_pieces,
+    "spiece.model": sentence_pieces.t5,
+}
+"""What makes a backend of a file and the notes beside it, in the order of preference."""
 _NOTES = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -71,7 +72,8 @@ def unigrams(special):
     )
     made.train_from_iterator(SENTENCES[:7], trainer)
     vocab = json.loads(made.to_str())["model"]["vocab"]
-    return {"vocab": [tuple(x) for x in vocab], "extra_ids": 5}
+    sentinels = [(f"<extra_id_{i}>", 0.0) for i in range(5)]  # behind the pieces, the last first
+    return {"vocab": [*map(tuple, vocab), *sentinels[::-1]], "extra_ids": 5}
 
 
 def theirs(name):
@@ -86,6 +88,23 @@ def theirs(name):
     }[kind]()
 
 
+def sentence_pieces(listed, kind=1):
+    """As SentencePiece writes them: fields of a protocol buffer, of one byte of length each."""
+
+    def field(number, value):
+        if isinstance(value, bytes):
+            return bytes([8 * number + 2, len(value)]) + value
+        return bytes([8 * number, value])
+
+    pieces = [
+        field(1, field(1, word.encode()) + b"\x15" + struct.pack("<f", score))
+        if word != "<unk>"
+        else field(1, field(1, word.encode()) + b"\x15" + struct.pack("<f", score) + field(3, 2))
+        for word, score in listed
+    ]
+    return b"".join(pieces) + field(2, field(3, kind)) + field(3, field(1, b"identity"))
+
+
 def older(reference, folder):
     """The files that earlier versions of transformers wrote, and no word on what they mean."""
     whole = json.loads(reference.backend_tokenizer.to_str())["model"]
@@ -93,12 +112,17 @@ def older(reference, folder):
         (folder / "vocab.json").write_text(json.dumps(whole["vocab"]))
         lines = ["#version: 0.2", *(" ".join(pair) for pair in whole["merges"])]
         (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    elif isinstance(whole["vocab"], list):
+        sentinels = sum(word.startswith("<extra_id_") for word, _ in whole["vocab"])
+        note = {"extra_ids": sentinels}
+        (folder / "tokenizer_config.json").write_text(json.dumps(note))
+        (folder / "spiece.model").write_bytes(sentence_pieces(whole["vocab"][:-sentinels]))
     else:
         (folder / "vocab.txt").write_text("".join(f"{w}\n" for w in whole["vocab"]), newline="")
 
 
 NAMES = ["gpt2", "roberta", "bert", "bert cased", "mpnet", "t5"]
-CASES = [(n, f) for n in NAMES for f in ("tokenizer.json", "older") if (n, f) != ("t5", "older")]
+CASES = [(name, form) for name in NAMES for form in ("tokenizer.json", "older")]
 
 
 @pytest.mark.parametrize(("name", "form"), CASES)
@@ -221,14 +245,22 @@ def test_what_is_no_tokenizer_of_the_model(tmp_path):
     error = models.TokenizerError
     with pytest.raises(error, match=r"no tokenizer that is read beside .*vocab\.txt"):
         load_tokens(tmp_path)
-    (tmp_path / "spiece.model").write_bytes(b"\n\x0e")
-    with pytest.raises(error, match=r"tokenizer\.json of spiece\.model with transformers"):
-        load_tokens(tmp_path)
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0)]
+    for data, said in (
+        (b"\n\x0e", "truncated"),
+        (b"\n\x01\xff", "truncated"),
+        (b"no such file", "truncated"),
+        (sentence_pieces(pieces, kind=2), "no model of unigrams"),
+        (sentence_pieces(pieces[2:]), "has no <pad>, </s>; it is not T5's"),
+    ):
+        (tmp_path / "spiece.model").write_bytes(data)
+        with pytest.raises(error, match=said):
+            load_tokens(tmp_path)
     reference = theirs("gpt2")
     reference.save_pretrained(tmp_path)
-    for vocabulary in (len(reference) - 1, len(reference) + 1025):
-        with pytest.raises(error, match=f"400 tokens and the model {vocabulary}: is it another"):
-            load_tokens(tmp_path, vocabulary=vocabulary)
+    for size in (len(reference) - 1, len(reference) + 1025):
+        with pytest.raises(error, match=f"400 tokens and the model {size}: is it another"):
+            load_tokens(tmp_path, vocabulary=size)
     assert load_tokens(tmp_path, vocabulary=512).vocabulary == 400  # rows up to a round number
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": {"content": "</end>"}}')
     with pytest.raises(error, match="eos_token is '</end>', which the vocabulary has not"):
