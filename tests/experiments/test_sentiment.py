@@ -6,7 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from linearize.data.text.task import TextTask
 
 import linearize as lz
 from configs.sentiment import PRESETS
@@ -20,6 +19,7 @@ from experiments.stand_ins import reviews
 from linearize import tree
 from linearize.config import ConfigError, MapConfig
 from linearize.data.text import Documents
+from linearize.data.text.task import TextTask
 from linearize.report import schema
 from linearize.task_vector import TaskVector
 
