@@ -10,8 +10,8 @@ from linearize.choices import one_of
 from linearize.config import ConfigError, EditConfig, MapConfig
 from linearize.config.compare import require_names
 from linearize.config.files import require
-from linearize.config.vectors import Regime
 from linearize.fields import Count, Natural, TwoOrMore, check
+from linearize.methods import METHODS
 from linearize.train import TrainConfig
 
 
@@ -72,7 +72,8 @@ class SentimentConfig:
     """Of language modelling in both regimes; as that of sentiment where None."""
     trainable: str | None = None
     """Regular expression of the parameter names to train; all where None."""
-    regimes: tuple[Regime, ...] = ("nonlinear", "posthoc", "linear")
+    regimes: tuple[str, ...] = ("nonlinear", "posthoc", "linear")
+    """Rows of :data:`linearize.methods.METHODS` that train a vector a task."""
     edit: EditConfig = EditConfig(points=11)
     """The grid of each coefficient."""
     coarse: TwoOrMore | None = None
@@ -92,7 +93,8 @@ class SentimentConfig:
             given = getattr(self, field)
             require(len(given) >= least, field, given, f"name {least} or more")
             require(len(set(given)) == len(given), field, given, "name each once")
-        require_names("regimes", self.regimes, {"nonlinear", "posthoc", "linear"})
+        named = {name for name, method in METHODS.items() if method.stands == "regime"}
+        require_names("regimes", self.regimes, named)
         for field, pairs in (("pairs", self.pairs), ("map.pairs", self.map.pairs)):
             for pair in pairs:
                 for domain in pair:

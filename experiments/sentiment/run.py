@@ -24,6 +24,7 @@ from experiments.sentiment.config import SentimentConfig
 from experiments.sentiment.material import Material, Reading, load, rehearse
 from experiments.sentiment.results import Results
 from linearize import comparison, objectives
+from linearize.evaluate.view import VIEWS
 from linearize.methods import METHODS
 from linearize.objectives import CausalLM
 from linearize.report import schema
@@ -62,8 +63,12 @@ def run(config: SentimentConfig, run_dir: Path, preset: str = "custom") -> Path:
             "prompt": config.model.prompt,
             "words": config.model.words,
             "regimes": config.regimes,
+            "labels": {name: METHODS[name].label for name in config.regimes},
             "methods": tuple(DIRECTIONS),
-            "grids": {r: len(config.alphas(r == "nonlinear")) for r in config.regimes},
+            "grids": {
+                name: len(config.alphas(VIEWS[METHODS[name].view].passes))
+                for name in config.regimes
+            },
             "tested": {n: len(t.test) for n, t in material.sentiment.tasks.items()},
             "analogies": [
                 {"auxiliary": one, "target": other, **measured["analogies"][f"{one} to {other}"]}
