@@ -15,7 +15,7 @@ STAND_INS = f"{compare.STAND_INS}/sentiment"
 
 
 def debug() -> SentimentConfig:
-    """Half a minute: a small random decoder, two domains of made-up reviews, two seeds.
+    """A minute: a small random decoder, two domains of made-up reviews, two seeds.
 
     python -m experiments.sentiment debug
     """
@@ -29,6 +29,7 @@ def debug() -> SentimentConfig:
         length=24,
         nonlinear=brief,
         linear=brief,
+        regimes=("nonlinear", "linear"),
         edit=EditConfig(points=5),
         coarse=3,
         map=MapConfig(pairs=(("toy_food", "toy_film"),), low=-1, high=1, points=3),

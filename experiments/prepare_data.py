@@ -169,7 +169,11 @@ def find_preset(word: str) -> Callable[[], Any]:
 
 
 def _of_preset(config: Any, options: Options) -> Needs:
-    """What the experiment loads: the control task is read by ``compare`` alone."""
+    """What the experiment loads: the control task is read by ``compare`` alone.
+
+    Raises:
+        ConfigError: an experiment on text.
+    """
     match config:
         case CompareConfig():
             return _of_study(config, (*config.data.tasks, config.data.control), options)
@@ -182,7 +186,11 @@ def _of_preset(config: Any, options: Options) -> Needs:
         case WidthConfig():
             limit = Limits(config.train, config.test, config.test)
             return Needs((options.target(config.task, config.image_size, limit, config.data_seed),))
-    raise TypeError(f"nothing is known of what {type(config).__name__} reads")
+    experiment = type(config).__name__.removesuffix("Config").lower()
+    raise ConfigError(
+        f"what a preset of {experiment} reads is not prepared beforehand: its texts and weights are "
+        f"fetched when it is run; python -m experiments.{experiment} does"
+    )
 
 
 def _of_study(config: StudyConfig, names: Iterable[str], options: Options) -> Needs:

@@ -9,6 +9,7 @@ import pytest
 
 import linearize as lz
 from configs.sentiment import PRESETS
+from experiments import prepare_data
 from experiments.claims import judge
 from experiments.on_target import OF_TWO
 from experiments.sentiment import material
@@ -156,7 +157,7 @@ def test_the_papers_protocol_on_stand_ins(tmp_path, monkeypatch):
     """A T5 that transformers saved answers in words, on reviews as TFDS prepares them."""
     pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
-    preset = dataclasses.replace(PRESETS["t5_debug"](), regimes=("nonlinear",))
+    preset = dataclasses.replace(PRESETS["t5_debug"](), regimes=("posthoc",))
     run(preset, tmp_path / "run", "t5_debug")
     values = json.loads((tmp_path / "run" / "results.json").read_text())
     found = schema.read(Results, values)
@@ -166,17 +167,17 @@ def test_the_papers_protocol_on_stand_ins(tmp_path, monkeypatch):
     tau = TaskVector.load(tmp_path / "run/seed_0/sentiment/nonlinear/yelp/task_vector.safetensors")
     tokens, mask, answer = task.test.inputs
     assert not answer.any()  # the start token, and nothing of what is asked for
-    logits = np.asarray(model.f(tau.apply_to(model.params), tokens, mask, answer))
+    logits = np.asarray(of(model, "posthoc")(tau.apply_to(model.params), tokens, mask, answer))
     labels = np.asarray(task.test.labels)
     words = np.unique(labels[:, 0])
     assert len(words) == 2
     said = words[logits[:, 0, words].argmax(-1)]
     expected = (said == labels[:, 0]).mean()
-    close(found.analogies[1].regimes["nonlinear"]["target"].accuracy[0], expected, atol=1e-6)
+    close(found.analogies[1].regimes["posthoc"]["target"].accuracy[0], expected, atol=1e-6)
     read = given.language.tasks["yelp"].test
     assert given.language.model.params is model.params
     assert np.asarray(read.labels).shape == read.inputs[2].shape
-    change = found.perplexity["nonlinear"]["yelp"]
+    change = found.perplexity["posthoc"]["yelp"]
     assert change.after[0] < change.before[0]
 
 
@@ -207,6 +208,11 @@ def test_a_configuration_that_cannot_be_run_is_refused(change, message):
 def test_a_question_without_text_or_answers_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(DEBUG.model, **change)
+
+
+def test_texts_are_not_prepared_beforehand():
+    with pytest.raises(ConfigError, match=r"sentiment reads is not prepared.*-m experiments.sent"):
+        prepare_data.needs(prepare_data.Options(("sentiment:packaged",)))
 
 
 def test_what_does_not_fit_the_model_is_refused():
