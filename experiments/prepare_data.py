@@ -188,8 +188,8 @@ def _of_preset(config: Any, options: Options) -> Needs:
             return Needs((options.target(config.task, config.image_size, limit, config.data_seed),))
     experiment = type(config).__name__.removesuffix("Config").lower()
     raise ConfigError(
-        f"what a preset of {experiment} reads is not prepared beforehand: its texts and weights are "
-        f"fetched when it is run; python -m experiments.{experiment} does"
+        f"what a preset of {experiment} reads is not prepared beforehand: texts and weights are "
+        f"fetched when it is run, by python -m experiments.{experiment}"
     )
 
 
