@@ -171,7 +171,11 @@ def find_preset(word: str) -> Callable[[], Any]:
 
 
 def _of_preset(config: Any, options: Options) -> Needs:
-    """What the experiment loads: the control task is read by ``compare`` alone."""
+    """What the experiment loads: the control task is read by ``compare`` alone.
+
+    Raises:
+        ConfigError: an experiment on text.
+    """
     match config:
         case CompareConfig():
             return _of_study(config, (*config.data.tasks, config.data.control), options)
