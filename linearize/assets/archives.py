@@ -36,11 +36,8 @@ def copy_member(archive: Path, member: str, destination: IO[bytes]) -> None:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as z, z.open(member) as source:
                 shutil.copyfileobj(source, destination)
-        elif archive.read_bytes()[:8] == _AR_MAGIC:
-            with tarfile.open(fileobj=_deb_data(archive)) as tar:
-                _copy_tar(tar, member, destination)
         else:
-            with tarfile.open(archive) as tar:
+            with open_tar(archive) as tar:
                 _copy_tar(tar, member, destination)
     except KeyError:
         raise AssetError(f"{archive.name} holds no file {member!r}") from None
@@ -48,6 +45,18 @@ def copy_member(archive: Path, member: str, destination: IO[bytes]) -> None:
         if files.disk_fault(error) is not None:
             raise
         raise AssetError(f"{archive.name} is not a whole archive: {error}") from error
+
+
+def open_tar(archive: Path) -> tarfile.TarFile:
+    """A tar file of any compression, or what a Debian package holds.
+
+    Raises:
+        tarfile.TarError, lzma.LZMAError, zlib.error, AssetError: it is damaged.
+        ClientMissingError: a zstd-compressed ``.deb`` and no ``dpkg-deb`` to read it.
+    """
+    with archive.open("rb") as file:
+        debian = file.read(len(_AR_MAGIC)) == _AR_MAGIC
+    return tarfile.open(fileobj=_deb_data(archive)) if debian else tarfile.open(archive)
 
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error)

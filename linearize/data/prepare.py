@@ -12,19 +12,17 @@ from linearize.data.sources import Source
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
+class Placed:
     """Arrays that decide every split of a data set, as they are cached on disk.
 
     Attributes:
-        images: (N, S, S) or (N, S, S, 3) uint8.
         labels: (N,) int32.
-        keys: (N,) uint64 hashes of each image before resizing.
+        keys: (N,) uint64 hashes of each example's content.
         groups: (N,) uint64; rows of one group are never parted.
         links: (P, 2) int32 near-duplicate pairs.
         given: (N,) int8, 0, 1 or 2 where the source fixes the split, else -1.
     """
 
-    images: np.ndarray
     labels: np.ndarray
     keys: np.ndarray
     groups: np.ndarray
@@ -34,6 +32,47 @@ class Prepared:
     def arrays(self) -> dict[str, np.ndarray]:
         """The fields by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def rows(
+        self,
+        name: str,
+        limit: Limits | int | None = None,
+        seed: int = 0,
+        fractions: Sequence[float] = splitting.FRACTIONS,
+    ) -> dict[str, np.ndarray]:
+        """The rows of each split, in :func:`linearize.data.split.stratified_order`.
+
+        Raises:
+            DataError: a split without any, a limit below the number of classes, or fractions that
+                are not three shares of 1.
+        """
+        place = splitting.assign(self.labels, self.groups, self.links, self.given, fractions, seed)
+        limits, found = Limits.of(limit), {}
+        for code, split in enumerate(SPLITS):
+            rows = np.flatnonzero(place == code)
+            if not len(rows):
+                left_out = int((place == splitting.DROPPED).sum())
+                raise DataError(
+                    f"split {name + '/' + split!r} is empty: of {len(place)} examples {left_out} "
+                    "were left out as duplicates of validation or test, and "
+                    f"fractions={tuple(fractions)} leave it none of {len(np.unique(self.groups))} "
+                    "groups; give more examples or a larger fraction"
+                )
+            most = getattr(limits, split)
+            label, key = self.labels[rows], self.keys[rows]
+            found[split] = rows[splitting.limited(label, key, seed, most, f"{name}/{split}")]
+        return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared(Placed):
+    """Images and what decides their splits; keys are of images before resizing.
+
+    Attributes:
+        images: (N, S, S) or (N, S, S, 3) uint8.
+    """
+
+    images: np.ndarray
 
 
 def prepare(
@@ -53,10 +92,7 @@ def prepare(
     small = thumbnails(source.images) if source.threshold > 0 else np.zeros((len(keys), 1, 1))
     links = splitting.near_duplicates(small, keys, source.threshold)
     if source.groups is None:
-        joined = splitting.components(links, len(keys))
-        groups = np.full(joined.max(initial=-1) + 1, np.iinfo(np.uint64).max, np.uint64)
-        np.minimum.at(groups, joined, keys)
-        groups = groups[joined]
+        groups = splitting.together(keys, links)
     else:
         groups = splitting.name_keys(source.groups)
     given = np.full(len(keys), splitting.FREE, np.int8)
@@ -65,14 +101,8 @@ def prepare(
     images = resize_all(source.images if larger is None else larger, image_size)
     if source.tint is not None:
         images = tinted(images, *source.tint)
-    return Prepared(
-        images,
-        np.asarray(source.labels, np.int32),
-        keys,
-        groups,
-        links,
-        given,
-    )
+    labels = np.asarray(source.labels, np.int32)
+    return Prepared(labels, keys, groups, links, given, images)
 
 
 def build(
@@ -91,28 +121,8 @@ def build(
         DataError: as :func:`image_task`, or a limit below the number of classes.
     """
     check_labels(name, prepared.labels, len(prepared.labels), len(classes))
-    place = splitting.assign(
-        prepared.labels, prepared.groups, prepared.links, prepared.given, fractions, seed
-    )
-    limits = Limits.of(limit)
-    parts = {}
-    for code, split in enumerate(SPLITS):
-        rows = np.flatnonzero(place == code)
-        if not len(rows):
-            left_out = int((place == splitting.DROPPED).sum())
-            raise DataError(
-                f"split {name + '/' + split!r} is empty: of {len(place)} examples {left_out} were "
-                f"left out as duplicates of validation or test, and fractions={tuple(fractions)} "
-                f"leave it none of {len(np.unique(prepared.groups))} groups; give more examples "
-                "or a larger fraction"
-            )
-        order = splitting.limited(
-            prepared.labels[rows],
-            prepared.keys[rows],
-            seed,
-            getattr(limits, split),
-            f"{name}/{split}",
-        )
-        rows = rows[order]
-        parts[split] = colour(prepared.images[rows]), prepared.labels[rows]
+    parts = {
+        split: (colour(prepared.images[rows]), prepared.labels[rows])
+        for split, rows in prepared.rows(name, limit, seed, fractions).items()
+    }
     return image_task(name, parts, classes, licence=licence, provenance=provenance)

@@ -9,7 +9,6 @@ import gzip
 import io
 import json
 import re
-import tarfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from linearize.assets import archives
 from linearize.assets.unpickle import load_array
 from linearize.data.images import Colour, decode, to_rgb
 from linearize.data.records import DataError
@@ -286,10 +286,15 @@ def read_signs(paths: Paths, side: int) -> Source:
 
 
 def tar_files(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
-    """Name (the pattern's first group) and content of each member that the pattern matches."""
-    with tarfile.open(path) as archive:
+    """Name (the pattern's first group) and content of each member that the pattern matches.
+
+    Args:
+        path: a tar file of any compression, or a Debian package.
+        pattern: of whole names; a leading ``./`` of the archive's own is ignored.
+    """
+    with archives.open_tar(path) as archive:
         for member in archive:
-            found = re.fullmatch(pattern, member.name)
+            found = re.fullmatch(pattern, member.name.removeprefix("./"))
             if found and member.isreg():
                 file = archive.extractfile(member)
                 assert file is not None

@@ -77,6 +77,14 @@ def components(links: np.ndarray, n: int) -> np.ndarray:
     return connected_components(graph, directed=False)[1].astype(np.int32)
 
 
+def together(keys: np.ndarray, links: np.ndarray) -> np.ndarray:
+    """(N,) uint64: the groups that the links (P, 2) join, each by the least of its keys."""
+    joined = components(links, len(keys))
+    groups = np.full(joined.max(initial=-1) + 1, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(groups, joined, keys)
+    return groups[joined]
+
+
 def _close_pairs(
     left: np.ndarray, right: np.ndarray, threshold: float, chunk: int = 1024
 ) -> list[np.ndarray]:

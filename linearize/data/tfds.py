@@ -78,7 +78,7 @@ def from_tfds(
         place[place == 0] = FREE
     keys = content_keys(images)
     links = near_duplicates(np.zeros((len(keys), 1, 1)), keys, 0.0)
-    prepared = Prepared(np.stack(images), np.array(labels, np.int32), keys, keys, links, place)
+    prepared = Prepared(np.array(labels, np.int32), keys, keys, links, place, np.stack(images))
     info = builder.info
     return build(
         prepared,

@@ -166,39 +166,45 @@ def read_utf8(path: str | Path) -> str:
 def _csv_lines(
     path: str | Path, columns: Mapping[str, str | None], delimiter: str
 ) -> Iterator[_Line]:
+    header: list[str] = []
+    for number, row in csv_rows(path, delimiter):
+        if not header:
+            header = [name.strip() for name in row]
+            _check_columns(path, header, columns, delimiter)
+        elif len(row) != len(header):
+            raise DataError(
+                f"{path}, line {number} has {len(row)} fields for {len(header)} columns; put "
+                "quotes around fields that hold delimiters or line breaks"
+            )
+        else:
+            yield number, dict(zip(header, row, strict=True))
+    if not header:
+        raise DataError(f"{path} is empty; its first line names the columns")
+
+
+def csv_rows(path: str | Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Rows that hold something, each with the number of the line that it begins in.
+
+    Raises:
+        DataError: as :func:`read_csv`.
+    """
     if len(delimiter) != 1:
         raise DataError(f"delimiter={delimiter!r}; expected one character")
     lines = io.StringIO(read_utf8(path), newline="")
     before = csv.field_size_limit(_MOST_FIELD)
     try:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        header: list[str] = []
         begin = 1
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                raise DataError(
-                    f"{path}, line {begin}: {error}; a quote that opens a field must be closed "
-                    "before the next delimiter, and one inside it doubled"
-                ) from error
-            number, begin = begin, reader.line_num + 1
-            if not any(field.strip() for field in row):
-                continue
-            if not header:
-                header = [name.strip() for name in row]
-                _check_columns(path, header, columns, delimiter)
-            elif len(row) != len(header):
-                raise DataError(
-                    f"{path}, line {number} has {len(row)} fields for {len(header)} columns; put "
-                    "quotes around fields that hold delimiters or line breaks"
-                )
-            else:
-                yield number, dict(zip(header, row, strict=True))
-        if not header:
-            raise DataError(f"{path} is empty; its first line names the columns")
+        try:
+            for row in reader:
+                if any(field.strip() for field in row):
+                    yield begin, row
+                begin = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {begin}: {error}; a quote that opens a field must be closed before "
+                "the next delimiter, and one inside it doubled"
+            ) from error
     finally:
         csv.field_size_limit(before)
 

@@ -2,6 +2,8 @@
 
 from linearize.models.language.classifier import classifier as classifier
 from linearize.models.language.families import LANGUAGE as LANGUAGE
+from linearize.models.language.generation import Continuations as Continuations
+from linearize.models.language.generation import generate as generate
 from linearize.models.language.label_words import label_words as label_words
 from linearize.models.language.label_words import prompted as prompted
 from linearize.models.language.label_words import word_tokens as word_tokens

@@ -194,6 +194,7 @@ class Attention(nn.Module):
         )
 
         def relative(at: Array, place: Array) -> Array:
+            assert bias is not None
             found = bucket(place[None] - at[:, None], len(bias))
             return jnp.asarray(bias)[found].transpose(2, 0, 1)
 

@@ -81,6 +81,19 @@ LANGUAGE: dict[str, LanguageFamily] = {
     **bert.FAMILIES,
     **mpnet.FAMILIES,
     **t5.FAMILIES,
+    "toy_decoder": _llama(
+        {
+            "vocab_size": 64,
+            "max_position_embeddings": 64,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "tie_word_embeddings": True,
+        },
+        "",
+    ),
 }
 """For ``smollm2_135m``, ``minilm_l6`` and ``mpnet_base`` there are packaged weights. The others
 read weights of others, and a name that is a kind's (``llama``, ``gpt2``, ``t5``) takes the

@@ -161,7 +161,7 @@ class GPT2Decoder(nn.Module):
             )
         start = 0 if cache is None else cache["seen"]
         place = self.positions.at[start + jnp.arange(tokens.shape[1])].get(mode="fill")
-        x = (self.token_embedding[tokens] + place).astype(self.dtype)
+        x = (self.token_embedding[tokens] + place[None]).astype(self.dtype)
         kept = None if cache is None else {name: cache[name] for name in ("keys", "values")}
         options = {
             "heads": self.heads,

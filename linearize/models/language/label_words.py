@@ -81,7 +81,8 @@ def word_tokens(
     """
     before = "a " if spaced else ""
     (first,) = tokenizer.ids(["a"]) if spaced else ([],)
-    found, problems = [], []
+    found: list[int] = []
+    problems = []
     for word, ids in zip(
         words, tokenizer.ids([before + word.strip() for word in words]), strict=True
     ):

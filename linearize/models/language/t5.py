@@ -86,14 +86,15 @@ _KEYS = {
     "relative_attention_max_distance": schema.size(128, 2**20),
     "layer_norm_epsilon": schema.number(1e-6, 0, 1),
     "feed_forward_proj": schema.choice("relu", [*_PLAIN, *(f"gated-{name}" for name in _PLAIN)]),
+    "dense_act_fn": schema.choice(None, _PLAIN),
+    "is_gated_act": schema.choice(None, [True, False]),
     "tie_word_embeddings": schema.flag(True),
     "scale_decoder_outputs": schema.choice(None, [True, False]),
     "decoder_start_token_id": schema.token(0),
     "eos_token_id": schema.token(1),
 }
 _NO_INFLUENCE = (configs.IGNORED - _KEYS.keys()) | {
-    *("dropout_rate", "classifier_dropout", "dense_act_fn", "is_gated_act"),
-    *("n_positions", "output_past"),
+    *("dropout_rate", "classifier_dropout", "n_positions", "output_past"),
 }
 
 
@@ -117,7 +118,8 @@ def configure(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     told, tied = got["scale_decoder_outputs"], got["tie_word_embeddings"]
     scaled = tied if told is None else told
     kind = got["feed_forward_proj"]
-    activation = kind.removeprefix("gated-")
+    activation = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
+    gated = got["is_gated_act"]
     return {
         "vocabulary": got["vocab_size"],
         "depth": got["num_layers"],
@@ -126,8 +128,9 @@ def configure(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         "heads": got["num_heads"],
         "head_width": got["d_kv"],
         "hidden": got["d_ff"],
-        "activation": "gelu_new" if kind == "gated-gelu" else activation,  # as transformers
-        "gated": kind != activation,
+        # what transformers makes of feed_forward_proj, unless the file says it too
+        "activation": got["dense_act_fn"] or activation,
+        "gated": kind.startswith("gated-") if gated is None else gated,
         "tied": tied and scaled,
         "scaled": scaled,
         "buckets": buckets,
@@ -208,7 +211,7 @@ class T5(nn.Module):
             for name in ("heads", "head_width", "hidden", "activation", "gated", "dtype")
         }
         shared |= {"farthest": self.farthest, "eps": self.eps}
-        same = {"buckets": self.buckets, "scan": self.scan, "remat": self.remat}
+        same: dict[str, Any] = {"buckets": self.buckets, "scan": self.scan, "remat": self.remat}
         self.encoder = Stack({**shared, "crossed": False}, self.depth, **same)
         self.decoder = Stack({**shared, "crossed": True}, self.decoder_depth, **same)
 
@@ -348,7 +351,7 @@ class Block(nn.Module):
         seen: Array,
         encoded: Array | None = None,
         kept: Cache | None = None,
-        start: Array | None = None,
+        start: int | Array = 0,
     ) -> tuple[Array, Cache]:
         """The next x, (B, T, D), and the keys and values of the answer.
 
@@ -363,15 +366,17 @@ class Block(nn.Module):
         y = self.norm_1(x)
         own = self.attention.read(y)
         if kept is not None:
-            own = tuple(
-                jax.lax.dynamic_update_slice_in_dim(kept[name], new, start, axis=1)
-                for name, new in zip(("key", "value"), own, strict=True)
-            )
-        where = {"causal": True, "start": start} if self.crossed else {"mask": seen}
+            own = (_put(kept["key"], own[0], start), _put(kept["value"], own[1], start))
+        where: dict[str, Any] = {"mask": seen}
+        if self.crossed:
+            where = {"causal": True, "start": start}
         bias = relative.bias(table, self.farthest, directed=self.crossed)
         x = x + self.attention(y, *own, bias=bias, **where)
         if self.crossed:
-            text = self.read(encoded) if kept is None else kept
+            text = kept
+            if text is None:
+                assert encoded is not None
+                text = self.read(encoded)
             y = self.cross_norm(x)
             x = x + self.cross_attention(y, text["text_key"], text["text_value"], mask=seen)
         y = self.norm_2(x)
@@ -412,6 +417,10 @@ class Attention(nn.Module):
         query = self.q(x).reshape(*x.shape[:2], self.heads, self.head_width)
         y = attend(query, key, value, scale=1.0, **where)
         return linear(x.shape[-1], self.dtype, "out")(y.reshape(*x.shape[:2], -1))
+
+
+def _put(kept: Array, new: Array, start: int | Array) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(kept, new, start, axis=1)
 
 
 def rms_norm(dtype: Any, eps: float, name: str | None = None) -> nn.RMSNorm:
@@ -468,7 +477,6 @@ def _size(width: int, hidden: int, depth: int, heads: int, **more: Any) -> dict[
     }
 
 
-_TOY = _size(16, 24, 2, 2, d_kv=8) | {"vocab_size": 64}
 _V1_1: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
 FAMILIES: dict[str, LanguageFamily] = {
@@ -479,6 +487,6 @@ FAMILIES: dict[str, LanguageFamily] = {
     "t5_v1_1_base": _family(_size(768, 2048, 12, 12, **_V1_1), "google/t5-v1_1-base"),
     "t5_v1_1_large": _family(_size(1024, 2816, 24, 16, **_V1_1), "google/t5-v1_1-large"),
     "t5": _family({}, "google-t5/t5-base"),
-    "toy_t5": _family(_TOY, ""),
+    "toy_t5": _family(_size(16, 32, 2, 2, vocab_size=64, d_kv=8), ""),
 }
 """The last is for tests and rehearsals, at random weights."""

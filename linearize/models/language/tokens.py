@@ -1,13 +1,11 @@
 """Tokenizers of language models, from the files beside the weights or from a GGUF's own words.
 
 The work is that of the ``tokenizers`` library. A ``tokenizer.json`` is taken as it is; what older
-files and GGUF say less fully is completed as the models' own code does: GPT-2's byte-level pairs
-(Radford et al. 2019), RoBERTa's, BERT's and MPNet's word pieces, SmolLM2's single digits.
+files and GGUF say less fully is completed in :mod:`linearize.models.language.token_kinds`.
 """
 
 import dataclasses
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +17,11 @@ from linearize import assets, files
 from linearize.choices import one_of
 from linearize.models import hf, token_files
 from linearize.models.hf import sources
+from linearize.models.language import gguf, sentence_pieces, token_kinds
 from linearize.models.language.families import LANGUAGE
 from linearize.models.language.model import LanguageModel
 from linearize.models.token_files import TokenizerError
 
-EXTRA = "language"
 USUAL: dict[str, tuple[str, ...]] = {
     "bos": ("<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>"),
     "eos": ("</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"),
@@ -35,6 +33,7 @@ USUAL: dict[str, tuple[str, ...]] = {
 }
 """Special tokens by role, and what they are called where no file beside says so."""
 CUTS = {"end": "right", "start": "left"}
+_OF_GGUF = {"unknown": "unk", "padding": "pad"}
 _SPARE = 1024
 """Rows of an embedding beyond the words, that models have to be a round number."""
 
@@ -64,8 +63,8 @@ class LanguageTokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides its tokens."""
-        return token_files.fingerprint(self.backend) + str(sorted(self.special.items()))
+        """SHA-256 of its definition, and the special tokens' roles."""
+        return f"{token_files.fingerprint(self.backend)} {sorted(self.special.items())}"
 
     def __getattr__(self, role: str) -> int:
         """The number of a special token by its role."""
@@ -224,7 +223,8 @@ def load_tokens(
 
     Args:
         weights: a folder, a file in it, or a repository on the Hub, with ``tokenizer.json``,
-            ``vocab.json`` and ``merges.txt``, or ``vocab.txt``; or a GGUF file.
+            ``vocab.json`` and ``merges.txt``, ``vocab.txt``, or T5's ``spiece.model``; or a GGUF
+            file.
         vocabulary: the model's number of tokens (:attr:`LanguageModel.vocabulary`).
 
     Raises:
@@ -272,35 +272,32 @@ def _find(weights: str | Path | hf.Source) -> LanguageTokenizer:
     def beside(*names: str) -> Path | None:
         return sources.beside(weights, names)
 
-    if isinstance(weights, Path) and weights.name.endswith("tokenizer.json"):
-        whole: Path | None = weights
-    else:
-        whole = beside("tokenizer.json")
-    if whole is not None:
-        with token_files.reading(whole):
-            backend = token_files.whole(whole, EXTRA)
-        return LanguageTokenizer(str(whole), backend, _roles(backend, _notes(beside)))
-    merges, words = beside("merges.txt"), beside("vocab.json")
-    if merges is not None and words is not None:
-        with token_files.reading(words):
+    at = weights.path if isinstance(weights, hf.Source) else Path(weights)
+    if at.suffix == ".gguf":
+        held = gguf.vocabulary(at)
+        special = {_OF_GGUF.get(name, name): number for name, number in held.special.items()}
+        return LanguageTokenizer(str(at), token_kinds.of_gguf(held, str(at)), special)
+    for name, make in _READERS.items():
+        path = at if isinstance(weights, Path) and at.name.endswith(name) else beside(name)
+        if path is not None and (name != "vocab.json" or beside("merges.txt")):
             told = _notes(beside)
-            backend = _byte_level(*token_files.pairs(words, merges, EXTRA), told, str(words))
-        return LanguageTokenizer(str(words), backend, _roles(backend, told))
-    if (words := beside("vocab.txt")) is not None:
-        with token_files.reading(words):
-            told = _notes(beside)
-            backend = _word_pieces(words, told)
-        return LanguageTokenizer(str(words), backend, _roles(backend, told))
-    more = beside("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
-    remedy = (
-        f"; write tokenizer.json of {more.name} with transformers: "
-        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-        if more is not None
-        else "; put its tokenizer.json, vocab.json and merges.txt, or vocab.txt beside the weights"
+            with token_files.reading(path):
+                backend = make(path, told)
+            return LanguageTokenizer(str(path), backend, _roles(backend, told))
+    raise TokenizerError(
+        f"there is no tokenizer that is read beside {weights}; put its tokenizer.json there, or "
+        "vocab.json and merges.txt, vocab.txt, or T5's spiece.model. Of other files transformers "
+        "writes one: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
     )
-    raise TokenizerError(f"there is no tokenizer that is read beside {weights}{remedy}")
 
 
+_READERS: dict[str, Callable[[Path, Mapping[str, Any]], Any]] = {
+    "tokenizer.json": lambda path, _: token_files.whole(path, token_kinds.EXTRA),
+    "vocab.json": token_kinds.byte_level,
+    "vocab.txt": token_kinds.word_pieces,
+    "spiece.model": sentence_pieces.t5,
+}
+"""What makes a backend of a file and the notes beside it, in the order of preference."""
 _NOTES = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
 
 
@@ -335,149 +332,6 @@ def _roles(backend: Any, told: Mapping[str, Any]) -> dict[str, int]:
             known = [words[word] for word in usual if word in words]
             found |= {role: known[0]} if known else {}
     return found
-
-
-def _byte_level(
-    words: dict[str, int], merges: Sequence[Any], told: Mapping[str, Any], where: str
-) -> Any:
-    """GPT-2's or RoBERTa's, by which special tokens the words have."""
-    if "<|startoftext|>" in words:
-        raise TokenizerError(f"{where} is CLIP's; linearize.models.load_tokenizer reads it")
-    library, made = token_files.library(EXTRA), _pairs(words, merges)
-    space = bool(told.get("add_prefix_space", False))
-    made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=space)
-    roberta = ["<s>", "</s>", "<pad>", "<unk>", "<mask>"]
-    if all(word in words for word in roberta):
-        made.add_special_tokens(roberta[:-1])
-        made.add_special_tokens([library.AddedToken("<mask>", lstrip=True, special=True)])
-        ends = [(word, words[word]) for word in ("</s>", "<s>")]
-        made.post_processor = library.processors.RobertaProcessing(*ends, True, space)
-    elif "<|endoftext|>" in words:
-        made.add_special_tokens(["<|endoftext|>"])
-        if told.get("add_bos_token"):
-            _begin(made, "<|endoftext|>")
-    else:
-        raise TokenizerError(
-            f"{where} has neither <|endoftext|> nor {', '.join(roberta)}; it is neither GPT-2's "
-            "nor RoBERTa's: write the tokenizer.json of its own"
-        )
-    return made
-
-
-def _pairs(words: dict[str, int], merges: Sequence[Any], **options: Any) -> Any:
-    """A byte-level tokenizer without its splitting into words."""
-    library = token_files.library(EXTRA)
-    model = library.models.BPE(vocab=words, merges=list(merges), fuse_unk=False, **options)
-    made = library.Tokenizer(model)
-    made.decoder = library.decoders.ByteLevel()
-    return made
-
-
-def _begin(made: Any, word: str) -> None:
-    """Before every text stands this word."""
-    made.post_processor = token_files.library(EXTRA).processors.TemplateProcessing(
-        single=f"{word} $A", special_tokens=[(word, made.token_to_id(word))]
-    )
-
-
-def _word_pieces(path: Path, told: Mapping[str, Any]) -> Any:
-    """BERT's or MPNet's, by which special tokens the words have.
-
-    Where no file says whether text is put in lower case, the words tell: those of BERT's cased
-    models have capitals.
-    """
-    library = token_files.library(EXTRA)
-    lines = files.read_text(path, most=token_files.MOST).removesuffix("\n").split("\n")
-    words = {word: number for number, word in enumerate(lines)}
-    kinds = {
-        "BERT": ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"),
-        "MPNet": ("<s>", "</s>", "<pad>", "[UNK]", "<mask>"),
-    }
-    kind = next((k for k, special in kinds.items() if all(w in words for w in special)), None)
-    if kind is None:
-        raise TokenizerError(
-            f"{path} has neither {', '.join(kinds['BERT'])} nor {', '.join(kinds['MPNet'])}; it is "
-            "neither BERT's nor MPNet's"
-        )
-    first, last, *_, mask = kinds[kind]
-    cased = any(word != word.lower() for word in words if not re.fullmatch(r"[\[<].*[\]>]", word))
-    made = library.Tokenizer(library.models.WordPiece(words, unk_token="[UNK]"))
-    made.normalizer = library.normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=told.get("tokenize_chinese_chars", True),
-        strip_accents=told.get("strip_accents"),
-        lowercase=told.get("do_lower_case", not cased),
-    )
-    made.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
-    made.decoder = library.decoders.WordPiece(prefix="##")
-    made.add_special_tokens(list(kinds[kind][:-1]))
-    made.add_special_tokens([library.AddedToken(mask, lstrip=kind == "MPNet", special=True)])
-    made.post_processor = library.processors.TemplateProcessing(
-        single=f"{first} $A {last}", special_tokens=[(w, words[w]) for w in (first, last)]
-    )
-    return made
-
-
-_CONTROL, _USER = 3, 4
-"""Kinds of GGUF's tokens: not written in text, and written by users."""
-_GGUF = "tokenizer.ggml."
-_LLAMA_3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-def of_gguf(fields: Mapping[str, Any], source: str) -> LanguageTokenizer:
-    """The tokenizer that a GGUF file holds.
-
-    Args:
-        fields: what the file says, by GGUF's keys (``tokenizer.ggml.tokens`` and so on).
-        source: the file, for messages.
-
-    Raises:
-        TokenizerError: it holds none, or one of a kind that is not read.
-    """
-    said = {key.removeprefix(_GGUF): x for key, x in fields.items() if key.startswith(_GGUF)}
-    kind, split = said.get("model"), said.get("pre")
-    if kind != "gpt2" or split not in ("gpt-2", "smollm", "llama-bpe"):
-        raise TokenizerError(
-            f"{source} has a tokenizer of the kind model={kind!r}, pre={split!r}; read are 'gpt2' "
-            "with 'gpt-2', 'smollm' or 'llama-bpe'. Put the model's tokenizer.json in a folder and "
-            "point to that"
-        )
-    library, listed = token_files.library(EXTRA), list(said.get("tokens", ()))
-    types = list(said.get("token_type", ())) or [1] * len(listed)
-    with token_files.reading(source):
-        if len(set(listed)) != len(listed) or len(types) != len(listed):
-            raise TokenizerError(f"{source}: a token is there twice, or of no type; fetch it again")
-        words = {word: number for number, word in enumerate(listed)}
-        merges = [tuple(pair.split(" ")) for pair in said.get("merges", ())]
-        made = _pairs(words, merges, ignore_merges=split == "llama-bpe")
-        level = library.pre_tokenizers.ByteLevel
-        made.pre_tokenizer = {
-            "gpt-2": lambda: level(add_prefix_space=False),
-            "smollm": lambda: library.pre_tokenizers.Sequence(
-                [library.pre_tokenizers.Digits(True), level(add_prefix_space=False)]
-            ),
-            "llama-bpe": lambda: library.pre_tokenizers.Sequence(
-                [
-                    library.pre_tokenizers.Split(library.Regex(_LLAMA_3), "isolated"),
-                    level(add_prefix_space=False, use_regex=False),
-                ]
-            ),
-        }[split]()
-        for word, type_ in zip(listed, types, strict=True):
-            if type_ in (_CONTROL, _USER):
-                added = library.AddedToken(word, normalized=False, special=type_ == _CONTROL)
-                made.add_special_tokens([added]) if added.special else made.add_tokens([added])
-    names = {"unk": "unknown", "pad": "padding", "sep": "seperator"}  # so spelled in GGUF
-    found = {r: said.get(f"{names.get(r, r)}_token_id") for r in USUAL}
-    special = {r: int(number) for r, number in found.items() if number is not None}
-    if wrong := [f"{r} {n}" for r, n in special.items() if not 0 <= n < len(listed)]:
-        raise TokenizerError(f"{source}: special tokens beyond its words: {', '.join(wrong)}")
-    if said.get("add_bos_token", split == "llama-bpe"):
-        _begin(made, listed[special["bos"]])
-    return LanguageTokenizer(source, made, special)
 
 
 def named(argument: str, rows: Sequence[int], most: int = 5) -> str:

@@ -1,14 +1,18 @@
 """Tokenizers of language models against transformers', from every kind of file that is read."""
 
+import dataclasses
 import json
 import os
+import struct
 
 import numpy as np
 import pytest
 
 from linearize import assets, models
 from linearize.models.language import tokens as tokenizing
-from linearize.models.language.tokens import load_tokens, of_gguf
+from linearize.models.language.gguf import Vocabulary
+from linearize.models.language.token_kinds import of_gguf
+from linearize.models.language.tokens import LanguageTokenizer, load_tokens
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
@@ -68,7 +72,8 @@ def unigrams(special):
     )
     made.train_from_iterator(SENTENCES[:7], trainer)
     vocab = json.loads(made.to_str())["model"]["vocab"]
-    return {"vocab": [tuple(x) for x in vocab], "extra_ids": 5}
+    sentinels = [(f"<extra_id_{i}>", 0.0) for i in range(5)]  # behind the pieces, the last first
+    return {"vocab": [*map(tuple, vocab), *sentinels[::-1]], "extra_ids": 5}
 
 
 def theirs(name):
@@ -83,6 +88,23 @@ def theirs(name):
     }[kind]()
 
 
+def sentence_pieces(listed, kind=1):
+    """As SentencePiece writes them: fields of a protocol buffer, of one byte of length each."""
+
+    def field(number, value):
+        if isinstance(value, bytes):
+            return bytes([8 * number + 2, len(value)]) + value
+        return bytes([8 * number, value])
+
+    pieces = [
+        field(1, field(1, word.encode()) + b"\x15" + struct.pack("<f", score))
+        if word != "<unk>"
+        else field(1, field(1, word.encode()) + b"\x15" + struct.pack("<f", score) + field(3, 2))
+        for word, score in listed
+    ]
+    return b"".join(pieces) + field(2, field(3, kind)) + field(3, field(1, b"identity"))
+
+
 def older(reference, folder):
     """The files that earlier versions of transformers wrote, and no word on what they mean."""
     whole = json.loads(reference.backend_tokenizer.to_str())["model"]
@@ -90,12 +112,17 @@ def older(reference, folder):
         (folder / "vocab.json").write_text(json.dumps(whole["vocab"]))
         lines = ["#version: 0.2", *(" ".join(pair) for pair in whole["merges"])]
         (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    elif isinstance(whole["vocab"], list):
+        sentinels = sum(word.startswith("<extra_id_") for word, _ in whole["vocab"])
+        note = {"extra_ids": sentinels}
+        (folder / "tokenizer_config.json").write_text(json.dumps(note))
+        (folder / "spiece.model").write_bytes(sentence_pieces(whole["vocab"][:-sentinels]))
     else:
         (folder / "vocab.txt").write_text("".join(f"{w}\n" for w in whole["vocab"]), newline="")
 
 
 NAMES = ["gpt2", "roberta", "bert", "bert cased", "mpnet", "t5"]
-CASES = [(n, f) for n in NAMES for f in ("tokenizer.json", "older") if (n, f) != ("t5", "older")]
+CASES = [(name, form) for name in NAMES for form in ("tokenizer.json", "older")]
 
 
 @pytest.mark.parametrize(("name", "form"), CASES)
@@ -129,25 +156,26 @@ def test_equals_transformers(name, form, tmp_path):
     assert ours.pieces(texts[0]) == reference.tokenize(texts[0])
 
 
-def gguf_fields(split, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>")):
+def vocabulary(split, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>")):
     made = byte_pairs(list(special))
     listed = sorted(made["vocab"], key=made["vocab"].get)
-    return {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": split,
-        "tokenizer.ggml.tokens": listed,
-        "tokenizer.ggml.token_type": [3] * len(special) + [1] * (len(listed) - len(special)),
-        "tokenizer.ggml.merges": [" ".join(pair) for pair in made["merges"]],
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.padding_token_id": 2,
-    }
+    return Vocabulary(
+        model="gpt2",
+        pre=split,
+        tokens=tuple(listed),
+        kinds=(3,) * len(special) + (1,) * (len(listed) - len(special)),
+        merges=tuple(" ".join(pair) for pair in made["merges"]),
+        scores=(),
+        special={"bos": 1, "eos": 2, "padding": 2},
+        add_bos=None,
+        add_space=None,
+        chat_template="",
+    )
 
 
-def published(fields, splitting):
+def published(held, splitting):
     """The tokenizer.json of the models, as their authors published it, with a GGUF's words."""
-    listed = fields["tokenizer.ggml.tokens"]
-    kinds = fields["tokenizer.ggml.token_type"]
+    listed, kinds = held.tokens, held.kinds
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     whole = {
         "version": "1.0",
@@ -177,7 +205,7 @@ def published(fields, splitting):
             "byte_fallback": False,
             "ignore_merges": False,
             "vocab": {w: i for i, w in enumerate(listed)},
-            "merges": fields["tokenizer.ggml.merges"],
+            "merges": list(held.merges),
         },
     }
     return tokenizers.Tokenizer.from_str(json.dumps(whole))
@@ -195,20 +223,21 @@ SPLITTING = {
 
 @pytest.mark.parametrize("split", SPLITTING)
 def test_gguf_s_words_are_the_published_tokenizer(split):
-    fields = gguf_fields(split)
-    ours, reference = of_gguf(fields, "a.gguf"), published(fields, SPLITTING[split])
+    held = vocabulary(split)
+    ours = LanguageTokenizer("a.gguf", of_gguf(held, "a.gguf"), {"eos": 2})
+    reference = published(held, SPLITTING[split])
     texts = [*SENTENCES, "<|im_start|>user\n½ 1234<|im_end|>\n", " ½ ² 12,000.50"]
     assert ours.ids(texts) == [reference.encode(text).ids for text in texts]
-    assert (ours.bos, ours.eos, ours.pad) == (1, 2, 2)
     assert ours.decode([[1, *ours.ids(["Hi 12"])[0], 2]]) == ["Hi 12"]
 
 
 def test_gguf_that_begins_every_text():
-    fields = gguf_fields("llama-bpe")
-    ours = of_gguf(fields, "a.gguf")
-    assert ours.ids(["1234 it"], framed=True)[0][0] == ours.bos == 1
+    held = vocabulary("llama-bpe")
+    ours = LanguageTokenizer("a.gguf", of_gguf(held, "a.gguf"), {})
+    assert ours.ids(["1234 it"], framed=True)[0][0] == held.special["bos"] == 1
     assert ours.ids(["1234"])[0] == ours.ids(["123"])[0] + ours.ids(["4"])[0]
-    without = of_gguf({**fields, "tokenizer.ggml.add_bos_token": False}, "a.gguf")
+    made = of_gguf(dataclasses.replace(held, add_bos=False), "a.gguf")
+    without = LanguageTokenizer("a.gguf", made, {})
     assert without.ids(["it"], framed=True) == without.ids(["it"])
 
 
@@ -216,14 +245,22 @@ def test_what_is_no_tokenizer_of_the_model(tmp_path):
     error = models.TokenizerError
     with pytest.raises(error, match=r"no tokenizer that is read beside .*vocab\.txt"):
         load_tokens(tmp_path)
-    (tmp_path / "spiece.model").write_bytes(b"\n\x0e")
-    with pytest.raises(error, match=r"tokenizer\.json of spiece\.model with transformers"):
-        load_tokens(tmp_path)
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0)]
+    for data, said in (
+        (b"\n\x0e", "truncated"),
+        (b"\n\x01\xff", "truncated"),
+        (b"no such file", "truncated"),
+        (sentence_pieces(pieces, kind=2), "no model of unigrams"),
+        (sentence_pieces(pieces[2:]), "has no <pad>, </s>; it is not T5's"),
+    ):
+        (tmp_path / "spiece.model").write_bytes(data)
+        with pytest.raises(error, match=said):
+            load_tokens(tmp_path)
     reference = theirs("gpt2")
     reference.save_pretrained(tmp_path)
-    for vocabulary in (len(reference) - 1, len(reference) + 1025):
-        with pytest.raises(error, match=f"400 tokens and the model {vocabulary}: is it another"):
-            load_tokens(tmp_path, vocabulary=vocabulary)
+    for size in (len(reference) - 1, len(reference) + 1025):
+        with pytest.raises(error, match=f"400 tokens and the model {size}: is it another"):
+            load_tokens(tmp_path, vocabulary=size)
     assert load_tokens(tmp_path, vocabulary=512).vocabulary == 400  # rows up to a round number
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": {"content": "</end>"}}')
     with pytest.raises(error, match="eos_token is '</end>', which the vocabulary has not"):
@@ -240,15 +277,17 @@ def test_what_is_no_tokenizer_of_the_model(tmp_path):
         (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "b": 1, "ab": 2, word: 3}))
         with pytest.raises(error, match=said):
             load_tokens(tmp_path)
-    fields = gguf_fields("smollm")
-    for key, value, said in (
-        ("model", "llama", "of the kind model='llama'"),
-        ("pre", "qwen2", "pre='qwen2'"),
-        ("eos_token_id", 9999, "special tokens beyond its words: eos 9999"),
-        ("tokens", ["a", "a"], "twice"),
+    held = vocabulary("smollm")
+    for wrong, said in (
+        ({"model": "llama"}, "of the kind model='llama'"),
+        ({"pre": "qwen2"}, "pre='qwen2'"),
+        ({"special": {"eos": 9999}}, "special tokens beyond its words: eos 9999"),
+        ({"tokens": ("a", "a")}, "twice"),
+        ({"kinds": (1,)}, "of no kind"),
+        ({"add_bos": True, "special": {}}, "begins texts with a bos token, and has none"),
     ):
         with pytest.raises(error, match=said):
-            of_gguf({**fields, f"tokenizer.ggml.{key}": value}, "a.gguf")
+            of_gguf(dataclasses.replace(held, **wrong), "a.gguf")
 
 
 def test_what_is_no_text(tmp_path):
@@ -287,7 +326,7 @@ def test_a_special_token_that_is_missing_is_named(tmp_path):
     named = ours.named(pad=word)
     assert named.encode(["x", "xyz"])[0][0, -1] == named.pad == ours.ids(["a"])[0][0]
     assert named.fingerprint != ours.fingerprint
-    alone = tokenizing.LanguageTokenizer("here", ours.backend, {})
+    alone = LanguageTokenizer("here", ours.backend, {})
     with pytest.raises(models.TokenizerError, match="no pad token"):
         alone.encode(["x", "xyz"])
     assert alone.encode(["x", "y"])[0].shape == (2, 1)  # none is needed
@@ -297,7 +336,7 @@ def test_a_special_token_that_is_missing_is_named(tmp_path):
 @pytest.mark.network
 def test_smollm2_s_words_against_transformers():
     """The same file read by transformers, whose reader leaves out that digits stand alone."""
-    path = assets.fetch("smollm2")
+    path = assets.fetch("smollm2_135m")
     ours = load_tokens(path, vocabulary=49152)
     folder, file = os.path.split(path)
     reference = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file)

@@ -2,7 +2,8 @@
 
 A batch's prompts are read at once, padded behind; then each row goes on from its own end, with its
 own key, so that neither its neighbours nor their padding change it. The tangent's cache is the
-cache and its derivative: f_lin needs no more of the past than f does.
+cache and its derivative: f_lin needs no more of the past than f does. An encoder–decoder reads the
+prompt with its encoder, and its answer is the continuation.
 """
 
 import functools
@@ -27,10 +28,12 @@ from linearize.types import Array, Flat, Params, PyTree
 
 VIEWS = ("displaced", "tangent")
 _ROUND = 16
-"""Prompts are padded to a multiple of it, so that calls of like prompts share a program."""
+"""Prompts of several lengths are padded to a multiple of it, so that calls share a program."""
 
-Forward = Callable[[Params, PyTree], tuple[Array, PyTree]]
-"""``(params, cache) -> (logits (B, V), cache)`` of some tokens."""
+Read = tuple[Array, dict[str, Array]]
+"""Logits (B, V) after some tokens, and the cache with them."""
+Forward = Callable[[Params, PyTree], Read]
+"""``(params, cache) -> (logits, cache)`` of some tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,8 @@ def generate(
     """Continue prompts, by default by ancestral sampling.
 
     Args:
-        model: a decoder, of :func:`linearize.models.load_language`.
+        model: a decoder or an encoder–decoder, of
+            :func:`linearize.models.language.load_language`.
         prompts: N texts, for which a tokenizer is needed; or N rows of tokens, of any lengths,
             without padding. An empty text begins with the tokenizer's ``bos`` token.
         tokenizer: the model's; also for the continuations' texts.
@@ -99,8 +103,7 @@ def generate(
         StructureMismatch: ``tau`` is of another model.
         NonFiniteError: logits that are not finite; the rows are named.
     """
-    if model.step is None or model.cache is None or model.head is None:
-        raise ValueError(f"{model.name} is no decoder; it has no cached steps to go on by")
+    decoder = _Decoder.of(model)
     one_of("view", view, VIEWS)
     for name, value in (("new", new), ("batch_size", batch_size)):
         if value < 1:
@@ -111,7 +114,8 @@ def generate(
     if tokenizer is not None:
         check_vocabulary(tokenizer, model.vocabulary)
         ends = tokenizer.special.get("eos", ()) if ends is None else ends
-    stops = np.atleast_1d(np.asarray(() if ends is None else ends, np.int32))
+    stops = np.zeros(model.vocabulary, bool)
+    stops[_stops(model, () if ends is None else ends)] = True
     rows = _tokens(model, prompts, tokenizer)
     longest = max(map(len, rows))
     most = math.inf if model.context is None else model.context
@@ -123,15 +127,15 @@ def generate(
     moved = None if tau is None else tree.flatten(tau)
     if moved is not None:
         tree.check_subset(model.params, moved, what="tau")
-    width = int(min(-(-longest // _ROUND) * _ROUND, most - new))
+    level = len(set(map(len, rows))) == 1
+    width = longest if level else int(min(-(-longest // _ROUND) * _ROUND, most - new))
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))
     run = functools.partial(
         _run,
-        model.step,
-        model.head,
-        model.cache,
+        decoder,
         sampling,
         new,
+        level or decoder.start is not None,
         view == "tangent" and moved is not None,
         model.params,
         moved,
@@ -160,6 +164,19 @@ def generate(
     kept = [row[:count] for row, count in zip(tokens, counts, strict=True)]
     texts = None if tokenizer is None else tokenizer.decode(kept)
     return Continuations(rows, tokens, counts, finished, texts)
+
+
+def _stops(model: LanguageModel, ends: int | Sequence[int]) -> np.ndarray:
+    found = np.atleast_1d(np.asarray(ends))
+    if found.size and (
+        not np.issubdtype(found.dtype, np.integer)
+        or found.min() < 0
+        or found.max() >= model.vocabulary
+    ):
+        raise ValueError(
+            f"ends={ends!r:.80}; expected tokens from 0 to {model.vocabulary - 1}, or () for none"
+        )
+    return found.astype(int)
 
 
 def _tokens(
@@ -201,8 +218,8 @@ class _Rows(NamedTuple):
         counts: (B,) tokens of each row up to its end.
         finished: (B,) whether it has come.
         sound: (B,) whether all logits were finite.
-        cache: what was seen, ``seen`` (B,) by row.
-        moved: the derivative of the cache, by the names of its leaves.
+        cache: what was seen; ``seen`` is (B,) where rows differ in it.
+        moved: the derivative of its floating leaves along τ.
     """
 
     t: Array
@@ -214,13 +231,87 @@ class _Rows(NamedTuple):
     moved: Flat
 
 
-@functools.partial(jit, static_argnums=(0, 1, 2, 3, 4, 5))
+@dataclass(frozen=True)
+class _Decoder:
+    """What continues a prompt.
+
+    Attributes:
+        step: as of :class:`LanguageModel`, and so are ``head``, ``cache`` and ``encode``.
+        start: the token that an encoder–decoder's answer begins after; None of a decoder.
+    """
+
+    step: Callable[..., Any]
+    head: Callable[..., Array]
+    cache: Callable[..., PyTree] | None
+    encode: Callable[..., PyTree] | None
+    start: int | None
+
+    @classmethod
+    def of(cls, model: LanguageModel) -> "_Decoder":
+        """Of a model that has cached steps."""
+        missing = model.cache is None and model.encode is None
+        if model.step is None or model.head is None or missing:
+            raise ValueError(f"{model.name} is no decoder; it has no cached steps to go on by")
+        start = None if model.encode is None else model.about["architecture"]["start"]
+        return cls(model.step, model.head, model.cache, model.encode, start)
+
+    def room(self, params: Params, prompts: Array, mask: Array, new: int) -> PyTree:
+        """A cache for ``new`` more tokens."""
+        if self.encode is not None:
+            return self.encode(params, prompts, mask, 1 + new)
+        assert self.cache is not None
+        return self.cache(prompts.shape[0], prompts.shape[1] + new)
+
+    def first(self, params: Params, prompts: Array, lengths: Array, new: int, level: bool) -> Read:
+        """Logits after the prompts, and the cache with them; ``level`` where all are as long."""
+        (B, P) = prompts.shape
+        cache = self.room(params, prompts, jnp.arange(P)[None] < lengths[:, None], new)
+        if self.start is not None:
+            prompts, lengths = jnp.full((B, 1), self.start), jnp.ones(B, jnp.int32)
+        hidden, cache = self.step(params, prompts, cache)
+        # what is padded has been seen too: it is written over, one token after the other
+        cache = cache if level else {**cache, "seen": lengths}
+        return self.head(params, hidden[jnp.arange(B), lengths - 1]), cache
+
+    def next(self, params: Params, tokens: Array, cache: PyTree, axes: PyTree) -> Read:
+        """Logits after one more token of each row.
+
+        ``axes`` are those of the cache's leaves that are the rows', where each row has seen another
+        number of tokens; None where all have seen the same.
+        """
+        if axes is None:
+            hidden, cache = self.step(params, tokens[:, None], cache)
+            return self.head(params, hidden[:, 0]), cache
+
+        def row(token: Array, cache: PyTree) -> tuple[Array, PyTree]:
+            own = {n: x if n == "seen" else jnp.expand_dims(x, axes[n]) for n, x in cache.items()}
+            hidden, own = self.step(params, token[None, None], own)
+            out = {n: x if n == "seen" else jnp.squeeze(x, axes[n]) for n, x in own.items()}
+            return hidden[0, 0], out
+
+        hidden, cache = jax.vmap(row, in_axes=(0, axes), out_axes=(0, axes))(tokens, cache)
+        return self.head(params, hidden), cache
+
+    def axes(self, params: Params, prompts: Array, new: int) -> dict[str, int]:
+        """The rows' axis of each leaf of a cache, found by a batch of one and of two."""
+
+        def cache(count: int) -> PyTree:
+            rows = jax.ShapeDtypeStruct((count, prompts.shape[1]), jnp.int32)
+            mask = jax.ShapeDtypeStruct(rows.shape, bool)
+            return jax.eval_shape(functools.partial(self.room, new=new), params, rows, mask)
+
+        def axis(one: Any, two: Any) -> int:
+            return next((i for i, (m, n) in enumerate(zip(one, two, strict=True)) if m < n), 0)
+
+        return jax.tree.map(lambda one, two: axis(one.shape, two.shape), cache(1), cache(2))
+
+
+@functools.partial(jit, static_argnums=(0, 1, 2, 3, 4))
 def _run(
-    step: Callable[..., Any],
-    head: Callable[..., Array],
-    empty: Callable[[int, int], PyTree],
+    decoder: _Decoder,
     sampling: Sampling,
     new: int,
+    level: bool,
     tangent: bool,
     params: Params,
     tau: Flat | None,
@@ -231,32 +322,12 @@ def _run(
     keys: Array,
 ) -> tuple[Array, Array, Array, Array]:
     """Tokens (B, new), their counts, and whether each row is finished and sound."""
-    (B, P) = prompts.shape
+    (B, _) = prompts.shape
     if tau is not None and not tangent:
         params, tau = tree.add(params, tau, alpha), None
     elif tau is not None:
         tau = {name: alpha * leaf for name, leaf in tau.items()}
-    axes = _batch_axes(empty)
-
-    def first(params: Params, cache: PyTree) -> tuple[Array, PyTree]:
-        hidden, cache = step(params, prompts, cache)
-        return head(params, hidden[jnp.arange(B), lengths - 1]), cache
-
-    def following(last: Array) -> Forward:
-        def row(params: Params, token: Array, cache: PyTree) -> tuple[Array, PyTree]:
-            """One row, which has seen another number of tokens than its neighbours."""
-            own = jax.tree.map(_with_axis, cache, axes)
-            hidden, own = step(params, token[None, None], own)
-            return hidden[0, 0], jax.tree.map(_without_axis, own, axes)
-
-        by_row = jax.tree.map(lambda axis: max(axis, 0), axes)
-        rows = jax.vmap(row, in_axes=(None, 0, by_row), out_axes=(0, by_row))
-
-        def forward(params: Params, cache: PyTree) -> tuple[Array, PyTree]:
-            hidden, cache = rows(params, last, cache)
-            return head(params, hidden), cache
-
-        return forward
+    axes = None if level else decoder.axes(params, prompts, new)
 
     def drawn(state: _Rows, logits: Array, cache: PyTree, moved: Flat) -> _Rows:
         at = jax.vmap(functools.partial(jax.random.fold_in, data=state.t))(keys)
@@ -267,7 +338,7 @@ def _run(
             state.t + 1,
             jax.lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], state.t, 1),
             state.counts + ~state.finished,
-            state.finished | (token[:, None] == ends).any(-1),
+            state.finished | ends[token],
             state.sound & (state.finished | jnp.isfinite(logits).all(-1)),
             cache,
             moved,
@@ -275,26 +346,23 @@ def _run(
 
     def body(state: _Rows) -> _Rows:
         last = jnp.take(state.tokens, state.t - 1, axis=1)
-        return drawn(state, *_advanced(following(last), params, tau, state.cache, state.moved))
 
-    cache = empty(B, P + new)
-    still = {n: jnp.zeros_like(x) for n, x in tree.flatten(cache).items() if tree.is_trainable(x)}
+        def forward(params: Params, cache: PyTree) -> Read:
+            return decoder.next(params, last, cache, axes)
+
+        return drawn(state, *_advanced(forward, params, tau, state.cache, state.moved))
+
+    def first(params: Params, _: PyTree) -> Read:
+        return decoder.first(params, prompts, lengths, new, level)
+
     none = jnp.zeros(B, bool)
     start = _Rows(
         jnp.int32(0), jnp.zeros((B, new), jnp.int32), jnp.zeros(B, jnp.int32), none, ~none, None, {}
     )
-    logits, cache, moved = _advanced(first, params, tau, cache, {} if tau is None else still)
-    # what is padded has been seen too: it is written over, one token after the other
-    cache = jax.tree.map(
-        lambda x, axis: x if axis >= 0 else jnp.broadcast_to(x, (B, *x.shape)), cache, axes
-    )
-    state = drawn(start, logits, {**cache, "seen": lengths}, moved)
+    state = drawn(start, *_advanced(first, params, tau, {}, {}))
     state = jax.lax.while_loop(lambda s: (s.t < new) & ~s.finished.all(), body, state)
-    tokens = jnp.where(
-        jnp.arange(new) < state.t,
-        state.tokens,
-        jnp.take(state.tokens, state.t - 1, axis=1)[:, None],
-    )
+    last = jnp.take(state.tokens, state.t - 1, axis=1)
+    tokens = jnp.where((jnp.arange(new) < state.t)[None], state.tokens, last[:, None])
     return tokens, state.counts, state.finished, state.sound
 
 
@@ -312,26 +380,6 @@ def _advanced(
         {"params": params, "cache": cache},
         [direction],
     )
-    seen = jax.tree.map(lambda x, old: x.astype(old.dtype), seen, cache)
-    pushed = tree.flatten(push)
-    return logits + along[0], seen, {n: pushed[n][0].astype(x.dtype) for n, x in moved.items()}
-
-
-def _batch_axes(empty: Callable[[int, int], PyTree]) -> PyTree:
-    """The axis of each leaf of a cache that is the batch's; −1 where all rows share it."""
-    one, two = (jax.eval_shape(lambda n=n: empty(n, 4)) for n in (1, 2))
-
-    def axis(a: Any, b: Any) -> int:
-        return next(
-            (i for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=True)) if m != n), -1
-        )
-
-    return jax.tree.map(axis, one, two)
-
-
-def _with_axis(leaf: Array, axis: int) -> Array:
-    return leaf if axis < 0 else jnp.expand_dims(leaf, axis)
-
-
-def _without_axis(leaf: Array, axis: int) -> Array:
-    return leaf if axis < 0 else jnp.squeeze(leaf, axis)
+    _, kept = jax.eval_shape(forward, params, cache)  # whose 16-bit leaves were widened
+    pushed = {n: push[n][0].astype(x.dtype) for n, x in kept.items() if tree.is_trainable(x)}
+    return logits + along[0], {n: seen[n].astype(x.dtype) for n, x in kept.items()}, pushed

@@ -1,0 +1,196 @@
+"""Where a run's model and texts come from: packaged ones, files, TFDS, and made-up ones."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.stand_ins import reviews
+from experiments.toxicity.config import LanguageConfig, TextsConfig, ToxicityConfig
+from linearize import scorers
+from linearize.config import ConfigError
+from linearize.config.files import said_as_configuration
+from linearize.data import Limits, text
+from linearize.data.records import SPLITS
+from linearize.data.text import Documents, TextTask
+from linearize.data.text.tables import PLAIN
+from linearize.models.language import LanguageModel, load_language, load_tokens
+
+Splits = Mapping[str, Documents]
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Documents by split: of a kind, others like them, and the control's."""
+
+    target: Splits
+    other: Splits
+    control: Splits
+    target_words: str
+    """What the kind is, for the page."""
+    other_words: str
+    control_words: str
+    chosen_by: str
+    """What chose the target's documents, a sentence."""
+    prompts: Sequence[str] = ()
+    """A column of prompts, where there is one."""
+
+
+def speaker(told: LanguageConfig) -> tuple[LanguageModel, Any]:
+    """The model at θ0, and its tokenizer.
+
+    Raises:
+        ConfigError: there is no such model or tokenizer.
+        WeightsError: the weights cannot be read.
+    """
+    with said_as_configuration("model"):
+        model = load_language(
+            told.name,
+            weights=told.weights,
+            pretrained=told.pretrained,
+            seed=told.seed,
+            dtype=told.dtype,
+            scan=told.scan,
+            remat=told.remat,
+        )
+        where = told.weights or model.about["weights"]
+        if where is None:
+            return model, reviews.Words()
+        return model, load_tokens(where, vocabulary=model.vocabulary)
+
+
+def texts(config: ToxicityConfig) -> Texts:
+    """The configuration's.
+
+    Raises:
+        ConfigError: documents that are not there, a class that they have not, or a split without
+            one of the kinds.
+        AssetError: packaged or TFDS data that cannot be fetched.
+    """
+    told = config.texts
+    choose, chosen = _by_class, "is labelled so in its data set"
+    if told.selector is not None:
+        choose, chosen = _by_score, f"was chosen by the scorer {told.selector!r}"
+    with said_as_configuration("texts"):
+        target, other = choose(told)
+        plain = controls(told)
+        prompts = asked(told, config.decoding.count)
+    for kind, words in ((target, "the kind"), (other, "other text")):
+        for split in SPLITS:
+            if not len(kind[split]):
+                raise ConfigError(
+                    f"texts.kinds={told.kinds!r}: no {split} document of {words} is left; take "
+                    "more, or choose otherwise"
+                )
+    return Texts(
+        target,
+        other,
+        plain,
+        told.words or ", ".join(told.positive) or "what was chosen",
+        told.other_words or "other text of the data set",
+        told.control_words or told.control,
+        f"the text that is trained on {chosen}.",
+        prompts,
+    )
+
+
+def documents(told: TextsConfig, name: str, limit: Limits | None = None) -> TextTask:
+    """Documents in three splits."""
+    if name in reviews.DOMAINS:
+        return reviews.task(name)
+    path = Path(name)
+    if name in text.TEXT_TASKS or text.text_set(name) or not path.exists():
+        return text.load_text(
+            name, limit=limit, seed=told.seed, fractions=told.fractions, data_dir=told.data_dir
+        )
+    found = FILES.get(path.suffix, text.read_plain)(path)
+    return text.split_documents(
+        path.stem, found, seed=told.seed, fractions=told.fractions, provenance=name
+    )
+
+
+def _table(read: Callable[..., Documents]) -> Callable[[Path], Documents]:
+    return lambda path: read(path, label="label")
+
+
+FILES: Mapping[str, Callable[[Path], Documents]] = {
+    ".csv": _table(text.read_csv),
+    ".jsonl": _table(text.read_json_lines),
+    ".json": _table(text.read_json_lines),
+}
+"""Readers of labelled documents by the file's suffix; of others plain text is read."""
+
+
+def controls(told: TextsConfig) -> Splits:
+    """The control's documents."""
+    found = _given(Path(told.control)) or {
+        split: task.split(split) for task in [documents(told, told.control)] for split in SPLITS
+    }
+    limits = {"train": None, "validation": told.control_validation, "test": told.control_test}
+    return {split: each.take(slice(limits[split])) for split, each in found.items()}
+
+
+_NAMES = {"train": "train", "validation": "valid", "test": "test"}
+
+
+def _given(folder: Path) -> dict[str, Documents] | None:
+    """Splits that a folder's files are named for, if there are validation and test."""
+    if not folder.is_dir():
+        return None
+    files = sorted(p for p in folder.iterdir() if p.suffix in PLAIN)
+    paths = {split: [p for p in files if word in p.name] for split, word in _NAMES.items()}
+    if not paths["validation"] or not paths["test"]:
+        return None
+    found = {
+        split: Documents([each for p in named for each in text.read_plain(p).texts])
+        for split, named in paths.items()
+        if named
+    }
+    return {"train": found["validation"]} | found
+
+
+def asked(told: TextsConfig, count: int) -> Sequence[str]:
+    """A column of prompts; none where none is named."""
+    if told.prompts is None:
+        return ()
+    most = max(count, 100)
+    limit = Limits(most, most, most) if text.text_set(told.prompts) else None
+    return documents(told, told.prompts, limit).test.texts
+
+
+def _by_class(told: TextsConfig) -> tuple[Splits, Splits]:
+    both = documents(told, told.kinds)
+    known = both.classes
+    unknown = [name for name in told.positive if name not in known]
+    if unknown or set(told.positive) >= set(known):
+        raise ConfigError(
+            f"texts.positive={told.positive}: name some, not all, of the classes of {told.kinds}, "
+            f"{', '.join(map(repr, known)) or 'which has none'}"
+        )
+    wanted = [known.index(name) for name in told.positive]
+    return _parted(told, both, lambda docs: np.where(np.isin(docs.labels, wanted), 1, 0))
+
+
+def _by_score(told: TextsConfig) -> tuple[Splits, Splits]:
+    score = scorers.named(str(told.selector)).load()
+
+    def sides(docs: Documents) -> np.ndarray:
+        found = scorers.scores(score, docs.texts, str(told.selector))
+        return np.select([found > told.above, found < told.below], [1, 0], -1)
+
+    return _parted(told, documents(told, told.kinds), sides)
+
+
+def _parted(
+    told: TextsConfig, both: TextTask, sides: Callable[[Documents], np.ndarray]
+) -> tuple[Splits, Splits]:
+    """Documents whose side is 1, and those whose side is 0."""
+    found: tuple[dict[str, Documents], dict[str, Documents]] = ({}, {})
+    for split in SPLITS:
+        docs = both.split(split)
+        side = sides(docs)
+        for kind, wanted in zip(found, (1, 0), strict=True):
+            kind[split] = docs.take(np.flatnonzero(side == wanted)[: getattr(told, split)])
+    return found

