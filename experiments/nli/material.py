@@ -234,9 +234,8 @@ def _answers(
     for name, task in given.items():
         spoken[name] = words_of(name, task)
         rows, _ = text.encoded(Documents(spoken[name]), backend, vocabulary=model.vocabulary)
-        answers = tuple(tuple(row.tolist()) for row in rows)
-        objectives[name] = Seq2Seq(answers=answers, metric=WORDINGS[name].metric)
-    longest = max(len(answer) for each in objectives.values() for answer in each.answers)
+        objectives[name] = Seq2Seq(answers=rows, metric=WORDINGS[name].metric)
+    longest = max(each.answers.shape[1] for each in objectives.values())
     start = model.about["architecture"]["start"]
 
     def make(name: str, documents: Documents) -> Examples:
