@@ -59,9 +59,11 @@ class Seq2Seq(CausalLM):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("metric", self.metric, (EXACT.name, ACCURACY.name, *OF_CONFUSION))
-        if isinstance(self.answers, Sequence):  # and not what JAX makes of it
-            parting(self.answers)
-            object.__setattr__(self, "answers", _rows(self.answers))
+        if isinstance(self.answers, Sequence | np.ndarray):  # and not what JAX makes of it
+            answers = [[int(token) for token in row if token >= 0] for row in self.answers]
+            parting(answers)
+            width = np.shape(self.answers)[-1] if isinstance(self.answers, np.ndarray) else 0
+            object.__setattr__(self, "answers", _rows(answers, width))
         elif self.answers is None and self.metric != EXACT.name:
             raise ValueError(f"metric={self.metric!r} is of classes; give answers, one of each")
 
@@ -142,7 +144,7 @@ class Seq2Seq(CausalLM):
                 f"answers={answers.tolist()}; the vocabulary has the tokens 0 to "
                 f"{outputs.shape[-1] - 1}"
             )
-        rows = _rows([[*row, *[-1] * max(0, width - len(row))][:width] for row in answers.tolist()])
+        rows = _rows(answers[:, :width].tolist(), width)
         known = (np.where(labels < 0, -1, labels)[:, None] == rows[None]).all(-1).any(-1)
         if not known.all():
             raise ValueError(
@@ -151,9 +153,9 @@ class Seq2Seq(CausalLM):
             )
 
 
-def _rows(answers: Answers) -> np.ndarray:
-    """Answers as (C, A) int32, −1 behind."""
-    width = max(map(len, answers))
+def _rows(answers: Answers, width: int = 0) -> np.ndarray:
+    """Answers as (C, A) int32, −1 behind; A is that of the longest, or ``width``."""
+    width = max(width, *map(len, answers))
     return np.array([[*answer, *[-1] * (width - len(answer))] for answer in answers], np.int32)
 
 
