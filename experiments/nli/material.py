@@ -62,9 +62,8 @@ def load(config: NliConfig) -> Material:
             does not have.
     """
     rehearse(config)
-    return build(
-        config, *speaker(config.model), {name: documents(config, name) for name in config.tasks}
-    )
+    given = {name: documents(config, name) for name in config.tasks}  # before weights are fetched
+    return build(config, *speaker(config.model), given)
 
 
 def rehearse(config: NliConfig) -> None:
