@@ -104,6 +104,11 @@ class NliConfig:
             "their weights lack the head that a classifier is drawn with; read answers",
         )  # fmt: skip
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Data sets."""
+        return self.tasks
+
     def subsets(self, passes: bool) -> tuple[adding.Subset, ...]:
         """Those that are looked at, in a view where each point takes passes or none."""
         T = len(self.tasks)

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count, takewhile
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.sentiment.config import LanguageConfig, SentimentConfig
-from experiments.stand_ins import reviews
+from experiments.stand_ins import STAND_INS, reviews, texts
+from experiments.stand_ins import t5 as stand_in_t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
 from linearize.data import Limits, Task, text
@@ -27,6 +29,11 @@ from linearize.models.language import (
 )
 from linearize.objectives import CausalLM, Classify, Objective, Seq2Seq
 
+PAPERS = {
+    "amazon": "amazon_us_reviews/Mobile_Electronics_v1_00",
+    "yelp": "yelp_polarity_reviews",
+}
+"""The paper's domains, as TFDS has them."""
 Make = Callable[[Documents], Examples]
 
 
@@ -87,7 +94,24 @@ def domain(config: SentimentConfig, name: str) -> TextTask:
     if name in reviews.DOMAINS:
         return reviews.task(name, limit, config.data_seed)
     with said_as_configuration("domains"):
-        return text.load_text(name, limit=limit, seed=config.data_seed)
+        return text.load_text(
+            PAPERS.get(name, name), limit=limit, seed=config.data_seed, data_dir=config.data_dir
+        )
+
+
+def rehearse(config: SentimentConfig) -> None:
+    """Make the stand-ins that a configuration reads, unless they are there; nothing of any other.
+
+    Raises:
+        WeightsError: transformers, which writes the model, is not installed.
+    """
+    weights, data = config.model.weights, config.data_dir
+    if not (weights and data and Path(STAND_INS) in Path(weights).parents):
+        return
+    asked = [*config.model.prompt.split(), *config.model.words]
+    sentinels = [f"<extra_id_{i}>" for i in range(20)]
+    stand_in_t5.make(weights, [*texts.WORDS, *asked, *sentinels])
+    texts.make(data, tuple(PAPERS[name] for name in config.domains))
 
 
 def speaker(config: LanguageConfig) -> tuple[LanguageModel, Any]:
