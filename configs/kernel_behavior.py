@@ -126,7 +126,7 @@ def prompts_packaged() -> PromptConfig:
 def klm() -> PromptConfig:
     """The paper's own: RoBERTa-base, its tasks, k = 16 and 64, five seeds.
 
-    python -m experiments.kernel_behavior klm --data-dir FOLDER
+    python -m experiments.kernel_behavior klm --texts FOLDER
 
     TFDS has ten of the tasks; sst5, mr, cr, mpqa and subj are FOLDER/TASK/train.csv and test.csv
     with columns label and text, out of the paper's own download. To expect, with 16 examples a

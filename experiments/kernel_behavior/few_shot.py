@@ -9,6 +9,7 @@ the label words; without, a linear probe's on pooled features. Development data 
 regularisation and the factor of f0.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from functools import partial
@@ -87,11 +88,16 @@ def documents(config: PromptConfig, name: str) -> TextTask:
     with said_as_configuration("tasks"):
         if name in reviews.DOMAINS:
             return reviews.task(name, limit, config.data_seed)
-        folder = None if config.data_dir is None else Path(config.data_dir) / name
+        options: dict[str, Any] = {"limit": limit, "seed": config.data_seed}
+        folder = None if config.texts is None else Path(config.texts) / name
         if folder is not None and folder.is_dir():
-            own = {split: text.read_csv(folder / f"{split}.csv") for split in ("train", "test")}
-            return text.split_documents(name, **own, limit=limit, seed=config.data_seed)
-        return text.load_text(SETS.get(name, name), limit=limit, seed=config.data_seed)
+            pair = "pair" if PROMPTS[name].of_pairs else None
+            read = partial(text.read_csv, text="text", label="label", pair=pair)
+            train = read(folder / "train.csv")
+            test = read(folder / "test.csv", classes=train.classes)
+            return text.split_documents(name, train=train, test=test, **options)
+        found = text.load_text(SETS.get(name, name), data_dir=config.data_dir, **options)
+        return dataclasses.replace(found, name=name)
 
 
 def reader(config: ReaderConfig) -> Reader:
@@ -185,7 +191,7 @@ def prepared(
     length = prompt.length if config.length is None else config.length
     if way == "prompted":
         masked = "mask" in LANGUAGE[own.model.name].inputs
-        model = label_words(own.model, word_tokens(own.tokenizer, prompt.words))
+        model = label_words(own.model, word_tokens(own.tokenizer, prompt.words_for(given.classes)))
         read = partial(
             prompt.encode, tokenizer=own.tokenizer, length=length, masked=masked, cut=config.cut
         )
