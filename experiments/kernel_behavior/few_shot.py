@@ -28,6 +28,7 @@ from experiments.kernel_behavior.few_shot_claims import CLAIMS
 from experiments.kernel_behavior.few_shot_results import Results
 from experiments.stand_ins import reviews
 from linearize import evaluate
+from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
 from linearize.data import Limits, Task, text
 from linearize.data.text import Documents, TextTask
@@ -126,7 +127,7 @@ def reader(config: ReaderConfig) -> Reader:
 class Spoken(reviews.Words):
     """The stand-in's words, with the tokens that a masked model wants around them."""
 
-    special: Mapping[str, int] = {"eos": 0, "pad": 0, "mask": 1}
+    special: Mapping[str, int] = {"eos": 0, "pad": 0, "mask": 63}
 
     def ids(self, texts: Any, *, framed: bool = False) -> list[list[int]]:
         """Tokens of each text, which the last one ends where ``framed``."""
@@ -190,7 +191,13 @@ def prepared(
     prompt = PROMPTS[given.name]
     length = prompt.length if config.length is None else config.length
     if way == "prompted":
-        masked = "mask" in LANGUAGE[own.model.name].inputs
+        takes = LANGUAGE[own.model.name].inputs.split()
+        if "answer" in takes:
+            raise ConfigError(
+                f"prompted.name={own.model.name!r} answers in texts; label words are of a masked "
+                "language model or of a decoder"
+            )
+        masked = "mask" in takes
         model = label_words(own.model, word_tokens(own.tokenizer, prompt.words_for(given.classes)))
         read = partial(
             prompt.encode, tokenizer=own.tokenizer, length=length, masked=masked, cut=config.cut
