@@ -76,6 +76,7 @@ def prompts_debug() -> PromptConfig:
         test=40,
         length=24,
         shots=(4,),
+        kernels=("sgd", "asymmetric_signgd"),
         variants=("all", "no_embeddings"),
         solvers=("least_squares", "logistic_rows"),
         shares=(1e-2, 1e-1),

@@ -12,7 +12,7 @@ regularisation and the factor of f0.
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,7 +160,7 @@ def one(
     f0 = {split: outputs(study, study.model.f, params, x) for split, x in splits.items()}
     chosen = {v: pattern(way, own.trainable, v) for v in config.variants}
     kernels = {
-        rule if variant == config.variants[0] else f"{rule} {variant}": solved(
+        rule if variant == "all" else f"{rule} {variant}": solved(
             config, study, splits, rule, leaves
         )
         for rule, (variant, leaves) in itertools.product(config.kernels, chosen.items())
@@ -198,13 +198,14 @@ def prepared(
                 "language model or of a decoder"
             )
         masked = "mask" in takes
-        model = label_words(own.model, word_tokens(own.tokenizer, prompt.words_for(given.classes)))
+        words = word_tokens(own.tokenizer, prompt.words_for(given.classes))
+        model = asked(own.model, tuple(words))
         read = partial(
             prompt.encode, tokenizer=own.tokenizer, length=length, masked=masked, cut=config.cut
         )
         splits = {n: Examples(read(x), {"labels": x.labels}) for n, x in parts.items()}
     else:
-        encoder = sentence_encoder(own.model, **_pooling(own.model))
+        encoder = pooled(own.model)
         splits = {n: _texts(own, x, length or 128) for n, x in parts.items()}
         features = evaluate.outputs(
             encoder.f, encoder.params, splits["train"].inputs, config.batch_size
@@ -226,8 +227,17 @@ def prepared(
     )
 
 
-def _pooling(model: LanguageModel) -> dict[str, Any]:
-    return {} if model.about["weights"] is None else told(model.about["weights"])
+@cache
+def asked(model: LanguageModel, words: tuple[int, ...]) -> Model:
+    """The same function for the same words, so that what is compiled serves all seeds."""
+    return label_words(model, words)
+
+
+@cache
+def pooled(model: LanguageModel) -> Model:
+    """A sentence encoder as the files beside its weights say."""
+    where = model.about["weights"]
+    return sentence_encoder(model, **({} if where is None else told(where)))
 
 
 def _texts(own: Reader, given: Documents, length: int) -> Examples:
@@ -254,6 +264,7 @@ def outputs(study: Study, f: Apply, params: Params, examples: Examples) -> np.nd
     return np.asarray(evaluate.outputs(f, params, examples.inputs, study.batch_size))
 
 
+@cache
 def difference(f: Apply) -> Apply:
     """Of two logits the second less the first, (B, 1)."""
 
