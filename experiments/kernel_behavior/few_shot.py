@@ -23,7 +23,7 @@ import numpy as np
 import linearize as lz
 from experiments import claims, running
 from experiments.kernel_behavior.asked import PROMPTS, SETS
-from experiments.kernel_behavior.config import PromptConfig, ReaderConfig
+from experiments.kernel_behavior.config import PromptConfig, ReaderConfig, Rule
 from experiments.kernel_behavior.few_shot_claims import CLAIMS
 from experiments.kernel_behavior.few_shot_results import Results
 from experiments.stand_ins import reviews
@@ -218,7 +218,15 @@ def prepared(
         )
     return Study(
         model,
-        {given.name: Task(given.name, **splits, classes=given.classes)},
+        {
+            given.name: Task(
+                given.name,
+                splits["train"],
+                splits["validation"],
+                splits["test"],
+                classes=given.classes,
+            )
+        },
         {given.name: Classify()},
         seed=seed,
         store=store,
@@ -276,7 +284,7 @@ def difference(f: Apply) -> Apply:
 
 
 def solved(
-    config: PromptConfig, study: Study, splits: dict[str, Examples], rule: str, leaves: str
+    config: PromptConfig, study: Study, splits: dict[str, Examples], rule: Rule, leaves: str
 ) -> Record:
     """Every solver's solution on one kernel at θ0, with what development data choose."""
     f, params, train = study.model.f, study.model.params, splits["train"]
@@ -312,7 +320,7 @@ def solved(
 def solutions(
     config: PromptConfig,
     solver: str,
-    rule: str,
+    rule: Rule,
     own: np.ndarray,
     cross: np.ndarray,
     labels: np.ndarray,
