@@ -29,7 +29,7 @@ from experiments.kernel_behavior.few_shot_results import Results
 from experiments.stand_ins import reviews
 from linearize import evaluate
 from linearize.config import ConfigError
-from linearize.config.files import said_as_configuration
+from linearize.config.files import require, said_as_configuration
 from linearize.data import Limits, Task, text
 from linearize.data.text import Documents, TextTask
 from linearize.examples import Examples
@@ -67,6 +67,8 @@ def run(config: PromptConfig, run_dir: Path, preset: str = "custom") -> Path:
     with running.claimed(run_dir, config):
         text.prefetch_texts(config.tasks)
         tasks = {name: documents(config, name) for name in config.tasks}
+        more = [name for name, task in tasks.items() if len(task.classes) > 2]
+        require(not (config.binary and more), "binary", True, f"{more} have more than two classes")
         readers = {way: reader(given) for way, given in config.readers.items()}
         parts = len(readers) * len(tasks) * len(config.shots)
         every = partial(measure, config, readers, tasks)
