@@ -37,7 +37,8 @@ def packaged() -> KroneckerConfig:
         baselines=(),
         seeds=(0, 1, 2),
     )
-    return KroneckerConfig(setting, steps=(3, 8), probes=(1, 4), exact=16)
+    methods = ("linear", "tak", "tak_all_leaves")
+    return KroneckerConfig(setting, methods, steps=(3, 8), probes=(1, 4), exact=16)
 
 
 PRESETS = {"debug": debug, "packaged": packaged}

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from linearize.merge import Merge as Merge
     from linearize.methods import METHODS as METHODS
     from linearize.models import Model as Model
+    from linearize.models.language import generate as generate
     from linearize.objectives import Classify as Classify
     from linearize.study import Method as Method
     from linearize.study import Store as Store
@@ -48,6 +49,7 @@ __getattr__ = offered(
     {
         "Examples": "examples",
         "Model": "models",
+        "generate": "models.language",
         "Task": "data",
         "TaskVector": "task_vector",
         "Classify": "objectives",

@@ -437,10 +437,7 @@ def measure(
     record["cosine"] = {
         method.name: cosines(study.vectors(method)) for method in plan.regimes if method.train
     }
-    record["maps"] = [
-        kept(name, partial(error_maps, study, plan, views, pair))
-        for name, pair in zip(_files(plan.pairs), plan.pairs, strict=True)
-    ]
+    record["maps"] = every_map(study, plan, views)
     record |= {name: kept(name, make) for name, make in (more or {}).items()}
     for row in plan.rows:
         _enter(record, row.key, kept(row.key, partial(merged, study, plan, row)))
@@ -597,6 +594,14 @@ def summary(study: Study, view: View, plan: Plan) -> dict[str, float]:
 def cosines(taus: Mapping[str, TaskVector]) -> list[list[float]]:
     """Cosine similarity of every two task vectors."""
     return [[float(a.cosine(b)) for b in taus.values()] for a in taus.values()]
+
+
+def every_map(study: Study, plan: Plan, views: Mapping[str, View]) -> list[Record]:
+    """:func:`error_maps` of each pair, kept as soon as it is measured."""
+    return [
+        study.store.kept(name, partial(error_maps, study, plan, views, pair))
+        for name, pair in zip(_files(plan.pairs), plan.pairs, strict=True)
+    ]
 
 
 def error_maps(

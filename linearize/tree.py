@@ -95,6 +95,11 @@ def select(tree: PyTree, pattern: Pattern = None) -> tuple[str, ...]:
     return picked
 
 
+def exactly(found: Iterable[str]) -> list[str]:
+    """A pattern that finds these names and no other."""
+    return [f"^{re.escape(name)}$" for name in found]
+
+
 def finder(pattern: Pattern) -> Callable[[str], bool]:
     """Whether a name is one that a pattern finds, as :func:`select` reads it.
 

@@ -375,6 +375,36 @@ def test_a_signal_reaches_a_run_that_computes(tmp_path, number, status, words):
         pass
 
 
+DEAF = """
+import gc, hashlib, os, signal, sys, threading, time
+from linearize import cli
+from linearize.train import interrupt
+
+def swallowed():
+    gc.callbacks.append(lambda phase, info: signal.raise_signal(signal.SIGTERM))
+    gc.collect()
+    time.sleep(60)
+
+def computing():
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in C
+
+interrupt.GRACE = 0.3
+with cli.reporting():
+    globals()[sys.argv[1]]()
+"""
+
+
+@pytest.mark.slow(but=["swallowed"])
+@pytest.mark.parametrize("how", ["swallowed", "computing"])
+def test_a_signal_ends_a_run_that_does_not_hear_it(how):
+    done = subprocess.run(
+        [sys.executable, "-c", DEAF, how], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 143
+    assert done.stderr.endswith("\nstopped by SIGTERM; the same command goes on from here\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [500, 20_000])
 def test_an_experiment_on_a_full_disk_ends_with_one_sentence(tmp_path, size):

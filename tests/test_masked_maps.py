@@ -92,9 +92,9 @@ def half_l1(a, b):
     return 0.5 * np.abs(p - q).sum(-1)
 
 
-def language(inputs=TOKENS, targets=TARGETS, objective=None, **options):
+def language(inputs=TOKENS, targets=TARGETS, objective=None, params=PARAMS, taus=TAUS, **options):
     given = {"alphas": AXES, "batch_size": 2, "objectives": objective or CausalLM()} | options
-    return lz.disentanglement_error(spoken, PARAMS, TAUS, inputs, targets=targets, **given)
+    return lz.disentanglement_error(spoken, params, taus, inputs, targets=targets, **given)
 
 
 @pytest.mark.slow(but=["displaced"])
@@ -113,12 +113,80 @@ def test_next_tokens_are_compared_where_they_are_asked_for(regime):
         close(language(regime="linear", cached=cached).per_task, reference, atol=1e-6)
 
 
+SOFT = CausalLM(distance="total_variation")
+
+
+def hold(monkeypatch, numbers):
+    """So many numbers of single-task predictions at a time."""
+    for module in (passes, affine_map):
+        monkeypatch.setattr(module, "CHUNK_FLOATS", numbers)
+
+
+@pytest.mark.slow(but=["displaced-1", "tangent-1"])
+@pytest.mark.parametrize("held", [2**22, 2 * 2 * L * V, 1])
+@VIEWS
+def test_distributions_of_tokens_are_compared_however_few_are_held(monkeypatch, regime, held):
+    """The mean over tokens: all at once, two coefficients of a batch, or one batch at one."""
+    hold(monkeypatch, held)
+    reference = expected(spoken, TOKENS, regime, changed_tokens(LABELS, half_l1))
+    close(language(objective=SOFT, regime=regime).per_task, reference, rtol=1e-4, atol=1e-6)
+
+
+def answered(params, tokens, mask, answer, np=jnp):
+    """Logits (B, A, V) after each token of an answer, which sees all that is no padding."""
+    seen = (params["embed"][tokens] * mask[..., None]).sum(1) / mask.sum(1)[:, None]
+    return np.tanh((seen[:, None] + params["embed"][answer]) @ params["mix"]) @ params["out"]
+
+
+@pytest.mark.slow
+@VIEWS
+def test_answers_of_encoder_decoders_are_compared_token_by_token(monkeypatch, regime):
+    hold(monkeypatch, 1)
+    masks = [np.arange(L) < np.array([4, 2, 3, 1, 3])[: len(x), None] for x in TOKENS]
+    asked = [labels[:, :3] for labels in LABELS]
+    inputs = [(x, m, x[:, :3]) for x, m in zip(TOKENS, masks, strict=True)]
+    found = lz.disentanglement_error(
+        answered, PARAMS, TAUS, inputs, alphas=AXES, regime=regime, batch_size=2,
+        objectives=SOFT, targets=[{"labels": y} for y in asked],
+    )  # fmt: skip
+
+    def whole(params, x, np):
+        return answered(params, *x, np=np)
+
+    reference = expected(whole, inputs, regime, changed_tokens(asked, half_l1))
+    close(found.per_task, reference, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.slow(but=["displaced"])
 @VIEWS
-def test_another_distance_of_tokens_is_their_mean(regime):
-    soft = CausalLM(distance=DISTANCES["total_variation"])
-    reference = expected(spoken, TOKENS, regime, changed_tokens(LABELS, half_l1))
-    close(language(objective=soft, regime=regime).per_task, reference, rtol=1e-4, atol=1e-6)
+def test_distributions_of_more_examples_take_no_more_memory(monkeypatch, regime):
+    """Outputs that live on the device while programs run, and what is kept of predictions."""
+    wide = 1000
+    params = PARAMS | {"embed": drawn(wide, WIDTH, seed=1), "out": drawn(WIDTH, wide, seed=2)}
+    taus = [{n: 0.5 * drawn(*p.shape, seed=t) for n, p in params.items()} for t in range(2)]
+    module, part = (passes, "_distance") if regime == "displaced" else (affine_map, "_distances")
+    right, batch = getattr(module, part), 2 * L * wide
+    hold(monkeypatch, batch)
+    held = []
+
+    def counted(*args):
+        held.append(sum(a.size for a in jax.live_arrays() if a.shape[-2:] == (L, wide)))
+        return right(*args)
+
+    monkeypatch.setattr(module, part, counted)
+
+    def most(n):
+        held.clear()
+        tokens = [np.random.default_rng(t).integers(0, wide, (n, L)) for t in range(2)]
+        language(
+            tokens, [{"labels": x} for x in tokens], SOFT, params=params, taus=taus,
+            alphas=[-1.0, 0.0, 1.0], regime=regime,
+        )  # fmt: skip
+        return max(held)
+
+    few = most(2)
+    assert batch <= few <= 8 * batch
+    assert most(12) <= few + batch  # one that the next task's was made beside
 
 
 @pytest.mark.slow(but=["displaced"])
@@ -132,8 +200,10 @@ def test_more_padding_changes_nothing(regime):
 
 
 @pytest.mark.slow
-def test_a_preview_of_masked_predictions_keeps_to_the_mask(capsys):
+@pytest.mark.parametrize("held", [2**22, 1])
+def test_a_preview_of_masked_predictions_keeps_to_the_mask(monkeypatch, capsys, held):
     """Of a model that is linear in its parameters, whose interpolated logits are exact."""
+    hold(monkeypatch, held)
 
     def f(params, tokens, np=jnp):
         return params["table"][tokens]
@@ -142,8 +212,9 @@ def test_a_preview_of_masked_predictions_keeps_to_the_mask(capsys):
     sums = changed_tokens(LABELS)
     reference = expected(f, TOKENS, "displaced", sums, params=params, taus=taus)
     found = lz.disentanglement_error(
-        f, params, taus, TOKENS, alphas=AXES, objectives=CausalLM(), targets=TARGETS, preview=2
-    )
+        f, params, taus, TOKENS, alphas=AXES, objectives=CausalLM(), targets=TARGETS, preview=2,
+        batch_size=2,
+    )  # fmt: skip
     close(found.per_task, reference, atol=1e-6)
     assert found.preview.max_error < 1e-6
     assert "held-out" in capsys.readouterr().out

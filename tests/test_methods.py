@@ -11,8 +11,9 @@ import pytest
 import linearize as lz
 from linearize import comparison, tree
 from linearize.comparison import Plan
-from linearize.methods import GRADIENT_ASCENT, LINEAR, METHODS
-from linearize.methods.fine_tuning import fine_tune
+from linearize.curvature import measure
+from linearize.methods import GRADIENT_ASCENT, LINEAR, METHODS, tak
+from linearize.methods.fine_tuning import fine_tune, within
 from linearize.objectives import Classify
 from linearize.study import Method
 from linearize.train import OptimConfig, Penalty, RunMismatchError, TrainConfig
@@ -188,6 +189,53 @@ def test_a_method_trains_its_own_leaves_by_its_own_recipe():
     biases = partial(fine_tune, regime="linear", method="biases", trainable="bias")
     with pytest.raises(ValueError, match="finds none of the leaves that the study trains"):
         made.vectors(Method("biases", "Biases", "tangent", biases))
+
+
+STILL = (
+    *("backbone/patch_embedding/kernel", "positions", "class_position", "patch_embeddings/bias"),
+    *("Transformer/posembed_input/pos_embedding", "patch_embed/proj/weight", "pos_embed"),
+    *("visual/positional_embedding", "position_embeddings", "to_patch_embedding/kernel", "wpe/w"),
+)
+MOVING = (
+    *(
+        "class_token",
+        "embedding/kernel",
+        "wte/w",
+        "relative_attention_bias/w",
+        "block_0/mlp/kernel",
+    ),
+    *("position_wise_ffn/kernel", "composition/kernel", "patch_merging/kernel", "norm/scale"),
+)
+
+
+def test_tak_leaves_patch_embedding_and_positions_where_they_are():
+    assert set(tree.select(dict.fromkeys((*STILL, *MOVING), 1.0), tak.FROZEN)) == set(STILL)
+
+
+def test_frozen_leaves_are_found_among_those_that_are_trained():
+    made = study(trainable="kernel|bias")
+    assert set(tree.select(made.model.params, within(made, "^a/", "bias"))) == {"a/kernel"}
+    assert within(made, None, None) == "kernel|bias"
+    with pytest.raises(ValueError, match=r"frozen=.kernel. finds all leaves .* b/kernel; narrow"):
+        within(made, "^b/", "kernel")
+    with pytest.raises(ValueError, match="'baises' picks no trainable leaf"):
+        within(made, None, "baises")
+
+
+@pytest.mark.slow
+def test_a_penalty_needs_no_card_of_leaves_that_stand_still(few):
+    made = study(recipes={"linear": few}, control=None)
+    f, params = made.model.f, made.model.params
+    card = measure(f, params, made.split("two", "test").inputs, trainable="^a/")
+    row = tak.tak(cards={"reference": card}, frozen="^b/")
+    assert (row.name, row.label) == (
+        "tak_given_cards_other_leaves",
+        "TAK, given cards, other leaves",
+    )
+    assert set(made.vectors(row)["one"].delta) == {"a/kernel", "a/bias"}
+    with pytest.raises(tree.StructureMismatch, match="missing: b/kernel"):
+        made.vectors(tak.tak(cards={"reference": card}))
+    assert METHODS["tak_all_leaves"].label == "TAK, all leaves"
 
 
 def test_gradient_ascent_still_takes_the_recipe_of_its_regime():

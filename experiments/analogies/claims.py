@@ -5,8 +5,9 @@ from functools import partial
 
 import numpy as np
 
-from experiments.analogies.results import OF_TWO, Results
+from experiments.analogies.results import Results
 from experiments.claims import Claim
+from experiments.on_target import OF_TWO
 
 WORDS: Mapping[str, str] = {"nonlinear": "non-linear", "linear": "linear"}
 

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 
+from experiments.scaling import square
 from linearize.config import CompareConfig, DataConfig
 from linearize.config.files import ConfigError, require
 from linearize.config.vectors import Regime
@@ -63,8 +64,7 @@ class AnalogiesConfig:
     def pair(self) -> np.ndarray:
         """(of_two², 2) the coefficients of τ_C and of τ_B − τ_A that are tried."""
         edit = self.setting.edit
-        axis = np.linspace(edit.low, edit.high, self.of_two)
-        return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+        return square(np.linspace(edit.low, edit.high, self.of_two))
 
     @property
     def seeds(self) -> tuple[int, ...]:

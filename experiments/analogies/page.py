@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.analogies.results import OF_TWO, Results
+from experiments.analogies.results import Results
+from experiments.on_target import OF_TWO
 from linearize.report import schema
 from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section

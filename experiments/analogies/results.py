@@ -6,24 +6,10 @@ from typing import Annotated
 
 import numpy as np
 
+from experiments.on_target import OnTarget
 from linearize.report.node import Floats
 from linearize.report.run import Run
-from linearize.report.schema import Axes, key
-
-OF_TWO = "analogy of two"
-"""The method with a coefficient of τ_C and another of τ_B − τ_A, as the paper has for sentiment."""
-
-
-@dataclass(frozen=True)
-class OnTarget:
-    """A vector's accuracy on a sub-population, at the α that its validation examples choose."""
-
-    alpha: Annotated[Floats, Axes("S")]
-    accuracy: Annotated[Floats, Axes("S", upper=1.0)]
-    at_one: Annotated[Floats, Axes("S", upper=1.0)] = key("at one")
-    """At α = 1, which no example of the target chose."""
-    beta: Annotated[Floats, Axes("S")] | None = None
-    """The other coefficient, of τ_B − τ_A, where a method has two."""
+from linearize.report.schema import Axes
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import itertools
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,11 +22,12 @@ from experiments import claims, protocol, running
 from experiments.analogies import curve, kings, populations
 from experiments.analogies.claims import CLAIMS
 from experiments.analogies.config import AnalogiesConfig
-from experiments.analogies.results import OF_TWO, Results
+from experiments.analogies.results import Results
+from experiments.on_target import OF_TWO
+from experiments.scaling import chosen
 from linearize import edit
 from linearize.config import ConfigError
 from linearize.data import Task
-from linearize.evaluate.view import View
 from linearize.methods import METHODS, NONLINEAR
 from linearize.report import schema
 from linearize.study import Store, Study
@@ -145,65 +145,29 @@ def roles(source: str, target: str, half: int) -> dict[str, str]:
 
 
 def analogy(config: AnalogiesConfig, study: Study, roles: Mapping[str, str]) -> Record:
-    """One target: accuracy of every method in every regime, and the learning curve."""
+    """One target: accuracy of every method in every regime, and the learning curve.
+
+    The vector trained on the target itself is not scaled.
+    """
     record: Record = {"regimes": {}}
-    grid = config.setting.edit.alphas
+
+    def scales(weights: Mapping[str, float]) -> np.ndarray:
+        return np.ones(1) if set(weights) <= {"d"} else config.setting.edit.alphas
+
     for regime in config.regimes:
         trained = study.vectors(METHODS[regime])
         vectors = {role: trained[name] for role, name in roles.items()}
         view = study.view(METHODS[regime], vectors)
         record["regimes"][regime] = {
-            name: scaled(study, view, weights, grid, roles["d"])
+            name: chosen(study, view, [weights], scales(weights), roles["d"])
             for name, weights in WEIGHTS.items()
         }
         if config.of_two:
-            found = of_two(study, view, config.pair, roles["d"])
+            two = [{"c": 1.0}, {"b": 1.0, "a": -1.0}]
+            found = chosen(study, view, two, config.pair, roles["d"])
             record["regimes"][regime][OF_TWO] = found
         if regime == NONLINEAR.name and config.examples:
             found = record["regimes"][regime]["analogy"]["alpha"]
             tau = edit.analogy(*(vectors[role] for role in "abc"))
             record["curve"] = curve.of(config, study, roles["d"], found * tau)
     return record
-
-
-def scaled(
-    study: Study, view: View, weights: Mapping[str, float], grid: np.ndarray, target: str
-) -> dict[str, float]:
-    """Test accuracy on the target, at the α that its validation examples choose and at α = 1.
-
-    The vector trained on the target itself is not scaled.
-    """
-    alpha = 1.0
-    if not set(weights) <= {"d"}:
-        points = {role: weight * grid for role, weight in weights.items()}
-        table = study.measure(view, points, target, "validation")
-        alpha = edit.search_scale(table[:, None], np.ones(1), grid).alpha
-    at = {
-        name: study.at(view, {r: a * w for r, w in weights.items()}, target, "test")
-        for name, a in (("accuracy", alpha), ("at one", 1.0))
-    }
-    return {"alpha": float(alpha), **at}
-
-
-def of_two(study: Study, view: View, pairs: np.ndarray, target: str) -> dict[str, float]:
-    """As :func:`scaled`, of α τ_C + β (τ_B − τ_A); of equal pairs (α, β) the nearest to 0.
-
-    Args:
-        study: of the four populations.
-        view: of their vectors.
-        pairs: (P, 2) those that are tried.
-        target: its population.
-    """
-
-    def points(alpha: Any, beta: Any) -> dict[str, Any]:
-        return {"c": alpha, "b": beta, "a": -beta}
-
-    table = study.measure(view, points(*pairs.T), target, "validation")
-    best = np.flatnonzero(table == table.max())
-    alpha, beta = pairs[best[np.linalg.norm(pairs[best], axis=1).argmin()]]
-    return {
-        "alpha": float(alpha),
-        "beta": float(beta),
-        "accuracy": study.at(view, points(alpha, beta), target, "test"),
-        "at one": study.at(view, points(1.0, 1.0), target, "test"),
-    }

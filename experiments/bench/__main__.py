@@ -13,6 +13,7 @@ from experiments.bench import (
     clip,
     device,
     dual,
+    generation,
     kernels,
     maps,
     measure,
@@ -41,6 +42,7 @@ CASES: dict[str, Callable[[Size], list[Row]]] = {
     kernels.CASE: kernels.rows,
     dual.CASE: dual.rows,
     stream.CASE: stream.rows,
+    generation.CASE: generation.rows,
 }
 
 

@@ -22,7 +22,7 @@ from linearize import comparison
 from linearize.config import CompareConfig
 from linearize.data import Task
 from linearize.study import Store, Study
-from linearize.study.store import Record, begin
+from linearize.study.store import Record
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +88,11 @@ def measure_maps(
     study, plan = protocol.study(config, tasks, seed, store), protocol.plan(config)
     views = comparison.trained(study, plan)
 
-    def maps(pair: tuple[str, str]) -> Record:
-        begin("map, " + ", ".join(pair))
-        return comparison.error_maps(study, plan, views, pair)
+    def accuracies() -> Record:
+        before = comparison.pretrained(study, comparison.cheapest(views))["pretrained"]
+        return {
+            "pretrained": before,
+            "single": {name: study.singles(view) for name, view in views.items()},
+        }
 
-    begin("accuracies")
-    return {
-        "pretrained": comparison.pretrained(study, comparison.cheapest(views))["pretrained"],
-        "single": {name: study.singles(view) for name, view in views.items()},
-        "maps": [maps(pair) for pair in plan.pairs],
-    }
+    return store.kept("accuracies", accuracies) | {"maps": comparison.every_map(study, plan, views)}

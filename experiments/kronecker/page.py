@@ -23,7 +23,7 @@ from linearize.report.stats import CORRELATION, POSITIVE, mean_phrase, seeds_phr
 from linearize.report.style import INK, MUTED, PAPER, Look
 from linearize.report.table import NONE, Cell, Table, fixed, freeze, number
 
-LOOK = Look({"linear": "Linear", "tak": "TAK"})
+LOOK = Look({"linear": "Linear", "tak": "TAK", "tak_all_leaves": "TAK, all leaves"})
 KINDS: dict[Kind, str] = {
     "pairs": "Pairs of tasks",
     "layers": "Pairs and layers",
@@ -78,10 +78,10 @@ def scatter(results: Results) -> Plot:
         axes = list(fig.subplots(*shape, squeeze=False, sharex=True, sharey=True).flat)
         for ax, (name, found) in zip(axes, results.methods.items(), strict=True):
             exact, estimate = (
-                found.pairs(x)[:, -1].mean(0) for x in (found.exact, found.estimate())
+                found.of_layers(x)[:, -1].mean(0) for x in (found.exact, found.estimate())
             )
             for factored, colour in COLOURS.items():
-                kind = np.array(results.factored) == factored
+                kind = np.array(results.factored)[found.moves] == factored
                 ax.scatter(
                     exact[:, kind], estimate[:, kind], s=7, color=colour, alpha=0.55, lw=0, zorder=2
                 )
@@ -237,7 +237,10 @@ def layers(results: Results) -> Table:
     rows = []
     for name, found in results.methods.items():
         exact, estimate = (found.pairs(x)[:, -1] for x in (found.exact, found.estimate()))
-        for kind, places in kinds.items():
+        for kind, every in kinds.items():
+            places = [place for place in every if found.moves[place]]
+            if not places:
+                continue
             e, k = exact[..., places], estimate[..., places]
             share = e.sum((1, 2)) / exact.sum((1, 2))
             rows.append(
@@ -251,8 +254,9 @@ def layers(results: Results) -> Table:
     return Table(
         "layers",
         "By kind of layer",
-        "At the last step, layers of all blocks together. Share of Σ ‖J_l τ_l‖² in %, and estimate "
-        f"÷ exact, geometric mean of pairs and layers. {seeds_phrase(results.seeds)}",
+        "At the last step, layers of all blocks together, without those that a method freezes. "
+        "Share of Σ ‖J_l τ_l‖² in %, and estimate ÷ exact, geometric mean of pairs and layers. "
+        f"{seeds_phrase(results.seeds)}",
         ("Layer", "Kept as", "Share (%)", "Estimate ÷ exact"),
         freeze(rows),
     )

@@ -46,16 +46,24 @@ class Method:
         """Ordered pairs of different tasks, (S, X, T, T, ...) -> (S, X, T² − T, ...)."""
         return values[:, :, ~np.eye(values.shape[2], dtype=bool)]
 
+    @property
+    def moves(self) -> np.ndarray:
+        """Which layers the vectors move, (L,) bool; of frozen ones there is nothing to relate."""
+        return np.asarray((self.exact != 0).any(axis=(0, 1, 2, 3)))
+
+    def of_layers(self, values: Floats) -> Floats:
+        """:meth:`pairs` of what is told by layer, those that move, (S, X, T² − T, L')."""
+        return self.pairs(values)[..., self.moves]
+
     def estimate(self, probes: str | None = None) -> Floats:
         """(S, X, T, T, L); of the fewest probes by default."""
         return self.estimates[probes or next(iter(self.estimates))]
 
     def correlation(self, kind: Kind, *, ranks: bool, probes: str | None = None) -> Floats:
         """Of the logarithms, Pearson's or Spearman's, (S, X)."""
-        estimate = self.pairs(self.estimate(probes))
-        exact = self.pairs(self.whole if kind == "pairs" else self.exact)
+        estimate, exact = (self.of_layers(x) for x in (self.estimate(probes), self.exact))
         if kind == "pairs":
-            return correlation(estimate.sum(-1), exact, ranks=ranks)
+            return correlation(estimate.sum(-1), self.pairs(self.whole), ranks=ranks)
         if kind == "layers":
             flat = (*exact.shape[:2], -1)
             return correlation(estimate.reshape(flat), exact.reshape(flat), ranks=ranks)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,7 +72,7 @@ def target_kernel(
         images,
         implementation="structured",  # what "auto" takes here, after long counting
         output=config.output,
-        trainable=[f"^backbone/{re.escape(name)}$" for name in trained],
+        trainable=tree.exactly(f"backbone/{name}" for name in trained),
         memory=config.memory,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

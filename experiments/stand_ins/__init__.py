@@ -5,7 +5,7 @@ They lie on disk as the real ones do, and everything that reads them is what rea
 
 from pathlib import Path
 
-from configs.compare import STAND_INS
+from configs.compare import STAND_INS as STAND_INS
 from experiments.stand_ins import data as stand_in_data
 from experiments.stand_ins import model as stand_in_model
 from linearize.config import StudyConfig

@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,25 @@ LOGIT_SCALE = 4.6052
 
 
 def make(folder: str | Path, seed: int = 0) -> Path:
-    """Write the model unless the folder holds one; it appears whole or not at all.
+    """Write the model unless the folder holds one.
+
+    Raises:
+        WeightsError: as :func:`written`.
+        AssetError: OpenAI's vocabulary is not in the cache and cannot be fetched.
+    """
+    return written(folder, "CLIP", lambda *where: _save(seed, *where))
+
+
+def written(folder: str | Path, what: str, save: Callable[[Path, Any, Any], None]) -> Path:
+    """A folder that holds a model; it appears whole or not at all, and is left as it is if there.
+
+    Args:
+        folder: made where absent.
+        what: the model's name, for messages.
+        save: writes one into a folder, with the modules torch and transformers.
 
     Raises:
         WeightsError: torch and transformers are not installed; or the folder holds other things.
-        AssetError: OpenAI's vocabulary is not in the cache and cannot be fetched.
     """
     folder = Path(folder)
     if (folder / "model.safetensors").is_file():
@@ -59,14 +74,14 @@ def make(folder: str | Path, seed: int = 0) -> Path:
         import transformers
     except ImportError as error:
         raise WeightsError(
-            f"the stand-in CLIP is written by transformers ({error}): pip install "
+            f"the stand-in {what} is written by transformers ({error}): pip install "
             "torch==2.13.0 transformers==5.23.0, or give weights of your own (--model.weights)"
         ) from None
-    log.info("making a small random CLIP in %s", folder)
+    log.info("making a small random %s in %s", what, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _save(temporary, seed, torch, transformers)
+        save(temporary, torch, transformers)
         temporary.chmod(0o755)
         temporary.replace(folder)
     finally:
@@ -74,7 +89,7 @@ def make(folder: str | Path, seed: int = 0) -> Path:
     return folder
 
 
-def _save(folder: Path, seed: int, torch: Any, transformers: Any) -> None:
+def _save(seed: int, folder: Path, torch: Any, transformers: Any) -> None:
     torch.manual_seed(seed)
     config = transformers.CLIPConfig(
         text_config=TEXT, vision_config=VISION, projection_dim=PROJECTION

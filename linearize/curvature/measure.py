@@ -7,8 +7,9 @@ ICLR 2026; K-FAC's "expand") takes
     A = mean over examples and rows of [a; 1][a; 1]ᵀ,   B = mean over examples of Σ_t g_t g_tᵀ
 
 with one probe an example. A row is any place where the weight meets an input: a token, an image's
-patch, a step of a scan that shares it, another call of a shared layer. A scan's own slices are
-layers each. Leaves that are no layer's (norms, class tokens, positions) have whole blocks
+patch, a step of a scan that shares it, another call of a shared layer. One from which nothing
+reaches an output through any layer of as many rows, such as padding, is none. A scan's own slices
+are layers each. Leaves that are no layer's (norms, class tokens, positions) have whole blocks
 E[(Jᵀv)(Jᵀv)ᵀ], in which nothing is neglected but other leaves; sides above ``widest`` are diagonal.
 """
 
@@ -21,13 +22,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from linearize import fields, io, tree
 from linearize.agreement import SEED, agree, once
 from linearize.compiled import jit
 from linearize.curvature.blocks import Block, Dense, Kronecker, Layout
 from linearize.curvature.card import Card
-from linearize.curvature.features import Normalized
+from linearize.curvature.features import Asked, Normalized
 from linearize.evaluate.batches import split_batches
 from linearize.examples import as_arguments, fingerprint
 from linearize.ntk.layers import Layer, Traced, trace_uses
@@ -50,6 +52,7 @@ def measure(
     params0: Params,
     inputs: PyTree,
     *,
+    asked: ArrayLike | None = None,
     trainable: tree.Pattern = None,
     normalized: bool = True,
     probes: int | None = 1,
@@ -65,6 +68,8 @@ def measure(
         f: ``f(params, *inputs) -> features``, examples on axis 0.
         params0: θ0.
         inputs: arrays (N, ...); a tuple for several arguments. 128 to 256 saturate.
+        asked: flags (N, ...) of the outputs' first axes; what is not asked for, such as what
+            follows a text's last token, counts for nothing.
         trainable: pattern of the leaves that will move.
         normalized: whether features are taken at length 1, as TAK's code does.
         probes: Gaussian probes an example; one, as in TAK's code, where more do harm. None for each
@@ -94,7 +99,9 @@ def measure(
     fields.integer("widest", widest, low=1)
     if parts is not None:
         fields.integer("parts", parts, low=1)
-    args = as_arguments(inputs)
+    f, args = Normalized(f) if normalized else f, as_arguments(inputs)
+    if asked is not None:
+        f, args = Asked(f), (*args, np.asarray(asked, bool))
     base = tree.flatten(params0)
     picked = tree.select(params0, trainable)
     if not_real := [n for n in picked if jnp.iscomplexobj(base[n])]:
@@ -102,10 +109,10 @@ def measure(
             f"{', '.join(not_real)} is complex; Kronecker factors are of real leaves: leave it out "
             "of trainable"
         )
-    point = pointwise(Normalized(f) if normalized else f, params0, args, trainable)
+    point = pointwise(f, params0, args, trainable)
     how = probes, widest, parts
     made = remembered(("curvature", point.key, *how), lambda: _Program.of(point, *how))
-    batches = split_batches(inputs, batch_size, balanced=True)
+    batches = split_batches(args, batch_size, balanced=True)
     once(
         partial(made.check, params0, args),
         "layers' factors",
@@ -155,9 +162,8 @@ class _Program:
     def blocks(self, sums: dict[str, dict[str, np.ndarray]], dtype: np.dtype) -> tuple[Block, ...]:
         """The means as blocks."""
         found: list[Block] = []
-        for name, (layout, uses) in self.groups.items():
-            rows = sum(_rows(self.traced.layers[use]) for use in uses)
-            a = sums[name]["a"] / rows
+        for name, (layout, _) in self.groups.items():
+            a = sums[name]["a"] / np.maximum(sums[name]["rows"], np.finfo(np.float64).tiny)
             found.append(Kronecker(_as(a, dtype), _as(sums[name]["b"], dtype), layout))
         named = self.point.named
         found += [
@@ -211,12 +217,6 @@ def _groups(point: Pointwise, traced: Traced) -> dict[str, tuple[Layout, tuple[s
         )
         groups[uses[0]] = layout, tuple(uses)
     return groups
-
-
-def _rows(layer: Layer) -> int:
-    """Rows of an example that each of the layer's matrices meets."""
-    shared = [n for i, n in enumerate(layer.repeats) if i not in layer.stacked]
-    return layer.positions * int(np.prod(shared, dtype=int))
 
 
 def _derivatives(
@@ -276,17 +276,22 @@ def _sums(
 
     rest, outer, inputs = jax.vmap(one)(batch, numbers)
     weights = counts.astype(dtype)
+    slopes = {use: _arranged(traced.layers[use], outer[use], 2) for use in outer}
+    reach: dict[int, Array] = {}
+    for slope in slopes.values():  # (n, R, S, rows, M)
+        reaches = (slope != 0).any((1, 2, 4))
+        reach[slope.shape[3]] = reach.get(slope.shape[3], reaches) | reaches
     found: Sums = {}
     for group, (layout, uses) in groups.items():
         layers = [traced.layers[use] for use in uses]
         given = [_arranged(k, inputs[use], 1) for k, use in zip(layers, uses, strict=True)]
-        slopes = [_arranged(k, outer[use], 2) for k, use in zip(layers, uses, strict=True)]
         a = jnp.concatenate(given, axis=2)  # (n, S, rows, K), or (n, S, rows) of a look-up
-        g = jnp.concatenate(slopes, axis=3)  # (n, R, S, rows, M)
+        g = jnp.concatenate([slopes[use] for use in uses], axis=3)  # (n, R, S, rows, M)
+        those = [reach[slopes[use].shape[3]] for use in uses]
+        each = (jnp.concatenate(those, axis=1) * weights[:, None]).ravel()
         n, R, S, rows, M = g.shape
         g = g.astype(dtype).transpose(2, 0, 1, 3, 4).reshape(S, n * R * rows, M)
         if layers[0].looks_up:
-            each = jnp.repeat(weights, rows)
             table = jnp.zeros((S, layout.inner), dtype)
             flat = a.transpose(1, 0, 2).reshape(S, -1)
             A = jax.vmap(lambda counts, at, each=each: counts.at[at].add(each))(table, flat)
@@ -294,12 +299,12 @@ def _sums(
             a = a.astype(dtype).transpose(1, 0, 2, 3).reshape(S, n * rows, layout.inner)
             if layout.bias is not None:
                 a = jnp.concatenate([a, jnp.ones((*a.shape[:2], 1), dtype)], axis=2)
-            A = _outer(a, jnp.repeat(weights, rows), widest + (layout.bias is not None))
+            A = _outer(a, each, widest + (layout.bias is not None))
         packed = math.gcd(*(layer.packed for layer in layers))
         cut = packed * (parts or 1)
         cut = cut if M % cut == 0 else packed
         B = _outer(g, jnp.repeat(weights, R * rows), widest if parts else 0, cut)
-        found[group] = {"a": A, "b": B}
+        found[group] = {"a": A, "b": B, "rows": each.sum()}
     for name, depth in traced.rest.items():
         slope = rest[name].astype(dtype)  # (n, R, *leaf)
         n, R, *shape = slope.shape

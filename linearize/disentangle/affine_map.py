@@ -14,7 +14,7 @@ from linearize.disentangle.compared import Compared
 from linearize.disentangle.grid import CoefficientGrid
 from linearize.disentangle.second_way import check_cell, check_distance
 from linearize.evaluate import AffineOutputs
-from linearize.evaluate.grid import chunk, directly
+from linearize.evaluate.grid import CHUNK_FLOATS, chunk, directly
 from linearize.single import drawn
 from linearize.types import Array
 
@@ -47,12 +47,25 @@ def _piece_sums(
         scores, objective = reduced
         affine = affine.through(scores)
     read, objective = objective.opened()
-    compared, points = compared._replace(objective=objective), grid.single(task)
-    singles = _encode_at(read, compared, affine, points, chunk(affine))
-    if len(compared.real):
-        check = partial(_check_singles, read, compared, affine, points, singles)
-        once(check, "single predictions", arrays=(read, compared, affine, points))
-    return combined_distances(read, compared, affine, grid.points, singles, grid.index[:, task])
+    compared, index = compared._replace(objective=objective), grid.index[:, task]
+    every, sums = grid.single(task), np.zeros(len(grid.points))
+    step = _at_once(read, compared, affine, len(every))
+    for first in range(0, len(every), step):
+        points, here = every[first : first + step], (index >= first) & (index < first + step)
+        singles = _encode_at(read, compared, affine, points, chunk(affine))
+        if len(compared.real):
+            check = partial(_check_singles, read, compared, affine, points, singles)
+            once(check, "single predictions", arrays=(read, compared, affine, points))
+        which = index[here] - first
+        sums[here] = combined_distances(read, compared, affine, grid.points[here], singles, which)
+    return sums
+
+
+def _at_once(read: jax.tree_util.Partial, compared: Compared, affine: AffineOutputs, n: int) -> int:
+    """How many of n coefficients' predictions are kept at a time; it divides n."""
+    kept = jax.eval_shape(lambda given: compared.kept(read(given)), affine.f0)
+    fits = max(1, CHUNK_FLOATS // max(kept.size, 1))
+    return next(step for step in range(min(n, fits), 0, -1) if n % step == 0)
 
 
 def combined_distances(
@@ -81,7 +94,8 @@ def combined_distances(
     found, cell = np.asarray(sums, np.float64), drawn(len(weights))
 
     def check() -> None:
-        check_cell(found, compared, directly(read, affine, weights[cell]), singles, which, cell)
+        single = np.asarray(singles[which[cell]])
+        check_cell(found, compared, read, affine, weights[cell], single, cell)
 
     once(check, "map", arrays=(read, compared, affine, weights, singles))
     return found
@@ -96,7 +110,7 @@ def _check_singles(
 ) -> None:
     """What is kept of one prediction: as far from a second way's as that is from itself."""
     g, n = drawn(len(weights)), compared.real[drawn(len(compared.real))]
-    one, kept = compared.take(np.array([n])), np.asarray(singles)[g, n][None]
+    one, kept = compared.take(np.array([n])), np.asarray(singles[g, n])[None]
     found = float(np.sum(one.apart(jnp.asarray(kept), jnp.asarray(kept))))
     logits = directly(read, affine.take(np.array([n])), weights[g])
     where = f"of example {n} at single point {g}"

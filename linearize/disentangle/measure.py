@@ -60,7 +60,8 @@ def disentanglement_error(
     evaluates a single-task prediction once per coefficient and a grid point once, reusing the
     former where all other coefficients are 0. Both give what a pass per point gives. A prediction
     that is not finite (displaced too far, say) agrees with none: its distance is the largest there
-    is, NaN for a function of one's own.
+    is, NaN for a function of one's own. What is kept of predictions at a time is bounded: where it
+    is a distribution over a vocabulary, one batch is compared after the other.
 
     Args:
         f: ``f(params, *inputs) -> (B, ...)`` features, or logits.
@@ -167,11 +168,15 @@ def disentanglement_error(
             ]
             sums = affine_sums(pieces, grid)
         else:
-            model = Passes.over(f, params0, stacked, batches, tasks)
+            models = [
+                Passes.over(f, params0, stacked, t, b, task)
+                for t, (b, task) in enumerate(zip(batches, tasks, strict=True))
+            ]
             if preview is None:
-                sums, passes = nonlinear_sums(model, grid, progress)
+                sums, passes = nonlinear_sums(models, grid, progress)
             else:
-                sums, passes, note = previewed_sums(model, grid, preview, reduction, seed, progress)
+                how = (preview, reduction, seed, progress)
+                sums, passes, note = previewed_sums(models, grid, *how)
     per_task = sums / np.array([task.total for task in tasks])[:, None]
     per_task = per_task.reshape(-1, *grid.shape)
     result = ErrorMap(

@@ -1,6 +1,12 @@
-"""Maps of the non-linear regime: one pass per distinct prediction, or fewer by interpolation."""
+"""Maps of the non-linear regime: one pass per distinct prediction, or fewer by interpolation.
 
-from collections.abc import Sequence
+What is kept of single-task predictions is bounded: where it is large, as a distribution over a
+vocabulary is, a few batches are gone through at a time, or one at one coefficient after another.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -9,7 +15,7 @@ from linearize.disentangle import chebyshev
 from linearize.disentangle.affine_map import combined_distances
 from linearize.disentangle.error_map import Preview
 from linearize.disentangle.grid import CoefficientGrid, reduce
-from linearize.disentangle.passes import Passes
+from linearize.disentangle.passes import Passes, at_once
 from linearize.disentangle.second_way import check_passes
 from linearize.evaluate import AffineOutputs, as_readout
 from linearize.evaluate.batches import track
@@ -19,24 +25,36 @@ from linearize.types import Array
 HELD_OUT = 16
 """Grid points at which a preview is compared with the truth."""
 
-Singles = list[list[list[Array]]]
-"""Encoded single-task predictions: by task, coefficient, batch."""
+Singles = dict[int, list[Array]]
+"""What is kept of single-task predictions: by coefficient, a batch each."""
+
+
+class Turn(NamedTuple):
+    """Single-task predictions that are held at one time."""
+
+    passes: Passes
+    rows: range
+    """Coefficients, by number."""
 
 
 def nonlinear_sums(
-    passes: Passes, grid: CoefficientGrid, progress: bool = False
+    tasks: Sequence[Passes], grid: CoefficientGrid, progress: bool = False
 ) -> tuple[np.ndarray, int]:
     """(T, P) summed distances at a grid's points, and how many passes over a task's examples."""
-    check_passes(passes, grid.points)
-    singles = _singles(passes, grid)
-    sums = _sums(passes, grid, singles, np.arange(len(grid.points)), progress)
-    shared = sum(int(grid.alone(t).sum()) for t in range(len(grid.axes)))
-    made = sum(grid.shape) + sums.size - shared
-    return sums, made
+    for passes in tasks:
+        check_passes(passes, grid.points)
+    sums = _sums([turn for passes in tasks for turn in _turns(passes, grid)], grid, progress)
+    shared = sum(int(grid.alone(t).sum()) for t in range(len(tasks)))
+    return sums, sum(grid.shape) + sums.size - shared
 
 
 def previewed_sums(
-    passes: Passes, grid: CoefficientGrid, m: int, reduction: str, seed: int, progress: bool = False
+    tasks: Sequence[Passes],
+    grid: CoefficientGrid,
+    m: int,
+    reduction: str,
+    seed: int,
+    progress: bool = False,
 ) -> tuple[np.ndarray, int, Preview]:
     """As :func:`nonlinear_sums`, but joint logits are interpolated from m nodes a side.
 
@@ -44,94 +62,112 @@ def previewed_sums(
     The total is compared with the truth at :data:`HELD_OUT` grid points drawn with ``seed`` among
     those that are neither single-task points nor nodes.
     """
-    tasks = range(len(grid.axes))
-    check_passes(passes, grid.points)
-    singles = _singles(passes, grid)
+    for passes in tasks:
+        check_passes(passes, grid.points)
     nodes = CoefficientGrid(tuple(chebyshev.nodes(axis.min(), axis.max(), m) for axis in grid.axes))
-    logits = _node_logits(passes, nodes, progress)
     to_axis = [chebyshev.weights(x, at) for x, at in zip(nodes.axes, grid.axes, strict=True)]
-    rows = [to_axis[t][grid.index[:, t]][:, nodes.index[:, t]] for t in tasks]
+    rows = [to_axis[t][grid.index[:, t]][:, nodes.index[:, t]] for t in range(len(tasks))]
     mix = np.prod(rows, axis=0).astype(np.float32)
-    alone = np.stack([grid.alone(t) for t in tasks])
-    sums = np.empty((len(tasks), len(grid.points)))
-    for t in tasks:
-        known = np.stack([_join(single, passes.batches[t].n) for single in singles[t]])
-        basis = AffineOutputs(np.zeros_like(logits[t][0]), logits[t])
-        which = grid.index[:, t]
-        sums[t] = combined_distances(as_readout(None), passes.whole[t], basis, mix, known, which)
-        own = _to_themselves(passes, t, singles[t])
-        sums[t] = np.where(alone[t], own[which], sums[t])
+    alone = np.stack([grid.alone(t) for t in range(len(tasks))])
     is_node = (mix == 1).any(1)
     candidates = np.flatnonzero(~alone.any(0) & ~is_node)
     drawn = np.random.default_rng(seed).permutation(candidates)[:HELD_OUT]
-    off = sums[:, drawn] - _sums(passes, grid, singles, drawn)
-    counts = np.array([each.total for each in passes.whole])
-    gap = np.abs(reduce(off / counts[:, None], reduction))
+    sums = np.zeros((len(tasks), len(grid.points)))
+    truth = np.zeros((len(tasks), len(drawn)))
+    for t, passes in enumerate(tasks):
+        for part in passes.parts(len(nodes.points)):
+            turn = Turn(part, range(len(grid.axes[t])))
+            singles = _singles(turn, grid)
+            sums[t] += _interpolated(part, singles, grid, nodes, mix, progress)
+            truth[t] += list(_at(turn, singles, grid, drawn))
+    counts = np.array([passes.whole.total for passes in tasks])
+    gap = np.abs(reduce((sums[:, drawn] - truth) / counts[:, None], reduction))
     worst = (float(gap.mean()), float(gap.max())) if len(gap) else (0.0, 0.0)
     made = sum(grid.shape) + len(tasks) * (len(nodes.points) + len(drawn))
     return sums, made, Preview(m, len(drawn), *worst)
 
 
-def _singles(passes: Passes, grid: CoefficientGrid) -> Singles:
-    """Every single-task prediction, once.
+def _interpolated(
+    passes: Passes,
+    singles: Singles,
+    grid: CoefficientGrid,
+    nodes: CoefficientGrid,
+    mix: np.ndarray,
+    progress: bool,
+) -> np.ndarray:
+    """(P,) summed distances, of joint logits mixed (P, K) from those at the nodes."""
+    logits = _node_logits(passes, nodes, progress)
+    basis, which = AffineOutputs(np.zeros_like(logits[0]), logits), grid.index[:, passes.task]
+    known = np.stack([_join(single, passes.batches.n) for single in singles.values()])
+    sums = combined_distances(as_readout(None), passes.whole, basis, mix, known, which)
+    return np.where(grid.alone(passes.task), _to_themselves(passes, singles)[which], sums)
+
+
+def _turns(passes: Passes, grid: CoefficientGrid) -> Iterator[Turn]:
+    """All batches at all coefficients, in as few turns as may be held."""
+    rows = range(len(grid.axes[passes.task]))
+    for part in passes.parts(len(rows), kept=True):
+        step = at_once(len(rows), len(part.batches.items) * part.numbers())
+        yield from (Turn(part, rows[first : first + step]) for first in rows[::step])
+
+
+def _singles(turn: Turn, grid: CoefficientGrid) -> Singles:
+    """A turn's single-task predictions, each made once.
 
     Raises:
         NonFiniteError: those at θ0 are not finite.
     """
-    found: Singles = []
-    for t in range(len(grid.axes)):
-        row: list[list[Array]] = []
-        for point in grid.single(t):
-            row.append(passes.encoded(t, passes.params(point)))
-            jax.block_until_ready(row[-2:][0])  # bounds the parameters that wait in the queue
-        found.append(row)
-        for at_zero in np.flatnonzero(grid.axes[t] == 0)[:1]:
-            passes.check_finite(t, row[at_zero])
+    passes, points, found = turn.passes, grid.single(turn.passes.task), Singles()
+    for i in turn.rows:
+        found[i] = passes.encoded(passes.params(points[i]))
+        jax.block_until_ready(found[i][-1])  # bounds the parameters that wait in the queue
+        if not points[i].any():
+            passes.check_finite(found[i])
     return found
 
 
-def _sums(
-    passes: Passes,
-    grid: CoefficientGrid,
-    singles: Singles,
-    which: np.ndarray,
-    progress: bool = False,
-) -> np.ndarray:
-    """(T, len(which)) summed distances at some grid points, each point's prediction made once."""
-    tasks, index, points = range(len(grid.axes)), grid.index, grid.points
-    alone = [grid.alone(t) for t in tasks]
-
-    def work(p: int) -> list[list[Array]]:
-        params = passes.params(points[p])
-        return [
-            [] if alone[t][p] else passes.distances(t, params, singles[t][index[p, t]])
-            for t in tasks
-        ]
-
-    sums = np.stack([_to_themselves(passes, t, singles[t])[index[which, t]] for t in tasks])
-    for k, parts in enumerate(in_turn(work, track(which.tolist(), progress))):
-        for t in tasks:
-            if parts[t]:
-                sums[t, k] = np.sum(parts[t], dtype=np.float64)
+def _sums(turns: Sequence[Turn], grid: CoefficientGrid, progress: bool = False) -> np.ndarray:
+    """(T, P) summed distances at a grid's points, each point's prediction made once."""
+    sums = np.zeros((len(grid.axes), len(grid.points)))
+    whose = [np.flatnonzero(np.isin(grid.index[:, t.passes.task], t.rows)) for t in turns]
+    steps = iter(track(np.concatenate(whose).tolist(), progress))
+    for turn, points in zip(turns, whose, strict=True):
+        found = _at(turn, _singles(turn, grid), grid, islice(steps, len(points)))
+        sums[turn.passes.task, points] += list(found)
     return sums
 
 
-def _to_themselves(passes: Passes, task: int, row: list[list[Array]]) -> np.ndarray:
-    """(G,) summed distance of each single-task prediction to itself."""
-    sums = jax.device_get([passes.to_themselves(task, single) for single in row])
+def _at(
+    turn: Turn, singles: Singles, grid: CoefficientGrid, which: Iterable[int]
+) -> Iterator[float]:
+    """Summed distances to a turn's predictions, at grid points of its rows."""
+    passes, index, points = turn.passes, grid.index[:, turn.passes.task], grid.points
+    alone = grid.alone(passes.task)
+
+    def work(p: int) -> list[Array]:
+        single = singles[int(index[p])]
+        if alone[p]:
+            return passes.to_themselves(single)
+        return passes.distances(passes.params(points[p]), single)
+
+    for parts in in_turn(work, which):
+        yield float(np.sum(parts, dtype=np.float64))
+
+
+def _to_themselves(passes: Passes, singles: Singles) -> np.ndarray:
+    """(rows,) summed distance of each single-task prediction to itself."""
+    sums = jax.device_get([passes.to_themselves(single) for single in singles.values()])
     return np.asarray(sums, np.float64).sum(1)
 
 
-def _node_logits(passes: Passes, nodes: CoefficientGrid, progress: bool) -> list[np.ndarray]:
-    """Each task's logits (K, N, C) at all K nodes."""
-    tasks = range(len(nodes.axes))
+def _node_logits(passes: Passes, nodes: CoefficientGrid, progress: bool) -> np.ndarray:
+    """Logits (K, N, C) at all K nodes."""
 
-    def work(point: np.ndarray) -> list[list[Array]]:
-        params = passes.params(point)
-        return [passes.logits(t, params) for t in tasks]
+    def work(point: np.ndarray) -> list[Array]:
+        return passes.logits(passes.params(point))
 
-    rows = list(in_turn(work, track(list(nodes.points), progress)))
-    return [np.stack([_join(row[t], passes.batches[t].n) for row in rows]) for t in tasks]
+    rows = in_turn(work, track(list(nodes.points), progress))
+    return np.stack([_join(row, passes.batches.n) for row in rows])
 
 
 def _join(parts: Sequence[Array], n: int) -> np.ndarray:

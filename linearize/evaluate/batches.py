@@ -69,22 +69,22 @@ def split_batches(inputs: PyTree, batch_size: int, *, balanced: bool = False) ->
     elif n < batch_size:
         batch_size = min(batch_size, 1 << (n - 1).bit_length())
     resident = sum(leaf.nbytes for leaf in jax.tree.leaves(args)) <= RESIDENT_BYTES
-    windows = Windows(args, batch_size, n)
+    windows = Windows(args, range(0, n, batch_size), batch_size)
     return Batches([jax.device_put(item) for item in windows] if resident else windows, n)
 
 
 class Windows(Sequence[tuple[PyTree, ...]]):
     """The batches of a data set, each cut when it is asked for: what is on disk stays there."""
 
-    def __init__(self, args: tuple[PyTree, ...], batch_size: int, n: int) -> None:
-        self._args, self._starts, self._size = args, range(0, n, batch_size), batch_size
+    def __init__(self, args: tuple[PyTree, ...], starts: range, size: int) -> None:
+        self._args, self._starts, self._size = args, starts, size
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
-            return [self[i] for i in range(len(self))[at]]
+            return Windows(self._args, self._starts[at], self._size)
         return window(self._args, self._starts[at], self._size)
 
 

@@ -154,7 +154,7 @@ def check_pass(
         def same(sample: Sample) -> None:
             whole = sample._replace(row=sample.row[None])
             what, entry = "the displaced model's statistics", f"of example {n} at {point.tolist()}"
-            check_statistics(one, rest, whole, row, what, entry)
+            check_statistics(one, rest, [(whole, row)], what, entry)
 
         hold(same, f, params, args, n, read)
 

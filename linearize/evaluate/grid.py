@@ -3,6 +3,7 @@
 Memory is bounded by working through the grid in chunks; one compilation per shapes.
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -128,11 +129,16 @@ def affine_totals(
     def check() -> None:
         read, rest = objective.opened()
         real = np.arange(len(affine.f0)) if mask is None else np.flatnonzero(np.asarray(mask))
-        predictions = directly(read, affine.take(real), points[p])
-        given = {name: np.asarray(each)[real] for name, each in targets.items()}
+        pieces = (
+            (
+                directly(read, affine.take(rows), points[p]),
+                {name: np.asarray(each)[rows] for name, each in targets.items()},
+            )
+            for rows in blocks(real, affine)
+        )
         here = {name: np.asarray(total[p]) for name, total in found.items()}
         what, entry = f"statistics of {len(real)} examples", f"at α = {points[p].tolist()}"
-        check_statistics(here, rest, predictions, given, what, entry)
+        check_statistics(here, rest, pieces, what, entry)
 
     once(check, "totals", arrays=(objective, affine, points, dict(targets), mask))
     return found
@@ -152,6 +158,12 @@ def directly(read: jax.tree_util.Partial, affine: AffineOutputs, alphas: np.ndar
         size = size * np.maximum(1.0, large / np.where(left > 0, left, 1.0))
     dtypes = given, logits.dtype, np.dtype(np.float32)
     return Sample(logits, size.reshape(-1, *[1] * (logits.ndim - 1)), dtypes)
+
+
+def blocks(rows: np.ndarray, affine: AffineOutputs) -> Iterator[np.ndarray]:
+    """Examples in turns of as many as a chunk holds the outputs of."""
+    size = max(1, CHUNK_FLOATS * len(affine.f0) // max(affine.f0.size, 1))
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _lengths(rows: np.ndarray) -> np.ndarray:

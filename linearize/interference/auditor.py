@@ -11,7 +11,6 @@ cosine. That these numbers predict a loss of accuracy is an experiment: ``experi
 """
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,7 +30,6 @@ from linearize.evaluate.view import View, of_the_same_leaves
 from linearize.examples import Examples, as_arguments
 from linearize.interference.layers import in_order, layers
 from linearize.methods import METHODS, named
-from linearize.objectives.distances import aligned
 from linearize.report import schema
 from linearize.report.audit.results import Results
 from linearize.report.audit.words import sentence
@@ -40,8 +38,7 @@ from linearize.study.maps import error_map, mapped
 from linearize.study.store import Record
 from linearize.task_vector import TaskVector
 from linearize.train import RunMismatchError
-from linearize.train.penalty import seed_of
-from linearize.types import Apply, Array, Params, PyTree
+from linearize.types import Array
 
 GIVEN = "given"
 """What vectors are called that no method of the study trained."""
@@ -327,14 +324,12 @@ def estimate(
 ) -> Record:
     """TAK's estimate of the same, from Kronecker factors on the same examples."""
     seen, asked = drawn(study, plan, task)
-    f, inputs, positions = study.model.f, as_arguments(seen.inputs), float(len(seen))
-    if asked is not None:
-        f, inputs, positions = _Asked(f), (*inputs, asked.astype(np.float32)), float(asked.sum())
     card = curvature.measure(
-        f,
+        study.model.f,
         study.model.params,
-        inputs,
-        trainable=[f"^{re.escape(name)}$" for part in parts.values() for name in part],
+        as_arguments(seen.inputs),
+        asked=asked,
+        trainable=tree.exactly(name for part in parts.values() for name in part),
         normalized=False,
         seed=study.seed,
         batch_size=min(study.batch_size, 16),
@@ -342,7 +337,7 @@ def estimate(
     squares = np.array(
         [[_value(card, tau, part) for part in parts.values()] for tau in given.taus.values()]
     )
-    squares *= len(seen) / positions
+    squares *= len(seen) / (len(seen) if asked is None else asked.sum())
     return {"kronecker": np.sqrt(squares.sum(1)), "kronecker_layers": np.sqrt(squares)}
 
 
@@ -351,34 +346,13 @@ def _value(card: curvature.Card, tau: TaskVector, part: Part) -> float:
     return max(float(card.value(own)), 0.0) if own else 0.0
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """``f`` with its outputs times 1 where they are asked for, and 0 elsewhere."""
-
-    f: Apply
-
-    def __call__(self, params: Params, *inputs: PyTree) -> Array:
-        outputs = self.f(params, *inputs[:-1])
-        return outputs * aligned(inputs[-1], outputs)
-
-
 def drawn(study: Study, plan: AuditPlan, task: str) -> tuple[Examples, np.ndarray | None]:
     """A task's examples of which something is asked, and which of their positions are.
 
     Raises:
         ValueError: there is none.
     """
-    examples, objective = study.split(task, plan.split), study.objectives[task]
-    asked, counted = objective.asked(examples.targets), objective.counted(examples.targets)
-    flags = np.ones(len(examples), bool) if counted is None else np.asarray(counted) > 0
-    if not flags.any():
-        raise ValueError(
-            f"task {task!r}: of {len(examples)} {plan.split} examples none counts, since their "
-            "targets ask for nothing; give others, or another split"
-        )
-    rng = np.random.default_rng(seed_of(study.seed, f"audit: {task}"))
-    rows = np.sort(rng.permutation(np.flatnonzero(flags))[: plan.examples])
-    return examples.take(rows), None if asked is None else asked[rows]
+    return study.some(task, plan.examples, "audit", plan.split)
 
 
 def errors(study: Study, plan: AuditPlan, given: Vectors) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from linearize import curvature
 from linearize.curvature.blocks import Block, Kronecker, Layout
+from linearize.examples import as_arguments
 from linearize.merge.leafwise import leafwise
 from linearize.merge.matrices import rounding_of
 from linearize.merge.merge import TRAINING, Merge
@@ -135,10 +136,12 @@ def grams(study: Study, method: Method, *, examples: int = EXAMPLES) -> dict[str
     """
     view, found = study.view(method), {}
     for task, tau in study.vectors(method).items():
+        seen, asked = study.some(task, examples, "regmean")
         card = curvature.measure(
             study.model.f,
             view.expanded_at(tau),
-            study.drawn(task, examples, "regmean"),
+            as_arguments(seen.inputs),
+            asked=asked,
             trainable=study.trainable,
             normalized=False,
             seed=study.seed,

@@ -78,7 +78,7 @@ def leaves(params: Params) -> tuple[str, ...]:
 
 def attention(study: Study, task: str) -> list[str]:
     """The attention's matrices of a study's model, as a pattern."""
-    return [f"^{re.escape(name)}$" for name in leaves(study.model.params)]
+    return tree.exactly(leaves(study.model.params))
 
 
 ATTENTION_ONLY = Method(

@@ -16,7 +16,7 @@ control task, or of a curvature card. μ and the λ of that code are not known t
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial, wraps
-from re import escape, sub
+from re import sub
 from typing import Any, Literal
 
 import jax
@@ -32,7 +32,9 @@ from linearize.methods.fine_tuning import kept, recipe_of, run, within
 from linearize.methods.regimes import posthoc
 from linearize.models import Model
 from linearize.objectives import Classify, Objective
+from linearize.objectives.distances import aligned
 from linearize.study import Method, Study
+from linearize.study.study import ASKED
 from linearize.task_vector import TaskVector
 from linearize.train import Penalty
 from linearize.types import Apply, Array, Batch, Flat, Params, PyTree
@@ -77,11 +79,20 @@ def pair(f: Apply, params: Mapping[str, Any], alpha: Array, *inputs: PyTree) -> 
 
 
 def _loss(objective: Objective, match: float, outputs: Mapping[str, PyTree], batch: Batch) -> Array:
-    """(B,): the losses of both, and the mean square of what is between them."""
+    """(B,): the losses of both, and the mean square between them, of the outputs asked for."""
     own = [objective.loss(outputs[role], batch) for role in ROLES]
-    apart = [x.reshape(len(x), -1) for x in jax.tree.leaves(outputs["apart"])]
-    between = jnp.mean(jnp.square(jnp.concatenate(apart, 1)), 1)
+    apart = jax.tree.leaves(outputs["apart"])
+    squares = _rows([jnp.square(x) for x in apart])
+    if ASKED in batch:
+        flags = _rows([jnp.broadcast_to(aligned(batch[ASKED], x), x.shape) for x in apart])
+        between = jnp.sum(squares * flags, 1) / jnp.maximum(jnp.sum(flags, 1), 1)
+    else:
+        between = jnp.mean(squares, 1)
     return own[0] + own[1] + match * between.astype(jnp.float32)
+
+
+def _rows(leaves: list[Array]) -> Array:
+    return jnp.concatenate([x.reshape(len(x), -1) for x in leaves], 1)
 
 
 def _drawn(low: float, high: float, key: Array, batch: Batch) -> Batch:
@@ -161,14 +172,14 @@ def train_pair(
     moving = tree.zeros(params0, within(study, trainable))
     start = {n: tree.flatten(params0)[n].astype(x.dtype) for n, x in moving.items()}
     f = Partial(pair, current(study.model.f, params0, *examples.alone))
-    recipe = recipe_of(study, task, method, "nonlinear")
+    recipe, asked = recipe_of(study, task, method, "nonlinear"), study.asked(task)
     found = run(
         study.but(
             model=Model(f, {BASE: params0, STUDENT: start, TEACHER: start}),
             objectives=study.objectives,
             store=study.store.under("pairs"),
         ),
-        examples.arrays(),
+        examples.arrays() | ({} if asked is None else {ASKED: asked}),
         recipe,
         (method, task),
         {"task": task},
@@ -176,7 +187,7 @@ def train_pair(
         inputs=(ALPHA, *examples.arguments),
         augment=Partial(_drawn, low, high),
         loss=Partial(_loss, _objective(study, task, recipe.label_smoothing), match),
-        trainable=[f"^{role}/{escape(name)}$" for role in ROLES for name in start],
+        trainable=tree.exactly(f"{role}/{name}" for role in ROLES for name in start),
         penalties=[of_reference(study, task, reference, weight=weight)],
     ).tau
     student, teacher = (

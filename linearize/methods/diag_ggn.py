@@ -24,6 +24,8 @@ from jax.tree_util import Partial
 from linearize import tree
 from linearize.choices import one_of
 from linearize.compiled import jit
+from linearize.curvature import Asked
+from linearize.examples import as_arguments
 from linearize.methods.fine_tuning import fine_tune
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.programs import remembered
@@ -126,10 +128,13 @@ def diagonal(
             Classify.
     """
     head, through, root = OUTPUTS[one_of("of", of, OUTPUTS)]
-    inputs, readout = study.drawn(task, examples, "diag_ggn"), head(study, task)
+    (seen, asked), readout = study.some(task, examples, "diag_ggn"), head(study, task)
+    f, inputs = study.model.f, as_arguments(seen.inputs)
+    if asked is not None:
+        f, inputs = Asked(f), (*inputs, asked)
 
     def compute() -> dict[str, np.ndarray]:
-        point = pointwise(study.model.f, study.model.params, inputs, study.trainable)
+        point = pointwise(f, study.model.params, inputs, study.trainable)
         program = remembered(
             ("diagonal", point.key, through, root, probes),
             lambda: jit(partial(_diagonal, point, through, root, probes)),

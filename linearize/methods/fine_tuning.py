@@ -6,7 +6,6 @@ A method is a regime, a pattern, penalties and a mask, each a row of its own:
         fine_tune, regime="linear", method="tau_jp", penalties=[interference]))
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -19,6 +18,9 @@ from linearize.task_vector import TaskVector
 from linearize.train import FineTuned, Penalty, TrainConfig
 from linearize.types import Params, PyTree
 
+Leaves = tree.Pattern | Callable[[Study, str], tree.Pattern]
+"""A pattern of leaves, or how it is made, of a study and the task that is trained."""
+
 
 def fine_tune(
     study: Study,
@@ -27,7 +29,8 @@ def fine_tune(
     regime: Literal["nonlinear", "linear"],
     method: str | None = None,
     direction: Literal["descend", "ascend"] = "descend",
-    trainable: tree.Pattern | Callable[[Study, str], tree.Pattern] = None,
+    trainable: Leaves = None,
+    frozen: Leaves = None,
     penalties: Sequence[Penalty | Callable[[Study, str], Penalty]] = (),
     mask: PyTree | Callable[[Study, str], PyTree] | None = None,
     weight: float | None = None,
@@ -42,6 +45,7 @@ def fine_tune(
         direction: ``"ascend"`` climbs the loss.
         trainable: pattern of the leaves to train, among those that the study trains; or how that
             is made, of the study and the task.
+        frozen: likewise of those that stay at θ0, whatever else finds them.
         penalties: what is added to the loss (:class:`linearize.train.Penalty`); or how that is
             made, of the study and the task: its state, its streams of other tasks' examples
             (:meth:`linearize.study.Study.stream`).
@@ -50,21 +54,21 @@ def fine_tune(
         weight: λ of the one penalty, in place of its own (:func:`weighted`).
 
     Raises:
-        ValueError: a pattern that finds none of the leaves that the study trains; a ``weight``
-            where there is not one penalty.
+        ValueError: a pattern that finds none of the leaves that the study trains, or leaves none
+            to train; a ``weight`` where there is not one penalty.
     """
     name = method or regime
     recipe = replace(recipe_of(study, task, name, regime), direction=direction)
     examples = study.split(task, "train")
     objectives = study.objectives if recipe.label_smoothing else study.alike
-    made = [each if isinstance(each, Penalty) else each(study, task) for each in penalties]
+    terms = [each if isinstance(each, Penalty) else each(study, task) for each in penalties]
     if weight is not None:
-        if len(made) != 1:
+        if len(terms) != 1:
             raise ValueError(
-                f"method {name!r} has {len(made)} penalties and weight={weight} is of one; say "
+                f"method {name!r} has {len(terms)} penalties and weight={weight} is of one; say "
                 "each penalty's own where it is made"
             )
-        made = [replace(made[0], weight=weight)]
+        terms = [replace(terms[0], weight=weight)]
     return run(
         study,
         examples.arrays(),
@@ -73,8 +77,8 @@ def fine_tune(
         {"task": task},
         regime=regime,
         inputs=examples.arguments,
-        trainable=within(study, trainable(study, task) if callable(trainable) else trainable),
-        penalties=made,
+        trainable=within(study, *(pattern_of(each, study, task) for each in (trainable, frozen))),
+        penalties=terms,
         mask=mask(study, task) if callable(mask) else mask,
         **objectives[task].training(),
     ).tau
@@ -104,9 +108,14 @@ def _with_weight(train: Callable[..., TaskVector], weight: float) -> partial:
     return partial(train, weight=weight)
 
 
-def within(study: Study, pattern: tree.Pattern) -> tree.Pattern:
-    """The leaves that a pattern finds among those that the study trains, as a pattern."""
-    if pattern is None:
+def pattern_of(leaves: Leaves, study: Study, task: str) -> tree.Pattern:
+    """The pattern."""
+    return leaves(study, task) if callable(leaves) else leaves
+
+
+def within(study: Study, pattern: tree.Pattern, frozen: tree.Pattern = None) -> tree.Pattern:
+    """The leaves that a pattern finds among those that the study trains, but the frozen ones."""
+    if pattern is None and frozen is None:
         return study.trainable
     trained = tree.select(study.model.params, study.trainable)
     found = [name for name in tree.select(study.model.params, pattern) if name in trained]
@@ -115,7 +124,13 @@ def within(study: Study, pattern: tree.Pattern) -> tree.Pattern:
             f"trainable={pattern!r} finds none of the leaves that the study trains, which are "
             f"those of {study.trainable!r}; widen one of the two"
         )
-    return [f"^{re.escape(name)}$" for name in found]
+    still = () if frozen is None else tree.select(study.model.params, frozen)
+    if not set(found) - set(still):
+        raise ValueError(
+            f"frozen={frozen!r} finds all leaves that would be trained, {', '.join(found)}; narrow "
+            "it, or train more"
+        )
+    return tree.exactly(name for name in found if name not in still)
 
 
 def recipe_of(study: Study, task: str, method: str, regime: str) -> TrainConfig:

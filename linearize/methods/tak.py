@@ -2,7 +2,8 @@
 
 *merge-and-rebase* (ICLR 2026): + λ Σ_t′ τᵀG_t′τ with G_t′ = E[JᵀJ] of the normalized features of
 task t′, by layer Σ tr(B ΔWᵀ A ΔW) (:mod:`linearize.curvature`). Only a card of each other task is
-wanted, no example of it while training.
+wanted, no example of it while training. Patch embedding and positions stay at θ0, as in that code:
+where they move, nearly all that linear vectors do to other tasks comes through the former.
 """
 
 from collections.abc import Mapping
@@ -14,13 +15,21 @@ import jax.numpy as jnp
 from linearize import tree
 from linearize.curvature import Card, measure, merge, quadratic
 from linearize.curvature.blocks import Block
-from linearize.methods.fine_tuning import fine_tune
+from linearize.examples import as_arguments
+from linearize.methods.fine_tuning import Leaves, fine_tune, pattern_of, within
 from linearize.study import Method, Study
 from linearize.train import Penalty
 from linearize.types import Apply, Array, Flat, Params
 
 WEIGHT = 500.0
 """λ in one of the public code bases; 100 in the other."""
+FROZEN = r"(?i)(^|/)(\w*patch_?embed\w*|(class_)?positions?|pos(ition(al)?)?_?embed\w*|wpe)(/|$)"
+"""Finds patch embeddings and tables of positions in models of our own and of others."""
+
+
+def stays(study: Study, task: str) -> list[str] | None:
+    """Patch embedding and positions of a study's model, as a pattern; None where it has neither."""
+    return tree.exactly(filter(tree.finder(FROZEN), tree.names(study.model.params))) or None
 
 
 def curvature(f: Apply, params0: Params, tau: Flat, state: list[list[Block]], key: Array) -> Array:
@@ -47,14 +56,15 @@ def card_of(
         probes: Gaussian probes an example; None for their expectation.
         parts: diagonal blocks of B that are kept (:func:`linearize.curvature.measure`).
     """
-    model, inputs = study.model, study.drawn(task, examples, "tak")
+    model, (seen, asked) = study.model, study.some(task, examples, "tak")
     how: dict[str, Any] = {"normalized": normalized, "probes": probes, "parts": parts}
 
     def made() -> Card:
         return measure(
             model.f,
             model.params,
-            inputs,
+            as_arguments(seen.inputs),
+            asked=asked,
             trainable=study.trainable,
             seed=study.seed,
             meta={"task": task, **study.meta},
@@ -75,6 +85,7 @@ def of_others(
     normalized: bool = True,
     control: bool = False,
     cards: Mapping[str, Card] | None = None,
+    frozen: Leaves = None,
     weight: float = WEIGHT,
     dense: float = 10.0,
     scales: Mapping[str, float] | None = None,
@@ -86,7 +97,7 @@ def of_others(
     Raises:
         ValueError: there is no other task, or no control task where it is asked for; no card but
             the task's own, or cards of features at length 1 and as they are.
-        StructureMismatch: a card of another base, or of other leaves than the study trains.
+        StructureMismatch: a card of another base, or of other leaves than those that move.
     """
     if cards is None:
         of = partial(card_of, study, examples=examples, normalized=normalized, parts=parts)
@@ -96,7 +107,7 @@ def of_others(
             f"cards is of {task!r} alone, the task that is trained; give the card of another set"
         )
     cards = {name: card for name, card in cards.items() if name != task}
-    moving = tree.select(study.model.params, study.trainable)
+    moving = tree.select(study.model.params, within(study, None, pattern_of(frozen, study, task)))
     for card in cards.values():
         card.check(study.model.params, moving)
     given = list(cards.values())
@@ -112,6 +123,7 @@ def tak(
     normalized: bool = True,
     control: bool = False,
     cards: Mapping[str, Card] | None = None,
+    frozen: Leaves = stays,
     weight: float = WEIGHT,
     dense: float = 10.0,
     scales: Mapping[str, float] | None = None,
@@ -127,6 +139,8 @@ def tak(
         control: the control task's card too, so that negation's control is trained on.
         cards: in place of those of the other tasks, by name: of a reference set, say, in which case
             no example of another task is looked at. One of a task's own name is not for its vector.
+        frozen: pattern of the leaves that stay at θ0; patch embedding and positions by default, by
+            the names that they have in models of our own and of others. None trains them too.
         weight: λ.
         dense: how much more blocks of norms and class tokens count, as in the public code.
         scales: by pattern of leaves, how much more their blocks count: there 0.1 or 0.01 for the
@@ -142,6 +156,8 @@ def tak(
         "raw features": not normalized,
         "with control": control,
         "given cards": cards is not None,
+        "all leaves": frozen is None,
+        "other leaves": frozen is not None and frozen is not stays,
     }
     words = ["TAK", *(word for word, is_on in on.items() if is_on)]
     name = "_".join(words).replace(" ", "_").lower()
@@ -151,17 +167,18 @@ def tak(
         normalized=normalized,
         control=control,
         cards=cards,
+        frozen=frozen,
         weight=weight,
         dense=dense,
         scales=scales,
         examples=examples,
         parts=parts,
     )
-    train = partial(fine_tune, regime="linear", method=name, penalties=[penalty])
+    train = partial(fine_tune, regime="linear", method=name, frozen=frozen, penalties=[penalty])
     return Method(name, ", ".join(words), "tangent", train)
 
 
 TAK = tak()
 """Linear fine-tuning, with the other tasks' merged curvature as penalty."""
-VARIANTS = (tak(exact=True), tak(normalized=False), tak(control=True))
+VARIANTS = (tak(exact=True), tak(normalized=False), tak(control=True), tak(frozen=None))
 """One switch each."""

@@ -19,20 +19,24 @@ want all five; of those that are ``kept``, x W is known, and the step is (5 + 4 
 makes b that of one task.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from linearize import taylor, tree
 from linearize.compiled import jit
 from linearize.current import current
+from linearize.curvature import Asked
+from linearize.examples import as_arguments
 from linearize.methods.fine_tuning import fine_tune
 from linearize.study import Method, Study
 from linearize.train import Penalty, Stream
+from linearize.train.penalty import Value
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
 WEIGHT, BATCH = 0.1, 16
@@ -122,21 +126,53 @@ def of_others(
     """The penalty for one task; the switches are those of :func:`tau_jp`.
 
     Raises:
-        ValueError: there is no other task, or no control task where it is asked for.
+        ValueError: there is no other task, or no control task where it is asked for; tasks whose
+            batches have other shapes, in turn.
     """
     others = study.others(task, "tau_jp", control=control)
-    value = squares if squared else norms
+    value, masked = squares if squared else norms, _masked(study, others)
     if kept:
         f, params0 = study.model.f, study.model.params
-        few = min(batch_size, *(len(study.split(name, "train")) for name in others))
-        drawn = [study.drawn(name, few, "tau_jp") for name in others]
+        few = min(len(study.some(name, batch_size, "tau_jp")[0]) for name in others)
+        drawn = [_seen(study, name, few, masked) for name in others]
+        f = Asked(f) if masked else f
         state = [keep(f, params0, study.trainable, *batch) for batch in _together(drawn)]
         return Penalty("tau_jp", value, weight, state)
-    streams = [study.stream(name, batch_size) for name in others]
+    streams = [study.stream(name, batch_size, asked=masked) for name in others]
     if in_turn:
+        _check_alike(dict(zip(others, streams, strict=True)))
         sets: list[Any] = [each.data for each in streams]
         streams = [Stream(sets, batch_size, streams[0].roles)]
-    return Penalty("tau_jp", value, weight, streams)
+    return Penalty("tau_jp", partial(_asked, value) if masked else value, weight, streams)
+
+
+def _masked(study: Study, names: Sequence[str]) -> bool:
+    """Whether some outputs of some task are not asked for, such as those of padding."""
+    return any(study.asked(name) is not None for name in names)
+
+
+def _asked(value: Value, f: Apply, params0: Params, tau: Flat, state: PyTree, key: Array) -> Array:
+    """A value of batches whose last array says which outputs are asked for."""
+    return value(Asked(f), params0, tau, state, key)
+
+
+def _seen(study: Study, task: str, few: int, masked: bool) -> tuple[PyTree, ...]:
+    """Examples that stay the same, with the flags of what is asked of them."""
+    seen, flags = study.some(task, few, "tau_jp")
+    last = (np.ones(len(seen), bool) if flags is None else flags,)
+    return (*as_arguments(seen.inputs), *(last if masked else ()))
+
+
+def _check_alike(streams: Mapping[str, Stream]) -> None:
+    """One program sees the tasks in turn."""
+    shapes = {name: str([leaf.shape for leaf in each.batch]) for name, each in streams.items()}
+    if len(set(shapes.values())) > 1:
+        told = ", ".join(f"{shape} of {name!r}" for name, shape in shapes.items())
+        raise ValueError(
+            "tau_jp in turn sees one other task a step, all in one program, and their batches have "
+            f"the shapes {told}; take 'tau_jp', which sees all of them each step, or give examples "
+            "of one shape"
+        )
 
 
 def tau_jp(

@@ -1,4 +1,4 @@
-"""Models as ``f(params, images)``, their packaged weights, and frozen heads on their features."""
+"""Models as ``f(params, *inputs)``, their packaged weights, and frozen heads on their features."""
 
 from linearize.models import axes as axes
 from linearize.models import prompts as prompts
@@ -7,6 +7,9 @@ from linearize.models.backbone import Backbone as Backbone
 from linearize.models.backbone import WeightsError as WeightsError
 from linearize.models.fine_tuned import task_vector as task_vector
 from linearize.models.hf.export import export as export
+from linearize.models.language import LANGUAGE as LANGUAGE
+from linearize.models.language import LanguageModel as LanguageModel
+from linearize.models.language import load_language as load_language
 from linearize.models.layers import stack as stack
 from linearize.models.layers import unstack as unstack
 from linearize.models.loading import MODELS as MODELS

@@ -33,6 +33,8 @@ def attend(
     mask: Array | None = None,
     bias: Bias | None = None,
     scale: float | None = None,
+    start: int | Array | None = None,
+    window: int | Array | None = None,
     block: int = BLOCK,
 ) -> Array:
     """Softmax attention; a query that may see no key gives zero.
@@ -41,11 +43,15 @@ def attend(
         query: (B, Q, H, D).
         key: (B, K, G, D); G divides H, and H / G neighbouring heads share a key's.
         value: (B, K, G, E).
-        causal: whether query i sees the keys up to i + K − Q alone, the last query all of them.
+        causal: whether a query sees the keys up to its own position alone.
         mask: (B, K) booleans, the keys that may be seen, such as those that are no padding.
         bias: of relative positions (:data:`Bias`): it is asked for a block at a time, with
-            positions that count from 0 in keys, and for queries from K − Q.
+            positions that count from 0 in keys, and for queries from ``start``.
         scale: of the products; 1 / √D by default.
+        start: position of the first query among the keys; K − Q by default, so that the last query
+            sees all of them. A cache of keys that is not full yet has a smaller one.
+        window: how many keys a query sees at most where it is ``causal``, its own and those before
+            it; all by default.
         block: queries, and keys, of a block.
 
     Returns:
@@ -70,14 +76,18 @@ def attend(
         for x, count in ((grouped, rows), (key, columns), (value, columns), (seen, columns))
     )
     places = jnp.arange(columns * keys.shape[2]).reshape(columns, -1)
-    add = partial(_scores, scale=D**-0.5 if scale is None else scale, bias=bias, causal=causal)
+    scale = D**-0.5 if scale is None else scale
+    add = partial(_scores, scale=scale, bias=bias, causal=causal, window=window)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def of_queries(block: tuple[Array, Array]) -> Array:
         asked, at = block
 
         def step(carry: Carry, block: tuple[Array, ...]) -> tuple[Carry, None]:
-            hidden = causal & (block[-1][0] > at[-1])  # the whole of it comes later
+            place = block[-1]
+            hidden = causal & (place[0] > at[-1])  # the whole of it comes later
+            if window is not None:
+                hidden |= causal & (at[0] - place[-1] >= window)  # or was long before
             return jax.lax.cond(hidden, lambda carry, _: carry, met, carry, block), None
 
         def met(carry: Carry, block: tuple[Array, ...]) -> Carry:
@@ -101,7 +111,8 @@ def attend(
         )
         return moved / jnp.where(total > 0, total, 1)[..., None]
 
-    asked = jnp.arange(rows * queries.shape[2]).reshape(rows, -1) + K - Q
+    asked = jnp.arange(rows * queries.shape[2]).reshape(rows, -1)
+    asked = asked + (K - Q if start is None else start)
     found = jax.lax.map(of_queries, (queries, asked))  # (rows, B, G, R, q, E)
     whole = found.transpose(1, 0, 4, 2, 3, 5).reshape(B, -1, H, E)
     return whole[:, :Q].astype(query.dtype)
@@ -117,6 +128,7 @@ def _scores(
     scale: float,
     bias: Bias | None,
     causal: bool,
+    window: int | Array | None,
 ) -> Array:
     """(B, G, R, q, k), −∞ where a key is not to be seen."""
     wide = jnp.promote_types(query.dtype, jnp.float32)
@@ -125,7 +137,9 @@ def _scores(
         score = score + bias(at, place).astype(wide).reshape(1, *score.shape[1:])
     allowed = known[:, None, None, None]  # (B, 1, 1, 1, k)
     if causal:
-        allowed = allowed & (place[None] <= at[:, None])[None, None, None]
+        back = at[:, None] - place[None]  # (q, k)
+        near = True if window is None else back < window
+        allowed = allowed & ((back >= 0) & near)[None, None, None]
     return jnp.where(allowed, score, -jnp.inf)
 
 

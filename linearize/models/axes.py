@@ -5,13 +5,23 @@ from collections.abc import Mapping
 AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"attention/qkv/kernel$", ("embed", "heads")),
     (r"attention/qkv/bias$", ("heads",)),
+    (r"attention/[qkv]/kernel$", ("embed", "heads")),
+    (r"attention/[qkv]/bias$", ("heads",)),
     (r"attention/out/kernel$", ("heads", "embed")),
-    (r"mlp_in/kernel$", ("embed", "mlp")),
-    (r"mlp_in/bias$", ("mlp",)),
+    (r"mlp_(in|gate|value)/kernel$", ("embed", "mlp")),
+    (r"mlp_(in|gate|value)/bias$", ("mlp",)),
     (r"mlp_out/kernel$", ("mlp", "embed")),
     (r"patch_embedding/kernel$", ("pixels", "embed")),
     (r"projection/kernel$", ("embed", "features")),
     (r"token_embedding$", ("vocabulary", "embed")),
+    (r"(position|type)_embedding$", ("positions", "embed")),
+    (r"^head/kernel$", ("embed", "vocabulary")),
+    (r"head_bias$", ("vocabulary",)),
+    (r"head_transform/kernel$", ("embed", "features")),
+    (r"head_transform/bias$", ("features",)),
+    (r"pooler/kernel$", ("embed", "features")),
+    (r"pooler/bias$", ("features",)),
+    (r"relative_bias$", ("buckets", "heads")),
     (r"^positions$", ("positions", "positions", "embed")),
     (r"(bias|scale|class_token|class_position)$", ("embed",)),
 )
@@ -41,7 +51,7 @@ def sharding_rules(split: Mapping[str, str], *, scan: bool = False) -> tuple[tup
         if not any(axis in split for axis in ("layers", *axes)):
             continue
         if scan and not pattern.startswith("^"):
-            rules.append((f"^blocks/.*{pattern}", _split(("layers", *axes), split)))
+            rules.append((f"(^|/)blocks/.*{pattern}", _split(("layers", *axes), split)))
         if any(axis in split for axis in axes):
             rules.append((pattern, _split(axes, split)))
     return tuple(rules)

@@ -18,6 +18,7 @@ from linearize.models.hf import adapters, configs
 from linearize.models.hf.adapters import Change
 from linearize.models.hf.engine import dialect, listed
 from linearize.models.hf.table import Table, unwrap
+from linearize.models.language.model import LanguageModel
 from linearize.models.loading import open_model
 from linearize.models.model import Model
 from linearize.task_vector import KIND, TaskVector
@@ -83,7 +84,7 @@ def task_vector(
         found = TaskVector.load(source.path)
         found.check(model.params)
         return found
-    scanned = model.blocks == ("blocks",)
+    scanned = layers.are_stacks(model.blocks)
     whole = layers.unstack(tree.flatten(model.params)) if scanned else tree.flatten(model.params)
     leaves = {name: leaf for name, leaf in whole.items() if tree.is_trainable(leaf)}
     delta = _delta(model, leaves, source, config, leave_out)
@@ -123,9 +124,14 @@ def _delta(
         changes = {name: Change(read) for name, read in source.tensors.items()}
     else:
         changes = adapters.changes(source, config)
-    if isinstance(model, Backbone) and model.kind and not any("/" in name for name in changes):
+    tables, repeated = _tables(model)
+    if tables and not any("/" in name for name in changes):
         _check_function(model, source)
-        table, names = dialect(changes, DIALECTS[model.kind], str(source))
+        if config is None:
+            changes = hf.untied(
+                changes, tables, repeated, leaves, str(source), lambda change: change.read()
+            )
+        table, names = dialect(changes, tables, str(source))
         moved = place(
             hf.export_leaves(leaves, table),
             _under(changes, names, str(source)),
@@ -140,25 +146,35 @@ def _delta(
             "names are known here; merge_and_unload() it there"
         )
     stored = io.load_tree(source.path)[0]
-    if model.blocks == ("blocks",) or isinstance(model, Backbone):
+    if layers.are_stacks(model.blocks) or isinstance(model, Backbone | LanguageModel):
         stored = layers.unstack(stored)
     return place(leaves, {n: Change(partial(np.asarray, x)) for n, x in stored.items()})
 
 
-def _check_function(model: Backbone, source: hf.Source) -> None:
+def _tables(model: Model) -> tuple[tuple[Table, ...], Mapping[str, str]]:
+    """The dialects of a model whose weights others read and write, and what they repeat."""
+    if isinstance(model, LanguageModel) and model.family is not None:
+        return model.family.dialects, model.family.repeated
+    return DIALECTS.get(model.kind, ()) if isinstance(model, Backbone) else (), {}
+
+
+def _check_function(model: Model, source: hf.Source) -> None:
     """What lies beside the weights, if it says so, makes of them what the base is.
 
     Raises:
         WeightsError: it is of another kind, or makes another function.
     """
     where = source.path.parent
-    kind = configs.kind(source.notes, where)
-    if kind not in (None, model.kind):
-        raise WeightsError(f"{source} holds a {kind!r}, and the base {model.name} a {model.kind!r}")
+    if isinstance(model, LanguageModel):
+        model.check_same(source.notes, str(where))
+        return
+    kind, own = configs.kind(source.notes, where), model.about["kind"]
+    if kind not in (None, own):
+        raise WeightsError(f"{source} holds a {kind!r}, and the base {model.name} a {own!r}")
     told = any(name in source.notes for name in _PROCESSORS)
     ours = {
         name: value
-        for name, value in (model.architecture or {}).items()
+        for name, value in (model.about["architecture"] or {}).items()
         if told or name not in _OF_PROCESSORS
     }
     configs.check_same(ours, source.notes, str(where))
@@ -234,9 +250,10 @@ def _idle(change: Change, base: Callable[[], np.ndarray] | None) -> bool:
     return base is not None and np.array_equal(found, base(), equal_nan=True)
 
 
-def _held(model: Backbone, table: Table) -> Tensors:
+def _held(model: Model, table: Table) -> Tensors:
     """What lies in the file that θ0 was read from, by the table's names."""
-    if model.weights is None or not model.weights.exists():
+    path = model.about["weights"]
+    if path is None or not path.exists():
         return {}
-    tensors = hf.read(model.weights).tensors
+    tensors = hf.read(path).tensors
     return {table.canonical(name): tensors[theirs] for theirs, name in unwrap(tensors).items()}

@@ -17,7 +17,7 @@ from linearize.agreement import agree
 from linearize.compiled import jit
 from linearize.fields import integer
 from linearize.losses import cross_entropy
-from linearize.types import Apply, Array, Params
+from linearize.types import Apply, Array, Params, PyTree
 
 _TINY = 1e-12
 _NEVER = -1e9
@@ -77,8 +77,8 @@ def headed(f: Apply) -> Apply:
     [[10.0, 20.0]]
     """
 
-    def logits(params: Params, inputs: Array) -> Array:
-        return apply_head(params["head"], f(params["backbone"], inputs))
+    def logits(params: Params, *inputs: PyTree) -> Array:
+        return apply_head(params["head"], f(params["backbone"], *inputs))
 
     if stated := identity.stated(f):
         logits.fingerprint = f"logits of {stated}"  # type: ignore[attr-defined]

@@ -1,8 +1,11 @@
-"""Layers stacked for a scan, and back: ``block_0/...``, ``block_1/...`` <-> ``blocks/...``."""
+"""Layers stacked for a scan, and back: ``block_0/...``, ``block_1/...`` <-> ``blocks/...``.
+
+A model of several stacks has a word before: ``encoder/block_0/...`` <-> ``encoder/blocks/...``.
+"""
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -12,8 +15,8 @@ import numpy as np
 from linearize import tree
 from linearize.types import Array, Params, PyTree
 
-_BLOCK = re.compile(r"^block_(\d+)/(.+)$")
-_STACKED = re.compile(r"^blocks/(.+)$")
+_BLOCK = re.compile(r"^((?:\w+/)?)block_(\d+)/(.+)$")
+_STACKED = re.compile(r"^((?:\w+/)?)blocks/(.+)$")
 _ALIGNMENT = 64
 
 
@@ -31,27 +34,30 @@ def stack(params: PyTree) -> Params:
         StructureMismatch: a block lacks a leaf that another has.
     """
     rest: dict[str, Any] = {}
-    layers: dict[str, dict[int, Array]] = {}
+    layers: dict[tuple[str, str], dict[int, Array]] = {}
     for name, leaf in tree.flatten(params).items():
         match = _BLOCK.match(name)
         if match:
-            layers.setdefault(match[2], {})[int(match[1])] = leaf
+            layers.setdefault((match[1], match[3]), {})[int(match[2])] = leaf
         else:
             rest[name] = leaf
-    depth = 1 + max((i for found in layers.values() for i in found), default=-1)
+    depth: dict[str, int] = {}
+    for (where, _), found in layers.items():
+        depth[where] = max(depth.get(where, 0), 1 + max(found))
     missing = [
-        f"missing: block_{i}/{inner}"
-        for inner, found in layers.items()
-        for i in range(depth)
+        f"missing: {where}block_{i}/{inner}"
+        for (where, inner), found in layers.items()
+        for i in range(depth[where])
         if i not in found
     ]
     if missing:
+        blocks = " and ".join(map(str, depth.values()))
         raise tree.StructureMismatch(
-            f"stacking wants the same leaves in all {depth} blocks; {len(missing)} problem(s):\n  "
+            f"stacking wants the same leaves in all {blocks} blocks; {len(missing)} problem(s):\n  "
             + "\n  ".join(missing)
         )
-    for inner, found in layers.items():
-        rest[f"blocks/{inner}"] = jnp.stack([found[i] for i in range(depth)])
+    for (where, inner), found in layers.items():
+        rest[f"{where}blocks/{inner}"] = jnp.stack([found[i] for i in range(depth[where])])
     return rest if is_flat(params) else nest(rest)
 
 
@@ -61,7 +67,8 @@ def unstack(params: PyTree) -> Params:
     for name, leaf in tree.flatten(params).items():
         match = _STACKED.match(name)
         if match:
-            out.update({f"block_{i}/{match[1]}": leaf[i] for i in range(leaf.shape[0])})
+            where, inner = match.groups()
+            out.update({f"{where}block_{i}/{inner}": leaf[i] for i in range(leaf.shape[0])})
         else:
             out[name] = leaf
     return out if is_flat(params) else nest(out)
@@ -82,8 +89,8 @@ class Room:
             if match is None:
                 whole[name] = leaf.shape
             else:
-                key = f"blocks/{match[2]}"
-                whole[key] = (max(whole.get(key, (0,))[0], int(match[1]) + 1), *leaf.shape)
+                key = f"{match[1]}blocks/{match[3]}"
+                whole[key] = (max(whole.get(key, (0,))[0], int(match[2]) + 1), *leaf.shape)
         self._whole = {n: _aligned(shape) for n, shape in whole.items()}
         self.leaves: dict[str, np.ndarray] = unstack(self._whole) if stacked else dict(self._whole)
 
@@ -91,6 +98,21 @@ class Room:
         """The nested parameters; the room is empty afterwards."""
         self.leaves = {}
         return nest({n: jax.device_put(self._whole.pop(n)) for n in list(self._whole)})
+
+
+def blocks(names: Collection[str]) -> tuple[str, ...]:
+    """The prefixes of a model's blocks, stacked or not, from input to output.
+
+    Numbers are in order, and an encoder before the decoder that reads it.
+
+    >>> blocks(["block_10/scale", "norm/scale", "block_2/scale"])
+    ('block_2', 'block_10')
+    >>> blocks(["decoder/blocks/scale", "encoder/blocks/scale"])
+    ('encoder/blocks', 'decoder/blocks')
+    """
+    found = {(m[1], int(m[2])): f"{m[1]}block_{m[2]}" for n in names if (m := _BLOCK.match(n))}
+    found |= {(m[1], 0): f"{m[1]}blocks" for n in names if (m := _STACKED.match(n))}
+    return tuple(found[key] for key in sorted(found, key=lambda k: (k[0] == "decoder/", *k)))
 
 
 def shape_only(leaf: Any) -> np.ndarray:
@@ -108,6 +130,16 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
     return buffer[start : start + size].view(np.float32).reshape(shape)
+
+
+def is_stacked(names: Collection[str]) -> bool:
+    """Whether leaves of these names are a scanned model's."""
+    return any(map(_STACKED.match, names))
+
+
+def are_stacks(blocks: Collection[str]) -> bool:
+    """Whether a model's blocks (:attr:`linearize.Model.blocks`) are scanned."""
+    return bool(blocks) and all(f"/{block}".endswith("/blocks") for block in blocks)
 
 
 def is_flat(params: PyTree) -> bool:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,24 @@ from flax import linen as nn
 from linearize import assets, functional, io, tree
 from linearize.choices import one_of
 from linearize.compiled import jit
-from linearize.models import hf, layers, transformer, vit
+from linearize.models import hf, layers, vit
 from linearize.models.backbone import Backbone, WeightsError
 from linearize.models.families import MODELS as MODELS
 from linearize.models.families import Family, row
 from linearize.models.hf import adapters, configs, processors, sources
-from linearize.task_vector import KIND
+from linearize.models.weights import (
+    agree,
+    architecture,
+    check_size,
+    check_ways,
+    fingerprint,
+    is_statistic,
+    own_leaves,
+)
 from linearize.types import Params
 
 _CONVERSION = 1
 """Raised whenever a ``convert`` changes, so that older converted files are not read."""
-
-_FUNCTION = 1
-"""Raised whenever what a module computes changes, so that older runs of it are not gone on with."""
 
 
 def load(
@@ -108,24 +112,24 @@ def load(
             out=room.leaves,
         )
     elif family.kind and weights is not None:
-        leaves = _own(hf.read(weights).path, shapes)
+        leaves = own_leaves(hf.read(weights).path, shapes)
     else:
         leaves = _packaged(name, family) if pretrained and family.convert else _draw(module, seed)
     tree.check_match(
         shapes, {n: leaves[n] for n in shapes if n in leaves}, what=f"weights of {name}"
     )
     if weights is not None and not family.kind:
-        leaves = {**leaves, **_own(str(weights), shapes)}
+        leaves = {**leaves, **own_leaves(str(weights), shapes)}
     tree.check_finite({n: leaves[n] for n in shapes}, what=f"weights of {name}")
-    stats = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if _is_statistic(n)})
+    stats = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if is_statistic(n)})
     if room is not None:
         params = room.to_device()
     else:
-        params = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if not _is_statistic(n)})
+        params = layers.nest({n: jnp.asarray(leaves[n]) for n in shapes if not is_statistic(n)})
         params = layers.stack(params) if scan else params
     fixed = {"batch_stats": stats} if stats else {}
     f, params = functional.from_linen(module, {"params": params, **fixed})
-    f.fingerprint = _fingerprint(module, stats)  # type: ignore[attr-defined]
+    f.fingerprint = fingerprint(module, stats)  # type: ignore[attr-defined]
     example = _example(module)
     return Backbone(
         f,
@@ -226,55 +230,6 @@ def open_model(where: str, **options: Any) -> Backbone:
     return load(found, weights=source, **options)
 
 
-def check_size(shapes: Mapping[str, Any], source: hf.Source) -> None:
-    """A configuration may describe a model that no memory holds: its file must be near it in size.
-
-    Raises:
-        WeightsError: the file has not a tenth of the model.
-    """
-    wanted = sum(math.prod(x.shape) for x in shapes.values())
-    if source.size is not None and wanted > 10 * source.size + 10**7:
-        raise WeightsError(
-            f"{source} holds {source.size} bytes of tensors and the configuration beside it "
-            f"describes a model of {wanted} parameters: is it another model's?"
-        )
-
-
-def agree(name: str, ours: Mapping[str, Any], told: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Fields of a named architecture, completed by what the configuration tells.
-
-    Raises:
-        WeightsError: the two have other sizes; all are listed.
-    """
-    if told is None:
-        return dict(ours)
-    sizes = ("patch", "grid", "width", "heads", "hidden", "depth", "projection")
-    wrong = [
-        f"{key} is {told[key]}, expected {ours[key]}"
-        for key in sizes
-        if ours.get(key) and told.get(key) and told[key] != ours[key]
-    ]
-    if wrong:
-        raise WeightsError(
-            f"the configuration beside the weights is not that of {name}: " + "; ".join(wrong)
-        )
-    return {**ours, **told}
-
-
-def architecture(module: Any) -> dict[str, Any]:
-    """The fields that make the function, without those that choose how it is computed."""
-    ways = ("parent", "name", "dtype", "scan", "remat")
-    fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}
-    return {name: value for name, value in fields.items() if name not in ways}
-
-
-def _fingerprint(module: Any, stats: Params) -> str:
-    """All that decides ``f``, but for its parameters (:mod:`linearize.identity`)."""
-    fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}
-    told = sorted((n, str(v)) for n, v in fields.items() if n not in ("parent", "name"))
-    return f"{type(module).__name__} {_FUNCTION} {told} {tree.fingerprint(stats)}"
-
-
 def _build(
     name: str,
     family: Family,
@@ -298,9 +253,7 @@ def _build(
         bound = f"from 1 to {most}" if most else "1 or more"
         raise ValueError(f"blocks={depth}; {name} takes {bound}")
     one_of(f"{name}: output", output, family.outputs)
-    if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
-        raise ValueError(f"dtype={dtype!r}; expected float32 or bfloat16")
-    one_of("remat", remat, transformer.REMAT)
+    check_ways(dtype, remat)
     if family.module is not vit.ViT and (remat != "none" or scan):
         raise ValueError(f"remat={remat!r}, scan={scan}; {name} has neither, only the ViT has")
     options: dict[str, Any] = dict(family.options or {})
@@ -333,10 +286,6 @@ def _merge(variables: Mapping[str, Params]) -> dict[str, Any]:
     return {n: leaf for inner in variables.values() for n, leaf in tree.flatten(inner).items()}
 
 
-def _is_statistic(name: str) -> bool:
-    return name.rsplit("/", 1)[-1] in ("mean", "var")
-
-
 def _draw(module: Any, seed: int) -> dict[str, Any]:
     """Random leaves; a ViT draws its blocks at once, which compiles one block only."""
     if isinstance(module, vit.ViT):
@@ -362,17 +311,3 @@ def _packaged(name: str, family: Family) -> Mapping[str, np.ndarray]:
     with contextlib.suppress(OSError):  # a full or read-only cache costs time only
         io.save_tree(path, leaves, {"source": digest})
     return leaves
-
-
-def _own(path: str | Path, shapes: Mapping[str, Any]) -> Mapping[str, Any]:
-    found, notes = io.load_tree(path)
-    if notes.get("kind") == KIND:
-        raise WeightsError(
-            f"{path} holds a task vector, no weights; load the base, and add it: "
-            "TaskVector.load(path).apply_to(base.params)"
-        )
-    if any(n.startswith("blocks/") for n in found):
-        found = layers.unstack(found)
-    wanted = {n: s for n, s in shapes.items() if not _is_statistic(n) or n in found}
-    tree.check_match(wanted, found, what=str(path))
-    return found

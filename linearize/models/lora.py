@@ -26,7 +26,7 @@ from linearize.models.hf.table import spell, unwrap
 from linearize.task_vector import TaskVector
 from linearize.types import Apply, Array, Params, PyTree
 
-_STACKED = re.compile(r"^blocks/(?!\d+/)(.+)$")
+_STACKED = re.compile(r"^((?:\w+/)?)blocks/(?!\d+/)(.+)$")
 """A scanned stack; not the parts of a list, which have numbers."""
 
 A, B = "lora_a", "lora_b"
@@ -138,7 +138,7 @@ def _matrices(name: str, leaf: Array) -> list[str]:
     shape = np.shape(leaf)
     if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating) or len(shape) != 2 + bool(rest):
         return []
-    return [f"block_{i}/{rest[1]}" for i in range(shape[0])] if rest else [name]
+    return [f"{rest[1]}block_{i}/{rest[2]}" for i in range(shape[0])] if rest else [name]
 
 
 def _uniform(seed: list[int], shape: tuple[int, int]) -> np.ndarray:

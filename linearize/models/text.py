@@ -15,7 +15,7 @@ from linearize.models import clip, hf, layers
 from linearize.models.backbone import WeightsError
 from linearize.models.families import row
 from linearize.models.hf import configs, tables
-from linearize.models.loading import agree, architecture, check_size
+from linearize.models.weights import agree, architecture, check_size
 from linearize.single import check_outputs, forward
 from linearize.types import Apply, Array, Params
 

@@ -5,7 +5,6 @@ The work is that of the ``tokenizers`` library; here is what CLIP asks of it (Ra
 """
 
 import gzip
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from linearize import assets, files
-from linearize.models import hf
+from linearize.models import hf, token_files
 from linearize.models.hf import sources
+from linearize.models.token_files import TokenizerError as TokenizerError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = (
@@ -23,13 +23,7 @@ _WORDS = (
 )
 _MERGES = 49152 - 256 - 2
 _SIZE = 49408
-_MOST = 2**26
-"""Bytes of a file of words, and words."""
 _OTHER_TOKENS = ("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
-
-
-class TokenizerError(ValueError):
-    """There is no tokenizer for a text tower, or its files are not of CLIP's kind."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Tokenizer:
     @property
     def vocabulary(self) -> int:
         """One more than the largest token."""
-        return max(self.backend.get_vocab().values()) + 1
+        return token_files.size(self.backend)
 
     def __call__(self, sentences: Sequence[str], context: int = 77) -> np.ndarray:
         """Tokens ``(N, context)`` int32: start, words, end, then zeros.
@@ -69,7 +63,8 @@ class Tokenizer:
                 f"context={context}; a sentence has a start and an end: give 2 or more"
             )
         tokens = np.zeros((len(sentences), context), np.int32)
-        for row, ids in zip(tokens, _encode(self.backend, self.source, sentences), strict=True):
+        found = token_files.encoded(self.backend.encode_batch, self.source, sentences)
+        for row, ids in zip(tokens, (x.ids for x in found), strict=True):
             row[: len(ids)] = ids if len(ids) <= context else [*ids[: context - 1], ids[-1]]
         return tokens
 
@@ -93,24 +88,20 @@ def load_tokenizer(
         WeightsError: the Hub cannot be reached.
         AssetError: OpenAI's merges are not in the cache and cannot be fetched.
     """
-    library = _library()
+    token_files.library("clip")
     if weights is not None:
         _check_open_clip(weights)
     whole = None if weights is None else sources.beside(weights, ["tokenizer.json"])
     merges = None if weights is None or whole else sources.beside(weights, ["merges.txt"])
     words = None if merges is None else sources.beside(weights or "", ["vocab.json"])
-    try:
+    with token_files.reading(whole or merges):
         if whole is not None:
-            files.read_json(whole, most=_MOST)
-            found, source = (
-                library.Tokenizer.from_str(files.read_text(whole, most=_MOST)),
-                str(whole),
-            )
+            found, source = token_files.whole(whole, "clip"), str(whole)
         elif merges is not None and words is not None:
-            _check_words(words)
-            files.check_regular(merges)
-            numbers, pairs = library.models.BPE.read_file(str(words), str(merges))
-            found, source = _clip(numbers, pairs, str(words)), str(merges)
+            found, source = (
+                _clip(*token_files.pairs(words, merges, "clip"), str(words)),
+                str(merges),
+            )
         elif vocabulary == _SIZE:
             path = assets.fetch("clip_bpe")
             found, source = _openai(path), assets.REGISTRY["clip_bpe"].source
@@ -120,22 +111,7 @@ def load_tokenizer(
                 f"are not OpenAI's {_SIZE}; put its tokenizer.json, or vocab.json and merges.txt, "
                 "beside the weights"
             )
-    except (TokenizerError, assets.AssetError, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises plain Exceptions, and panics that are none
-        raise TokenizerError(
-            f"{whole or merges} cannot be read ({error}); fetch it again"
-        ) from error
-    found.no_truncation()
-    found.no_padding()
-    return _checked(found, source, vocabulary)
-
-
-def _check_words(path: Path) -> None:
-    """``vocab.json`` holds words and the number of each."""
-    for word, number in files.read_json(path, most=_MOST).items():
-        if type(number) is not int or not 0 <= number < _MOST:
-            raise TokenizerError(f"{path}: the number of {word[:50]!r} is {number!r:.50}")
+    return _checked(token_files.plain(found), source, vocabulary)
 
 
 def _check_open_clip(weights: str | Path | hf.Source) -> None:
@@ -157,34 +133,15 @@ def _check_open_clip(weights: str | Path | hf.Source) -> None:
         )
 
 
-def _library() -> Any:
-    try:
-        import tokenizers
-    except ImportError:
-        raise ModuleNotFoundError(
-            "CLIP's sentences are tokenised with tokenizers: pip install 'linearize[clip]'"
-        ) from None
-    return tokenizers
-
-
-def _encode(backend: Any, source: str, sentences: Sequence[str]) -> list[list[int]]:
-    try:
-        return [found.ids for found in backend.encode_batch(list(sentences))]
-    except Exception as error:  # the library raises plain Exceptions
-        raise TokenizerError(
-            f"{source} makes no tokens of these sentences ({error}); fetch it again"
-        ) from error
-
-
 def _checked(found: Any, source: str, vocabulary: int) -> Tokenizer:
-    (ids,) = _encode(found, source, [""])
+    (empty,) = token_files.encoded(found.encode_batch, source, [""])
+    ids = empty.ids
     if len(ids) != 2 or ids[0] == ids[1]:
         raise TokenizerError(
             f"{source} makes {ids} of an empty sentence; a tokenizer of CLIP makes a start and an "
             "end token: is it another model's?"
         )
-    digest = hashlib.sha256(found.to_str().encode()).hexdigest()
-    tokenizer = Tokenizer(source, found, digest)
+    tokenizer = Tokenizer(source, found, token_files.fingerprint(found))
     if tokenizer.vocabulary > vocabulary:
         raise TokenizerError(
             f"{source} has {tokenizer.vocabulary} tokens and the text tower {vocabulary}: is it "
@@ -210,7 +167,7 @@ def _bytes() -> list[str]:
 
 def _clip(vocabulary: dict[str, int], merges: Sequence[Any], where: str = "the vocabulary") -> Any:
     """CLIP's tokenizer of a vocabulary and its merges."""
-    library = _library()
+    library = token_files.library("clip")
     missing = [token for token in (START, END) if token not in vocabulary]
     if missing:
         raise TokenizerError(f"{where} has no {', '.join(missing)}; it is not CLIP's")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from linearize.types import Array
+from linearize.types import Array, PyTree
 
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,
@@ -47,6 +47,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_pytorch_tanh": nn.gelu,
     "quick_gelu": quick_gelu,
     "relu": nn.relu,
+    "silu": nn.silu,
     "swiglu": swiglu,
 }
 """Non-linearities by the names that Hugging Face configurations call them."""
@@ -132,16 +133,54 @@ def blocks(x: Array, options: Mapping[str, Any], *, depth: int, scan: bool, rema
         scan: one scanned block with parameters stacked on axis 0.
         remat: a key of :data:`REMAT`.
     """
+
+    def call(layer: Block, x: Array, _: None) -> tuple[Array, None]:
+        return layer(x), None
+
+    return chain(x, Block, options, call, depth=depth, scan=scan, remat=remat)[0]
+
+
+def chain(
+    x: PyTree,
+    block: Callable[..., nn.Module],
+    options: Mapping[str, Any],
+    call: Callable[[Any, PyTree, PyTree], tuple[PyTree, PyTree]],
+    each: PyTree = None,
+    *,
+    depth: int,
+    scan: bool,
+    remat: str,
+    name: str = "block",
+) -> tuple[PyTree, PyTree]:
+    """Blocks of any class one after another, in the calling module: ``block_i`` or ``blocks``.
+
+    Args:
+        x: what goes from block to block.
+        block: the class.
+        options: its fields.
+        call: ``call(layer, x, each_i) -> (x, out_i)``: how a block is called. What is
+            differentiated goes through the arguments of ``layer``, where ``remat`` sees it.
+        each: what each block has of its own, a tree of arrays (depth, ...).
+        depth: number of blocks.
+        scan: one scanned block with parameters stacked on axis 0.
+        remat: a key of :data:`REMAT`.
+        name: of a block.
+
+    Returns:
+        x after the last block, and all ``out``, stacked on axis 0.
+    """
     policy = REMAT[remat]
-    block = Block if policy is None else nn.remat(Block, policy=policy, prevent_cse=not scan)
-    if not scan:
-        for i in range(depth):
-            x = block(**options, name=f"block_{i}")(x)
-        return x
-    x, _ = nn.scan(
-        lambda layer, carry, _: (layer(carry), None),
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        length=depth,
-    )(block(**options, name="blocks"), x, None)
-    return x
+    kind = block if policy is None else nn.remat(block, policy=policy, prevent_cse=not scan)
+    if scan:
+        return nn.scan(
+            call,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=depth,
+        )(kind(**options, name=f"{name}s"), x, each)
+    outs = []
+    for i in range(depth):
+        own = jax.tree.map(lambda leaf, i=i: leaf[i], each)
+        x, out = call(kind(**options, name=f"{name}_{i}"), x, own)
+        outs.append(out)
+    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)

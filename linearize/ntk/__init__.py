@@ -39,6 +39,7 @@ from linearize.ntk.objective import Reached as Reached
 from linearize.ntk.objective import linear_objective as linear_objective
 from linearize.ntk.products import vector_product as vector_product
 from linearize.ntk.provenance import TraceKernelWarning as TraceKernelWarning
+from linearize.ntk.published import read_published as read_published
 from linearize.ntk.regression import Dual as Dual
 from linearize.ntk.regression import gradient_descent as gradient_descent
 from linearize.ntk.regression import gradient_flow as gradient_flow

@@ -99,10 +99,14 @@ def jacobian_part(
         at_once: examples differentiated together.
         traced: the model's layers; those of the group's weights among them take their derivative
             from the layer's two factors.
-        factored: weights whose factors are multiplied apart, their Jacobian never formed.
+        factored: weights whose factors are multiplied apart, their Jacobian never formed. Under a
+            rule these are tables, of which each row that occurs is one.
     """
-    layers = {n: traced.layers[n] for n in group if n in traced.layers} if traced else {}
-    plain = [n for n in group if n not in layers]
+    layers = {k: x for k, x in traced.layers.items() if x.weight in group} if traced else {}
+    keys: dict[str, list[str]] = {}
+    for key, layer in layers.items():
+        keys.setdefault(layer.weight, []).append(key)
+    plain = [n for n in group if n not in keys]
 
     def derivatives(params: Params, example: Inputs) -> dict[str, Derivatives]:
         named = point.pick(params)
@@ -117,8 +121,12 @@ def jacobian_part(
             {n: named[n] for n in plain}, zeros
         )
         found: dict[str, Derivatives] = {n: rows[n].astype(dtype) for n in plain}
-        for n, layer in layers.items():
-            found[n] = _layer(layer, inputs[n], slopes[n].astype(dtype), n in factored)
+        for n, used in keys.items():
+            met = jnp.concatenate([inputs[key] for key in used])
+            slope = jnp.concatenate([slopes[key].astype(dtype) for key in used], axis=1)
+            if n in factored and not rule.plain:
+                slope = _merged(met, slope)
+            found[n] = _layer(layers[used[0]], met, slope, n in factored)
         return found
 
     def derive(params: Params, x: Inputs) -> dict[str, Derivatives]:
@@ -151,10 +159,17 @@ def _layer(layer: Layer, inputs: Array, slopes: Array, factored: bool) -> Deriva
     return jnp.einsum("tk,ctm->ckm", inputs, slopes, precision=lax.Precision.HIGHEST)
 
 
+def _merged(rows: Array, slopes: Array) -> Array:
+    """Slopes (C, T, M) of looked-up rows (T,), summed where a row occurs first, elsewhere zero."""
+    first = jnp.argmax(rows[:, None] == rows[None], axis=1)
+    return jnp.zeros_like(slopes).at[:, first].add(slopes)
+
+
 def _apply(transform: Factor, derivatives: Derivatives) -> Derivatives:
     if transform is identity:
         return derivatives
-    assert not isinstance(derivatives, Factors)
+    if isinstance(derivatives, Factors):  # of a table, each row once
+        return derivatives._replace(slopes=transform(derivatives.slopes))
     return transform(derivatives)
 
 

@@ -6,7 +6,8 @@ where the model computes it, and ∂f/∂z is the derivative with respect to a z
 there. Dense layers, attention projections, convolutions (through patches) and embeddings are of
 this kind (*Fast Finite Width Neural Tangent Kernel*, §3.3: structured derivatives). A weight used
 several times, or by each step of a scan, has one such product a use (:func:`trace_uses`); kernels
-take those of a single one (:func:`trace_layers`). What is not recognised (a custom rule, a loop of
+take those of a single one, and those of a table of which rows are looked up, however often
+(:func:`trace_layers`). What is not recognised (a custom rule, a loop of
 unknown length) keeps its ordinary Jacobian.
 """
 
@@ -103,6 +104,15 @@ class Traced:
     rest: dict[str, int] = field(default_factory=dict)
     """All other leaves, each with the number of its first axes that scans go along."""
 
+    @property
+    def weights(self) -> dict[str, Layer]:
+        """A layer of each weight, with the positions of all that it has."""
+        found: dict[str, Layer] = {}
+        for layer in self.layers.values():
+            more = found[layer.weight].positions if layer.weight in found else 0
+            found[layer.weight] = replace(layer, positions=layer.positions + more)
+        return found
+
     def __call__(
         self, params: Params, named: Flat, example: Inputs, zeros: Flat
     ) -> tuple[Array, dict[str, Array]]:
@@ -122,11 +132,14 @@ Tapped = dict[Path, dict[str, Layer]]
 
 
 def trace_layers(point: Pointwise) -> Traced:
-    """Trace the model for one example and find the layers of weights that are used once."""
+    """Trace the model for one example; the layers of weights that are used once or looked up."""
     closed, uses = _uses(point)
-    once = {n: used[0] for n, used in uses.items() if len(used) == 1}
-    found = {n: use for n, use in once.items() if isinstance(use, Layer) and not use.repeats}
-    return Traced(closed, found)
+    layers: dict[str, Layer] = {}
+    for n, used in uses.items():
+        found = [use for use in used if isinstance(use, Layer) and not use.repeats]
+        if len(found) == len(used) and (len(used) == 1 or all(use.looks_up for use in found)):
+            layers.update(_keyed(n, found))
+    return Traced(closed, layers)
 
 
 def trace_uses(point: Pointwise) -> Traced:
@@ -141,14 +154,18 @@ def trace_uses(point: Pointwise) -> Traced:
     for n, used in uses.items():
         whole = [use for use in used if isinstance(use, Layer)]
         if whole and len(whole) == len(used):
-            for i, layer in enumerate(whole):
-                key = n if len(whole) == 1 else f"{n}\0{i}"  # no leaf's name
+            for key, layer in _keyed(n, whole).items():
                 packed = _packed(closed.jaxpr, layer)
                 layers[key] = replace(layer, bias=biases.get(n), packed=packed)
         elif n not in biases.values():
             depths = {len(use.stacked) for use in used}
             rest[n] = depths.pop() if len(depths) == 1 else 0
     return Traced(closed, layers, rest)
+
+
+def _keyed(name: str, layers: Sequence[Layer]) -> dict[str, Layer]:
+    """The layers of a weight under its name, or, of several, under what is no leaf's name."""
+    return {(name if len(layers) == 1 else f"{name}\0{i}"): x for i, x in enumerate(layers)}
 
 
 def _added_to(bias: str, uses: Mapping[str, Sequence[Use]]) -> str | None:
@@ -534,30 +551,37 @@ def _patches(
 
 
 def _embedding(equation: core.JaxprEqn, side: int, view: _View, path: Path) -> Layer | None:
+    """Whole rows of a table, along any one of its axes, by integers."""
     numbers, table = equation.params["dimension_numbers"], _spec(equation.invars[0]).shape
     result = _spec(equation.outvars[0]).shape
-    trailing = tuple(range(len(result) - len(table) + 1, len(result)))
+    along = tuple(numbers.collapsed_slice_dims)
     plain = (
         side == 0
-        and tuple(numbers.collapsed_slice_dims) == (0,)
-        and tuple(numbers.start_index_map) == (0,)
+        and len(along) == 1
+        and tuple(numbers.start_index_map) == along
         and not numbers.operand_batching_dims
-        and tuple(equation.params["slice_sizes"]) == (1, *table[1:])
-        and tuple(numbers.offset_dims) == trailing
+        and all(n == 1 or n == table[d] for d, n in enumerate(equation.params["slice_sizes"]))
+        and math.prod(equation.params["slice_sizes"]) * table[along[0]] == math.prod(table)
     )
     if not plain:
         return None
-    M = math.prod(table[1:])
+    (axis,) = along
+    columns = tuple(numbers.offset_dims)
+    rest = [d for d in range(len(table)) if d != axis]
+    K, M = table[axis], math.prod(table[d] for d in rest)
     T = math.prod(result) // M
+    places = [d for d in range(len(result)) if d not in columns]
+    order = [*places, *columns]
+    back = [order.index(d) for d in range(len(order))]
 
     def inputs(operands: Sequence[Array]) -> Array:
-        return jnp.clip(operands[1].reshape(T), 0, table[0] - 1)
+        return jnp.clip(operands[1].reshape(T), 0, K - 1)
 
     def place(added: Array) -> Array:
-        return added.reshape(result)
+        return added.reshape([result[d] for d in order]).transpose(back)
 
-    layer = Layer(view.weight, path, T, table[0], M, inputs, place, looks_up=True)
-    return _placed(layer, view, range(len(table)), trailing)
+    layer = Layer(view.weight, path, T, K, M, inputs, place, looks_up=True)
+    return _placed(layer, view, (axis, *rest), columns)
 
 
 _RECOGNISED = {

@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -102,28 +102,44 @@ def _specification(one: Inputs, n: int) -> Inputs:
 
 
 def jacobian(wanted: Computation, rows: int | None) -> Schedule:
-    """Groups of leaves by ordinary reverse mode."""
-    widths = {n: size * wanted.point.outputs for n, size in wanted.point.sizes.items()}
-    return _grouped("jacobian", wanted, rows, widths)
+    """Groups of leaves by ordinary reverse mode; of a table the rows that occur."""
+    traced = trace_layers(wanted.point)
+    tables = {w: k for w, k in traced.weights.items() if _by_rows(k)}
+    traced = replace(traced, layers={n: k for n, k in traced.layers.items() if k.weight in tables})
+    return _planned("jacobian", wanted, rows, traced, tables)
 
 
 def structured(wanted: Computation, rows: int | None) -> Schedule:
     """Groups of leaves, a recognised layer's derivative from its two factors."""
-    traced = trace_layers(wanted.point)
+    traced, fewest = trace_layers(wanted.point), min(rows or _FEW, wanted.n1)
+    apart = {
+        w: k
+        for w, k in traced.weights.items()
+        if _by_rows(k) or (_apart(k, wanted) and _meeting(k, wanted) >= fewest)
+    }
+    return _planned("structured", wanted, rows, traced, apart)
+
+
+def _planned(
+    implementation: str,
+    wanted: Computation,
+    rows: int | None,
+    traced: Traced,
+    factored: Mapping[str, Layer],
+) -> Schedule:
+    """Groups of leaves, of which the ``factored`` ones hold their factors alone."""
     C = wanted.point.outputs
-    most = {w: _meeting(k, wanted) for w, k in traced.layers.items() if _apart(k, wanted)}
-    fewest = min(rows or _FEW, wanted.n1)
-    factored = [w for w in most if most[w] >= fewest]
-    widths = {}
-    for name, size in wanted.point.sizes.items():
-        layer = traced.layers.get(name)
-        if layer is not None and name in factored:
-            read = 1 if layer.looks_up else layer.inner
-            widths[name] = layer.positions * (read + C * layer.outer)
-        else:
-            widths[name] = size * C
-    cap = min((most[w] for w in factored), default=None)
-    return _grouped("structured", wanted, rows, widths, traced, factored, cap)
+    widths = {n: size * C for n, size in wanted.point.sizes.items()}
+    for name, layer in factored.items():
+        read = 1 if layer.looks_up else layer.inner
+        widths[name] = layer.positions * (read + C * layer.outer)
+    cap = min((max(1, _meeting(k, wanted)) for k in factored.values()), default=None)
+    return _grouped(implementation, wanted, rows, widths, traced, list(factored), cap)
+
+
+def _by_rows(layer: Layer) -> bool:
+    """Whether an example looks up fewer rows of a table than there are."""
+    return layer.looks_up and layer.positions < layer.inner
 
 
 def _apart(layer: Layer, wanted: Computation) -> bool:
@@ -133,7 +149,7 @@ def _apart(layer: Layer, wanted: Computation) -> bool:
     """
     T, K, M, C = layer.positions, layer.inner, layer.outer, wanted.point.outputs
     met = C * C if wanted.output == "full" else C
-    return T * T * ((1 if layer.looks_up else K) + M * met) < K * M * met
+    return not layer.looks_up and T * T * (K + M * met) < K * M * met
 
 
 def _meeting(layer: Layer, wanted: Computation) -> int:

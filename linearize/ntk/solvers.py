@@ -9,14 +9,19 @@ Which kernel a row is sound for:
 
     least_squares, logistic   any: shared (N, N), diagonal (N, N, C), full (N, N, C, C), whose
                               outputs interact
+    asymmetric_least_squares  likewise, and no symmetry, such as asymmetric SignGD's
     svm, svr                  shared or diagonal: one machine per output, no interaction
+    logistic_rows             shared; its rows are features, and no symmetry is asked for
 
-Two departures from their code. The f0 scale here multiplies f0, theirs divides it. And their
-logistic row takes the kernel's rows for features and penalises their weights; this one is the
-kernel method, softmax over all outputs with the penalty ‖τ‖², to its certified optimum.
+Departures from their code. The f0 scale here multiplies f0, theirs divides it. Their "logistic" is
+``logistic_rows`` here, a logistic regression on the kernel's rows as features; ``logistic`` is the
+kernel method, softmax over all outputs with the penalty ‖τ‖², to its certified optimum. Their
+asymmetric solution solves the transposed system of the one that predicts; here it is the same.
 """
 
+import importlib
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import ModuleType
@@ -28,7 +33,7 @@ from jax.typing import ArrayLike
 from linearize.choices import one_of
 from linearize.ntk import checks
 from linearize.ntk.dual import cross_entropy
-from linearize.ntk.layout import to_blocks
+from linearize.ntk.layout import from_columns, product, to_blocks, to_columns
 from linearize.ntk.provenance import traced_outputs, warn_of_trace
 from linearize.ntk.regression import Dual, regression
 
@@ -54,9 +59,10 @@ def fit(
         solver: a row of :data:`SOLVERS`.
         f0: outputs at θ0 on X, (N, C); ``None`` for none, and prediction wants none either.
         f0_scale: s, the scale with which f0 is added.
-        **options: the row's own: ``ridge`` (least_squares); ``l2``, ``tolerance``,
+        **options: the row's own: ``ridge``, and ``share``, a ridge in units of the kernel's
+            operator norm, as theirs (both of least squares); ``l2``, ``tolerance``,
             ``max_iterations`` (logistic); ``C``, ``tol``, ``max_iter`` (svm), ``epsilon`` too
-            (svr), which are scikit-learn's.
+            (svr), and ``C`` (logistic_rows), which are scikit-learn's.
 
     Returns:
         The solution. C is that of f0, else of the kernel, else the largest label + 1.
@@ -72,7 +78,7 @@ def fit(
     """
     one_of("solver", solver, SOLVERS)
     warn_of_trace(kernel, *_regularisation(solver, options))
-    square = checks.square_kernel(kernel)
+    square = (_any_square if solver in ANY_SQUARE else checks.square_kernel)(kernel)
     if f0 is None:
         known = np.asarray(labels)
         classes = square.shape[-1] if square.ndim > 2 else int(known.max(initial=0)) + 1
@@ -85,7 +91,7 @@ def _regularisation(solver: str, options: Mapping[str, Any]) -> tuple[str, float
     """Name and value of what a row regularises by, as given or by default."""
     parameters = inspect.signature(SOLVERS[solver]).parameters
     name = next(n for n in ("ridge", "l2", "C") if n in parameters)
-    return name, options.get(name, parameters[name].default)
+    return name, options.get(name, parameters[name].default) or 0.0
 
 
 def least_squares(
@@ -94,6 +100,7 @@ def least_squares(
     labels: ArrayLike,
     f0_scale: float = 1.0,
     ridge: float = 0.0,
+    share: float = 0.0,
 ) -> Dual:
     """Kernel regression on one-hot targets; on −1 and 1 where there is one output.
 
@@ -103,8 +110,111 @@ def least_squares(
         labels: (N,).
         f0_scale: s.
         ridge: as in :func:`linearize.ntk.regression.regression`.
+        share: of the kernel's operator norm ‖K‖, added to the ridge: λ of λ‖K‖.
     """
-    return regression(kernel, f0, _targets(f0, labels), ridge, f0_scale)
+    more = checks.nonnegative("share", share) * operator_norm(kernel)
+    return regression(kernel, f0, _targets(f0, labels), ridge + more, f0_scale)
+
+
+def asymmetric_least_squares(
+    kernel: ArrayLike,
+    f0: ArrayLike,
+    labels: ArrayLike,
+    f0_scale: float = 1.0,
+    ridge: float = 0.0,
+    share: float = 0.0,
+) -> Dual:
+    """(K + ridge I) c = s f0 − y of a kernel that need not be symmetric, by least squares.
+
+    Of asymmetric SignGD's K(x, x') = ⟨∇f(x), sign ∇f(x')⟩ it is the limit of steps along signs
+    that were taken once: τ = −Σ sign(∇f(x_n)) c_n.
+
+    Args:
+        kernel: K(X, X) of any layout, its second axis that of the coefficients.
+        f0: (N, C).
+        labels: (N,).
+        f0_scale: s.
+        ridge: added to the diagonal.
+        share: likewise, of the operator norm.
+
+    Returns:
+        The solution of least norm; the gradient's norm is NaN, for there is no objective.
+    """
+    square = _any_square(kernel)
+    blocks = to_blocks(square)
+    more = checks.nonnegative("ridge", ridge) + checks.nonnegative("share", share) * operator_norm(
+        square
+    )
+    start = f0_scale * checks.widen("f0", f0) - _targets(f0, labels)
+    columns = to_columns(start, square.ndim)
+    solved = [
+        np.linalg.lstsq(block + more * np.eye(len(block)), column)[0]
+        for block, column in zip(blocks, columns, strict=True)
+    ]
+    found = from_columns(np.stack(solved), square.ndim, start.shape[1])
+    left = product(square)(found) + more * found - start
+    return Dual(found, f0_scale, np.array(0.5 * np.sum(left**2)), np.array(np.nan))
+
+
+def logistic_rows(
+    kernel: ArrayLike,
+    f0: ArrayLike,
+    labels: ArrayLike,
+    f0_scale: float = 1.0,
+    C: float | None = None,
+) -> Dual:
+    """Logistic regression whose features of an example are its row of the kernel.
+
+    Their default solver. It is no kernel method: the penalty is on the rows' weights, and f0 has no
+    place in it.
+
+    Args:
+        kernel: K(X, X), (N, N) or (N, N, 1).
+        f0: (N, C), of which the shape counts.
+        labels: (N,).
+        f0_scale: 0.
+        C: inverse weight of the penalty; by default, as theirs, ``LogisticRegressionCV`` chooses
+            it.
+
+    Raises:
+        ValueError: f0 is to be added; a kernel of several outputs.
+    """
+    if f0_scale != 0:
+        raise ValueError(
+            f"f0_scale={f0_scale} with solver='logistic_rows': rows of the kernel are all its "
+            "features; leave f0 out, or take solver='logistic'"
+        )
+    square = _any_square(kernel)
+    if square.ndim > 2 and square.shape[2:] != (1,) * (square.ndim - 2):
+        raise ValueError(
+            f"kernel has shape {square.shape}: solver='logistic_rows' takes one kernel (N, N)"
+        )
+    rows = square.reshape(square.shape[:2])
+    outputs = checks.widen("f0", f0).shape[1]
+    known = checks.class_labels(labels, len(rows), max(outputs, 2))
+    linear = _sklearn("linear_model")
+    machine = (
+        linear.LogisticRegressionCV(max_iter=10_000, random_state=0)
+        if C is None
+        else linear.LogisticRegression(C=C, max_iter=10_000)
+    )
+    with warnings.catch_warnings():  # scikit-learn announces other defaults of its next version
+        warnings.simplefilter("ignore", FutureWarning)
+        machine.fit(rows, known)
+    weights, bias = machine.coef_.T, machine.intercept_
+    if outputs > 1 and weights.shape[1] == 1:  # of two classes it has the second's alone
+        weights, bias = weights * [-0.5, 0.5], bias * [-0.5, 0.5]
+    nothing = np.array(np.nan)
+    return Dual(-weights, 0.0, nothing, nothing, bias)
+
+
+def operator_norm(kernel: ArrayLike) -> float:
+    """The largest singular value of a kernel of any layout.
+
+    >>> operator_norm(np.diag([1.0, 3.0]))
+    3.0
+    """
+    return float(np.linalg.norm(to_blocks(_any_square(kernel)), 2, axis=(-2, -1)).max())
 
 
 def logistic(
@@ -156,7 +266,7 @@ def svm(
             "solver='svm' separates each class from the rest: drop the class, or take another "
             "solver"
         )
-    svc = _sklearn_svm().SVC
+    svc = _sklearn("svm").SVC
     return _machines(kernel, targets > 0, 0.0, lambda: svc(kernel="precomputed", C=C, **options))
 
 
@@ -183,7 +293,7 @@ def svr(
     Raises:
         ValueError: a full kernel.
     """
-    machine = _sklearn_svm().SVR
+    machine = _sklearn("svm").SVR
     targets = _targets(f0, labels) - f0_scale * np.asarray(f0, np.float64)
     return _machines(
         kernel,
@@ -195,11 +305,27 @@ def svr(
 
 SOLVERS: Mapping[str, Solver] = {
     "least_squares": least_squares,
+    "asymmetric_least_squares": asymmetric_least_squares,
     "logistic": logistic,
+    "logistic_rows": logistic_rows,
     "svm": svm,
     "svr": svr,
 }
 """Rows: name -> method."""
+
+ANY_SQUARE = ("asymmetric_least_squares", "logistic_rows")
+"""Rows that ask for no symmetry."""
+
+
+def _any_square(kernel: ArrayLike) -> np.ndarray:
+    """A kernel of one set of inputs with itself, finite, float64; symmetric or not."""
+    wide = checks.widen("kernel", kernel)
+    if wide.ndim not in (2, 3, 4) or wide.shape[0] != wide.shape[1]:
+        raise ValueError(
+            f"kernel has shape {wide.shape}; expected {checks.LAYOUTS} with N1 = N2: the kernel of "
+            "the training inputs with themselves"
+        )
+    return wide
 
 
 def _targets(f0: ArrayLike, labels: ArrayLike) -> np.ndarray:
@@ -235,11 +361,10 @@ def _machines(
     return Dual(c, f0_scale, nothing, nothing, intercept)
 
 
-def _sklearn_svm() -> ModuleType:
+def _sklearn(module: str) -> ModuleType:
     try:
-        import sklearn.svm
+        return importlib.import_module(f"sklearn.{module}")
     except ImportError as error:
         raise ImportError(
             'this solver needs scikit-learn: pip install "linearize[kernel]"'
         ) from error
-    return sklearn.svm

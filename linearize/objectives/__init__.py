@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from linearize.objectives.metric import Metric as Metric
     from linearize.objectives.objective import Objective as Objective
     from linearize.objectives.objective import Targets as Targets
+    from linearize.objectives.readout import columns as columns
+    from linearize.objectives.seq2seq import Seq2Seq as Seq2Seq
     from linearize.objectives.squared import Squared as Squared
 
 __getattr__ = offered(
@@ -26,6 +28,8 @@ __getattr__ = offered(
         **dict.fromkeys(("DISTANCES", "Distance"), "distances"),
         **dict.fromkeys(("ACCURACY", "PERPLEXITY", "SQUARED_ERROR", "Control", "Metric"), "metric"),
         **dict.fromkeys(("Objective", "Targets"), "objective"),
+        "columns": "readout",
+        "Seq2Seq": "seq2seq",
         "Squared": "squared",
     },
 )

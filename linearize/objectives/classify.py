@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linearize.choices import one_of
 from linearize.losses import cross_entropy
 from linearize.models.heads import Head, pad_head
+from linearize.objectives.confusion import OF_CONFUSION, confusion, of_confusion
 from linearize.objectives.distances import DISTANCES, Distance, as_distance
 from linearize.objectives.metric import ACCURACY, Metric
 from linearize.objectives.objective import Objective, Targets, Totals
@@ -21,7 +23,9 @@ from linearize.types import Array, Batch
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["readout"], meta_fields=["smoothing", "distance"]
+    jax.tree_util.register_dataclass,
+    data_fields=["readout"],
+    meta_fields=["smoothing", "distance", "metric"],
 )
 @dataclass(frozen=True)
 class Classify(Objective):
@@ -37,16 +41,24 @@ class Classify(Objective):
     smoothing: float = 0.0
     """Of the loss: share of the uniform distribution in the target, in [0, 1)."""
     distance: Distance = field(default=DISTANCES["argmax"])
-
-    metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY,)
+    metric: str = "accuracy"
+    """What decides: accuracy, or a row of :data:`linearize.objectives.confusion.OF_CONFUSION`."""
 
     def __post_init__(self) -> None:
+        one_of("metric", self.metric, ("accuracy", *OF_CONFUSION))
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing={self.smoothing}; expected a share in [0, 1)")
         object.__setattr__(self, "distance", as_distance(self.distance))
         algebraic = isinstance(self.readout, jax.tree_util.Partial | Head)
         if callable(self.readout) and not algebraic:
             object.__setattr__(self, "readout", as_readout(self.readout))
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]
+        """The one that decides, and accuracy."""
+        if self.metric == "accuracy":
+            return (ACCURACY,)
+        return (OF_CONFUSION[self.metric].metric, ACCURACY)
 
     def logits(self, outputs: Array) -> Array:
         """Logits (B, C) of a model's outputs."""
@@ -60,13 +72,22 @@ class Classify(Objective):
         return jnp.where(known, own, jnp.nan)
 
     def statistics(self, outputs: Array, batch: Batch) -> dict[str, Array]:
-        """``hits``, and ``examples`` (1 each), (B,) int32. No NaN is a hit."""
-        hits = (predicted(self.logits(outputs)) == batch["labels"]).astype(np.int32)
+        """``hits``, and ``examples`` (1 each), (B,) int32. No NaN is a hit.
+
+        ``confusion`` (B, C, C + 1) int32 in their place, of a metric that is read off it.
+        """
+        logits, labels = self.logits(outputs), batch["labels"]
+        found = predicted(logits)
+        if self.metric != "accuracy":
+            return {"confusion": confusion(found, labels, logits.shape[-1])}
+        hits = (found == labels).astype(np.int32)
         return {"hits": hits, "examples": jnp.ones_like(hits)}
 
     def values(self, totals: Totals) -> dict[str, np.ndarray]:
-        """Accuracy, in [0, 1]."""
-        return {"accuracy": np.asarray(totals["hits"], np.float64) / totals["examples"]}
+        """Accuracy, in [0, 1], after what decides in its place."""
+        if self.metric == "accuracy":
+            return {"accuracy": np.asarray(totals["hits"], np.float64) / totals["examples"]}
+        return of_confusion(self.metric, totals["confusion"])
 
     def kept(self, outputs: Array, batch: Batch) -> Array:
         """What the distance keeps of the logits."""
@@ -88,7 +109,7 @@ class Classify(Objective):
         return (
             None
             if self.readout is None or scores is None
-            else (scores, Classify(distance=self.distance))
+            else (scores, Classify(distance=self.distance, metric=self.metric))
         )
 
     def opened(self) -> tuple[jax.tree_util.Partial, Objective]:

@@ -1,11 +1,13 @@
 """What turns features into logits: any function, or a head whose algebra can be used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from linearize.current import current
+from linearize.fields import integer
 from linearize.models.heads import Head, apply_head
 from linearize.types import Array
 
@@ -30,6 +32,36 @@ def as_readout(readout: Readout) -> jax.tree_util.Partial:
     raise TypeError(
         f"readout is a {type(readout).__name__}; expected a function of features, a Head, or None"
     )
+
+
+def columns(classes: Sequence[int]) -> jax.tree_util.Partial:
+    """A readout of some columns of the outputs: the others are no classes of the task.
+
+    So a head of three labels serves a task of two: the third has no share in the softmax. Labels
+    are the places in ``classes``.
+
+    Raises:
+        ValueError: no two columns, or one twice.
+
+    >>> columns([0, 2])(jnp.array([[1.0, 2.0, 3.0]])).tolist()
+    [[1.0, 3.0]]
+    """
+    chosen = tuple(integer("classes", each, low=0) for each in classes)
+    if len(chosen) < 2 or len(set(chosen)) < len(chosen):
+        raise ValueError(f"classes={list(classes)}; expected two columns or more, each once")
+    return jax.tree_util.Partial(_Columns(chosen))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    classes: tuple[int, ...]
+
+    def __call__(self, outputs: Array) -> Array:
+        if max(self.classes) >= outputs.shape[-1]:  # JAX would take the last one
+            raise ValueError(
+                f"classes={list(self.classes)}; the outputs have {outputs.shape[-1]} columns"
+            )
+        return outputs[..., list(self.classes)]
 
 
 def class_scores(readout: Readout) -> jax.tree_util.Partial | None:

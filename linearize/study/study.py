@@ -8,7 +8,6 @@ study.measure(view, {"mnist": 0.7, "cars": 0.7}, "mnist", "validation")
 
 import json
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
@@ -39,6 +38,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Stands = Literal["regime", "addition", "negation"]
+
+
+ASKED = "asked"
+"""The role of :meth:`Study.asked` in a stream."""
 
 
 def _check_name(noun: str, name: str) -> None:
@@ -246,7 +249,7 @@ class Study:
         """The leaves that the model scans through along axis 0, a pattern each."""
         alone = self.split(self.names[0], "train").alone
         found = scanned(self.model.f, self.model.params, *alone)
-        return [f"^{re.escape(name)}$" for name in sorted(found)]
+        return tree.exactly(sorted(found))
 
     def but(self, **changes: Any) -> "Study":
         """The same study, some of it otherwise."""
@@ -264,8 +267,21 @@ class Study:
         """A task's ``train``, ``validation`` or ``test`` examples."""
         return self.tasks[task].split(split)
 
+    def asked(self, task: str, split: str = "train") -> np.ndarray | None:
+        """Which places of the outputs' first axes are asked for, bool (N, ...); None where all are.
+
+        Of a text what follows its last token is not, say (:meth:`linearize.Objective.asked`).
+        """
+        return self.objectives[task].asked(self.split(task, split).targets)
+
     def stream(
-        self, task: str, batch_size: int, split: str = "train", targets: Sequence[str] = ()
+        self,
+        task: str,
+        batch_size: int,
+        split: str = "train",
+        targets: Sequence[str] = (),
+        *,
+        asked: bool = False,
     ) -> Stream:
         """A task's examples for a penalty: batches ``(*inputs, *targets)`` of them.
 
@@ -274,10 +290,15 @@ class Study:
             batch_size: of them a step.
             split: ``train``, ``validation`` or ``test``.
             targets: roles that follow the model's arguments.
+            asked: whether the flags of :meth:`asked` come last, all true where there are none.
         """
         examples = self.split(task, split)
-        data = self.feed(examples.arrays())
-        return Stream(data, batch_size, (*examples.arguments, *targets))
+        arrays, roles = examples.arrays(), [*examples.arguments, *targets]
+        if asked:
+            flags = self.asked(task, split)
+            arrays[ASKED] = np.ones(len(examples), bool) if flags is None else flags
+            roles.append(ASKED)
+        return Stream(self.feed(arrays), batch_size, roles)
 
     def others(self, task: str, method: str, *, control: bool = False) -> list[str]:
         """The tasks that a method for ``task`` is to leave alone.
@@ -309,11 +330,43 @@ class Study:
             task: whose examples.
             n: how many; all where there are fewer.
             method: whose draw it is; it, the task and the study's seed decide it.
+
+        Raises:
+            ValueError: as :meth:`some`.
         """
-        examples = self.split(task, "train")
+        return as_arguments(self.some(task, n, method)[0].inputs)
+
+    def some(
+        self, task: str, n: int, method: str, split: str = "train"
+    ) -> tuple[Examples, np.ndarray | None]:
+        """N of a task's examples of which something is asked, and which of their outputs are.
+
+        Args:
+            task: whose examples.
+            n: how many; all where there are fewer.
+            method: whose draw it is; it, the task and the study's seed decide it.
+            split: ``train``, ``validation`` or ``test``.
+
+        Returns:
+            The examples in their order, in memory; and their flags of :meth:`asked`.
+
+        Raises:
+            ValueError: there is none.
+        """
+        examples, asked = self.split(task, split), self.asked(task, split)
+        counted = self.objectives[task].counted(examples.targets)
+        flags = np.ones(len(examples), bool) if counted is None else np.asarray(counted) > 0
+        if not flags.any():
+            raise ValueError(
+                f"task {task!r}: of {len(examples)} {split} examples none counts, since their "
+                "targets ask for nothing; give others, or another split"
+            )
         order = np.random.default_rng(seed_of(self.seed, f"{method}: {task}"))
-        rows = np.sort(order.permutation(len(examples))[: integer("examples", n, low=1)])
-        return as_arguments(jax.tree.map(lambda leaf: np.asarray(leaf[rows]), examples.inputs))
+        drawn = order.permutation(np.flatnonzero(flags))[: integer("examples", n, low=1)]
+        rows = np.sort(drawn)
+        found = examples.take(rows)
+        inputs = jax.tree.map(np.asarray, found.inputs)
+        return Examples(inputs, found.targets), None if asked is None else asked[rows]
 
     def prepared(
         self,

@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -14,6 +16,12 @@ Handler = Callable[[int, FrameType | None], None]
 
 _TERMINAL = signal.SIGINT
 _SENT = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n))
+
+GRACE = 30.0
+"""Seconds that a block of :func:`raised` has to end by itself after a signal."""
+_TICK = 0.05
+_busy: list[object] = []
+"""The blocks of :func:`deferred` that are under way, which end when they have saved their state."""
 
 
 class Terminated(SystemExit):
@@ -54,18 +62,68 @@ def deferred() -> Iterator[Request]:
         request.number = number
 
     with _handled((_TERMINAL, *_SENT), note):
-        yield request
+        _busy.append(request)
+        try:
+            yield request
+        finally:
+            _busy.remove(request)
 
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """SIGTERM and SIGHUP as :class:`Terminated`, at once, as Ctrl-C is ``KeyboardInterrupt``."""
+    """SIGTERM and SIGHUP as :class:`Terminated`, at once, as Ctrl-C is ``KeyboardInterrupt``.
+
+    Where that does not end the block within :data:`GRACE`, the process ends: Python answers no
+    signal while a compiler or a long program runs, and swallows what is raised while it collects
+    garbage. Outside fine-tuning, which saves its state, all that there is to lose is on the disk.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Terminated("", number)
 
-    with _handled(_SENT, stop):
+    with _handled(_SENT, stop), _ended():
         yield
+
+
+@contextlib.contextmanager
+def _ended() -> Iterator[None]:
+    """End the process where a signal has not ended the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    over = threading.Event()
+
+    def watch() -> None:
+        with ours:
+            while came := ours.recv(64):
+                numbers = [number for number in came if number in _SENT]
+                if numbers and _outlasts(over):
+                    name = signal.Signals(numbers[0]).name
+                    words = f"\nstopped by {name}; the same command goes on from here\n"
+                    with contextlib.suppress(OSError):
+                        os.write(2, words.encode())
+                    os._exit(128 + numbers[0])
+
+    threading.Thread(target=watch, daemon=True, name="signals").start()
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)
+        theirs.close()
+
+
+def _outlasts(over: threading.Event) -> bool:
+    """Whether the block goes on for as long as it may, fine-tuning not counted."""
+    left = GRACE
+    while left > 0:
+        if over.wait(_TICK):
+            return False
+        left -= 0 if _busy else _TICK
+    return True
 
 
 def _known(number: int, frame: FrameType | None) -> None:

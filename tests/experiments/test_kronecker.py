@@ -9,6 +9,7 @@ import pytest
 
 from configs.kronecker import PRESETS
 from experiments import protocol
+from experiments.kronecker import results as results_of
 from linearize import tree
 from linearize.config import ConfigError
 from linearize.study import Store
@@ -45,6 +46,25 @@ def test_exact_numbers_are_those_of_dense_jacobians(finished, results):
         own = moved[label] + (moved[bias] if bias not in layers and bias in moved else 0)
         close(value, (own**2).sum(-1).mean(), rtol=1e-3)
     assert len(layers) == len(found["estimates"]["1"][0][0][0][0])
+
+
+def test_layers_that_are_frozen_are_left_out_of_relations():
+    rng = np.random.default_rng(0)
+    exact, estimate = rng.uniform(1, 2, (2, 2, 1, 3, 3, 4))
+    whole, merged = exact.sum(-1), rng.uniform(1, 2, (2, 1, 3))
+    over = results_of.OverTasks(0.5, 0.0, 1.0)
+
+    def method(exact, estimate):
+        return results_of.Method(exact, whole, {"1": estimate}, merged, over)
+
+    still = [np.insert(x, 2, 0.0, axis=-1) for x in (exact, estimate)]
+    without, frozen = method(exact, estimate), method(*still)
+    assert frozen.moves.tolist() == [True, True, False, True, True]
+    for kind in ("pairs", "layers", "within"):
+        for ranks in (True, False):
+            close(frozen.correlation(kind, ranks=ranks), without.correlation(kind, ranks=ranks))
+    close(frozen.log_ratio(), without.log_ratio())
+    close(frozen.log_layers(), without.log_layers())
 
 
 @pytest.mark.parametrize(

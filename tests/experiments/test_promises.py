@@ -176,11 +176,11 @@ def timeless(value: Any) -> Any:
 
 
 def changed(values: dict[str, Any]) -> dict[str, Any]:
-    """The same configuration with another temperature or learning rate."""
+    """The same configuration with another temperature or learning rate, or other batches."""
     other = json.loads(json.dumps(values))
     place = other.get("setting", other).get("head", other)
-    key = "temperature" if "temperature" in place else "rate"
-    place[key] /= 2
+    key = next(key for key in ("temperature", "rate", "batch_size") if key in place)
+    place[key] = type(place[key])(place[key] / 2)
     return other
 
 
@@ -189,7 +189,8 @@ def test_a_directory_of_another_configuration_is_refused(name, copied):
     other = config.from_dict(type(preset), changed(config.to_dict(preset)))
     before = state(copied)
     with pytest.raises(
-        config.ConfigError, match=r"temperature: 20\.0 -> 10\.0|rate: 0\.1 -> 0\.05"
+        config.ConfigError,
+        match=r"temperature: 20\.0 -> 10\.0|rate: 0\.1 -> 0\.05|batch_size: 16 -> 8",
     ):
         module(name).run(other, copied, "debug")
     assert state(copied) == before

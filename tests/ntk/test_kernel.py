@@ -313,6 +313,55 @@ def test_sign_kernels_by_hand():
     )
 
 
+WORDS = np.array([3, 1])
+
+
+def prompted(params, tokens):
+    """Label words of a tied table, and of one whose words are columns, after looked-up tokens."""
+    h = jnp.tanh(params["table"][tokens].sum(1) @ params["kernel"])
+    bias = params["bias"][WORDS][None]
+    return h @ params["table"][WORDS].T + h @ params["columns"][:, WORDS] + bias
+
+
+def a_prompt(vocabulary, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = {"table": (vocabulary, 4), "kernel": (4, 4), "columns": (4, vocabulary)}
+    params = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    params["bias"] = np.zeros(vocabulary, np.float32)
+    tokens = np.array([[3, 3, 5, 1], [6, 5, 5, 5], [0, 1, 2, 1]], np.int32)  # words, and repeats
+    return params, tokens
+
+
+@pytest.mark.slow(but=["asymmetric_signgd"])
+@pytest.mark.parametrize("optimizer", RULES)
+def test_tables_are_met_row_by_row_under_every_rule(optimizer):
+    params, tokens = a_prompt(9)
+    rows = jax.jit(jax.jacrev(prompted))(params, tokens)
+    J = np.concatenate([np.asarray(r, np.float64).reshape(3, 2, -1) for r in rows.values()], 2)
+    left, right = (np.asarray(factor(J)) for factor in RULES[optimizer])
+    expected = np.einsum("ncp,mdp->nmcd", left, right)
+    options = {"optimizer": optimizer, "implementation": "jacobian"}
+    found = ntk.kernel(prompted, params, tokens, tokens[::-1], **options)
+    np.testing.assert_allclose(found, expected[:, ::-1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow(but=["signgd"])
+@pytest.mark.parametrize("optimizer", RULES)
+def test_derivatives_do_not_grow_with_the_vocabulary(optimizer):
+    def planned(vocabulary):
+        params, tokens = a_prompt(vocabulary)
+        point = pointwise(prompted, params, (tokens,))
+        rule, dtype = RULES[optimizer], jnp.dtype("float32")
+        return choose(Computation(point, "full", rule, dtype, 3, 3, True, BUDGET), "jacobian", None)
+
+    plan = planned(10_000)
+    assert plan.bytes == planned(9).bytes
+    params, tokens = a_prompt(10_000)
+    memory = jax.jit(plan.parts[0].derive).lower(params, (tokens,)).compile().memory_analysis()
+    held = memory.temp_size_in_bytes + memory.output_size_in_bytes
+    assert held < 40_000  # a gradient of one example and word in one table is 160,000
+
+
 def test_low_precision_weights_are_summed_in_float32():
     f, params, x = small(dtype=jnp.bfloat16)
     found = ntk.kernel(f, params, jnp.asarray(x, jnp.bfloat16))

@@ -37,11 +37,13 @@ def full(features, more):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_row_classifies(data, solver):
     features, more, labels, test_labels = data
-    kernels = [lambda a, b: a @ b.T, diagonal]
-    if solver in ("least_squares", "logistic"):
+    kernels = [lambda a, b: a @ b.T]
+    if solver != "logistic_rows":
+        kernels.append(diagonal)
+    if solver in ("least_squares", "asymmetric_least_squares", "logistic"):
         kernels.append(full)
     for kernel in kernels:
-        options = {"ridge": 0.1} if solver == "least_squares" else {}
+        options = {"ridge": 0.1} if "least_squares" in solver else {}
         dual = fit(kernel(features, features), labels, solver, **options)
         logits = predict(dual, kernel(more, features))
         assert logits.shape == (M, C)
@@ -142,3 +144,54 @@ def test_without_scikit_learn(data, monkeypatch):
     with pytest.raises(ImportError, match=r'pip install "linearize\[kernel\]"'):
         fit(kernel, labels, "svm")
     fit(kernel, labels, "logistic", l2=0.1)  # needs none
+
+
+@pytest.mark.parametrize("layout", [lambda a, b: a @ b.T, diagonal, full])
+def test_a_ridge_in_units_of_the_operator_norm(data, layout):
+    features, _, labels, _ = data
+    kernel = layout(features, features)
+    blocks = [kernel] if kernel.ndim == 2 else list(np.moveaxis(kernel, -1, 0))
+    if kernel.ndim == 4:
+        blocks = [kernel.transpose(0, 2, 1, 3).reshape(N * C, N * C)]
+    norm = max(np.linalg.eigvalsh(block).max() for block in blocks)
+    np.testing.assert_allclose(
+        fit(kernel, labels, share=0.03).coefficients,
+        fit(kernel, labels, ridge=0.03 * norm).coefficients,
+        rtol=1e-6,
+    )
+
+
+def test_an_asymmetric_kernel_is_solved_as_it_predicts(data):
+    """Of features and their signs: the solution is that of weights along the signs."""
+    features, more, labels, _ = data
+    f0 = np.random.default_rng(3).normal(size=(N, C))
+    with pytest.raises(ValueError, match="asymmetric"):
+        fit(features @ np.sign(features).T, labels, f0=f0, ridge=0.1)
+    own, other = (side @ np.sign(features).T for side in (features, more))
+    dual = fit(own, labels, "asymmetric_least_squares", f0, f0_scale=0.5, ridge=3.0)
+    expected = np.linalg.solve(own + 3 * np.eye(N), np.eye(C)[labels] - 0.5 * f0)
+    np.testing.assert_allclose(-dual.coefficients, expected, atol=1e-9)
+    weights = np.sign(features).T @ expected
+    found = predict(dual, other, np.zeros((len(more), C)))
+    np.testing.assert_allclose(found, more @ weights, atol=1e-9)
+    symmetric = fit(features @ features.T, labels, ridge=0.1).coefficients
+    again = fit(features @ features.T, labels, "asymmetric_least_squares", ridge=0.1)
+    np.testing.assert_allclose(again.coefficients, symmetric, atol=1e-8)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_logistic_rows_are_logistic_regression_on_rows(data, classes):
+    features, more, labels, _ = data
+    kernel, other = (side @ features.T for side in (features, more))
+    labels = labels % classes
+    machine = LogisticRegression(C=0.1, max_iter=10_000).fit(kernel, labels)
+    found = predict(fit(kernel, labels, "logistic_rows", C=0.1), other)
+    spread = found - found.max(1, keepdims=True)
+    share = np.exp(spread) / np.exp(spread).sum(1, keepdims=True)
+    np.testing.assert_allclose(share, machine.predict_proba(other), atol=1e-6)
+
+
+def test_logistic_rows_have_no_place_for_f0(data):
+    features, _, labels, _ = data
+    with pytest.raises(ValueError, match="leave f0 out"):
+        fit(features @ features.T, labels, "logistic_rows", np.zeros((N, C)))

@@ -17,6 +17,8 @@ from linearize.data.text.packing import one_a_row as one_a_row
 from linearize.data.text.packing import packed as packed
 from linearize.data.text.packing import padded as padded
 from linearize.data.text.packing import strided as strided
+from linearize.data.text.prompts import KLM as KLM
+from linearize.data.text.prompts import Prompt as Prompt
 from linearize.data.text.sets import TEXT_SETS as TEXT_SETS
 from linearize.data.text.sets import TextSet as TextSet
 from linearize.data.text.sets import text_set as text_set

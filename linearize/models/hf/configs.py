@@ -13,7 +13,7 @@ from linearize.models.backbone import WeightsError
 from linearize.models.hf import open_clip, processors, schema
 from linearize.models.hf.schema import Key
 
-_ACTIVATIONS = sorted(transformer.ACTIVATIONS.keys() - {"swiglu"})
+ACTIVATIONS = sorted(transformer.ACTIVATIONS.keys() - {"swiglu"})
 
 
 def _blocks(width: int, heads: int, activation: str, eps: float) -> dict[str, Key]:
@@ -21,7 +21,7 @@ def _blocks(width: int, heads: int, activation: str, eps: float) -> dict[str, Ke
         "hidden_size": schema.size(width),
         "num_hidden_layers": schema.size(12, schema.DEEPEST),
         "num_attention_heads": schema.size(heads, 4096),
-        "hidden_act": schema.choice(activation, _ACTIVATIONS),
+        "hidden_act": schema.choice(activation, ACTIVATIONS),
         "layer_norm_eps": schema.number(eps, 0, 1),
     }
 
@@ -92,7 +92,7 @@ dropout), and what is not read (poolers, decoders, mask tokens, heads, backbones
 
 _OF_CLIP = {"intermediate_size", "projection_dim"}
 """Widths that other families have: where one matters here, it is among the keys that are read."""
-_PRUNED = {"pruned_heads": Key({}, lambda v: v in ({}, None), "only {} is supported")}
+PRUNED = {"pruned_heads": Key({}, lambda v: v in ({}, None), "only {} is supported")}
 
 VIT_FIELDS: dict[str, Any] = {
     "pooling": "class_token",
@@ -166,7 +166,7 @@ def vision(notes: Mapping[str, Any], where: Any = "here") -> dict[str, Any] | No
         fields = clip.FIELDS | {"projection": projection if projected else None}
     else:
         keys, start = {"vit": (VIT, VIT_FIELDS), "dinov2": (DINOV2, DINOV2_FIELDS)}[family]
-        got = schema.read(config, keys | _PRUNED, IGNORED | _OF_CLIP, where=file)
+        got = schema.read(config, keys | PRUNED, IGNORED | _OF_CLIP, where=file)
         fields = dict(start)
     hidden, activation = got.get("intermediate_size"), got["hidden_act"]
     if family == "dinov2":
@@ -215,13 +215,13 @@ def _clip_part(
     if config["model_type"] == other:
         raise WeightsError(f"{file} is of a {other!r}, which has no {tower} tower")
     if config["model_type"] != "clip":
-        got = schema.read(config, {**keys, **_PRUNED}, IGNORED, where=file)
+        got = schema.read(config, {**keys, **PRUNED}, IGNORED, where=file)
         return got, got["projection_dim"]
-    whole = schema.read(config, CLIP | _PRUNED, IGNORED, where=file)
+    whole = schema.read(config, CLIP | PRUNED, IGNORED, where=file)
     parts = [whole[f"{tower}_config{end}"] or {} for end in ("", "_dict")]
     # as transformers: early files say it twice, and the second time counts
     got = schema.read(
-        {**parts[0], **parts[1]}, {**keys, **_PRUNED}, IGNORED, where=f"{file}: {tower}_config"
+        {**parts[0], **parts[1]}, {**keys, **PRUNED}, IGNORED, where=f"{file}: {tower}_config"
     )
     return got, whole["projection_dim"]
 

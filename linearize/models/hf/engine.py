@@ -1,8 +1,8 @@
 """Foreign tensors to leaves and back, by a table of names; all that is wrong in one error."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from linearize import tree
 from linearize.models.backbone import WeightsError
 from linearize.models.hf.table import Row, Table, spell, unwrap
+
+T = TypeVar("T")
 
 _READERS = 2
 """Leaves that are made at a time."""
@@ -96,6 +98,47 @@ def import_leaves(
             "problem(s), nothing was loaded:\n  " + listed(problems)
         )
     return leaves
+
+
+def untied(
+    tensors: Mapping[str, T],
+    tables: Sequence[Table],
+    repeated: Mapping[str, str],
+    shapes: Collection[str],
+    what: str,
+    read: Callable[[T], np.ndarray] = lambda tensor: tensor(),  # type: ignore[operator]
+) -> dict[str, T]:
+    """Tensors, none of which says once more what the model ties.
+
+    Args:
+        tensors: by foreign name, as :func:`import_leaves` takes them.
+        tables: the dialects.
+        repeated: names that repeat another's values, and those others.
+        shapes: names of the model's leaves: what has one of its own is not tied.
+        what: the file, for messages.
+        read: gives a tensor's values.
+
+    Raises:
+        WeightsError: two that the model ties have other values.
+    """
+    table, canonical = dialect(tensors, tables, what)
+    theirs = {name: there for there, name in canonical.items()}
+    found = dict(tensors)
+    for copy, original in repeated.items():
+        row = table.find(copy)
+        if copy not in theirs or (row and set(_ours(table.rows[row[0]], row[1])) & set(shapes)):
+            continue
+        tensor = found.pop(theirs[copy])
+        if original not in theirs:
+            prefix = theirs[copy].removesuffix(copy)
+            theirs[original], found[prefix + original] = prefix + original, tensor
+        elif not np.array_equal(read(tensor), read(found[theirs[original]]), equal_nan=True):
+            raise WeightsError(
+                f"{what}: {theirs[copy]} and {theirs[original]} differ, and the configuration ties "
+                "them; tie_word_embeddings=false in config.json unties them, where the model was "
+                "trained so"
+            )
+    return found
 
 
 def export_leaves(leaves: Mapping[str, Any], table: Table) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
 """Parameters back to a folder that transformers opens."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from linearize.models.backbone import Backbone, WeightsError
 from linearize.models.hf import configs, processors, sources, tables
 from linearize.models.hf.engine import export_leaves
 from linearize.models.hf.table import Table, unwrap
+from linearize.models.language.model import LanguageModel
 from linearize.types import Params
 
 _BESIDE = (
     "config.json",
+    "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
     "tokenizer.json",
@@ -26,29 +29,34 @@ _BESIDE = (
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.txt",
 )
 
 
 def export(
     folder: str | Path,
-    backbone: Backbone,
+    backbone: Backbone | LanguageModel,
     params: Params | None = None,
     *,
     like: str | Path | None = None,
 ) -> Path:
-    """Write ``model.safetensors``, float32, its configuration and its image processor's.
+    """Write ``model.safetensors``, float32, its configuration and an image processor's.
 
     ``from_pretrained`` of transformers opens the folder; what it computes there is what ``f`` does.
 
     Args:
         folder: made where absent; files of these names in it are replaced.
-        backbone: a CLIP, ViT or DINOv2 of :func:`linearize.models.load`, all its blocks kept.
+        backbone: a CLIP, ViT or DINOv2 of :func:`linearize.models.load`, or a model of
+            :func:`linearize.models.load_language`, all its blocks kept. What a language model ties
+            is written once.
         params: its parameters after editing, ``tau.apply_to(backbone.params)``; θ0 by default.
             Scanned ones are welcome.
-        like: a folder or repository of transformers whose image encoder is replaced: all else in
-            it (text tower, pooler, tokenizer) is copied. Without it, the image encoder is written
-            alone: a ``CLIPVisionModelWithProjection``, a ``ViTModel`` without pooler, or a
-            ``Dinov2Model`` without mask token.
+        like: a folder or repository of transformers whose image encoder or language model is
+            replaced: all else in it (text tower, pooler, tokenizer) is copied. Without it, the
+            image encoder is written alone: a ``CLIPVisionModelWithProjection``, a ``ViTModel``
+            without pooler, or a ``Dinov2Model`` without mask token.
 
     Returns:
         The folder.
@@ -62,19 +70,20 @@ def export(
         NonFiniteError: a parameter is NaN or infinite.
         OSError: a file cannot be written.
     """
-    if not isinstance(backbone, Backbone) or not backbone.kind or backbone.architecture is None:
-        raise ValueError(f"{backbone.name} is no CLIP, ViT or DINOv2; io.save_tree keeps any model")
+    if not backbone.about.get("kind") or backbone.about.get("architecture") is None:
+        raise ValueError(
+            f"{backbone.name} is no CLIP, ViT or DINOv2, nor a model of load_language; "
+            "io.save_tree keeps any model"
+        )
     chosen = backbone.params if params is None else params
     tree.check_match(backbone.params, chosen, what="params")
     tree.check_finite(chosen, what="params")
-    table = table_of(backbone.kind, backbone.architecture)
+    table, repeated, check = _readers(backbone)
     tensors = export_leaves(layers.unstack(tree.flatten(chosen)), table)
     folder = Path(folder)
     if like is None:
-        config = _config(backbone.kind, backbone.architecture, tensors)
-        processor = processors.written(backbone.kind, backbone.architecture, backbone.image_size)
-        notes = {"config.json": config, "preprocessor_config.json": processor}
-        configs.check_same(backbone.architecture, notes, "transformers' own model")
+        notes = _notes(backbone, tensors)
+        check(notes, "transformers' own model")
         beside: list[Path] = []
     else:
         source = sources.read(like)
@@ -83,8 +92,8 @@ def export(
             raise WeightsError(f"like={str(like)!r} has no config.json of transformers")
         config.pop("torch_dtype", None)
         config["dtype"] = "float32"
-        tensors = _replace(source, table, tensors)
-        configs.check_same(backbone.architecture, source.notes, f"like={str(like)!r}")
+        tensors = _replace(source, table, tensors, repeated)
+        check(source.notes, f"like={str(like)!r}")
         beside = [p for n in _BESIDE if (p := source.path.parent / n).is_file()]
         notes = {"config.json": config}
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +106,31 @@ def export(
     return folder
 
 
+def _readers(
+    model: Backbone | LanguageModel,
+) -> tuple[Table, Collection[str], Callable[[Mapping[str, Any], str], None]]:
+    """Names as transformers writes them, those it may write again, and the check of its notes."""
+    if isinstance(model, LanguageModel):
+        assert model.family is not None
+        return model.family.dialects[0], model.family.repeated, model.check_same
+    ours = model.about["architecture"]
+    return table_of(model.about["kind"], ours), (), partial(configs.check_same, ours)
+
+
+def _notes(model: Backbone | LanguageModel, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What transformers needs to build the model alone, by the names of files."""
+    if isinstance(model, LanguageModel):
+        assert model.family is not None
+        config = {**model.about["config"], "architectures": [model.family.builds]}
+        config.pop("torch_dtype", None)
+        return {"config.json": {**config, "dtype": "float32"}}
+    kind, ours = model.kind, model.about["architecture"]
+    return {
+        "config.json": _config(kind, ours, tensors),
+        "preprocessor_config.json": processors.written(kind, ours, model.image_size),
+    }
+
+
 def table_of(kind: str, architecture: Mapping[str, Any]) -> Table:
     """Names as transformers writes them, of a :class:`Backbone`'s kind and architecture."""
     if kind == "dinov2":
@@ -106,13 +140,21 @@ def table_of(kind: str, architecture: Mapping[str, Any]) -> Table:
 
 
 def _replace(
-    source: sources.Source, table: Table, tensors: Mapping[str, np.ndarray]
+    source: sources.Source,
+    table: Table,
+    tensors: Mapping[str, np.ndarray],
+    repeated: Collection[str],
 ) -> dict[str, np.ndarray]:
-    """All tensors of the source in float32, those of the table's model replaced."""
+    """All tensors of the source in float32, those of the table's model replaced.
+
+    What repeats another there is left out, where the model has none of its own.
+    """
     out, problems, replaced = {}, [], set()
     bare = unwrap(source.tensors)
     for theirs, read in source.tensors.items():
         name = table.canonical(bare[theirs])
+        if name in repeated and name not in tensors:
+            continue
         old = read()
         if name in tensors:
             replaced.add(name)

@@ -33,6 +33,7 @@ NOTES = (
     "open_clip_config.json",
 )
 """Names of what is said about them."""
+GGUF = ".gguf"
 _TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _NO_WEIGHTS = (
     "training_args.bin",
@@ -80,9 +81,11 @@ def read(where: str | Path | Source) -> Source:
         where: a folder that ``save_pretrained`` wrote; a ``.safetensors`` file, or the
             ``.index.json`` of several files; a ``.pt``, ``.pth`` or ``.bin`` of torch, a state dict
             or a whole module, TorchScript included, of which tensors alone are taken and nothing is
-            run; or a repository on the Hub, ``"openai/clip-vit-base-patch32"``. What is open
-            already is returned. A word that reads as a path (it begins with ``.``, ``/`` or ``~``,
-            has two separators, ends as weights do, or its folder is here) is not asked of the Hub.
+            run; a ``.gguf`` of llama.cpp (:mod:`linearize.models.language.gguf`), which tells its
+            configuration itself; or a repository on the Hub, ``"openai/clip-vit-base-patch32"``.
+            What is open already is returned. A word that reads as a path (it begins with ``.``,
+            ``/`` or ``~``, has two separators, ends as weights do, or its folder is here) is not
+            asked of the Hub.
 
     Raises:
         FileNotFoundError: neither a file nor a folder, nor the form of a repository's name; or a
@@ -119,7 +122,7 @@ def _in_folder(folder: Path) -> Path:
     others = [
         path
         for path in sorted(folder.iterdir())
-        if path.suffix in (*_TORCH, ".safetensors") and path.name not in _NO_WEIGHTS
+        if path.suffix in (*_TORCH, ".safetensors", GGUF) and path.name not in _NO_WEIGHTS
     ]
     if len(others) != 1:
         several = f"and several others ({', '.join(p.name for p in others[:4])}, ...)"
@@ -142,7 +145,7 @@ def _near(path: Path) -> str:
 def _open(path: Path) -> Source:
     notes = _notes(path)
     whole = _sharded(path) if path.name.endswith(".index.json") else _tensors(path)
-    return replace(whole, notes=notes)
+    return replace(whole, notes=whole.notes or notes)
 
 
 def _notes(path: Path) -> dict[str, Any]:
@@ -161,6 +164,10 @@ def _tensors(path: Path) -> Source:
     """The tensors of one file; torch's are read at once."""
     try:
         files.check_regular(path)
+        if path.suffix == GGUF:
+            from linearize.models.language import gguf  # which reads configurations of all sorts
+
+            return gguf.read(path)
         if path.suffix in _TORCH or torch_modules.is_torch(path):
             return Source.of(path, torch_modules.read(path))
         stored = io.stored_tensors(path)
@@ -229,14 +236,14 @@ def _weight_map(index: Path, *, here: bool = True) -> dict[str, str]:
     return listed
 
 
-def read_note(path: Path) -> Any:
-    """What a JSON file beside weights says.
+def read_note(path: Path, kind: type = dict) -> Any:
+    """What a JSON file beside weights says; ``kind`` is what it holds.
 
     Raises:
         WeightsError: it cannot be read, or is no JSON.
     """
     try:
-        return files.read_json(path, most=_MOST_JSON)
+        return files.read_json(path, kind=kind, most=_MOST_JSON)
     except (OSError, files.CorruptFileError) as error:
         raise WeightsError(f"{error}; fetch it again") from error
 
@@ -251,7 +258,7 @@ def is_hub(where: str | Path) -> bool:
     return (
         bool(_HUB_ID.fullmatch(word))
         and not word.startswith((".", "~"))
-        and path.suffix not in (*_TORCH, ".safetensors", ".json")
+        and path.suffix not in (*_TORCH, ".safetensors", GGUF, ".json")
         and not os.path.lexists(path)
         and not (path.parent.is_dir() and not _cached(word))
     )

@@ -15,14 +15,14 @@ from linearize.models.hf.table import (
 )
 
 
-def _linear(theirs: str, ours: str) -> tuple[Row, ...]:
+def linear(theirs: str, ours: str) -> tuple[Row, ...]:
     return (
         (f"{theirs}.weight", f"{ours}/kernel", KERNEL),
         (f"{theirs}.bias", f"{ours}/bias", SAME),
     )
 
 
-def _norm(theirs: str, ours: str) -> tuple[Row, ...]:
+def norm(theirs: str, ours: str) -> tuple[Row, ...]:
     return (
         (f"{theirs}.weight", f"{ours}/scale", SAME),
         (f"{theirs}.bias", f"{ours}/bias", SAME),
@@ -40,12 +40,12 @@ def _attention(theirs: str) -> tuple[Row, ...]:
 def _hugging_clip_block(tower: str) -> tuple[Row, ...]:
     layer = f"{tower}.encoder.layers.{{i}}"
     return (
-        *_norm(f"{layer}.layer_norm1", "block_{i}/norm_1"),
+        *norm(f"{layer}.layer_norm1", "block_{i}/norm_1"),
         *_attention(layer + ".self_attn.{q|k|v}_proj"),
-        *_linear(f"{layer}.self_attn.out_proj", "block_{i}/attention/out"),
-        *_norm(f"{layer}.layer_norm2", "block_{i}/norm_2"),
-        *_linear(f"{layer}.mlp.fc1", "block_{i}/mlp_in"),
-        *_linear(f"{layer}.mlp.fc2", "block_{i}/mlp_out"),
+        *linear(f"{layer}.self_attn.out_proj", "block_{i}/attention/out"),
+        *norm(f"{layer}.layer_norm2", "block_{i}/norm_2"),
+        *linear(f"{layer}.mlp.fc1", "block_{i}/mlp_in"),
+        *linear(f"{layer}.mlp.fc2", "block_{i}/mlp_out"),
     )
 
 
@@ -63,9 +63,9 @@ CLIP_VISION = Table(
             "patch_embedding/kernel",
             PATCHES,
         ),
-        *_norm("vision_model.pre_layrnorm", "pre_norm"),
+        *norm("vision_model.pre_layrnorm", "pre_norm"),
         *_hugging_clip_block("vision_model"),
-        *_norm("vision_model.post_layernorm", "norm"),
+        *norm("vision_model.post_layernorm", "norm"),
         ("visual_projection.weight", "projection/kernel", KERNEL),
     ),
     dropped=(
@@ -81,7 +81,7 @@ CLIP_TEXT = Table(
         ("text_model.embeddings.token_embedding.weight", "token_embedding", SAME),
         ("text_model.embeddings.position_embedding.weight", "positions", SAME),
         *_hugging_clip_block("text_model"),
-        *_norm("text_model.final_layer_norm", "norm"),
+        *norm("text_model.final_layer_norm", "norm"),
         ("text_projection.weight", "projection/kernel", KERNEL),
         ("logit_scale", "logit_scale", SCALAR),
     ),
@@ -92,13 +92,13 @@ CLIP_TEXT = Table(
 def _openai_block(prefix: str) -> tuple[Row, ...]:
     layer = f"{prefix}transformer.resblocks.{{i}}"
     return (
-        *_norm(f"{layer}.ln_1", "block_{i}/norm_1"),
+        *norm(f"{layer}.ln_1", "block_{i}/norm_1"),
         (f"{layer}.attn.in_proj_weight", "block_{i}/attention/qkv/kernel", KERNEL),
         (f"{layer}.attn.in_proj_bias", "block_{i}/attention/qkv/bias", SAME),
-        *_linear(f"{layer}.attn.out_proj", "block_{i}/attention/out"),
-        *_norm(f"{layer}.ln_2", "block_{i}/norm_2"),
-        *_linear(f"{layer}.mlp.c_fc", "block_{i}/mlp_in"),
-        *_linear(f"{layer}.mlp.c_proj", "block_{i}/mlp_out"),
+        *linear(f"{layer}.attn.out_proj", "block_{i}/attention/out"),
+        *norm(f"{layer}.ln_2", "block_{i}/norm_2"),
+        *linear(f"{layer}.mlp.c_fc", "block_{i}/mlp_in"),
+        *linear(f"{layer}.mlp.c_proj", "block_{i}/mlp_out"),
     )
 
 
@@ -123,7 +123,7 @@ OPENAI_VISION = Table(
         ("visual.class_embedding", "class_token", SAME),
         ("visual.positional_embedding", "{class_position|positions}", POSITIONS),
         ("visual.conv1.weight", "patch_embedding/kernel", PATCHES),
-        *_norm("visual.ln_pre", "pre_norm"),
+        *norm("visual.ln_pre", "pre_norm"),
         *_openai_block("visual."),
         *(
             (
@@ -133,7 +133,7 @@ OPENAI_VISION = Table(
             )
             for n in (1, 2)
         ),
-        *_norm("visual.ln_post", "norm"),
+        *norm("visual.ln_post", "norm"),
         ("visual.proj", "projection/kernel", SAME),
     ),
     dropped=(*_OPENAI_TEXT, *_OPENAI_NOTES),
@@ -146,7 +146,7 @@ OPENAI_TEXT = Table(
         ("token_embedding.weight", "token_embedding", SAME),
         ("positional_embedding", "positions", SAME),
         *_openai_block(""),
-        *_norm("ln_final", "norm"),
+        *norm("ln_final", "norm"),
         ("text_projection", "projection/kernel", SAME),
         ("logit_scale", "logit_scale", SCALAR),
     ),
@@ -163,7 +163,7 @@ _EMBEDDINGS: tuple[Row, ...] = (
 )
 _SELF_ATTENTION: tuple[Row, ...] = (
     *_attention(_LAYER + ".attention.attention.{query|key|value}"),
-    *_linear(f"{_LAYER}.attention.output.dense", "block_{i}/attention/out"),
+    *linear(f"{_LAYER}.attention.output.dense", "block_{i}/attention/out"),
 )
 _RENAMED = tuple(
     (rf"^(encoder\.layer\.\d+)\.attention\.{short}\.", rf"\1.attention.{long}.")
@@ -185,12 +185,12 @@ VIT = Table(
     "Hugging Face's ViT",
     rows=(
         *_EMBEDDINGS,
-        *_norm(f"{_LAYER}.layernorm_before", "block_{i}/norm_1"),
+        *norm(f"{_LAYER}.layernorm_before", "block_{i}/norm_1"),
         *_SELF_ATTENTION,
-        *_norm(f"{_LAYER}.layernorm_after", "block_{i}/norm_2"),
-        *_linear(f"{_LAYER}.intermediate.dense", "block_{i}/mlp_in"),
-        *_linear(f"{_LAYER}.output.dense", "block_{i}/mlp_out"),
-        *_norm("layernorm", "norm"),
+        *norm(f"{_LAYER}.layernorm_after", "block_{i}/norm_2"),
+        *linear(f"{_LAYER}.intermediate.dense", "block_{i}/mlp_in"),
+        *linear(f"{_LAYER}.output.dense", "block_{i}/mlp_out"),
+        *norm("layernorm", "norm"),
     ),
     dropped=_NOT_ENCODER,
     aliases=(
@@ -214,14 +214,14 @@ def _dinov2(name: str, mlp_in: str, mlp_out: str) -> Table:
         name,
         rows=(
             *_EMBEDDINGS,
-            *_norm(f"{_LAYER}.norm1", "block_{i}/norm_1"),
+            *norm(f"{_LAYER}.norm1", "block_{i}/norm_1"),
             *_SELF_ATTENTION,
             (f"{_LAYER}.layer_scale1.lambda1", "block_{i}/scale_1/scale", SAME),
-            *_norm(f"{_LAYER}.norm2", "block_{i}/norm_2"),
-            *_linear(f"{_LAYER}.mlp.{mlp_in}", "block_{i}/mlp_in"),
-            *_linear(f"{_LAYER}.mlp.{mlp_out}", "block_{i}/mlp_out"),
+            *norm(f"{_LAYER}.norm2", "block_{i}/norm_2"),
+            *linear(f"{_LAYER}.mlp.{mlp_in}", "block_{i}/mlp_in"),
+            *linear(f"{_LAYER}.mlp.{mlp_out}", "block_{i}/mlp_out"),
             (f"{_LAYER}.layer_scale2.lambda1", "block_{i}/scale_2/scale", SAME),
-            *_norm("layernorm", "norm"),
+            *norm("layernorm", "norm"),
         ),
         dropped=_NOT_ENCODER,
         aliases=((r"^dinov2\.", ""), *_RENAMED),

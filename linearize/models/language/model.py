@@ -1,17 +1,25 @@
 """What a language model is to the rest of the library: hidden states, a head, and both in one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from flax import linen as nn
 
+from linearize.models.backbone import WeightsError
+from linearize.models.hf import schema
 from linearize.models.hf.table import Table
 from linearize.models.model import Model
-from linearize.types import Apply, Array, Params
+from linearize.types import Apply, Array
 
-Head = Callable[[Params, Array], Array]
-"""``head(params, hidden (..., D)) -> logits (..., V) float32``."""
+Head = Callable[..., Array]
+"""``head(params, hidden (..., D), words=None) -> logits (..., V) float32``; of ``words (C,)`` alone
+(..., C): then no other row of the vocabulary's table is multiplied.
+"""
+
+
+_SHAPES = ("vocabulary", "width", "hidden", "depth", "context")
+"""Fields that the shapes of tensors tell, and one that decides nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +37,14 @@ class LanguageModel(Model):
             one, whose ``f`` is ``hidden``.
         step: ``step(params, tokens (B, S), cache) -> (hidden (B, S, D), cache)`` of a decoder: the
             S tokens after those that the cache has seen. None where there is no decoder.
-        cache: ``cache(batch, length) -> `` an empty cache for up to ``length`` tokens, a tree of
-            arrays with the tokens' number among them.
+        cache: ``cache(batch, length)``: an empty cache for up to ``length`` tokens, arrays by name,
+            among them ``seen ()`` int32, how many tokens there are.
+        encode: in its place, of an encoder–decoder, ``encode(params, tokens, mask, length)``: a
+            cache of the text for up to ``length`` tokens of an answer.
+
+    ``about`` has the ``family`` (:class:`LanguageFamily`) and its ``kind``, the ``architecture``
+    (the module's fields), the ``config`` in transformers' words, and the ``weights``, a file that
+    others wrote, if θ0 was read from one.
     """
 
     _: KW_ONLY
@@ -38,6 +52,44 @@ class LanguageModel(Model):
     head: Head | None = None
     step: Callable[..., tuple[Array, Any]] | None = None
     cache: Callable[[int, int], Any] | None = None
+    encode: Callable[..., Any] | None = None
+
+    @property
+    def family(self) -> "LanguageFamily | None":
+        """Whose weights it reads and writes; None of a model of one's own."""
+        return self.about.get("family")
+
+    def check_same(self, notes: Mapping[str, Any], what: str) -> None:
+        """A configuration, if there is one, makes of the same weights the function that this is.
+
+        Args:
+            notes: parsed files by name, as :class:`linearize.models.hf.Source` has them.
+            what: where they lie, for messages.
+
+        Raises:
+            WeightsError: it is another family's, or makes another function; sizes that tensors'
+                shapes tell are not compared.
+        """
+        if "config.json" not in notes or self.family is None:
+            return
+        told, where = notes["config.json"], f"{what}/config.json"
+        kind = told.get("model_type") if isinstance(told, Mapping) else None
+        if kind != self.family.kind:
+            raise WeightsError(
+                f"{where} is of model_type {schema.said(kind)}; {self.name} is a "
+                f"{self.family.kind!r}"
+            )
+        ours = self.about["architecture"]
+        wrong = [
+            f"{name} is {value!r} there and {ours[name]!r} here"
+            for name, value in self.family.configure(told, where).items()
+            if name not in _SHAPES and _cut(value, ours["depth"]) != ours.get(name, value)
+        ]
+        if wrong:
+            raise WeightsError(
+                f"{where} would compute something else of these weights; nothing was done: "
+                + "; ".join(wrong)
+            )
 
     @property
     def vocabulary(self) -> int:
@@ -55,30 +107,51 @@ class LanguageModel(Model):
         return self.about["width"]
 
 
+def _cut(value: Any, depth: int) -> Any:
+    """What is told of each block, of the first so many."""
+    return value[:depth] if isinstance(value, tuple) else value
+
+
 @dataclass(frozen=True)
 class LanguageFamily:
     """One row of the table of language models: a module, and whose weights it reads and writes.
 
     Attributes:
-        module: the class to build; its fields are an architecture, and ``dtype``, ``scan`` and
-            ``remat``. Its methods are ``__call__`` (hidden states), ``logits`` of hidden states,
-            and, of decoders, ``step``.
-        fields: architecture of the name; empty where the configuration beside the weights tells
-            it.
-        configure: the fields of a Hugging Face ``config.json``; refuses by name what it says that
-            the module does not do.
-        dialects: names that such weights may have, read and written.
+        module: the class to build; its fields are an architecture, ``vocabulary``, ``width``,
+            ``depth`` and ``context`` (None where positions are relative) among them, and ``dtype``,
+            ``scan`` and ``remat``. Its methods are ``__call__`` (hidden states),
+            ``logits(hidden, words=None)``, if it has a head (:data:`Head`), and, of decoders,
+            ``step`` and ``cache`` or ``encode`` (:class:`LanguageModel`).
+        configure: ``configure(config, where) -> fields``: those that a ``config.json`` of
+            transformers makes; refuses by name what it says that the module does not do. ``where``
+            is the file, for messages.
+        dialects: names that such weights may have, read and written; the first is transformers'.
         kind: ``model_type`` of that configuration.
+        config: what the name alone says, in the configuration's own words; empty where the
+            configuration beside the weights tells it.
+        repeated: tensors that such files may hold once more, because the model ties them: their
+            name, and the tensor's whose values they have.
+        optional: fields of the module, and a tensor of the file each that says whether its part is
+            there (a head, a pooler), whatever the configuration says.
+        deep: the configuration's word for the number of blocks.
         inputs: what the model takes, ``"tokens"``, ``"tokens mask"`` or ``"tokens mask answer"``.
+        builds: the class of transformers that opens an export.
         hub: where its weights are on the Hub.
         packaged: the asset that holds its weights, or "".
+        tokens: the asset that holds its tokenizer, or "" where the weights do.
     """
 
     module: Callable[..., nn.Module]
-    fields: Mapping[str, Any]
-    configure: Callable[[Mapping[str, Any]], dict[str, Any]]
+    configure: Callable[[Mapping[str, Any], str], dict[str, Any]]
     dialects: tuple[Table, ...]
     kind: str
-    inputs: str
+    _: KW_ONLY
+    config: Mapping[str, Any] = field(default_factory=dict)
+    repeated: Mapping[str, str] = field(default_factory=dict)
+    optional: Mapping[str, str] = field(default_factory=dict)
+    deep: str = "num_hidden_layers"
+    inputs: str = "tokens"
+    builds: str = ""
     hub: str = ""
     packaged: str = ""
+    tokens: str = ""

@@ -1,6 +1,7 @@
 """Figures of matrices: disentanglement error maps and cosines between task vectors."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,12 +17,28 @@ from linearize.report.compare.results import PairMap, Results
 from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure, in_cell, matrix_axes
 from linearize.report.stats import mean_phrase
-from linearize.report.style import INK, MUTED, shorten
+from linearize.report.style import INK, MUTED, Look, shorten
 from linearize.report.table import fixed
 
 BOX = "#c8102e"
 CROSS = "Cross: the pre-trained model."
 """What a figure's caption says, and no map whose cross moves."""
+
+
+class Mapped(Protocol):
+    """Results with error maps; of the main job, or of another."""
+
+    @property
+    def maps(self) -> Sequence[PairMap]:
+        """A pair each."""
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """Whose mean is drawn."""
+
+    @property
+    def look(self) -> Look:
+        """How methods are called."""
 
 
 def edges(centres: Floats) -> Floats:
@@ -34,7 +51,7 @@ def edges(centres: Floats) -> Floats:
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
-def upper_limit(results: Results, pair: PairMap) -> float:
+def upper_limit(results: Mapped, pair: PairMap) -> float:
     """The colour scale's top: the largest mean of all maps of such an error, rounded up."""
     alike = [each for each in results.maps if each.kind == pair.kind]
     means = np.concatenate(
@@ -104,13 +121,13 @@ def hide(axes: NDArray[Any], count: int) -> None:
         ax.set_visible(False)
 
 
-def name(results: Results, index: int) -> str:
+def name(results: Mapped, index: int) -> str:
     """What a pair's figure is called."""
     a, b = map(_slug, results.maps[index].tasks)
     return f"error_map_{index + 1}_{a}_{b}"
 
 
-def error_map(results: Results, index: int) -> Plot:
+def error_map(results: Mapped, index: int) -> Plot:
     """One pair's error maps, a panel a regime, on one colour scale, the search box on top."""
     pair = results.maps[index]
     a, b = pair.tasks
@@ -162,7 +179,7 @@ def error_map(results: Results, index: int) -> Plot:
     )
 
 
-def _in_words(results: Results, pair: PairMap) -> str:
+def _in_words(results: Mapped, pair: PairMap) -> str:
     """The maps' mean errors in the search box, for who does not see them."""
     means = (
         f"{results.look.inline(m)} {error(pair.boxed(m).mean((1, 2)), pair.farthest).text}"

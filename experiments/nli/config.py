@@ -1,0 +1,112 @@
+"""Addition of language tasks: which model reads them in which way, and which tasks."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from experiments import adding
+from experiments.nli.wordings import WORDINGS
+from linearize.choices import one_of
+from linearize.config import ConfigError, EditConfig
+from linearize.config.files import require, require_task
+from linearize.config.vectors import Regime
+from linearize.fields import Count, Natural, Positive, TwoOrMore, check
+from linearize.train import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageConfig:
+    """A language model, and how it is asked."""
+
+    name: str = "minilm_l6"
+    """A row of :data:`linearize.models.language.LANGUAGE`."""
+    read: Literal["features", "words", "answers", "classifier"] = "features"
+    """An encoder's features under heads of a few examples; a decoder's words after a prompt; an
+    encoder–decoder's answers in words; or its classes, whose head all tasks share."""
+    weights: str | None = None
+    """A folder, a file or a repository on the Hub; the packaged ones where None."""
+    pretrained: bool = True
+    """False draws the weights at random, from ``seed``."""
+    seed: Natural = 0
+    """Of weights that are drawn, a classifier's head among them."""
+    blocks: Count | None = None
+    """How many blocks to keep, counted from the input; all where None."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters, τ and outputs are float32."""
+    scan: bool = False
+    """One scanned block in place of many: compiles faster, and ``remat`` saves memory."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What blocks keep for the backward pass: all, matrix products, or their input alone."""
+    shots: Count = 10
+    """Labelled training examples a class of a features' head."""
+
+    def __post_init__(self) -> None:
+        check(self, "model.", ConfigError)
+
+
+@dataclasses.dataclass(frozen=True)
+class NliConfig:
+    """Addition of language tasks: all subsets of them, and one donor for each target."""
+
+    model: LanguageConfig = LanguageConfig()
+    tasks: tuple[str, ...] = ("toy_food", "toy_film", "toy_shop")
+    """Rows of :data:`experiments.nli.wordings.WORDINGS`."""
+    donors: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Other fine-tuned weights of the model, by name: folders or repositories on the Hub. The other
+    tasks' vectors are donors too."""
+    data_dir: str | None = None
+    """Where TFDS data sets lie, as TFDS prepares them."""
+    length: Count = 128
+    """Tokens of a text with its prompt; the text of a longer one is cut."""
+    train: Count | None = 1000
+    validation: Count | None = 200
+    test: Count | None = 400
+    """Documents of each task at most; all where None."""
+    data_seed: Natural = 0
+    """Decides the splits."""
+    nonlinear: TrainConfig = TrainConfig()
+    linear: TrainConfig = TrainConfig()
+    epochs: dict[str, Positive] = dataclasses.field(default_factory=dict)
+    """Passes over a task's training examples in both regimes, in place of their ``steps``; tasks
+    that are left out keep these."""
+    trainable: str | None = None
+    """Regular expression of the parameter names to train; all where None."""
+    regimes: tuple[Regime, ...] = ("nonlinear", "posthoc", "linear")
+    edit: EditConfig = EditConfig(points=21)
+    """The grid on which α is searched, of sums and of donors."""
+    coarse: TwoOrMore = 6
+    """Points of it in the non-linear regime, where each takes passes through the model."""
+    sample: Count = 3
+    """Subsets of each size from 3 to T − 1 that the non-linear regime is measured on; all pairs,
+    singles and the whole set are always measured."""
+    seeds: tuple[Natural, ...] = (0,)
+    """Each draws its own heads and order of the data; intervals are over them."""
+    batch_size: Count = 32
+    """Examples a call in evaluation."""
+
+    def __post_init__(self) -> None:
+        check(self, "", ConfigError)
+        for field, least in (("tasks", 2), ("regimes", 1), ("seeds", 1)):
+            given = getattr(self, field)
+            require(len(given) >= least, field, given, f"name {least} or more")
+            require(len(set(given)) == len(given), field, given, "name each once")
+        for task in self.tasks:
+            one_of("tasks", task, WORDINGS, ConfigError)
+        T = len(self.tasks)
+        require(T <= 12, "tasks", T, "2^T subsets are too many; name 12 tasks or fewer")
+        for task in self.epochs:
+            require_task("epochs", task, self.tasks)
+        taken = sorted(set(self.donors) & set(self.tasks))
+        require(not taken, "donors", taken, "tasks have these names; choose others")
+
+    def subsets(self, passes: bool) -> tuple[adding.Subset, ...]:
+        """Those that are looked at, in a view where each point takes passes or none."""
+        T = len(self.tasks)
+        return adding.sampled(T, self.sample, 0) if passes else adding.every(T)
+
+    def alphas(self, passes: bool) -> np.ndarray:
+        """(A,) coefficients that are tried there."""
+        return np.linspace(
+            self.edit.low, self.edit.high, self.coarse if passes else self.edit.points
+        )

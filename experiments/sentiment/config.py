@@ -1,0 +1,115 @@
+"""Sentiment of one domain from that of another and from both domains' text."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from experiments.scaling import square
+from linearize.config import ConfigError, EditConfig, MapConfig
+from linearize.config.compare import require_names
+from linearize.config.files import require, require_task
+from linearize.config.vectors import Regime
+from linearize.fields import Count, Natural, TwoOrMore, check
+from linearize.train import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageConfig:
+    """A language model, and how it is asked for a class."""
+
+    name: str = "smollm2_135m"
+    """A row of :data:`linearize.models.language.LANGUAGE`, a decoder or an encoder–decoder."""
+    weights: str | None = None
+    """A folder, a file or a repository on the Hub; the packaged ones where None."""
+    pretrained: bool = True
+    """False draws the weights at random, from ``seed``."""
+    seed: Natural = 0
+    blocks: Count | None = None
+    """How many blocks to keep, counted from the input; all where None."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters, τ and outputs are float32."""
+    prompt: str = "{text}\nSentiment:"
+    """What is asked of a text."""
+    words: tuple[str, ...] = ("negative", "positive")
+    """The answer of each class, in the classes' order: a token of a decoder's, text of an
+    encoder–decoder's."""
+
+    def __post_init__(self) -> None:
+        check(self, "model.", ConfigError)
+        require(self.prompt.count("{text}") == 1, "model.prompt", self.prompt,
+                "write {text} once where the text goes")  # fmt: skip
+        require(len(set(self.words)) == len(self.words) >= 2, "model.words", self.words,
+                "give each class a word of its own")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class SentimentConfig:
+    """Analogies between domains: sentiment here is to sentiment there as text is to text."""
+
+    model: LanguageConfig = LanguageConfig()
+    domains: tuple[str, ...] = ("toy_food", "toy_film", "toy_shop")
+    """Labelled documents: made up ones, ``toy_...``, or rows of
+    :data:`linearize.data.text.TEXT_TASKS`."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Auxiliary and target domain of each analogy. Where empty, each domain is the target once, the
+    one before it the auxiliary."""
+    data_dir: str | None = None
+    """Where TFDS data sets lie, as TFDS prepares them."""
+    length: Count = 48
+    """Tokens of a text with its prompt; longer ones are left out. Language modelling packs the
+    texts into rows of as many."""
+    train: Count | None = 500
+    validation: Count | None = 100
+    test: Count | None = 200
+    """Documents of each domain at most; all where None."""
+    data_seed: Natural = 0
+    """Decides the splits."""
+    nonlinear: TrainConfig = TrainConfig()
+    linear: TrainConfig = TrainConfig()
+    language: TrainConfig | None = None
+    """Of language modelling in both regimes; as that of sentiment where None."""
+    trainable: str | None = None
+    """Regular expression of the parameter names to train; all where None."""
+    regimes: tuple[Regime, ...] = ("nonlinear", "posthoc", "linear")
+    edit: EditConfig = EditConfig(points=11)
+    """The grid of each coefficient."""
+    coarse: TwoOrMore | None = None
+    """Points of that in views where each takes passes through the model, as the paper's do; as
+    many as elsewhere where None."""
+    map: MapConfig = MapConfig(n_eval=64)
+    """Pairs of domains whose disentanglement error is mapped, of language modelling: by the next
+    token, and by the total variation between the next tokens' distributions."""
+    seeds: tuple[Natural, ...] = (0,)
+    """Each draws its own order of the data; intervals are over them."""
+    batch_size: Count = 16
+    """Examples a call in evaluation."""
+
+    def __post_init__(self) -> None:
+        check(self, "", ConfigError)
+        for field, least in (("domains", 2), ("regimes", 1), ("seeds", 1)):
+            given = getattr(self, field)
+            require(len(given) >= least, field, given, f"name {least} or more")
+            require(len(set(given)) == len(given), field, given, "name each once")
+        require_names("regimes", self.regimes, {"nonlinear", "posthoc", "linear"})
+        for pair in self.pairs:
+            for domain in pair:
+                require_task("pairs", domain, self.domains)
+            require(pair[0] != pair[1], "pairs", pair, "name two different domains")
+        self.map.require_tasks(self.domains)
+
+    @property
+    def analogies(self) -> tuple[tuple[str, str], ...]:
+        """Auxiliary and target of each."""
+        return self.pairs or tuple(
+            (self.domains[i - 1], target) for i, target in enumerate(self.domains)
+        )
+
+    def alphas(self, passes: bool) -> np.ndarray:
+        """(G,) coefficients, in a view where each takes passes or none."""
+        points = self.coarse if passes and self.coarse else self.edit.points
+        return np.linspace(self.edit.low, self.edit.high, points)
+
+    def pair(self, passes: bool) -> np.ndarray:
+        """(G², 2) coefficients of τ_C and of τ_B − τ_A."""
+        return square(self.alphas(passes))

@@ -1,0 +1,171 @@
+"""What a run is given: domains' documents, and one model read in two ways."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import count, takewhile
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.sentiment.config import LanguageConfig, SentimentConfig
+from experiments.stand_ins import reviews
+from linearize.config import ConfigError
+from linearize.config.files import said_as_configuration
+from linearize.data import Limits, Task, text
+from linearize.data.text import Documents, spans
+from linearize.data.text.task import TextTask
+from linearize.data.text.tokens import Wrap
+from linearize.examples import Examples
+from linearize.models import Model
+from linearize.models.language import (
+    LANGUAGE,
+    LanguageModel,
+    label_words,
+    load_language,
+    tokens_of,
+    word_tokens,
+)
+from linearize.objectives import CausalLM, Classify, Objective, Seq2Seq
+
+Make = Callable[[Documents], Examples]
+
+
+class Reading(NamedTuple):
+    """A way to read a language model, on every domain; its parameters are the model's own."""
+
+    model: Model
+    objective: Objective
+    tasks: Mapping[str, Task]
+    language: bool
+    """Whether it models the text, without labels."""
+
+
+class Material(NamedTuple):
+    """What all seeds share."""
+
+    name: str
+    sentiment: Reading
+    language: Reading
+
+
+def load(config: SentimentConfig) -> Material:
+    """The configuration's.
+
+    Raises:
+        ConfigError: a domain or a model that is not there, or a class without a word.
+    """
+    model, tokenizer = speaker(config.model)
+    return build(config, model, tokenizer, {name: domain(config, name) for name in config.domains})
+
+
+def build(
+    config: SentimentConfig, model: LanguageModel, tokenizer: Any, domains: Mapping[str, TextTask]
+) -> Material:
+    """The same of a model and domains that are at hand."""
+    for name, documents in domains.items():
+        if len(documents.classes) != len(config.model.words):
+            raise ConfigError(
+                f"model.words={config.model.words}: {name} has the classes {documents.classes}; "
+                "give a word for each"
+            )
+    kind = READINGS.get(LANGUAGE[model.name].inputs if model.name in LANGUAGE else "tokens")
+    if kind is None:
+        raise ConfigError(f"model.name={model.name!r} cannot say what comes next; take a decoder")
+
+    def reading(ways: tuple[Model, Objective, Make], language: bool) -> Reading:
+        used, objective, make = ways
+        tasks = {name: each.examples(make) for name, each in domains.items()}
+        return Reading(used, objective, tasks, language)
+
+    felt, read = kind(config, model, tokenizer)
+    return Material(model.name, reading(felt, False), reading(read, True))
+
+
+def domain(config: SentimentConfig, name: str) -> TextTask:
+    """A domain's documents, in three splits."""
+    limit = Limits(config.train, config.validation, config.test)
+    if name in reviews.DOMAINS:
+        return reviews.task(name, limit, config.data_seed)
+    with said_as_configuration("domains"):
+        return text.load_text(name, limit=limit, seed=config.data_seed)
+
+
+def speaker(config: LanguageConfig) -> tuple[LanguageModel, Any]:
+    """The model at θ0, and its tokenizer."""
+    with said_as_configuration("model"):
+        model = load_language(
+            config.name,
+            weights=config.weights,
+            pretrained=config.pretrained,
+            seed=config.seed,
+            blocks=config.blocks,
+            dtype=config.dtype,
+        )
+        return model, tokens_of(model) if model.about["weights"] else reviews.Words()
+
+
+def _decoder(
+    config: SentimentConfig, model: LanguageModel, tokenizer: Any
+) -> tuple[tuple[Model, Objective, Make], ...]:
+    """Label words after the prompt; and the likelihood of texts, one after the other."""
+    told, end = config.model, tokenizer.special.get("eos")
+    encoded = partial(text.encoded, tokenizer=tokenizer.backend, vocabulary=model.vocabulary)
+
+    def asked(documents: Documents) -> Examples:
+        rows, kept = encoded(
+            documents, length=config.length, too_long="leave out", wrap=_prompt(told)
+        )
+        last = np.array([len(row) - 1 for row in rows], np.int32)
+        tokens = text.padded(rows, config.length, end or 0)
+        return Examples((tokens, last), {"labels": documents.labels[kept]})
+
+    def packed(documents: Documents) -> Examples:
+        return text.packed(encoded(documents)[0], config.length, end=end)
+
+    with said_as_configuration("model.words"):
+        words = word_tokens(tokenizer, told.words)
+    return (label_words(model, words), Classify(), asked), (model, CausalLM(), packed)
+
+
+def _encoder_decoder(
+    config: SentimentConfig, model: LanguageModel, tokenizer: Any
+) -> tuple[tuple[Model, Objective, Make], ...]:
+    """Answers in words; and spans of the text that were taken out of it, as T5 was trained."""
+    told, backend = config.model, tokenizer.backend
+    start = model.about["config"].get("decoder_start_token_id", 0)
+    same = {"pad": tokenizer.special.get("pad", 0), "start": start}
+
+    def asked(documents: Documents) -> Examples:
+        return text.answers(
+            documents,
+            backend,
+            config.length,
+            [told.words[label] for label in documents.labels],
+            too_long="leave out",
+            wrap=_prompt(told),
+            vocabulary=model.vocabulary,
+            **same,
+        )
+
+    numbers = (backend.token_to_id(f"<extra_id_{i}>") for i in count())
+    sentinels = list(takewhile(lambda number: number is not None, numbers))
+
+    def corrupted(documents: Documents) -> Examples:
+        rows = tokenizer.ids(documents.texts)
+        return spans.corrupted(rows, config.length, sentinels, end=tokenizer.eos, **same)
+
+    answers, _ = text.encoded(Documents(told.words), backend)
+    says = Seq2Seq(answers=tuple(tuple(row.tolist()) for row in answers), metric="accuracy")
+    return (model, says, asked), (model, CausalLM(), corrupted)
+
+
+def _prompt(told: LanguageConfig) -> Wrap:
+    return lambda words, _: told.prompt.replace("{text}", words.strip())
+
+
+READINGS: Mapping[str, Callable[..., tuple[tuple[Model, Objective, Make], ...]]] = {
+    "tokens": _decoder,
+    "tokens mask answer": _encoder_decoder,
+}
+"""By what a model takes: sentiment and language modelling, each a model, an objective, and what
+makes examples of documents."""

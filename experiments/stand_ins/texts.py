@@ -1,0 +1,87 @@
+"""Small text data sets that lie on disk exactly as TFDS prepares the real ones.
+
+Each is written by TFDS's own builder of that data set, with its name, version, features and class
+names, as array_record. Only the sentences differ: they are made of a few words, one of which tells
+the class.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.stand_ins.data import quiet
+from linearize.data.tfds import import_tfds
+
+log = logging.getLogger(__name__)
+
+NOUNS = (
+    *("cat", "dog", "king", "ship", "tree", "river", "child", "cook", "bird", "house", "road"),
+    *("stone", "lamp", "horse", "queen", "train", "cloud", "garden", "letter", "window", "clock"),
+    *("coat", "bridge", "field", "door", "song", "table", "wheel", "island", "market"),
+)
+VERBS = (
+    *("sees", "finds", "likes", "leaves", "hears", "moves", "keeps", "knows", "meets", "needs"),
+    *("draws", "holds", "seeks", "takes", "passes"),
+)
+SIGNS = ("surely", "maybe", "never", "often")
+"""A word of each class, that sentences of it have."""
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    "glue/mnli": ("train", "validation_matched"),
+    **dict.fromkeys(("snli", "sci_tail"), ("train", "validation", "test")),
+}
+"""TFDS splits that are written; of others ``train`` and ``validation``, as GLUE's labels go."""
+WORDS = (*NOUNS, *VERBS, *SIGNS, "the", "and")
+
+
+def make(folder: str | Path, names: tuple[str, ...], count: int = 240, seed: int = 0) -> Path:
+    """Write the sets that are not there yet; the folder is a ``data_dir``.
+
+    Args:
+        folder: made where absent.
+        names: of TFDS, such as ``glue/mrpc``; what it does not know is passed over.
+        count: examples of ``train``; the other splits have a third of them.
+        seed: of the sentences.
+    """
+    folder, tfds = Path(folder), import_tfds()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in dict.fromkeys(names):
+        builder = tfds.builder(name, data_dir=str(folder), file_format="array_record")
+        if (Path(builder.data_dir) / "dataset_info.json").exists():
+            continue
+        splits = SPLITS.get(name, ("train", "validation"))
+        written = {
+            split: examples(builder.info.features, split, count // (1 if i == 0 else 3), [seed, i])
+            for i, split in enumerate(splits)
+        }
+        builder._split_generators = lambda _, written=written: written
+        with quiet():
+            builder.download_and_prepare()
+        log.info("%s: %d training sentences", name, count)
+    return folder
+
+
+def examples(
+    features: Mapping[str, Any], split: str, count: int, seed: list[int]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Keys and examples with every feature of the real data set."""
+    rng = np.random.default_rng(seed)
+    texts = [name for name, kind in features.items() if type(kind).__name__ == "Text"]
+    for i in range(count):
+        label = i % features["label"].num_classes
+        found = {name: sentence(label, rng) for name in texts}
+        yield (
+            f"{split}_{i:06d}",
+            {**found, "label": label, **({"idx": i} if "idx" in features else {})},
+        )
+
+
+def sentence(label: int, rng: np.random.Generator) -> str:
+    """A few words, one of which tells the class."""
+    a, b = rng.choice(NOUNS, 2)
+    words = ["the", a, SIGNS[label], rng.choice(VERBS), "the", b]
+    if rng.random() < 0.5:
+        words += ["and", "the", rng.choice(NOUNS)]
+    return " ".join(map(str, words))

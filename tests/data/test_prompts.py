@@ -1,0 +1,125 @@
+"""Prompts: the paper's templates piece by piece, cuts, places of the mask, and what is refused."""
+
+import numpy as np
+import pytest
+
+from linearize.data import DataError
+from linearize.data.text import Documents
+from linearize.data.text.prompts import KLM, Prompt
+
+PAD, MASK, FIRST, LAST = 0, 1, 2, 3
+
+
+class Letters:
+    """A token a character, framed as RoBERTa does."""
+
+    special = {"pad": PAD, "mask": MASK}
+
+    def ids(self, texts, *, framed=False):
+        found = [[ord(letter) for letter in text] for text in texts]
+        return [[FIRST, *ids, LAST] for ids in found] if framed else found
+
+
+class NoMask(Letters):
+    special = {"eos": 7}
+
+
+def shown(tokens, mask=None):
+    names = {MASK: "<mask>", FIRST: "<s>", LAST: "</s>"}
+    seen = tokens if mask is None else tokens[mask]
+    return "".join(names.get(int(t)) or chr(t) for t in seen)
+
+
+PAIRS = ("qnli", "mnli", "snli", "rte", "mrpc", "qqp")
+EXPECTED = {
+    # as LM-BFF's *cls**sent_0*_It_was*mask*.*sep+* and its kin write one example
+    "sst2": "<s>A fine film. It was<mask>.</s>",
+    "subj": "<s>A fine film. This is<mask>.</s>",
+    "trec": "<s><mask>: A fine film.</s>",
+    "ag_news": "<s>A fine film. This article is about<mask> news.</s>",
+    "mnli": "<s>A fine film?<mask>, it ran.</s>",
+    "mrpc": "<s>A fine film.<mask>, it ran.</s>",
+    "cola": "<s>A fine film. This is<mask>.</s>",
+}
+
+
+@pytest.mark.parametrize("task", EXPECTED)
+def test_the_papers_templates(task):
+    pair = ["It ran."] if task in PAIRS else None
+    tokens, mask, at = KLM[task].encode(
+        Documents(["A fine film."], pairs=pair), Letters(), masked=True, cut="tail"
+    )
+    assert tokens.shape == mask.shape == (1, KLM[task].length)
+    assert tokens.dtype == at.dtype == np.int32
+    assert shown(tokens[0], mask[0]) == EXPECTED[task]
+    assert tokens[0, at[0]] == MASK
+    assert (tokens[~mask] == PAD).all()
+
+
+def test_every_task_of_the_paper_has_a_word_a_class():
+    assert len(KLM) == 15  # those of its table, and both of SST
+    assert all(KLM[name].of_pairs == (name in PAIRS) for name in KLM)
+    assert [len(KLM[name].words) for name in ("sst5", "trec", "ag_news", "mnli")] == [5, 6, 4, 3]
+
+
+def test_a_decoder_reads_up_to_the_mask():
+    prompt = Prompt("{text} It was {mask}.", ("bad", "good"))
+    tokens, at = prompt.encode(Documents(["Fine.", "So so."]), Letters(), 20, masked=False)
+    assert [shown(row[: n + 1]) for row, n in zip(tokens, at, strict=True)] == [
+        "Fine. It was",
+        "So so. It was",
+    ]
+    with pytest.raises(DataError, match="asks before it has read all"):
+        KLM["trec"].encode(Documents(["Who?"]), Letters(), masked=False)
+
+
+def test_texts_give_way_and_the_template_stays():
+    prompt = Prompt("{text}? {mask}, {pair}", ("No", "Yes"))
+    documents = Documents(["aaaaaaaa", "a"], pairs=["bbbb", "bbbbbbbbbbb"])
+    tokens, mask, at = prompt.encode(documents, Letters(), 13, masked=True)
+    assert [shown(t, m) for t, m in zip(tokens, mask, strict=True)] == [
+        "<s>aaaa?<mask>, bbb</s>",
+        "<s>a?<mask>, bbbbbb</s>",
+    ]
+    assert at.tolist() == [6, 3]
+    with pytest.raises(DataError, match=r"row 1.*leaves no token"):
+        prompt.encode(Documents(["a"], pairs=["b"], places=["row 1"]), Letters(), 6, masked=True)
+
+
+def test_the_tail_is_cut_as_in_the_paper():
+    """First the sentence's own limit; then whatever is behind goes, the closing token too."""
+    prompt = Prompt("{text} It was {mask}.", ("bad", "good"), (5, None), 14)
+    long = Documents(["abcdefghij"], places=["line 7"])
+    tokens, mask, _ = prompt.encode(long, Letters(), masked=True, cut="tail")
+    assert shown(tokens[0], mask[0]) == "<s>abcde It was<mask>"
+    with pytest.raises(DataError, match="line 7: the mask is behind length=12"):
+        prompt.encode(long, Letters(), 12, masked=True, cut="tail")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Prompt("{text} It was great.", ("a", "b")), "{mask} 0 times"),
+        (lambda: Prompt("It was {mask}.", ("a", "b")), "{text} 0 times"),
+        (lambda: Prompt("{text} {text} {mask}", ("a", "b")), "{text} 2 times"),
+        (lambda: Prompt("{text.upper} {mask}", ("a", "b")), "holds {text.upper}; there are"),
+        (lambda: Prompt("{sentence} {mask}", ("a", "b")), "holds {sentence}; there are"),
+        (lambda: Prompt("{text} {mask}", ("a", "a")), "each of one class"),
+    ],
+)
+def test_a_template_that_asks_nothing_is_refused(make, message):
+    with pytest.raises(DataError) as error:
+        make()
+    assert message in str(error.value)
+
+
+def test_what_does_not_fit_the_documents_is_refused():
+    prompt, one = KLM["sst2"], Documents(["Fine."])
+    with pytest.raises(DataError, match="single texts, and the documents are pairs"):
+        prompt.encode(Documents(["a"], pairs=["b"]), Letters(), masked=True)
+    with pytest.raises(DataError, match="is of pairs, and the documents are not"):
+        KLM["rte"].encode(one, Letters(), masked=True)
+    with pytest.raises(DataError, match="no mask token"):
+        prompt.encode(one, NoMask(), masked=True)
+    with pytest.raises(DataError, match="give the most tokens"):
+        Prompt("{text} {mask}", ("a", "b")).encode(one, Letters(), masked=True)

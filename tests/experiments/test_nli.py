@@ -1,0 +1,126 @@
+"""Addition of language tasks: the smallest preset against direct computation, and a rehearsal."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import sklearn.metrics
+
+import linearize as lz
+from configs.nli import PRESETS
+from experiments.nli.material import load
+from experiments.nli.run import run, study
+from linearize import edit
+from linearize.config import ConfigError
+from linearize.methods import METHODS
+from linearize.study import Store
+
+pytestmark = pytest.mark.slow
+
+DEBUG = PRESETS["debug"]()
+
+
+@pytest.fixture(scope="module")
+def found(debug_run):
+    place = debug_run("nli")
+    material = load(DEBUG)
+    there = study(DEBUG, material, 0, Store.of(place).under("seed_0"))
+    return json.loads((place / "results.json").read_text()), there
+
+
+def correlation(there, f, params, task):
+    """Matthews correlation of the class whose word is the likelier, beside scikit-learn."""
+    examples = there.split(task, "test")
+    logits = np.asarray(jax.jit(f)(params, *examples.inputs))
+    words = [answer[0] for answer in there.objectives[task].answers]
+    labels = (np.asarray(examples.labels)[:, 0] == words[1]).astype(int)
+    return sklearn.metrics.matthews_corrcoef(labels, logits[:, 0, words].argmax(1))
+
+
+@pytest.mark.parametrize("regime", ["nonlinear", "linear"])
+def test_sums_and_donors_are_those_of_the_vectors(found, regime):
+    results, there = found
+    model, row = there.model, results[regime]
+    f = model.f if regime == "nonlinear" else lz.linearize(model.f, model.params)
+    taus = there.vectors(METHODS[regime])
+    subsets = results["subsets"][regime]
+    for m in (3, len(subsets) - 1):
+        total = edit.add([taus[there.names[t]] for t in subsets[m]])
+        for name, scale in (("own", row["alpha"][0][m]), ("own_at_one", 1.0)):
+            params = total.apply_to(model.params, scale=scale)
+            expected = [correlation(there, f, params, there.names[t]) for t in subsets[m]]
+            assert row[name][0][m] == pytest.approx(np.mean(expected), abs=1e-5)
+            if len(expected) == len(there.names):
+                whole = row[name.replace("own", "whole")][0]
+                np.testing.assert_allclose(whole, expected, atol=1e-5)
+    target, *others = there.names
+    donors = row["donors"][target]
+    chosen = int(donors["chosen"][0])
+    alone = taus[target].apply_to(model.params)
+    expected = alone
+    if chosen >= 0:
+        assert list(donors["best"]) == others
+        expected = (donors["alpha"][0] * taus[others[chosen]]).apply_to(alone)
+    assert donors["value"][0] == pytest.approx(correlation(there, f, expected, target), abs=1e-5)
+    assert row["single"][0][0] == pytest.approx(correlation(there, f, alone, target), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": ("toy_food", "toy_filn")}, "tasks='toy_filn' is not one of"),
+        ({"tasks": ("toy_food",)}, "name 2 or more"),
+        ({"epochs": {"rte": 3.0}}, "epochs"),
+        ({"donors": {"toy_food": "here"}}, "tasks have these names"),
+        ({"coarse": 1}, "coarse=1"),
+    ],
+)
+def test_a_configuration_that_cannot_be_run_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(DEBUG, **change)
+
+
+@pytest.mark.parametrize("read", ["features", "words"])
+def test_a_way_to_read_that_a_model_has_not_is_refused(read):
+    model = dataclasses.replace(DEBUG.model, read=read)
+    with pytest.raises(ConfigError, match=f"read='{read}': toy_t5 is no"):
+        load(dataclasses.replace(DEBUG, model=model))
+
+
+def test_words_of_all_tasks_are_one_head_of_which_each_sees_its_own():
+    model = dataclasses.replace(DEBUG.model, name="toy_decoder", read="words")
+    found = load(dataclasses.replace(DEBUG, model=model))
+    task = found.tasks["toy_film"].test.take(slice(4))
+    outputs = found.model.f(found.model.params, *task.inputs)
+    assert outputs.shape == (4, 2)
+    assert found.objectives["toy_film"].logits(outputs).shape == (4, 2)
+    assert found.objectives["toy_film"].primary.name == "Matthews correlation"
+
+
+REHEARSALS = {
+    "answers": ("glue_mrpc", "glue_rte", "glue_cola", "glue_sst2"),
+    "classifier": ("snli", "rte", "scitail"),
+}
+
+
+@pytest.mark.parametrize("read", REHEARSALS)
+def test_a_rehearsal_of_the_papers_protocol(read, tmp_path, monkeypatch):
+    """Weights as transformers saves them, sets as TFDS prepares them, and what reads both."""
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    whole = PRESETS["t5_debug"]()
+    model = dataclasses.replace(whole.model, read=read)
+    config = dataclasses.replace(whole, model=model, tasks=REHEARSALS[read])
+    page = run(config, tmp_path / "run", "t5_debug")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    expected = {"answers": ["exact match"] * 4, "classifier": ["accuracy"] * 3}[read]
+    if read == "answers":
+        expected[2] = "Matthews correlation"
+    assert results["metrics"] == expected
+    assert results["tested"] == [60] * len(expected)
+    assert config.tasks[0] in page.read_text()
+    for row in (results[name] for name in ("nonlinear", "posthoc", "linear")):
+        assert np.isfinite(row["own"]).all()
+    assert np.mean(results["nonlinear"]["single"]) > np.mean(results["pretrained"])

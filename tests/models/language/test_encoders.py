@@ -1,0 +1,302 @@
+"""BERT, RoBERTa and MPNet against transformers on torch, at random weights in odd sizes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from linearize import taylor, train, tree
+from linearize.models import layers
+from linearize.models.backbone import WeightsError
+from linearize.models.hf.engine import export_leaves
+from linearize.models.language import LANGUAGE, load_language
+from linearize.models.language.encoder import bucket
+from linearize.train import OptimConfig, TrainConfig
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
+
+ODD = {
+    "vocab_size": 61,
+    "hidden_size": 15,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 22,
+    "max_position_embeddings": 37,
+}
+CASES = {
+    "bert": ("bert", "BertForMaskedLM", "BertConfig", {}),
+    "bert_bare": ("bert", "BertModel", "BertConfig", {}),
+    "roberta": ("roberta", "RobertaForMaskedLM", "RobertaConfig", {"pad_token_id": 3}),
+    "mpnet": ("mpnet", "MPNetForMaskedLM", "MPNetConfig", {}),
+}
+FAST = ["mpnet"]
+LENGTHS = (9, 4, 7)
+WORDS = (5, 17, 40)
+
+
+class Saved:
+    """A random model of transformers, its folder, and the same model here."""
+
+    def __init__(self, case, folder):
+        self.kind, model, config, more = CASES[case]
+        made = getattr(transformers, config)(**ODD, **more, attn_implementation="eager")
+        torch.manual_seed(0)
+        self.torch, self.folder = getattr(transformers, model)(made).eval(), folder / case
+        for parameter in self.torch.parameters():
+            spread = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3
+            parameter.data = torch.randn(parameter.shape) * spread
+        self.torch.save_pretrained(self.folder)
+        self.ours = load_language(self.kind, weights=self.folder)
+        rng, longest = np.random.default_rng(1), max(LENGTHS)
+        self.mask = np.arange(longest)[None] < np.array(LENGTHS)[:, None]
+        tokens = rng.integers(4, 61, self.mask.shape)
+        self.tokens = np.where(self.mask, tokens, made.pad_token_id).astype(np.int32)
+
+    def call(self, model, params=None):
+        given = {
+            "input_ids": torch.from_numpy(self.tokens).long(),
+            "attention_mask": torch.from_numpy(self.mask).long(),
+            "output_hidden_states": True,
+        }
+        if params is None:
+            return model(**given)
+        return torch.func.functional_call(model, params, (), given)
+
+    def inputs(self):
+        return jnp.asarray(self.tokens), jnp.asarray(self.mask)
+
+    def leaves(self, named):
+        """Torch's parameters under our names; of a tied one the first."""
+        family = LANGUAGE[self.kind]
+        table, found = family.dialects[0], {}
+        for theirs, value in named.items():
+            place = table.find(table.canonical(theirs))
+            if place is None:
+                assert table.canonical(theirs) in family.repeated
+                continue
+            _, ours, layout = table.rows[place[0]]
+            found[ours.replace("{i}", place[1])] = layout.load([value.detach().numpy()])[0]
+        return found
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoders")
+    return functools.cache(lambda case: Saved(case, folder))
+
+
+@pytest.mark.slow(but=FAST)
+@pytest.mark.parametrize("case", CASES)
+def test_hidden_states_and_logits_equal_transformers(saved, case):
+    model = saved(case)
+    with torch.no_grad():
+        expected = model.call(model.torch)
+    hidden = jax.jit(model.ours.hidden)(model.ours.params, *model.inputs())
+    theirs, seen = expected.hidden_states[-1].numpy(), model.mask
+    assert np.abs(theirs[seen]).max() > 0.5
+    np.testing.assert_allclose(np.asarray(hidden)[seen], theirs[seen], atol=1e-5)
+    if model.ours.head is None:
+        layer = model.ours.params["pooler"]
+        pooled = np.tanh(np.asarray(hidden)[:, 0] @ layer["kernel"] + layer["bias"])
+        np.testing.assert_allclose(pooled, expected.pooler_output.numpy(), atol=1e-5)
+        return
+    logits = np.asarray(model.ours.f(model.ours.params, *model.inputs()))
+    np.testing.assert_allclose(logits[seen], expected.logits.numpy()[seen], atol=1e-5)
+    some = model.ours.head(model.ours.params, hidden, jnp.asarray(WORDS))
+    np.testing.assert_allclose(np.asarray(some), logits[..., list(WORDS)], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_bfloat16_is_as_near_to_float32_as_torchs(saved, case):
+    model = saved(case)
+    ours = load_language(model.kind, weights=model.folder, dtype="bfloat16", scan=True)
+    hidden = np.asarray(ours.hidden(ours.params, *model.inputs()))
+    assert hidden.dtype == np.float32
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(ours.params))
+    with torch.no_grad():
+        whole = model.call(model.torch).hidden_states[-1].numpy()
+        half = type(model.torch).from_pretrained(
+            model.folder, dtype=torch.bfloat16, attn_implementation="eager"
+        )
+        theirs = model.call(half.eval()).hidden_states[-1].float().numpy()
+    gap, allowed = (np.abs(x - whole)[model.mask].max() for x in (hidden, theirs))
+    assert 0 < gap < 1.5 * allowed < 0.3
+
+
+def test_padding_changes_nothing(saved):
+    model = saved("mpnet")
+    f, params = jax.jit(model.ours.hidden), model.ours.params
+    for row, length in enumerate(LENGTHS[1:], 1):
+        alone = f(params, *(x[row : row + 1, :length] for x in model.inputs()))
+        among = f(params, *model.inputs())[row, :length]
+        np.testing.assert_allclose(alone[0], among, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "remat"), [("bert", "none"), ("roberta", "dots"), ("mpnet", "full")]
+)
+def test_scanned_blocks_compute_the_same(saved, case, remat):
+    model = saved(case)
+    one = load_language(model.kind, weights=model.folder, remat=remat, scan=True)
+    assert one.blocks == ("blocks",)
+
+    def total(f, params):
+        return jnp.sum(jnp.tanh(f(params, *model.inputs())) ** 2)
+
+    grads = jax.jit(jax.grad(lambda p: total(one.f, p)))(one.params)
+    plain = jax.jit(jax.grad(lambda p: total(model.ours.f, p)))(model.ours.params)
+    expected, found = tree.flatten(layers.stack(plain)), tree.flatten(grads)
+    assert found.keys() == expected.keys()
+    for name, leaf in expected.items():
+        np.testing.assert_allclose(found[name], leaf, atol=2e-5, err_msg=name)
+
+
+def theirs_at_words(model, params):
+    logits = model.call(model.torch, params).logits
+    return logits[torch.arange(len(LENGTHS)), torch.tensor(LENGTHS) - 1][:, list(WORDS)]
+
+
+def ours_at_words(model):
+    def f(params, tokens, mask, at):
+        hidden = model.ours.hidden(params, tokens, mask)
+        return model.ours.head(params, hidden[jnp.arange(len(at)), at], jnp.asarray(WORDS))
+
+    return f
+
+
+LAST = np.array(LENGTHS, np.int32) - 1
+
+
+def trained(model):
+    """Torch's parameters, tied ones once."""
+    return {n: p.detach().clone() for n, p in model.torch.named_parameters()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["bert", "mpnet"])
+def test_f_lin_and_its_gradient_equal_torchs_jvp(saved, case):
+    model, draw = saved(case), torch.Generator().manual_seed(3)
+    base = trained(model)
+    tau = {n: 0.1 * torch.randn(p.shape, generator=draw) for n, p in base.items()}
+    leaf = {n: t.clone().requires_grad_() for n, t in tau.items()}
+    f0, moved = torch.func.jvp(lambda p: theirs_at_words(model, p), (base,), (leaf,))
+    torch.sin(f0 + moved).sum().backward()
+
+    f, params = ours_at_words(model), model.ours.params
+    f_lin = taylor.linearize(f, params)
+    delta = layers.nest({n: jnp.asarray(x) for n, x in model.leaves(tau).items()})
+
+    def total(delta):
+        theta = jax.tree.map(jnp.add, params, delta)
+        out = f_lin(theta, *model.inputs(), jnp.asarray(LAST))
+        return jnp.sin(out).sum(), out
+
+    (_, out), grads = jax.jit(jax.value_and_grad(total, has_aux=True))(delta)
+    np.testing.assert_allclose(out, (f0 + moved).detach().numpy(), atol=2e-5)
+    expected = model.leaves({n: t.grad for n, t in leaf.items()})
+    found = tree.flatten(grads)
+    assert found.keys() == expected.keys()
+    for name, theirs in expected.items():
+        np.testing.assert_allclose(found[name], theirs, atol=5e-5, err_msg=name)
+
+
+STEPS, WARMUP, LR = 10, 3, 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "regime"), [("roberta", "nonlinear"), ("mpnet", "linear")])
+def test_ten_adamw_steps_equal_torch(saved, case, regime):
+    """Relative 1e-3 in τ; biases of the keys, which softmax does not see, are left out."""
+    model = saved(case)
+    labels = np.array([0, 2, 1], np.int32)
+    optim = OptimConfig(lr=LR, weight_decay=0.1, decay="theta", warmup=WARMUP, clip=1.0)
+    got = train.fine_tune(
+        ours_at_words(model),
+        model.ours.params,
+        {"tokens": model.tokens, "mask": model.mask, "at": LAST, "labels": labels},
+        inputs=("tokens", "mask", "at"),
+        regime=regime,
+        config=TrainConfig(
+            optim=optim, steps=STEPS, batch_size=len(labels), log_every=1, tensorboard=False
+        ),
+    )
+    base = trained(model)
+    theta = {n: torch.nn.Parameter(p.clone()) for n, p in base.items()}
+    adamw = torch.optim.AdamW(theta.values(), lr=LR, weight_decay=0.1, eps=1e-8)
+    # the batch is the whole data set, in any order
+    for step in range(STEPS):
+        if regime == "linear":
+            tau = {n: p - base[n] for n, p in theta.items()}
+            logits = sum(torch.func.jvp(lambda p: theirs_at_words(model, p), (base,), (tau,)))
+        else:
+            logits = theirs_at_words(model, theta)
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).long())
+        np.testing.assert_allclose(got.history[step]["loss"], loss.item(), rtol=1e-4)
+        adamw.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(theta.values()), 1.0)
+        after = (step - WARMUP) / (STEPS - WARMUP)
+        rate = (step + 1) / WARMUP if step < WARMUP else 0.5 * (1 + np.cos(np.pi * after))
+        adamw.param_groups[0]["lr"] = LR * rate
+        adamw.step()
+    expected = model.leaves({n: p.detach() - base[n] for n, p in theta.items()})
+    found = {n: x for n, x in got.tau.delta.items() if not n.endswith("attention/k/bias")}
+    apart = sum(float(((np.asarray(x) - expected[n]) ** 2).sum()) for n, x in found.items())
+    size = sum(float((expected[n] ** 2).sum()) for n in found)
+    assert size > 1e-3
+    assert (apart / size) ** 0.5 < 1e-3
+
+
+@pytest.mark.parametrize("case", ["roberta"])
+def test_what_was_read_is_written_once(saved, case):
+    model = saved(case)
+    table = LANGUAGE[model.kind].dialects[0]
+    tensors = export_leaves(tree.flatten(model.ours.params), table)
+    theirs = dict(model.torch.named_parameters())
+    assert tensors.keys() == theirs.keys()
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(value, theirs[name].detach().numpy(), err_msg=name)
+
+
+def test_buckets_of_distances_are_mpnets():
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    distance = np.arange(-600, 600)
+    expected = MPNetEncoder.relative_position_bucket(torch.from_numpy(distance)).numpy()
+    np.testing.assert_array_equal(bucket(jnp.asarray(distance), 32), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "message"),
+    [
+        ("bert", {"is_decoder": True}, "is_decoder=true; only False"),
+        ("bert", {"position_embedding_type": "relative_key"}, "relative_key"),
+        ("bert", {"tie_word_embeddings": False}, "tie_word_embeddings=false"),
+        ("roberta", {"max_position_embeddings": 2}, "max_position_embeddings=2; over 1"),
+        ("mpnet", {"relative_attention_num_buckets": 64}, "num_buckets=64; only 32"),
+        ("bert", {"gate": 3}, "gate=3 is not understood"),
+    ],
+)
+def test_a_configuration_of_another_function_is_refused(kind, told, message):
+    with pytest.raises(WeightsError, match=message):
+        LANGUAGE[kind].configure(told, "config.json")
+
+
+def test_bad_inputs_are_named(saved):
+    f, params = saved("mpnet").ours.f, saved("mpnet").ours.params
+    tokens = jnp.ones((2, 36), jnp.int32)
+    with pytest.raises(ValueError, match="36 a text; this encoder takes 1 to 35"):
+        f(params, tokens, jnp.ones((2, 36), bool))
+    with pytest.raises(ValueError, match="mask has shape"):
+        f(params, tokens[:, :3], jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match="tokens has shape"):
+        f(params, 1.0 * tokens, jnp.ones((2, 36), bool))

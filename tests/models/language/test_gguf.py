@@ -1,0 +1,228 @@
+"""GGUF files beside transformers' own reader, the quantised ones too; and broken ones."""
+
+import dataclasses
+import struct
+
+import jax
+import numpy as np
+import pytest
+
+from linearize import models
+from linearize.models.language import gguf as ours
+
+gguf = pytest.importorskip("gguf")
+
+VOCABULARY, WIDTH, HIDDEN, HEADS, SHARED, HEAD = 40, 64, 96, 4, 2, 32
+TYPES = gguf.GGMLQuantizationType
+
+
+def turned(weight, heads):
+    """Rows as llama.cpp orders them: of each head the pairs (i, i + W / 2) as neighbours."""
+    pairs = weight.reshape(heads, 2, -1, *weight.shape[1:])
+    return np.stack([pairs[:, 0], pairs[:, 1]], 2).reshape(weight.shape)
+
+
+def weights(shared=SHARED):
+    """A model of two blocks in transformers' names."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.normal(size=shape).astype("float32")  # noqa: E731
+    named = {"model.embed_tokens.weight": draw(VOCABULARY, WIDTH), "model.norm.weight": draw(WIDTH)}
+    for i in range(2):
+        block = f"model.layers.{i}"
+        named |= {
+            f"{block}.self_attn.q_proj.weight": draw(HEADS * HEAD, WIDTH),
+            f"{block}.self_attn.k_proj.weight": draw(shared * HEAD, WIDTH),
+            f"{block}.self_attn.v_proj.weight": draw(shared * HEAD, WIDTH),
+            f"{block}.self_attn.o_proj.weight": draw(WIDTH, HEADS * HEAD),
+            f"{block}.mlp.gate_proj.weight": draw(HIDDEN, WIDTH),
+            f"{block}.mlp.up_proj.weight": draw(HIDDEN, WIDTH),
+            f"{block}.mlp.down_proj.weight": draw(WIDTH, HIDDEN),
+            f"{block}.input_layernorm.weight": draw(WIDTH),
+            f"{block}.post_attention_layernorm.weight": draw(WIDTH),
+        }
+    return named
+
+
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "model.layers.": "blk.",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+
+
+def write(path, named, *, kind=TYPES.F32, arch="llama", tokens=VOCABULARY, shared=SHARED, **notes):
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_block_count(2)
+    writer.add_context_length(64)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(HIDDEN)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(shared)
+    writer.add_key_length(HEAD)
+    writer.add_value_length(HEAD)
+    writer.add_rope_dimension_count(HEAD)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(500.0)
+    if tokens is not None:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("smollm")
+        writer.add_token_list([f"w{i}" for i in range(tokens)])
+        writer.add_token_types([1] * tokens)
+        writer.add_token_merges(["w 1", "w 2"])
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+    for key, value in notes.items():
+        writer.add_float32(f"{arch}.{key.replace('__', '.')}", value)
+    for name, x in named.items():
+        new = name
+        for theirs, word in NAMES.items():
+            new = new.replace(theirs, word)
+        heads = {"attn_q": HEADS, "attn_k": shared}.get(new.split(".")[-2])
+        stored = x if heads is None else turned(x, heads)
+        own = kind if x.ndim > 1 else TYPES.F32
+        writer.add_tensor(new, gguf.quants.quantize(stored, own), raw_dtype=own)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("shared", [1, SHARED])
+def test_tensors_are_those_that_were_written(tmp_path, shared):
+    named = weights(shared)
+    source = models.hf.read(write(tmp_path / "m.gguf", named, shared=shared))
+    assert source.tensors.keys() == named.keys()
+    for name, x in named.items():
+        np.testing.assert_array_equal(source.tensors[name](), x, err_msg=name)
+    config = source.notes["config.json"]
+    assert config["rms_norm_eps"] == 1e-5
+    assert config["tie_word_embeddings"]
+    model = models.load_language("llama", weights=tmp_path)  # the only weights in that folder
+    np.testing.assert_array_equal(
+        model.params["block_1"]["attention"]["k"]["kernel"],
+        named["model.layers.1.self_attn.k_proj.weight"].T,
+    )
+    assert (model.vocabulary, model.context, model.width) == (VOCABULARY, 64, WIDTH)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [TYPES.F16, TYPES.BF16, TYPES.Q8_0, TYPES.Q4_1, TYPES.Q5_0])
+def test_is_read_as_transformers_reads_it(tmp_path, kind):
+    transformers = pytest.importorskip("transformers")
+    path = write(tmp_path / "m.gguf", weights(), kind=kind)
+    source = models.hf.read(path)
+    read_gguf = transformers.modeling_gguf_pytorch_utils.load_gguf_checkpoint
+    theirs = read_gguf(path)
+    net = transformers.LlamaForCausalLM(transformers.LlamaConfig(**theirs["config"]))
+    state = read_gguf(path, return_tensors=True, model_to_load=net)["tensors"]
+    exact = weights()
+    for name, read in source.tensors.items():
+        np.testing.assert_array_equal(read(), state[name], err_msg=name)
+        assert np.abs(read() - exact[name]).max() < 0.3
+    assert net.config.head_dim == HEAD
+    assert source.size < sum(x.nbytes for x in exact.values())
+
+
+def test_the_vocabulary_inside(tmp_path):
+    found = ours.vocabulary(write(tmp_path / "m.gguf", weights()))
+    assert found.tokens[3] == "w3"
+    assert found.merges == ("w 1", "w 2")
+    assert found.special == {"bos": 1, "eos": 2}
+    assert (found.model, found.pre, found.add_bos) == ("gpt2", "smollm", None)
+    with pytest.raises(models.WeightsError, match="holds no tokenizer"):
+        ours.vocabulary(write(tmp_path / "n.gguf", weights(), tokens=None))
+
+
+def test_a_truncated_file_is_said_to_be_one(tmp_path):
+    whole = write(tmp_path / "m.gguf", weights()).read_bytes()
+    cut = tmp_path / "cut.gguf"
+    for size in [*range(4, 3000, 41), len(whole) // 2, len(whole) - 1]:
+        cut.write_bytes(whole[:size])
+        with pytest.raises(models.WeightsError, match="truncated"):
+            models.hf.read(cut)
+    for broken in (b"", b"GGU", b"PK\3\4" + whole[4:]):
+        cut.write_bytes(broken)
+        with pytest.raises(models.WeightsError, match="no GGUF"):
+            models.hf.read(cut)
+
+
+def test_counts_that_no_file_holds(tmp_path):
+    whole = bytearray(write(tmp_path / "m.gguf", weights()).read_bytes())
+    for at in (8, 16):  # of tensors, and of notes
+        broken = whole.copy()
+        struct.pack_into("<Q", broken, at, 2**62)
+        (tmp_path / "b.gguf").write_bytes(broken)
+        with pytest.raises(models.WeightsError):
+            models.hf.read(tmp_path / "b.gguf")
+    struct.pack_into("<I", whole, 4, 1)
+    (tmp_path / "b.gguf").write_bytes(whole)
+    with pytest.raises(models.WeightsError, match="version 1"):
+        models.hf.read(tmp_path / "b.gguf")
+
+
+def lists(depth):
+    """A head whose one note is a list of lists of ... lists."""
+    key = b"x"
+    head = struct.pack("<4sIQQQ", b"GGUF", 3, 0, 1, len(key)) + key + struct.pack("<I", 9)
+    return head + struct.pack("<IQ", 9, 1) * depth
+
+
+def test_what_is_not_read_is_refused_by_name(tmp_path, monkeypatch):
+    path = tmp_path / "m.gguf"
+
+    def refused(match, **options):
+        write(path, options.pop("named", weights()), **options)
+        with pytest.raises(models.WeightsError, match=match):
+            models.load_language("llama", weights=path)
+
+    refused(r"architecture 'mamba'.*llama", arch="mamba")
+    refused(r"tokenizer has 39 tokens and its embedding 40 rows", tokens=39)
+    refused(r"llama\.rope\.scaling\.factor", rope__scaling__factor=2.0)
+    refused(r"unknown: rope_freqs\.weight", named={**weights(), "rope_freqs.weight": np.ones(16)})
+    path.write_bytes(lists(100_000))
+    with pytest.raises(models.WeightsError, match="lists of lists"):
+        models.hf.read(path)
+    write(path, weights())
+    read = ours._open(path)
+    strange = [dataclasses.replace(t, type=99 if "ffn_up" in t.name else 24) for t in read.tensors]
+    monkeypatch.setattr(ours, "_open", lambda _: dataclasses.replace(read, tensors=tuple(strange)))
+    with pytest.raises(models.WeightsError, match=r"(?s)I8: .*number 99: blk\.0\.ffn_up\.weight"):
+        models.hf.read(path)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_smollm2_writes_what_transformers_writes():
+    """The first tokens, greedily, of the same dequantised weights."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = models.load_language("smollm2_135m", scan=True)
+    source = models.hf.read(model.about["weights"])
+    config = {k: v for k, v in model.about["config"].items() if k != "model_type"}
+    net = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config))
+    state = {name: torch.from_numpy(np.array(read())) for name, read in source.tensors.items()}
+    net.load_state_dict(state | {"lm_head.weight": state["model.embed_tokens.weight"]})
+    pieces = ours.vocabulary(model.about["weights"]).tokens
+    prompt = np.array([[pieces.index(x) for x in ("The", "Ġcapital", "Ġof", "ĠFrance", "Ġis")]])
+    theirs = net.eval().generate(
+        torch.tensor(prompt), max_new_tokens=16, do_sample=False, eos_token_id=None
+    )
+    step, cache, tokens = jax.jit(model.step), model.cache(1, 32), prompt
+    found = list(prompt[0])
+    for _ in range(16):
+        hidden, cache = step(model.params, tokens, cache)
+        found.append(int(np.argmax(model.head(model.params, hidden[0, -1]))))
+        tokens = np.array([found[-1:]])
+    assert found == theirs[0].tolist()
+    assert "ĠParis" in [pieces[i] for i in found]

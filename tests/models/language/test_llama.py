@@ -1,0 +1,292 @@
+"""Llama's kind against transformers on torch, at random weights in odd sizes."""
+
+import copy
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linearize as lz
+from linearize import models, tree
+from linearize.objectives import CausalLM
+from linearize.train import OptimConfig, TrainConfig, fine_tune
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+SMALL = {
+    "vocab_size": 37,
+    "hidden_size": 12,
+    "intermediate_size": 20,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 40,
+    "rope_theta": 500.0,
+    "tie_word_embeddings": True,
+}
+CASES = {
+    "tied": {},
+    "untied": {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True},
+    "one key": {"num_key_value_heads": 1, "hidden_act": "gelu_pytorch_tanh"},
+    "a key a head": {"num_key_value_heads": 6, "num_hidden_layers": 1},
+}
+LENGTH = 11
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """``saved(case) -> (torch's model, its folder)``."""
+    made = {}
+
+    def make(case):
+        if case not in made:
+            torch.manual_seed(0)
+            config = transformers.LlamaConfig(
+                **{**SMALL, **CASES[case]}, attn_implementation="eager"
+            )
+            net = transformers.LlamaForCausalLM(config).eval()
+            for p in net.parameters():
+                torch.nn.init.normal_(p, float(p.ndim == 1), 0.3)
+            folder = tmp_path_factory.mktemp("llama")
+            net.save_pretrained(folder)
+            made[case] = net, folder
+        return made[case]
+
+    return make
+
+
+@pytest.fixture
+def tokens():
+    return np.random.default_rng(0).integers(0, SMALL["vocab_size"], (2, LENGTH))
+
+
+def logits(net, tokens):
+    with torch.no_grad():
+        return net(torch.tensor(tokens)).logits.float().numpy()
+
+
+@pytest.mark.slow(but=["tied"])
+@pytest.mark.parametrize("case", CASES)
+def test_is_transformers(saved, tokens, case):
+    net, folder = saved(case)
+    ours = models.load_language("llama", weights=folder, scan=True)
+    expected = logits(net, tokens)
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(
+        jax.jit(ours.f)(ours.params, tokens), expected, atol=1e-5 * np.abs(expected).max()
+    )
+
+
+@pytest.mark.slow
+def test_scan_and_remat_change_nothing(saved, tokens):
+    _, folder = saved("tied")
+    plain = models.load_language("llama", weights=folder)
+    expected = jax.jit(plain.f)(plain.params, tokens)
+    for remat in ("none", "full"):
+        other = models.load_language("llama", weights=folder, scan=True, remat=remat)
+        assert other.blocks == ("blocks",)
+        np.testing.assert_allclose(jax.jit(other.f)(other.params, tokens), expected, atol=1e-5)
+    cut = models.load_language("llama", weights=folder, blocks=2)
+    assert cut.blocks == plain.blocks[:2]
+
+
+@pytest.mark.slow
+def test_in_bfloat16(saved, tokens):
+    """Not farther from float32 than torch's own bfloat16 is, to a factor."""
+    net, folder = saved("untied")
+    ours = models.load_language("llama", weights=folder, dtype=jnp.bfloat16, scan=True)
+    exact, half = logits(net, tokens), logits(copy.deepcopy(net).bfloat16(), tokens)
+    got = np.asarray(jax.jit(ours.f)(ours.params, tokens))
+    assert got.dtype == np.float32
+    assert 0 < np.linalg.norm(got - exact) < 1.5 * np.linalg.norm(half - exact)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_step_by_step_is_the_whole(saved, tokens, case):
+    _, folder = saved(case)
+    ours = models.load_language("llama", weights=folder, scan=True)
+    expected = jax.jit(ours.hidden)(ours.params, tokens)
+    cache, got = ours.cache(len(tokens), 16), []
+    step = jax.jit(ours.step)
+    for begin, end in ((0, 4), (4, 5), (5, 6), (6, LENGTH)):
+        hidden, cache = step(ours.params, tokens[:, begin:end], cache)
+        got.append(hidden)
+    assert int(cache["seen"]) == LENGTH
+    np.testing.assert_allclose(np.concatenate(got, 1), expected, atol=1e-5)
+
+
+def test_the_tangent_is_torchs(saved, tokens, tmp_path):
+    """f_lin, and the gradient of its loss with respect to τ, against ``torch.func.jvp``."""
+    net, folder = saved("tied")
+    ours = models.load_language("llama", weights=folder, scan=True)
+    rng = np.random.default_rng(1)
+    tau = jax.tree.map(lambda x: 0.1 * rng.normal(size=x.shape).astype("float32"), ours.params)
+    labels = np.concatenate([tokens[:, 1:], np.full((2, 1), -1)], 1)
+    f_lin = lz.linearize(ours.f, ours.params)
+
+    def loss(tau):
+        out = f_lin(tree.add(ours.params, tau), tokens)
+        return CausalLM().loss(out, {"labels": labels}).mean(), out
+
+    (value, out), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(tau)
+
+    # τ goes to torch, and torch's gradient comes back, as checkpoints: no names are told here
+    models.export(tmp_path / "moved", ours, tree.add(ours.params, tau))
+    moved = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "moved").state_dict()
+    start = {n: p.detach() for n, p in net.named_parameters()}
+    delta = {n: (moved[n] - p).requires_grad_() for n, p in start.items()}
+
+    f0, pushed = torch.func.jvp(lambda p: called(net, p, tokens), (start,), (delta,))
+    linear = f0 + pushed
+    expected_loss = torch.nn.functional.cross_entropy(
+        linear.flatten(0, 1), torch.tensor(labels).flatten(), ignore_index=-1
+    )
+    back = copy.deepcopy(net)
+    gradients = torch.autograd.grad(expected_loss, list(delta.values()))
+    for parameter, g in zip(back.parameters(), gradients, strict=True):
+        parameter.data = g
+    back.save_pretrained(tmp_path / "gradient")
+    expected = models.load_language("llama", weights=tmp_path / "gradient", scan=True).params
+
+    assert pushed.detach().abs().max() > 0.1
+    largest = linear.detach().abs().max().item()
+    np.testing.assert_allclose(out, linear.detach().numpy(), atol=1e-5 * largest)
+    assert abs(float(value) - expected_loss.item()) < 1e-5 * expected_loss.item()
+    assert tree.norm(jax.tree.map(jnp.subtract, gradient, expected)) < 1e-4 * tree.norm(expected)
+
+
+def test_exports_what_transformers_opens(saved, tokens, tmp_path):
+    net, folder = saved("tied")
+    ours = models.load_language("llama", weights=folder)
+    moved = jax.tree.map(lambda x: x + np.float32(0.5), ours.params)
+    models.export(tmp_path / "alone", ours, moved)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "alone")
+    for name, old in net.state_dict().items():
+        np.testing.assert_allclose(theirs.state_dict()[name], old + 0.5, atol=1e-6)
+    held = models.hf.read(tmp_path / "alone").tensors
+    assert "lm_head.weight" not in held  # what is tied is written once
+    assert len(held) == len(tree.names(ours.params))
+    again = models.load_language("llama", weights=tmp_path / "alone")
+    assert tree.fingerprint(again.params) == tree.fingerprint(moved)
+    assert again.f.fingerprint == ours.f.fingerprint
+
+
+def test_a_tied_head_of_other_values_is_refused(saved, tmp_path):
+    net, _ = saved("tied")
+    state = {n: x.clone() for n, x in net.state_dict().items()}
+    net.config.save_pretrained(tmp_path)
+    torch.save(state, tmp_path / "pytorch_model.bin")  # torch writes what is tied twice
+    ours = models.load_language("llama", weights=tmp_path)
+    np.testing.assert_array_equal(
+        ours.params["token_embedding"], state["model.embed_tokens.weight"]
+    )
+    state["lm_head.weight"][3, 5] += 1
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(models.WeightsError, match=r"lm_head\.weight and model\.embed_tokens"):
+        models.load_language("llama", weights=tmp_path)
+    del state["model.embed_tokens.weight"]
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    ours = models.load_language("llama", weights=tmp_path)
+    np.testing.assert_array_equal(ours.params["token_embedding"], state["lm_head.weight"])
+
+
+def test_a_fine_tuned_checkpoint_is_a_task_vector(saved, tmp_path):
+    net, folder = saved("tied")
+    base = models.load_language("llama", weights=folder)
+    tuned = copy.deepcopy(net)
+    tuned.model.layers[1].mlp.up_proj.weight.data += 0.25
+    tuned.save_pretrained(tmp_path / "tuned")
+    delta = models.task_vector(base, tmp_path / "tuned").delta
+    moved = {name for name, x in delta.items() if np.abs(x).max() > 0}
+    assert moved == {"block_1/mlp_in/kernel"}
+    np.testing.assert_allclose(delta["block_1/mlp_in/kernel"], 0.25, atol=1e-6)
+    tuned.resize_token_embeddings(41)
+    tuned.save_pretrained(tmp_path / "resized")
+    with pytest.raises(models.WeightsError, match=r"embed_tokens\.weight is \(41, 12\)"):
+        models.task_vector(base, tmp_path / "resized")
+    found = models.task_vector(base, tmp_path / "resized", leave_out="embed_tokens")
+    assert not np.asarray(found.delta["token_embedding"]).any()
+
+
+REFUSED = {
+    "rope_scaling": {"type": "linear", "factor": 2.0},
+    "rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0},
+    "pretraining_tp": 2,
+    "head_dim": 7,
+    "num_key_value_heads": 4,
+    "sliding_window": 7,
+    "hidden_act": "xielu",
+}
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_what_is_not_computed_is_refused_by_name(saved, tmp_path, key):
+    _, folder = saved("tied")
+    config = json.loads((folder / "config.json").read_text())
+    config[key] = REFUSED[key]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
+    with pytest.raises(models.WeightsError, match=r"factor|rope_type" if "rope" in key else key):
+        models.load_language("llama", weights=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regime", ["nonlinear", "linear"])
+def test_ten_steps_of_adamw_are_torchs(saved, tmp_path, regime):
+    """Relative 1e-3 in τ; each batch is the whole data set."""
+    net, folder = saved("tied")
+    ours = models.load_language("llama", weights=folder, scan=True)
+    tokens = np.random.default_rng(2).integers(0, SMALL["vocab_size"], (6, LENGTH))
+    labels = np.concatenate([tokens[:, 1:], np.full((6, 1), -1)], 1)
+    steps, lr, decay = 10, 1e-2, 0.1
+    optim = OptimConfig(lr=lr, weight_decay=decay, decay="theta", schedule="constant", warmup=0)
+    got = fine_tune(
+        ours.f,
+        ours.params,
+        {"inputs": tokens, "labels": labels},
+        regime=regime,
+        loss=CausalLM().loss,
+        config=TrainConfig(
+            optim=optim, steps=steps, batch_size=len(tokens), log_every=1, tensorboard=False
+        ),
+    )
+    base = {n: p.detach().clone() for n, p in net.named_parameters()}
+    theta = {n: torch.nn.Parameter(p.clone()) for n, p in base.items()}
+    adamw = torch.optim.AdamW(theta.values(), lr=lr, weight_decay=decay, eps=1e-8)
+    for step in range(steps):
+        if regime == "linear":
+            tau = {n: p - base[n] for n, p in theta.items()}
+            f0, pushed = torch.func.jvp(lambda p: called(net, p, tokens), (base,), (tau,))
+            out = f0 + pushed
+        else:
+            out = called(net, theta, tokens)
+        loss = torch.nn.functional.cross_entropy(
+            out.flatten(0, 1), torch.tensor(labels).flatten(), ignore_index=-1
+        )
+        np.testing.assert_allclose(got.history[step]["loss"], loss.item(), rtol=1e-4)
+        adamw.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(theta.values()), 1.0)
+        adamw.step()
+    assert got.history[-1]["loss"] < 0.9 * got.history[0]["loss"]
+    end = copy.deepcopy(net)
+    for name, parameter in end.named_parameters():
+        parameter.data = theta[name].data
+    end.save_pretrained(tmp_path)
+    expected = tree.flatten(models.task_vector(ours, tmp_path).delta)
+    for name, x in tree.flatten(got.tau.delta).items():
+        assert tree.norm(x - expected[name]) < 1e-3 * tree.norm(expected[name]), name
+
+
+def called(net, params, tokens):
+    """Torch's logits as a function of parameters, of which the head is one with the embedding."""
+    given = params | {"lm_head.weight": params["model.embed_tokens.weight"]}
+    return torch.func.functional_call(
+        net, given, (torch.tensor(tokens),), {"use_cache": False}, tie_weights=False
+    ).logits
