@@ -14,7 +14,7 @@ from experiments.toxicity import material, run, sources
 from experiments.toxicity.claims import CLAIMS
 from experiments.toxicity.config import FITTED, DecodingConfig, TextsConfig, ToxicityConfig
 from experiments.toxicity.material import CONTROL, TARGET
-from experiments.toxicity.results import MOST, pooled
+from experiments.toxicity.results import MOST
 from linearize import io, scorers
 from linearize.config import ConfigError
 from linearize.methods import METHODS
@@ -172,7 +172,7 @@ def test_of_alphas_the_largest_that_is_allowed():
 
 
 def test_seeds_are_pooled_into_one_interval():
-    mean, low, high = pooled(np.array([[0.7, 0.0], [0.9, 0.0]]), 5)
+    mean, low, high = run.pooled(np.array([[0.7, 0.0], [0.9, 0.0]]), 5)
     close(mean, [0.8, 0])
     close(low, [0.490, 0], atol=1e-3)
     close(high, [0.943, 0.278], atol=1e-3)
