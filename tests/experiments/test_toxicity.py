@@ -19,7 +19,8 @@ from linearize import io, scorers
 from linearize.config import ConfigError
 from linearize.methods import METHODS
 from linearize.models.language import generate
-from linearize.study import Store
+from linearize.objectives import CausalLM
+from linearize.study import Study
 from linearize.task_vector import TaskVector
 
 close = np.testing.assert_allclose
@@ -146,22 +147,24 @@ def test_texts_are_shown_to_those_who_ask(results, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_of_methods_and_a_scorer_of_ones_own():
+def test_a_row_of_methods_and_a_scorer_of_ones_own(given):
     """τJp keeps the control's text and the other text in mind; texts are kept where asked for."""
+    name = "tau_jp_with_control"
     config = dataclasses.replace(
-        DEBUG, regimes=("tau_jp_with_control",), scorers=(f"{__name__}:dull", FITTED),
-        show_text=2, training={"tau_jp_with_control": DEBUG.linear},
-    )  # fmt: skip
-    given = dataclasses.replace(
-        material.load(dataclasses.replace(config, scorers=(FITTED,))),
-        scores={"mine": lambda texts: scorers.scores(dull, texts)},
+        DEBUG, regimes=(name,), scorers=("mine",), show_text=2, training={name: DEBUG.linear}
     )
-    own = dataclasses.replace(config, scorers=("mine", FITTED))
-    found = run.measure(own, given, 0, Store())
-    row = found["edits"]["tau_jp_with_control"]
+    own = dataclasses.replace(
+        given, scores={"mine": lambda texts: scorers.scores(dull, texts, "mine")}
+    )
+    study = Study(
+        own.model, own.tasks, CausalLM(), control=CONTROL, recipes=config.recipes, batch_size=8
+    )
+    row = run.Meter(config, own, study).edited(METHODS[name], -0.5)
     assert set(row["scores"]) == {"mine"}
     assert len(row["texts"]) == 2
-    assert METHODS["tau_jp_with_control"].view == "tangent"
+    tau = study.vectors(METHODS["linear"])[TARGET]
+    moved = run.Meter(config, own, study).vector(METHODS[name])
+    assert 0 < moved.norm() < tau.norm()
 
 
 def test_of_alphas_the_largest_that_is_allowed():
