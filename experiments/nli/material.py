@@ -103,9 +103,7 @@ def documents(config: NliConfig, name: str) -> TextTask:
             return reviews.task(source, limit, config.data_seed)
         if source == SICK:
             return sick(config, limit)
-        if source in text.TEXT_TASKS:
-            return text.load_text(source, limit=limit, seed=config.data_seed)
-        return text.from_tfds(source, data_dir=config.data_dir, limit=limit, seed=config.data_seed)
+        return text.load_text(source, limit=limit, seed=config.data_seed, data_dir=config.data_dir)
 
 
 def sick(config: NliConfig, limit: Limits) -> TextTask:

@@ -26,8 +26,5 @@ from linearize.data.text.tables import read_json_lines as read_json_lines
 from linearize.data.text.tables import read_plain as read_plain
 from linearize.data.text.task import TextTask as TextTask
 from linearize.data.text.task import split_documents as split_documents
-from linearize.data.text.tfds import TFDS_TEXTS as TFDS_TEXTS
-from linearize.data.text.tfds import TextSet as TextSet
-from linearize.data.text.tfds import from_tfds as from_tfds
 from linearize.data.text.tokens import Tokenizer as Tokenizer
 from linearize.data.text.tokens import encoded as encoded
