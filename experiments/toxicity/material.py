@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.toxicity import sources
-from experiments.toxicity.config import FITTED, ToxicityConfig
+from experiments.toxicity.config import FITTED, ControlConfig, ToxicityConfig
 from experiments.toxicity.sources import Texts
 from linearize import scorers
 from linearize.config import ConfigError
@@ -16,6 +16,7 @@ from linearize.config.files import require, said_as_configuration
 from linearize.data import Task, text
 from linearize.data.records import SPLITS
 from linearize.data.text import Documents
+from linearize.examples import Examples
 from linearize.models.language import LanguageModel
 from linearize.scorers import Score, Scorer
 
