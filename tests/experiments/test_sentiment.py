@@ -161,7 +161,7 @@ def test_the_papers_protocol_on_stand_ins(tmp_path, monkeypatch):
     run(preset, tmp_path / "run", "t5_debug")
     values = json.loads((tmp_path / "run" / "results.json").read_text())
     found = schema.read(Results, values)
-    assert [(a.auxiliary, a.target) for a in found.analogies] == preset.analogies
+    assert tuple((a.auxiliary, a.target) for a in found.analogies) == preset.analogies
     given = material.load(preset)
     model, task = given.sentiment.model, given.sentiment.tasks["yelp"]
     tau = TaskVector.load(tmp_path / "run/seed_0/sentiment/nonlinear/yelp/task_vector.safetensors")
@@ -226,4 +226,5 @@ def test_what_does_not_fit_the_model_is_refused():
     with pytest.raises(ConfigError, match=r"'very bad' is 2 tokens"):
         material.load(dataclasses.replace(DEBUG, model=long))
     with pytest.raises(ConfigError, match=r"sentiment_amazn.*sentiment_amazon"):
-        material.load(dataclasses.replace(DEBUG, domains=("toy_food", "sentiment_amazn")))
+        misspelt = {"domains": ("toy_food", "sentiment_amazn"), "map": MapConfig()}
+        material.load(dataclasses.replace(DEBUG, **misspelt))
