@@ -3,7 +3,7 @@
     python -m experiments.prepare_data vit_b32 --dry-run
     python -m experiments.prepare_data vit_b32 --data-dir /data/tfds
     python -m experiments.prepare_data analogies:sketches --weights FOLDER
-    python -m experiments.prepare_data cars dtd
+    python -m experiments.prepare_data cars dtd glue/mrpc spam
 
 Of a preset: its data, in the splits, rows and size that the experiment reads; its weights, and with
 text heads the text tower, the tokenizer and the class names. A preset's name is that of ``compare``
@@ -34,6 +34,7 @@ from linearize.assets.cache import cached_path
 from linearize.config import CompareConfig, ConfigError, HeadConfig, ModelConfig, StudyConfig
 from linearize.config.files import require, said_as_configuration
 from linearize.data import VISION, Limits, Reading, Task, preparing
+from linearize.data.text import TEXT_SETS, TEXT_TASKS, load_text, text_set
 from linearize.data.vision import human
 from linearize.models import MODELS, clip
 from linearize.models.hf import sources
@@ -138,7 +139,7 @@ def needs(options: Options) -> list[Needs]:
     """
     found = []
     for word in options.what:
-        preset = None if word in data.TASKS else find_preset(word)
+        preset = None if word in data.TASKS or _is_text(word) else find_preset(word)
         found.append(_of_preset(preset(), options) if preset else _of_task(word, options))
     require(
         options.weights is None or any(need.encoder for need in found),
@@ -163,7 +164,8 @@ def find_preset(word: str) -> Callable[[], Any]:
     if same:
         raise ConfigError(f"{word!r} is a preset of several experiments; name {' or '.join(same)}")
     short = [name.partition(":")[2] for name in full]
-    known, otherwise = [*full, *short, *data.TASKS], f"experiments: {', '.join(PRESETS)}"
+    tasks = [*data.TASKS, *TEXT_TASKS, *TEXT_SETS]
+    known, otherwise = [*full, *short, *tasks], f"experiments: {', '.join(PRESETS)}"
     hint = choices.hint(word, known, otherwise)
     raise ConfigError(f"{word!r} is no preset, EXPERIMENT:PRESET or PRESET, and no task{hint}")
 
@@ -186,11 +188,10 @@ def _of_preset(config: Any, options: Options) -> Needs:
         case WidthConfig():
             limit = Limits(config.train, config.test, config.test)
             return Needs((options.target(config.task, config.image_size, limit, config.data_seed),))
-    experiment = type(config).__name__.removesuffix("Config").lower()
-    raise ConfigError(
-        f"what a preset of {experiment} reads is not prepared beforehand: texts and weights are "
-        f"fetched when it is run, by python -m experiments.{experiment}"
-    )
+        case object(reads=names, data_dir=folder):  # text; the model is read when it is asked for
+            limit, known = Limits(), [n for n in names if n in data.TASKS or _is_text(n)]
+            return Needs(tuple(options.target(n, 224, limit, 0, folder) for n in known))
+    raise TypeError(f"nothing is known of what {type(config).__name__} reads")
 
 
 def _of_study(config: StudyConfig, names: Iterable[str], options: Options) -> Needs:
@@ -216,7 +217,9 @@ def _encoder(model: ModelConfig, head: HeadConfig, options: Options) -> Encoder 
 
 
 def _of_task(name: str, options: Options) -> Needs:
-    """A task by itself, at CLIP's size; of ImageNet, as many training images as a control has."""
+    """A task by itself, at CLIP's size; of ImageNet, as many training images as a control has;
+    text as it is.
+    """
     limit = Limits()
     if name == "imagenet":
         limit = Limits(protocol.CONTROL_PER_CLASS * VISION[name].classes)
@@ -226,7 +229,9 @@ def _of_task(name: str, options: Options) -> Needs:
 def prepare(target: Target, dry_run: bool) -> Line:
     """Do what is missing of one task; what came of it."""
     try:
-        return _packaged(target, dry_run) if target.name not in VISION else _vision(target, dry_run)
+        if target.name in VISION:
+            return _vision(target, dry_run)
+        return (_text_set if text_set(target.name) else _packaged)(target, dry_run)
     except OSError as error:
         remedy = "make room there, or choose another --data-dir or LINEARIZE_CACHE"
         return Line(target.name, "failed", note=f"{type(error).__name__}: {error}; {remedy}")
@@ -234,9 +239,17 @@ def prepare(target: Target, dry_run: bool) -> Line:
         return Line(target.name, "failed", note=str(error))
 
 
+def _is_text(name: str) -> bool:
+    return name in TEXT_TASKS or text_set(name) is not None
+
+
 def _packaged(target: Target, dry_run: bool) -> Line:
+    texts = target.name in TEXT_TASKS
     if dry_run:
-        return _assets(target.name, data.TASKS[target.name].assets)
+        row = TEXT_TASKS[target.name] if texts else data.TASKS[target.name]
+        return _assets(target.name, row.assets)
+    if texts:
+        return Line(target.name, "ready", _listed(load_text(target.name).counts))
     return Line(target.name, "ready", _listed(_load(target).counts))
 
 
@@ -295,6 +308,27 @@ def _vision(target: Target, dry_run: bool) -> Line:
         human(row.disk),
         human(decoded),
         "; ".join(notes),
+    )
+
+
+def _text_set(target: Target, dry_run: bool) -> Line:
+    name, reading, row = target.name, target.reading, text_set(target.name)
+    assert row is not None
+    found = preparing.status(name, reading)
+    if not found.there and not dry_run:
+        reading.folder.mkdir(parents=True, exist_ok=True)
+        log.info("%s: %s, to download", name, row.tfds)
+        preparing.prepare_set(name, reading)
+        found = preparing.status(name, reading)
+    notes = [found.problem] if found.problem else []
+    if not found.there and row.by_hand:
+        notes.append(row.by_hand.format(data_dir=reading.folder))
+    return Line(
+        name,
+        "ready" if found.ready else "differs" if found.there else "missing",
+        _listed(found.counts or found.expected),
+        "" if found.there else row.downloads,
+        note="; ".join(notes),
     )
 
 

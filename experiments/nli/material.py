@@ -61,6 +61,7 @@ def load(config: NliConfig) -> Material:
         ConfigError: a task, a model or a donor that is not there, or a way to read that the model
             does not have.
     """
+    rehearse(config)
     return build(
         config, *speaker(config.model), {name: documents(config, name) for name in config.tasks}
     )
@@ -103,9 +104,7 @@ def documents(config: NliConfig, name: str) -> TextTask:
             return reviews.task(source, limit, config.data_seed)
         if source == SICK:
             return sick(config, limit)
-        if source in text.TEXT_TASKS:
-            return text.load_text(source, limit=limit, seed=config.data_seed)
-        return text.from_tfds(source, data_dir=config.data_dir, limit=limit, seed=config.data_seed)
+        return text.load_text(source, limit=limit, seed=config.data_seed, data_dir=config.data_dir)
 
 
 def sick(config: NliConfig, limit: Limits) -> TextTask:

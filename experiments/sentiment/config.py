@@ -102,6 +102,11 @@ class SentimentConfig:
                 require(pair[0] != pair[1], field, pair, "name two different domains")
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Data sets."""
+        return self.domains
+
+    @property
     def analogies(self) -> tuple[tuple[str, str], ...]:
         """Auxiliary and target of each."""
         return self.pairs or tuple(

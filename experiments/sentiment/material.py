@@ -94,10 +94,9 @@ def domain(config: SentimentConfig, name: str) -> TextTask:
     if name in reviews.DOMAINS:
         return reviews.task(name, limit, config.data_seed)
     with said_as_configuration("domains"):
-        if name in PAPERS:
-            where = {"data_dir": config.data_dir, "limit": limit, "seed": config.data_seed}
-            return text.from_tfds(PAPERS[name], **where)
-        return text.load_text(name, limit=limit, seed=config.data_seed)
+        return text.load_text(
+            PAPERS.get(name, name), limit=limit, seed=config.data_seed, data_dir=config.data_dir
+        )
 
 
 def rehearse(config: SentimentConfig) -> None:

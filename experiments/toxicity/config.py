@@ -109,8 +109,9 @@ class TextsConfig:
     """Which text is to be forgotten, and along which text perplexity is measured."""
 
     kinds: str = "spam"
-    """Documents: a row of :data:`linearize.data.text.TEXT_TASKS`, a file (``.csv``, or lines of
-    JSON) with columns ``text`` and ``label``, a folder of plain text with a sub-folder a class."""
+    """Documents: a row of :data:`linearize.data.text.TEXT_TASKS` or of ``TEXT_SETS`` (TFDS), a file
+    (``.csv``, or lines of JSON) with columns ``text`` and ``label``, a folder of plain text with a
+    sub-folder a class."""
     positive: tuple[str, ...] = ("spam",)
     """The classes that are to be forgotten; documents of the others are "other text"."""
     selector: str | None = None
@@ -119,9 +120,14 @@ class TextsConfig:
     above: Share = 0.8
     below: Share = 0.2
     control: str = "austen"
-    """Documents whose perplexity may hardly rise: likewise, or a file or folder of plain text."""
+    """Documents whose perplexity may hardly rise: likewise, or a file or folder of plain text. In a
+    folder, files with ``train``, ``valid`` and ``test`` in their names are these splits, as in
+    WikiText's; without ``train``, penalties that look at the control see ``valid``."""
     prompts: str | None = None
-    """Documents that generations begin with, where ``decoding.prompts`` is ``column``."""
+    """Documents that generations begin with, where ``decoding.prompts`` is ``column``, such as
+    ``toxic_prompts``, or TFDS's ``real_toxicity_prompts``."""
+    data_dir: str | None = None
+    """Where TFDS data sets lie, as TFDS prepares them; ``tfds`` in the cache where None."""
     train: Count | None = None
     validation: Count | None = None
     test: Count | None = None
@@ -200,6 +206,16 @@ class ToxicityConfig:
         column = self.decoding.prompts == "column"
         require(column == (self.texts.prompts is not None), "texts.prompts", self.texts.prompts,
                 "it goes with decoding.prompts='column'")  # fmt: skip
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Data sets and files."""
+        return tuple(filter(None, (self.texts.kinds, self.texts.control, self.texts.prompts)))
+
+    @property
+    def data_dir(self) -> str | None:
+        """Where TFDS data sets lie."""
+        return self.texts.data_dir
 
     @property
     def alphas(self) -> np.ndarray:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import claims, running
+from experiments.stand_ins import comments
 from experiments.toxicity import material, speak
 from experiments.toxicity.claims import CLAIMS
 from experiments.toxicity.config import ToxicityConfig
@@ -48,6 +49,8 @@ LABELS = {
 def run(config: ToxicityConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
+        if folder := comments.read_by(config.model.weights):
+            comments.make(folder)
         given = material.load(config)
         every = partial(measure, config, given)
         measured = Store.of(run_dir).every_seed(config.seeds, parts(config), every)

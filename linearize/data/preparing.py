@@ -1,4 +1,4 @@
-"""Bring the papers' data sets to the disk, and see that they are what the table says."""
+"""Bring published data sets to the disk, and see that they are what the table says."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,8 +8,9 @@ from linearize.assets import RegistryError
 from linearize.data.originals import ORIGINALS
 from linearize.data.paper import Reading
 from linearize.data.records import DataError, Limits
+from linearize.data.text.sets import text_set
 from linearize.data.tfds import import_tfds
-from linearize.data.vision import held_out, human, vision_set
+from linearize.data.vision import VisionSet, held_out, vision_set
 from linearize.data.without_tensorflow import without_tensorflow
 
 
@@ -18,7 +19,7 @@ class Status:
     """What is known of one data set on this disk.
 
     Attributes:
-        name: a key of ``VISION``.
+        name: a key of ``VISION`` or of ``TEXT_SETS``.
         there: whether it is prepared.
         counts: examples by TFDS split, or by split of the original's folder.
         expected: of the real data set.
@@ -39,8 +40,8 @@ class Status:
 
 def status(name: str, reading: Reading) -> Status:
     """What is there of a data set; nothing is read but its metadata."""
-    row = vision_set(name)
-    if row.original and (reading.folder / row.original).is_dir():
+    row = text_set(name) or vision_set(name)
+    if isinstance(row, VisionSet) and row.original and (reading.folder / row.original).is_dir():
         try:
             train, test, _ = ORIGINALS[row.original](reading.folder / row.original)
         except DataError as error:
@@ -71,7 +72,7 @@ def prepare_set(name: str, reading: Reading) -> None:
     Raises:
         AssetError: it could not be downloaded or read; the message says what to fetch by hand.
     """
-    row, tfds = vision_set(name), import_tfds()
+    row, tfds = text_set(name) or vision_set(name), import_tfds()
     if not row.tfds:
         raise RegistryError(f"{name!r}: {row.by_hand.format(data_dir=reading.folder)}")
     builder = tfds.builder(row.tfds, data_dir=str(reading.folder), file_format="array_record")
@@ -84,7 +85,7 @@ def prepare_set(name: str, reading: Reading) -> None:
     except Exception as error:  # of requests, of TFDS and of the builder
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         hand = row.by_hand.format(data_dir=reading.folder) or (
-            f"connect to the network and run again ({human(row.download)}), or prepare it "
+            f"connect to the network and run again ({row.downloads}), or prepare it "
             f"elsewhere and copy {row.folder(Path())} into {reading.folder}"
         )
         raise RegistryError(

@@ -52,7 +52,7 @@ def from_tfds(
         AssetError: it is not prepared and could not be downloaded.
     """
     name = name or Path(dataset).name
-    builder = open_builder(dataset, data_dir, download)
+    builder = _builder(dataset, data_dir, download)
     features = builder.info.features
     image_key, label_key = _keys(name, features)
     splits = splits or {s: s for s in SPLITS if s in builder.info.splits}
@@ -112,13 +112,7 @@ def import_tfds() -> Any:
     return tensorflow_datasets
 
 
-def open_builder(dataset: str, data_dir: str | Path | None, download: bool) -> Any:
-    """A prepared set's builder, of a name or of a folder.
-
-    Raises:
-        DataError: there is no such set, or its folder is damaged.
-        AssetError: it is not prepared and could not be downloaded.
-    """
+def _builder(dataset: str, data_dir: str | Path | None, download: bool) -> Any:
     tfds = import_tfds()
     if (Path(dataset) / "dataset_info.json").is_file():
         try:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,10 @@ class Seq2Seq(CausalLM):
         place = parting(self.answers)
         tokens = jnp.array([[answer[place] for answer in self.answers]])
         return jnp.argmax(labels[:, place, None] == tokens, -1).astype(jnp.int32)
+
+    def training(self) -> dict[str, Any]:
+        """The loss of :class:`CausalLM`, which it is: tasks of other classes share its program."""
+        return CausalLM(self.distance).training()
 
     def check(self, outputs: Array, batch: Targets) -> None:
         """Labels are tokens as :class:`CausalLM` has them, and with ``answers`` each is one."""

@@ -201,6 +201,27 @@ def test_prompts_are_fixed_or_openings_or_a_column():
     assert words.decode(material.prompts(config, words, column)) == ["case was", "my lamp"]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": 65}, "length=65: toy_decoder reaches 64 tokens; lower it"),
+        (
+            {"control": dataclasses.replace(DEBUG.control, context=128)},
+            r"control.context=128: toy_decoder reaches 64",
+        ),
+        (
+            {"decoding": dataclasses.replace(DEBUG.decoding, tokens=62)},
+            r"decoding.tokens=62: .* 64 tokens and the longest prompt has 3; lower it",
+        ),
+        ({"scorers": (f"{__name__}:vector",)}, "scorers: .*test_toxicity:vector gave no numbers"),
+        ({"scorers": ("coments",)}, "scorers: .*did you mean 'comments'"),
+    ],
+)
+def test_what_a_run_would_end_with_is_refused_before_it_begins(change, message):
+    with pytest.raises(ConfigError, match=message):
+        material.load(dataclasses.replace(DEBUG, **change))
+
+
 def test_no_document_serves_two_purposes():
     """τ, the fitted scorer, and prompts each have a split of their own."""
     given = sources.texts(DEBUG)
@@ -270,3 +291,28 @@ def test_parts_of_a_configuration_are_refused_where_they_are_made():
     with pytest.raises(ConfigError, match=r"control.stride=64: at most control.context=32"):
         dataclasses.replace(DEBUG.control, stride=64)
     assert isinstance(DEBUG, ToxicityConfig)
+
+
+@pytest.mark.slow
+def test_the_papers_protocol_on_what_lies_on_disk_as_its_own_does(tmp_path, monkeypatch):
+    """GPT-2 of transformers, TFDS's data sets, WikiText's files; α from the definition."""
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    config, real = PRESETS["gpt2_debug"](), PRESETS["gpt2_large_prompts"]()
+    assert config.texts.kinds == real.texts.kinds == "civil_comments"
+    assert (config.texts.prompts, config.regimes) == (real.texts.prompts, real.regimes)
+    run.run(config, tmp_path / "run", "gpt2_debug")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    given = material.load(config)
+    assert given.model.about["kind"] == "gpt2"
+    tau = vector(tmp_path / "run", f"linear/{TARGET}")
+    f = lz.linearize(given.model.f, given.model.params)
+    along = [
+        perplexity(f, tau.apply_to(given.model.params, -alpha), given.tasks[CONTROL].validation)
+        for alpha in config.alphas
+    ]
+    close(results["curves"]["linear"]["perplexity"][0], along, rtol=2e-3)  # bfloat16
+    prompts = given.tokenizer.decode([p.tolist() for p in given.prompts])
+    assert all(p.split()[0] in ("the", "my") for p in prompts)
+    assert given.tokenizer.special["eos"] == 0
+    assert set(results["edits"]) == {*run.BASELINES, *config.regimes}

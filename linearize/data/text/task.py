@@ -80,7 +80,7 @@ class TextTask:
                 made.append(make(self.split(split)))
             except DataError as error:
                 raise DataError(f"task {self.name!r}, split {split!r}: {error}") from error
-        of_classes = all(np.ndim(each.arrays().get("labels")) == 1 for each in made)
+        of_classes = all(np.ndim(np.asarray(each.targets.get("labels", 0))) == 1 for each in made)
         train, validation, test = made
         return Task(
             self.name, train, validation, test,

@@ -23,11 +23,13 @@ Wrap = Callable[[str, str | None], str]
 
 
 class Tokenizer(Protocol):
-    """What makes tokens: ours, those of ``tokenizers``, and those of transformers all do."""
+    """What makes tokens: those of ``tokenizers`` and of transformers, and this library's, which
+    keep the former as ``backend``.
+    """
 
-    def encode(self, text: str, /) -> Any:
-        """Numbers of tokens, or an object that has them as ``ids``; of a pair, where it is given a
-        second text. Special tokens are those that the model wants around a text.
+    def encode(self, text: Any, /) -> Any:
+        """Numbers of a text's tokens, or an object that has them as ``ids``; of a pair, where it is
+        given a second text. Special tokens are those that the model wants around a text.
         """
         ...
 
@@ -38,7 +40,7 @@ def ids(tokenizer: Tokenizer, *texts: str) -> np.ndarray:
     Raises:
         DataError: the tokenizer gives anything but one list of numbers.
     """
-    encode: Callable[..., Any] = tokenizer.encode
+    encode: Callable[..., Any] = getattr(tokenizer, "backend", tokenizer).encode
     found = encode(*texts)
     tokens = np.asarray(getattr(found, "ids", found))
     if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
