@@ -210,9 +210,11 @@ def test_a_question_without_text_or_answers_is_refused(change, message):
         dataclasses.replace(DEBUG.model, **change)
 
 
-def test_texts_are_not_prepared_beforehand():
-    with pytest.raises(ConfigError, match=r"sentiment reads is not prepared.*-m experiments.sent"):
-        prepare_data.needs(prepare_data.Options(("sentiment:packaged",)))
+def test_what_a_preset_reads_is_prepared_beforehand():
+    for preset, names in (("t5_small", ("amazon", "yelp")), ("packaged", ("sentiment_amazon",))):
+        (need,) = prepare_data.needs(prepare_data.Options((f"sentiment:{preset}",)))
+        found = [target.name for target in need.targets]
+        assert all(any(name in each for each in found) for name in names)
 
 
 def test_what_does_not_fit_the_model_is_refused():
@@ -225,6 +227,6 @@ def test_what_does_not_fit_the_model_is_refused():
     long = dataclasses.replace(DEBUG.model, words=("very bad", "good"))
     with pytest.raises(ConfigError, match=r"'very bad' is 2 tokens"):
         material.load(dataclasses.replace(DEBUG, model=long))
+    misspelt = {"domains": ("toy_food", "sentiment_amazn"), "map": MapConfig()}
     with pytest.raises(ConfigError, match=r"sentiment_amazn.*sentiment_amazon"):
-        misspelt = {"domains": ("toy_food", "sentiment_amazn"), "map": MapConfig()}
         material.load(dataclasses.replace(DEBUG, **misspelt))
