@@ -15,6 +15,13 @@ from linearize.methods import METHODS
 from linearize.train import TrainConfig
 
 
+PAPERS = {
+    "amazon": "amazon_us_reviews/Mobile_Electronics_v1_00",
+    "yelp": "yelp_polarity_reviews",
+}
+"""The paper's domains, as TFDS has them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class LanguageConfig:
     """A language model, and how it is asked for a class."""
@@ -103,8 +110,8 @@ class SentimentConfig:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Data sets."""
-        return self.domains
+        """Data sets, by the names that others know."""
+        return tuple(PAPERS.get(name, name) for name in self.domains)
 
     @property
     def analogies(self) -> tuple[tuple[str, str], ...]:
