@@ -14,7 +14,6 @@ from linearize.fields import Count, Natural, TwoOrMore, check
 from linearize.methods import METHODS
 from linearize.train import TrainConfig
 
-
 PAPERS = {
     "amazon": "amazon_us_reviews/Mobile_Electronics_v1_00",
     "yelp": "yelp_polarity_reviews",
