@@ -211,7 +211,10 @@ def test_a_question_without_text_or_answers_is_refused(change, message):
 
 
 def test_what_a_preset_reads_is_prepared_beforehand():
-    for preset, names in (("t5_small", ("amazon", "yelp")), ("packaged", ("sentiment_amazon",))):
+    for preset, names in (
+        ("t5_small", ("amazon_us_reviews/", "yelp_polarity_reviews")),
+        ("packaged", ("sentiment_amazon",)),
+    ):
         (need,) = prepare_data.needs(prepare_data.Options((f"sentiment:{preset}",)))
         found = [target.name for target in need.targets]
         assert all(any(name in each for each in found) for name in names)
