@@ -26,7 +26,7 @@ def packaged() -> LearningRateConfig:
     58.9 ± 1.1, 62.3 ± 1.1, 63.2 ± 1.8, 61.8 ± 9.5 (linear). An hour on two cores, on a busy
     machine.
     """
-    return LearningRateConfig(shared.demo())
+    return LearningRateConfig(shared.four())
 
 
 def vit_b32() -> LearningRateConfig:

@@ -11,6 +11,7 @@ from linearize.config import (
     DataConfig,
     EditConfig,
     HeadConfig,
+    MapConfig,
     ModelConfig,
     VectorsConfig,
 )
@@ -76,9 +77,16 @@ def short() -> CompareConfig:
     return dataclasses.replace(small(), baselines=())
 
 
-def demo() -> CompareConfig:
-    """The demo's four tasks, three seeds, no maps."""
-    return without_maps(compare.demo(), seeds=(0, 1, 2))
+def four() -> CompareConfig:
+    """The demo's four tasks, 56 steps, three seeds, no maps: what the results pages are of."""
+    return CompareConfig(
+        data=compare.demo().data,
+        nonlinear=compare.recipe(1e-5, steps=56, batch_size=32),
+        linear=compare.recipe(2e-5, steps=56, batch_size=32),
+        edit=EditConfig(points=11, sweep_test=False),
+        map=MapConfig(pairs=()),
+        seeds=(0, 1, 2),
+    )
 
 
 def paper() -> CompareConfig:

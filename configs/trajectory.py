@@ -21,7 +21,7 @@ def packaged() -> TrajectoryConfig:
     0.972 ± 0.003 (linear), accuracy after addition 57.5 ± 1.6 and 59.9 ± 5.0 %, at the
     end 58.2 ± 1.7 and 62.3 ± 1.1 %. 44 minutes on two cores, on a busy machine.
     """
-    return TrajectoryConfig(shared.demo(), steps=(7, 14, 28, 42))
+    return TrajectoryConfig(shared.four(), steps=(7, 14, 28, 42))
 
 
 def vit_b32() -> TrajectoryConfig:
