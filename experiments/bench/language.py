@@ -23,11 +23,11 @@ from linearize.types import Array
 
 CASE = "language"
 MODEL = "smollm2_135m"
-OURS = {"scan": True, "remat": "dots"}
+OURS: dict[str, Any] = {"scan": True, "remat": "dots"}
 
 
 def _model(size: Size) -> models.LanguageModel:
-    whole = {} if size.pretrained else {"blocks": 1, "pretrained": False}
+    whole: dict[str, Any] = {} if size.pretrained else {"blocks": 1, "pretrained": False}
     return models.load_language(MODEL, **OURS, **whole)
 
 
@@ -125,9 +125,8 @@ class Theirs:
 
         config = {k: v for k, v in model.about["config"].items() if k != "model_type"}
         self.torch = torch
-        self.net = transformers.LlamaForCausalLM(
-            transformers.LlamaConfig(**config, attn_implementation="eager", use_cache=False)
-        ).eval()
+        config |= {"attn_implementation": "eager", "use_cache": False}
+        self.net = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).eval()
         self.base = self._own(_tensors(model, model.params))
 
     def _own(self, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -150,7 +149,7 @@ class Theirs:
                 self.net, whole, (given,), tie_weights=False
             ).logits
 
-        out, moved = self.torch.func.jvp(f, (self.base,), (dict(tau),))
+        out, moved = self.torch.func.jvp(f, (self.base,), (dict(tau),))  # type: ignore[misc]
         return out + moved
 
     def logits(self, tau: Mapping[str, np.ndarray], tokens: Array) -> np.ndarray:

@@ -156,13 +156,14 @@ def vocabulary(path: str | Path) -> Vocabulary:
     """
     file = _open(Path(path))
     get = {n.removeprefix("tokenizer."): v for n, v in file.notes.items()}.get
-    if not isinstance(get("ggml.tokens"), list) or not get("ggml.model"):
+    model, tokens = get("ggml.model"), get("ggml.tokens")
+    if not isinstance(tokens, list) or not isinstance(model, str):
         raise WeightsError(f"{path} holds no tokenizer; pass one of the model's")
     special = {n: get(f"ggml.{n}_token_id") for n in ("bos", "eos", "unknown", "padding")}
     return Vocabulary(
-        model=get("ggml.model"),
+        model=model,
         pre=get("ggml.pre", "default"),
-        tokens=tuple(get("ggml.tokens")),
+        tokens=tuple(tokens),
         kinds=tuple(get("ggml.token_type") or ()),
         merges=tuple(get("ggml.merges") or ()),
         scores=tuple(get("ggml.scores") or ()),

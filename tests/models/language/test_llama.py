@@ -108,7 +108,7 @@ def test_in_bfloat16(saved, tokens):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["tied", "one key"])
 def test_step_by_step_is_the_whole(saved, tokens, case):
     _, folder = saved(case)
     ours = models.load_language("llama", weights=folder, scan=True)
