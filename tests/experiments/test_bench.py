@@ -23,6 +23,7 @@ from experiments.bench import (
     clip,
     device,
     dual,
+    generation,
     kernels,
     language,
     maps,
@@ -474,6 +475,16 @@ def test_a_tiny_step_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert rows["images a second"].value == pytest.approx(8 / seconds)
     flops = device.useful_flops(device.jobs(TINY)[0])
     assert rows["model FLOP utilisation"].value == pytest.approx(flops * 8 / seconds / 1e12)
+
+
+@pytest.mark.slow
+def test_continuations_beside_transformers() -> None:
+    pytest.importorskip("transformers")
+    same, ratio, ours, theirs = generation.rows(TINY)
+    assert same.holds
+    assert ratio.spread is not None
+    assert ratio.value > 0
+    assert min(ours.value, theirs.value) > 0
 
 
 def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from linearize.models.hf.table import (
 
 
 def linear(theirs: str, ours: str) -> tuple[Row, ...]:
+    """Of a torch ``Linear``."""
     return (
         (f"{theirs}.weight", f"{ours}/kernel", KERNEL),
         (f"{theirs}.bias", f"{ours}/bias", SAME),
@@ -23,6 +24,7 @@ def linear(theirs: str, ours: str) -> tuple[Row, ...]:
 
 
 def norm(theirs: str, ours: str) -> tuple[Row, ...]:
+    """Of a torch ``LayerNorm``."""
     return (
         (f"{theirs}.weight", f"{ours}/scale", SAME),
         (f"{theirs}.bias", f"{ours}/bias", SAME),

@@ -47,12 +47,12 @@ class Sampling:
     def scores(self, logits: Array) -> Array:
         """Logits (..., V) float32 divided by the temperature, −∞ for tokens that are left out."""
         scores = logits / (self.temperature or 1)
-        if self.top_k is not None and self.top_k < logits.shape[-1]:
-            least = jax.lax.top_k(scores, self.top_k)[0][..., -1:]
-            scores = jnp.where(scores >= least, scores, -jnp.inf)
+        if self.top_k is not None:
+            kept = _largest(scores, jnp.ones_like(scores), self.top_k)
+            scores = jnp.where(kept, scores, -jnp.inf)
         if self.top_p is not None and self.top_p < 1:
             share = jax.nn.softmax(scores)
-            scores = jnp.where(share >= _threshold(share, self.top_p), scores, -jnp.inf)
+            scores = jnp.where(_largest(share, share, self.top_p), scores, -jnp.inf)
         return scores
 
     def draw(self, keys: Array, logits: Array) -> Array:
@@ -62,19 +62,23 @@ class Sampling:
         return jax.vmap(jax.random.categorical)(keys, self.scores(logits)).astype(jnp.int32)
 
 
-def _threshold(share: Array, mass: float) -> Array:
-    """(..., 1): the largest number such that the shares from it on sum to ``mass``; 0 at least.
+def _largest(values: Array, weights: Array, total: float) -> Array:
+    """The fewest of the largest values (..., V) whose weights sum to ``total``, as booleans.
 
-    Positive floats are ordered as their bits are: 31 halvings of these, and nothing is sorted.
+    Equal values are taken together; all are taken where the sum is never reached. Nothing is
+    sorted: floats are in the order of integers made of their bits, and 32 halvings of these find
+    the least that is taken.
     """
-    bits = jax.lax.bitcast_convert_type(share.astype(jnp.float32), jnp.int32)
+    bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
+    sign = jnp.uint32(1 << 31)
+    order = jnp.where(values == 0, sign, jnp.where(bits < sign, bits | sign, ~bits))
 
     def halve(_: int, between: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = between
         middle = low + (high - low) // 2
-        enough = jnp.sum(jnp.where(bits >= middle, share, 0), -1, keepdims=True) >= mass
-        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+        sums = jnp.sum(jnp.where(order >= middle, weights, 0), -1, keepdims=True)
+        return jnp.where(sums >= total, middle, low), jnp.where(sums >= total, high, middle)
 
-    most = jnp.max(bits, -1, keepdims=True)
-    low, _ = jax.lax.fori_loop(0, 31, halve, (jnp.zeros_like(most), most + 1))
-    return jax.lax.bitcast_convert_type(low, jnp.float32)
+    most = jnp.max(order, -1, keepdims=True)
+    low, _ = jax.lax.fori_loop(0, 32, halve, (jnp.zeros_like(most), most + 1))
+    return order >= low

@@ -228,6 +228,7 @@ def load_tokens(
         vocabulary: the model's number of tokens (:attr:`LanguageModel.vocabulary`).
 
     Raises:
+        FileNotFoundError: ``weights`` is no path, and no repository's name.
         TokenizerError: there is none, its files are damaged or of a kind that is not read, or of
             another vocabulary than the model has.
         ModuleNotFoundError: ``tokenizers`` is not installed.
@@ -272,7 +273,12 @@ def _find(weights: str | Path | hf.Source) -> LanguageTokenizer:
     def beside(*names: str) -> Path | None:
         return sources.beside(weights, names)
 
-    at = weights.path if isinstance(weights, hf.Source) else Path(weights)
+    at = weights.path if isinstance(weights, hf.Source) else Path(weights).expanduser()
+    if not (isinstance(weights, hf.Source) or sources.is_hub(weights) or at.exists()):
+        raise FileNotFoundError(
+            f"weights={str(weights)!r} is no file and no folder here; the tokenizer of a model by "
+            "its name is tokens_of(load_language(NAME))"
+        )
     if at.suffix == ".gguf":
         held = gguf.vocabulary(at)
         special = {_OF_GGUF.get(name, name): number for name, number in held.special.items()}

@@ -243,6 +243,9 @@ def test_gguf_that_begins_every_text():
 
 def test_what_is_no_tokenizer_of_the_model(tmp_path):
     error = models.TokenizerError
+    theirs("gpt2").save_pretrained(tmp_path / "beside")
+    with pytest.raises(FileNotFoundError, match=r"smollm2.* is no file .*tokens_of"):
+        load_tokens(tmp_path / "beside" / "smollm2")  # whose folder has one, of another model
     with pytest.raises(error, match=r"no tokenizer that is read beside .*vocab\.txt"):
         load_tokens(tmp_path)
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0)]
