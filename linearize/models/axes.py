@@ -40,7 +40,7 @@ def sharding_rules(split: Mapping[str, str], *, scan: bool = False) -> tuple[tup
         ValueError: no leaf has an axis of that name.
 
     >>> sharding_rules({"mlp": "model"})[0]
-    ('mlp_in/kernel$', '-,model')
+    ('mlp_(in|gate|value)/kernel$', '-,model')
     """
     known = {axis for _, axes in AXES for axis in axes} | {"layers"}
     unknown = sorted(set(split) - known)
