@@ -15,12 +15,12 @@ from linearize import tree
 from linearize.config import ConfigError
 from linearize.study import Store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 DEBUG = PRESETS["prompts_debug"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, quick_compilation):
     run_dir = tmp_path_factory.mktemp("prompts")
     run(DEBUG(), run_dir, "prompts_debug")
     return run_dir, json.loads((run_dir / "results.json").read_text())
@@ -32,9 +32,7 @@ def test_every_measure_has_its_shape_and_the_page_shows_it(finished):
     for way in results["few_shot"].values():
         cell = way["toy_food"]["4"]
         assert np.shape(cell["zero_shot"]) == (2,)
-        assert set(cell["kernels"]) == {
-            *("sgd", "asymmetric_signgd", "sgd no_embeddings", "asymmetric_signgd no_embeddings")
-        }
+        assert set(cell["kernels"]) == {"sgd no_embeddings", "asymmetric_signgd no_embeddings"}
         for name in ("gap", "feature_change", "drift"):
             assert (np.asarray(cell["tuned"]["sgd"][name]) > 0).all()
     assert {p.stem for p in (run_dir / "tables").glob("*.md")} == {
@@ -91,9 +89,9 @@ def test_variants_pick_leaves_of_the_model_alone():
         *("head_transform", "head_norm", "head_bias")
     }
     assert picked["biases"] == {n for n in every if n.endswith("bias")}
-    some = tree.select(own.model.params, few_shot.pattern("prompted", "^block_1/", "biases"))
+    some = tree.select(own.model.params, few_shot.pattern("prompted", "^block_0/", "biases"))
     assert some
-    assert all(n.startswith("block_1/") and n.endswith("bias") for n in some)
+    assert all(n.startswith("block_0/") and n.endswith("bias") for n in some)
 
 
 def test_a_configuration_that_asks_nothing_is_refused():
