@@ -105,7 +105,8 @@ def test_hidden_states_and_logits_equal_transformers(saved, case):
     np.testing.assert_allclose(np.asarray(hidden)[seen], theirs[seen], atol=1e-5)
     if model.ours.head is None:
         layer = model.ours.params["pooler"]
-        pooled = np.tanh(np.asarray(hidden)[:, 0] @ layer["kernel"] + layer["bias"])
+        kernel, bias = map(np.asarray, (layer["kernel"], layer["bias"]))
+        pooled = np.tanh(np.asarray(hidden)[:, 0] @ kernel + bias)
         np.testing.assert_allclose(pooled, expected.pooler_output.numpy(), atol=1e-5)
         return
     logits = np.asarray(model.ours.f(model.ours.params, *model.inputs()))
