@@ -42,19 +42,22 @@ def packaged() -> SentimentConfig:
 
     python -m experiments.sentiment packaged
 
-    The last four of 30 blocks are trained, on texts of at most 40 tokens. Not run yet.
+    The last four of 30 blocks are trained, on texts of at most 40 tokens. Not run yet. By count 0.8
+    PFLOP, of which the points of the non-linear grids take 40 %: at the 93 GFLOP/s that a core was
+    measured at, 2 h 20 min on one and about 75 minutes on two. Zero-shot, on 100 sentences each,
+    the model is right on 88 % of goods and 87 % of restaurants, so that there is little room.
     """
     return SentimentConfig(
         model=LanguageConfig(),
         domains=("sentiment_amazon", "sentiment_imdb", "sentiment_yelp", "sentiment_foods"),
         length=40,
-        train=400,
+        train=320,
         validation=60,
         test=200,
-        nonlinear=compare.recipe(1e-4, steps=25, batch_size=16, warmup=3),
-        linear=compare.recipe(2e-4, steps=25, batch_size=16, warmup=3),
+        nonlinear=compare.recipe(1e-4, steps=20, batch_size=16, warmup=3),
+        linear=compare.recipe(2e-4, steps=20, batch_size=16, warmup=3),
         trainable=LAST_BLOCKS,
-        coarse=5,
+        coarse=4,
         map=MapConfig(
             pairs=(("sentiment_amazon", "sentiment_yelp"),), low=-1.5, high=1.5, points=7, n_eval=8
         ),

@@ -14,6 +14,12 @@ from linearize.fields import Count, Natural, TwoOrMore, check
 from linearize.methods import METHODS
 from linearize.train import TrainConfig
 
+PAPERS = {
+    "amazon": "amazon_us_reviews/Mobile_Electronics_v1_00",
+    "yelp": "yelp_polarity_reviews",
+}
+"""The paper's domains, as TFDS has them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LanguageConfig:
@@ -103,8 +109,8 @@ class SentimentConfig:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Data sets."""
-        return self.domains
+        """Data sets, by the names that others know."""
+        return tuple(PAPERS.get(name, name) for name in self.domains)
 
     @property
     def analogies(self) -> tuple[tuple[str, str], ...]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.sentiment.config import LanguageConfig, SentimentConfig
+from experiments.sentiment.config import PAPERS, LanguageConfig, SentimentConfig
 from experiments.stand_ins import STAND_INS, reviews, texts
 from experiments.stand_ins import t5 as stand_in_t5
 from linearize.config import ConfigError
@@ -29,11 +29,6 @@ from linearize.models.language import (
 )
 from linearize.objectives import CausalLM, Classify, Objective, Seq2Seq
 
-PAPERS = {
-    "amazon": "amazon_us_reviews/Mobile_Electronics_v1_00",
-    "yelp": "yelp_polarity_reviews",
-}
-"""The paper's domains, as TFDS has them."""
 Make = Callable[[Documents], Examples]
 
 
@@ -94,9 +89,8 @@ def domain(config: SentimentConfig, name: str) -> TextTask:
     if name in reviews.DOMAINS:
         return reviews.task(name, limit, config.data_seed)
     with said_as_configuration("domains"):
-        return text.load_text(
-            PAPERS.get(name, name), limit=limit, seed=config.data_seed, data_dir=config.data_dir
-        )
+        source = PAPERS.get(name, name)
+        return text.load_text(source, limit=limit, seed=config.data_seed, data_dir=config.data_dir)
 
 
 def rehearse(config: SentimentConfig) -> None:
@@ -111,7 +105,7 @@ def rehearse(config: SentimentConfig) -> None:
     asked = [*config.model.prompt.split(), *config.model.words]
     sentinels = [f"<extra_id_{i}>" for i in range(20)]
     stand_in_t5.make(weights, [*texts.WORDS, *asked, *sentinels])
-    texts.make(data, tuple(PAPERS[name] for name in config.domains))
+    texts.make(data, config.reads)
 
 
 def speaker(config: LanguageConfig) -> tuple[LanguageModel, Any]:
