@@ -133,6 +133,7 @@ def test_bfloat16_is_as_near_to_float32_as_torchs(saved, case):
     assert 0 < gap < 1.5 * allowed < 0.3
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing(saved):
     model = saved("mpnet")
     f, params = jax.jit(model.ours.hidden), model.ours.params
