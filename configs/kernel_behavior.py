@@ -70,14 +70,14 @@ def prompts_debug() -> PromptConfig:
     python -m experiments.kernel_behavior prompts_debug
     """
     return PromptConfig(
-        prompted=ReaderConfig("toy_bert", pretrained=False),
+        prompted=ReaderConfig("toy_bert", pretrained=False, blocks=1),
         plain=ReaderConfig("toy_bert", pretrained=False, blocks=1),
         tasks=("toy_food",),
         test=40,
         length=24,
         shots=(4,),
         kernels=("sgd", "asymmetric_signgd"),
-        variants=("all", "no_embeddings"),
+        variants=("no_embeddings",),
         solvers=("least_squares", "logistic_rows"),
         shares=(1e-2, 1e-1),
         sgd=recipe("sgd", 1e-2, steps=6, batch_size=8),

@@ -265,7 +265,8 @@ def _texts(own: Reader, given: Documents, length: int) -> Examples:
 def pattern(way: str, trainable: str, variant: str) -> str:
     """A regular expression of the leaves that are trained: those of the model, not of a probe."""
     start = "^backbone/" if way == "plain" else "^"
-    only = f"(?=.*(?:{trainable}))" if trainable else ""
+    within = trainable[1:] if trainable.startswith("^") else f".*(?:{trainable})"
+    only = f"(?={within})" if trainable else ""
     return f"{start}{only}{WITHOUT[variant]}"
 
 

@@ -332,7 +332,7 @@ def a_prompt(vocabulary, seed=0):
     return params, tokens
 
 
-@pytest.mark.slow(but=["asymmetric_signgd"])
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", RULES)
 def test_tables_are_met_row_by_row_under_every_rule(optimizer):
     params, tokens = a_prompt(9)

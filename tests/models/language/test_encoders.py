@@ -105,7 +105,8 @@ def test_hidden_states_and_logits_equal_transformers(saved, case):
     np.testing.assert_allclose(np.asarray(hidden)[seen], theirs[seen], atol=1e-5)
     if model.ours.head is None:
         layer = model.ours.params["pooler"]
-        pooled = np.tanh(np.asarray(hidden)[:, 0] @ layer["kernel"] + layer["bias"])
+        kernel, bias = map(np.asarray, (layer["kernel"], layer["bias"]))
+        pooled = np.tanh(np.asarray(hidden)[:, 0] @ kernel + bias)
         np.testing.assert_allclose(pooled, expected.pooler_output.numpy(), atol=1e-5)
         return
     logits = np.asarray(model.ours.f(model.ours.params, *model.inputs()))
@@ -132,6 +133,7 @@ def test_bfloat16_is_as_near_to_float32_as_torchs(saved, case):
     assert 0 < gap < 1.5 * allowed < 0.3
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing(saved):
     model = saved("mpnet")
     f, params = jax.jit(model.ours.hidden), model.ours.params

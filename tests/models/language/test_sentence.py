@@ -91,7 +91,7 @@ def test_what_is_not_computed_here_is_refused(tmp_path, modules, pooling, messag
         told(written(tmp_path, modules, pooling))
 
 
-@pytest.mark.slow(but=["minilm_l6"])
+@pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.parametrize("name", ["minilm_l6", "mpnet_base"])
 def test_packaged_embeddings_equal_transformers(name):
