@@ -25,7 +25,7 @@ def debug() -> NliConfig:
         edit=EditConfig(points=5),
         coarse=3,
         seeds=(0, 1),
-        batch_size=20,
+        batch_size=16,
     )
 
 
@@ -34,7 +34,7 @@ def packaged() -> NliConfig:
 
     python -m experiments.nli packaged
 
-    Sentiment, hedging, spam, topics of articles and of wires. Estimated: 35 minutes of one core.
+    Sentiment, hedging, spam, topics of articles and of messages. Estimated: 35 minutes of one core.
     """
 
     def recipe(lr: float) -> TrainConfig:
@@ -42,7 +42,7 @@ def packaged() -> NliConfig:
 
     return NliConfig(
         model=LanguageConfig(name="minilm_l6", read="features"),
-        tasks=("sentiment_film_sentences", "uncertainty", "spam", "news", "reuters"),
+        tasks=("sentiment_film_sentences", "uncertainty", "spam", "news", "newsgroups"),
         length=40,
         train=800,
         validation=60,
@@ -57,7 +57,7 @@ def packaged() -> NliConfig:
 
 
 def packaged_words() -> NliConfig:
-    """The same tasks, the word that SmolLM2 says after a prompt. Not run yet.
+    """Such tasks by the word that SmolLM2 says after a prompt. Not run yet.
 
     python -m experiments.nli packaged_words
 
@@ -69,6 +69,7 @@ def packaged_words() -> NliConfig:
     return replace(
         whole,
         model=LanguageConfig(name="smollm2_135m", read="words", scan=True, remat="dots"),
+        tasks=("sentiment_film_sentences", "uncertainty", "spam", "news", "reuters"),
         length=48,
         nonlinear=brief,
         linear=brief,
@@ -85,7 +86,8 @@ STAND_INS = f"{compare.STAND_INS}/language"
 def glue() -> NliConfig:
     """T5-base on MRPC, RTE, CoLA (Matthews correlation) and SST-2, answers in words. Not run yet.
 
-    python -m experiments.nli glue --data-dir DATA --donors.NAME REPOSITORY
+    python -m experiments.prepare_data glue/mrpc glue/rte glue/cola glue/sst2 --data-dir DATA
+    python -m experiments.nli glue --data-dir DATA --donors NAME REPOSITORY
 
     Expected, *Editing Models with Task Arithmetic*, table 5, on MRPC, RTE, CoLA, SST-2 and on
     average: zero-shot 74.8, 52.7, 8.29, 92.7, 57.1; fine-tuned 88.5, 77.3, 52.3, 94.5, 78.1;
@@ -110,6 +112,7 @@ def glue() -> NliConfig:
 def nli6() -> NliConfig:
     """Six sets of inference, T5-v1.1-base as a classifier of three labels. Not run yet.
 
+    python -m experiments.prepare_data snli glue/mnli glue/qnli glue/rte sci_tail --data-dir DATA
     python -m experiments.nli nli6 --data-dir DATA
 
     Expected (third-party notes on the papers' tables), mean accuracy of all six added: non-linear
@@ -154,7 +157,7 @@ def t5_debug() -> NliConfig:
     python -m experiments.nli t5_debug
 
     Weights as transformers saves them and data as TFDS prepares them, read by what reads the real
-    ones; the numbers say nothing of T5. Not run yet.
+    ones; the numbers say nothing of T5. About a minute on two cores.
     """
     whole = glue()
     recipe = compare.recipe(3e-3, steps=40, batch_size=16, warmup=4)

@@ -171,7 +171,11 @@ def find_preset(word: str) -> Callable[[], Any]:
 
 
 def _of_preset(config: Any, options: Options) -> Needs:
-    """What the experiment loads: the control task is read by ``compare`` alone."""
+    """What the experiment loads: the control task is read by ``compare`` alone.
+
+    Raises:
+        ConfigError: an experiment on text.
+    """
     match config:
         case CompareConfig():
             return _of_study(config, (*config.data.tasks, config.data.control), options)
@@ -184,6 +188,9 @@ def _of_preset(config: Any, options: Options) -> Needs:
         case WidthConfig():
             limit = Limits(config.train, config.test, config.test)
             return Needs((options.target(config.task, config.image_size, limit, config.data_seed),))
+        case object(reads=names, data_dir=folder):  # text; the model is read when it is asked for
+            limit, known = Limits(), [n for n in names if n in data.TASKS or _is_text(n)]
+            return Needs(tuple(options.target(n, 224, limit, 0, folder) for n in known))
     raise TypeError(f"nothing is known of what {type(config).__name__} reads")
 
 

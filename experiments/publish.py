@@ -21,7 +21,7 @@ from linearize.report.run import Run
 TABLES = (
     *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
     *("sizes", "coefficients", "certificates", "merges", "numbers", "seeds", "subpopulations"),
-    *("kings", "along", "energies", "relation", "pairs"),
+    *("sentiment", "perplexity", "kings", "along", "energies", "relation", "pairs"),
     *("single", "addition", "negation", "error_map", "claims", "cosine"),
 )
 RESULTS = Path("docs/results")

@@ -70,7 +70,9 @@ def _pair(size: Size) -> tuple[LanguageModel, Any]:
             kind = transformers.LlamaForCausalLM
             return ours, kind.from_pretrained(folder, dtype=torch.float32).eval()
         torch.manual_seed(0)
-        sizes = {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
-        theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).eval()
+        config = transformers.GPT2Config(
+            vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=32
+        )
+        theirs = transformers.GPT2LMHeadModel(config).eval()
         theirs.save_pretrained(folder)
         return load_language("gpt2", weights=folder, scan=True), theirs

@@ -3,12 +3,16 @@
 import dataclasses
 from typing import Literal
 
+from experiments.kernel_behavior.asked import PROMPTS, SETS
 from linearize.config import HeadConfig, ModelConfig
 from linearize.config.files import ConfigError, require
 from linearize.fields import Count, Natural, Positive, TwoOrMore, check
 from linearize.train import TrainConfig
 
 Kernel = Literal["ntk", "signgd"]
+Rule = Literal["sgd", "signgd", "asymmetric_signgd"]
+Solver = Literal["least_squares", "svm", "logistic_rows"]
+Variant = Literal["all", "no_embeddings", "no_head", "biases"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,3 +99,91 @@ class KernelBehaviorConfig:
     def steps(self, optimizer: str) -> list[int]:
         """The steps after which a fine-tuning is measured, its start and its end among them."""
         return sorted({0, *self.measured_at, self.recipes[optimizer].steps})
+
+
+@dataclasses.dataclass(frozen=True)
+class ReaderConfig:
+    """A language model, and which of its parameters are trained and make the kernel."""
+
+    name: str = "minilm_l6"
+    weights: str | None = None
+    """A folder, a file or a repository on the Hub, in place of packaged weights."""
+    pretrained: bool = True
+    blocks: Count | None = None
+    trainable: str = ""
+    """A pattern of leaves; all where empty."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """Kernels of language models on a few examples: with a prompt, and without."""
+
+    prompted: ReaderConfig | None = None
+    """Read by label words: a masked language model or a decoder."""
+    plain: ReaderConfig | None = None
+    """Read without a prompt: an encoder's pooled features under a linear probe's head."""
+    tasks: tuple[str, ...] = ("sentiment_amazon",)
+    texts: str | None = None
+    """A folder with TASK/train.csv and TASK/test.csv, of columns label, text and, of pairs, pair,
+    which go before packaged and TFDS' sets."""
+    data_dir: str | None = None
+    """Where TFDS data sets lie, as TFDS prepares them."""
+    data_seed: Natural = 0
+    test: Count = 1000
+    """Test examples at most."""
+    length: Count | None = 128
+    """Most tokens of an example; None for the prompts' own."""
+    cut: Literal["texts", "tail"] = "texts"
+    """What becomes of longer ones: the text gives way, or, as in the paper's code, the tail."""
+    shots: tuple[Count, ...] = (16, 64)
+    """Training examples a class, and as many for development."""
+    binary: bool = False
+    """Of two classes, the kernel of logit₁ − logit₀ with targets −1 and 1."""
+    kernels: tuple[Rule, ...] = ("sgd", "signgd", "asymmetric_signgd")
+    variants: tuple[Variant, ...] = ("all",)
+    """Of which parameters the kernels are; fine-tuning is of the first."""
+    solvers: tuple[Solver, ...] = ("least_squares",)
+    shares: tuple[Positive, ...] = (1e-3, 1e-2, 1e-1, 1.0)
+    """λ of λ‖K‖ on the diagonal; development data choose."""
+    f0_scales: tuple[float, ...] = (0.0, 1.0)
+    """Factors of the outputs at θ0; likewise."""
+    sgd: TrainConfig = TrainConfig()
+    adam: TrainConfig = TrainConfig()
+    points: TwoOrMore = 32
+    """Training examples on which the drift of the kernel is measured."""
+    seeds: tuple[Natural, ...] = (13, 21, 42, 87, 100)
+    batch_size: Count = 32
+    memory: Count = 1 << 30
+    """Bytes of derivatives that a kernel may hold at a time."""
+
+    def __post_init__(self) -> None:
+        check(self, "", ConfigError)
+        for name in ("tasks", "shots", "kernels", "variants", "solvers", "shares", "f0_scales",
+                     "seeds"):  # fmt: skip
+            given = getattr(self, name)
+            require(bool(given), name, given, "give at least one")
+            require(len(set(given)) == len(given), name, given, "name each once")
+        require(
+            self.prompted is not None or self.plain is not None,
+            "prompted",
+            None,
+            "give a model that is prompted, or one that is not (plain)",
+        )
+        unknown = [task for task in self.tasks if task not in PROMPTS]
+        require(not unknown, "tasks", unknown, f"there are {', '.join(PROMPTS)}")
+
+    @property
+    def recipes(self) -> dict[str, TrainConfig]:
+        """The fine-tunings by name."""
+        return {"sgd": self.sgd, "adam": self.adam}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Data sets."""
+        return tuple(SETS.get(task, task) for task in self.tasks)
+
+    @property
+    def readers(self) -> dict[str, ReaderConfig]:
+        """The models by how they are read."""
+        both = {"prompted": self.prompted, "plain": self.plain}
+        return {way: reader for way, reader in both.items() if reader is not None}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.kernel_behavior import plots, tables
+from experiments.kernel_behavior import few_shot_page, few_shot_results, plots, tables
 from experiments.kernel_behavior.results import Results
 from linearize.report import schema
 from linearize.report.node import Node
@@ -19,6 +19,8 @@ def read(node: Node, run_dir: Path) -> Page:
     Raises:
         ResultsError: a key is missing or does not fit.
     """
+    if node.has("few_shot"):
+        return few_shot_page.page(schema.read(few_shot_results.Results, node))
     results = schema.read(Results, node)
     gap = (plots.gap(results), plots.accuracy(results))
     return Page(

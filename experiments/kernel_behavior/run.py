@@ -21,8 +21,9 @@ import numpy as np
 
 import linearize as lz
 from experiments import claims, protocol, running
+from experiments.kernel_behavior import few_shot as few_shots_of_text
 from experiments.kernel_behavior.claims import CLAIMS
-from experiments.kernel_behavior.config import KernelBehaviorConfig
+from experiments.kernel_behavior.config import KernelBehaviorConfig, PromptConfig
 from experiments.kernel_behavior.results import Results
 from linearize import data, evaluate
 from linearize.data import Task
@@ -44,8 +45,10 @@ TRAINED = "^backbone/"
 """The parameters that are trained and that kernels are of; the head is among the others."""
 
 
-def run(config: KernelBehaviorConfig, run_dir: Path, preset: str = "custom") -> Path:
+def run(config: KernelBehaviorConfig | PromptConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
+    if isinstance(config, PromptConfig):
+        return few_shots_of_text.run(config, run_dir, preset)
     with running.claimed(run_dir, config):
         data.prefetch(config.data.tasks, config.data.image_size)
         tasks = {name: load_task(config, name) for name in config.data.tasks}

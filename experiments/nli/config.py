@@ -99,6 +99,15 @@ class NliConfig:
             require_task("epochs", task, self.tasks)
         taken = sorted(set(self.donors) & set(self.tasks))
         require(not taken, "donors", taken, "tasks have these names; choose others")
+        require(
+            not self.donors or self.model.read != "classifier", "donors", self.donors,
+            "their weights lack the head that a classifier is drawn with; read answers",
+        )  # fmt: skip
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Data sets."""
+        return tuple(WORDINGS[task].source for task in self.tasks)
 
     def subsets(self, passes: bool) -> tuple[adding.Subset, ...]:
         """Those that are looked at, in a view where each point takes passes or none."""

@@ -6,7 +6,7 @@ from experiments.claims import Claim
 from experiments.on_target import OF_TWO
 from experiments.sentiment.results import Results
 
-WORDS = {"nonlinear": "non-linear", "posthoc": "post-hoc", "linear": "linear"}
+WORDS = {"nonlinear": "non-linear", "posthoc": "post-hoc", "linear": "linear", "tau_jp": "τJp"}
 
 
 def _each(text: str, method: str, over: str, evidence: str) -> Iterator[Claim[Results]]:

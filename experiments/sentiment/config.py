@@ -6,12 +6,19 @@ from typing import Literal
 import numpy as np
 
 from experiments.scaling import square
+from linearize.choices import one_of
 from linearize.config import ConfigError, EditConfig, MapConfig
 from linearize.config.compare import require_names
-from linearize.config.files import require, require_task
-from linearize.config.vectors import Regime
+from linearize.config.files import require
 from linearize.fields import Count, Natural, TwoOrMore, check
+from linearize.methods import METHODS
 from linearize.train import TrainConfig
+
+PAPERS = {
+    "amazon": "amazon_us_reviews/Mobile_Electronics_v1_00",
+    "yelp": "yelp_polarity_reviews",
+}
+"""The paper's domains, as TFDS has them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +56,8 @@ class SentimentConfig:
 
     model: LanguageConfig = LanguageConfig()
     domains: tuple[str, ...] = ("toy_food", "toy_film", "toy_shop")
-    """Labelled documents: made up ones, ``toy_...``, or rows of
-    :data:`linearize.data.text.TEXT_TASKS`."""
+    """Labelled documents: ``toy_...`` are made up, ``amazon`` and ``yelp`` those of the paper, of
+    TFDS; others are rows of :data:`linearize.data.text.TEXT_TASKS`."""
     pairs: tuple[tuple[str, str], ...] = ()
     """Auxiliary and target domain of each analogy. Where empty, each domain is the target once, the
     one before it the auxiliary."""
@@ -71,7 +78,8 @@ class SentimentConfig:
     """Of language modelling in both regimes; as that of sentiment where None."""
     trainable: str | None = None
     """Regular expression of the parameter names to train; all where None."""
-    regimes: tuple[Regime, ...] = ("nonlinear", "posthoc", "linear")
+    regimes: tuple[str, ...] = ("nonlinear", "posthoc", "linear")
+    """Rows of :data:`linearize.methods.METHODS` that train a vector a task."""
     edit: EditConfig = EditConfig(points=11)
     """The grid of each coefficient."""
     coarse: TwoOrMore | None = None
@@ -91,12 +99,18 @@ class SentimentConfig:
             given = getattr(self, field)
             require(len(given) >= least, field, given, f"name {least} or more")
             require(len(set(given)) == len(given), field, given, "name each once")
-        require_names("regimes", self.regimes, {"nonlinear", "posthoc", "linear"})
-        for pair in self.pairs:
-            for domain in pair:
-                require_task("pairs", domain, self.domains)
-            require(pair[0] != pair[1], "pairs", pair, "name two different domains")
-        self.map.require_tasks(self.domains)
+        named = {name for name, method in METHODS.items() if method.stands == "regime"}
+        require_names("regimes", self.regimes, named)
+        for field, pairs in (("pairs", self.pairs), ("map.pairs", self.map.pairs)):
+            for pair in pairs:
+                for domain in pair:
+                    one_of(field, domain, self.domains, ConfigError)
+                require(pair[0] != pair[1], field, pair, "name two different domains")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Data sets, by the names that others know."""
+        return tuple(PAPERS.get(name, name) for name in self.domains)
 
     @property
     def analogies(self) -> tuple[tuple[str, str], ...]:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count, takewhile
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.sentiment.config import LanguageConfig, SentimentConfig
-from experiments.stand_ins import reviews
+from experiments.sentiment.config import PAPERS, LanguageConfig, SentimentConfig
+from experiments.stand_ins import STAND_INS, reviews, texts
+from experiments.stand_ins import t5 as stand_in_t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
 from linearize.data import Limits, Task, text
@@ -87,7 +89,23 @@ def domain(config: SentimentConfig, name: str) -> TextTask:
     if name in reviews.DOMAINS:
         return reviews.task(name, limit, config.data_seed)
     with said_as_configuration("domains"):
-        return text.load_text(name, limit=limit, seed=config.data_seed)
+        source = PAPERS.get(name, name)
+        return text.load_text(source, limit=limit, seed=config.data_seed, data_dir=config.data_dir)
+
+
+def rehearse(config: SentimentConfig) -> None:
+    """Make the stand-ins that a configuration reads, unless they are there; nothing of any other.
+
+    Raises:
+        WeightsError: transformers, which writes the model, is not installed.
+    """
+    weights, data = config.model.weights, config.data_dir
+    if not (weights and data and Path(STAND_INS) in Path(weights).parents):
+        return
+    asked = [*config.model.prompt.split(), *config.model.words]
+    sentinels = [f"<extra_id_{i}>" for i in range(20)]
+    stand_in_t5.make(weights, [*texts.WORDS, *asked, *sentinels])
+    texts.make(data, config.reads)
 
 
 def speaker(config: LanguageConfig) -> tuple[LanguageModel, Any]:

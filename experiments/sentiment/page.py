@@ -17,7 +17,7 @@ from linearize.report.node import Floats, Node
 from linearize.report.page import Page, Section
 from linearize.report.plot import Plot, categories, dots, figure, handle, legend
 from linearize.report.stats import ANY, SHARE, Bounds, over_seeds, seeds_phrase
-from linearize.report.style import MUTED, label
+from linearize.report.style import MUTED
 from linearize.report.table import NONE, Cell, Table, cell, freeze, number, percent
 
 NAMES = {
@@ -74,7 +74,8 @@ def _dots(
     """Each regime's values (S, count), side by side."""
     for i, regime in enumerate(results.regimes):
         at = np.arange(count) + 0.14 * (i - (len(results.regimes) - 1) / 2)
-        dots(ax, at, 100 * of(regime), regime, bounds)
+        face = {"color": results.look.colour(regime), "marker": results.look.marker(regime)}
+        dots(ax, at, 100 * of(regime), regime, bounds, **face)
     ax.grid(axis="y")
 
 
@@ -89,7 +90,7 @@ def gains(results: Results) -> Plot:
         _dots(ax, results, len(results.analogies), lambda regime: gain(regime).T, ANY)
         categories(ax, [f"{a.target} from {a.auxiliary}" for a in results.analogies], 25)
         ax.set_ylabel("Gain in accuracy (points)")
-        legend(fig, [handle(r) for r in results.regimes], narrow)
+        legend(fig, [handle(r, look=results.look) for r in results.regimes], narrow)
         return fig
 
     return Plot(
@@ -116,7 +117,7 @@ def methods(results: Results) -> Plot:
         _dots(ax, results, len(results.methods), values, SHARE)
         categories(ax, [NAMES[m] for m in results.methods], 25)
         ax.set_ylabel("Accuracy on the target (%)")
-        legend(fig, [handle(r) for r in results.regimes], narrow)
+        legend(fig, [handle(r, look=results.look) for r in results.regimes], narrow)
         return fig
 
     return Plot(
@@ -138,7 +139,7 @@ def summary(results: Results) -> Table:
         scaled = method not in ("pretrained", "target")
         rows.append(
             [
-                Cell(label(regime)),
+                Cell(results.look.label(regime)),
                 Cell(NAMES[method]),
                 percent(of("accuracy")),
                 *(
@@ -154,7 +155,7 @@ def summary(results: Results) -> Table:
                 percent(of("at_one")) if scaled else Cell(NONE),
             ]
         )
-    grids = "; ".join(f"{label(r)} {n}" for r, n in results.grids.items())
+    grids = "; ".join(f"{results.look.label(r)} {n}" for r, n in results.grids.items())
     return Table(
         "sentiment",
         "Sentiment of the target",
@@ -173,7 +174,7 @@ def by_target(results: Results) -> Table:
     """Every target by every method."""
     rows = [
         [
-            Cell(label(regime)),
+            Cell(results.look.label(regime)),
             Cell(analogy.target),
             Cell(analogy.auxiliary),
             *(percent(analogy.regimes[regime][m].accuracy) for m in results.methods),
@@ -194,7 +195,12 @@ def by_target(results: Results) -> Table:
 def perplexity(results: Results) -> Table:
     """What language modelling does to its own domain's text."""
     rows = [
-        [Cell(label(regime)), Cell(domain), number(found.before, 2), number(found.after, 2)]
+        [
+            Cell(results.look.label(regime)),
+            Cell(domain),
+            number(found.before, 2),
+            number(found.after, 2),
+        ]
         for regime, domains in results.perplexity.items()
         for domain, found in domains.items()
     ]

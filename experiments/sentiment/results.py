@@ -11,7 +11,7 @@ from linearize.report.compare.results import PairMap
 from linearize.report.node import Floats
 from linearize.report.run import Run
 from linearize.report.schema import Axes
-from linearize.report.style import PLAIN_LOOK, Look
+from linearize.report.style import Look
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Results(Run):
     prompt: str
     words: tuple[str, ...]
     regimes: tuple[str, ...]
+    labels: Mapping[str, str]
+    """How regimes are called."""
     methods: tuple[str, ...]
     grids: Mapping[str, int]
     """By regime, how many values of each coefficient were tried."""
@@ -54,7 +56,7 @@ class Results(Run):
     @property
     def look(self) -> Look:
         """Of the regimes."""
-        return PLAIN_LOOK
+        return Look(self.labels)
 
     def each(self, regime: str, method: str, what: str, over: str | None = None) -> Floats:
         """Of every analogy, (P, S); minus that of another method where one is named.

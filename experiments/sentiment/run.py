@@ -21,9 +21,10 @@ from experiments.on_target import OF_TWO
 from experiments.scaling import Direction, chosen
 from experiments.sentiment.claims import CLAIMS
 from experiments.sentiment.config import SentimentConfig
-from experiments.sentiment.material import Material, Reading, load
+from experiments.sentiment.material import Material, Reading, load, rehearse
 from experiments.sentiment.results import Results
 from linearize import comparison, objectives
+from linearize.evaluate.view import VIEWS
 from linearize.methods import METHODS
 from linearize.objectives import CausalLM
 from linearize.report import schema
@@ -48,6 +49,7 @@ DISTANCES = (CausalLM().distance, objectives.DISTANCES["total_variation"])
 def run(config: SentimentConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
+        rehearse(config)
         material = load(config)
         each = len(config.analogies) + len(config.domains) + len(config.map.pairs)
         parts = len(config.regimes) * each
@@ -61,8 +63,12 @@ def run(config: SentimentConfig, run_dir: Path, preset: str = "custom") -> Path:
             "prompt": config.model.prompt,
             "words": config.model.words,
             "regimes": config.regimes,
+            "labels": {name: METHODS[name].label for name in config.regimes},
             "methods": tuple(DIRECTIONS),
-            "grids": {r: len(config.alphas(r == "nonlinear")) for r in config.regimes},
+            "grids": {
+                name: len(config.alphas(VIEWS[METHODS[name].view].passes))
+                for name in config.regimes
+            },
             "tested": {n: len(t.test) for n, t in material.sentiment.tasks.items()},
             "analogies": [
                 {"auxiliary": one, "target": other, **measured["analogies"][f"{one} to {other}"]}

@@ -28,9 +28,13 @@ VERBS = (
 )
 SIGNS = ("surely", "maybe", "never", "often")
 """A word of each class, that sentences of it have."""
+STARS = (1, 5)
+"""A rating of each class."""
 SPLITS: Mapping[str, tuple[str, ...]] = {
     "glue/mnli": ("train", "validation_matched"),
     **dict.fromkeys(("snli", "sci_tail"), ("train", "validation", "test")),
+    "yelp_polarity_reviews": ("train", "test"),
+    "amazon_us_reviews/Mobile_Electronics_v1_00": ("train",),
 }
 """TFDS splits that are written; of others ``train`` and ``validation``, as GLUE's labels go."""
 WORDS = (*NOUNS, *VERBS, *SIGNS, "the", "and")
@@ -68,14 +72,24 @@ def examples(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Keys and examples with every feature of the real data set."""
     rng = np.random.default_rng(seed)
-    texts = [name for name, kind in features.items() if type(kind).__name__ == "Text"]
+    classes = features["label"].num_classes if "label" in features else len(STARS)
     for i in range(count):
-        label = i % features["label"].num_classes
-        found = {name: sentence(label, rng) for name in texts}
-        yield (
-            f"{split}_{i:06d}",
-            {**found, "label": label, **({"idx": i} if "idx" in features else {})},
-        )
+        yield f"{split}_{i:06d}", _filled(features, i, i % classes, rng)
+
+
+def _filled(
+    features: Mapping[str, Any], i: int, label: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    told = {"label": label, "star_rating": STARS[label % len(STARS)], "idx": i}
+    found: dict[str, Any] = {}
+    for name, kind in features.items():
+        if hasattr(kind, "keys"):
+            found[name] = _filled(kind, i, label, rng)
+        elif name in told:
+            found[name] = told[name]
+        else:
+            found[name] = 0 if np.issubdtype(kind.np_dtype, np.integer) else sentence(label, rng)
+    return found
 
 
 def sentence(label: int, rng: np.random.Generator) -> str:

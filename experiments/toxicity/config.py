@@ -1,15 +1,12 @@
 """Negation of a language model: which text is to be forgotten, and who says that it is."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from linearize.config.compare import REGIMES, require_names
 from linearize.config.files import ConfigError, require
-from linearize.data import text
-from linearize.examples import Examples
 from linearize.fields import Count, Natural, NonNegative, Positive, Share, TwoOrMore, check
 from linearize.methods import METHODS
 from linearize.train import TrainConfig
@@ -68,12 +65,6 @@ class ControlConfig:
         require(self.stride <= self.context, "control.stride", self.stride,
                 f"at most control.context={self.context}")  # fmt: skip
 
-    def windows(self, rows: Sequence[np.ndarray]) -> Examples:
-        """Of the tokens of the text."""
-        if self.recipe == "disjoint":
-            return text.disjoint(rows, self.context)
-        return text.strided(rows, self.context, self.stride)
-
     @property
     def words(self) -> str:
         """For the page."""
@@ -109,8 +100,9 @@ class TextsConfig:
     """Which text is to be forgotten, and along which text perplexity is measured."""
 
     kinds: str = "spam"
-    """Documents: a row of :data:`linearize.data.text.TEXT_TASKS`, a file (``.csv``, or lines of
-    JSON) with columns ``text`` and ``label``, a folder of plain text with a sub-folder a class."""
+    """Documents: a row of :data:`linearize.data.text.TEXT_TASKS` or of ``TEXT_SETS`` (TFDS), a file
+    (``.csv``, or lines of JSON) with columns ``text`` and ``label``, a folder of plain text with a
+    sub-folder a class."""
     positive: tuple[str, ...] = ("spam",)
     """The classes that are to be forgotten; documents of the others are "other text"."""
     selector: str | None = None
@@ -119,9 +111,14 @@ class TextsConfig:
     above: Share = 0.8
     below: Share = 0.2
     control: str = "austen"
-    """Documents whose perplexity may hardly rise: likewise, or a file or folder of plain text."""
+    """Documents whose perplexity may hardly rise: likewise, or a file or folder of plain text. In a
+    folder, files with ``train``, ``valid`` and ``test`` in their names are these splits, as in
+    WikiText's; without ``train``, penalties that look at the control see ``valid``."""
     prompts: str | None = None
-    """Documents that generations begin with, where ``decoding.prompts`` is ``column``."""
+    """Documents that generations begin with, where ``decoding.prompts`` is ``column``, such as
+    ``toxic_prompts``, or TFDS's ``real_toxicity_prompts``."""
+    data_dir: str | None = None
+    """Where TFDS data sets lie, as TFDS prepares them; ``tfds`` in the cache where None."""
     train: Count | None = None
     validation: Count | None = None
     test: Count | None = None
@@ -200,6 +197,16 @@ class ToxicityConfig:
         column = self.decoding.prompts == "column"
         require(column == (self.texts.prompts is not None), "texts.prompts", self.texts.prompts,
                 "it goes with decoding.prompts='column'")  # fmt: skip
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Data sets and files."""
+        return tuple(filter(None, (self.texts.kinds, self.texts.control, self.texts.prompts)))
+
+    @property
+    def data_dir(self) -> str | None:
+        """Where TFDS data sets lie."""
+        return self.texts.data_dir
 
     @property
     def alphas(self) -> np.ndarray:

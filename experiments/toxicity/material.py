@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from experiments.toxicity import sources
-from experiments.toxicity.config import FITTED, ToxicityConfig
+from experiments.toxicity.config import FITTED, ControlConfig, ToxicityConfig
 from experiments.toxicity.sources import Texts
 from linearize import scorers
 from linearize.config import ConfigError
+from linearize.config.files import require, said_as_configuration
 from linearize.data import Task, text
 from linearize.data.records import SPLITS
 from linearize.data.text import Documents
+from linearize.examples import Examples
 from linearize.models.language import LanguageModel
 from linearize.scorers import Score, Scorer
 
@@ -50,7 +52,56 @@ def load(config: ToxicityConfig) -> Material:
 
 
 def build(config: ToxicityConfig, model: LanguageModel, tokenizer: Any, given: Texts) -> Material:
-    """The same of a model and texts that are at hand."""
+    """The same of a model and texts that are at hand.
+
+    Raises:
+        ConfigError: rows that are longer than the model's context, or a scorer that is not there or
+            gives no scores.
+    """
+    asked = prompts(config, tokenizer, given)
+    check_lengths(config, model, max(map(len, asked)))
+    with said_as_configuration("scorers"):
+        judges = judged(config, given)
+    return Material(
+        model,
+        tokenizer,
+        tasks(config, model, tokenizer, given),
+        asked,
+        *judges,
+        {
+            "target": given.target_words,
+            "others": given.other_words,
+            "control": given.control_words,
+            "chosen_by": given.chosen_by,
+            "decoding": decoding(config),
+            "recipe": config.control.words,
+        },
+    )
+
+
+def check_lengths(config: ToxicityConfig, model: LanguageModel, prompt: int) -> None:
+    """No row is longer than what the model's positions reach.
+
+    Raises:
+        ConfigError: one is; the option is named.
+    """
+    told, most = config.decoding, model.context
+    if most is None:
+        return
+    for field, value, length in (
+        ("length", config.length, config.length),
+        ("control.context", config.control.context, config.control.context),
+        ("decoding.tokens", told.tokens, prompt + told.tokens),
+    ):
+        after = f" and the longest prompt has {prompt}" if length > value else ""
+        remedy = f"{model.name} reaches {most} tokens{after}; lower it"
+        require(length <= most, field, value, remedy)
+
+
+def judged(
+    config: ToxicityConfig, given: Texts
+) -> tuple[dict[str, Scorer], dict[str, Score], dict[str, float]]:
+    """Rows, checked scores, and how right they are on held-out documents, by name."""
     rows = {name: scorers.named(name) for name in config.scorers if name != FITTED}
     if FITTED in config.scorers:
         rows[FITTED] = Scorer(
@@ -61,24 +112,10 @@ def build(config: ToxicityConfig, model: LanguageModel, tokenizer: Any, given: T
         )
     rows = {name: rows[name] for name in config.scorers}
     read = {name: row.load() for name, row in rows.items()}
-    checked = {name: partial(scorers.scores, score, name=name) for name, score in read.items()}
-    return Material(
-        model,
-        tokenizer,
-        tasks(config, model, tokenizer, given),
-        prompts(config, tokenizer, given),
-        rows,
-        checked,
-        {name: _accuracy(score, given) for name, score in checked.items()},
-        {
-            "target": given.target_words,
-            "others": given.other_words,
-            "control": given.control_words,
-            "chosen_by": given.chosen_by,
-            "decoding": decoding(config),
-            "recipe": config.control.words,
-        },
-    )
+    checked: dict[str, Score] = {
+        name: partial(scorers.scores, score, name=name) for name, score in read.items()
+    }
+    return rows, checked, {name: _accuracy(score, given) for name, score in checked.items()}
 
 
 def tasks(
@@ -95,10 +132,19 @@ def tasks(
     for name, splits in ((TARGET, given.target), (OTHER, given.other)):
         train, validation, test = (packed(rows(splits[split])) for split in SPLITS)
         found[name] = Task(name, train, validation, test)
-    control, windows = given.control, config.control.windows
-    validation, test = (windows(rows(text.joined(control[split]))) for split in SPLITS[1:])
+    control = given.control
+    validation, test = (
+        windows(config.control, rows(text.joined(control[split]))) for split in SPLITS[1:]
+    )
     found[CONTROL] = Task(CONTROL, packed(rows(control["train"])), validation, test)
     return found
+
+
+def windows(told: ControlConfig, rows: Sequence[np.ndarray]) -> Examples:
+    """Rows of a text's tokens, along which its perplexity is measured."""
+    if told.recipe == "disjoint":
+        return text.disjoint(rows, told.context)
+    return text.strided(rows, told.context, told.stride)
 
 
 def prompts(config: ToxicityConfig, tokenizer: Any, given: Texts) -> list[np.ndarray]:

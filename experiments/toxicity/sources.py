@@ -12,9 +12,10 @@ from experiments.toxicity.config import LanguageConfig, TextsConfig, ToxicityCon
 from linearize import scorers
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
-from linearize.data import text
+from linearize.data import Limits, text
 from linearize.data.records import SPLITS
 from linearize.data.text import Documents, TextTask
+from linearize.data.text.tables import PLAIN
 from linearize.models.language import LanguageModel, load_language, load_tokens
 
 Splits = Mapping[str, Documents]
@@ -66,47 +67,44 @@ def texts(config: ToxicityConfig) -> Texts:
     Raises:
         ConfigError: documents that are not there, a class that they have not, or a split without
             one of the kinds.
+        AssetError: packaged or TFDS data that cannot be fetched.
     """
     told = config.texts
+    choose, chosen = _by_class, "is labelled so in its data set"
+    if told.selector is not None:
+        choose, chosen = _by_score, f"was chosen by the scorer {told.selector!r}"
     with said_as_configuration("texts"):
-        both, plain = documents(told, told.kinds), documents(told, told.control)
-        prompts = documents(told, told.prompts).test.texts if told.prompts else ()
-    target, other = (_by_class if told.selector is None else _by_score)(told, both)
-    for kind in (target, other):
+        target, other = choose(told)
+        plain = controls(told)
+        prompts = asked(told, config.decoding.count)
+    for kind, words in ((target, "the kind"), (other, "other text")):
         for split in SPLITS:
             if not len(kind[split]):
                 raise ConfigError(
-                    f"texts.kinds={told.kinds!r}: no {split} document of "
-                    f"{'the kind' if kind is target else 'other text'} is left; take more, or "
-                    "other classes"
+                    f"texts.kinds={told.kinds!r}: no {split} document of {words} is left; take "
+                    "more, or choose otherwise"
                 )
-    limits = {"train": None, "validation": told.control_validation, "test": told.control_test}
-    chosen = (
-        "the text that is trained on is labelled so in its data set."
-        if told.selector is None
-        else f"the text that is trained on was chosen by the scorer {told.selector!r}."
-    )
     return Texts(
         target,
         other,
-        {split: plain.split(split).take(slice(limits[split])) for split in SPLITS},
-        told.words or ", ".join(told.positive) or f"what {told.selector} scores high",
+        plain,
+        told.words or ", ".join(told.positive) or "what was chosen",
         told.other_words or "other text of the data set",
         told.control_words or told.control,
-        chosen,
+        f"the text that is trained on {chosen}.",
         prompts,
     )
 
 
-def documents(told: TextsConfig, name: str) -> TextTask:
-    """Documents in three splits, whole."""
+def documents(told: TextsConfig, name: str, limit: Limits | None = None) -> TextTask:
+    """Documents in three splits."""
     if name in reviews.DOMAINS:
         return reviews.task(name)
-    if name in text.TEXT_TASKS:
-        return text.load_text(name, seed=told.seed, fractions=told.fractions)
     path = Path(name)
-    if not path.exists():
-        return text.load_text(name)  # says which there are
+    if name in text.TEXT_TASKS or text.text_set(name) or not path.exists():
+        return text.load_text(
+            name, limit=limit, seed=told.seed, fractions=told.fractions, data_dir=told.data_dir
+        )
     found = FILES.get(path.suffix, text.read_plain)(path)
     return text.split_documents(
         path.stem, found, seed=told.seed, fractions=told.fractions, provenance=name
@@ -125,7 +123,45 @@ FILES: Mapping[str, Callable[[Path], Documents]] = {
 """Readers of labelled documents by the file's suffix; of others plain text is read."""
 
 
-def _by_class(told: TextsConfig, both: TextTask) -> tuple[Splits, Splits]:
+def controls(told: TextsConfig) -> Splits:
+    """The control's documents."""
+    found = _given(Path(told.control)) or {
+        split: task.split(split) for task in [documents(told, told.control)] for split in SPLITS
+    }
+    limits = {"train": None, "validation": told.control_validation, "test": told.control_test}
+    return {split: each.take(slice(limits[split])) for split, each in found.items()}
+
+
+_NAMES = {"train": "train", "validation": "valid", "test": "test"}
+
+
+def _given(folder: Path) -> dict[str, Documents] | None:
+    """Splits that a folder's files are named for, if there are validation and test."""
+    if not folder.is_dir():
+        return None
+    files = sorted(p for p in folder.iterdir() if p.suffix in PLAIN)
+    paths = {split: [p for p in files if word in p.name] for split, word in _NAMES.items()}
+    if not paths["validation"] or not paths["test"]:
+        return None
+    found = {
+        split: Documents([each for p in named for each in text.read_plain(p).texts])
+        for split, named in paths.items()
+        if named
+    }
+    return {"train": found["validation"]} | found
+
+
+def asked(told: TextsConfig, count: int) -> Sequence[str]:
+    """A column of prompts; none where none is named."""
+    if told.prompts is None:
+        return ()
+    most = max(count, 100)
+    limit = Limits(most, most, most) if text.text_set(told.prompts) else None
+    return documents(told, told.prompts, limit).test.texts
+
+
+def _by_class(told: TextsConfig) -> tuple[Splits, Splits]:
+    both = documents(told, told.kinds)
     known = both.classes
     unknown = [name for name in told.positive if name not in known]
     if unknown or set(told.positive) >= set(known):
@@ -137,14 +173,14 @@ def _by_class(told: TextsConfig, both: TextTask) -> tuple[Splits, Splits]:
     return _parted(told, both, lambda docs: np.where(np.isin(docs.labels, wanted), 1, 0))
 
 
-def _by_score(told: TextsConfig, both: TextTask) -> tuple[Splits, Splits]:
+def _by_score(told: TextsConfig) -> tuple[Splits, Splits]:
     score = scorers.named(str(told.selector)).load()
 
     def sides(docs: Documents) -> np.ndarray:
         found = scorers.scores(score, docs.texts, str(told.selector))
         return np.select([found > told.above, found < told.below], [1, 0], -1)
 
-    return _parted(told, both, sides)
+    return _parted(told, documents(told, told.kinds), sides)
 
 
 def _parted(

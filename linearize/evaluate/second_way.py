@@ -141,19 +141,21 @@ def _alone(
     one = example(args, found.example)
     w = jnp.asarray(found.w[None], found.dtype)
     alone, row = _pull(f, tree.select(params0), params0, one, w)
-    pulled = {k: wide(leaf) for k, leaf in row.items()}
-    size = {k: float(np.linalg.norm(leaf)) for k, leaf in pulled.items()}
+    # leaf by leaf: in float64, all of a large model's would be a multiple of it
+    size = {k: float(np.linalg.norm(wide(leaf))) for k, leaf in row.items()}
     base = tree.flatten(params0)
     terms = found.w * wide(alone[0])
     # what weights that are each off by ε change
-    level = sum(size[k] * float(np.linalg.norm(wide(base[k]))) for k in pulled)
+    level = sum(size[k] * float(np.linalg.norm(wide(base[k]))) for k in row)
     expected = [_Expected(float(terms.sum().real), level + float(np.abs(terms).sum()))]
-    moved = {k: wide(leaf) for k, leaf in stacked.items() if k in pulled}
-    for t in range(len(found.moved)):
-        # JAX's gradients g of complex leaves are such that the change is Re Σ g τ
-        value = sum(float(np.sum(pulled[k] * leaf[t]).real) for k, leaf in moved.items())
-        scale = sum(size[k] * float(np.linalg.norm(leaf[t])) for k, leaf in moved.items())
-        expected.append(_Expected(value, scale))
+    sums = np.zeros((len(found.moved), 2))
+    for k in filter(row.__contains__, stacked):
+        gradient = wide(row[k])
+        for t, along in enumerate(np.asarray(stacked[k])[: len(sums)]):
+            tau = wide(along)
+            # JAX's gradients g of complex leaves are such that the change is Re Σ g τ
+            sums[t] += float(np.sum(gradient * tau).real), size[k] * float(np.linalg.norm(tau))
+    expected += [_Expected(float(value), float(scale)) for value, scale in sums]
     return expected
 
 

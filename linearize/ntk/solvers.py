@@ -174,10 +174,10 @@ def logistic_rows(
         labels: (N,).
         f0_scale: 0.
         C: inverse weight of the penalty; by default, as theirs, ``LogisticRegressionCV`` chooses
-            it.
+            it, by five folds or as many as a class has examples.
 
     Raises:
-        ValueError: f0 is to be added; a kernel of several outputs.
+        ValueError: f0 is to be added; a kernel of several outputs; a class of too few examples.
     """
     if f0_scale != 0:
         raise ValueError(
@@ -193,8 +193,14 @@ def logistic_rows(
     outputs = checks.widen("f0", f0).shape[1]
     known = checks.class_labels(labels, len(rows), max(outputs, 2))
     linear = _sklearn("linear_model")
+    fewest = int(np.bincount(known, minlength=max(outputs, 2)).min())
+    if fewest < (2 if C is None else 1):
+        raise ValueError(
+            f"labels gives a class {fewest} examples; solver='logistic_rows' wants two of each to "
+            "choose C, or C= and one of each"
+        )
     machine = (
-        linear.LogisticRegressionCV(max_iter=10_000, random_state=0)
+        linear.LogisticRegressionCV(cv=min(5, fewest), max_iter=10_000, random_state=0)
         if C is None
         else linear.LogisticRegression(C=C, max_iter=10_000)
     )

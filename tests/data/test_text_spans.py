@@ -33,6 +33,9 @@ def test_text_and_answer_make_the_document(density, span):
     pieces = [row[i : i + length - 1] for row in ROWS for i in range(0, len(row), length - 1)]
     pieces = [piece for piece in pieces if len(piece) > 1]
     assert len(made) == len(pieces)
+    whole = corrupted([np.arange(10, 9 + length)], length, SENTINELS, end=END, density=density,
+                      span=span)  # fmt: skip
+    assert labels.shape[1] == (np.asarray(whole.targets["labels"]) >= 0).sum()
     for piece, x, m, y, z in zip(pieces, tokens, mask, answer, labels, strict=True):
         real, said = x[m].tolist(), z[z >= 0].tolist()
         assert together(real[:-1], said) == piece.tolist()

@@ -75,6 +75,13 @@ def test_sums_and_donors_are_those_of_the_vectors(found, regime):
         ({"epochs": {"rte": 3.0}}, "epochs"),
         ({"donors": {"toy_food": "here"}}, "tasks have these names"),
         ({"coarse": 1}, "coarse=1"),
+        (
+            {
+                "model": dataclasses.replace(DEBUG.model, read="classifier"),
+                "donors": {"other": "there"},
+            },
+            "lack the head",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_run_is_refused(change, message):
@@ -97,6 +104,18 @@ def test_words_of_all_tasks_are_one_head_of_which_each_sees_its_own():
     assert outputs.shape == (4, 2)
     assert found.objectives["toy_film"].logits(outputs).shape == (4, 2)
     assert found.objectives["toy_film"].primary.name == "Matthews correlation"
+
+
+def test_other_weights_are_donors(tmp_path):
+    """A folder of the same model: what it moved by is one more vector."""
+    model = dataclasses.replace(DEBUG.model, scan=False)
+    config = dataclasses.replace(DEBUG, model=model, tasks=("toy_food", "toy_film"))
+    base = load(config).model
+    moved = jax.tree.map(lambda x: x + 0.5, base.params)
+    lz.io.save_tree(tmp_path / "other.safetensors", moved)
+    found = load(dataclasses.replace(config, donors={"other": str(tmp_path / "other.safetensors")}))
+    for leaf in found.donors["other"].delta.values():
+        np.testing.assert_allclose(leaf, 0.5, atol=1e-6)
 
 
 REHEARSALS = {

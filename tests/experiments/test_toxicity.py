@@ -14,12 +14,13 @@ from experiments.toxicity import material, run, sources
 from experiments.toxicity.claims import CLAIMS
 from experiments.toxicity.config import FITTED, DecodingConfig, TextsConfig, ToxicityConfig
 from experiments.toxicity.material import CONTROL, TARGET
-from experiments.toxicity.results import MOST, pooled
+from experiments.toxicity.results import MOST
 from linearize import io, scorers
 from linearize.config import ConfigError
 from linearize.methods import METHODS
 from linearize.models.language import generate
-from linearize.study import Store
+from linearize.objectives import CausalLM
+from linearize.study import Study
 from linearize.task_vector import TaskVector
 
 close = np.testing.assert_allclose
@@ -146,22 +147,24 @@ def test_texts_are_shown_to_those_who_ask(results, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_of_methods_and_a_scorer_of_ones_own():
+def test_a_row_of_methods_and_a_scorer_of_ones_own(given):
     """τJp keeps the control's text and the other text in mind; texts are kept where asked for."""
+    name = "tau_jp_with_control"
     config = dataclasses.replace(
-        DEBUG, regimes=("tau_jp_with_control",), scorers=(f"{__name__}:dull", FITTED),
-        show_text=2, training={"tau_jp_with_control": DEBUG.linear},
-    )  # fmt: skip
-    given = dataclasses.replace(
-        material.load(dataclasses.replace(config, scorers=(FITTED,))),
-        scores={"mine": lambda texts: scorers.scores(dull, texts)},
+        DEBUG, regimes=(name,), scorers=("mine",), show_text=2, training={name: DEBUG.linear}
     )
-    own = dataclasses.replace(config, scorers=("mine", FITTED))
-    found = run.measure(own, given, 0, Store())
-    row = found["edits"]["tau_jp_with_control"]
+    own = dataclasses.replace(
+        given, scores={"mine": lambda texts: scorers.scores(dull, texts, "mine")}
+    )
+    study = Study(
+        own.model, own.tasks, CausalLM(), control=CONTROL, recipes=config.recipes, batch_size=8
+    )
+    row = run.Meter(config, own, study).edited(METHODS[name], -0.5)
     assert set(row["scores"]) == {"mine"}
     assert len(row["texts"]) == 2
-    assert METHODS["tau_jp_with_control"].view == "tangent"
+    tau = study.vectors(METHODS["linear"])[TARGET]
+    moved = run.Meter(config, own, study).vector(METHODS[name])
+    assert 0 < moved.norm() < tau.norm()
 
 
 def test_of_alphas_the_largest_that_is_allowed():
@@ -172,7 +175,7 @@ def test_of_alphas_the_largest_that_is_allowed():
 
 
 def test_seeds_are_pooled_into_one_interval():
-    mean, low, high = pooled(np.array([[0.7, 0.0], [0.9, 0.0]]), 5)
+    mean, low, high = run.pooled(np.array([[0.7, 0.0], [0.9, 0.0]]), 5)
     close(mean, [0.8, 0])
     close(low, [0.490, 0], atol=1e-3)
     close(high, [0.943, 0.278], atol=1e-3)
@@ -199,6 +202,27 @@ def test_prompts_are_fixed_or_openings_or_a_column():
         texts=dataclasses.replace(DEBUG.texts, prompts="toy_food"),
     )
     assert words.decode(material.prompts(config, words, column)) == ["case was", "my lamp"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": 65}, "length=65: toy_decoder reaches 64 tokens; lower it"),
+        (
+            {"control": dataclasses.replace(DEBUG.control, context=128)},
+            r"control.context=128: toy_decoder reaches 64",
+        ),
+        (
+            {"decoding": dataclasses.replace(DEBUG.decoding, tokens=62)},
+            r"decoding.tokens=62: .* 64 tokens and the longest prompt has 3; lower it",
+        ),
+        ({"scorers": (f"{__name__}:vector",)}, "scorers: .*test_toxicity:vector gave no numbers"),
+        ({"scorers": ("coments",)}, "scorers: .*did you mean 'comments'"),
+    ],
+)
+def test_what_a_run_would_end_with_is_refused_before_it_begins(change, message):
+    with pytest.raises(ConfigError, match=message):
+        material.load(dataclasses.replace(DEBUG, **change))
 
 
 def test_no_document_serves_two_purposes():

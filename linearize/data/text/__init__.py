@@ -21,7 +21,6 @@ from linearize.data.text.packing import strided as strided
 from linearize.data.text.prompts import KLM as KLM
 from linearize.data.text.prompts import Prompt as Prompt
 from linearize.data.text.sets import TEXT_SETS as TEXT_SETS
-from linearize.data.text.sets import TextSet as TextSet
 from linearize.data.text.sets import text_set as text_set
 from linearize.data.text.tables import read_csv as read_csv
 from linearize.data.text.tables import read_json_lines as read_json_lines

@@ -31,7 +31,8 @@ def corrupted(
     """Texts without some spans, and these spans as the answers.
 
     Inputs are ``(tokens (N, L), mask (N, L), answer (N, A))`` and ``labels`` (N, A), as of
-    :func:`linearize.data.text.answers`. A text begins with what is kept and ends with a span.
+    :func:`linearize.data.text.answers`; A is what L tokens may need, whatever the documents are. A
+    text begins with what is kept and ends with a span.
 
     Args:
         rows: (n,) tokens of each document, without an end; longer ones are cut into pieces. A last
@@ -68,7 +69,7 @@ def corrupted(
     if not texts:
         raise DataError("no document has two tokens, one to keep and one to take out")
     tokens, mask = masked(texts, length, pad)
-    width = max(map(len, spoken))
+    width = sum(_counts(length - 1, density, span)) + 1
     shifted = [np.array([start, *row[:-1]], np.int32) for row in spoken]
     return Examples(
         (tokens, mask, padded(shifted, width, pad)),
@@ -78,14 +79,19 @@ def corrupted(
 
 def _spans(n: int, density: float, span: float, rng: np.random.Generator) -> np.ndarray:
     """(K, 2) lengths that sum to n: of what is kept, and of the span taken out behind it."""
-    noise = min(max(round(n * density), 1), n - 1)
-    count = min(max(round(noise / span), 1), noise, n - noise)
+    noise, count = _counts(n, density, span)
 
     def parts(whole: int) -> np.ndarray:
         cuts = np.sort(rng.permutation(whole - 1)[: count - 1]) + 1
         return np.diff([0, *cuts, whole])
 
     return np.stack([parts(n - noise), parts(noise)], -1)
+
+
+def _counts(n: int, density: float, span: float) -> tuple[int, int]:
+    """How many of n tokens are taken out, in how many spans; neither falls as n grows."""
+    noise = min(max(round(n * density), 1), n - 1)
+    return noise, min(max(round(noise / span), 1), noise, n - noise)
 
 
 def _split(

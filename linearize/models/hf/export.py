@@ -121,7 +121,8 @@ def _notes(model: Backbone | LanguageModel, tensors: Mapping[str, np.ndarray]) -
     """What transformers needs to build the model alone, by the names of files."""
     if isinstance(model, LanguageModel):
         assert model.family is not None
-        config = {**model.about["config"], "architectures": [model.family.builds]}
+        headless = model.head is None and model.family.bare
+        config = {**model.about["config"], "architectures": [headless or model.family.builds]}
         config.pop("torch_dtype", None)
         return {"config.json": {**config, "dtype": "float32"}}
     kind, ours = model.kind, model.about["architecture"]

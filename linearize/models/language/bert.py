@@ -188,6 +188,18 @@ _BERT_TIED = {
 }
 
 
+_TOY: dict[str, Any] = {
+    "architectures": ["BertForMaskedLM"],
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+}
+"""Of random weights, for runs that take seconds."""
+
+
 def tied(prefix: str) -> dict[str, str]:
     """What files of RoBERTa's layout may hold once more."""
     return {
@@ -210,6 +222,8 @@ _BERT = partial(
     inputs="tokens mask",
     repeated=_BERT_TIED,
     optional={"headed": "cls.predictions.bias", "pooler": "bert.pooler.dense.weight"},
+    builds="BertForMaskedLM",
+    bare="BertModel",
 )
 _OF_ROBERTA = partial(
     LanguageFamily,
@@ -220,6 +234,8 @@ _OF_ROBERTA = partial(
     inputs="tokens mask",
     repeated=tied("roberta"),
     optional=parts("roberta"),
+    builds="RobertaForMaskedLM",
+    bare="RobertaModel",
 )
 
 FAMILIES: dict[str, LanguageFamily] = {
@@ -233,6 +249,7 @@ FAMILIES: dict[str, LanguageFamily] = {
         packaged="minilm_l6",
         tokens="minilm_l6_tokens",
     ),
+    "toy_bert": _BERT(config=_TOY),
     "roberta": _OF_ROBERTA(),
     "roberta_base": _OF_ROBERTA(config=_ROBERTA, hub="FacebookAI/roberta-base"),
     "roberta_large": _OF_ROBERTA(config=_ROBERTA | _LARGE, hub="FacebookAI/roberta-large"),

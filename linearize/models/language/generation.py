@@ -23,12 +23,13 @@ from linearize.models.language.model import LanguageModel
 from linearize.models.language.sampling import Sampling
 from linearize.models.language.tokens import LanguageTokenizer, check_vocabulary, named
 from linearize.narration import paced
+from linearize.task_vector import TaskVector
 from linearize.taylor import affine_terms
 from linearize.types import Array, Flat, Params, PyTree
 
 VIEWS = ("displaced", "tangent")
 _ROUND = 16
-"""Prompts are padded to a multiple of it, so that calls of like prompts share a program."""
+"""Prompts of several lengths are padded to a multiple of it, so that calls share a program."""
 
 Read = tuple[Array, dict[str, Array]]
 """Logits (B, V) after some tokens, and the cache with them."""
@@ -100,7 +101,7 @@ def generate(
             model's or too long for its context with what is to come (all are named), or a model
             that is no decoder.
         TokenizerError: the tokenizer is another model's, or has no ``bos`` that is needed.
-        StructureMismatch: ``tau`` is of another model.
+        StructureMismatch: ``tau`` is of another model, or of another θ0.
         NonFiniteError: logits that are not finite; the rows are named.
     """
     decoder = _Decoder.of(model)
@@ -125,15 +126,19 @@ def generate(
             f"context of {model.context}; shorten the prompts, or ask for fewer new tokens"
         )
     moved = None if tau is None else tree.flatten(tau)
-    if moved is not None:
+    if isinstance(tau, TaskVector):
+        tau.check(model.params)
+    elif moved is not None:
         tree.check_subset(model.params, moved, what="tau")
-    width = int(min(-(-longest // _ROUND) * _ROUND, most - new))
+    level = len(set(map(len, rows))) == 1
+    width = longest if level else int(min(-(-longest // _ROUND) * _ROUND, most - new))
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))
     run = functools.partial(
         _run,
         decoder,
         sampling,
         new,
+        level or decoder.start is not None,
         view == "tangent" and moved is not None,
         model.params,
         moved,
@@ -216,7 +221,7 @@ class _Rows(NamedTuple):
         counts: (B,) tokens of each row up to its end.
         finished: (B,) whether it has come.
         sound: (B,) whether all logits were finite.
-        cache: what was seen, ``seen`` (B,) by row.
+        cache: what was seen; ``seen`` is (B,) where rows differ in it.
         moved: the derivative of its floating leaves along τ.
     """
 
@@ -260,21 +265,26 @@ class _Decoder:
         assert self.cache is not None
         return self.cache(prompts.shape[0], prompts.shape[1] + new)
 
-    def first(self, params: Params, prompts: Array, lengths: Array, new: int) -> Read:
-        """Logits after the prompts, and the cache with them."""
+    def first(self, params: Params, prompts: Array, lengths: Array, new: int, level: bool) -> Read:
+        """Logits after the prompts, and the cache with them; ``level`` where all are as long."""
         (B, P) = prompts.shape
         cache = self.room(params, prompts, jnp.arange(P)[None] < lengths[:, None], new)
         if self.start is not None:
             prompts, lengths = jnp.full((B, 1), self.start), jnp.ones(B, jnp.int32)
         hidden, cache = self.step(params, prompts, cache)
         # what is padded has been seen too: it is written over, one token after the other
-        return self.head(params, hidden[jnp.arange(B), lengths - 1]), {**cache, "seen": lengths}
+        cache = cache if level else {**cache, "seen": lengths}
+        return self.head(params, hidden[jnp.arange(B), lengths - 1]), cache
 
     def next(self, params: Params, tokens: Array, cache: PyTree, axes: PyTree) -> Read:
-        """Logits after one more token of each row, which has seen another number than the others.
+        """Logits after one more token of each row.
 
-        ``axes`` are those of the cache's leaves that are the rows'.
+        ``axes`` are those of the cache's leaves that are the rows', where each row has seen another
+        number of tokens; None where all have seen the same.
         """
+        if axes is None:
+            hidden, cache = self.step(params, tokens[:, None], cache)
+            return self.head(params, hidden[:, 0]), cache
 
         def row(token: Array, cache: PyTree) -> tuple[Array, PyTree]:
             own = {n: x if n == "seen" else jnp.expand_dims(x, axes[n]) for n, x in cache.items()}
@@ -299,11 +309,12 @@ class _Decoder:
         return jax.tree.map(lambda one, two: axis(one.shape, two.shape), cache(1), cache(2))
 
 
-@functools.partial(jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jit, static_argnums=(0, 1, 2, 3, 4))
 def _run(
     decoder: _Decoder,
     sampling: Sampling,
     new: int,
+    level: bool,
     tangent: bool,
     params: Params,
     tau: Flat | None,
@@ -319,7 +330,7 @@ def _run(
         params, tau = tree.add(params, tau, alpha), None
     elif tau is not None:
         tau = {name: alpha * leaf for name, leaf in tau.items()}
-    axes = decoder.axes(params, prompts, new)
+    axes = None if level else decoder.axes(params, prompts, new)
 
     def drawn(state: _Rows, logits: Array, cache: PyTree, moved: Flat) -> _Rows:
         at = jax.vmap(functools.partial(jax.random.fold_in, data=state.t))(keys)
@@ -345,7 +356,7 @@ def _run(
         return drawn(state, *_advanced(forward, params, tau, state.cache, state.moved))
 
     def first(params: Params, _: PyTree) -> Read:
-        return decoder.first(params, prompts, lengths, new)
+        return decoder.first(params, prompts, lengths, new, level)
 
     none = jnp.zeros(B, bool)
     start = _Rows(

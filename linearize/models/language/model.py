@@ -83,7 +83,8 @@ class LanguageModel(Model):
         wrong = [
             f"{name} is {value!r} there and {ours[name]!r} here"
             for name, value in self.family.configure(told, where).items()
-            if name not in _SHAPES and _cut(value, ours["depth"]) != ours.get(name, value)
+            if name not in (*_SHAPES, *self.family.optional)
+            and _cut(value, ours["depth"]) != ours.get(name, value)
         ]
         if wrong:
             raise WeightsError(
@@ -136,6 +137,7 @@ class LanguageFamily:
         deep: the configuration's word for the number of blocks.
         inputs: what the model takes, ``"tokens"``, ``"tokens mask"`` or ``"tokens mask answer"``.
         builds: the class of transformers that opens an export.
+        bare: the class that opens one without a head, where a model may have none.
         hub: where its weights are on the Hub.
         packaged: the asset that holds its weights, or "".
         tokens: the asset that holds its tokenizer, or "" where the weights do.
@@ -152,6 +154,7 @@ class LanguageFamily:
     deep: str = "num_hidden_layers"
     inputs: str = "tokens"
     builds: str = ""
+    bare: str = ""
     hub: str = ""
     packaged: str = ""
     tokens: str = ""

@@ -59,6 +59,8 @@ _MPNET = partial(
     inputs="tokens mask",
     repeated=bert.tied("mpnet"),
     optional=bert.parts("mpnet"),
+    builds="MPNetForMaskedLM",
+    bare="MPNetModel",
 )
 _BASE: dict[str, Any] = {
     "architectures": ["MPNetModel"],

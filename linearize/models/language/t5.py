@@ -86,14 +86,15 @@ _KEYS = {
     "relative_attention_max_distance": schema.size(128, 2**20),
     "layer_norm_epsilon": schema.number(1e-6, 0, 1),
     "feed_forward_proj": schema.choice("relu", [*_PLAIN, *(f"gated-{name}" for name in _PLAIN)]),
+    "dense_act_fn": schema.choice(None, _PLAIN),
+    "is_gated_act": schema.choice(None, [True, False]),
     "tie_word_embeddings": schema.flag(True),
     "scale_decoder_outputs": schema.choice(None, [True, False]),
     "decoder_start_token_id": schema.token(0),
     "eos_token_id": schema.token(1),
 }
 _NO_INFLUENCE = (configs.IGNORED - _KEYS.keys()) | {
-    *("dropout_rate", "classifier_dropout", "dense_act_fn", "is_gated_act"),
-    *("n_positions", "output_past"),
+    *("dropout_rate", "classifier_dropout", "n_positions", "output_past"),
 }
 
 
@@ -117,7 +118,8 @@ def configure(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     told, tied = got["scale_decoder_outputs"], got["tie_word_embeddings"]
     scaled = tied if told is None else told
     kind = got["feed_forward_proj"]
-    activation = kind.removeprefix("gated-")
+    activation = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
+    gated = got["is_gated_act"]
     return {
         "vocabulary": got["vocab_size"],
         "depth": got["num_layers"],
@@ -126,8 +128,9 @@ def configure(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         "heads": got["num_heads"],
         "head_width": got["d_kv"],
         "hidden": got["d_ff"],
-        "activation": "gelu_new" if kind == "gated-gelu" else activation,  # as transformers
-        "gated": kind != activation,
+        # what transformers makes of feed_forward_proj, unless the file says it too
+        "activation": got["dense_act_fn"] or activation,
+        "gated": kind.startswith("gated-") if gated is None else gated,
         "tied": tied and scaled,
         "scaled": scaled,
         "buckets": buckets,

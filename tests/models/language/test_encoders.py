@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from linearize import taylor, train, tree
 from linearize.models import layers
 from linearize.models.backbone import WeightsError
-from linearize.models.hf.engine import export_leaves
+from linearize.models.hf.export import export
 from linearize.models.language import LANGUAGE, load_language
 from linearize.models.language.encoder import bucket
 from linearize.train import OptimConfig, TrainConfig
@@ -256,15 +257,19 @@ def test_ten_adamw_steps_equal_torch(saved, case, regime):
     assert (apart / size) ** 0.5 < 1e-3
 
 
-@pytest.mark.parametrize("case", ["roberta"])
-def test_what_was_read_is_written_once(saved, case):
+@pytest.mark.slow(but=["mpnet"])
+@pytest.mark.parametrize("case", CASES)
+def test_an_export_opens_in_transformers_and_holds_tied_weights_once(saved, case, tmp_path):
     model = saved(case)
-    table = LANGUAGE[model.kind].dialects[0]
-    tensors = export_leaves(tree.flatten(model.ours.params), table)
-    theirs = dict(model.torch.named_parameters())
-    assert tensors.keys() == theirs.keys()
-    for name, value in tensors.items():
-        np.testing.assert_array_equal(value, theirs[name].detach().numpy(), err_msg=name)
+    tau = jax.tree.map(lambda leaf: leaf + 0.01, model.ours.params)
+    export(tmp_path, model.ours, tau)
+    written = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    assert not written.keys() & LANGUAGE[model.kind].repeated.keys()
+    theirs = type(model.torch).from_pretrained(tmp_path, attn_implementation="eager").eval()
+    with torch.no_grad():
+        expected = model.call(theirs).hidden_states[-1].numpy()
+    hidden = model.ours.hidden(tau, *model.inputs())
+    np.testing.assert_allclose(np.asarray(hidden)[model.mask], expected[model.mask], atol=1e-5)
 
 
 def test_buckets_of_distances_are_mpnets():

@@ -339,6 +339,7 @@ def test_blocks_one_by_one_are_the_scanned_ones(saved):
     assert leaves.keys() == tree.flatten(scanned.params).keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 def test_axes_fit_every_leaf(scan):
     """Of models of words: a rule for each leaf, of its rank; stacks have their layers before."""
@@ -354,6 +355,7 @@ def test_axes_fit_every_leaf(scan):
     assert next(r for p, r in rules if re.search(p, "token_embedding")) == "data,-"
 
 
+@pytest.mark.slow
 def test_low_rank_factors_of_scanned_stacks_are_their_blocks():
     params = models.load_language("toy_t5", pretrained=False, scan=True).params
     told = {"rank": 1, "pattern": "attention/q/kernel", "seed": 3}
@@ -386,6 +388,20 @@ def test_what_a_configuration_says_otherwise_is_refused():
         WeightsError, match=r"feed_forward_proj='gated-tanh'; there are .*'gated-gelu'"
     ):
         t5.configure({**config, "feed_forward_proj": "gated-tanh"}, "here")
+    for told in (
+        {},
+        {"feed_forward_proj": "gated-gelu"},
+        {"feed_forward_proj": "gated-silu"},
+        {"feed_forward_proj": "gated-gelu", "dense_act_fn": "relu", "is_gated_act": False},
+        {"feed_forward_proj": "relu", "dense_act_fn": "gelu", "is_gated_act": True},
+        {"tie_word_embeddings": False},
+        {"tie_word_embeddings": False, "scale_decoder_outputs": True},
+        {"scale_decoder_outputs": False},
+    ):
+        theirs = transformers.T5Config.from_dict(dict(told))
+        ours = t5.configure(told, "here")
+        assert (ours["activation"], ours["gated"]) == (theirs.dense_act_fn, theirs.is_gated_act)
+        assert ours["scaled"] == theirs.scale_decoder_outputs, told
     with pytest.raises(WeightsError, match="attends_to='far' is not understood here"):
         t5.configure({**config, "attends_to": "far"}, "here")
     with pytest.raises(WeightsError, match="num_buckets=40; expected 4 to 39"):
