@@ -19,6 +19,8 @@ from linearize.config.files import load_config as load_config
 from linearize.config.files import said_as_configuration as said_as_configuration
 from linearize.config.files import taken as taken
 from linearize.config.files import to_dict as to_dict
+from linearize.config.language import LanguageModelConfig as LanguageModelConfig
+from linearize.config.language import TextDataConfig as TextDataConfig
 from linearize.config.study import DataConfig as DataConfig
 from linearize.config.study import HeadConfig as HeadConfig
 from linearize.config.study import ModelConfig as ModelConfig

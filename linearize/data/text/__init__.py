@@ -5,6 +5,7 @@ from linearize.data.text.documents import joined as joined
 from linearize.data.text.examples import answers as answers
 from linearize.data.text.examples import classification as classification
 from linearize.data.text.examples import masked as masked
+from linearize.data.text.own import open_text as open_text
 from linearize.data.text.packaged import TEXT_TASKS as TEXT_TASKS
 from linearize.data.text.packaged import PackagedText as PackagedText
 from linearize.data.text.packaged import load_text as load_text

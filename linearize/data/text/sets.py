@@ -69,8 +69,17 @@ class TextSet:
 
 
 def _above(high: float, low: float) -> Callable[[Any], int | None]:
-    """1 above ``high``, 0 below ``low``; what lies between is left out."""
-    return lambda value: 1 if value > high else 0 if value < low else None
+    """1 above ``high``, 0 below ``low``; what lies between is left out, and the bounds themselves.
+
+    Scores are float32, in which 0.8 is above 0.8 in double precision.
+    """
+    top, bottom = np.float32(high), np.float32(low)
+
+    def number(value: Any) -> int | None:
+        score = np.float32(value)
+        return 1 if score > top else 0 if score < bottom else None
+
+    return number
 
 
 def _stars(value: Any) -> int | None:

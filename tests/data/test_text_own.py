@@ -1,0 +1,118 @@
+"""A user's own texts by path, and the configurations that tell of them."""
+
+import csv
+import json
+import random
+from functools import partial
+
+import numpy as np
+import pytest
+
+from linearize.config import ConfigError, LanguageModelConfig, TextDataConfig, from_dict, to_dict
+from linearize.data import DataError, text
+
+
+def reviews(n, first=0):
+    """Texts that share few words, and a class each."""
+    return [
+        (" ".join(random.Random(i).choices(WORDS, k=8)), ("bad", "good")[i % 2])
+        for i in range(first, first + n)
+    ]
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file).writerows([("review", "stars"), *rows])
+    return path
+
+
+def write_lines(path, rows):
+    path.write_text("\n".join(json.dumps({"review": t, "stars": y}) for t, y in rows))
+    return path
+
+
+WORDS = [f"{a}{b}{c}" for a in "bdfgkl" for b in "aeiou" for c in "mnrstx"]
+COLUMNS = {"text": "review", "label": "stars"}
+
+
+def test_one_file_is_split(tmp_path):
+    rows = reviews(60)
+    task = text.open_text(write_csv(tmp_path / "mine.csv", rows), **COLUMNS)
+    assert (task.name, task.classes) == ("mine", ("bad", "good"))
+    assert sum(task.counts.values()) == 60
+    again = text.open_text(write_lines(tmp_path / "mine.jsonl", rows[::-1]), **COLUMNS)
+    for split in ("train", "validation", "test"):
+        assert task.split(split).texts == again.split(split).texts
+        assert [dict(rows)[t] for t in task.split(split).texts] == [
+            task.classes[y] for y in task.split(split).labels
+        ]
+
+
+def test_a_folder_of_splits(tmp_path):
+    train, test = reviews(40), reviews(20, 100)
+    write_csv(tmp_path / "Train.csv", [*train, test[3]])
+    write_lines(tmp_path / "test_set.jsonl", test)
+    task = text.open_text(tmp_path, name="both", **COLUMNS)
+    assert set(task.test.texts) == {t for t, _ in test}
+    assert task.counts["train"] + task.counts["validation"] == 40
+    assert list(task.skipped.values()) == [1]
+    write_lines(tmp_path / "dev.jsonl", [("a new one entirely", "fair")])
+    with pytest.raises(DataError, match=r"dev.jsonl, line 1 has the label 'fair'.*'bad'"):
+        text.open_text(tmp_path, **COLUMNS)
+    write_lines(tmp_path / "validation.jsonl", reviews(3, 200))
+    with pytest.raises(DataError, match=r"dev.jsonl and validation.jsonl; keep one"):
+        text.open_text(tmp_path, **COLUMNS)
+
+
+def test_folders_of_plain_text_by_split_and_class(tmp_path):
+    for split, n, first in (("train", 20, 0), ("test", 10, 50)):
+        for i, (words, name) in enumerate(reviews(n, first)):
+            (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / split / name / f"{i}.txt").write_text(words)
+    task = text.open_text(tmp_path)
+    assert task.classes == ("bad", "good")
+    assert task.counts["test"] == 10
+
+
+def test_what_is_neither_a_name_nor_a_path():
+    with pytest.raises(DataError, match=r"'revews.csv' is neither a file or folder nor a task"):
+        text.open_text("revews.csv")
+    with pytest.raises(DataError, match="did you mean 'glue/sst2'"):
+        text.open_text("glue/sst")
+
+
+def test_texts_as_a_configuration(tmp_path):
+    path = str(write_csv(tmp_path / "mine.csv", reviews(60)))
+    told = TextDataConfig(tasks=(path,), train=10, validation=4, test=6, **COLUMNS)
+    assert from_dict(TextDataConfig, to_dict(told)) == told
+    assert tuple(told.load(path).counts.values()) == (10, 4, 6)
+    with pytest.raises(ConfigError, match=r"data: label='label' is no column of .* 'stars'"):
+        TextDataConfig(tasks=(path,), text="review").load(path)
+    for fields, message in (
+        ({"tasks": ()}, "data.tasks=.*name one"),
+        ({"tasks": ("a", "a")}, "name each task once"),
+        ({"tasks": ("a",), "control": "a"}, "the control must not be"),
+        ({"too_long": "cutt"}, "did you mean 'cut'"),
+        ({"length": 0}, "data.length=0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            TextDataConfig(**fields)
+
+
+def test_models_as_a_configuration():
+    told = LanguageModelConfig(weights="folder", blocks=2, dtype="bfloat16")
+    assert from_dict(LanguageModelConfig, to_dict(told)) == told
+    with pytest.raises(ConfigError, match=r"model.weights='': give a path"):
+        LanguageModelConfig(weights="")
+    with pytest.raises(ConfigError, match=r"model: .*did you mean 'smollm2_135m'"):
+        LanguageModelConfig("smollm2_135").load()
+
+
+def test_texts_become_examples_of_one_length(tmp_path):
+    path = write_csv(tmp_path / "mine.csv", [*reviews(40), ("long " * 90, "good")])
+    letters = type("Letters", (), {"encode": lambda self, t: [ord(c) for c in t]})()
+    made = text.open_text(path, **COLUMNS)
+    task = made.examples(partial(text.classification, tokenizer=letters, length=48, too_long="cut"))
+    parts = (task.train, task.validation, task.test)
+    assert {part.inputs[0].shape[1] for part in parts} == {48}
+    assert max(np.max(part.inputs[1].sum(1)) for part in parts) == 48
