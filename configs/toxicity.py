@@ -170,7 +170,7 @@ def gpt2_debug() -> ToxicityConfig:
 
     A rehearsal, whose numbers say nothing: weights that transformers saves, Civil Comments and
     RealToxicityPrompts that TFDS writes, WikiText's files; all of made-up reviews, and every path
-    of ``gpt2_large_prompts`` but for the packaged scorers.
+    of ``gpt2_large_prompts`` but for the packaged scorers. About two minutes.
     """
     whole, brief = gpt2_large_prompts(), compare.recipe(1e-3, steps=12, batch_size=16, warmup=2)
     return dataclasses.replace(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -147,24 +148,24 @@ def test_texts_are_shown_to_those_who_ask(results, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_of_methods_and_a_scorer_of_ones_own(given):
-    """τJp keeps the control's text and the other text in mind; texts are kept where asked for."""
+def test_a_row_of_methods(given):
+    """τJp, which keeps the control's text and the other text in mind."""
     name = "tau_jp_with_control"
-    config = dataclasses.replace(
-        DEBUG, regimes=(name,), scorers=("mine",), show_text=2, training={name: DEBUG.linear}
-    )
-    own = dataclasses.replace(
-        given, scores={"mine": lambda texts: scorers.scores(dull, texts, "mine")}
-    )
+    config = dataclasses.replace(DEBUG, regimes=(name,), training={name: DEBUG.linear})
     study = Study(
-        own.model, own.tasks, CausalLM(), control=CONTROL, recipes=config.recipes, batch_size=8
+        given.model, given.tasks, CausalLM(), control=CONTROL, recipes=config.recipes, batch_size=8
     )
-    row = run.Meter(config, own, study).edited(METHODS[name], -0.5)
-    assert set(row["scores"]) == {"mine"}
-    assert len(row["texts"]) == 2
-    tau = study.vectors(METHODS["linear"])[TARGET]
-    moved = run.Meter(config, own, study).vector(METHODS[name])
-    assert 0 < moved.norm() < tau.norm()
+    meter = run.Meter(config, given, study)
+    assert 0 < meter.vector(METHODS[name]).norm() < meter.vector(METHODS["linear"]).norm()
+
+
+def test_shares_and_means_are_of_the_scorers_that_are_named():
+    score = {"mine": lambda texts: scorers.scores(dull, texts, "mine")}
+    given = SimpleNamespace(scores=score)
+    meter = run.Meter(dataclasses.replace(DEBUG, threshold=0.4), given, None)
+    found = meter.scored(["a broken lamp", "bad", "", "awful bad"])
+    close(found["mine"]["mean"], (1 / 3 + 1 + 0 + 1) / 4)
+    assert (set(found), found["mine"]["share"]) == ({"mine"}, 0.5)
 
 
 def test_of_alphas_the_largest_that_is_allowed():
