@@ -76,6 +76,7 @@ def prompts_debug() -> PromptConfig:
         test=40,
         length=24,
         shots=(4,),
+        kernels=("sgd", "asymmetric_signgd"),
         variants=("all", "no_embeddings"),
         solvers=("least_squares", "logistic_rows"),
         shares=(1e-2, 1e-1),
@@ -126,7 +127,7 @@ def prompts_packaged() -> PromptConfig:
 def klm() -> PromptConfig:
     """The paper's own: RoBERTa-base, its tasks, k = 16 and 64, five seeds.
 
-    python -m experiments.kernel_behavior klm --data-dir FOLDER
+    python -m experiments.kernel_behavior klm --texts FOLDER
 
     TFDS has ten of the tasks; sst5, mr, cr, mpqa and subj are FOLDER/TASK/train.csv and test.csv
     with columns label and text, out of the paper's own download. To expect, with 16 examples a

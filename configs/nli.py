@@ -86,6 +86,7 @@ STAND_INS = f"{compare.STAND_INS}/language"
 def glue() -> NliConfig:
     """T5-base on MRPC, RTE, CoLA (Matthews correlation) and SST-2, answers in words. Not run yet.
 
+    python -m experiments.prepare_data glue/mrpc glue/rte glue/cola glue/sst2 --data-dir DATA
     python -m experiments.nli glue --data-dir DATA --donors NAME REPOSITORY
 
     Expected, *Editing Models with Task Arithmetic*, table 5, on MRPC, RTE, CoLA, SST-2 and on
@@ -111,6 +112,7 @@ def glue() -> NliConfig:
 def nli6() -> NliConfig:
     """Six sets of inference, T5-v1.1-base as a classifier of three labels. Not run yet.
 
+    python -m experiments.prepare_data snli glue/mnli glue/qnli glue/rte sci_tail --data-dir DATA
     python -m experiments.nli nli6 --data-dir DATA
 
     Expected (third-party notes on the papers' tables), mean accuracy of all six added: non-linear
@@ -155,7 +157,7 @@ def t5_debug() -> NliConfig:
     python -m experiments.nli t5_debug
 
     Weights as transformers saves them and data as TFDS prepares them, read by what reads the real
-    ones; the numbers say nothing of T5. Not run yet.
+    ones; the numbers say nothing of T5. About a minute on two cores.
     """
     whole = glue()
     recipe = compare.recipe(3e-3, steps=40, batch_size=16, warmup=4)

@@ -420,6 +420,8 @@ def measure(
         ``pretrained`` and ``control_pretrained`` (T,); ``single`` (T,), ``addition``, ``negation``
         and ``cosine`` (T, T) by method or row; ``maps``, an entry a pair; what ``more`` gives.
     """
+    for row in plan.rows:
+        row.merge.check(study, methods.moving(study, row.method))
     views = trained(study, plan)
     kept = study.store.kept
 
@@ -542,13 +544,14 @@ def choose(
     study: Study, sweep: np.ndarray, single: ArrayLike | Sequence[float], alphas: np.ndarray
 ) -> edit.ScaleSearch:
     """The α that :func:`along` of validation data is best at, on the mean of the tasks."""
-    return edit.search_scale(sweep, np.asarray(single), alphas, metrics=metrics(study))
+    alone = np.asarray(single)
+    return edit.search_scale(sweep, alone, alphas, metrics=metrics(study), names=study.names)
 
 
 def normalized(study: Study, values: Sequence[float], single: Sequence[float]) -> list[float]:
     """Each task's normalized value, where its metric knows shares."""
-    pairs = zip(metrics(study), values, single, strict=True)
-    return [float(m.score([[v]], [s])[0, 0]) for m, v, s in pairs]
+    found = choose(study, np.asarray(values)[None], single, np.ones(1))
+    return [float(value) for value in found.normalized[0]]
 
 
 def negation(study: Study, plan: Plan, view: View) -> Record:

@@ -1,5 +1,6 @@
 """Metrics of a confusion matrix, answers of encoder–decoders and masked classes, beside others'."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -117,6 +118,16 @@ def test_answers_of_classes_are_measured_where_they_part(metric):
     if metric in METRICS:
         name, theirs = METRICS[metric]
         assert found[name] == pytest.approx(theirs(labels, said), abs=1e-12)
+
+
+def test_answers_of_other_classes_share_what_is_compiled():
+    one, other = Seq2Seq(answers=ANSWERS), Seq2Seq(answers=[[6, 1], [2, 1]])
+    shapes = [jax.eval_shape(lambda x: x, each.alike([one, other])) for each in (one, other)]
+    assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])
+    assert jax.tree.leaves(shapes[0])[0].shape == jax.tree.leaves(shapes[1])[0].shape == (2, 3)
+    assert jax.tree.structure(one.training()) == jax.tree.structure(other.training())
+    batch, logits = told([(6, 1, -1), (2, 1, -1)]), jnp.asarray(drawn(2, 3, 7, seed=5))
+    assert other.alike([one, other]).measure(logits, batch) == other.measure(logits, batch)
 
 
 @pytest.mark.parametrize(

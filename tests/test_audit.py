@@ -341,3 +341,11 @@ def test_vectors_in_another_order_than_the_tasks_are_refused():
     check_order({"a": one, "b": other})
     with pytest.raises(ConfigError, match="in the place of the task a says that it is of b"):
         check_order({"a": two, "b": one})
+
+
+def test_layers_of_a_scan_go_by_what_is_scanned_whatever_it_is_called():
+    shapes = {"embed/w": (3,), "net/stack/attn/w": (2, 3, 3), "net/stack/b": (2, 3), "w": (2, 4)}
+    found = layers({**shapes, "net/out": (3,)}, None, ["^net/stack/", "^w$"])
+    assert list(found) == ["embed", "net/stack/0", "net/stack/1", "w/0", "w/1", "net"]
+    assert found["net/stack/1"] == {"net/stack/attn/w": (1,), "net/stack/b": (1,)}
+    assert found["w/0"] == {"w": (0,)}

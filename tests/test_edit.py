@@ -183,7 +183,11 @@ def test_normalized_accuracy_is_a_ratio_per_task():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: edit.normalized_accuracy([0.5], [0.0]), "task 0 is 0"),
+        (lambda: edit.normalized_accuracy([0.5, 0.5], [0.5, 0.0]), "task 1 is 0"),
+        (
+            lambda: edit.search_scale([[0.5, 0.5]], [0.5, 0.0], [1.0], names=["a", "b"]),
+            "^task 'b': the single-task accuracy is 0: nothing can be divided by it",
+        ),
         (lambda: edit.normalized_accuracy([0.5, 0.5], [0.5]), r"\(\.\.\., T\) and \(T,\)"),
         (lambda: edit.normalized_accuracy([50.0], [0.5]), "between 0 and 1"),
         (lambda: edit.search_scale([[np.nan]], [0.5], [1.0]), "between 0 and 1"),

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 import linearize as lz
-from linearize import curvature, edit
+from linearize import comparison, curvature, edit
 from linearize.comparison import Plan
 from linearize.evaluate import AffineOutputs
 from linearize.merge import MERGES
@@ -317,6 +317,11 @@ def test_what_statistics_cannot_be_of_is_refused():
         with pytest.raises(ValueError, match=r"\['one'\] is Squared; give Classify, or leave"):
             measure(heights, VIEWED["tangent"])
     plan = Plan(alphas=np.linspace(0, 1, 3))
+    untrained = Method("mine", "Mine", "tangent", lambda study, task: pytest.fail("trained"))
+    for name in ("fisher", "adamerging", "optimal"):
+        rows = [comparison.Row(MERGES[name], untrained)]
+        with pytest.raises(ValueError, match=rf"{name} takes .*\['one'\] is Squared"):
+            comparison.measure(heights, replace(plan, methods=[untrained], rows=rows))
     with pytest.raises(ValueError, match=r"'optimal' is for views that are affine.*'linear', say"):
         lz.compare(study, [VIEWED["displaced"]], ["optimal"], plan=plan)
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import linearize as lz
-from linearize import comparison, tree
+from linearize import comparison, train, tree
 from linearize.comparison import Plan
 from linearize.curvature import measure
-from linearize.methods import GRADIENT_ASCENT, LINEAR, METHODS, tak
+from linearize.merge import MERGES
+from linearize.methods import GRADIENT_ASCENT, LINEAR, METHODS, moving, tak
 from linearize.methods.fine_tuning import fine_tune, within
 from linearize.objectives import Classify
 from linearize.study import Method
@@ -27,19 +28,19 @@ def network(params, x):
     return jnp.tanh(x @ params["a"]["kernel"] + params["a"]["bias"]) @ params["b"]["kernel"]
 
 
-def study(**options):
+def study(*, tasks=None, **options):
     rng = np.random.default_rng(0)
     params = {
         "a": {"kernel": rng.normal(size=(4, 6)) / 2, "bias": np.zeros((1, 6))},
         "b": {"kernel": rng.normal(size=(6, 3)) / 2},
     }
-    tasks = []
+    made = []
     for name, n in (("one", 60), ("two", 70), ("three", 80)):
         x = rng.normal(size=(n, 4)).astype(np.float32)
-        tasks.append(lz.data.split_task(name, x, (x @ rng.normal(size=(4, 3))).argmax(1)))
+        made.append(lz.data.split_task(name, x, (x @ rng.normal(size=(4, 3))).argmax(1)))
     given = {"control": "three", "recipes": {"linear": RECIPE, "nonlinear": RECIPE}, **options}
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
-    return lz.Study((network, params), tasks, Classify(), **given)
+    return lz.Study((network, params), made if tasks is None else tasks, Classify(), **given)
 
 
 # --- τJp: the response of the other tasks' examples, new ones each step
@@ -236,6 +237,27 @@ def test_a_penalty_needs_no_card_of_leaves_that_stand_still(few):
     with pytest.raises(tree.StructureMismatch, match="missing: b/kernel"):
         made.vectors(tak.tak(cards={"reference": card}))
     assert METHODS["tak_all_leaves"].label == "TAK, all leaves"
+
+
+def test_what_a_merge_cannot_be_of_is_refused_before_anything_is_trained(monkeypatch):
+    """By the shapes and names of what a row will move, and of that alone."""
+    monkeypatch.setattr(train, "fine_tune", lambda *args, **how: pytest.fail("it was trained"))
+    x, y = np.arange(240, dtype=np.float32).reshape(60, 4), np.arange(60) % 3
+    four = study(tasks=[lz.data.split_task(name, x, y) for name in "abcd"], control=None)
+    kernels = partial(fine_tune, regime="linear", method="mine", trainable="kernel", frozen="^b/")
+    row = Method("mine", "Mine", "tangent", kernels)
+    assert moving(four, row) == {"a/kernel": (4, 6)}
+    with pytest.raises(ValueError, match="tsv_m: b/kernel is a matrix of 6 × 3, in which 4 tasks"):
+        lz.compare(four, [LINEAR], ["tsv_m"], maps=[])
+    with pytest.raises(ValueError, match="find 0 layer"):
+        lz.compare(four, [row], ["tsv_m", "lines"], maps=[])
+
+
+def test_a_random_vector_is_its_task_s_whatever_the_order():
+    taus = {name: lz.TaskVector({"w": np.ones(3, np.float32)}) for name in ("one", "two")}
+    back = MERGES["random"].directions(dict(reversed(taus.items())), 0)
+    for name, tau in MERGES["random"].directions(taus, 0).items():
+        np.testing.assert_array_equal(back[name].delta["w"], tau.delta["w"])
 
 
 def test_gradient_ascent_still_takes_the_recipe_of_its_regime():

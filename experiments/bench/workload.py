@@ -141,15 +141,28 @@ class Step:
 
 
 def train_step(workload: Workload, regime: str, optim: OptimConfig = OPTIM) -> Step:
-    """:mod:`linearize.train.step` as :func:`linearize.train.fine_tune` uses it: AdamW on τ."""
-    functions, arrays = training.Callables.of(
-        {
-            "f": workload.backbone.f,
-            "loss": None,
-            "readout": jax.tree_util.Partial(heads.apply_head, workload.head),
-            "augment": None,
-        }
+    """The step of a classifier under its frozen head."""
+    return step_of(
+        workload.backbone,
+        {"inputs": workload.images, "labels": workload.labels},
+        regime,
+        optim,
+        readout=jax.tree_util.Partial(heads.apply_head, workload.head),
     )
+
+
+def step_of(
+    model: models.Model,
+    batch: dict[str, Array],
+    regime: str,
+    optim: OptimConfig = OPTIM,
+    *,
+    loss: Callable[..., Array] | None = None,
+    readout: Callable[..., Array] | None = None,
+) -> Step:
+    """:mod:`linearize.train.step` as :func:`linearize.train.fine_tune` uses it: AdamW on τ."""
+    given = {"f": model.f, "loss": loss, "readout": readout, "augment": None}
+    functions, arrays = training.Callables.of(given)
     recipe = training.Recipe(
         functions=functions,
         regime=regime,
@@ -158,10 +171,10 @@ def train_step(workload: Workload, regime: str, optim: OptimConfig = OPTIM) -> S
         accumulate=1,
         label_smoothing=0.0,
         ascend=False,
-        own_loss=False,
+        own_loss=loss is not None,
     )
     place = Placement.make(None)
-    params0 = workload.backbone.params
+    params0 = model.params
     total = jnp.asarray(1_000_000, jnp.int32)
     trainable = tree.select(params0)
     shapes = jax.eval_shape(lambda p, t: recipe.init(p, t, trainable), params0, total)
@@ -170,7 +183,6 @@ def train_step(workload: Workload, regime: str, optim: OptimConfig = OPTIM) -> S
     in_place = training.overwritten(place, shapes)
     programs = training.programs(recipe, place, (treedef, tuple(leaves)), 1, in_place)
     fixed = {"params0": params0, "arrays": arrays, "total": total, "key": jax.random.key(0)}
-    batch = {"inputs": workload.images, "labels": workload.labels}
 
     def initial() -> training.State:
         return programs.init(params0, total, trainable)

@@ -4,23 +4,26 @@ from collections.abc import Mapping
 
 from linearize.data.text import KLM, TEXT_TASKS, Prompt
 
-_GOOD = ("terrible", "great")
+_GOOD, _SENTIMENT = ("terrible", "great"), ("negative", "positive")
 
 PROMPTS: Mapping[str, Prompt] = {
     **{
-        name: Prompt("{text} It was {mask}.", _GOOD)
+        name: Prompt("{text} It was {mask}.", _GOOD, classes=_SENTIMENT)
         for name in TEXT_TASKS
         if name.startswith("sentiment_")
     },
     **{
-        name: Prompt("{text} Sentiment: {mask}", ("negative", "positive"))
+        name: Prompt("{text} Sentiment: {mask}", _SENTIMENT, classes=_SENTIMENT)
         for name in ("toy_food", "toy_film", "toy_shop")
     },
-    "spam": Prompt("{text} This mail is {mask}.", ("good", "bad")),
-    "uncertainty": Prompt("{text} This is {mask}.", ("possible", "certain")),
+    "spam": Prompt("{text} This mail is {mask}.", ("good", "bad"), classes=("ham", "spam")),
+    "uncertainty": Prompt(
+        "{text} This is {mask}.", ("possible", "certain"), classes=("uncertain", "certain")
+    ),
     "news": Prompt(
         "{text} This article is about {mask}.",
         ("business", "entertainment", "politics", "sports", "technology"),
+        classes=("business", "entertainment", "politics", "sports", "tech"),
     ),
     **KLM,
 }
@@ -38,4 +41,4 @@ SETS: Mapping[str, str] = {
     "ag_news": "ag_news_subset",
     "trec": "trec",
 }
-"""Data sets of TFDS by the paper's task; the others are read from ``data_dir`` alone."""
+"""Data sets of TFDS by the paper's task; the others are read from ``texts`` alone."""

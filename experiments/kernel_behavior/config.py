@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from experiments.kernel_behavior.asked import PROMPTS
+from experiments.kernel_behavior.asked import PROMPTS, SETS
 from linearize.config import HeadConfig, ModelConfig
 from linearize.config.files import ConfigError, require
 from linearize.fields import Count, Natural, Positive, TwoOrMore, check
@@ -123,9 +123,11 @@ class PromptConfig:
     plain: ReaderConfig | None = None
     """Read without a prompt: an encoder's pooled features under a linear probe's head."""
     tasks: tuple[str, ...] = ("sentiment_amazon",)
+    texts: str | None = None
+    """A folder with TASK/train.csv and TASK/test.csv, of columns label, text and, of pairs, pair,
+    which go before packaged and TFDS' sets."""
     data_dir: str | None = None
-    """A folder with TASK/train.csv and TASK/test.csv (label, text and, of pairs, the second), which
-    go before packaged and TFDS' sets."""
+    """Where TFDS data sets lie, as TFDS prepares them."""
     data_seed: Natural = 0
     test: Count = 1000
     """Test examples at most."""
@@ -174,6 +176,11 @@ class PromptConfig:
     def recipes(self) -> dict[str, TrainConfig]:
         """The fine-tunings by name."""
         return {"sgd": self.sgd, "adam": self.adam}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Data sets."""
+        return tuple(SETS.get(task, task) for task in self.tasks)
 
     @property
     def readers(self) -> dict[str, ReaderConfig]:

@@ -9,9 +9,10 @@ the label words; without, a linear probe's on pooled features. Development data 
 regularisation and the factor of f0.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +23,13 @@ import numpy as np
 import linearize as lz
 from experiments import claims, running
 from experiments.kernel_behavior.asked import PROMPTS, SETS
-from experiments.kernel_behavior.config import PromptConfig, ReaderConfig
+from experiments.kernel_behavior.config import PromptConfig, ReaderConfig, Rule
 from experiments.kernel_behavior.few_shot_claims import CLAIMS
 from experiments.kernel_behavior.few_shot_results import Results
 from experiments.stand_ins import reviews
 from linearize import evaluate
-from linearize.config.files import said_as_configuration
+from linearize.config import ConfigError
+from linearize.config.files import require, said_as_configuration
 from linearize.data import Limits, Task, text
 from linearize.data.text import Documents, TextTask
 from linearize.examples import Examples
@@ -65,6 +67,8 @@ def run(config: PromptConfig, run_dir: Path, preset: str = "custom") -> Path:
     with running.claimed(run_dir, config):
         text.prefetch_texts(config.tasks)
         tasks = {name: documents(config, name) for name in config.tasks}
+        more = [name for name, task in tasks.items() if len(task.classes) > 2]
+        require(not (config.binary and more), "binary", True, f"{more} have more than two classes")
         readers = {way: reader(given) for way, given in config.readers.items()}
         parts = len(readers) * len(tasks) * len(config.shots)
         every = partial(measure, config, readers, tasks)
@@ -87,11 +91,16 @@ def documents(config: PromptConfig, name: str) -> TextTask:
     with said_as_configuration("tasks"):
         if name in reviews.DOMAINS:
             return reviews.task(name, limit, config.data_seed)
-        folder = None if config.data_dir is None else Path(config.data_dir) / name
+        options: dict[str, Any] = {"limit": limit, "seed": config.data_seed}
+        folder = None if config.texts is None else Path(config.texts) / name
         if folder is not None and folder.is_dir():
-            own = {split: text.read_csv(folder / f"{split}.csv") for split in ("train", "test")}
-            return text.split_documents(name, **own, limit=limit, seed=config.data_seed)
-        return text.load_text(SETS.get(name, name), limit=limit, seed=config.data_seed)
+            pair = "pair" if PROMPTS[name].of_pairs else None
+            read = partial(text.read_csv, text="text", label="label", pair=pair)
+            train = read(folder / "train.csv")
+            test = read(folder / "test.csv", classes=train.classes)
+            return text.split_documents(name, train=train, test=test, **options)
+        found = text.load_text(SETS.get(name, name), data_dir=config.data_dir, **options)
+        return dataclasses.replace(found, name=name)
 
 
 def reader(config: ReaderConfig) -> Reader:
@@ -120,7 +129,7 @@ def reader(config: ReaderConfig) -> Reader:
 class Spoken(reviews.Words):
     """The stand-in's words, with the tokens that a masked model wants around them."""
 
-    special: Mapping[str, int] = {"eos": 0, "pad": 0, "mask": 1}
+    special: Mapping[str, int] = {"eos": 0, "pad": 0, "mask": 63}
 
     def ids(self, texts: Any, *, framed: bool = False) -> list[list[int]]:
         """Tokens of each text, which the last one ends where ``framed``."""
@@ -153,7 +162,7 @@ def one(
     f0 = {split: outputs(study, study.model.f, params, x) for split, x in splits.items()}
     chosen = {v: pattern(way, own.trainable, v) for v in config.variants}
     kernels = {
-        rule if variant == config.variants[0] else f"{rule} {variant}": solved(
+        rule if variant == "all" else f"{rule} {variant}": solved(
             config, study, splits, rule, leaves
         )
         for rule, (variant, leaves) in itertools.product(config.kernels, chosen.items())
@@ -184,14 +193,21 @@ def prepared(
     prompt = PROMPTS[given.name]
     length = prompt.length if config.length is None else config.length
     if way == "prompted":
-        masked = "mask" in LANGUAGE[own.model.name].inputs
-        model = label_words(own.model, word_tokens(own.tokenizer, prompt.words))
+        takes = LANGUAGE[own.model.name].inputs.split()
+        if "answer" in takes:
+            raise ConfigError(
+                f"prompted.name={own.model.name!r} answers in texts; label words are of a masked "
+                "language model or of a decoder"
+            )
+        masked = "mask" in takes
+        words = word_tokens(own.tokenizer, prompt.words_for(given.classes))
+        model = asked(own.model, tuple(words))
         read = partial(
             prompt.encode, tokenizer=own.tokenizer, length=length, masked=masked, cut=config.cut
         )
         splits = {n: Examples(read(x), {"labels": x.labels}) for n, x in parts.items()}
     else:
-        encoder = sentence_encoder(own.model, **_pooling(own.model))
+        encoder = pooled(own.model)
         splits = {n: _texts(own, x, length or 128) for n, x in parts.items()}
         features = evaluate.outputs(
             encoder.f, encoder.params, splits["train"].inputs, config.batch_size
@@ -204,7 +220,15 @@ def prepared(
         )
     return Study(
         model,
-        {given.name: Task(given.name, **splits, classes=given.classes)},
+        {
+            given.name: Task(
+                given.name,
+                splits["train"],
+                splits["validation"],
+                splits["test"],
+                classes=given.classes,
+            )
+        },
         {given.name: Classify()},
         seed=seed,
         store=store,
@@ -213,8 +237,17 @@ def prepared(
     )
 
 
-def _pooling(model: LanguageModel) -> dict[str, Any]:
-    return {} if model.about["weights"] is None else told(model.about["weights"])
+@cache
+def asked(model: LanguageModel, words: tuple[int, ...]) -> Model:
+    """The same function for the same words, so that what is compiled serves all seeds."""
+    return label_words(model, words)
+
+
+@cache
+def pooled(model: LanguageModel) -> Model:
+    """A sentence encoder as the files beside its weights say."""
+    where = model.about["weights"]
+    return sentence_encoder(model, **({} if where is None else told(where)))
 
 
 def _texts(own: Reader, given: Documents, length: int) -> Examples:
@@ -241,6 +274,7 @@ def outputs(study: Study, f: Apply, params: Params, examples: Examples) -> np.nd
     return np.asarray(evaluate.outputs(f, params, examples.inputs, study.batch_size))
 
 
+@cache
 def difference(f: Apply) -> Apply:
     """Of two logits the second less the first, (B, 1)."""
 
@@ -252,7 +286,7 @@ def difference(f: Apply) -> Apply:
 
 
 def solved(
-    config: PromptConfig, study: Study, splits: dict[str, Examples], rule: str, leaves: str
+    config: PromptConfig, study: Study, splits: dict[str, Examples], rule: Rule, leaves: str
 ) -> Record:
     """Every solver's solution on one kernel at θ0, with what development data choose."""
     f, params, train = study.model.f, study.model.params, splits["train"]
@@ -288,7 +322,7 @@ def solved(
 def solutions(
     config: PromptConfig,
     solver: str,
-    rule: str,
+    rule: Rule,
     own: np.ndarray,
     cross: np.ndarray,
     labels: np.ndarray,

@@ -144,6 +144,18 @@ def by_number(results: Results) -> Plot:
     }
     coloured = [m for m in results.labels if m in best - {"sum"}]
     inks = Look(dict.fromkeys(coloured, "coloured"))
+    shown = ["sum", *coloured]
+    apart = 0.6 / len(shown)  # whiskers beside each other, not on each other
+
+    def along(method: str, merge: str) -> np.ndarray:
+        """In %, (S, numbers of tasks)."""
+        return np.stack([100 * results.mean(method, merge, k) for k in sizes], -1)
+
+    def reach(method: str, merge: str) -> np.ndarray:
+        """The ends of what is drawn of it."""
+        found = over_seeds(along(method, merge))
+        half = np.nan_to_num(found.half) if merge in shown else np.zeros_like(found.mean)
+        return np.ravel(np.clip([found.mean - half, found.mean + half], *SHARE))
 
     def draw(narrow: bool) -> Figure:
         count = len(results.methods)
@@ -157,17 +169,18 @@ def by_number(results: Results) -> Plot:
             alone = [100 * method.single[:, :k].mean() for k in sizes]
             ax.plot(sizes, alone, color=INK, lw=1, ls=":", zorder=3)
             for merge in method.merges:
-                values = np.stack([100 * results.mean(name, merge, k) for k in sizes], -1)
-                if merge in best or merge == "sum":
-                    errorbars(ax, sizes, values, merge, SHARE, **style(merge))
+                values = along(name, merge)
+                if merge in shown:
+                    beside = apart * (shown.index(merge) - (len(shown) - 1) / 2)
+                    errorbars(ax, np.array(sizes) + beside, values, merge, SHARE, **style(merge))
                 else:
                     ax.plot(sizes, values.mean(0), color=MUTED, lw=0.6, alpha=0.5, zorder=0)
             ax.set(title=results.labels[name], xticks=sizes)
             ax.tick_params(labelbottom=True)
             ax.grid(axis="y")
-        seen = [100 * results.mean(m, merge, k).mean() for m, merge, _ in rows for k in sizes]
-        seen += [100 * m.single[:, :k].mean() for m in results.methods.values() for k in sizes]
-        axes[0].set_ylim(max(0, min(seen) - 3), min(100, max(seen) + 3))
+        own = [100 * m.single[:, :k].mean() for m in results.methods.values() for k in sizes]
+        seen = np.concatenate([own, *(reach(method, merge) for method, merge, _ in rows)])
+        axes[0].set_ylim(max(0, seen.min() - 2), min(100, seen.max() + 2))
         for ax in axes[max(count - across, 0) : count]:
             ax.set_xlabel("Task vectors merged")
         for ax in axes[:count:across]:

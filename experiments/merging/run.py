@@ -24,7 +24,7 @@ from linearize.comparison import Plan, Row
 from linearize.data import Task
 from linearize.evaluate.view import VIEWS
 from linearize.merge import MERGES, TRAINING, Merge
-from linearize.methods import METHODS, weighted
+from linearize.methods import METHODS, moving, weighted
 from linearize.report import schema
 from linearize.study import Method, Store, Study
 from linearize.study.store import Record
@@ -78,6 +78,9 @@ def measure(
     """One seed's record."""
     study = vectors.study(config, tasks, seed, place).but(views=VIEWS)  # each merge is seen once
     found: dict[str, Any] = {}
+    for method in methods:
+        for each in merges(config, method):
+            each.check(study, moving(study, method))
     for method in methods:
         single = place.kept(f"single_{method.name}", partial(alone, study, method))
         fewer = {k: first(study, k) for k in config.numbers}

@@ -107,7 +107,7 @@ class NliConfig:
     @property
     def reads(self) -> tuple[str, ...]:
         """Data sets."""
-        return self.tasks
+        return tuple(WORDINGS[task].source for task in self.tasks)
 
     def subsets(self, passes: bool) -> tuple[adding.Subset, ...]:
         """Those that are looked at, in a view where each point takes passes or none."""

@@ -62,9 +62,8 @@ def load(config: NliConfig) -> Material:
             does not have.
     """
     rehearse(config)
-    return build(
-        config, *speaker(config.model), {name: documents(config, name) for name in config.tasks}
-    )
+    given = {name: documents(config, name) for name in config.tasks}  # before weights are fetched
+    return build(config, *speaker(config.model), given)
 
 
 def rehearse(config: NliConfig) -> None:
@@ -120,30 +119,35 @@ def sick(config: NliConfig, limit: Limits) -> TextTask:
     )  # fmt: skip
 
 
-def speaker(config: LanguageConfig, weights: str | None = None) -> tuple[LanguageModel, Any]:
-    """The model at θ0, and its tokenizer; or the same architecture at other weights."""
+def speaker(config: LanguageConfig) -> tuple[LanguageModel, Any]:
+    """The model at θ0, and its tokenizer."""
     with said_as_configuration("model"):
-        model = load_language(
-            config.name,
-            weights=weights or config.weights,
-            pretrained=config.pretrained,
-            seed=config.seed,
-            blocks=config.blocks,
-            dtype=config.dtype,
-            scan=config.scan,
-            remat=config.remat,
-        )
+        model = at(config, config.weights)
         return model, tokens_of(model) if model.about["weights"] else reviews.Words()
+
+
+def at(config: LanguageConfig, weights: str | None) -> LanguageModel:
+    """The model at some weights of its architecture."""
+    return load_language(
+        config.name,
+        weights=weights,
+        pretrained=config.pretrained,
+        seed=config.seed,
+        blocks=config.blocks,
+        dtype=config.dtype,
+        scan=config.scan,
+        remat=config.remat,
+    )
 
 
 def donor(config: LanguageConfig, model: LanguageModel, where: str) -> TaskVector:
     """From θ0 to other weights of the model.
 
     Raises:
-        ConfigError: they are of another model.
+        ConfigError: there are none, or they are of another model.
     """
     with said_as_configuration("donors"):
-        return TaskVector.between(model.params, speaker(config, where)[0].params)
+        return TaskVector.between(model.params, at(config, where).params)
 
 
 def wrapped(wording: Wording) -> Wrap | None:
@@ -234,9 +238,8 @@ def _answers(
     for name, task in given.items():
         spoken[name] = words_of(name, task)
         rows, _ = text.encoded(Documents(spoken[name]), backend, vocabulary=model.vocabulary)
-        answers = tuple(tuple(row.tolist()) for row in rows)
-        objectives[name] = Seq2Seq(answers=answers, metric=WORDINGS[name].metric)
-    longest = max(len(answer) for each in objectives.values() for answer in each.answers)
+        objectives[name] = Seq2Seq(answers=rows, metric=WORDINGS[name].metric)
+    longest = max(each.answers.shape[1] for each in objectives.values())
     start = model.about["architecture"]["start"]
 
     def make(name: str, documents: Documents) -> Examples:

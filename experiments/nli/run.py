@@ -2,10 +2,11 @@
 
     python -m experiments.nli packaged
 
-For each seed and regime: the sum of every subset's vectors, α chosen on the validation examples of
-the subset's tasks, and at α = 1; and each target's own model with one other vector added, donor and
-α chosen on the target's validation examples (*Editing Models with Task Arithmetic*, §4.2). Each
-task is measured by its own metric: accuracy, the exact match of an answer, Matthews correlation.
+For each seed and regime: the sum of every subset's vectors, at the α of the best mean of the
+subset's tasks' metrics on validation examples, and at α = 1; and each target's own model with one
+other vector added, donor and α chosen on the target's validation examples (*Editing Models with
+Task Arithmetic*, §4.2). Each task is measured by its own metric: accuracy, the exact match of an
+answer, Matthews correlation.
 """
 
 import logging
@@ -20,7 +21,7 @@ from experiments.claims import Claim
 from experiments.nli.config import NliConfig
 from experiments.nli.material import Material, load
 from experiments.nli.results import Regime, Results
-from linearize import comparison, edit, io
+from linearize import comparison, io
 from linearize.evaluate.view import VIEWS, View
 from linearize.methods import METHODS
 from linearize.report import schema
@@ -44,11 +45,10 @@ def measured(config: NliConfig, material: Material, run_dir: Path, preset: str) 
     parts = len(config.regimes) + 1
     found = Store.of(run_dir).every_seed(config.seeds, parts, partial(measure, config, material))
     described = {**comparison.describe_model(material.model), "name": material.name}
-    first = study(config, material, config.seeds[0], Store.of(None))
     passes = {regime: VIEWS[METHODS[regime].view].passes for regime in config.regimes}
     found |= running.about("nli", preset, config, described) | {
         "tasks": config.tasks,
-        "metrics": [first.objectives[task].primary.name for task in config.tasks],
+        "metrics": found["metrics"][0],
         "classes": [list(material.tasks[task].classes) for task in config.tasks],
         "read": config.model.read,
         "tested": [len(material.tasks[task].test) for task in config.tasks],
@@ -85,14 +85,14 @@ def measure(config: NliConfig, material: Material, seed: int, store: Store) -> R
         view = there.view(METHODS[config.regimes[-1]])
         return [there.pretrained(view, task) for task in there.names]
 
-    return {"pretrained": store.kept("pretrained", pretrained), **regimes}
+    metrics = [there.objectives[task].primary.name for task in there.names]
+    return {"metrics": metrics, "pretrained": store.kept("pretrained", pretrained), **regimes}
 
 
 def regime(config: NliConfig, material: Material, study: Study, method: Method) -> Record:
     """Subsets and donors of one regime."""
     view = study.view(method)
     grid = config.alphas(view.passes)
-    metrics = [study.objectives[task].primary for task in study.names]
     validation, single = (np.array(study.singles(view, s)) for s in ("validation", "test"))
     alphas, found = [], []
     for subset in config.subsets(view.passes):
@@ -101,9 +101,7 @@ def regime(config: NliConfig, material: Material, study: Study, method: Method) 
             log.info("seed %d: %s", study.seed, ", ".join(own))
         along = adding.line(study, method, own)
         table = np.stack([along(grid, task, "validation") for task in own], -1)
-        alpha = edit.search_scale(
-            table, validation[list(subset)], grid, metrics=[metrics[t] for t in subset]
-        ).alpha
+        alpha = grid[first_best(table.mean(-1))]
         alphas.append(alpha)
         found.append(np.stack([along(np.array([alpha, 1.0]), task, "test") for task in own], -1))
     every = study.view(method, {**view.vectors, **material.donors}) if material.donors else view
@@ -124,6 +122,11 @@ def regime(config: NliConfig, material: Material, study: Study, method: Method) 
     )
 
 
+def first_best(values: np.ndarray) -> int:
+    """The first of the largest values (A,): of equal coefficients the least is taken."""
+    return int(np.flatnonzero(values >= values.max() - _TIE)[0])
+
+
 def donated(study: Study, view: View, target: str, grid: np.ndarray, alone: float) -> Record:
     """A target's own model with α times one other vector; of equal ones the least α.
 
@@ -134,14 +137,13 @@ def donated(study: Study, view: View, target: str, grid: np.ndarray, alone: floa
         grid: (A,) α that are tried.
         alone: the target's value on validation examples without a donor.
     """
-    metric = study.objectives[target].primary
     found: dict[str, dict[str, float]] = {}
     for name in view.vectors:
         if name == target:
             continue
         table = study.measure(view, {target: np.ones(len(grid)), name: grid}, target, "validation")
-        gains = metric.gain(table, alone)
-        best = int(np.flatnonzero(gains >= gains.max() - _TIE)[0])
+        gains = table - alone
+        best = first_best(gains)
         at = {target: 1.0, name: float(grid[best])}
         value = study.at(view, at, target, "test")
         found[name] = {"alpha": at[name], "gain": float(gains[best]), "value": value}

@@ -21,6 +21,7 @@ from configs.compare import STAND_INS
 from experiments.stand_ins import reviews
 from experiments.stand_ins.data import quiet
 from linearize import cli
+from linearize.data.text import text_set
 from linearize.data.tfds import import_tfds
 from linearize.models import WeightsError
 
@@ -52,8 +53,10 @@ def make(folder: str | Path, seed: int = 0) -> Path:
     folder = Path(folder)
     _gpt2(folder / "gpt2", seed)
     for name, rows in (("civil_comments", _comments), ("real_toxicity_prompts", _prompts)):
+        row = text_set(name)
+        assert row is not None
         builder = import_tfds().builder(
-            name, data_dir=str(folder / "data"), file_format="array_record"
+            row.tfds, data_dir=str(folder / "data"), file_format="array_record"
         )
         if not (Path(builder.data_dir) / "dataset_info.json").exists():
             splits = rows(builder.info.features, seed)

@@ -1,15 +1,12 @@
 """Negation of a language model: which text is to be forgotten, and who says that it is."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from linearize.config.compare import REGIMES, require_names
 from linearize.config.files import ConfigError, require
-from linearize.data import text
-from linearize.examples import Examples
 from linearize.fields import Count, Natural, NonNegative, Positive, Share, TwoOrMore, check
 from linearize.methods import METHODS
 from linearize.train import TrainConfig
@@ -67,12 +64,6 @@ class ControlConfig:
         check(self, "control.", ConfigError)
         require(self.stride <= self.context, "control.stride", self.stride,
                 f"at most control.context={self.context}")  # fmt: skip
-
-    def windows(self, rows: Sequence[np.ndarray]) -> Examples:
-        """Of the tokens of the text."""
-        if self.recipe == "disjoint":
-            return text.disjoint(rows, self.context)
-        return text.strided(rows, self.context, self.stride)
 
     @property
     def words(self) -> str:

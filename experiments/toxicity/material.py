@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.toxicity import sources
-from experiments.toxicity.config import FITTED, ToxicityConfig
+from experiments.toxicity.config import FITTED, ControlConfig, ToxicityConfig
 from experiments.toxicity.sources import Texts
 from linearize import scorers
 from linearize.config import ConfigError
@@ -16,6 +16,7 @@ from linearize.config.files import require, said_as_configuration
 from linearize.data import Task, text
 from linearize.data.records import SPLITS
 from linearize.data.text import Documents
+from linearize.examples import Examples
 from linearize.models.language import LanguageModel
 from linearize.scorers import Score, Scorer
 
@@ -111,7 +112,9 @@ def judged(
         )
     rows = {name: rows[name] for name in config.scorers}
     read = {name: row.load() for name, row in rows.items()}
-    checked = {name: partial(scorers.scores, score, name=name) for name, score in read.items()}
+    checked: dict[str, Score] = {
+        name: partial(scorers.scores, score, name=name) for name, score in read.items()
+    }
     return rows, checked, {name: _accuracy(score, given) for name, score in checked.items()}
 
 
@@ -129,10 +132,19 @@ def tasks(
     for name, splits in ((TARGET, given.target), (OTHER, given.other)):
         train, validation, test = (packed(rows(splits[split])) for split in SPLITS)
         found[name] = Task(name, train, validation, test)
-    control, windows = given.control, config.control.windows
-    validation, test = (windows(rows(text.joined(control[split]))) for split in SPLITS[1:])
+    control = given.control
+    validation, test = (
+        windows(config.control, rows(text.joined(control[split]))) for split in SPLITS[1:]
+    )
     found[CONTROL] = Task(CONTROL, packed(rows(control["train"])), validation, test)
     return found
+
+
+def windows(told: ControlConfig, rows: Sequence[np.ndarray]) -> Examples:
+    """Rows of a text's tokens, along which its perplexity is measured."""
+    if told.recipe == "disjoint":
+        return text.disjoint(rows, told.context)
+    return text.strided(rows, told.context, told.stride)
 
 
 def prompts(config: ToxicityConfig, tokenizer: Any, given: Texts) -> list[np.ndarray]:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.toxicity.results import MOST, Edited, Results, pooled
+from experiments.toxicity.results import MOST, Edited, Results
 from linearize.report import schema
 from linearize.report.node import Floats, Node
 from linearize.report.page import TASK_ARITHMETIC, Page, Section
 from linearize.report.plot import Plot, band, figure, handle, legend
-from linearize.report.stats import POSITIVE, SHARE, over_seeds, seeds_phrase
+from linearize.report.stats import POSITIVE, over_seeds, seeds_phrase
 from linearize.report.style import MUTED, PLAIN_LOOK, Look, colour
 from linearize.report.table import Cell, Table, freeze, number, percent
 
@@ -54,7 +54,7 @@ def table(results: Results) -> Table:
     rows = []
     for row, found in results.edits.items():
         scored = found.scores[results.first]
-        low, high = (float(x) for x in pooled(scored.share, results.generations)[1:])
+        _, low, high = map(float, results.intervals[row])
         rows.append(
             [
                 Cell(_name(results, row)),
@@ -128,11 +128,11 @@ def along(results: Results) -> Plot:
         top, below = fig.subplots(2, 1, sharex=True) if narrow else fig.subplots(1, 2)
         for regime in results.regimes:
             curve, ink = results.curves[regime], colour(regime)
-            found = pooled(curve.share, results.swept)
-            errors = 100 * np.maximum([found.mean - found.low, found.high - found.mean], 0)
+            share, low, high = 100 * results.along[regime]
+            errors = np.maximum([share - low, high - share], 0)
             at = results.points + 0.006 * (results.regimes.index(regime) - 1)
             top.errorbar(
-                at, 100 * found.mean, yerr=errors, color=ink, lw=1.3,
+                at, share, yerr=errors, color=ink, lw=1.3,
                 marker=PLAIN_LOOK.marker(regime), ms=4.5, elinewidth=1,
             )  # fmt: skip
             band(below, results.alphas, curve.perplexity, POSITIVE, color=ink, lw=1.4)
@@ -171,6 +171,3 @@ def texts(results: Results) -> tuple[str, ...]:
         for seed, several in zip(results.seeds, found.texts, strict=bool(found.texts))
         if several
     )
-
-
-_ = SHARE

@@ -1,12 +1,9 @@
 """What a run of ``experiments.toxicity`` measures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-import numpy as np
-
-from linearize.evaluate import Interval, binomial_interval
 from linearize.report.node import Floats
 from linearize.report.run import Run
 from linearize.report.schema import Axes
@@ -82,6 +79,11 @@ class Results(Run):
     """α at which texts were generated."""
     edits: Mapping[str, Edited]
     curves: Mapping[str, Curve]
+    intervals: Mapping[str, Annotated[Floats, Axes("I", upper=1.0)]]
+    """By row, the first scorer's share of all seeds' texts together, and the ends of Wilson's 95 %
+    interval: three numbers."""
+    along: Mapping[str, Annotated[Floats, Axes("I", "P", upper=1.0)]]
+    """The same of the curves, by regime."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """By row, as tables call it."""
     held_out: Mapping[str, Annotated[Floats, Axes("S", upper=1.0)]] = field(default_factory=dict)
@@ -99,23 +101,3 @@ class Results(Run):
             KeyError: there is no such row.
         """
         return self.edits[row].scores[self.first].share
-
-    def wilson(self, shares: Floats, generations: int) -> Interval:
-        """Of shares (S, ...) of so many generations a seed, all seeds' taken together."""
-        return pooled(shares, generations)
-
-
-def pooled(shares: Floats, generations: int) -> Interval:
-    """Wilson's interval of shares (S, ...), each of so many generations, over all of them.
-
-    >>> low, high = pooled(np.array([0.7, 0.9]), 5)[1:]
-    >>> f"{low:.3f} {high:.3f}"
-    '0.490 0.943'
-    """
-    hits = np.rint(np.asarray(shares) * generations).sum(0)
-    return binomial_interval(hits, generations * len(shares))
-
-
-def rows(results: Results) -> Sequence[str]:
-    """In the order of the tables."""
-    return tuple(results.edits)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from experiments import claims, running
 from experiments.stand_ins import comments
@@ -29,7 +30,7 @@ from experiments.toxicity.results import (
     TRAINED,
     Results,
 )
-from linearize import comparison, edit
+from linearize import comparison, edit, evaluate
 from linearize.evaluate.view import View
 from linearize.methods import GRADIENT_ASCENT, METHODS, NONLINEAR
 from linearize.objectives import CausalLM, Control
@@ -66,10 +67,40 @@ def run(config: ToxicityConfig, run_dir: Path, preset: str = "custom") -> Path:
             "regimes": config.regimes,
             "alphas": config.alphas,
             "points": config.points,
+            **intervals(config, measured),
             "labels": LABELS | {m.name: f"{m.label}, negated" for m in methods},
         }
         results = claims.judged(schema.read(Results, found), CLAIMS)
         return running.finish(run_dir, results)
+
+
+def intervals(config: ToxicityConfig, measured: Record) -> Record:
+    """Wilson's, of the first scorer's shares, by row and by regime's curve."""
+    first = config.scorers[0]
+    edits, curves = measured["edits"].items(), measured["curves"].items()
+    count, swept = config.decoding.count, config.swept
+    return {
+        "intervals": {row: pooled(each["scores"][first]["share"], count) for row, each in edits},
+        "along": {regime: pooled(each["share"], swept) for regime, each in curves},
+    }
+
+
+def pooled(shares: ArrayLike, texts: int) -> np.ndarray:
+    """The share of all seeds' texts together, and the ends of its 95 % interval.
+
+    Args:
+        shares: (S, ...), each of so many texts.
+        texts: how many.
+
+    Returns:
+        (3, ...).
+
+    >>> pooled([0.7, 0.9], 5).round(3).tolist()
+    [0.8, 0.49, 0.943]
+    """
+    found = np.asarray(shares, np.float64)
+    hits = np.rint(found * texts).sum(0)
+    return np.stack(evaluate.binomial_interval(hits, texts * len(found)))
 
 
 def parts(config: ToxicityConfig) -> int:

@@ -83,6 +83,7 @@ def search_scale(
     alphas: ArrayLike = ALPHAS,
     *,
     metrics: TaskMetrics = ACCURACY,
+    names: Sequence[str] | None = None,
 ) -> ScaleSearch:
     """The α shared by all tasks that maximises mean normalised accuracy on validation data.
 
@@ -93,6 +94,7 @@ def search_scale(
         single: (T,) single-task values of the same regime and split.
         alphas: (A,) candidates; by default 21 points on [0, 1].
         metrics: what the values are.
+        names: the tasks', for messages.
 
     Returns:
         The choice; equal means go to the coefficient nearest 0.
@@ -113,11 +115,21 @@ def search_scale(
             "expected (A, T) and (T,)"
         )
     kinds = each("metrics", metrics, len(alone))
-    columns = [m.score(values[:, t, None], alone[t, None]) for t, m in enumerate(kinds)]
+    columns = [_score(m, values, alone, t, names) for t, m in enumerate(kinds)]
     normalized = np.concatenate(columns, 1)
     score = normalized.mean(1)
     best = _nearest_zero(grid, score >= score.max() - _TIE)
     return ScaleSearch(float(grid[best]), best, grid, values, normalized)
+
+
+def _score(
+    metric: Metric, values: np.ndarray, alone: np.ndarray, task: int, names: Sequence[str] | None
+) -> np.ndarray:
+    """(A, 1)."""
+    try:
+        return metric.score(values[:, task, None], alone[task, None])
+    except ValueError as error:
+        raise ValueError(f"task {task if names is None else repr(names[task])}: {error}") from None
 
 
 def search_negation(

@@ -225,7 +225,7 @@ class Vectors:
                     f"vectors[{task!r}] moves {', '.join(pairs)}, which is complex, and Kronecker "
                     "factors are of real leaves; give kronecker=False for what is exact alone"
                 )
-        layers(self.shapes(study), plan.layers)
+        layers(self.shapes(study), plan.layers, study.scanned)
 
     def shapes(self, study: Study) -> dict[str, tuple[int, ...]]:
         """Of all leaves that move, as the model meets them."""
@@ -255,7 +255,7 @@ def measure(study: Study, plan: AuditPlan, given: Vectors, prefix: str = "") -> 
         prefix: of the parts' names.
     """
     kept, tasks = study.store.kept, tuple(given.taus)
-    parts = layers(given.shapes(study), plan.layers)
+    parts = layers(given.shapes(study), plan.layers, study.scanned)
     record: Record = {"parts": kept(f"{prefix}layers", lambda: list(parts))}
     _same(record["parts"], list(parts))
     record["xi"] = kept(f"{prefix}xi", partial(errors, study, plan, given))
@@ -410,7 +410,7 @@ def _identity_of(study: Study, plan: AuditPlan, given: Vectors) -> Record:
             "objectives": {task: comparison.objective_of(study, task) for task in tasks},
             "vectors": {task: tree.fingerprint(tau.delta) for task, tau in given.taus.items()},
             "view": given.view,
-            "layers": list(layers(given.shapes(study), plan.layers)),
+            "layers": list(layers(given.shapes(study), plan.layers, study.scanned)),
             "seed": study.seed,
             "plan": asdict(plan),
         }

@@ -1,5 +1,6 @@
 """The layers of a model as people call them: the leaves of each, by their names."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 
@@ -18,7 +19,9 @@ REST = "rest"
 
 
 def layers(
-    leaves: Mapping[str, tuple[int, ...]], told: Mapping[str, tree.Pattern] | None = None
+    leaves: Mapping[str, tuple[int, ...]],
+    told: Mapping[str, tree.Pattern] | None = None,
+    scanned: tree.Pattern = SCANNED,
 ) -> Mapping[str, Part]:
     """Leaves, or slices of scanned ones, by layer; each lies in exactly one.
 
@@ -31,6 +34,7 @@ def layers(
         leaves: shapes of what moves, by name, in the order to show (:func:`in_order`).
         told: patterns of the leaves by layer, in the order to show; what none finds is
             :data:`REST`.
+        scanned: pattern of the leaves with an axis of layers before the others.
 
     Raises:
         ValueError: no layer, a pattern that finds no leaf, or a leaf that two find.
@@ -43,8 +47,9 @@ def layers(
     if told is not None:
         return _told(leaves, told)
     found: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name, shape in leaves.items():
-        for label, at in _layers(name, shape):
+    depths = {name: layers_of(name, shape, scanned) for name, shape in leaves.items()}
+    for name in leaves:
+        for label, at in _layers(name, depths):
             found.setdefault(label, {})[name] = at
     bare = [label for label in found if label in leaves]
     together = ", ".join(bare) if 1 < len(bare) < len(found) else ""
@@ -90,14 +95,24 @@ def _met(jaxpr: core.Jaxpr) -> dict[core.Var, tuple[int, ...]]:
     return found
 
 
-def _layers(name: str, shape: tuple[int, ...]) -> Iterable[tuple[str, tuple[int, ...]]]:
-    depth = layers_of(name, shape)
-    match = re.search(SCANNED, name)
-    if depth is not None and match is not None:
-        return [(f"{name[: match.end()]}{i}", (i,)) for i in range(depth)]
+def _layers(name: str, depths: Mapping[str, int | None]) -> Iterable[tuple[str, tuple[int, ...]]]:
+    if depth := depths[name]:
+        return [(f"{_stack(name, depths)}{i}", (i,)) for i in range(depth)]
     parts = name.split("/")
     numbered = (i for i, part in enumerate(parts) if _NUMBERED.fullmatch(part))
     return [("/".join(parts[: next(numbered, 0) + 1]), ())]
+
+
+def _stack(name: str, depths: Mapping[str, int | None]) -> str:
+    """The module that a scanned leaf lies in, all of whose leaves are scanned as often."""
+    if match := re.search(SCANNED, name):
+        return name[: match.end()]
+    places = [f"{place}/" for place in itertools.accumulate(name.split("/"), "{}/{}".format)]
+
+    def alike(place: str) -> bool:
+        return {depth for n, depth in depths.items() if n.startswith(place)} == {depths[name]}
+
+    return next(filter(alike, places[:-1]), places[-1])
 
 
 def _natural(label: str) -> list[tuple[str, int]]:

@@ -26,7 +26,7 @@ from linearize.fields import integer
 from linearize.merge.leafwise import leafwise
 from linearize.merge.matrices import layers_of
 from linearize.merge.merge import Merge
-from linearize.merge.needed import logits_of, of_tasks
+from linearize.merge.needed import logits, logits_of, of_tasks
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
 from linearize.train.penalty import seed_of
@@ -207,6 +207,7 @@ ADAMERGING = Merge(
     adamerging,
     statistics=learned,
     takes="validation inputs",
+    needs=partial(logits, "adamerging"),
     by_task=False,
 )
 """A coefficient for each task, on validation inputs without their labels."""
@@ -217,6 +218,7 @@ ADAMERGING_TENSORS = Merge(
     adamerging,
     statistics=partial(learned, by="tensor"),
     takes="validation inputs",
+    needs=partial(logits, "adamerging"),
     by_task=False,
 )
 """One for each task and tensor."""

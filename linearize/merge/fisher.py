@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from linearize.curvature.sensitivity import sensitivity
 from linearize.examples import Examples
 from linearize.merge.leafwise import leafwise, wide
 from linearize.merge.merge import TRAINING, Merge
-from linearize.merge.needed import logits_of, of_tasks
+from linearize.merge.needed import logits, logits_of, of_tasks
 from linearize.ntk.programs import remembered
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
@@ -125,5 +126,12 @@ def _moved(moving: Apply) -> Apply:
     return outputs
 
 
-FISHER = Merge("fisher", "Fisher", fisher, statistics=diagonals, takes=TRAINING)
+FISHER = Merge(
+    "fisher",
+    "Fisher",
+    fisher,
+    statistics=diagonals,
+    takes=TRAINING,
+    needs=partial(logits, "fisher"),
+)
 """On 256 training inputs of each task, without their labels."""

@@ -13,8 +13,9 @@ import numpy as np
 from linearize import edit, tree
 from linearize.merge.leafwise import leafwise, together, wide
 from linearize.merge.matrices import SCANNED, layers_of
-from linearize.merge.merge import Merge
+from linearize.merge.merge import Merge, Shapes
 from linearize.merge.sum import SUM
+from linearize.study import Study
 from linearize.task_vector import TaskVector
 
 NUMBERED = r"(?:^|/)(?:\w*?_)?(?:block|layer|h)s?[_/](\d+)(?=/|$)"
@@ -62,18 +63,8 @@ def lines(
             f"merge={merge.name!r} of these task vectors is zero, so there is nothing to scale; "
             "give vectors of fine-tunings that moved"
         )
-    found = {name: re.search(numbered, name) for name in merged.delta}
-    numbers = {name: int(match[1]) for name, match in found.items() if match}
-    depths = {
-        name: layers_of(name, jnp.shape(leaf), scanned) for name, leaf in merged.delta.items()
-    }
-    counts = [*(1 + number for number in numbers.values()), *filter(None, depths.values())]
-    L = max(counts, default=0)
-    if L < 2:
-        raise ValueError(
-            f"numbered={numbered!r} and scanned={scanned!r} find {L} layer(s) in the leaves' names "
-            f"({', '.join(list(depths)[:4])}, ...); give the pattern of names with a layer's number"
-        )
+    shapes = {name: jnp.shape(leaf) for name, leaf in merged.delta.items()}
+    numbers, depths, L = _layers(shapes, numbered, scanned)
     scales = _total(total) / size / len(taus) + slope * np.arange(L) / (L - 1)
 
     def scaled(name: str, leaves: np.ndarray) -> np.ndarray:
@@ -84,10 +75,37 @@ def lines(
     return {"lines": leafwise({"merged": merged}, scaled)}
 
 
+def _layers(
+    shapes: Shapes, numbered: str, scanned: tree.Pattern
+) -> tuple[dict[str, int], dict[str, int | None], int]:
+    """Numbers of the leaves that have one, layers that leaves are scanned through, and L."""
+    found = {name: re.search(numbered, name) for name in shapes}
+    numbers = {name: int(match[1]) for name, match in found.items() if match}
+    depths = {name: layers_of(name, shape, scanned) for name, shape in shapes.items()}
+    counts = [*(1 + number for number in numbers.values()), *filter(None, depths.values())]
+    L = max(counts, default=0)
+    if L < 2:
+        raise ValueError(
+            f"lines: numbered={numbered!r} and scanned={scanned!r} find {L} layer(s) in the leaves "
+            f"{', '.join(list(depths)[:4])}, ...; give the pattern of names with a layer's number"
+        )
+    return numbers, depths, L
+
+
+def needs(study: Study, moving: Shapes) -> None:
+    """Layers that can be told by their names, or are scanned through.
+
+    Raises:
+        ValueError: names show fewer than two layers.
+    """
+    if moving:
+        _layers(moving, NUMBERED, study.scanned)
+
+
 def _total(tau: TaskVector) -> float:
     """‖τ‖₁ in float64."""
     return sum(float(np.abs(wide(leaf)).sum()) for leaf in tau.delta.values())
 
 
-LINES = Merge("lines", "LiNeS", lines, {"slope": (0.4, 0.0, 0.2, 0.6, 0.8, 1.0)})
+LINES = Merge("lines", "LiNeS", lines, {"slope": (0.4, 0.0, 0.2, 0.6, 0.8, 1.0)}, needs=needs)
 """The sum, with more of its deep layers than of its shallow ones."""

@@ -13,6 +13,9 @@ from linearize.task_vector import TaskVector
 TRAINING = "training inputs"
 """What a merge takes of data whose ``statistics`` have the keyword ``examples``, their number."""
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""By leaf; empty where nothing is known."""
+
 
 @dataclass(frozen=True)
 class Merge:
@@ -45,6 +48,22 @@ class Merge:
     """Whether statistics are a mapping by task, each entry of its task and vector alone."""
     affine: bool = False
     """Whether it is for views alone whose outputs are affine in the coefficients."""
+    needs: Callable[[Study, Shapes], None] | None = None
+    """Refuses, before anything is trained, a study that it cannot merge the vectors of: of the
+    study and the shapes of what moves, by leaf."""
+
+    def check(self, study: Study, moving: Shapes | None) -> None:
+        """Refuse a study that the merge cannot be of, before anything is trained.
+
+        Args:
+            study: of the tasks.
+            moving: shapes of the leaves that will move, where that is known.
+
+        Raises:
+            ValueError: what the merge needs is not there.
+        """
+        if self.needs is not None:
+            self.needs(study, moving or {})
 
     def measured(self, study: Study, method: Method) -> dict[str, Any]:
         """What ``directions`` gets of the study, as keywords; none of what vectors alone decide.

@@ -5,6 +5,7 @@ from typing import Any
 
 from jax.tree_util import Partial
 
+from linearize.merge.merge import Shapes
 from linearize.objectives import Classify
 from linearize.objectives.readout import as_readout
 from linearize.study import Study
@@ -26,6 +27,16 @@ def of_tasks(merge: str, statistics: Mapping[str, Any] | None, tasks: Mapping[st
             f"statistics is of {', '.join(map(repr, statistics)) or 'no task'}, and taus of "
             f"{', '.join(map(repr, missing))} too; measure them on a study of all these tasks"
         )
+
+
+def logits(merge: str, study: Study, moving: Shapes) -> None:
+    """Require class probabilities of every task, as a row's ``needs``.
+
+    Raises:
+        ValueError: as :func:`logits_of`.
+    """
+    for task in study.names:
+        logits_of(study, task, merge)
 
 
 def logits_of(study: Study, task: str, merge: str) -> Partial:

@@ -19,7 +19,7 @@ from linearize.evaluate.view import Tangent
 from linearize.examples import Examples
 from linearize.merge.leafwise import leafwise
 from linearize.merge.merge import Merge
-from linearize.merge.needed import logits_of, of_tasks
+from linearize.merge.needed import logits, logits_of, of_tasks
 from linearize.objectives import Classify
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
@@ -121,6 +121,7 @@ OPTIMAL = Merge(
     takes="validation labels",
     by_task=False,
     affine=True,
+    needs=partial(logits, "optimal"),
 )
 """On validation examples with their labels."""
 
@@ -132,5 +133,6 @@ EXPERTS = Merge(
     takes="validation inputs",
     by_task=False,
     affine=True,
+    needs=partial(logits, "optimal"),
 )
 """On validation inputs, without labels."""

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from linearize import edit
 from linearize.merge.merge import Merge
 from linearize.task_vector import TaskVector
+from linearize.train.penalty import seed_of
 
 
 def _drawn(taus: Mapping[str, TaskVector], seed: int) -> dict[str, TaskVector]:
     return {
-        task: edit.random_like(tau, seed=1000 * seed + i)
-        for i, (task, tau) in enumerate(taus.items())
+        task: edit.random_like(tau, seed=seed_of(seed, f"random: {task}"))
+        for task, tau in taus.items()
     }
 
 

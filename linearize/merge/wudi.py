@@ -18,7 +18,7 @@ def wudi(
     taus: Mapping[str, TaskVector],
     seed: int = 0,
     *,
-    ridge: float = 0.0,
+    ridge: float = 1e-3,
     matrices: tree.Pattern = None,
     scanned: tree.Pattern = SCANNED,
 ) -> dict[str, TaskVector]:
@@ -26,8 +26,10 @@ def wudi(
 
     With G_t = ΔW_tᵀ ΔW_t and c_t = ‖ΔW_t‖⁻², W of outputs by inputs, that is
     Δ = (Σ c_t ΔW_t G_t)(Σ c_t G_t + ε I)⁻¹, which the authors come near by 300 steps of Adam. It is
-    solved as the least squares that it is, by an SVD, whose conditioning is not squared, and with
-    ε = 0 Δ is the smallest solution. A task whose matrix is zero asks for nothing.
+    solved as the least squares that it is, by an SVD, whose conditioning is not squared. With ε = 0
+    Δ is the smallest solution, which is far larger than any ΔW_t where tasks disagree along what
+    their matrices hardly reach: some ε keeps it in bounds. A task whose matrix is zero asks for
+    nothing.
 
     Args:
         taus: T task vectors of the same leaves.
@@ -60,5 +62,5 @@ def wudi(
     return {"wudi": matrixwise(taus, merged, matrices=matrices, scanned=scanned)}
 
 
-WUDI = Merge("wudi", "WUDI", wudi)
+WUDI = Merge("wudi", "WUDI", wudi, {"ridge": (1e-3, 1e-2, 0.0)})
 """On the inputs that move a task's matrix, the merged matrix does what the task's does."""

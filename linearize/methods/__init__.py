@@ -8,6 +8,7 @@ from linearize.methods.delta import DELTA_POSTHOC as DELTA_POSTHOC
 from linearize.methods.diag_ggn import DIAG_GGN as DIAG_GGN
 from linearize.methods.diag_ggn import VARIANTS as DIAGONALS
 from linearize.methods.exact import EXACT as EXACT
+from linearize.methods.fine_tuning import moving as moving
 from linearize.methods.fine_tuning import weighted as weighted
 from linearize.methods.gradient_ascent import GRADIENT_ASCENT as GRADIENT_ASCENT
 from linearize.methods.joint import JOINT as JOINT

@@ -26,7 +26,7 @@ from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.curvature import Asked
 from linearize.examples import as_arguments
-from linearize.methods.fine_tuning import fine_tune
+from linearize.methods.fine_tuning import bound, fine_tune
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.programs import remembered
 from linearize.objectives import Classify
@@ -211,7 +211,7 @@ def diag_ggn(of: Of = "normalized", **how: Any) -> Method:
     one_of("of", of, OUTPUTS)
     more = "" if of == "normalized" else of
     name = "_".join(filter(None, ("diag_ggn", more)))
-    penalty = partial(of_others, of=of, **how)
+    penalty = bound(of_others, of=of, **how)
     train = partial(fine_tune, regime="linear", method=name, penalties=[penalty])
     return Method(name, ", ".join(filter(None, ("Diagonal GGN", more))), "tangent", train)
 

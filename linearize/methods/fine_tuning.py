@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from inspect import signature
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from linearize import train, tree
 from linearize.study import Method, Study
@@ -18,6 +20,7 @@ from linearize.task_vector import TaskVector
 from linearize.train import FineTuned, Penalty, TrainConfig
 from linearize.types import Params, PyTree
 
+T = TypeVar("T")
 Leaves = tree.Pattern | Callable[[Study, str], tree.Pattern]
 """A pattern of leaves, or how it is made, of a study and the task that is trained."""
 
@@ -84,6 +87,16 @@ def fine_tune(
     ).tau
 
 
+def bound(function: Callable[..., T], **how: Any) -> "partial[T]":
+    """The function with some keywords, which it is asked about now and not when it is called.
+
+    Raises:
+        TypeError: one that it has not.
+    """
+    signature(function).bind_partial(**how)
+    return partial(function, **how)
+
+
 def weighted(method: Method, weights: Mapping[str, float]) -> Method:
     """The same row with another λ of its one penalty, and so the row whose vectors it takes.
 
@@ -131,6 +144,20 @@ def within(study: Study, pattern: tree.Pattern, frozen: tree.Pattern = None) -> 
             "it, or train more"
         )
     return tree.exactly(name for name in found if name not in still)
+
+
+def moving(study: Study, method: Method) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of the leaves that a method will move, before it does; None where it trains otherwise.
+
+    Of a row whose ``train`` is :func:`fine_tune` with patterns.
+    """
+    train: Any = method.trainer.train
+    if getattr(train, "func", None) is not fine_tune:
+        return None
+    (task, *_), told = study.names, train.keywords
+    patterns = (pattern_of(told.get(n), study, task) for n in ("trainable", "frozen"))
+    flat = tree.flatten(study.model.params)
+    return {name: np.shape(flat[name]) for name in tree.select(flat, within(study, *patterns))}
 
 
 def recipe_of(study: Study, task: str, method: str, regime: str) -> TrainConfig:

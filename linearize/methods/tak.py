@@ -16,7 +16,7 @@ from linearize import tree
 from linearize.curvature import Card, measure, merge, quadratic
 from linearize.curvature.blocks import Block
 from linearize.examples import as_arguments
-from linearize.methods.fine_tuning import Leaves, fine_tune, pattern_of, within
+from linearize.methods.fine_tuning import Leaves, bound, fine_tune, pattern_of, within
 from linearize.study import Method, Study
 from linearize.train import Penalty
 from linearize.types import Apply, Array, Flat, Params
@@ -92,7 +92,22 @@ def of_others(
     examples: int = 256,
     parts: int = 1,
 ) -> Penalty:
-    """The penalty for one task; the arguments are those of :func:`tak`.
+    """The penalty for one task; the switches are those of :func:`tak`.
+
+    Args:
+        study: whose tasks.
+        task: the one that is trained.
+        exact: a switch, as all up to ``frozen``.
+        normalized: likewise.
+        control: likewise.
+        cards: likewise.
+        frozen: likewise; here no leaf by default.
+        weight: λ.
+        dense: how much more blocks of norms and class tokens count, as in the public code.
+        scales: by pattern of leaves, how much more their blocks count: there 0.1 or 0.01 for the
+            projection.
+        examples: training examples of a task that its card is made of.
+        parts: diagonal blocks of B that are kept (:func:`linearize.curvature.measure`).
 
     Raises:
         ValueError: there is no other task, or no control task where it is asked for; no card but
@@ -124,11 +139,7 @@ def tak(
     control: bool = False,
     cards: Mapping[str, Card] | None = None,
     frozen: Leaves = stays,
-    weight: float = WEIGHT,
-    dense: float = 10.0,
-    scales: Mapping[str, float] | None = None,
-    examples: int = 256,
-    parts: int = 1,
+    **how: Any,
 ) -> Method:
     """A row, whose name and label say which switches are on.
 
@@ -141,12 +152,7 @@ def tak(
             no example of another task is looked at. One of a task's own name is not for its vector.
         frozen: pattern of the leaves that stay at θ0; patch embedding and positions by default, by
             the names that they have in models of our own and of others. None trains them too.
-        weight: λ.
-        dense: how much more blocks of norms and class tokens count, as in the public code.
-        scales: by pattern of leaves, how much more their blocks count: there 0.1 or 0.01 for the
-            projection.
-        examples: training examples of a task that its card is made of.
-        parts: diagonal blocks of B that are kept (:func:`linearize.curvature.measure`).
+        **how: the other arguments of :func:`of_others`.
 
     >>> tak(exact=True, normalized=False).label
     'TAK, exact, raw features'
@@ -161,18 +167,14 @@ def tak(
     }
     words = ["TAK", *(word for word, is_on in on.items() if is_on)]
     name = "_".join(words).replace(" ", "_").lower()
-    penalty = partial(
+    penalty = bound(
         of_others,
         exact=exact,
         normalized=normalized,
         control=control,
         cards=cards,
         frozen=frozen,
-        weight=weight,
-        dense=dense,
-        scales=scales,
-        examples=examples,
-        parts=parts,
+        **how,
     )
     train = partial(fine_tune, regime="linear", method=name, frozen=frozen, penalties=[penalty])
     return Method(name, ", ".join(words), "tangent", train)

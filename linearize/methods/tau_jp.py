@@ -33,7 +33,7 @@ from linearize.compiled import jit
 from linearize.current import current
 from linearize.curvature import Asked
 from linearize.examples import as_arguments
-from linearize.methods.fine_tuning import fine_tune
+from linearize.methods.fine_tuning import bound, fine_tune
 from linearize.study import Method, Study
 from linearize.train import Penalty, Stream
 from linearize.train.penalty import Value
@@ -125,6 +125,16 @@ def of_others(
 ) -> Penalty:
     """The penalty for one task; the switches are those of :func:`tau_jp`.
 
+    Args:
+        study: whose tasks.
+        task: the one that is trained.
+        squared: a switch, as all up to ``kept``.
+        in_turn: likewise.
+        control: likewise.
+        kept: likewise.
+        weight: λ.
+        batch_size: examples of a task a step.
+
     Raises:
         ValueError: there is no other task, or no control task where it is asked for; tasks whose
             batches have other shapes, in turn.
@@ -181,8 +191,7 @@ def tau_jp(
     in_turn: bool = False,
     control: bool = False,
     kept: bool = False,
-    weight: float = WEIGHT,
-    batch_size: int = BATCH,
+    **how: Any,
 ) -> Method:
     """A row, whose name and label say which switches are on.
 
@@ -192,8 +201,7 @@ def tau_jp(
         control: the control task's examples too, so that negation's control is trained on.
         kept: the same ``batch_size`` examples of each task every step (fewer of all where one task
             has fewer), whose pass at θ0 is kept: of all leaves that the study trains.
-        weight: λ.
-        batch_size: examples of a task a step.
+        **how: the other arguments of :func:`of_others`.
 
     Raises:
         ValueError: ``kept`` and ``in_turn``: what is kept is seen each step.
@@ -206,14 +214,13 @@ def tau_jp(
     on = {"squared": squared, "in turn": in_turn, "with control": control, "kept": kept}
     words = ["τJp", *(word for word, is_on in on.items() if is_on)]
     name = "_".join(["tau_jp", *words[1:]]).replace(" ", "_")
-    penalty = partial(
+    penalty = bound(
         of_others,
         squared=squared,
         in_turn=in_turn,
         control=control,
         kept=kept,
-        weight=weight,
-        batch_size=batch_size,
+        **how,
     )
     train = partial(fine_tune, regime="linear", method=name, penalties=[penalty])
     return Method(name, ", ".join(words), "tangent", train)

@@ -75,7 +75,10 @@ def attend(
         _blocks(x, count)
         for x, count in ((grouped, rows), (key, columns), (value, columns), (seen, columns))
     )
-    places = jnp.arange(columns * keys.shape[2]).reshape(columns, -1)
+    # JAX computes what depends on no data once for all layers of a scan, and keeps it: a mask of
+    # Q × K. So positions depend on the data: this 0 does
+    zero = 0 * (query[0, 0, 0, 0] != query[0, 0, 0, 0]).astype(jnp.int32)
+    places = zero + jnp.arange(columns * keys.shape[2]).reshape(columns, -1)
     scale = D**-0.5 if scale is None else scale
     add = partial(_scores, scale=scale, bias=bias, causal=causal, window=window)
 
@@ -111,7 +114,7 @@ def attend(
         )
         return moved / jnp.where(total > 0, total, 1)[..., None]
 
-    asked = jnp.arange(rows * queries.shape[2]).reshape(rows, -1)
+    asked = zero + jnp.arange(rows * queries.shape[2]).reshape(rows, -1)
     asked = asked + (K - Q if start is None else start)
     found = jax.lax.map(of_queries, (queries, asked))  # (rows, B, G, R, q, E)
     whole = found.transpose(1, 0, 4, 2, 3, 5).reshape(B, -1, H, E)

@@ -93,9 +93,10 @@ class Metric:
             top, bottom = np.broadcast_to(bottom, top.shape), top
         if (bottom == 0).any():
             task = int(np.argwhere(np.atleast_1d(bottom) == 0)[0, -1])
+            of = f" of task {task}" if bottom.size > 1 else ""
             raise ValueError(
-                f"the {'single-task' if self.sign > 0 else 'merged'} {self.name} of task {task} is "
-                "0: nothing can be divided by it; check its labels and head"
+                f"the {'single-task' if self.sign > 0 else 'merged'} {self.name}{of} is 0: nothing "
+                "can be divided by it; check its labels and head"
             )
         return top / bottom
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from linearize.data import DataError
-from linearize.data.text import Documents
+from linearize.data.text import TEXT_SETS, Documents
 from linearize.data.text.prompts import KLM, Prompt
 
 PAD, MASK, FIRST, LAST = 0, 1, 2, 3
@@ -60,6 +60,25 @@ def test_every_task_of_the_paper_has_a_word_a_class():
     assert len(KLM) == 15  # those of its table, and both of SST
     assert all(KLM[name].of_pairs == (name in PAIRS) for name in KLM)
     assert [len(KLM[name].words) for name in ("sst5", "trec", "ag_news", "mnli")] == [5, 6, 4, 3]
+
+
+def test_words_follow_the_names_of_classes():
+    """Sets of TFDS have their classes in another order than the paper's files."""
+    for task, name in {"mnli": "glue/mnli", "snli": "snli", "qnli": "glue/qnli"}.items():
+        words = dict(
+            zip(TEXT_SETS[name].classes, KLM[task].words_for(TEXT_SETS[name].classes), strict=True)
+        )
+        assert words["entailment"] == "Yes"
+        assert words.get("contradiction", words.get("not_entailment")) == "No"
+    trec = TEXT_SETS["trec"].classes
+    words = dict(zip(trec, KLM["trec"].words_for(trec), strict=True))
+    assert (words["NUM"], words["LOC"]) == ("Number", "Location")
+    assert KLM["trec"].words_for(tuple("012345")) == KLM["trec"].words
+    assert Prompt("{text} {mask}", ("x", "y")).words_for(("b", "a")) == ("x", "y")
+    with pytest.raises(DataError, match="has words for"):
+        KLM["rte"].words_for(("yes", "no"))
+    with pytest.raises(DataError, match="3 classes"):
+        Prompt("{text} {mask}", ("x", "y")).words_for(("a", "b", "c"))
 
 
 def test_a_decoder_reads_up_to_the_mask():

@@ -2,8 +2,10 @@
 
 import warnings
 
+import numpy as np
 import pytest
 
+from experiments.stand_ins import texts
 from linearize.data import DataError, Limits, text
 from linearize.data.text import sets
 from linearize.data.text.sets import TEXT_SETS, read_set, text_set
@@ -56,7 +58,7 @@ def inference(tmp_path_factory):
         "sentence1": tfds.features.Text(),
         "sentence2": tfds.features.Text(),
         "label": tfds.features.ClassLabel(names=["entailment", "not_entailment"]),
-        "idx": "int32",
+        "idx": np.int32,
     }
     hidden = [{**row, "label": -1} for row in pairs(5, 300)]
     splits = {
@@ -103,7 +105,7 @@ def test_hidden_labels_are_refused(inference):
 
 def test_numbers_become_classes_and_what_has_no_test_split_is_cut_by_text(tmp_path):
     """Reviews with stars: three are left out, near-duplicates stay together."""
-    features = {"data": {"review_body": tfds.features.Text(), "star_rating": "int32"}}
+    features = {"data": {"review_body": tfds.features.Text(), "star_rating": np.int32}}
     rows = [
         {"data": {"review_body": passage(*range(i, i + 9)).upper(), "star_rating": i % 5 + 1}}
         for i in range(0, 400, 10)
@@ -127,7 +129,7 @@ def test_numbers_become_classes_and_what_has_no_test_split_is_cut_by_text(tmp_pa
 
 
 def test_toxicity_between_the_bounds_is_left_out(tmp_path):
-    features = {"text": tfds.features.Text(), "toxicity": "float32"}
+    features = {"text": tfds.features.Text(), "toxicity": np.float32}
     scores = [0.1, 0.5, 0.9, 0.2, 0.8, 0.81]
     rows = [{"text": passage(i), "toxicity": scores[i % 6]} for i in range(60)]
     builder = written(tmp_path, features, dict.fromkeys(("train", "validation", "test"), rows))
@@ -159,6 +161,37 @@ def test_rows_fit_tfds_own_features(name, tmp_path):
     names = getattr(dict(builder.info.features).get(row.label), "names", None)
     if names and names[0].isalpha():
         assert [n.lower()[:3] for n in names] == [n.lower()[:3] for n in row.classes]
+
+
+WRITTEN = ("glue/cola", "glue/mrpc", "glue/mnli", "snli", "sci_tail")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return texts.make(tmp_path_factory.mktemp("tfds"), WRITTEN, count=60)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_sets_of_tfds_own_builders_are_what_was_written(place, name):
+    task = text.load_text(name, data_dir=place)
+    for split in ("train", "validation", "test"):
+        documents = task.split(split)
+        for words, label in zip(documents.texts, documents.labels, strict=True):
+            assert texts.SIGNS[label] in words.split()
+    cut = 0 if name in ("snli", "sci_tail") else 6
+    assert tuple(task.counts.values()) == (60 - cut, cut or 20, 20)
+
+
+def test_an_example_that_nobody_agreed_on_is_left_out(place, monkeypatch):
+    written = texts.examples
+
+    def some(features, split, count, seed):
+        for i, (key, example) in enumerate(written(features, split, count, seed)):
+            yield key, example | ({"label": -1} if i % 3 == 0 else {})
+
+    monkeypatch.setattr(texts, "examples", some)
+    folder = texts.make(place / "unlabelled", ("snli",), count=60)
+    assert text.load_text("snli", data_dir=folder).counts["test"] == 13
 
 
 def test_what_is_not_prepared_says_what_to_do(tmp_path):

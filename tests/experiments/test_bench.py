@@ -24,6 +24,7 @@ from experiments.bench import (
     device,
     dual,
     kernels,
+    language,
     maps,
     measure,
     memory,
@@ -293,6 +294,16 @@ def test_clip_beside_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     for which in ("a linearized step", "an ordinary step"):
         assert rows[f"time of {which}, ours / torch, 64 px"].value > 0
     assert rows["time of a forward pass, ours / torch, 64 px"].value > 0
+
+
+@pytest.mark.slow
+def test_a_language_model_beside_torch() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    count, parity, ratio = language.beside(TINY)
+    assert count.holds
+    assert parity.holds
+    assert ratio.value > 0
 
 
 @pytest.mark.slow

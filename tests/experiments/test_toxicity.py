@@ -14,12 +14,13 @@ from experiments.toxicity import material, run, sources
 from experiments.toxicity.claims import CLAIMS
 from experiments.toxicity.config import FITTED, DecodingConfig, TextsConfig, ToxicityConfig
 from experiments.toxicity.material import CONTROL, TARGET
-from experiments.toxicity.results import MOST, pooled
+from experiments.toxicity.results import MOST
 from linearize import io, scorers
 from linearize.config import ConfigError
 from linearize.methods import METHODS
 from linearize.models.language import generate
-from linearize.study import Store
+from linearize.objectives import CausalLM
+from linearize.study import Study
 from linearize.task_vector import TaskVector
 
 close = np.testing.assert_allclose
@@ -146,22 +147,24 @@ def test_texts_are_shown_to_those_who_ask(results, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_of_methods_and_a_scorer_of_ones_own():
+def test_a_row_of_methods_and_a_scorer_of_ones_own(given):
     """τJp keeps the control's text and the other text in mind; texts are kept where asked for."""
+    name = "tau_jp_with_control"
     config = dataclasses.replace(
-        DEBUG, regimes=("tau_jp_with_control",), scorers=(f"{__name__}:dull", FITTED),
-        show_text=2, training={"tau_jp_with_control": DEBUG.linear},
-    )  # fmt: skip
-    given = dataclasses.replace(
-        material.load(dataclasses.replace(config, scorers=(FITTED,))),
-        scores={"mine": lambda texts: scorers.scores(dull, texts)},
+        DEBUG, regimes=(name,), scorers=("mine",), show_text=2, training={name: DEBUG.linear}
     )
-    own = dataclasses.replace(config, scorers=("mine", FITTED))
-    found = run.measure(own, given, 0, Store())
-    row = found["edits"]["tau_jp_with_control"]
+    own = dataclasses.replace(
+        given, scores={"mine": lambda texts: scorers.scores(dull, texts, "mine")}
+    )
+    study = Study(
+        own.model, own.tasks, CausalLM(), control=CONTROL, recipes=config.recipes, batch_size=8
+    )
+    row = run.Meter(config, own, study).edited(METHODS[name], -0.5)
     assert set(row["scores"]) == {"mine"}
     assert len(row["texts"]) == 2
-    assert METHODS["tau_jp_with_control"].view == "tangent"
+    tau = study.vectors(METHODS["linear"])[TARGET]
+    moved = run.Meter(config, own, study).vector(METHODS[name])
+    assert 0 < moved.norm() < tau.norm()
 
 
 def test_of_alphas_the_largest_that_is_allowed():
@@ -172,7 +175,7 @@ def test_of_alphas_the_largest_that_is_allowed():
 
 
 def test_seeds_are_pooled_into_one_interval():
-    mean, low, high = pooled(np.array([[0.7, 0.0], [0.9, 0.0]]), 5)
+    mean, low, high = run.pooled(np.array([[0.7, 0.0], [0.9, 0.0]]), 5)
     close(mean, [0.8, 0])
     close(low, [0.490, 0], atol=1e-3)
     close(high, [0.943, 0.278], atol=1e-3)
@@ -291,28 +294,3 @@ def test_parts_of_a_configuration_are_refused_where_they_are_made():
     with pytest.raises(ConfigError, match=r"control.stride=64: at most control.context=32"):
         dataclasses.replace(DEBUG.control, stride=64)
     assert isinstance(DEBUG, ToxicityConfig)
-
-
-@pytest.mark.slow
-def test_the_papers_protocol_on_what_lies_on_disk_as_its_own_does(tmp_path, monkeypatch):
-    """GPT-2 of transformers, TFDS's data sets, WikiText's files; α from the definition."""
-    pytest.importorskip("transformers")
-    monkeypatch.chdir(tmp_path)
-    config, real = PRESETS["gpt2_debug"](), PRESETS["gpt2_large_prompts"]()
-    assert config.texts.kinds == real.texts.kinds == "civil_comments"
-    assert (config.texts.prompts, config.regimes) == (real.texts.prompts, real.regimes)
-    run.run(config, tmp_path / "run", "gpt2_debug")
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    given = material.load(config)
-    assert given.model.about["kind"] == "gpt2"
-    tau = vector(tmp_path / "run", f"linear/{TARGET}")
-    f = lz.linearize(given.model.f, given.model.params)
-    along = [
-        perplexity(f, tau.apply_to(given.model.params, -alpha), given.tasks[CONTROL].validation)
-        for alpha in config.alphas
-    ]
-    close(results["curves"]["linear"]["perplexity"][0], along, rtol=2e-3)  # bfloat16
-    prompts = given.tokenizer.decode([p.tolist() for p in given.prompts])
-    assert all(p.split()[0] in ("the", "my") for p in prompts)
-    assert given.tokenizer.special["eos"] == 0
-    assert set(results["edits"]) == {*run.BASELINES, *config.regimes}

@@ -18,16 +18,19 @@ def relative(at, place):
     return jnp.asarray(TABLE)[:, at[:, None] - place[None, :] + K - 1]
 
 
-def dense(query, key, value, *, causal=False, mask=None, bias=None, scale=D**-0.5):
+def dense(
+    query, key, value, *, causal=False, mask=None, bias=None, scale=D**-0.5, start=None, window=K
+):
     key, value = (jnp.repeat(x, query.shape[2] // x.shape[2], axis=2) for x in (key, value))
     Q, K = query.shape[1], key.shape[1]
-    at, place = jnp.arange(Q) + K - Q, jnp.arange(K)
+    at, place = jnp.arange(Q) + (K - Q if start is None else start), jnp.arange(K)
     score = scale * jnp.einsum("bqhd,bkhd->bhqk", query, key)
     if bias is not None:
         score = score + bias(at, place)[None]
     allowed = jnp.ones((1, 1, 1, K), bool) if mask is None else mask[:, None, None]
     if causal:
-        allowed = allowed & (place[None] <= at[:, None])[None, None]
+        back = at[:, None] - place[None]
+        allowed = allowed & ((back >= 0) & (back < window))[None, None]
     share = jnp.where(allowed, jnp.exp(score), 0)
     total = share.sum(-1, keepdims=True)
     return jnp.einsum("bhqk,bkhe->bqhe", share / jnp.where(total > 0, total, 1), value)
@@ -58,6 +61,7 @@ def linearized(attention):
         pytest.param({"causal": True}, id="causal"),
         pytest.param({"mask": SEEN}, id="padded"),
         pytest.param({"bias": relative, "scale": 1.0}, id="relative"),
+        pytest.param({"causal": True, "start": 1, "window": 3}, id="cached window"),
         pytest.param({"causal": True, "mask": SEEN, "bias": relative}, id="everything"),
     ],
 )
@@ -103,14 +107,27 @@ def test_low_precision_is_summed_in_float32():
     np.testing.assert_allclose(np.float64(got), expected, atol=2e-2)
 
 
+def layers(attention):
+    """Two layers of it in one scan, whose positions depend on no layer."""
+
+    def run(query, key, value):
+        def layer(x, _):
+            return attention(x, key, value), None
+
+        return jax.lax.scan(layer, query, length=2)[0]
+
+    return run
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("within", [lambda run: run, layers], ids=["alone", "scanned"])
 @pytest.mark.parametrize("options", [{}, {"causal": True}], ids=["plain", "causal"])
-def test_temporaries_grow_linearly(options):
+def test_temporaries_grow_linearly(options, within):
     """Compiled bytes of the linearized step; dense attention's grow with the square."""
 
     def held(attention, tokens):
         x = (jax.ShapeDtypeStruct((1, tokens, 4, 32), jnp.float32),) * 3
-        step = jax.jit(linearized(lambda *x: attention(*x, **options)))
+        step = jax.jit(linearized(within(lambda *x: attention(*x, **options))))
         return step.lower(x, x).compile().memory_analysis().temp_size_in_bytes
 
     half, whole, double = (held(attend, tokens) for tokens in (512, 1024, 2048))

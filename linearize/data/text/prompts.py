@@ -6,7 +6,7 @@ tokenised one by one and cut as in its code, and a user's own.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -50,10 +50,11 @@ class Prompt:
 
     Attributes:
         template: as above.
-        words: a label word a class, in the classes' order, as they stand in a sentence.
+        words: a label word a class, as they stand in a sentence.
         limits: most tokens of the text, and of the second one of a pair; None sets no bound.
         length: L, most tokens of the whole; None where the caller says.
-        classes: the names of the classes where they are known.
+        classes: the classes' names in the words' order; where it is empty, the words are in the
+            order of the documents' classes.
 
     Raises:
         DataError: a template without its text or mask, or with what it does not know.
@@ -66,7 +67,7 @@ class Prompt:
     words: tuple[str, ...]
     limits: tuple[int | None, int | None] = (None, None)
     length: int | None = None
-    classes: tuple[str, ...] = field(default=(), compare=False)
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [piece[0] for piece in self.pieces if isinstance(piece, tuple)]
@@ -78,6 +79,8 @@ class Prompt:
                 )
         if len(self.words) < 2 or len(set(self.words)) < len(self.words):
             raise DataError(f"words={self.words}; expected two or more, each of one class")
+        if self.classes and len(self.classes) != len(self.words):
+            raise DataError(f"classes={self.classes} and words={self.words}; one each")
 
     @cached_property
     def pieces(self) -> tuple[str | tuple[str, str, tuple[str, ...]], ...]:
@@ -96,6 +99,29 @@ class Prompt:
             end = match.end()
         found.append(self.template[end:])
         return tuple(piece for piece in found if piece)
+
+    def words_for(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """The label words in the order of a data set's classes.
+
+        Classes that are called 0, 1, ... are in the prompt's order.
+
+        Raises:
+            DataError: the prompt has other classes, or another number of them.
+
+        >>> KLM["rte"].words_for(("entailment", "not_entailment"))
+        ('Yes', 'No')
+        """
+        given = tuple(classes)
+        if self.classes and given != tuple(map(str, range(len(self.words)))):
+            if sorted(given) != sorted(self.classes):
+                raise DataError(
+                    f"the classes are {given}, and {self.template!r} has words for {self.classes}; "
+                    "name a prompt's classes as the data do"
+                )
+            return tuple(self.words[self.classes.index(name)] for name in given)
+        if len(given) != len(self.words):
+            raise DataError(f"{len(given)} classes {given} for the words {self.words}; one each")
+        return self.words
 
     @property
     def of_pairs(self) -> bool:
@@ -231,41 +257,45 @@ def _shorten(
         own[longest].pop()
 
 
-_SENTIMENT = ("terrible", "great")
 _IT_WAS = "{text} It was {mask}."
+_THIS_IS = "{text} This is {mask}."
 _ENTAILS = "{text.stem}? {mask}, {pair.lower}"
 _SAME = "{text}{mask}, {pair.lower}"
-_YES = ("No", "Yes")
-_INFER = ("No", "Maybe", "Yes")
-_OF_INFERENCE = ("contradiction", "neutral", "entailment")
-_LONG = (240, None)
+_GOOD, _YES, _INFER = ("terrible", "great"), ("No", "Yes"), ("No", "Maybe", "Yes")
+_SENTIMENT = ("negative", "positive")
+_INFERRED = ("contradiction", "neutral", "entailment")
+_ENTAILED = ("not_entailment", "entailment")
+_LONG, _FIRST, _BOTH = (240, None), (110, None), (110, 50)
+_NONE = (None, None)
 
 KLM: Mapping[str, Prompt] = {
-    "sst2": Prompt(_IT_WAS, _SENTIMENT, length=128),
-    "sst5": Prompt(_IT_WAS, ("terrible", "bad", "okay", "good", "great"), length=128),
-    "mr": Prompt(_IT_WAS, _SENTIMENT, (110, 50), 128),
-    "cr": Prompt(_IT_WAS, _SENTIMENT, (110, 50), 128),
-    "mpqa": Prompt(_IT_WAS, _SENTIMENT, (110, None), 128),
-    "subj": Prompt("{text} This is {mask}.", ("subjective", "objective"), (110, 50), 128),
+    "sst2": Prompt(_IT_WAS, _GOOD, _NONE, 128, _SENTIMENT),
+    "sst5": Prompt(_IT_WAS, ("terrible", "bad", "okay", "good", "great"), _NONE, 128),
+    "mr": Prompt(_IT_WAS, _GOOD, _BOTH, 128, _SENTIMENT),
+    "cr": Prompt(_IT_WAS, _GOOD, _BOTH, 128, _SENTIMENT),
+    "mpqa": Prompt(_IT_WAS, _GOOD, _FIRST, 128, _SENTIMENT),
+    "subj": Prompt(_THIS_IS, ("subjective", "objective"), _BOTH, 128, ("subjective", "objective")),
     "trec": Prompt(
         "{mask}: {text}",
         ("Description", "Entity", "Expression", "Human", "Location", "Number"),
-        (110, None),
+        _FIRST,
         128,
+        ("DESC", "ENTY", "ABBR", "HUM", "LOC", "NUM"),
     ),
     "ag_news": Prompt(
         "{text} This article is about {mask} news.",
         ("world", "sports", "business", "tech"),
         _LONG,
         256,
+        ("World", "Sports", "Business", "Sci/Tech"),
     ),
-    "mnli": Prompt(_ENTAILS, _INFER, _LONG, 256, _OF_INFERENCE),
-    "snli": Prompt(_ENTAILS, _INFER, length=256, classes=_OF_INFERENCE),
-    "qnli": Prompt(_ENTAILS, _YES, length=128, classes=("not_entailment", "entailment")),
-    "rte": Prompt(_ENTAILS, _YES, _LONG, 256, ("not_entailment", "entailment")),
-    "mrpc": Prompt(_SAME, _YES, length=128),
-    "qqp": Prompt(_SAME, _YES, length=128),
-    "cola": Prompt("{text} This is {mask}.", ("incorrect", "correct"), length=128),
+    "mnli": Prompt(_ENTAILS, _INFER, _LONG, 256, _INFERRED),
+    "snli": Prompt(_ENTAILS, _INFER, _NONE, 256, _INFERRED),
+    "qnli": Prompt(_ENTAILS, _YES, _NONE, 128, _ENTAILED),
+    "rte": Prompt(_ENTAILS, _YES, _LONG, 256, _ENTAILED),
+    "mrpc": Prompt(_SAME, _YES, _NONE, 128, ("not_equivalent", "equivalent")),
+    "qqp": Prompt(_SAME, _YES, _NONE, 128, ("not_duplicate", "duplicate")),
+    "cola": Prompt(_THIS_IS, ("incorrect", "correct"), _NONE, 128, ("unacceptable", "acceptable")),
 }
 """The paper's tasks, as its code asks them (``run_fewshot.sh``): template, label words, limits and
-length, to be cut by the ``"tail"``."""
+length, to be cut by the ``"tail"``; classes as TFDS calls them, and so in whatever order it has."""

@@ -137,7 +137,7 @@ TEXT_SETS: dict[str, TextSet] = {
         pair="hypothesis",
     ),
     "civil_comments": TextSet(
-        "civil_comments:1.2.4", "text",
+        "civil_comments/CivilComments:1.2.4", "text",
         "comments on news: toxicity above 0.8, or below 0.2; those between are left out",
         ("not toxic", "toxic"), label="toxicity", label_of=_above(0.8, 0.2), licence="CC0-1.0",
     ),

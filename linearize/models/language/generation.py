@@ -23,6 +23,7 @@ from linearize.models.language.model import LanguageModel
 from linearize.models.language.sampling import Sampling
 from linearize.models.language.tokens import LanguageTokenizer, check_vocabulary, named
 from linearize.narration import paced
+from linearize.task_vector import TaskVector
 from linearize.taylor import affine_terms
 from linearize.types import Array, Flat, Params, PyTree
 
@@ -100,7 +101,7 @@ def generate(
             model's or too long for its context with what is to come (all are named), or a model
             that is no decoder.
         TokenizerError: the tokenizer is another model's, or has no ``bos`` that is needed.
-        StructureMismatch: ``tau`` is of another model.
+        StructureMismatch: ``tau`` is of another model, or of another θ0.
         NonFiniteError: logits that are not finite; the rows are named.
     """
     decoder = _Decoder.of(model)
@@ -125,7 +126,9 @@ def generate(
             f"context of {model.context}; shorten the prompts, or ask for fewer new tokens"
         )
     moved = None if tau is None else tree.flatten(tau)
-    if moved is not None:
+    if isinstance(tau, TaskVector):
+        tau.check(model.params)
+    elif moved is not None:
         tree.check_subset(model.params, moved, what="tau")
     level = len(set(map(len, rows))) == 1
     width = longest if level else int(min(-(-longest // _ROUND) * _ROUND, most - new))

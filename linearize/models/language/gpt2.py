@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -11,7 +10,7 @@ from linearize.models import transformer
 from linearize.models.attention import attend
 from linearize.models.hf import configs, schema, tables
 from linearize.models.hf.table import KERNEL, SAME, Row, Table
-from linearize.models.language import head
+from linearize.models.language import cached, head
 from linearize.types import Array, PyTree
 
 _LAYER = "transformer.h.{i}"
@@ -142,18 +141,17 @@ class GPT2Decoder(nn.Module):
 
         There must be room for them: what is too much overwrites the last.
         """
-        hidden, kept = self.run(tokens, cache)
-        return hidden, {**kept, "seen": cache["seen"] + tokens.shape[1]}
+        hidden, new = self.run(tokens, cache)
+        return hidden, cached.grown(cache, new)
 
     def cache(self, batch: int, length: int) -> PyTree:
         """An empty one for up to ``length`` tokens."""
-        shape = (self.depth, batch, length, self.heads, self.width // self.heads)
-        zeros = jnp.zeros(shape, self.dtype)
-        return {"keys": zeros, "values": zeros, "seen": jnp.zeros((), jnp.int32)}
+        width = self.width // self.heads
+        return cached.empty(self.depth, batch, length, self.heads, width, self.dtype)
 
     @nn.compact
     def run(self, tokens: Array, cache: PyTree = None) -> tuple[Array, PyTree]:
-        """Hidden states, and the cache's keys and values with those of these tokens, if any."""
+        """Hidden states, and where there is a cache the keys and values of these tokens."""
         if tokens.shape[1] > self.context:
             raise ValueError(
                 f"tokens are {tokens.shape}: longer than the context of {self.context}, the length "
@@ -162,7 +160,6 @@ class GPT2Decoder(nn.Module):
         start = 0 if cache is None else cache["seen"]
         place = self.positions.at[start + jnp.arange(tokens.shape[1])].get(mode="fill")
         x = (self.token_embedding[tokens] + place[None]).astype(self.dtype)
-        kept = None if cache is None else {name: cache[name] for name in ("keys", "values")}
         options = {
             "heads": self.heads,
             "hidden": self.hidden,
@@ -174,17 +171,17 @@ class GPT2Decoder(nn.Module):
         def call(layer: Block, x: Array, own: PyTree) -> tuple[Array, PyTree]:
             return layer(x, start, own)
 
-        x, kept = transformer.chain(
+        x, new = transformer.chain(
             x,
             Block,
             options,
             call,
-            kept,
+            cached.kept(cache),
             depth=self.depth,
             scan=self.scan,
             remat=self.remat,
         )
-        return transformer.layer_norm(jnp.float32, self.eps, "norm")(x), kept
+        return transformer.layer_norm(jnp.float32, self.eps, "norm")(x), new
 
 
 class Block(nn.Module):
@@ -207,12 +204,12 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array, start: int | Array, kept: PyTree) -> tuple[Array, PyTree]:
         y = transformer.layer_norm(self.dtype, self.eps, "norm_1")(x)
-        y, kept = Attention(self.heads, self.dtype, name="attention")(y, start, kept)
+        y, new = Attention(self.heads, self.dtype, name="attention")(y, start, kept)
         x = x + y
         y = transformer.layer_norm(self.dtype, self.eps, "norm_2")(x)
         y = nn.Dense(self.hidden, dtype=self.dtype, name="mlp_in")(y)
         y = transformer.ACTIVATIONS[self.activation](y)
-        return x + nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp_out")(y), kept
+        return x + nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp_out")(y), new
 
 
 class Attention(nn.Module):
@@ -227,10 +224,7 @@ class Attention(nn.Module):
         qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads)
         new = {"keys": qkv[:, :, 1], "values": qkv[:, :, 2]}
-        if kept is not None:
-            new = kept = jax.tree.map(
-                lambda old, y: jax.lax.dynamic_update_slice_in_dim(old, y, start, axis=1), kept, new
-            )
-        y = attend(qkv[:, :, 0], new["keys"], new["values"], causal=True, start=start)
+        seen = new if kept is None else cached.written(kept, new, start)
+        y = attend(qkv[:, :, 0], seen["keys"], seen["values"], causal=True, start=start)
         out = nn.Dense(width, dtype=self.dtype, name="out")
-        return out(y.reshape(*x.shape[:2], -1)), kept
+        return out(y.reshape(*x.shape[:2], -1)), None if kept is None else new

@@ -16,7 +16,7 @@ from linearize.models import transformer
 from linearize.models.attention import attend
 from linearize.models.hf import configs, schema, tables
 from linearize.models.hf.table import KERNEL, SAME, Table
-from linearize.models.language import head
+from linearize.models.language import cached, head
 from linearize.types import Array, PyTree
 
 LLAMA = Table(
@@ -202,17 +202,16 @@ class Decoder(nn.Module):
 
         There must be room for them: what is too much overwrites the last.
         """
-        hidden, kept = self.run(tokens, cache)
-        return hidden, {**kept, "seen": cache["seen"] + tokens.shape[1]}
+        hidden, new = self.run(tokens, cache)
+        return hidden, cached.grown(cache, new)
 
     def cache(self, batch: int, length: int) -> PyTree:
         """An empty one for up to ``length`` tokens."""
-        zeros = jnp.zeros((self.depth, batch, length, self.shared, self.head_width), self.dtype)
-        return {"keys": zeros, "values": zeros, "seen": jnp.zeros((), jnp.int32)}
+        return cached.empty(self.depth, batch, length, self.shared, self.head_width, self.dtype)
 
     @nn.compact
     def run(self, tokens: Array, cache: PyTree = None) -> tuple[Array, PyTree]:
-        """Hidden states, and the cache's keys and values with those of these tokens, if any."""
+        """Hidden states, and where there is a cache the keys and values of these tokens."""
         start = 0 if cache is None else cache["seen"]
         at = start + jnp.arange(tokens.shape[1])
         x = self.token_embedding[tokens].astype(self.dtype)
@@ -220,7 +219,6 @@ class Decoder(nn.Module):
         local = jnp.asarray(self.local[: self.depth]) if any(self.local[: self.depth]) else None
         far = Sight(turns(at, self.theta, self.head_width), None if local is None else _ALL)
         near = Sight(turns(at, self.local_theta or self.theta, self.head_width), self.window)
-        kept = None if cache is None else {name: cache[name] for name in ("keys", "values")}
         attention = {
             "heads": self.heads,
             "shared": self.shared,
@@ -248,17 +246,17 @@ class Decoder(nn.Module):
                 own_sight = jax.tree.map(lambda a, b: jnp.where(own["local"], b, a), far, near)
             return layer(x, own_sight, start, own["kept"])
 
-        x, kept = transformer.chain(
+        x, new = transformer.chain(
             x,
             Block,
             options,
             call,
-            {"local": local, "kept": kept},
+            {"local": local, "kept": cached.kept(cache)},
             depth=self.depth,
             scan=self.scan,
             remat=self.remat,
         )
-        return RMSNorm(self.eps, name="norm")(x), kept
+        return RMSNorm(self.eps, name="norm")(x), new
 
 
 class Block(nn.Module):
@@ -292,12 +290,12 @@ class Block(nn.Module):
         def dense(width: int, name: str) -> nn.Dense:
             return nn.Dense(width, use_bias=self.bias, dtype=self.dtype, name=name)
 
-        y, kept = Attention(**self.attends, name="attention")(norm(x, "norm_1"), sight, start, kept)
+        y, new = Attention(**self.attends, name="attention")(norm(x, "norm_1"), sight, start, kept)
         x = x + (norm(y, "post_norm_1") if self.post_norms else y)
         y = norm(x, "norm_2")
         gate = transformer.ACTIVATIONS[self.activation](dense(self.hidden, "mlp_gate")(y))
         y = dense(x.shape[-1], "mlp_out")(gate * dense(self.hidden, "mlp_in")(y))
-        return x + (norm(y, "post_norm_2") if self.post_norms else y), kept
+        return x + (norm(y, "post_norm_2") if self.post_norms else y), new
 
 
 class Attention(nn.Module):
@@ -341,21 +339,18 @@ class Attention(nn.Module):
 
         query = placed(heads(self.heads, "q"), "q")
         new = {"keys": placed(heads(self.shared, "k"), "k"), "values": heads(self.shared, "v")}
-        if kept is not None:
-            new = kept = jax.tree.map(
-                lambda old, y: jax.lax.dynamic_update_slice_in_dim(old, y, start, axis=1), kept, new
-            )
+        seen = new if kept is None else cached.written(kept, new, start)
         y = attend(
             query,
-            new["keys"],
-            new["values"],
+            seen["keys"],
+            seen["values"],
             causal=True,
             scale=self.scale,
             start=start,
             window=sight.window,
         )
         out = nn.Dense(x.shape[-1], use_bias=self.out_bias, dtype=self.dtype, name="out")
-        return out(y.reshape(*x.shape[:2], -1)), kept
+        return out(y.reshape(*x.shape[:2], -1)), None if kept is None else new
 
 
 class RMSNorm(nn.Module):

@@ -83,7 +83,8 @@ class LanguageModel(Model):
         wrong = [
             f"{name} is {value!r} there and {ours[name]!r} here"
             for name, value in self.family.configure(told, where).items()
-            if name not in _SHAPES and _cut(value, ours["depth"]) != ours.get(name, value)
+            if name not in (*_SHAPES, *self.family.optional)
+            and _cut(value, ours["depth"]) != ours.get(name, value)
         ]
         if wrong:
             raise WeightsError(

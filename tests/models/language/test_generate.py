@@ -271,8 +271,8 @@ def letters(size=V, **special):
 def test_texts_in_and_out(decoder):
     model, tokenizer = decoder("gpt2"), letters(bos=3, eos=7)
     options = {"new": NEW, "temperature": 6, "seed": 5}
-    found = lz.generate(model, ["dbebf", "", "cg"], tokenizer=tokenizer, **options)
-    same = lz.generate(model, [[3, 1, 4, 1, 5], [3], [2, 6]], ends=7, **options)
+    found = lz.generate(model, ["dbebf", "", "cg", "b"], tokenizer=tokenizer, **options)
+    same = lz.generate(model, [[3, 1, 4, 1, 5], [3], [2, 6], [1]], ends=7, **options)
     np.testing.assert_array_equal(found.tokens, same.tokens)
     assert same.texts is None
     for text, row, count in zip(found.texts, found.tokens, found.lengths, strict=True):
@@ -316,6 +316,13 @@ def test_a_model_that_is_no_decoder(decoder):
     encoder = LanguageModel(model.f, model.params, name="bert", hidden=model.hidden)
     with pytest.raises(ValueError, match="bert is no decoder"):
         lz.generate(encoder, PROMPTS)
+
+
+def test_a_task_vector_of_another_theta_is_refused(decoder, tau):
+    model = decoder("gpt2")
+    other = lz.TaskVector(tau("gpt2"), base="0123")
+    with pytest.raises(tree.StructureMismatch, match="base"):
+        lz.generate(model, PROMPTS, new=NEW, tau=other)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """GGUF files beside transformers' own reader, the quantised ones too; and broken ones."""
 
 import dataclasses
+import importlib
 import struct
 
 import jax
@@ -122,7 +123,9 @@ def test_is_read_as_transformers_reads_it(tmp_path, kind):
     transformers = pytest.importorskip("transformers")
     path = write(tmp_path / "m.gguf", weights(), kind=kind)
     source = models.hf.read(path)
-    read_gguf = transformers.modeling_gguf_pytorch_utils.load_gguf_checkpoint
+    read_gguf = importlib.import_module(
+        "transformers.modeling_gguf_pytorch_utils"
+    ).load_gguf_checkpoint
     theirs = read_gguf(path)
     net = transformers.LlamaForCausalLM(transformers.LlamaConfig(**theirs["config"]))
     state = read_gguf(path, return_tensors=True, model_to_load=net)["tensors"]

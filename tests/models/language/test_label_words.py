@@ -56,6 +56,7 @@ def test_are_the_whole_logits_rows(model, masked):
     assert not any(V in shape for shape in made)  # what is of the vocabulary's size is never made
 
 
+@pytest.mark.slow
 def test_gradients_are_the_whole_logits_too(model):
     rng = np.random.default_rng(1)
     tokens, at, words = rng.integers(V, size=(6, 4)), np.arange(6) % 4, np.array([3, 4])

@@ -10,6 +10,7 @@ import pytest
 
 import linearize as lz
 from linearize import models, tree
+from linearize.cost import count_flops
 from linearize.objectives import CausalLM
 from linearize.train import OptimConfig, TrainConfig, fine_tune
 
@@ -282,6 +283,41 @@ def test_ten_steps_of_adamw_are_torchs(saved, tmp_path, regime):
     expected = tree.flatten(models.task_vector(ours, tmp_path).delta)
     for name, x in tree.flatten(got.tau.delta).items():
         assert tree.norm(x - expected[name]) < 1e-3 * tree.norm(expected[name]), name
+
+
+@pytest.mark.slow
+def test_memory_grows_with_the_length_and_operations_are_five_forward_passes():
+    """Compiled temporaries of the linearized step at 512, 1,024 and 2,048 tokens."""
+    row = models.LANGUAGE["llama"]
+    module = row.module(**row.configure({**SMALL, "hidden_size": 32}, ""), scan=True)
+    loss = CausalLM().loss
+
+    def linearized(module, tokens):
+        whole = lambda module, tokens: module.logits(module(tokens))  # noqa: E731
+        params = jax.eval_shape(
+            lambda: module.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32), method=whole)
+        )
+        f = lambda params: module.apply(params, tokens, method=whole)  # noqa: E731
+
+        def value(tau, params):
+            out, along = jax.jvp(f, (params,), (tau,))
+            return loss(out + along, {"labels": tokens}).mean()
+
+        return jax.value_and_grad(value), params, f
+
+    def held(length):
+        step, params, _ = linearized(module, jnp.zeros((1, length), jnp.int32))
+        compiled = jax.jit(step).lower(params, params).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    half, whole, double = (held(length) for length in (512, 1024, 2048))
+    assert whole < 2.1 * half
+    assert double < 2.1 * whole
+
+    real = models.LANGUAGE["smollm2_135m"]
+    small = real.module(**real.configure(real.config, ""), scan=True)
+    step, params, f = linearized(small, jnp.zeros((8, 128), jnp.int32))
+    assert count_flops(step, params, params) <= 5.1 * count_flops(f, params)
 
 
 def called(net, params, tokens):

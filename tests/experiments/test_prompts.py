@@ -1,0 +1,107 @@
+"""Kernels with prompts on their smallest preset: shapes, a solution by hand, what is refused."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs.kernel_behavior import PRESETS
+from experiments import report
+from experiments.kernel_behavior import few_shot
+from experiments.kernel_behavior.run import run
+from linearize import tree
+from linearize.config import ConfigError
+from linearize.study import Store
+
+pytestmark = pytest.mark.slow
+DEBUG = PRESETS["prompts_debug"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("prompts")
+    run(DEBUG(), run_dir, "prompts_debug")
+    return run_dir, json.loads((run_dir / "results.json").read_text())
+
+
+def test_every_measure_has_its_shape_and_the_page_shows_it(finished):
+    run_dir, results = finished
+    assert set(results["few_shot"]) == {"prompted", "plain"}
+    for way in results["few_shot"].values():
+        cell = way["toy_food"]["4"]
+        assert np.shape(cell["zero_shot"]) == (2,)
+        assert set(cell["kernels"]) == {
+            *("sgd", "asymmetric_signgd", "sgd no_embeddings", "asymmetric_signgd no_embeddings")
+        }
+        for name in ("gap", "feature_change", "drift"):
+            assert (np.asarray(cell["tuned"]["sgd"][name]) > 0).all()
+    assert {p.stem for p in (run_dir / "tables").glob("*.md")} == {
+        *(f"{t}_{w}_4" for t in ("accuracy", "behaviour", "chosen") for w in ("prompted", "plain")),
+        "claims",
+    }
+    assert report.read_page(run_dir).headlines[0] == "accuracy_prompted_4"
+
+
+@pytest.mark.parametrize("way", ["prompted", "plain"])
+def test_a_solution_is_the_dense_jacobians(finished, way):
+    """λ and f0's factor as chosen; the kernel by forward mode, without embeddings."""
+    config, (_, results) = DEBUG(), finished
+    found = results["few_shot"][way]["toy_food"]["4"]["kernels"]["sgd no_embeddings"]
+    found = {k: v[0] for k, v in found["least_squares"].items()}
+    given = few_shot.documents(config, "toy_food")
+    own = few_shot.reader(config.readers[way])
+    study = few_shot.prepared(config, own, way, given, 4, 0, Store.of(None))
+    f, params = study.model.f, study.model.params
+    start = "backbone/" if way == "plain" else ""
+    names = [n for n in tree.names(params) if n.startswith(start) and "embedding" not in n]
+
+    def jacobian(split):
+        inputs = study.split("toy_food", split).inputs
+        flat = {n: tree.flatten(params)[n] for n in names}
+        rows = jax.jit(jax.jacfwd(lambda p: f(tree.update(params, p), *inputs)))(flat)
+        rows = [np.asarray(r, np.float64).reshape(*r.shape[:2], -1) for r in rows.values()]
+        return np.concatenate(rows, 2), np.asarray(f(params, *inputs), np.float64)
+
+    (train, f0), (test, f0_test) = jacobian("train"), jacobian("test")
+    train, test = (x.reshape(-1, x.shape[-1]) for x in (train, test))
+    kernel, s = train @ train.T, found["f0_scale"]
+    ridge = found["share"] * np.linalg.eigvalsh(kernel).max() * np.eye(len(kernel))
+    labels = np.asarray(study.split("toy_food", "train").labels)
+    solved = np.linalg.solve(kernel + ridge, (np.eye(2)[labels] - s * f0).ravel())
+    seen = s * f0_test + (test @ (train.T @ solved)).reshape(f0_test.shape)
+    right = seen.argmax(1) == np.asarray(study.split("toy_food", "test").labels)
+    assert right.mean() == pytest.approx(found["accuracy"])
+
+
+def test_variants_pick_leaves_of_the_model_alone():
+    config = DEBUG()
+    own = few_shot.reader(config.prompted)
+    picked = {
+        v: set(tree.select(own.model.params, few_shot.pattern("prompted", "", v)))
+        for v in few_shot.WITHOUT
+    }
+    every = picked["all"]
+    assert every == set(tree.names(own.model.params))
+    assert {n.split("/")[0] for n in every - picked["no_embeddings"]} == {
+        *("token_embedding", "position_embedding", "type_embedding", "embedding_norm")
+    }
+    assert {n.split("/")[0] for n in every - picked["no_head"]} == {
+        *("head_transform", "head_norm", "head_bias")
+    }
+    assert picked["biases"] == {n for n in every if n.endswith("bias")}
+    some = tree.select(own.model.params, few_shot.pattern("prompted", "^block_1/", "biases"))
+    assert some
+    assert all(n.startswith("block_1/") and n.endswith("bias") for n in some)
+
+
+def test_a_configuration_that_asks_nothing_is_refused():
+    for change, message in (
+        ({"prompted": None, "plain": None}, "give a model"),
+        ({"tasks": ("sst-2",)}, "there are"),
+        ({"shots": ()}, "give at least one"),
+        ({"kernels": ("sgd", "sgd")}, "name each once"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            dataclasses.replace(DEBUG(), **change)
