@@ -131,7 +131,7 @@ def t5_debug() -> SentimentConfig:
     whole, brief = papers("t5_small"), compare.recipe(3e-3, steps=30, batch_size=16, warmup=3)
     return dataclasses.replace(
         whole,
-        model=dataclasses.replace(whole.model, name="t5", weights=f"{STAND_INS}/t5"),
+        model=dataclasses.replace(whole.model, name="t5", weights=f"{STAND_INS}/t5", blocks=1),
         data_dir=f"{STAND_INS}/data",
         length=32,
         train=120,

@@ -13,7 +13,7 @@ from experiments.stand_ins import STAND_INS, reviews, texts
 from experiments.stand_ins import t5 as stand_in_t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
-from linearize.data import Limits, Task, text
+from linearize.data import DataError, Limits, Task, text
 from linearize.data.text import Documents, spans
 from linearize.data.text.task import TextTask
 from linearize.data.text.tokens import Wrap
@@ -76,7 +76,8 @@ def build(
 
     def reading(ways: tuple[Model, Objective, Make], language: bool) -> Reading:
         used, objective, make = ways
-        tasks = {name: each.examples(make) for name, each in domains.items()}
+        with said_as_configuration("domains"):
+            tasks = {name: each.examples(make) for name, each in domains.items()}
         return Reading(used, objective, tasks, language)
 
     felt, read = kind(config, model, tokenizer)
@@ -133,6 +134,10 @@ def _decoder(
         rows, kept = encoded(
             documents, length=config.length, too_long="leave out", wrap=_prompt(told)
         )
+        if not rows:
+            raise DataError(
+                f"no text has at most length={config.length} tokens with its prompt; raise it"
+            )
         last = np.array([len(row) - 1 for row in rows], np.int32)
         tokens = text.padded(rows, config.length, end or 0)
         return Examples((tokens, last), {"labels": documents.labels[kept]})
