@@ -11,9 +11,8 @@ this machine, runs nothing, and tells what they hold at once; a CPU computes bfl
 that an accelerator's temporaries are about half of that.
 """
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -29,10 +28,12 @@ from linearize.config import CompareConfig, ConfigError
 from linearize.config.files import require
 from linearize.data.vision import VISION, held_out
 from linearize.losses import cross_entropy
+from linearize.methods import METHODS, NONLINEAR, tak, tau_jp
+from linearize.methods.fine_tuning import fine_tune
 from linearize.models import clip, prompts, vit
 from linearize.models.heads import Head, apply_head
 from linearize.report import terminal
-from linearize.train import optim
+from linearize.train import TrainConfig, optim
 from linearize.types import Apply, Array, Params
 
 PEAK = 989e12
@@ -92,10 +93,10 @@ def forward_flops(config: CompareConfig) -> float:
     return cost.count_flops(f, params, images(config, config.batch_size)) / config.batch_size
 
 
-def affine_flops(config: CompareConfig) -> float:
-    """Operations an image of f0 and the derivatives along one task vector of each task."""
+def affine_flops(config: CompareConfig, count: int | None = None) -> float:
+    """Operations an image of f0 and the derivatives along some vectors, one a task by default."""
     f, params = encoder(config)
-    count = len(config.data.tasks)
+    count = len(config.data.tasks) if count is None else count
     taus = {
         n: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype)
         for n, leaf in tree.flatten(params).items()
@@ -202,13 +203,10 @@ def parts(config: CompareConfig) -> list[Part]:
     found = [Part("heads of class names", sentences, text_flops(config))]
     regimes: tuple[Regime, ...] = ("nonlinear", "linear")
     for regime in regimes:
-        recipe = getattr(config, regime)
-        passes = [config.epochs.get(name, recipe.epochs) for name in names]
-        examples = sum(
-            recipe.steps * recipe.batch_size if p is None else p * n
-            for p, n in zip(passes, train, strict=True)
-        )
+        examples = seen(config, getattr(config, regime), train)
         found.append(Part(f"{regime} fine-tuning", examples, step_flops(config, regime), True))
+    for name in config.methods:
+        found += method_parts(config, name, train)
     whole = validation.sum() + test.sum()
     swept = alphas * (validation.sum() + (test.sum() if config.edit.sweep_test else 0))
     negated = alphas * (validation.sum() + len(names) * control) + test.sum()
@@ -217,23 +215,100 @@ def parts(config: CompareConfig) -> list[Part]:
         Part("non-linear: negation", negated + len(names) * control_test, forward),
     ]
     found += edits
+    added = [METHODS[name] for name in config.methods]
+    stepped = [method for method in added if method.view == "displaced"]
+    for method in stepped:
+        found += [
+            replace(part, name=part.name.replace("non-linear", method.name)) for part in edits
+        ]
+    views = [NONLINEAR, *stepped]
+    for merge in config.merges:
+        found += [Part(f"{merge} of {view.name}: addition", swept, forward) for view in views]
     if "gradient_ascent" in config.baselines:
         climbing = next(part for part in found if part.name == "nonlinear fine-tuning")
-        found.append(dataclasses.replace(climbing, name="gradient ascent"))
+        found.append(replace(climbing, name="gradient ascent"))
     if "random" in config.baselines:
         found.append(Part("random vectors", sum(part.passes for part in edits), forward))
     spread = config.map.points**2 * config.map.n_eval
-    found.append(Part("non-linear: maps", 2 * len(config.map.pairs) * spread, forward))
-    outputs = 2 * (whole + control + control_test)  # post-hoc and linear
-    found.append(Part("affine outputs of both regimes", outputs, affine_flops(config)))
+    mapped = 2 * len(config.map.pairs) * spread
+    found += [Part(f"{view.label}: maps".lower(), mapped, forward) for view in views]
+    affine = 2 + len(added) - len(stepped)  # post-hoc and linear
+    outputs = affine * (whole + control + control_test)
+    found.append(Part(f"affine outputs of {affine} methods", outputs, affine_flops(config)))
+    along = len(config.merges) * affine * whole
+    if along:
+        found.append(Part("affine outputs of merges", along, affine_flops(config, 1)))
     return found
 
 
-def main(preset: str = "vit_b32", utilisation: float = 0.4, compiled: bool = False) -> None:
+def seen(config: CompareConfig, recipe: TrainConfig, train: np.ndarray) -> float:
+    """Examples that fine-tuning on every task sees."""
+    passes = [config.epochs.get(name, recipe.epochs) for name in config.data.tasks]
+    return float(
+        sum(
+            recipe.steps * recipe.batch_size if p is None else p * n
+            for p, n in zip(passes, train, strict=True)
+        )
+    )
+
+
+def method_parts(config: CompareConfig, name: str, train: np.ndarray) -> list[Part]:
+    """Fine-tuning by a method: steps as of its regime, of all leaves, and its penalties."""
+    told: Any = METHODS[name].train
+    if told is None:
+        return []
+    regime: Regime = told.keywords.get("regime", "nonlinear")
+    recipe = config.recipes.get(name, getattr(config, regime))
+    examples = seen(config, recipe, train)
+    own = "" if told.func is fine_tune else f", counted as {regime} steps"
+    found = [Part(f"{name} fine-tuning{own}", examples, step_flops(config, regime), True)]
+    for penalty in told.keywords.get("penalties", ()):
+        how = penalty.keywords
+        others = len(config.data.tasks) - 1 + bool(how.get("control"))
+        if penalty.func is tau_jp.of_others:
+            batch = how.get("batch_size", tau_jp.BATCH) * (1 if how["in_turn"] else others)
+            share = examples * batch / recipe.batch_size
+            found.append(Part(f"{name}: others' images", share, norms_flops(config), True))
+        elif penalty.func is tak.of_others:
+            terms = others if how["exact"] else 1
+            steps = examples / recipe.batch_size
+            found.append(Part(f"{name}: factors, a step", terms * steps, factors_flops(config)))
+        else:
+            found.append(Part(f"{name}: a penalty that is not counted", 0, 0))
+    return found
+
+
+def norms_flops(config: CompareConfig) -> float:
+    """Operations an image of the gradient of τJp's penalty."""
+    f, params = encoder(config)
+    tau, batch = tree.flatten(params), images(config, 16)
+
+    def gradient(tau: dict[str, Array], params: Params, x: Array) -> Any:
+        return jax.grad(lambda tau: tau_jp.norms(f, params, tau, [(x,)], x))(tau)
+
+    return cost.count_flops(gradient, tau, params, batch) / batch.shape[0]
+
+
+def factors_flops(config: CompareConfig) -> float:
+    """Operations of A ΔW B over the matrices that TAK moves, which value and gradient share."""
+    flat, still = tree.flatten(encoder(config)[1]), tree.finder(tak.FROZEN)
+    kernels = (x.shape for n, x in flat.items() if n.endswith("kernel") and not still(n))
+    return float(sum(2 * np.prod(shape) * sum(shape[-2:]) for shape in kernels))
+
+
+def main(
+    preset: str = "vit_b32",
+    utilisation: float = 0.4,
+    compiled: bool = False,
+    methods: tuple[str, ...] = (),
+    merges: tuple[str, ...] = (),
+) -> None:
     """Print the table.
 
     Args:
         preset: of ``experiments.compare``.
+        methods: beside the preset's; all leaves are counted, whichever a method trains.
+        merges: beside the preset's.
         utilisation: share of the peak that is reached.
         compiled: also compile the steps, for their memory.
 
@@ -242,6 +317,7 @@ def main(preset: str = "vit_b32", utilisation: float = 0.4, compiled: bool = Fal
     """
     require(preset in COMPARE, "preset", preset, f"known: {', '.join(COMPARE)}")
     config = COMPARE[preset]()
+    config = replace(config, methods=config.methods + methods, merges=config.merges + merges)
     console, rate = terminal.console(), utilisation * PEAK
     found = parts(config)
     rows = [

@@ -22,6 +22,8 @@ from linearize.report.audit.results import Audited, Results
 from linearize.report.audit.words import sentence
 from linearize.train import OptimConfig, RunMismatchError, TrainConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 close = np.testing.assert_allclose
 rng = np.random.default_rng(0)
 THETA0 = {

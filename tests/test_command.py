@@ -12,6 +12,8 @@ from linearize.command import cards_of, main
 from linearize.curvature import Card
 from linearize.task_vector import TaskVector
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

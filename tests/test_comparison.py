@@ -19,6 +19,8 @@ from linearize.objectives import CausalLM, Control, Squared
 from linearize.study import Method, Study
 from linearize.train import OptimConfig, RunMismatchError, TrainConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 VOCABULARY, LENGTH, WIDTH = 5, 6, 4
 RECIPE = TrainConfig(optim=OptimConfig(lr=0.05), steps=20, batch_size=8, checkpoint_every=0)
 PLAN = Plan(alphas=np.linspace(0, 1, 5), tolerance=Control(units=0.25))

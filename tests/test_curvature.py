@@ -23,6 +23,8 @@ from linearize.ntk.layers import trace_uses
 from linearize.ntk.pointwise import Pointwise
 from linearize.tree import StructureMismatch
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(autouse=True)
 def wide():

@@ -14,6 +14,8 @@ from linearize.evaluate import affine_outputs
 from linearize.models.heads import Head, apply_head
 from linearize.task_vector import TaskVector
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # vectors
 
 

@@ -14,6 +14,8 @@ from linearize.merge.regmean import grams
 from linearize.methods import METHODS, diag_ggn, tak, tau_jp
 from linearize.objectives import CausalLM
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 close = partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-7)
 rng = np.random.default_rng(0)
 N, L, PAD, CLASSES = 4, 3, 2, 5

@@ -11,6 +11,8 @@ from linearize.models.heads import Head
 from linearize.objectives import CausalLM, Classify, Squared
 from linearize.task_vector import TaskVector
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 N, L, V, WIDTH = 11, 3, 4, 3
 ALPHAS = np.array([0.0, 1.0, 2.5])
 

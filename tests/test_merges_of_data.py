@@ -25,6 +25,8 @@ from linearize.study import Study
 from linearize.task_vector import TaskVector
 from linearize.train.penalty import seed_of
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 close = np.testing.assert_allclose
 SHAPES = {"in/kernel": (4, 5), "in/bias": (5,), "out/kernel": (5, 3)}
 TASKS = ("one", "two")

@@ -15,6 +15,8 @@ import linearize as lz
 from linearize.objectives import CausalLM, Control
 from linearize.train import OptimConfig, TrainConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 LETTERS = "\n abcdefgh"
 LENGTH, WIDTH = 8, 16
 RECIPE = TrainConfig(optim=OptimConfig(lr=0.02), steps=40, batch_size=16, checkpoint_every=0)
@@ -77,7 +79,8 @@ def test_a_language_model_and_text_of_ones_own(tmp_path):
         recipes={"nonlinear": RECIPE, "linear": RECIPE},
         store=tmp_path / "run",
     )
-    plan = lz.Plan(alphas=np.linspace(0, 1, 3), tolerance=Control(units=0.5))
+    alphas = {"alphas": np.linspace(0, 1, 3), "map_alphas": np.linspace(-1, 1, 3)}
+    plan = lz.Plan(**alphas, tolerance=Control(units=0.5))
     record = lz.compare(study, ["linear"], plan=plan).record
     assert record["metrics"]["one"]["name"] == "perplexity"
     f, theta0 = lz.from_nnx(model)

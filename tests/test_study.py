@@ -27,6 +27,8 @@ from linearize.study.store import begin
 from linearize.task_vector import TaskVector
 from linearize.tree import StructureMismatch
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 close = np.testing.assert_allclose
 NUMBERS = [0.1 + 0.2, 1 / 3, 1e-320, math.nextafter(1, 2), 2**53 + 1]
 

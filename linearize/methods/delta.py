@@ -11,6 +11,7 @@ is held near a function that is affine in α, and its vectors are what is added:
 θ0 + Σ α τ_S, and evaluating it takes no tangents. G is a reference set's, by Kronecker factors: of
 ImageNet-21k there (C4 for text), which is no task's; here of the other tasks, as in TAK, of the
 control task, or of a curvature card. μ and the λ of that code are not known to us: 1, and TAK's.
+A step is 11 forward passes, and two products a layer for G: 3.7 times a non-linear step or more.
 """
 
 from collections.abc import Mapping

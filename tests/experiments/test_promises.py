@@ -334,6 +334,26 @@ def test_the_budget_of_an_unknown_preset_names_those_there_are():
         budget.main("vit_b23")
 
 
+@pytest.mark.slow
+def test_the_budget_counts_methods_and_merges():
+    """τJp in turn: 16 images of another task beside 128, at five passes each; TAK: a tenth."""
+    plain = PRESETS["compare"]["vit_b32"]()
+    more = dataclasses.replace(
+        plain, methods=("tau_jp_in_turn", "tak", "attention_only", "delta"), merges=("tsv_m",)
+    )
+    found = {part.name: part for part in budget.parts(more)}
+    steps, forward = found["linear fine-tuning"], budget.forward_flops(plain)
+    assert found["tak fine-tuning"].total == steps.total
+    others = found["tau_jp_in_turn: others' images"]
+    assert others.passes == steps.passes * 16 / plain.linear.batch_size
+    assert 4 < others.flops / forward <= 5
+    assert 0.02 < found["tak: factors, a step"].total / steps.total < 0.15
+    assert {
+        "delta fine-tuning, counted as nonlinear steps",
+        "tsv_m of attention_only: addition",
+    } <= set(found)
+
+
 def test_a_figure_is_found_by_whole_words_first(tmp_path):
     for number in (1, 10, 2):
         (tmp_path / f"error_map_{number}_a_b.png").touch()
