@@ -74,6 +74,19 @@ def test_folders_of_plain_text_by_split_and_class(tmp_path):
     assert task.counts["test"] == 10
 
 
+def test_a_class_may_be_called_like_a_split(tmp_path):
+    for name in ("train", "plane"):
+        (tmp_path / name).mkdir()
+        for i, (words, _) in enumerate(reviews(12, 100 * len(name))):
+            (tmp_path / name / f"{i}.txt").write_text(f"{name} {words} {i}")
+    task = text.open_text(tmp_path)
+    assert task.classes == ("plane", "train")
+    assert sum(task.counts.values()) == 24
+    (tmp_path / "test").mkdir()
+    with pytest.raises(DataError, match="named like splits, beside plane"):
+        text.open_text(tmp_path)
+
+
 def test_what_is_neither_a_name_nor_a_path():
     with pytest.raises(DataError, match=r"'revews.csv' is neither a file or folder nor a task"):
         text.open_text("revews.csv")

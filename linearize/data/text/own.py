@@ -91,8 +91,12 @@ def _read(
 
 
 def _splits(folder: Path) -> dict[str, Path]:
-    """The files or folders in it that are named like splits, by split."""
+    """The files or folders in it that are named like splits, by split.
+
+    One such folder among others is a class (trains beside planes).
+    """
     found: dict[str, Path] = {}
+    others = []
     for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
         stem = path.name if path.is_dir() else path.stem
         split = SPLIT_NAMES.get("".join(c for c in stem.lower() if c.isalpha()))
@@ -100,4 +104,11 @@ def _splits(folder: Path) -> dict[str, Path]:
             raise DataError(f"{folder} holds {found[split].name} and {path.name}; keep one {split}")
         if split is not None:
             found[split] = path
-    return found
+        elif path.is_dir():
+            others.append(path.name)
+    if others and len(found) > 1:
+        raise DataError(
+            f"{folder} holds {', '.join(p.name for p in found.values())}, which are named like "
+            f"splits, beside {', '.join(others)}; put classes into the splits, or rename them"
+        )
+    return {} if others else found
