@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from configs import compare
-from experiments.nli.config import LanguageConfig, NliConfig
+from experiments.nli.config import NliConfig, ReadConfig
 from linearize.config import EditConfig
 from linearize.train import OptimConfig, TrainConfig
 
@@ -15,7 +15,7 @@ def debug() -> NliConfig:
     """
     brief = compare.recipe(1e-2, steps=30, batch_size=16, warmup=2)
     return NliConfig(
-        model=LanguageConfig(name="toy_t5", read="answers", pretrained=False, scan=True),
+        model=ReadConfig(name="toy_t5", read="answers", pretrained=False, scan=True),
         length=24,
         train=120,
         validation=40,
@@ -41,7 +41,7 @@ def packaged() -> NliConfig:
         return compare.recipe(lr, steps=40, batch_size=16, warmup=4)
 
     return NliConfig(
-        model=LanguageConfig(name="minilm_l6", read="features"),
+        model=ReadConfig(name="minilm_l6", read="features"),
         tasks=("sentiment_film_sentences", "uncertainty", "spam", "news", "newsgroups"),
         length=40,
         train=800,
@@ -68,7 +68,7 @@ def packaged_words() -> NliConfig:
     brief = compare.recipe(2e-5, steps=40, batch_size=16, warmup=4)
     return replace(
         whole,
-        model=LanguageConfig(name="smollm2_135m", read="words", scan=True, remat="dots"),
+        model=ReadConfig(name="smollm2_135m", read="words", scan=True, remat="dots"),
         tasks=("sentiment_film_sentences", "uncertainty", "spam", "news", "reuters"),
         length=48,
         nonlinear=brief,
@@ -100,7 +100,7 @@ def glue() -> NliConfig:
     Estimated: 372,000 examples of 128 tokens in the linear regime are 7e16 operations, 20 minutes
     on one H200 in bfloat16; with the non-linear regime and evaluation about an hour, 30 GB.
     """
-    model = LanguageConfig(name="t5_base", read="answers", weights="google-t5/t5-base")
+    model = ReadConfig(name="t5_base", read="answers", weights="google-t5/t5-base")
     recipe = TrainConfig(
         optim=OptimConfig(lr=1e-4, weight_decay=0.0, warmup=100, clip=1.0),
         batch_size=32,
@@ -125,7 +125,7 @@ def nli6() -> NliConfig:
     Estimated: 4.5 million examples of 128 tokens in the linear regime are 1.1e18 operations, 1.6
     hours on one H200 in bfloat16, three with the non-linear regime; 25 GB.
     """
-    model = LanguageConfig(name="t5_v1_1_base", read="classifier", weights="google/t5-v1_1-base")
+    model = ReadConfig(name="t5_v1_1_base", read="classifier", weights="google/t5-v1_1-base")
     recipe = TrainConfig(
         optim=OptimConfig(lr=5e-6, weight_decay=0.01, decay="theta", warmup=200, clip=1.0),
         batch_size=128,
@@ -135,7 +135,7 @@ def nli6() -> NliConfig:
     return _papers(model, recipe, dict(zip(NLI, (3.0, 3.0, 20.0, 3.0, 50.0, 50.0), strict=True)))
 
 
-def _papers(model: LanguageConfig, recipe: TrainConfig, epochs: dict[str, float]) -> NliConfig:
+def _papers(model: ReadConfig, recipe: TrainConfig, epochs: dict[str, float]) -> NliConfig:
     """One recipe for both regimes on whole sets, for an accelerator."""
     return NliConfig(
         model=replace(model, dtype="bfloat16", scan=True, remat="dots"),

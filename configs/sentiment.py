@@ -3,7 +3,7 @@
 import dataclasses
 
 from configs import compare
-from experiments.sentiment.config import LanguageConfig, SentimentConfig
+from experiments.sentiment.config import AskedConfig, SentimentConfig
 from linearize.config import EditConfig, MapConfig
 
 LAST_BLOCKS = r"^block_(2[6-9])/"
@@ -21,7 +21,7 @@ def debug() -> SentimentConfig:
     """
     brief = compare.recipe(1e-2, steps=25, batch_size=16, warmup=2)
     return SentimentConfig(
-        model=LanguageConfig(name="toy_decoder", pretrained=False, blocks=1),
+        model=AskedConfig(name="toy_decoder", pretrained=False, blocks=1),
         domains=("toy_food", "toy_film"),
         train=120,
         validation=40,
@@ -48,7 +48,7 @@ def packaged() -> SentimentConfig:
     the model is right on 88 % of goods and 87 % of restaurants, so that there is little room.
     """
     return SentimentConfig(
-        model=LanguageConfig(),
+        model=AskedConfig(),
         domains=("sentiment_amazon", "sentiment_imdb", "sentiment_yelp", "sentiment_foods"),
         length=40,
         train=320,
@@ -70,7 +70,7 @@ def papers(name: str) -> SentimentConfig:
     """The paper's two domains: 20,000 reviews of each, of at most 256 tokens."""
     recipe = compare.recipe(1e-4, steps=1000, batch_size=32, warmup=100)
     return SentimentConfig(
-        model=LanguageConfig(name, weights=f"google-t5/{name.replace('_', '-')}"),
+        model=AskedConfig(name, weights=f"google-t5/{name.replace('_', '-')}"),
         domains=("amazon", "yelp"),
         length=256,
         train=20_000,

@@ -8,10 +8,10 @@ from experiments.toxicity.config import (
     FITTED,
     ControlConfig,
     DecodingConfig,
-    LanguageConfig,
     TextsConfig,
     ToxicityConfig,
 )
+from linearize.config import LanguageModelConfig
 from linearize.train import OptimConfig, TrainConfig
 
 LAST_BLOCKS = r"^block_2[2-9]/"
@@ -25,7 +25,7 @@ def debug() -> ToxicityConfig:
     """
     brief = compare.recipe(3e-3, steps=20, batch_size=16, warmup=2)
     return ToxicityConfig(
-        model=LanguageConfig(name="toy_decoder", pretrained=False),
+        model=LanguageModelConfig(name="toy_decoder", pretrained=False),
         texts=TextsConfig(kinds="toy_shop", positive=("negative",), control="toy_film"),
         scorers=(FITTED,),
         threshold=0.5,
@@ -125,7 +125,7 @@ def gpt2_large() -> ToxicityConfig:
         batch_size=32,
     )
     return ToxicityConfig(
-        model=LanguageConfig(
+        model=LanguageModelConfig(
             name="gpt2_large",
             weights="openai-community/gpt2-large",
             dtype="bfloat16",

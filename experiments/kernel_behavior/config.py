@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from experiments.kernel_behavior.asked import PROMPTS, SETS
-from linearize.config import HeadConfig, ModelConfig
+from linearize.config import HeadConfig, LanguageModelConfig, ModelConfig
 from linearize.config.files import ConfigError, require
 from linearize.fields import Count, Natural, Positive, TwoOrMore, check
 from linearize.train import TrainConfig
@@ -102,14 +102,10 @@ class KernelBehaviorConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ReaderConfig:
+class ReaderConfig(LanguageModelConfig):
     """A language model, and which of its parameters are trained and make the kernel."""
 
     name: str = "minilm_l6"
-    weights: str | None = None
-    """A folder, a file or a repository on the Hub, in place of packaged weights."""
-    pretrained: bool = True
-    blocks: Count | None = None
     trainable: str = ""
     """A pattern of leaves; all where empty."""
 

@@ -36,7 +36,7 @@ from linearize.examples import Examples
 from linearize.methods import fine_tuning
 from linearize.models import Model
 from linearize.models.heads import few_shot, headed, linear_probe
-from linearize.models.language import LANGUAGE, LanguageModel, load_language, load_tokens, tokens_of
+from linearize.models.language import LANGUAGE, LanguageModel
 from linearize.models.language.label_words import label_words, word_tokens
 from linearize.models.language.sentence import sentence_encoder, told
 from linearize.objectives import Classify
@@ -109,21 +109,9 @@ def reader(config: ReaderConfig) -> Reader:
     Raises:
         ConfigError: there is none of that name, or no weights.
     """
-    with said_as_configuration("model"):
-        model = load_language(
-            config.name,
-            weights=config.weights,
-            pretrained=config.pretrained,
-            blocks=config.blocks,
-        )
-        tokenizer: Any = Spoken()
-        if model.about["weights"] is not None:
-            tokenizer = (
-                tokens_of(model)
-                if config.weights is None
-                else load_tokens(config.weights, vocabulary=model.vocabulary)
-            )
-        return Reader(model, tokenizer, config.trainable)
+    model = config.load()
+    tokenizer: Any = config.tokenizer(model) if model.about["weights"] else Spoken()
+    return Reader(model, tokenizer, config.trainable)
 
 
 class Spoken(reviews.Words):

@@ -8,7 +8,7 @@ import numpy as np
 from experiments import adding
 from experiments.nli.wordings import WORDINGS
 from linearize.choices import one_of
-from linearize.config import ConfigError, EditConfig
+from linearize.config import ConfigError, EditConfig, LanguageModelConfig
 from linearize.config.files import require, require_task
 from linearize.config.vectors import Regime
 from linearize.fields import Count, Natural, Positive, TwoOrMore, check
@@ -16,40 +16,22 @@ from linearize.train import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageConfig:
+class ReadConfig(LanguageModelConfig):
     """A language model, and how it is asked."""
 
     name: str = "minilm_l6"
-    """A row of :data:`linearize.models.language.LANGUAGE`."""
     read: Literal["features", "words", "answers", "classifier"] = "features"
     """An encoder's features under heads of a few examples; a decoder's words after a prompt; an
     encoder–decoder's answers in words; or its classes, whose head all tasks share."""
-    weights: str | None = None
-    """A folder, a file or a repository on the Hub; the packaged ones where None."""
-    pretrained: bool = True
-    """False draws the weights at random, from ``seed``."""
-    seed: Natural = 0
-    """Of weights that are drawn, a classifier's head among them."""
-    blocks: Count | None = None
-    """How many blocks to keep, counted from the input; all where None."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters, τ and outputs are float32."""
-    scan: bool = False
-    """One scanned block in place of many: compiles faster, and ``remat`` saves memory."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What blocks keep for the backward pass: all, matrix products, or their input alone."""
     shots: Count = 10
     """Labelled training examples a class of a features' head."""
-
-    def __post_init__(self) -> None:
-        check(self, "model.", ConfigError)
 
 
 @dataclasses.dataclass(frozen=True)
 class NliConfig:
     """Addition of language tasks: all subsets of them, and one donor for each target."""
 
-    model: LanguageConfig = LanguageConfig()
+    model: ReadConfig = ReadConfig()
     tasks: tuple[str, ...] = ("toy_food", "toy_film", "toy_shop")
     """Rows of :data:`experiments.nli.wordings.WORDINGS`."""
     donors: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -1,14 +1,16 @@
 """What a run is given: tasks of text, one model that reads them, and what their numbers are."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.nli.config import LanguageConfig, NliConfig
+from experiments.nli.config import NliConfig, ReadConfig
 from experiments.nli.wordings import SHARED, WORDINGS, Wording
+from experiments.speaker import speaker
 from experiments.stand_ins import STAND_INS, reviews, texts
 from experiments.stand_ins import t5 as stand_in_t5
 from linearize.config import ConfigError
@@ -22,9 +24,7 @@ from linearize.models.language import (
     LanguageModel,
     classifier,
     label_words,
-    load_language,
     sentence_encoder,
-    tokens_of,
     word_tokens,
 )
 from linearize.objectives import Classify, Objective, Seq2Seq, columns
@@ -119,35 +119,15 @@ def sick(config: NliConfig, limit: Limits) -> TextTask:
     )  # fmt: skip
 
 
-def speaker(config: LanguageConfig) -> tuple[LanguageModel, Any]:
-    """The model at θ0, and its tokenizer."""
-    with said_as_configuration("model"):
-        model = at(config, config.weights)
-        return model, tokens_of(model) if model.about["weights"] else reviews.Words()
-
-
-def at(config: LanguageConfig, weights: str | None) -> LanguageModel:
-    """The model at some weights of its architecture."""
-    return load_language(
-        config.name,
-        weights=weights,
-        pretrained=config.pretrained,
-        seed=config.seed,
-        blocks=config.blocks,
-        dtype=config.dtype,
-        scan=config.scan,
-        remat=config.remat,
-    )
-
-
-def donor(config: LanguageConfig, model: LanguageModel, where: str) -> TaskVector:
+def donor(config: ReadConfig, model: LanguageModel, where: str) -> TaskVector:
     """From θ0 to other weights of the model.
 
     Raises:
         ConfigError: there are none, or they are of another model.
     """
+    other = replace(config, weights=where, pretrained=True).load("donors")
     with said_as_configuration("donors"):
-        return TaskVector.between(model.params, at(config, where).params)
+        return TaskVector.between(model.params, other.params)
 
 
 def wrapped(wording: Wording) -> Wrap | None:

@@ -1,13 +1,12 @@
 """Sentiment of one domain from that of another and from both domains' text."""
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 
 from experiments.scaling import square
 from linearize.choices import one_of
-from linearize.config import ConfigError, EditConfig, MapConfig
+from linearize.config import ConfigError, EditConfig, LanguageModelConfig, MapConfig
 from linearize.config.compare import require_names
 from linearize.config.files import require
 from linearize.fields import Count, Natural, TwoOrMore, check
@@ -22,20 +21,9 @@ PAPERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageConfig:
-    """A language model, and how it is asked for a class."""
+class AskedConfig(LanguageModelConfig):
+    """A language model, a decoder or an encoder–decoder, and how it is asked for a class."""
 
-    name: str = "smollm2_135m"
-    """A row of :data:`linearize.models.language.LANGUAGE`, a decoder or an encoder–decoder."""
-    weights: str | None = None
-    """A folder, a file or a repository on the Hub; the packaged ones where None."""
-    pretrained: bool = True
-    """False draws the weights at random, from ``seed``."""
-    seed: Natural = 0
-    blocks: Count | None = None
-    """How many blocks to keep, counted from the input; all where None."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters, τ and outputs are float32."""
     prompt: str = "{text}\nSentiment:"
     """What is asked of a text."""
     words: tuple[str, ...] = ("negative", "positive")
@@ -43,7 +31,7 @@ class LanguageConfig:
     encoder–decoder's."""
 
     def __post_init__(self) -> None:
-        check(self, "model.", ConfigError)
+        super().__post_init__()
         require(self.prompt.count("{text}") == 1, "model.prompt", self.prompt,
                 "write {text} once where the text goes")  # fmt: skip
         require(len(set(self.words)) == len(self.words) >= 2, "model.words", self.words,
@@ -54,7 +42,7 @@ class LanguageConfig:
 class SentimentConfig:
     """Analogies between domains: sentiment here is to sentiment there as text is to text."""
 
-    model: LanguageConfig = LanguageConfig()
+    model: AskedConfig = AskedConfig()
     domains: tuple[str, ...] = ("toy_food", "toy_film", "toy_shop")
     """Labelled documents: ``toy_...`` are made up, ``amazon`` and ``yelp`` those of the paper, of
     TFDS; others are rows of :data:`linearize.data.text.TEXT_TASKS`."""

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.sentiment.config import PAPERS, LanguageConfig, SentimentConfig
+from experiments.sentiment.config import PAPERS, AskedConfig, SentimentConfig
+from experiments.speaker import speaker
 from experiments.stand_ins import STAND_INS, reviews, texts
 from experiments.stand_ins import t5 as stand_in_t5
 from linearize.config import ConfigError
@@ -23,8 +24,6 @@ from linearize.models.language import (
     LANGUAGE,
     LanguageModel,
     label_words,
-    load_language,
-    tokens_of,
     word_tokens,
 )
 from linearize.objectives import CausalLM, Classify, Objective, Seq2Seq
@@ -109,20 +108,6 @@ def rehearse(config: SentimentConfig) -> None:
     texts.make(data, config.reads)
 
 
-def speaker(config: LanguageConfig) -> tuple[LanguageModel, Any]:
-    """The model at θ0, and its tokenizer."""
-    with said_as_configuration("model"):
-        model = load_language(
-            config.name,
-            weights=config.weights,
-            pretrained=config.pretrained,
-            seed=config.seed,
-            blocks=config.blocks,
-            dtype=config.dtype,
-        )
-        return model, tokens_of(model) if model.about["weights"] else reviews.Words()
-
-
 def _decoder(
     config: SentimentConfig, model: LanguageModel, tokenizer: Any
 ) -> tuple[tuple[Model, Objective, Make], ...]:
@@ -182,7 +167,7 @@ def _encoder_decoder(
     return (model, says, asked), (model, CausalLM(), corrupted)
 
 
-def _prompt(told: LanguageConfig) -> Wrap:
+def _prompt(told: AskedConfig) -> Wrap:
     return lambda words, _: told.prompt.replace("{text}", words.strip())
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from linearize.config import LanguageModelConfig
 from linearize.config.compare import REGIMES, require_names
 from linearize.config.files import ConfigError, require
 from linearize.fields import Count, Natural, NonNegative, Positive, Share, TwoOrMore, check
@@ -74,28 +75,6 @@ class ControlConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageConfig:
-    """Which decoder."""
-
-    name: str = "smollm2_135m"
-    """A row of :data:`linearize.models.language.LANGUAGE`."""
-    weights: str | None = None
-    """A folder, a file or a repository on the Hub; the packaged ones where None."""
-    pretrained: bool = True
-    """False draws the weights at random, from ``seed``."""
-    seed: Natural = 0
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters, τ and outputs are float32."""
-    scan: bool = False
-    """One scanned block in place of many: compiles faster, and ``remat`` saves memory."""
-    remat: Literal["none", "dots", "full"] = "none"
-
-    def __post_init__(self) -> None:
-        check(self, "model.", ConfigError)
-        require(self.weights != "", "model.weights", self.weights, "give a path or a repository")
-
-
-@dataclasses.dataclass(frozen=True)
 class TextsConfig:
     """Which text is to be forgotten, and along which text perplexity is measured."""
 
@@ -148,7 +127,7 @@ class TextsConfig:
 class ToxicityConfig:
     """Negation of a causal language model, with perplexity as the control."""
 
-    model: LanguageConfig = LanguageConfig()
+    model: LanguageModelConfig = LanguageModelConfig()
     texts: TextsConfig = TextsConfig()
     scorers: tuple[str, ...] = ("comments",)
     """Rows of :data:`linearize.scorers.SCORERS`, ``module:function`` of one's own, or ``fitted``,

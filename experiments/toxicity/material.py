@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.speaker import speaker
 from experiments.toxicity import sources
 from experiments.toxicity.config import FITTED, ControlConfig, ToxicityConfig
 from experiments.toxicity.sources import Texts
@@ -47,7 +48,7 @@ def load(config: ToxicityConfig) -> Material:
     Raises:
         ConfigError: something of it cannot be had; the message says what.
     """
-    model, tokenizer = sources.speaker(config.model)
+    model, tokenizer = speaker(config.model)
     return build(config, model, tokenizer, sources.texts(config))
 
 

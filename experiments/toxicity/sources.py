@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiments.stand_ins import reviews
-from experiments.toxicity.config import LanguageConfig, TextsConfig, ToxicityConfig
+from experiments.toxicity.config import TextsConfig, ToxicityConfig
 from linearize import scorers
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
@@ -16,7 +15,6 @@ from linearize.data import Limits, text
 from linearize.data.records import SPLITS
 from linearize.data.text import Documents, TextTask
 from linearize.data.text.tables import PLAIN
-from linearize.models.language import LanguageModel, load_language, load_tokens
 
 Splits = Mapping[str, Documents]
 
@@ -36,29 +34,6 @@ class Texts:
     """What chose the target's documents, a sentence."""
     prompts: Sequence[str] = ()
     """A column of prompts, where there is one."""
-
-
-def speaker(told: LanguageConfig) -> tuple[LanguageModel, Any]:
-    """The model at θ0, and its tokenizer.
-
-    Raises:
-        ConfigError: there is no such model or tokenizer.
-        WeightsError: the weights cannot be read.
-    """
-    with said_as_configuration("model"):
-        model = load_language(
-            told.name,
-            weights=told.weights,
-            pretrained=told.pretrained,
-            seed=told.seed,
-            dtype=told.dtype,
-            scan=told.scan,
-            remat=told.remat,
-        )
-        where = told.weights or model.about["weights"]
-        if where is None:
-            return model, reviews.Words()
-        return model, load_tokens(where, vocabulary=model.vocabulary)
 
 
 def texts(config: ToxicityConfig) -> Texts:

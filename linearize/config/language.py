@@ -39,15 +39,15 @@ class LanguageModelConfig:
         check(self, "model.", ConfigError)
         require(self.weights != "", "model.weights", self.weights, "give a path or a repository")
 
-    def load(self) -> LanguageModel:
-        """The model at θ0, read anew.
+    def load(self, field: str = "model") -> LanguageModel:
+        """The model at θ0, read anew; ``field`` is what messages call it.
 
         Raises:
             ConfigError: there is no such model, or it cannot be made so.
             WeightsError: its weights cannot be read.
         """
         log.info("reading model %s", self.name)
-        with said_as_configuration("model"):
+        with said_as_configuration(field):
             return load_language(
                 self.name,
                 weights=self.weights if self.pretrained else None,

@@ -16,6 +16,7 @@ from experiments.sentiment import material
 from experiments.sentiment.claims import CLAIMS
 from experiments.sentiment.results import Results
 from experiments.sentiment.run import run
+from experiments.speaker import speaker
 from experiments.stand_ins import reviews
 from linearize import tree
 from linearize.config import ConfigError, MapConfig
@@ -224,7 +225,7 @@ def test_what_does_not_fit_the_model_is_refused():
     domain = reviews.task("toy_food", seed=0)
     three = Documents(["the soup"], [2], ("bad", "so so", "good"))
     odd = TextTask("odd", three, three, three)
-    model, tokenizer = material.speaker(DEBUG.model)
+    model, tokenizer = speaker(DEBUG.model)
     with pytest.raises(ConfigError, match=r"odd has the classes \('bad', 'so so', 'good'\)"):
         material.build(DEBUG, model, tokenizer, {"toy_food": domain, "odd": odd})
     long = dataclasses.replace(DEBUG.model, words=("very bad", "good"))
