@@ -1,0 +1,18 @@
+"""A language model and its tokenizer, as a configuration tells them; or made-up words."""
+
+from typing import Any
+
+from experiments.stand_ins.reviews import Words
+from linearize.config import LanguageModelConfig
+from linearize.models.language import LanguageModel
+
+
+def speaker(told: LanguageModelConfig) -> tuple[LanguageModel, Any]:
+    """The model at θ0, and its tokenizer: that beside its weights, or made-up words of random ones.
+
+    Raises:
+        ConfigError: there is no such model or tokenizer.
+        WeightsError: the weights cannot be read.
+    """
+    model = told.load()
+    return model, told.tokenizer(model) if model.about["weights"] else Words()
