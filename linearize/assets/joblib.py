@@ -36,7 +36,7 @@ def shell(name: str) -> Word:
     return Word(name, lambda *_: Shell(name.rpartition(".")[2]))
 
 
-def load(path: Path, *classes: str) -> Any:
+def read(path: Path, *classes: str) -> Any:
     """What a file of joblib, or a plain pickle, holds: shells, mappings, lists, numbers, arrays.
 
     Args:

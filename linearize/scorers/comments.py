@@ -89,7 +89,7 @@ def load() -> CommentScore:
         raise ModuleNotFoundError(
             "the scorer 'comments' reads its weights with h5py: pip install 'linearize[demo]'"
         ) from error
-    told = joblib.load(paths["comments_words"], _TOKENIZER).state
+    told = joblib.read(paths["comments_words"], _TOKENIZER).state
     if (told["lower"], told["split"], told["char_level"], told["oov_token"]) != (
         True, " ", False, None,
     ):  # fmt: skip

@@ -50,8 +50,8 @@ def read(model_file: Path, vectorizer_file: Path) -> WordScore:
     Raises:
         AssetError: they are not, or words are counted otherwise.
     """
-    model = joblib.load(model_file, *_MODEL).state
-    vectorizer = joblib.load(vectorizer_file, *_VECTORIZER).state
+    model = joblib.read(model_file, *_MODEL).state
+    vectorizer = joblib.read(vectorizer_file, *_VECTORIZER).state
     other = {name: vectorizer[name] for name, value in _TOLD.items() if vectorizer[name] != value}
     if other:
         raise assets.AssetError(f"{vectorizer_file}: words are counted otherwise: {other}")

@@ -136,7 +136,7 @@ def plain_text(page: str) -> str:
     r"""HTML without tags, a paragraph a line.
 
     >>> plain_text("<title>no</title><p>One &amp; <b>two</b>.</p><p>Three.")
-    'One & two.\\n\\nThree.'
+    'One & two.\n\nThree.'
     """
     words = _Words()
     words.feed(page)
