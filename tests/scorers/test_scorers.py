@@ -105,10 +105,10 @@ def test_a_file_of_joblib_runs_nothing(tmp_path):
 
     real_joblib.dump({"a": Evil()}, tmp_path / "evil")
     with pytest.raises(UnsafePickleError, match=r"names 'builtins.print'.*nothing was run"):
-        joblib.load(tmp_path / "evil")
+        joblib.read(tmp_path / "evil")
     real_joblib.dump(np.array([{}], object), tmp_path / "objects")
     with pytest.raises(UnsafePickleError, match="not an array of numbers"):
-        joblib.load(tmp_path / "objects")
+        joblib.read(tmp_path / "objects")
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -123,7 +123,7 @@ def test_arrays_of_joblib_are_read(tmp_path, dtype, order):
     raw = (tmp_path / "file").read_bytes()
     (tmp_path / "cut").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(UnsafePickleError):
-        joblib.load(tmp_path / "cut")
+        joblib.read(tmp_path / "cut")
 
 
 def _odd(texts):
