@@ -122,7 +122,7 @@ def hold(monkeypatch, numbers):
         monkeypatch.setattr(module, "CHUNK_FLOATS", numbers)
 
 
-@pytest.mark.slow(but=["displaced-1", "tangent-1"])
+@pytest.mark.slow(but=["tangent-1"])
 @pytest.mark.parametrize("held", [2**22, 2 * 2 * L * V, 1])
 @VIEWS
 def test_distributions_of_tokens_are_compared_however_few_are_held(monkeypatch, regime, held):

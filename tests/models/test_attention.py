@@ -7,6 +7,8 @@ import pytest
 
 from linearize.models.attention import attend
 
+QUICKLY = pytest.mark.usefixtures("quick_compilation")
+
 B, Q, K, H, G, D, E = 2, 7, 10, 4, 2, 3, 5
 DRAWN = np.random.default_rng(0)
 SEEN = DRAWN.random((B, K)) > 0.4
@@ -52,6 +54,7 @@ def linearized(attention):
     return jax.grad(loss)
 
 
+@QUICKLY
 @pytest.mark.slow(but=["everything-4"])
 @pytest.mark.parametrize("block", [1, 4, 64])
 @pytest.mark.parametrize(
@@ -79,6 +82,7 @@ def test_it_is_dense_attention_and_so_are_its_derivatives(options, block):
             np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
 
 
+@QUICKLY
 def test_a_query_that_sees_nothing_gives_zero_and_no_slope():
     at = drawn(dtype=jnp.float32)
     nothing = {"mask": jnp.zeros((B, K), bool), "block": 4}
@@ -87,6 +91,7 @@ def test_a_query_that_sees_nothing_gives_zero_and_no_slope():
     assert not any(np.asarray(slope).any() for slope in pull(jnp.ones_like(y)))
 
 
+@QUICKLY
 def test_large_scores_do_not_overflow():
     query, key, value = drawn(dtype=jnp.float32)
     got = attend(1e4 * query, key, value, block=4)
@@ -98,6 +103,7 @@ def test_large_scores_do_not_overflow():
     np.testing.assert_allclose(got, taken.transpose(0, 2, 1, 3), rtol=1e-5)
 
 
+@QUICKLY
 def test_low_precision_is_summed_in_float32():
     at = drawn(dtype=jnp.bfloat16)
     got = attend(*at, block=4)

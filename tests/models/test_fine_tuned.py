@@ -156,7 +156,7 @@ def vit_case(case):
     raise KeyError(case)
 
 
-@pytest.mark.slow(but=["names of transformers 4"])
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     ["alpha / r", "names of transformers 4", "rank-stabilized", "patterns", "a convolution"],

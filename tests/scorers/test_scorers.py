@@ -116,7 +116,7 @@ def test_a_file_of_joblib_runs_nothing(tmp_path):
 def test_arrays_of_joblib_are_read(tmp_path, dtype, order):
     array = np.array([[1, 0, 3], [0, 5, 6]], dtype, order=order)
     real_joblib.dump({"x": array, "n": np.float64(2.5), "after": "here"}, tmp_path / "file")
-    found = joblib.load(tmp_path / "file")
+    found = joblib.read(tmp_path / "file")
     np.testing.assert_array_equal(found["x"], array)
     assert found["x"].dtype == array.dtype
     assert (float(found["n"]), found["after"]) == (2.5, "here")

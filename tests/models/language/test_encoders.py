@@ -37,7 +37,6 @@ CASES = {
     "roberta": ("roberta", "RobertaForMaskedLM", "RobertaConfig", {"pad_token_id": 3}),
     "mpnet": ("mpnet", "MPNetForMaskedLM", "MPNetConfig", {}),
 }
-FAST = ["mpnet"]
 LENGTHS = (9, 4, 7)
 WORDS = (5, 17, 40)
 
@@ -93,7 +92,7 @@ def saved(tmp_path_factory):
     return functools.cache(lambda case: Saved(case, folder))
 
 
-@pytest.mark.slow(but=FAST)
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_hidden_states_and_logits_equal_transformers(saved, case):
     model = saved(case)

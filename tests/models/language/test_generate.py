@@ -169,6 +169,7 @@ def test_a_row_is_the_same_in_any_batch(decoder):
     np.testing.assert_array_equal(alone.tokens[1], found.tokens[1])
 
 
+@pytest.mark.slow
 def test_a_row_ends_at_its_own_end(decoder):
     model = decoder("gpt2")
     free = lz.generate(model, PROMPTS, new=NEW, temperature=6, seed=5)
