@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from linearize.report.node import Floats
+from linearize.report.node import Floats, ResultsError
 from linearize.report.run import Run
 from linearize.report.schema import Axes
 
@@ -88,6 +88,10 @@ class Results(Run):
     """By row, as tables call it."""
     held_out: Mapping[str, Annotated[Floats, Axes("S", upper=1.0)]] = field(default_factory=dict)
     """By scorer, the share of held-out documents of both kinds on whose side it is of 0.5."""
+
+    def __post_init__(self) -> None:
+        if not self.scorers:
+            raise ResultsError("scorers is empty; expected one or more")
 
     @property
     def first(self) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,6 +30,9 @@ class Placed:
     links: np.ndarray
     given: np.ndarray
 
+    chained: ClassVar[bool] = True
+    """Texts are linked to the first of their like; pictures' links are all pairs."""
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The fields by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -46,7 +50,15 @@ class Placed:
             DataError: a split without any, a limit below the number of classes, or fractions that
                 are not three shares of 1.
         """
-        place = splitting.assign(self.labels, self.groups, self.links, self.given, fractions, seed)
+        place = splitting.assign(
+            self.labels,
+            self.groups,
+            self.links,
+            self.given,
+            fractions,
+            seed,
+            chained=self.chained,
+        )
         limits, found = Limits.of(limit), {}
         for code, split in enumerate(SPLITS):
             rows = np.flatnonzero(place == code)
@@ -73,6 +85,8 @@ class Prepared(Placed):
     """
 
     images: np.ndarray
+
+    chained: ClassVar[bool] = False
 
 
 def prepare(

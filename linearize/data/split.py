@@ -117,6 +117,8 @@ def assign(
     given: np.ndarray,
     fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
+    *,
+    chained: bool = False,
 ) -> np.ndarray:
     """The split of each row: 0 train, 1 validation, 2 test, or -2 where it is dropped.
 
@@ -132,6 +134,8 @@ def assign(
         fractions: shares of train, validation and test among the rows not given. Where the
             source gives some splits, the others share in proportion.
         seed: of the assignment.
+        chained: whether rows count as near-duplicates that are linked through others only; where
+            not, the links must name all pairs.
 
     Raises:
         DataError: fractions that are not three shares of 1.
@@ -149,6 +153,11 @@ def assign(
         shares = shares / shares.sum() if shares.sum() else np.array([1.0, 0.0, 0.0])
         split[free] = _by_group(labels[free], groups[free], shares, seed)
     last = split.copy()
+    if chained:
+        joined = components(links, len(split))
+        latest = np.full(joined.max(initial=-1) + 1, -1, split.dtype)
+        np.maximum.at(latest, joined, split)
+        last = latest[joined]
     np.maximum.at(last, links[:, 0], split[links[:, 1]])
     np.maximum.at(last, links[:, 1], split[links[:, 0]])
     split[split < last] = DROPPED

@@ -11,7 +11,7 @@ import sklearn.metrics
 import linearize as lz
 from configs.nli import PRESETS
 from experiments.nli.material import load
-from experiments.nli.run import run, study
+from experiments.nli.run import study
 from linearize import edit
 from linearize.config import ConfigError
 from linearize.methods import METHODS
@@ -116,30 +116,3 @@ def test_other_weights_are_donors(tmp_path):
     found = load(dataclasses.replace(config, donors={"other": str(tmp_path / "other.safetensors")}))
     for leaf in found.donors["other"].delta.values():
         np.testing.assert_allclose(leaf, 0.5, atol=1e-6)
-
-
-REHEARSALS = {
-    "answers": ("glue_mrpc", "glue_rte", "glue_cola", "glue_sst2"),
-    "classifier": ("snli", "rte", "scitail"),
-}
-
-
-@pytest.mark.parametrize("read", REHEARSALS)
-def test_a_rehearsal_of_the_papers_protocol(read, tmp_path, monkeypatch):
-    """Weights as transformers saves them, sets as TFDS prepares them, and what reads both."""
-    pytest.importorskip("transformers")
-    monkeypatch.chdir(tmp_path)
-    whole = PRESETS["t5_debug"]()
-    model = dataclasses.replace(whole.model, read=read)
-    config = dataclasses.replace(whole, model=model, tasks=REHEARSALS[read])
-    page = run(config, tmp_path / "run", "t5_debug")
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    expected = {"answers": ["exact match"] * 4, "classifier": ["accuracy"] * 3}[read]
-    if read == "answers":
-        expected[2] = "Matthews correlation"
-    assert results["metrics"] == expected
-    assert results["tested"] == [60] * len(expected)
-    assert config.tasks[0] in page.read_text()
-    for row in (results[name] for name in ("nonlinear", "posthoc", "linear")):
-        assert np.isfinite(row["own"]).all()
-    assert np.mean(results["nonlinear"]["single"]) > np.mean(results["pretrained"])

@@ -185,7 +185,10 @@ def split_documents(
         if len(parts) < len(SPLITS):
             codes[codes == 0] = FREE
     placed = place(whole, codes)
-    left = assign(placed.labels, placed.groups, placed.links, codes, fractions, seed) == DROPPED
+    left = (
+        assign(placed.labels, placed.groups, placed.links, codes, fractions, seed, chained=True)
+        == DROPPED
+    )
     skipped = {
         f"{split}: nearly equal to a document of a later split": int(n)
         for code, split in enumerate(SPLITS)
