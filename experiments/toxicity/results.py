@@ -91,7 +91,7 @@ class Results(Run):
 
     def __post_init__(self) -> None:
         if not self.scorers:
-            raise ResultsError("scorers is empty; expected one or more")
+            raise ResultsError("scorers is empty; run the same command, which measures by one")
 
     @property
     def first(self) -> str:
