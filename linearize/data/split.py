@@ -158,8 +158,9 @@ def assign(
         latest = np.full(joined.max(initial=-1) + 1, -1, split.dtype)
         np.maximum.at(latest, joined, split)
         last = latest[joined]
-    np.maximum.at(last, links[:, 0], split[links[:, 1]])
-    np.maximum.at(last, links[:, 1], split[links[:, 0]])
+    else:
+        np.maximum.at(last, links[:, 0], split[links[:, 1]])
+        np.maximum.at(last, links[:, 1], split[links[:, 0]])
     split[split < last] = DROPPED
     return split
 

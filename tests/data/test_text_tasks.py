@@ -89,6 +89,16 @@ def test_short_and_silent_texts():
     assert len(np.unique(place(Documents(crowd)).groups)) == 1
 
 
+def test_equal_texts_of_many_groups_lie_in_one_split():
+    """Each is linked to the first of them alone, which may be left out itself."""
+    others = [f"unlike all else, number {i} {'abcdefghijklmnop'[i % 16] * 7}{i}" for i in range(60)]
+    texts = ["the same words here"] * 12 + others
+    documents = Documents(texts, groups=[f"group {i}" for i in range(len(texts))])
+    for seed in range(8):
+        task = text.split_documents("mine", documents, seed=seed)
+        assert sum(texts[0] in task.split(split).texts for split in task.counts) == 1
+
+
 def test_groups_stay_together():
     rng = random.Random(1)
     documents = Documents(
