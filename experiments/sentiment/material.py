@@ -27,6 +27,7 @@ from linearize.models.language import (
     word_tokens,
 )
 from linearize.objectives import CausalLM, Classify, Objective, Seq2Seq
+from linearize.study.frozen import computed_once
 
 Make = Callable[[Documents], Examples]
 
@@ -77,7 +78,8 @@ def build(
         used, objective, make = ways
         with said_as_configuration("domains"):
             tasks = {name: each.examples(make) for name, each in domains.items()}
-        return Reading(used, objective, tasks, language)
+        used, once = computed_once(used, tasks, config.trainable, batch_size=config.batch_size)
+        return Reading(used, objective, once, language)
 
     felt, read = kind(config, model, tokenizer)
     return Material(model.name, reading(felt, False), reading(read, True))

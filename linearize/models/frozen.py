@@ -5,7 +5,7 @@ in training, nor at any α of any task vector, nor in a kernel of those blocks.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,9 @@ from linearize import identity, tree
 from linearize.models.model import Model
 from linearize.types import Apply, Array, Params, PyTree
 
+_REMEMBERED = 8
+"""Models."""
+
 
 class Cut(NamedTuple):
     """A model in two parts; together they compute what it did.
@@ -24,8 +27,8 @@ class Cut(NamedTuple):
     Attributes:
         below: ``below(params, *inputs) -> tuple of arrays (B, ...)``: what the last frozen block
             gives.
-        above: the model of ``f(params, *inputs, *below)``, with the same parameters; those below do
-            nothing.
+        above: the model of ``f(params, *inputs, *below)``, with the same parameters; what decides
+            ``below`` is :attr:`linearize.models.Model.fixed`.
         block: the last frozen block.
     """
 
@@ -53,17 +56,24 @@ def cut(model: Model, trainable: tree.Pattern, *inputs: PyTree) -> Cut | None:
     >>> block, [x.shape for x in below(model.params, tokens)]
     ('block_0', [(2, 3, 16)])
     """
+    pattern = trainable if trainable is None or isinstance(trainable, str) else tuple(trainable)
+    structure, kinds = jax.tree.structure(inputs), jax.tree.leaves(identity.shapes(inputs))
+    return _cut(model, pattern, structure, tuple(kinds))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _cut(model: Model, trainable: Any, inputs: Any, kinds: tuple[Any, ...]) -> Cut | None:
+    """One pair of functions for each model and pattern, so that what is compiled serves again."""
     trained = set(tree.select(model.params, trainable))
     for i, block in reversed(list(enumerate(model.blocks))):
         calls = partial(_calls, model.f, block)
         traced, found = jax.make_jaxpr(calls, return_shape=True)(
-            model.params, *identity.shapes(inputs)
+            model.params, *jax.tree.unflatten(inputs, kinds)
         )
         used = _used(traced.jaxpr, model.params)  # none: it comes out of a program within
         if len(found) == 1 and used and not used & trained:
-            frozen = model.blocks[: i + 1]
-            structure = jax.tree.structure(found[0])
-            return Cut(_below(model.f, calls, block), _above(model, frozen, structure), block)
+            above = _above(model, model.blocks[: i + 1], jax.tree.structure(found[0]), used)
+            return Cut(_below(model.f, calls, block), above, block)
     return None
 
 
@@ -89,7 +99,7 @@ def _calls(f: Apply, block: str, params: Params, *inputs: PyTree) -> list[PyTree
     return found
 
 
-def _above(model: Model, frozen: Sequence[str], structure: Any) -> Model:
+def _above(model: Model, frozen: Sequence[str], structure: Any, fixed: set[str]) -> Model:
     """The model that is given what the last frozen block gave; the rest of them compute nothing."""
 
     def above(params: Params, *both: PyTree) -> PyTree:
@@ -107,6 +117,7 @@ def _above(model: Model, frozen: Sequence[str], structure: Any) -> Model:
         model.params,
         name=model.name,
         blocks=model.blocks,
+        fixed=frozenset(fixed),
         about=model.about,
     )
 

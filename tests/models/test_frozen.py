@@ -16,6 +16,7 @@ from linearize.models.language import label_words, load_language
 from linearize.objectives import Classify
 from linearize.study import Study
 from linearize.study.frozen import computed_once
+from linearize.task_vector import TaskVector
 from linearize.train import OptimConfig, TrainConfig
 
 TOKENS = np.random.default_rng(0).integers(0, 64, (48, 6))
@@ -89,7 +90,7 @@ def test_the_cut_is_at_the_last_block_that_no_trained_leaf_has_a_part_in():
     deep = load_language("toy_bert", pretrained=False)
     tokens, mask = TOKENS[:2], np.ones((2, 6), bool)
     found = cut(deep, f"^{deep.blocks[-1]}/|^norm", tokens, mask)
-    assert found is not None and found.block == deep.blocks[-2]
+    assert found.block == deep.blocks[-2]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,16 @@ def test_what_takes_more_memory_is_computed_each_time():
     held = 48 * 6 * 16 * 4
     assert computed_once(model, {"words": task}, LAST, memory=held - 1)[0] is model
     assert computed_once(model, {"words": task}, LAST, memory=held)[0] is not model
+
+
+def test_what_would_move_a_leaf_below_is_refused():
+    above, tasks = computed_once(reader(), {"words": asked()}, LAST)
+    with pytest.raises(ValueError, match="trainable=None moves block_0/attention"):
+        Study(above, tasks, Classify())
+    study = Study(above, tasks, Classify(), trainable=LAST)
+    tau = TaskVector({"token_embedding": np.ones((64, 16), np.float32)})
+    with pytest.raises(ValueError, match="vector of 'words' moves token_embedding, of blocks"):
+        study.view(METHODS["linear"], {"words": tau})
 
 
 def test_parts_that_compute_something_else_are_refused(monkeypatch):
