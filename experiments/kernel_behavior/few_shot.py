@@ -41,8 +41,7 @@ from linearize.models.language.label_words import label_words, word_tokens
 from linearize.models.language.sentence import sentence_encoder, told
 from linearize.objectives import Classify
 from linearize.report import schema
-from linearize.study import Store, Study
-from linearize.study.frozen import computed_once
+from linearize.study import Store, Study, computed_once
 from linearize.study.store import Record
 from linearize.types import Apply, Params
 

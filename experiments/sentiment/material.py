@@ -27,7 +27,7 @@ from linearize.models.language import (
     word_tokens,
 )
 from linearize.objectives import CausalLM, Classify, Objective, Seq2Seq
-from linearize.study.frozen import computed_once
+from linearize.study import computed_once
 
 Make = Callable[[Documents], Examples]
 

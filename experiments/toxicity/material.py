@@ -21,7 +21,7 @@ from linearize.examples import Examples
 from linearize.models import Model
 from linearize.models.language import LanguageModel
 from linearize.scorers import Score, Scorer
-from linearize.study.frozen import computed_once
+from linearize.study import computed_once
 
 TARGET, OTHER, CONTROL = "target", "other", "control"
 
