@@ -204,7 +204,10 @@ def prepared(
             jnp.asarray(features), jnp.asarray(parts["train"].labels), len(given.classes)
         )
         model = Model(
-            headed(encoder.f), {"backbone": encoder.params, "head": head}, name=encoder.name
+            headed(encoder.f),
+            {"backbone": encoder.params, "head": head},
+            name=encoder.name,
+            blocks=encoder.blocks,
         )
     train, validation, test = splits.values()
     task = Task(given.name, train, validation, test, classes=given.classes)
