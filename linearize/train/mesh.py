@@ -205,7 +205,7 @@ class Placement:
         last = split.removeprefix("...,")
         axes = [None if a == "-" else a for a in last.split(",")]
         if last != split:
-            axes = [None] * (len(shape) - len(axes)) + axes
+            axes = [*(None for _ in shape[len(axes) :]), *axes]
         if len(axes) > len(shape):
             return PartitionSpec(), f"{name} {shape}: rule {rule} has more dimensions"
         for size, axis in zip(shape, axes, strict=False):
