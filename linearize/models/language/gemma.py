@@ -8,6 +8,7 @@ only; Gemma 3 normalises queries and keys, and five of six blocks see a window, 
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from linearize.models.hf import configs, schema
@@ -170,6 +171,20 @@ def _row(configure: Any, names: Table, kind: str, **more: Any) -> LanguageFamily
     return LanguageFamily(llama.Decoder, configure, (names,), kind, repeated=llama.REPEATED, **more)
 
 
+_GEMMA3_ROW = partial(
+    _row, gemma3, GEMMA3, "gemma3_text", each="layer_types", builds="Gemma3ForCausalLM"
+)
+_270M: dict[str, Any] = {
+    "vocab_size": 262144,
+    "max_position_embeddings": 32768,
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 18,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "sliding_window": 512,
+}
+
 FAMILIES: dict[str, LanguageFamily] = {
     "gemma": _row(gemma, GEMMA, "gemma", builds="GemmaForCausalLM", hub="google/gemma-2b"),
     "gemma2": _row(
@@ -180,13 +195,7 @@ FAMILIES: dict[str, LanguageFamily] = {
         builds="Gemma2ForCausalLM",
         hub="google/gemma-2-2b",
     ),
-    "gemma3": _row(
-        gemma3,
-        GEMMA3,
-        "gemma3_text",
-        each="layer_types",
-        builds="Gemma3ForCausalLM",
-        hub="google/gemma-3-270m",
-    ),
+    "gemma3": _GEMMA3_ROW(hub="google/gemma-3-1b-pt"),
+    "gemma3_270m": _GEMMA3_ROW(config=_270M, hub="google/gemma-3-270m"),
 }
 """Rows of the table of language models."""

@@ -30,6 +30,7 @@ SMALL = {
     "max_position_embeddings": 40,
     "rope_theta": 500.0,
     "tie_word_embeddings": True,
+    "pad_token_id": None,  # whose row of the embedding torch would not train
 }
 BANDS = {"low_freq_factor": 1, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 CASES = {
@@ -143,10 +144,9 @@ def test_in_bfloat16(saved, tokens, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["one key", "gemma2", "gemma3"])
-def test_step_by_step_is_the_whole(saved, tokens, case):
-    _, folder = saved(case)
-    ours = load(case, folder, scan=True)
+def test_step_by_step_is_the_whole(saved, tokens):
+    _, folder = saved("gemma3")
+    ours = load("gemma3", folder, scan=True)
     expected = jax.jit(ours.hidden)(ours.params, tokens)
     cache, got = ours.cache(len(tokens), 16), []
     step = jax.jit(ours.step)
