@@ -16,7 +16,8 @@ from linearize.models import transformer
 from linearize.models.attention import attend
 from linearize.models.hf import configs, schema, tables
 from linearize.models.hf.table import KERNEL, SAME, Table
-from linearize.models.language import cached, head
+from linearize.models.language import cached
+from linearize.models.language.decoder import Causal
 from linearize.types import Array, PyTree
 
 LLAMA = Table(
@@ -114,7 +115,6 @@ def configure(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-_SMALL = nn.initializers.normal(0.02)
 _ALL = 2**30
 """A window that nothing is outside of."""
 
@@ -126,7 +126,7 @@ class Sight(NamedTuple):
     window: int | Array | None
 
 
-class Decoder(nn.Module):
+class Decoder(Causal):
     """``tokens (B, L) -> hidden states (B, L, D) float32``; ``logits`` of those (B, L, V) float32.
 
     Attributes:
@@ -182,28 +182,6 @@ class Decoder(nn.Module):
     dtype: Any = jnp.float32
     scan: bool = False
     remat: str = "none"
-
-    def setup(self) -> None:
-        self.token_embedding = self.param("token_embedding", _SMALL, (self.vocabulary, self.width))
-        if not self.tied:
-            self.head = head.Head(self.vocabulary, self.dtype)
-
-    def __call__(self, tokens: Array) -> Array:
-        return self.run(tokens)[0]
-
-    def logits(self, hidden: Array, words: Array | None = None) -> Array:
-        """Of hidden states (..., D): (..., V) float32, or (..., C) of words (C,) alone."""
-        if not self.tied:
-            return self.head(hidden, words)
-        return head.logits(hidden, self.token_embedding, words, self.dtype)
-
-    def step(self, tokens: Array, cache: PyTree) -> tuple[Array, PyTree]:
-        """Hidden states of the S tokens (B, S) after those of the cache, and the cache with them.
-
-        There must be room for them: what is too much overwrites the last.
-        """
-        hidden, new = self.run(tokens, cache)
-        return hidden, cached.grown(cache, new)
 
     def cache(self, batch: int, length: int) -> PyTree:
         """An empty one for up to ``length`` tokens."""
