@@ -72,7 +72,7 @@ def test_sums_and_donors_are_those_of_the_vectors(found, regime):
     [
         ({"tasks": ("toy_food", "toy_filn")}, "tasks='toy_filn' is not one of"),
         ({"tasks": ("toy_food",)}, "name 2 or more"),
-        ({"epochs": {"rte": 3.0}}, "epochs"),
+        ({"epochs": {"rte": 3.0}}, "epochs='rte': not one of tasks"),
         ({"donors": {"toy_food": "here"}}, "tasks have these names"),
         ({"coarse": 1}, "coarse=1"),
         (

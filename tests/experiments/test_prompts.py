@@ -113,7 +113,7 @@ def test_a_configuration_that_asks_nothing_is_refused():
     for change, message in (
         ({"prompted": None, "plain": None}, "give a model"),
         ({"tasks": ("sst-2",)}, "there are"),
-        ({"shots": ()}, "give at least one"),
+        ({"shots": ()}, "name 1 or more"),
         ({"kernels": ("sgd", "sgd")}, "name each once"),
     ):
         with pytest.raises(ConfigError, match=message):
