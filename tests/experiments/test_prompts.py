@@ -15,12 +15,12 @@ from linearize import tree
 from linearize.config import ConfigError
 from linearize.study import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
+pytestmark = pytest.mark.slow
 DEBUG = PRESETS["prompts_debug"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick_compilation):
+def finished(tmp_path_factory):
     """With a prompt alone, on one kernel, for the time that programs take to compile."""
     run_dir = tmp_path_factory.mktemp("prompts")
     run(dataclasses.replace(DEBUG(), plain=None, kernels=("sgd",)), run_dir, "prompts_debug")
