@@ -43,7 +43,7 @@ def quickly() -> Iterator[None]:
     """Programs that are compiled with few optimizations, also of processes that are started."""
     import jax
 
-    if jax.config.jax_disable_most_optimizations:
+    if jax.config.read("jax_disable_most_optimizations"):
         yield
         return
     jax.clear_caches()  # such programs round otherwise
