@@ -108,7 +108,8 @@ def test_words_of_all_tasks_are_one_head_of_which_each_sees_its_own():
 
 def test_other_weights_are_donors(tmp_path):
     """A folder of the same model: what it moved by is one more vector."""
-    config = dataclasses.replace(DEBUG, tasks=("toy_food", "toy_film"))
+    model = dataclasses.replace(DEBUG.model, blocks=None)
+    config = dataclasses.replace(DEBUG, model=model, tasks=("toy_food", "toy_film"))
     base = load(config).model
     moved = jax.tree.map(lambda x: x + 0.5, base.params)
     lz.io.save_tree(tmp_path / "other.safetensors", moved)
