@@ -17,7 +17,8 @@ from linearize.models import transformer
 from linearize.models.attention import attend, capped
 from linearize.models.hf import configs, schema, tables
 from linearize.models.hf.table import KERNEL, SAME, Table
-from linearize.models.language import cached, head, rotary
+from linearize.models.language import cached, rotary
+from linearize.models.language.decoder import Causal
 from linearize.models.language.rotary import turned, turns
 from linearize.types import Array, PyTree
 
@@ -123,7 +124,6 @@ def common(got: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-_SMALL = nn.initializers.normal(0.02)
 _ALL = 2**30
 """A window that nothing is outside of."""
 
@@ -135,7 +135,7 @@ class Sight(NamedTuple):
     window: int | Array | None
 
 
-class Decoder(nn.Module):
+class Decoder(Causal):
     """``tokens (B, L) -> hidden states (B, L, D) float32``; ``logits`` of those (B, L, V) float32.
 
     Attributes:
@@ -200,29 +200,9 @@ class Decoder(nn.Module):
     scan: bool = False
     remat: str = "none"
 
-    def setup(self) -> None:
-        self.token_embedding = self.param("token_embedding", _SMALL, (self.vocabulary, self.width))
-        if not self.tied:
-            self.head = head.Head(self.vocabulary, self.dtype)
-
-    def __call__(self, tokens: Array) -> Array:
-        return self.run(tokens)[0]
-
     def logits(self, hidden: Array, words: Array | None = None) -> Array:
         """Of hidden states (..., D): (..., V) float32, or (..., C) of words (C,) alone."""
-        if self.tied:
-            found = head.logits(hidden, self.token_embedding, words, self.dtype)
-        else:
-            found = self.head(hidden, words)
-        return capped(found, self.logit_cap)
-
-    def step(self, tokens: Array, cache: PyTree) -> tuple[Array, PyTree]:
-        """Hidden states of the S tokens (B, S) after those of the cache, and the cache with them.
-
-        There must be room for them: what is too much overwrites the last.
-        """
-        hidden, new = self.run(tokens, cache)
-        return hidden, cached.grown(cache, new)
+        return capped(super().logits(hidden, words), self.logit_cap)
 
     def cache(self, batch: int, length: int) -> PyTree:
         """An empty one for up to ``length`` tokens."""
