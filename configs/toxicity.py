@@ -59,6 +59,7 @@ def packaged() -> ToxicityConfig:
             train=150,
             validation=400,
             test=200,
+            control_train=1,
             control_validation=1,
             control_test=1,
             words="spam",

@@ -52,8 +52,8 @@ class SentimentConfig:
     data_dir: str | None = None
     """Where TFDS data sets lie, as TFDS prepares them."""
     length: Count = 48
-    """Tokens of a text with its prompt; longer ones are left out. Language modelling packs the
-    texts into rows of as many."""
+    """Tokens of a text with its prompt; the text of a longer one is cut. Language modelling packs
+    whole texts into rows of as many, of which it takes as many as there are texts, if there are."""
     train: Count | None = 500
     validation: Count | None = 100
     test: Count | None = 200

@@ -14,7 +14,7 @@ from experiments.stand_ins import STAND_INS, reviews, texts
 from experiments.stand_ins import t5 as stand_in_t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
-from linearize.data import DataError, Limits, Task, text
+from linearize.data import Limits, Task, text
 from linearize.data.text import Documents, spans
 from linearize.data.text.task import TextTask
 from linearize.data.text.tokens import Wrap
@@ -27,6 +27,7 @@ from linearize.models.language import (
     word_tokens,
 )
 from linearize.objectives import CausalLM, Classify, Objective, Seq2Seq
+from linearize.study.frozen import computed_once
 
 Make = Callable[[Documents], Examples]
 
@@ -77,7 +78,8 @@ def build(
         used, objective, make = ways
         with said_as_configuration("domains"):
             tasks = {name: each.examples(make) for name, each in domains.items()}
-        return Reading(used, objective, tasks, language)
+        used, once = computed_once(used, tasks, config.trainable, batch_size=config.batch_size)
+        return Reading(used, objective, once, language)
 
     felt, read = kind(config, model, tokenizer)
     return Material(model.name, reading(felt, False), reading(read, True))
@@ -116,19 +118,14 @@ def _decoder(
     encoded = partial(text.encoded, tokenizer=tokenizer.backend, vocabulary=model.vocabulary)
 
     def asked(documents: Documents) -> Examples:
-        rows, kept = encoded(
-            documents, length=config.length, too_long="leave out", wrap=_prompt(told)
-        )
-        if not rows:
-            raise DataError(
-                f"no text has at most length={config.length} tokens with its prompt; raise it"
-            )
+        rows, kept = encoded(documents, length=config.length, too_long="cut", wrap=_prompt(told))
         last = np.array([len(row) - 1 for row in rows], np.int32)
         tokens = text.padded(rows, config.length, end or 0)
         return Examples((tokens, last), {"labels": documents.labels[kept]})
 
     def packed(documents: Documents) -> Examples:
-        return text.packed(encoded(documents)[0], config.length, end=end)
+        rows = text.packed(encoded(documents)[0], config.length, end=end)
+        return rows.take(slice(len(documents)))
 
     with said_as_configuration("model.words"):
         words = word_tokens(tokenizer, told.words)
@@ -149,7 +146,7 @@ def _encoder_decoder(
             backend,
             config.length,
             [told.words[label] for label in documents.labels],
-            too_long="leave out",
+            too_long="cut",
             wrap=_prompt(told),
             vocabulary=model.vocabulary,
             **same,

@@ -102,6 +102,7 @@ class TextsConfig:
     validation: Count | None = None
     test: Count | None = None
     """Documents of either kind at most; all where None."""
+    control_train: Count | None = None
     control_validation: Count | None = None
     control_test: Count | None = None
     """Documents of the control at most."""

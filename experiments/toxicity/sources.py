@@ -103,7 +103,7 @@ def controls(told: TextsConfig) -> Splits:
     found = _given(Path(told.control)) or {
         split: task.split(split) for task in [documents(told, told.control)] for split in SPLITS
     }
-    limits = {"train": None, "validation": told.control_validation, "test": told.control_test}
+    limits = {split: getattr(told, f"control_{split}") for split in SPLITS}
     return {split: each.take(slice(limits[split])) for split, each in found.items()}
 
 
