@@ -23,13 +23,13 @@ REMAT: dict[str, Callable[..., Any] | None] = {
 """What a block keeps for the backward pass: everything, matrix products, or its input alone."""
 
 
-def later(default: Any) -> Any:
+def added(default: Any) -> Any:
     """A field that a module did not have at first.
 
     At its default the module computes what it did then, and its fingerprint is that of then, so
     that such runs are gone on with.
     """
-    return dataclasses.field(default=default, metadata={"later": True})
+    return dataclasses.field(default=default, metadata={"added": True})
 
 
 def quick_gelu(x: Array) -> Array:

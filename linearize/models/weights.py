@@ -75,7 +75,7 @@ def fingerprint(module: Any, stats: Params) -> str:
         (name, str(value))
         for name, (field, value) in fields.items()
         if name not in ("parent", "name")
-        and not (field.metadata.get("later") and value == field.default)
+        and not (field.metadata.get("added") and value == field.default)
     )
     return f"{type(module).__name__} {_FUNCTION} {told} {tree.fingerprint(stats)}"
 

@@ -19,6 +19,7 @@ import numpy as np
 from linearize import files
 from linearize.models.backbone import WeightsError
 from linearize.models.hf.sources import Source
+from linearize.models.language import rotary
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -48,6 +49,7 @@ _WORDS = {
 """What is said of an architecture, and the word of transformers' configuration for it."""
 _STRETCH = {"rope.scaling.type": "rope_type", "rope.scaling.factor": "factor"}
 """Likewise inside ``rope_scaling``."""
+_DIVISORS = "rope_freqs.weight"
 _TOKENS = {f"{name}_token_id": f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eos")}
 _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
 _NAMES = (
@@ -191,6 +193,8 @@ def read(path: Path) -> Source:
             raise WeightsError(f"{path} holds {tensor.name} twice")
         added = row.added if tensor.name.endswith("norm.weight") else 0.0
         tensors[name] = partial(_dequantised, mapped[start:stop], kind, tensor.shape, heads, added)
+    if _DIVISORS in tensors:
+        config["rope_scaling"] = _bands(tensors.pop(_DIVISORS)(), config.get("rope_theta"), path)
     return Source(path, tensors, {"config.json": config}, size)
 
 
@@ -308,6 +312,29 @@ def _config(file: _File, arch: str) -> dict[str, Any]:
     if (rows := _rows(file)) is not None:
         config.setdefault("vocab_size", rows)
     return config
+
+
+def _bands(divisors: np.ndarray, theta: Any, path: Path) -> dict[str, Any]:
+    """Llama 3.1's stretch of rotary positions, told by what each angle (W / 2,) is divided by.
+
+    Raises:
+        WeightsError: they are of another kind.
+    """
+    factor, low, high, context = float(np.max(divisors, initial=1.0)), 1.0, 4.0, 8192
+    base = theta if isinstance(theta, float) else 1e4
+    waves = base ** -np.linspace(0, 1, divisors.size, endpoint=False, dtype=np.float32)
+    made = waves / np.asarray(rotary.Llama3(factor, low, high, context)(waves))
+    if divisors.ndim != 1 or not np.allclose(divisors, made, rtol=1e-3):
+        raise WeightsError(
+            f"{path}: {_DIVISORS} are not Llama 3.1's; no model here turns by other angles"
+        )
+    return {
+        "rope_type": "llama3",
+        "factor": factor,
+        "low_freq_factor": low,
+        "high_freq_factor": high,
+        "original_max_position_embeddings": context,
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -192,10 +192,10 @@ class Decoder(Causal):
     window: int | None = None
     local: tuple[bool, ...] = ()
     local_theta: float | None = None
-    stretch: rotary.Stretch | None = transformer.later(None)
-    norm_offset: float = transformer.later(0.0)
-    attention_cap: float | None = transformer.later(None)
-    logit_cap: float | None = transformer.later(None)
+    stretch: rotary.Stretch | None = transformer.added(None)
+    norm_offset: float = transformer.added(0.0)
+    attention_cap: float | None = transformer.added(None)
+    logit_cap: float | None = transformer.added(None)
     dtype: Any = jnp.float32
     scan: bool = False
     remat: str = "none"

@@ -186,6 +186,20 @@ def test_is_read_as_transformers_reads_it(tmp_path, arch, kind):
     assert fields == row.configure(made.to_dict(), "")
 
 
+def test_llama_3_1_s_angles_are_told_by_their_divisors():
+    """As llama.cpp's converter writes them, of its own accord for each length of a wave."""
+    theta, factor, old = 5e5, 32.0, 8192
+    divisors = []
+    for i in range(32):
+        length = 2 * np.pi * theta ** (i / 32)
+        share = (old / length - 1) / (4 - 1)
+        between = 1 / ((1 - share) / factor + share)
+        divisors.append(1 if length < old / 4 else factor if length > old else between)
+    assert len({*divisors} - {1, factor}) > 2
+    found = ours._bands(np.float32(divisors), theta, "m.gguf")
+    assert rotary.read(found, 10, "m.gguf")[1] == rotary.Llama3(factor, 1.0, 4.0, old)
+
+
 def test_the_vocabulary_inside(tmp_path):
     found = ours.vocabulary(write(tmp_path / "m.gguf", weights()))
     assert found.tokens[3] == "w3"
@@ -241,7 +255,8 @@ def test_what_is_not_read_is_refused_by_name(tmp_path, monkeypatch):
     refused(r"architecture 'mamba'.*llama", arch="mamba")
     refused(r"tokenizer has 39 tokens and its embedding 40 rows", tokens=39)
     refused(r"llama\.rope\.scaling\.factor", rope__scaling__factor=2.0)
-    refused(r"unknown: rope_freqs\.weight", named={**weights(), "rope_freqs.weight": np.ones(16)})
+    angles = {**weights(), "rope_freqs.weight": np.linspace(1, 3, 16, dtype=np.float32)}
+    refused(r"rope_freqs\.weight are not Llama 3\.1's", named=angles)
     path.write_bytes(lists(100_000))
     with pytest.raises(models.WeightsError, match="lists of lists"):
         models.hf.read(path)
