@@ -56,11 +56,11 @@ def test_sums_and_donors_are_those_of_the_vectors(found, regime):
     target, *others = there.names
     donors = row["donors"][target]
     chosen = int(donors["chosen"][0])
-    alone = taus[target].apply_to(model.params)
-    expected = alone
+    alone = expected = taus[target].apply_to(model.params)
     if chosen >= 0:
         assert list(donors["best"]) == others
-        expected = (donors["alpha"][0] * taus[others[chosen]]).apply_to(alone)
+        both = taus[target] + donors["alpha"][0] * taus[others[chosen]]
+        expected = both.apply_to(model.params)
     assert donors["value"][0] == pytest.approx(correlation(there, f, expected, target), abs=1e-5)
     assert row["single"][0][0] == pytest.approx(correlation(there, f, alone, target), abs=1e-5)
 
