@@ -26,7 +26,7 @@ extensions = [
     "reference",
     "tutorials",
 ]
-exclude_patterns = ["conf.py", "extensions"]
+exclude_patterns = ["conf.py", "extensions", "figures"]
 suppress_warnings = ["myst.header"]  # pages of results go from H1 to H3
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -35,7 +35,6 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
-napoleon_use_ivar = True
 napoleon_use_rtype = False
 add_module_names = False
 python_use_unqualified_type_names = True

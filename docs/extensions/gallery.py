@@ -32,15 +32,26 @@ class Figures(SphinxDirective):
         for page in sorted(folder.glob("*.md")):
             source = page.read_text("utf-8")
             self.env.note_dependency(str(page))
-            figures = dict((name, alt) for alt, name in FIGURE.findall(source) if name in drawn)
+            figures = {name: alt for alt, name in FIGURE.findall(source) if name in drawn}
             if page.name == "README.md" or not figures:
                 continue
             heading = HEADING.search(source)
             to = os.path.relpath(page, here)
-            text += [f"## [{heading[1] if heading else page.stem}]({to})", "", "::::{container} figures"]
+            text += [
+                f"## [{heading[1] if heading else page.stem}]({to})",
+                "",
+                "::::{container} figures",
+            ]
             for name, alt in figures.items():
                 to_figure = os.path.relpath(folder / name, here)
-                text += [f":::{{figure}} {to_figure}", f":target: {to}", f":alt: {alt}", "", alt, ":::"]
+                text += [
+                    f":::{{figure}} {to_figure}",
+                    f":target: {to}",
+                    f":alt: {alt}",
+                    "",
+                    alt,
+                    ":::",
+                ]
             text += ["::::", ""]
             drawn -= figures.keys()
         for name in sorted(drawn):

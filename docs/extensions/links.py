@@ -25,8 +25,9 @@ def lead_out(app: Sphinx, page: str, source: list[str]) -> None:
         place = (folder / match[1]).resolve()
         if not place.exists():
             log.warning("no such file: %s", match[1], location=page)
-        page_or_figure = place.suffix in (".md", ".rst", ".png", ".svg")
-        if place.is_relative_to(shown) and page_or_figure:
+        if place.is_relative_to(shown) and (
+            place.suffix in (".png", ".svg") or app.env.path2doc(place) in app.env.found_docs
+        ):
             return match[0]
         kind = "tree" if place.is_dir() else "blob"
         to = f"{app.config.html_theme_options['source_repository']}{kind}/main"

@@ -156,8 +156,11 @@ def _described(offer: Offer) -> list[str]:
     package = f"   :module: {offer.package}"
     if offer.kind != "data":
         members = [] if offer.kind == "function" else ["   :members:", "   :show-inheritance:"]
-        return [f".. auto{offer.kind}:: {offer.path}", *members[: 1 if offer.kind == "class" else 2]
-                , ""]
+        return [
+            f".. auto{offer.kind}:: {offer.path}",
+            *members[: 1 if offer.kind == "class" else 2],
+            "",
+        ]
     module, _, name = offer.written.rpartition(".")
     docs = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", name), [""])
     head = [f".. py:data:: {offer.name}", package, ""]
@@ -204,13 +207,18 @@ def _has(owner: Any, name: str) -> bool:
     return hasattr(owner, name) or name in getattr(owner, "__annotations__", {})
 
 
-def qualify(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
-) -> None:
+def qualify(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """A docstring's roles, as seen from where it is written."""
     owner = obj if what in ("class", "exception", "function") else _module(name.rpartition(".")[0])
     module, inner = owner.__module__, f"{owner.__module__}.{owner.__qualname__}"
     lines[:] = _qualified("\n".join(lines), inner, module).split("\n")
+
+
+def defaults(
+    app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
+) -> bool | None:
+    """A field whose default is a function is no method."""
+    return True if inspect.isfunction(obj) and what == "class" and obj.__name__ != name else None
 
 
 def written(
@@ -265,7 +273,9 @@ def _of_fields(cls: Any) -> tuple[str, None]:
     shown = []
     for each in inspect.signature(cls).parameters.values():
         plain = each.default is each.empty or isinstance(each.default, int | float | str | None)
-        shown.append(str(each.replace(annotation=each.empty, default=each.default if plain else ...)))
+        shown.append(
+            str(each.replace(annotation=each.empty, default=each.default if plain else ...))
+        )
     return f"({', '.join(shown).replace('Ellipsis', '...')})", None
 
 
@@ -291,6 +301,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         app.registry.domains["py"].roles[name].warn_dangling = True
     app.add_directive("offers", Offers)
     app.connect("autodoc-process-docstring", qualify, priority=400)
+    app.connect("autodoc-skip-member", defaults)
     app.connect("autodoc-process-signature", written)
     app.connect("missing-reference", plain)
     app.connect("env-check-consistency", whole)

@@ -1,8 +1,9 @@
 """Scripts as pages and as notebooks.
 
-A script begins with a docstring: its first line is the title, the rest an introduction. ``# %% Name``
-begins a part; the comment that follows it is its text. Nothing is run: what the script printed lies
-beside it, in a file of its name and the suffix ``.txt``, its figure in one with ``.png``.
+A script begins with a docstring: its first line is the title, the rest an introduction.
+``# %% NAME`` begins a part; the comment that follows it is its text. Nothing is run: what the
+script printed lies beside it, in a file of its name and the suffix ``.txt``, its figure in one
+with ``.png``.
 """
 
 import ast
