@@ -1,10 +1,11 @@
-"""``.. figures::``: every figure of the results, with the page that tells of it.
+"""``.. figures:: FOLDER``: every figure of the results, under the page that tells of it.
 
-A figure that no page of results shows is warned of.
+Pages come in the order of the table in the folder's ``README.md``, which says what each is. A
+figure that no page shows is warned of.
 """
 
-import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from docutils import nodes
@@ -12,51 +13,47 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.logging import getLogger
 
+ROW = re.compile(r"^\| \[\w+\]\((\w+\.md)\) \| (.+?) \|", re.MULTILINE)
 FIGURE = re.compile(r"!\[(.*?)\]\(([^)]+\.png)\)")
-HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
+SENTENCE = re.compile(r"(.+?[.;:])(?: |$)")
 
 log = getLogger(__name__)
 
 
 class Figures(SphinxDirective):
-    """The directive; its argument is a folder, as seen from its page."""
+    """The directive; its argument is a folder beside its page."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """One section a page, its figures small and in a row."""
-        here = Path(self.env.doc2path(self.env.docname)).parent
-        folder = here / self.arguments[0]
-        drawn = {path.name for path in folder.glob("*.png")}
-        text: list[str] = []
-        for page in sorted(folder.glob("*.md")):
-            source = page.read_text("utf-8")
-            self.env.note_dependency(str(page))
-            figures = {name: alt for alt, name in FIGURE.findall(source) if name in drawn}
-            if page.name == "README.md" or not figures:
-                continue
-            heading = HEADING.search(source)
-            to = os.path.relpath(page, here)
-            text += [
-                f"## [{heading[1] if heading else page.stem}]({to})",
-                "",
-                "::::{container} figures",
-            ]
-            for name, alt in figures.items():
-                to_figure = os.path.relpath(folder / name, here)
-                text += [
-                    f":::{{figure}} {to_figure}",
-                    f":target: {to}",
-                    f":alt: {alt}",
-                    "",
-                    alt,
-                    ":::",
-                ]
-            text += ["::::", ""]
-            drawn -= figures.keys()
-        for name in sorted(drawn):
-            log.warning("no page of results shows the figure %s", name)
+        name = self.arguments[0]
+        folder = Path(self.env.doc2path(self.env.docname)).parent / name
+        left = {path.name for path in folder.glob("*.png")}
+        text = []
+        for page, what in ROW.findall((folder / "README.md").read_text("utf-8")):
+            self.env.note_dependency(str(folder / page))
+            shown = {
+                figure: alt for alt, figure in FIGURE.findall((folder / page).read_text("utf-8"))
+            }
+            left -= shown.keys()
+            if shown:
+                text.append(_section(f"{name}/{page}", what, shown))
+        for figure in sorted(left):
+            log.warning("no page of the table in %s/README.md shows %s", name, figure)
         return self.parse_text_to_nodes("\n".join(text), allow_section_headings=True)
+
+
+def _section(page: str, what: str, figures: Mapping[str, str]) -> str:
+    folder = Path(page).parent
+    lines = [f"## [{Path(page).stem}]({page})", what[0].upper() + what[1:] + ".", ""]
+    lines.append("::::{container} figures")
+    for figure, alt in figures.items():
+        begins = SENTENCE.match(alt)
+        caption = begins[1].rstrip(";:.") + "." if begins else alt
+        lines += [f":::{{figure}} {folder / figure}", f":target: {page}", f":alt: {alt}"]
+        lines += ["", caption, ":::"]
+    return "\n".join([*lines, "::::", ""])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -58,7 +58,9 @@ class Offer:
 
     @property
     def kind(self) -> str:
-        """The Python domain's word for it."""
+        """The Python domain's word for it; another name of a class (of ``Any``, say) is data."""
+        if getattr(self.value, "__name__", None) != self.name:
+            return "data"
         if inspect.isclass(self.value):
             return "exception" if issubclass(self.value, BaseException) else "class"
         return "function" if inspect.isroutine(self.value) else "data"
@@ -214,9 +216,7 @@ def qualify(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
     lines[:] = _qualified("\n".join(lines), inner, module).split("\n")
 
 
-def defaults(
-    app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
-) -> bool | None:
+def defaults(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """A field whose default is a function is no method."""
     return True if inspect.isfunction(obj) and what == "class" and obj.__name__ != name else None
 
