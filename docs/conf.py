@@ -19,7 +19,6 @@ release = version = installed("linearize")
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "gallery",
     "links",

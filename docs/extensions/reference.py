@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import Any
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -33,6 +32,9 @@ ALSO = ("linearize.types",)
 """Offered by no ``__init__``, and yet words of every signature."""
 NOT = re.compile(r"linearize\.report\.")
 """Inner parts of pages."""
+
+KINDS = ("function", "class", "data", "exception")
+"""In the order of pages."""
 
 log = getLogger(__name__)
 
@@ -134,38 +136,36 @@ class Offers(SphinxDirective):
         package = self.arguments[0]
         self.env.domaindata.setdefault("offers", set()).add(package)
         self.env.note_dependency(__file__)
-        here, elsewhere = [], []
-        for each in offers(package):
-            (here if homes()[each.origin] == each.path else elsewhere).append(each)
-        text = [_first_paragraph(inspect.getdoc(importlib.import_module(package)) or ""), ""]
+        every = sorted(offers(package), key=lambda each: KINDS.index(each.kind))
+        here = [each for each in every if homes()[each.origin] == each.path]
+        elsewhere = [each for each in every if each not in here]
+        text = [
+            f".. py:module:: {package}",
+            "",
+            _first_paragraph(inspect.getdoc(importlib.import_module(package)) or ""),
+            "",
+        ]
         if elsewhere:
             also = ", ".join(f":py:obj:`{e.name} <{homes()[e.origin]}>`" for e in elsewhere)
             text += [f"Also here: {also}.", ""]
         for each in here:
             text += _described(each)
-        lines = StringList(_qualified("\n".join(text), package).splitlines(), package)
-        return [
-            nodes.target("", "", ids=[f"module-{package}"]),
-            *self.parse_text_to_nodes("\n".join(lines)),
-        ]
+        return self.parse_text_to_nodes(_qualified("\n".join(text), package))
 
 
 def _first_paragraph(docstring: str) -> str:
     return docstring.partition("\n\n")[0].replace("\n", " ")
 
 
+OPTIONS = {"function": "", "class": "   :members:", "exception": "   :show-inheritance:"}
+
+
 def _described(offer: Offer) -> list[str]:
-    package = f"   :module: {offer.package}"
-    if offer.kind != "data":
-        members = [] if offer.kind == "function" else ["   :members:", "   :show-inheritance:"]
-        return [
-            f".. auto{offer.kind}:: {offer.path}",
-            *members[: 1 if offer.kind == "class" else 2],
-            "",
-        ]
+    if offer.kind in OPTIONS:
+        return [f".. auto{offer.kind}:: {offer.path}", OPTIONS[offer.kind], ""]
     module, _, name = offer.written.rpartition(".")
     docs = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", name), [""])
-    head = [f".. py:data:: {offer.name}", package, ""]
+    head = [f".. py:data:: {offer.name}", f"   :module: {offer.package}", ""]
     return [*head, *textwrap.indent("\n".join(docs), "   ").splitlines(), ""]
 
 

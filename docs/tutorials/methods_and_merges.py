@@ -115,6 +115,6 @@ for i, method in enumerate(methods):
     kept = [found.addition[f"{merge}{method}"].accuracy.mean() for merge in merges]
     ax.bar(np.arange(len(merges)) + 0.25 * i, kept, 0.22, label=method)
 ax.set_xticks(np.arange(len(merges)) + 0.25, ["sum", "TIES", "median"])
-ax.set(ylabel="mean accuracy of the merged model")
-ax.legend(fontsize=8, ncols=3, loc="lower right")
+ax.set(ylabel="mean accuracy of the merged model", ylim=(0, 1.1))
+ax.legend(ncols=3, loc="upper center", fontsize=8)
 figure.savefig(out / "methods_and_merges.png", dpi=130)
