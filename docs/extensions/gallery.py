@@ -5,6 +5,7 @@ figure that no page shows is warned of.
 """
 
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from sphinx.util.logging import getLogger
 
 ROW = re.compile(r"^\| \[\w+\]\((\w+\.md)\) \| (.+?) \|", re.MULTILINE)
 FIGURE = re.compile(r"!\[(.*?)\]\(([^)]+\.png)\)")
-SENTENCE = re.compile(r"(.+?[.;:])(?: |$)")
 
 log = getLogger(__name__)
 
@@ -49,8 +49,7 @@ def _section(page: str, what: str, figures: Mapping[str, str]) -> str:
     lines = [f"## [{Path(page).stem}]({page})", what[0].upper() + what[1:] + ".", ""]
     lines.append("::::{container} figures")
     for figure, alt in figures.items():
-        begins = SENTENCE.match(alt)
-        caption = begins[1].rstrip(";:.") + "." if begins else alt
+        caption = textwrap.shorten(alt, 140, placeholder=" …")
         lines += [f":::{{figure}} {folder / figure}", f":target: {page}", f":alt: {alt}"]
         lines += ["", caption, ":::"]
     return "\n".join([*lines, "::::", ""])
