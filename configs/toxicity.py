@@ -56,9 +56,10 @@ def packaged() -> ToxicityConfig:
     """
     return ToxicityConfig(
         texts=TextsConfig(
-            train=150,
+            train=60,
             validation=400,
             test=200,
+            control_train=1,
             control_validation=1,
             control_test=1,
             words="spam",

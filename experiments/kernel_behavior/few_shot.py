@@ -41,7 +41,7 @@ from linearize.models.language.label_words import label_words, word_tokens
 from linearize.models.language.sentence import sentence_encoder, told
 from linearize.objectives import Classify
 from linearize.report import schema
-from linearize.study import Store, Study
+from linearize.study import Store, Study, computed_once
 from linearize.study.store import Record
 from linearize.types import Apply, Params
 
@@ -204,23 +204,23 @@ def prepared(
             jnp.asarray(features), jnp.asarray(parts["train"].labels), len(given.classes)
         )
         model = Model(
-            headed(encoder.f), {"backbone": encoder.params, "head": head}, name=encoder.name
+            headed(encoder.f),
+            {"backbone": encoder.params, "head": head},
+            name=encoder.name,
+            blocks=encoder.blocks,
         )
+    train, validation, test = splits.values()
+    task = Task(given.name, train, validation, test, classes=given.classes)
+    leaves = [pattern(way, own.trainable, variant) for variant in config.variants]
+    above, tasks = computed_once(model, {given.name: task}, leaves, batch_size=config.batch_size)
     return Study(
-        model,
-        {
-            given.name: Task(
-                given.name,
-                splits["train"],
-                splits["validation"],
-                splits["test"],
-                classes=given.classes,
-            )
-        },
+        above,
+        tasks,
         {given.name: Classify()},
         seed=seed,
         store=store,
         recipes=config.recipes,
+        trainable=leaves[0],
         batch_size=config.batch_size,
     )
 

@@ -3,18 +3,16 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count, takewhile
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.sentiment.config import PAPERS, AskedConfig, SentimentConfig
 from experiments.speaker import speaker
-from experiments.stand_ins import STAND_INS, reviews, texts
-from experiments.stand_ins import t5 as stand_in_t5
+from experiments.stand_ins import reviews, t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
-from linearize.data import DataError, Limits, Task, text
+from linearize.data import Limits, Task, text
 from linearize.data.text import Documents, spans
 from linearize.data.text.task import TextTask
 from linearize.data.text.tokens import Wrap
@@ -27,6 +25,7 @@ from linearize.models.language import (
     word_tokens,
 )
 from linearize.objectives import CausalLM, Classify, Objective, Seq2Seq
+from linearize.study import computed_once
 
 Make = Callable[[Documents], Examples]
 
@@ -77,7 +76,8 @@ def build(
         used, objective, make = ways
         with said_as_configuration("domains"):
             tasks = {name: each.examples(make) for name, each in domains.items()}
-        return Reading(used, objective, tasks, language)
+        used, once = computed_once(used, tasks, config.trainable, batch_size=config.batch_size)
+        return Reading(used, objective, once, language)
 
     felt, read = kind(config, model, tokenizer)
     return Material(model.name, reading(felt, False), reading(read, True))
@@ -99,13 +99,9 @@ def rehearse(config: SentimentConfig) -> None:
     Raises:
         WeightsError: transformers, which writes the model, is not installed.
     """
-    weights, data = config.model.weights, config.data_dir
-    if not (weights and data and Path(STAND_INS) in Path(weights).parents):
-        return
-    asked = [*config.model.prompt.split(), *config.model.words]
     sentinels = [f"<extra_id_{i}>" for i in range(20)]
-    stand_in_t5.make(weights, [*texts.WORDS, *asked, *sentinels])
-    texts.make(data, config.reads)
+    asked = [*config.model.prompt.split(), *config.model.words, *sentinels]
+    t5.rehearse(config.model.weights, config.data_dir, config.reads, asked)
 
 
 def _decoder(
@@ -116,19 +112,14 @@ def _decoder(
     encoded = partial(text.encoded, tokenizer=tokenizer.backend, vocabulary=model.vocabulary)
 
     def asked(documents: Documents) -> Examples:
-        rows, kept = encoded(
-            documents, length=config.length, too_long="leave out", wrap=_prompt(told)
-        )
-        if not rows:
-            raise DataError(
-                f"no text has at most length={config.length} tokens with its prompt; raise it"
-            )
+        rows, kept = encoded(documents, length=config.length, too_long="cut", wrap=_prompt(told))
         last = np.array([len(row) - 1 for row in rows], np.int32)
         tokens = text.padded(rows, config.length, end or 0)
         return Examples((tokens, last), {"labels": documents.labels[kept]})
 
     def packed(documents: Documents) -> Examples:
-        return text.packed(encoded(documents)[0], config.length, end=end)
+        rows = text.packed(encoded(documents)[0], config.length, end=end)
+        return rows.take(slice(len(documents)))
 
     with said_as_configuration("model.words"):
         words = word_tokens(tokenizer, told.words)
@@ -149,7 +140,7 @@ def _encoder_decoder(
             backend,
             config.length,
             [told.words[label] for label in documents.labels],
-            too_long="leave out",
+            too_long="cut",
             wrap=_prompt(told),
             vocabulary=model.vocabulary,
             **same,

@@ -18,8 +18,10 @@ from linearize.data import Task, text
 from linearize.data.records import SPLITS
 from linearize.data.text import Documents
 from linearize.examples import Examples
+from linearize.models import Model
 from linearize.models.language import LanguageModel
 from linearize.scorers import Score, Scorer
+from linearize.study import computed_once
 
 TARGET, OTHER, CONTROL = "target", "other", "control"
 
@@ -29,6 +31,10 @@ class Material:
     """What all seeds share."""
 
     model: LanguageModel
+    """That writes."""
+    read: Model
+    """That is trained and whose perplexity is measured: the model, or what of it is above frozen
+    blocks."""
     tokenizer: Any
     tasks: Mapping[str, Task]
     """Token rows of :data:`TARGET`, :data:`OTHER` and :data:`CONTROL`."""
@@ -63,10 +69,13 @@ def build(config: ToxicityConfig, model: LanguageModel, tokenizer: Any, given: T
     check_lengths(config, model, max(map(len, asked)))
     with said_as_configuration("scorers"):
         judges = judged(config, given)
+    rows = tasks(config, model, tokenizer, given)
+    read, rows = computed_once(model, rows, config.trainable, batch_size=config.batch_size)
     return Material(
         model,
+        read,
         tokenizer,
-        tasks(config, model, tokenizer, given),
+        rows,
         asked,
         *judges,
         {
@@ -132,7 +141,8 @@ def tasks(
     found = {}
     for name, splits in ((TARGET, given.target), (OTHER, given.other)):
         train, validation, test = (packed(rows(splits[split])) for split in SPLITS)
-        found[name] = Task(name, train, validation, test)
+        few = slice(config.batch_size)  # on which nothing is measured
+        found[name] = Task(name, train, validation.take(few), test.take(few))
     control = given.control
     validation, test = (
         windows(config.control, rows(text.joined(control[split]))) for split in SPLITS[1:]

@@ -111,7 +111,7 @@ def parts(config: ToxicityConfig) -> int:
 def measure(config: ToxicityConfig, given: Material, seed: int, store: Store) -> Record:
     """One seed: every edited model, and the curves of the regimes."""
     study = Study(
-        given.model,
+        given.read,
         given.tasks,
         CausalLM(),
         control=CONTROL,

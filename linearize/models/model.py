@@ -28,6 +28,8 @@ class Model:
         example: one input's shapes and dtypes, ``jax.ShapeDtypeStruct`` without the axis of
             examples; a tuple for several arguments. None where the data say
             (:attr:`linearize.Examples.example`).
+        fixed: names of the leaves that must stay at θ0, because what they decide is among the
+            inputs of ``f`` (:mod:`linearize.models.frozen`).
         about: what else is known of it, by name.
 
     Raises:
@@ -44,6 +46,7 @@ class Model:
     name: str = "model"
     blocks: tuple[str, ...] = ()
     example: PyTree = None
+    fixed: frozenset[str] = frozenset()
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -53,6 +53,16 @@ def _check_name(noun: str, name: str) -> None:
         )
 
 
+def _check_moves(model: Model, what: str, moved: Iterable[str]) -> None:
+    """Nothing moves a leaf that must stay at θ0."""
+    if wrong := sorted(model.fixed.intersection(moved)):
+        shown = ", ".join(wrong[:3]) + ", ..." * (len(wrong) > 3)
+        raise ValueError(
+            f"{what} moves {shown}, of blocks whose outputs at θ0 are among the inputs of "
+            f"{model.name}; take the whole model and its own examples"
+        )
+
+
 def _arrays(path: Path) -> Any:
     return io.load_tree(path)[0]
 
@@ -209,6 +219,9 @@ class Study:
         missing = [name for name in named if name not in objectives]
         if missing:
             raise ValueError(f"objectives lacks {missing}; give one for each task")
+        if known.fixed:
+            moved = tree.select(known.params, trainable)
+            _check_moves(known, f"trainable={trainable!r}", moved)
         fields = {
             "model": known,
             "tasks": named,
@@ -482,6 +495,8 @@ class Study:
 
     def _view(self, name: str, vectors: Mapping[str, TaskVector]) -> View:
         one_of("view", name, self.views)
+        for task, tau in vectors.items():
+            _check_moves(self.model, f"the vector of {task!r}", tau.delta)
         return self.views[name](self.model.f, self.model.params, vectors, self.batch_size)
 
     def objective(self, task: str, view: View) -> Objective:
