@@ -5,6 +5,7 @@ linearize audit a.safetensors lora/dogs --base FOLDER --task photos/cars --task 
 linearize report runs/mine
 linearize merge a.safetensors lora/dogs --alpha 0.4 --base FOLDER --out FOLDER
 linearize curvature --model FOLDER --task photos/cars --out cars_card.safetensors
+linearize --version
 """
 
 import sys
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
-from linearize import data, edit, methods, models, report, tree
+from linearize import data, edit, io, methods, models, report, tree
 from linearize.choices import one_of
 from linearize.cli import reporting, sentence
 from linearize.comparison import compare
@@ -158,6 +159,9 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: 2 for a command line that cannot be run, 1 for an error that is foreseen.
     """
     words = sys.argv[1:] if args is None else list(args)
+    if words == ["--version"]:
+        print(f"linearize {io.versions()['linearize']}")
+        return
     usage = f"usage: linearize {{{','.join(JOBS)}}} ...; linearize NAME --help says more"
     if not words or words[0] not in JOBS:
         print(usage)

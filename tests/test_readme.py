@@ -1,4 +1,4 @@
-"""The README does what it says: its Python runs, its marked commands run, CI can read it.
+"""The README and the site's pages do what they say: their Python runs, marked commands run.
 
 ```python blocks share one namespace, top to bottom. A ```bash block runs when the line before it is
 ``<!-- ci:run -->``; ``<!-- ci:skip -->`` leaves a Python block out. All run in a temporary folder,
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from sybil import Document, Example
@@ -20,10 +21,19 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.abstract.codeblock import AbstractCodeBlockParser
 from sybil.parsers.abstract.lexers import BlockLexer
 
+import linearize as lz
 from linearize.train import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+CATALOGUES = {DOCS / f"{name}.md" for name in ("data", "models", "scorers")}
+"""Their lines are of weights and files that the reader has."""
+PAGES = sorted(
+    path
+    for path in (*DOCS.glob("*.md"), *DOCS.glob("how-to/*.md"))
+    if path not in CATALOGUES and "```python\n" in path.read_text("utf-8")
+)
 EXTRACTOR = ROOT / ".ci" / "readme-command"
 
 SAMPLE = """\
@@ -117,6 +127,17 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     runpy.run_path(str(ROOT / ".ci" / "own-files.py"))
     assert run(README, PYTHON).regions
     assert Path("runs/photos/results.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_python_blocks_of_the_site_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with mock.patch.dict(lz.METHODS), mock.patch.dict(lz.MERGES):
+        assert run(page, PYTHON).regions
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
-"""From a Flax model to its kernel: spectrum, prediction and drift, in under a minute on two cores.
+"""The kernel laboratory.
 
-    python docs/tutorials/kernel.py
+From a Flax model to its kernel: spectrum, prediction, the optimum of linear fine-tuning without a
+step of it, and how far real fine-tuning drifts. The model is small and untrained and the images are
+those of handwritten digits, so that every step takes seconds; put your own model and arrays in
+their place.
 
-Reads top to bottom. The model is small and untrained and the images are scikit-learn's digits, so
-that every step takes seconds; put your own model and arrays in their place.
+![Spectra of the kernel before and after fine-tuning, and the kernel sorted by digit](kernel.png)
 """
 
 import sys
@@ -18,11 +20,12 @@ import linearize as lz
 from linearize import data
 from linearize.train import OptimConfig, TrainConfig, fine_tune
 
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/tutorial")
+out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/kernel")
 out.mkdir(parents=True, exist_ok=True)
 
 
-# 1. A model, as a function of its parameters.
+# %% A model
+# As a function of its parameters.
 class CNN(nnx.Module):
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.conv1 = nnx.Conv(3, 16, (3, 3), strides=2, rngs=rngs)
@@ -42,28 +45,33 @@ task = data.load_task(
 x, x_test = (s.inputs.astype(np.float32) / 255 for s in (task.train, task.test))
 y, y_test = task.train.labels, task.test.labels
 
-# 2. Its empirical neural tangent kernel, exactly: every output with every output.
+# %% Its kernel
+# The empirical neural tangent kernel, exactly: every output with every output.
 K = lz.ntk.kernel(f, params0, x)  # (200, 200, 10, 10)
 K_test = lz.ntk.kernel(f, params0, x_test, x)
 f0, f0_test = np.asarray(f(params0, x)), np.asarray(f(params0, x_test))
 
-# 3. Its spectrum: which functions does gradient descent learn first?
+# %% Its spectrum
+# Which functions does gradient descent learn first?
 trace = np.einsum("nmcc->nm", K)  # the kernel that all outputs share, summed over them
 spectrum = lz.ntk.eigenpairs(trace)
 print(f"leading eigenvalues {spectrum.values[:3].round(1)}")
 print(f"effective rank {lz.ntk.effective_rank(spectrum.values):.1f} of {len(trace)}")
 
-# 4. What linearized fine-tuning would end in, without a step of it.
+# %% Prediction
+# What linearized fine-tuning would end in, without a step of it.
 dual = lz.ntk.cross_entropy(K, f0, y, l2=1e-4)
 predicted = lz.ntk.predict(dual, K_test, f0_test)
 print(f"kernel prediction: {np.mean(predicted.argmax(1) == y_test):.1%} of test images")
 
-# 5. The same solution as weights: a linear task vector like any other.
+# %% The same as weights
+# A linear task vector like any other.
 tau = lz.ntk.to_task_vector(f, params0, x, dual)
 linear = np.asarray(lz.linearize(f, params0)(tau.apply_to(params0), x_test))
 print(f"in weights: logits differ by {np.abs(linear - predicted).max():.1e}")
 
-# 6. Fine-tune the model itself. How far does its kernel drift?
+# %% Drift
+# Fine-tune the model itself. How far does its kernel drift?
 config = TrainConfig(optim=OptimConfig(lr=1e-3), steps=60, batch_size=50, tensorboard=False)
 examples = {"inputs": x, "labels": y}
 trained = fine_tune(f, params0, examples, regime="nonlinear", config=config)
@@ -75,7 +83,7 @@ print(f"fine-tuned: {np.mean(np.argmax(f_t, 1) == y_test):.1%} of test images")
 print(f"kernel drift {lz.ntk.drift(K_t, trace):.2f}, alignment {lz.ntk.alignment(K_t, trace):.2f}")
 print(f"the linearization agrees on {gap.agreement:.1%} of test images")
 
-# 7. A picture.
+# %% A figure
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 left.loglog(np.arange(1, len(trace) + 1), spectrum.values, label="at θ0")
 left.loglog(np.arange(1, len(trace) + 1), lz.ntk.eigenpairs(K_t).values, label="fine-tuned")
@@ -86,4 +94,3 @@ shown = right.imshow(trace[np.ix_(order, order)], cmap="viridis")
 right.set(title="kernel at θ0, images sorted by digit", xticks=[], yticks=[])
 figure.colorbar(shown, ax=right)
 figure.savefig(out / "kernel.png", dpi=150)
-print(f"drawn: {out / 'kernel.png'}")

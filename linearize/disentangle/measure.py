@@ -74,8 +74,8 @@ def disentanglement_error(
             f0 + Σ α Jτ, and differ only in how the vectors were trained. Or the name of a view.
         readouts: each task's features to logits (a function or a head), or one for all; ``None``
             where ``f`` gives logits.
-        distance: a row of :data:`DISTANCES`, or a function that JAX can trace,
-            ``(logits_a (N, C), logits_b (N, C)) -> (N,)``.
+        distance: a row of :data:`linearize.disentangle.DISTANCES`, or a function that JAX can
+            trace, ``(logits_a (N, C), logits_b (N, C)) -> (N,)``.
         objectives: in place of ``readouts`` and ``distance``, each task's objective, or one for
             all: what it keeps of predictions is as far apart as it says, and an example counts as
             much as it says (of a language model, each token that is asked for alike).

@@ -75,7 +75,7 @@ class Method:
     label: str
     """As tables and figures call it."""
     view: str
-    """A row of :data:`linearize.evaluate.VIEWS`."""
+    """A row of :data:`linearize.evaluate.view.VIEWS`."""
     train: Callable[["Study", str], TaskVector] | None = None
     """One task's vector: of a study and the task's name. None where ``of`` says whose to take.
     Most are :func:`linearize.methods.fine_tuning.fine_tune` of a regime, a pattern, penalties and a
@@ -283,7 +283,8 @@ class Study:
     def asked(self, task: str, split: str = "train") -> np.ndarray | None:
         """Which places of the outputs' first axes are asked for, bool (N, ...); None where all are.
 
-        Of a text what follows its last token is not, say (:meth:`linearize.Objective.asked`).
+        Of a text what follows its last token is not, say
+        (:meth:`linearize.objectives.Objective.asked`).
         """
         return self.objectives[task].asked(self.split(task, split).targets)
 
