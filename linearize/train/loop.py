@@ -17,7 +17,7 @@ from linearize import io, tree
 from linearize.agreement import specification
 from linearize.objectives.objective import Loss
 from linearize.task_vector import TaskVector
-from linearize.train import feed
+from linearize.train import feed, hosts
 from linearize.train.blame import blame, blame_penalties
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
@@ -252,8 +252,8 @@ class _Run:
         self.fixed = {
             "params0": setting.params0,
             "arrays": setting.arrays,
-            "total": jax.device_put(np.int32(self.total), whole),
-            "key": jax.device_put(jax.random.key(config.seed), whole),
+            "total": hosts.put(np.int32(self.total), whole),
+            "key": hosts.put(jax.random.key(config.seed), whole),
             **setting.fixed_penalties(config.seed),
         }
         self.like = jax.eval_shape(
@@ -415,7 +415,7 @@ class _Run:
 
     def _count(self, count: int) -> Array:
         if count not in self.counts:
-            self.counts[count] = jax.device_put(np.int32(count), self.setting.place.replicated)
+            self.counts[count] = hosts.put(np.int32(count), self.setting.place.replicated)
         return self.counts[count]
 
     def _logged(self, step: int, count: int) -> bool:
@@ -433,7 +433,7 @@ class _Run:
         # what is not logged is not fetched, but for the last call before the host acts on τ
         if not self._logged(step, count) and self.pending:
             return
-        values, bad = np.asarray(metrics["values"]), int(metrics["bad"])
+        values, bad = hosts.fetch(metrics["values"]), int(hosts.fetch(metrics["bad"]))
         names = self.setting.recipe.metrics
         for here in range(step + 1, (min(bad, self.settled + 1) if bad else self.settled + 1)):
             if here % self.config.log_every == 0 or here == self.total:
@@ -490,7 +490,7 @@ class _Run:
         raise request.answer(said)
 
     def _diverged(self, bad: int) -> None:
-        values = np.asarray(self.state["bad_metrics"]).tolist()
+        values = hosts.fetch(self.state["bad_metrics"]).tolist()
         metrics = dict(zip(self.setting.recipe.metrics, values, strict=True))
         # the state has been frozen since, so it is the one before the bad step
         kept = "No run_dir was given; the last finite tau is this error's."
@@ -531,7 +531,7 @@ class _Run:
         return self.setting.recipe.answer(self.setting.params0, self.state, self.setting.mask)
 
     def _vector(self, step: int) -> TaskVector:
-        delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self._tau().items()}
+        delta = {n: jnp.asarray(np.array(hosts.fetch(leaf))) for n, leaf in self._tau().items()}
         vector = TaskVector(delta, self.setting.base, {**self.meta, "steps": step})
         return vector if self.directory is None else self.directory.stamped(vector)
 
