@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 
 _KEPT = ("tau", "opt", "step")
 """The entries of the state that a checkpoint keeps."""
+
+_ASKED = 8
+"""Steps between two times that several processes ask each other whether a signal came."""
 
 _AHEAD, _AHEAD_ON_CPU = 4, 1
 """Calls that may be under way on the device before the host waits for the oldest; on CPU, where a
@@ -155,6 +158,9 @@ def fine_tune(
     setting = Inputs.make(
         f, params0, data, regime, loss, readout, config, trainable, inputs, augment, penalties, mask
     )
+    if hosts.several():
+        told = {"versions": io.versions(), "configuration and data": setting.identity(config)}
+        hosts.check_same(**told)
     if run_dir is None:
         return _Run(setting, config, None, validation, dict(meta or {}), progress).go()
     path = Path(run_dir)
@@ -227,7 +233,7 @@ class _Run:
                     stack.callback(each.close)
             start = self._restore()
             path, run = None, ""
-            if self.directory is not None:
+            if self.directory is not None and hosts.first():
                 path, run = self.directory.path, self.directory.hash
             self.recorder = Recorder(path, start, self.config.tensorboard, run)
             stack.callback(self.recorder.close)
@@ -296,7 +302,7 @@ class _Run:
         self.state: State = self._first()
         if self.checkpoints is None or self.directory is None:
             return 0
-        if self.checkpoints.steps():
+        if hosts.told(self.checkpoints.steps):
             self._rehearse()
         kept = {name: self.like[name] for name in _KEPT}
         where = {name: self.layout[name] for name in kept}
@@ -318,16 +324,24 @@ class _Run:
         return step
 
     def _train(self, start: int, request: Request) -> None:
-        step = self.settled = start
+        step = self.settled = self.asked = start
         ahead = _AHEAD_ON_CPU if self.setting.place.on_cpu else _AHEAD
         while step < self.total:
-            if request.number:
+            if self._stopped(step, request):
                 self._interrupt(step, request)
             count = self._advance(step)
             step += count
             while len(self.pending) > ahead:
                 self._settle()
             self._events(step)
+
+    def _stopped(self, step: int, request: Request) -> bool:
+        """Whether a signal came; of several processes to any, which all see after the same step."""
+        if not hosts.several():
+            return bool(request.number)
+        due = step // _ASKED != self.asked // _ASKED
+        self.asked = step
+        return due and hosts.anywhere(bool(request.number))
 
     def _advance(self, step: int) -> int:
         """Dispatch the next call; how many steps it takes."""
@@ -471,7 +485,8 @@ class _Run:
             self.vectors[step] = self._vector(step)
             if self.directory is not None:
                 with guarded(self.directory.path):
-                    self.vectors[step].save(self.directory.vector_at(step))
+                    save = partial(self.vectors[step].save, self.directory.vector_at(step))
+                    hosts.told(lambda: save() and None)
         if self.checkpoints is not None and _due(step, config.checkpoint_every) and not last:
             self._drain()
             self._save(step)

@@ -27,7 +27,7 @@ from typing import Any
 from linearize import files, io
 from linearize.identity import PROGRAM
 from linearize.task_vector import TaskVector
-from linearize.train import checkpoint, record
+from linearize.train import checkpoint, hosts, record
 from linearize.train.errors import RunDirectoryError, RunMismatchError
 from linearize.train.identity import data_fingerprint as data_fingerprint
 from linearize.train.lock import exclusive, guarded
@@ -58,6 +58,11 @@ class RunDirectory:
 
     def finished(self) -> tuple[TaskVector, dict[str, Any]] | None:
         """The result and its record, where the run is over and its files are whole."""
+        if not hosts.told(lambda: self._finished() is not None):
+            return None
+        return self._finished()
+
+    def _finished(self) -> tuple[TaskVector, dict[str, Any]] | None:
         record = _read(self.path / "done.json")
         if record is None:
             return None
@@ -78,13 +83,16 @@ class RunDirectory:
             RunDirectoryError: it cannot be written; the error carries the vector.
         """
         try:
-            with guarded(self.path):
-                self.stamped(vector).save(self.path / "task_vector.safetensors")
-                sealed = {**io.to_json(record), "run": self.hash, "metrics": self._metrics()}
-                io.write_json(self.path / "done.json", {**sealed, "sha256": _hash(sealed)})
+            hosts.told(lambda: self._finish(vector, record))
         except RunDirectoryError as error:
             error.vector = vector
             raise
+
+    def _finish(self, vector: TaskVector, record: Mapping[str, Any]) -> None:
+        with guarded(self.path):
+            self.stamped(vector).save(self.path / "task_vector.safetensors")
+            sealed = {**io.to_json(record), "run": self.hash, "metrics": self._metrics()}
+            io.write_json(self.path / "done.json", {**sealed, "sha256": _hash(sealed)})
 
     def _check_sealed(self, record: Mapping[str, Any]) -> None:
         """The record, and the metrics where they are there, are as the run left them.
@@ -106,6 +114,9 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Forget the run's progress and its end, so that it starts anew."""
+        hosts.told(self._clear)
+
+    def _clear(self) -> None:
         with guarded(self.path):
             (self.path / "done.json").unlink(missing_ok=True)
             (self.path / "metrics.jsonl").unlink(missing_ok=True)
@@ -129,7 +140,17 @@ def open_run(
         RunLockedError: another process works there.
         RunMismatchError: it holds a run that differs; the message lists in what.
         RunDirectoryError: it cannot be written, or the disk is too full.
+        HostError: in other processes than the first, which opens it for all.
     """
+    with contextlib.ExitStack() as stack:
+        hosts.told(lambda: stack.enter_context(_locked(path, identity, record, needs)) and None)
+        yield RunDirectory(path, identity)
+
+
+@contextlib.contextmanager
+def _locked(
+    path: Path, identity: Mapping[str, Any], record: Mapping[str, Any], needs: int
+) -> Iterator[None]:
     with exclusive(path):
         run = RunDirectory(path, identity)
         with guarded(path):
@@ -146,7 +167,7 @@ def open_run(
                 )
             if before is None:
                 io.write_json(config, {"identity": run.identity, "run": run.hash, **record})
-        yield run
+        yield
 
 
 def _hash(identity: Mapping[str, Any]) -> str:
