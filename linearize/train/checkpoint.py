@@ -18,8 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from linearize import io, tree
-from linearize.train import hosts
+from linearize import hosts, io, tree
 from linearize.train.errors import CheckpointError
 from linearize.train.lock import guarded
 from linearize.types import PyTree

@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import tree
+from linearize import hosts, tree
 from linearize.agreement import agree
 from linearize.examples import count
 from linearize.single import drawn
-from linearize.train import hosts
 from linearize.train.mesh import Placement
 from linearize.types import Array, PyTree
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import identity, io, tree
+from linearize import hosts, identity, io, tree
 from linearize.choices import one_of
 from linearize.objectives.objective import Loss
 from linearize.taylor import check_function
-from linearize.train import feed, hosts
+from linearize.train import feed
 from linearize.train.config import TrainConfig
 from linearize.train.identity import current_functions, data_fingerprint, functions
 from linearize.train.mask import checked

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import io, tree
+from linearize import hosts, io, tree
 from linearize.agreement import specification
 from linearize.objectives.objective import Loss
 from linearize.task_vector import TaskVector
-from linearize.train import feed, hosts
+from linearize.train import feed
 from linearize.train.blame import blame, blame_penalties
 from linearize.train.checkpoint import Checkpoints
 from linearize.train.config import TrainConfig
@@ -119,7 +119,8 @@ def fine_tune(
             apart by their compiled programs and constants, or, where they have an attribute
             ``fingerprint`` (a string), by that.
         trainable: pattern of the leaves to train (:func:`linearize.tree.select`).
-        mesh: as ``config.mesh``, which it replaces.
+        mesh: as ``config.mesh``, which it replaces. Several processes train together on the
+            devices of all, so that they need one; the first writes ``run_dir``, which all can read.
         validation: called with θ0 and τ every ``config.validate_every`` steps and at the end.
         meta: what else the task vector is to remember, such as ``{"task": "mnist"}``.
         progress: whether to show a bar where standard error is a terminal.
@@ -142,6 +143,8 @@ def fine_tune(
         RunMismatchError: ``run_dir`` holds a run of another config, function, base model, data or
             head, or a file of one.
         RunDirectoryError: ``run_dir`` cannot be written.
+        HostError: of several processes (:func:`linearize.hosts.initialize`), one has another
+            configuration, data or versions, met an error, or is gone.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint saved.
         Terminated: likewise after SIGTERM or SIGHUP, which clusters send; a ``SystemExit`` whose
             status is 128 + the signal's number.
@@ -159,8 +162,7 @@ def fine_tune(
         f, params0, data, regime, loss, readout, config, trainable, inputs, augment, penalties, mask
     )
     if hosts.several():
-        told = {"versions": io.versions(), "configuration and data": setting.identity(config)}
-        hosts.check_same(**told)
+        hosts.check_same({"versions": io.versions(), **setting.identity(config)})
     if run_dir is None:
         return _Run(setting, config, None, validation, dict(meta or {}), progress).go()
     path = Path(run_dir)
@@ -227,6 +229,7 @@ class _Run:
         with ExitStack() as stack:
             if self.checkpoints is not None:
                 stack.callback(self.checkpoints.close)
+            stack.enter_context(hosts.reached())
             self._prepare()
             for each in (self.feed, *self.streams):
                 if isinstance(each, feed.Loaded | feed.Turns):
@@ -336,12 +339,12 @@ class _Run:
             self._events(step)
 
     def _stopped(self, step: int, request: Request) -> bool:
-        """Whether a signal came; of several processes to any, which all see after the same step."""
-        if not hosts.several():
-            return bool(request.number)
+        """Whether a signal came: of several processes to any, which all see after the same step."""
         due = step // _ASKED != self.asked // _ASKED
+        if due and hosts.several():
+            request.number = hosts.largest(request.number)
         self.asked = step
-        return due and hosts.anywhere(bool(request.number))
+        return bool(request.number) and (due or not hosts.several())
 
     def _advance(self, step: int) -> int:
         """Dispatch the next call; how many steps it takes."""

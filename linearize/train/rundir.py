@@ -24,10 +24,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from linearize import files, io
+from linearize import files, hosts, io
 from linearize.identity import PROGRAM
 from linearize.task_vector import TaskVector
-from linearize.train import checkpoint, hosts, record
+from linearize.train import checkpoint, record
 from linearize.train.errors import RunDirectoryError, RunMismatchError
 from linearize.train.identity import data_fingerprint as data_fingerprint
 from linearize.train.lock import exclusive, guarded
@@ -200,7 +200,7 @@ def _compare(path: Path, before: Mapping[str, Any], run: RunDirectory) -> None:
             path,
         )
         now.pop("functions", None)
-    left, right = _leaves(there), _leaves(now)
+    left, right = files.flat(there), files.flat(now)
     changed = [n for n in sorted(left.keys() | right.keys()) if left.get(n) != right.get(n)]
     if not changed:
         return
@@ -250,16 +250,6 @@ def _stated(path: Path) -> Iterator[tuple[Path, str | None]]:
     for file in (path / "task_vector.safetensors", *sorted(path.glob("vectors/*.safetensors"))):
         with contextlib.suppress(OSError, ValueError):
             yield file, json.loads(io.read_notes(file).get("meta", "{}")).get("run")
-
-
-def _leaves(value: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, entry in value.items():
-        if isinstance(entry, Mapping):
-            flat |= {f"{name}.{inner}": leaf for inner, leaf in _leaves(entry).items()}
-        else:
-            flat[name] = entry
-    return flat
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -5,10 +5,11 @@ own shards alone. Files are written by one process, the first, and what it decid
 others. All processes call these functions in the same order, from their main threads.
 """
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable
-from hashlib import sha256
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,13 +17,48 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from linearize import io
+from linearize import files
 from linearize.compiled import jit
 from linearize.types import Array, PyTree
+from linearize.written import to_json
 
 
 class HostError(RuntimeError):
     """What another process met, or in what it differs."""
+
+
+_GONE = re.compile("gloo|nccl|mpi|connection|socket|unavailable|heartbeat|coordination", re.I)
+_HEARTBEAT = 30
+"""Seconds after which a process that says nothing is taken for dead, and the others end."""
+
+
+def initialize(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Join the other processes, before JAX is used; they are found by themselves under SLURM,
+    Open MPI, mpi4py, Kubernetes and on Cloud TPU (``jax.distributed.initialize``).
+
+    Args:
+        coordinator: ``HOST:PORT`` of process 0, where they are not found.
+        processes: how many.
+        process: which this is, from 0.
+
+    Raises:
+        HostError: they were not found, or did not come.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            heartbeat_timeout_seconds=_HEARTBEAT,
+            shutdown_timeout_seconds=_HEARTBEAT,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise HostError(
+            f"the processes did not find each other: {error}; give HOST:PORT of process 0, how "
+            "many processes there are, and which this is"
+        ) from error
 
 
 def several() -> bool:
@@ -33,6 +69,24 @@ def several() -> bool:
 def first() -> bool:
     """Whether this one writes files."""
     return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def reached() -> Iterator[None]:
+    """What a network says when a process is gone, as an error that says what to do.
+
+    Raises:
+        HostError: another process ended, or cannot be reached.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not several() or not _GONE.search(str(error)):
+            raise
+        raise HostError(
+            "another process ended, or cannot be reached. What was saved is whole: start the same "
+            f"command in all processes, and it goes on from there ({error})"
+        ) from error
 
 
 def put(arrays: PyTree, where: PyTree) -> PyTree:
@@ -103,7 +157,7 @@ def told(decide: Callable[[], Any]) -> Any:
     except Exception as error:
         _broadcast(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         raise
-    _broadcast(json.dumps({"value": io.to_json(value)}).encode())
+    _broadcast(json.dumps({"value": to_json(value)}).encode())
     return value
 
 
@@ -114,28 +168,41 @@ def _broadcast(words: bytes) -> bytes:
     return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()
 
 
-def check_same(**values: Any) -> None:
+def check_same(values: Mapping[str, Any]) -> None:
     """Every process has the same values.
 
+    Args:
+        values: what JSON can hold, by name, mappings within mappings.
+
     Raises:
-        HostError: in all of them, with the names of what differs and the processes where it does.
+        HostError: in all processes, with the names of what differs, where, and from what.
     """
     if not several():
         return
-    names = list(values)
-    digests = [sha256(json.dumps(io.to_json(values[n])).encode()).digest() for n in names]
-    own = np.stack([np.frombuffer(digest, np.uint8) for digest in digests])
-    every = np.asarray(multihost_utils.process_allgather(own))  # (processes, values, 32)
-    others = (every != every[:1]).any(-1)
-    wrong = [f"{names[i]} of process {p}" for p, i in np.argwhere(others)]
+    every = [json.loads(each) for each in _gathered_words(json.dumps(to_json(values)))]
+    leaves = [files.flat(each) for each in every]
+    wrong = [
+        f"{name} is {other.get(name)!r} in process {p} and {leaves[0].get(name)!r} in process 0"
+        for p, other in enumerate(leaves)
+        for name in sorted(leaves[0].keys() | other.keys())
+        if other.get(name) != leaves[0].get(name)
+    ]
     if wrong:
         raise HostError(
-            f"{', '.join(wrong)} differ from those of process 0; start all processes with the same "
-            f"command, code and versions (process {jax.process_index()} has "
-            f"{ {names[i]: values[names[i]] for i in np.flatnonzero(others.any(0))} })"
+            "the processes differ; start all with the same command, code and versions:\n  "
+            + "\n  ".join(wrong)
         )
 
 
-def anywhere(flag: bool) -> bool:
-    """Whether it is true in any process."""
-    return bool(np.any(multihost_utils.process_allgather(np.bool_(flag)))) if several() else flag
+def _gathered_words(words: str) -> list[str]:
+    """What each process says."""
+    own = np.frombuffer(words.encode(), np.uint8)
+    sizes = np.asarray(multihost_utils.process_allgather(np.int32(len(own)))).ravel()
+    padded = np.pad(own, (0, int(sizes.max()) - len(own)))
+    every = np.asarray(multihost_utils.process_allgather(padded))
+    return [bytes(row[:size]).decode() for row, size in zip(every, sizes, strict=True)]
+
+
+def largest(number: int) -> int:
+    """Of all processes' numbers."""
+    return int(np.max(multihost_utils.process_allgather(np.int32(number)))) if several() else number
