@@ -80,8 +80,8 @@ def reached() -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if not several() or not _GONE.search(str(error)):
+    except (RuntimeError, ValueError) as error:  # JAX raises either
+        if not several() or isinstance(error, HostError) or not _GONE.search(str(error)):
             raise
         raise HostError(
             "another process ended, or cannot be reached. What was saved is whole: start the same "

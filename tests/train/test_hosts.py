@@ -134,7 +134,6 @@ def test_a_killed_process_ends_the_other_with_a_sentence_and_the_same_command_go
         until(out / "checkpoints" / "1?")
         processes[1].send_signal(signal.SIGKILL)
         said, status = ended(processes[:1], seconds=40)
-    print(said[0][:6000])
     assert status == [3], said
     assert "another process ended, or cannot be reached. What was saved is whole" in said[0]
     with two(environment, out=str(out), **told) as processes:
