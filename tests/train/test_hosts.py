@@ -130,7 +130,7 @@ def test_two_processes_train_what_one_does_to_the_bit(tmp_path, environment):
 def test_a_killed_process_ends_the_other_with_a_sentence_and_the_same_command_goes_on(
     tmp_path, environment
 ):
-    told = {"steps": 200, "meshes": ["fsdp"]}
+    told = {"steps": 60, "meshes": ["fsdp"]}
     out = tmp_path / "killed"
     with two(environment, out=str(out), **told) as processes:
         until(out / "fsdp" / "checkpoints" / "1?")
