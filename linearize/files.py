@@ -10,6 +10,7 @@ import json
 import math
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -195,4 +196,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice[:200]!r} is there twice")
+    return found
+
+
+def flat(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of mappings within mappings, by names joined with dots.
+
+    >>> flat({"a": {"b": 1}, "c": 2})
+    {'a.b': 1, 'c': 2}
+    """
+    found: dict[str, Any] = {}
+    for name, entry in value.items():
+        if isinstance(entry, Mapping):
+            found |= {f"{name}.{inner}": leaf for inner, leaf in flat(entry).items()}
+        else:
+            found[name] = entry
     return found

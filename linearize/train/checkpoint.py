@@ -11,14 +11,14 @@ import functools
 import hashlib
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from linearize import io, tree
+from linearize import hosts, io, tree
 from linearize.train.errors import CheckpointError
 from linearize.train.lock import guarded
 from linearize.types import PyTree
@@ -27,6 +27,13 @@ log = logging.getLogger(__name__)
 
 HASHES = "sha256.json"
 """The list of a checkpoint's files, each with its SHA-256, and the run that it is of."""
+
+
+class _Later:
+    """What is done when it is waited for."""
+
+    def __init__(self, result: Callable[[], None]) -> None:
+        self.result = result
 
 
 class Checkpoints:
@@ -42,7 +49,7 @@ class Checkpoints:
         self._run = run
         self.directory, self.keep = directory.absolute(), keep  # Orbax refuses relative paths
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
-        self._writing: concurrent.futures.Future | None = None
+        self._writing: concurrent.futures.Future | _Later | None = None
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first; their hashes are not checked here."""
@@ -59,17 +66,28 @@ class Checkpoints:
             CheckpointError: the one before could not be written, or this one cannot be begun.
         """
         self.wait()
-        if step in self.steps():
+        if hosts.told(lambda: step in self.steps()):
             return
         ocp = _orbax()
         part = self.directory / f"{step}.writing"
         try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
+            hosts.told(lambda: self._begin(part))
             response = ocp.save_async(part / "state", _snapshot(state))
         except Exception as error:
             raise self._failed(step, error) from error
-        self._writing = self._pool.submit(self._finish, step, part, response)
+        if hosts.several():  # whose processes meet in their main threads alone
+            self._writing = _Later(lambda: self._seal_together(step, part, response))
+        else:
+            self._writing = self._pool.submit(self._finish, step, part, response)
+
+    def _begin(self, part: Path) -> None:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+
+    def _seal_together(self, step: int, part: Path, response: Any) -> None:
+        response.result()
+        hosts.together(f"checkpoint {step}")
+        hosts.told(lambda: self._finish(step, part, response))
 
     def _finish(self, step: int, part: Path, response: Any) -> None:
         try:
@@ -110,32 +128,44 @@ class Checkpoints:
             like: ``jax.ShapeDtypeStruct`` with shardings, which may differ from those at saving.
         """
         with guarded(self.directory):
-            for leftover in self.directory.glob("*.writing"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            for step in reversed(self.steps()):
-                path = self.directory / str(step)
-                problem = damage(path)
-                if not problem:
-                    try:
-                        return step, _load(path / "state", like)
-                    except (ValueError, KeyError, TypeError) as error:
-                        problem = f"{error}"
-                aside = self.directory / f"{step}.damaged"
-                shutil.rmtree(aside, ignore_errors=True)
-                path.rename(aside)
-                log.warning(
-                    "checkpoint %s is damaged (%s); it is set aside as %s and the one before it "
-                    "is tried",
-                    path,
-                    problem,
-                    aside.name,
-                )
+            hosts.told(self._sweep)
+            while (step := hosts.told(self._newest)) is not None:
+                try:
+                    return step, _load(self.directory / str(step) / "state", like)
+                except (ValueError, KeyError, TypeError) as error:
+                    hosts.told(functools.partial(self._set_aside, step, str(error)))
         return None
+
+    def _sweep(self) -> None:
+        for leftover in self.directory.glob("*.writing"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _newest(self) -> int | None:
+        """The step of the newest checkpoint whose files are whole; what is damaged is set aside."""
+        for step in reversed(self.steps()):
+            problem = damage(self.directory / str(step))
+            if not problem:
+                return step
+            self._set_aside(step, problem)
+        return None
+
+    def _set_aside(self, step: int, problem: str) -> None:
+        path = self.directory / str(step)
+        aside = self.directory / f"{step}.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        log.warning(
+            "checkpoint %s is damaged (%s); it is set aside as %s and the one before it is tried",
+            path,
+            problem,
+            aside.name,
+        )
 
     def clear(self) -> None:
         """Delete them all."""
         self.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if hosts.first():
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def close(self) -> None:
         """End the writing thread, after what it writes."""

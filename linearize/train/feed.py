@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import tree
+from linearize import hosts, tree
 from linearize.agreement import agree
 from linearize.examples import count
 from linearize.single import drawn
@@ -181,7 +181,7 @@ class Resident:
         self.examples = check(data)
         self.batch_size, self.seed, self._gather = batch_size, seed, gather
         self.length = min(total, max(1, _WINDOW_BYTES // (4 * batch_size)))
-        self.data = jax.device_put(dict(data), place.replicated)
+        self.data = hosts.put(dict(data), place.replicated)
         self._place = place
         self._first: int | None = None
         self._window: tuple[Array, Array] | None = None
@@ -191,7 +191,7 @@ class Resident:
         first = step - step % self.length
         if first != self._first or self._window is None:
             order = rows(self.examples, self.batch_size, self.seed, first, self.length)
-            placed = jax.device_put((order, np.int32(first)), self._place.replicated)
+            placed = hosts.put((order, np.int32(first)), self._place.replicated)
             self._first, self._window = first, placed
         return self._window
 
@@ -231,7 +231,7 @@ class Loaded:
             self.close()
             self._iterator = self._data.batches(self._batch_size, self._seed, step)
         self._at = step + 1
-        return jax.device_put(dict(next(self._iterator)), self._place.batch)
+        return hosts.put(dict(next(self._iterator)), self._place.batch)
 
     def prepare(self, step: int) -> None:
         """Take and send a batch ahead of its step."""
@@ -260,7 +260,7 @@ class Streamed:
         if self._next is not None and self._next[0] == step:
             return self._next[1]
         (index,) = rows(self.examples, self.batch_size, self.seed, step, 1)
-        return jax.device_put(
+        return hosts.put(
             jax.tree.map(lambda leaf: np.asarray(leaf)[index], dict(self.data)), self._place.batch
         )
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import identity, io, tree
+from linearize import hosts, identity, io, tree
 from linearize.choices import one_of
 from linearize.objectives.objective import Loss
 from linearize.taylor import check_function
@@ -105,8 +105,8 @@ class Inputs:
         base = tree.fingerprint(params0)
         shardings = place.of(params0)
         where: dict[str, Any] = dict(shardings)
-        placed = jax.device_put(params0, tree.update(params0, where))
-        moving = {n: jax.device_put(m, shardings[n]) for n, m in kept.items()} or None
+        placed = hosts.put(params0, tree.update(params0, where))
+        moving = {n: hosts.put(m, shardings[n]) for n, m in kept.items()} or None
         own = {name: given[name] for name in terms}
         whole = jax.tree.map(lambda _: place.replicated, given)
         lying = jax.tree.leaves(whole | place.beside(own, shardings, tree.flatten(params0)))
@@ -114,7 +114,7 @@ class Inputs:
         return cls(
             recipe=recipe,
             place=place,
-            arrays=jax.device_put(arrays, lying),
+            arrays=hosts.put(arrays, lying),
             params0=placed,
             data=data,
             trainable=names,
@@ -198,7 +198,7 @@ class Inputs:
             weights = np.asarray([penalty.weight for penalty in self.penalties], np.float32)
             keys = [jax.random.key(seed_of(seed, column(p.name))) for p in self.penalties]
             found = {"weights": weights, "keys": jnp.stack(keys)}
-        found = jax.device_put(found, self.place.replicated)
+        found = hosts.put(found, self.place.replicated)
         return found if self.mask is None else found | {"mask": self.mask}
 
     def disk_bytes(self, config: TrainConfig) -> int:

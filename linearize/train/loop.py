@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import io, tree
+from linearize import hosts, io, tree
 from linearize.agreement import specification
 from linearize.objectives.objective import Loss
 from linearize.task_vector import TaskVector
@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 
 _KEPT = ("tau", "opt", "step")
 """The entries of the state that a checkpoint keeps."""
+
+_ASKED = 8
+"""Steps between two times that several processes ask each other whether a signal came."""
 
 _AHEAD, _AHEAD_ON_CPU = 4, 1
 """Calls that may be under way on the device before the host waits for the oldest; on CPU, where a
@@ -116,7 +119,8 @@ def fine_tune(
             apart by their compiled programs and constants, or, where they have an attribute
             ``fingerprint`` (a string), by that.
         trainable: pattern of the leaves to train (:func:`linearize.tree.select`).
-        mesh: as ``config.mesh``, which it replaces.
+        mesh: as ``config.mesh``, which it replaces. Several processes train together on the
+            devices of all, so that they need one; the first writes ``run_dir``, which all can read.
         validation: called with θ0 and τ every ``config.validate_every`` steps and at the end.
         meta: what else the task vector is to remember, such as ``{"task": "mnist"}``.
         progress: whether to show a bar where standard error is a terminal.
@@ -139,6 +143,8 @@ def fine_tune(
         RunMismatchError: ``run_dir`` holds a run of another config, function, base model, data or
             head, or a file of one.
         RunDirectoryError: ``run_dir`` cannot be written.
+        HostError: of several processes (:func:`linearize.hosts.initialize`), one has another
+            configuration, data or versions, met an error, or is gone.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint saved.
         Terminated: likewise after SIGTERM or SIGHUP, which clusters send; a ``SystemExit`` whose
             status is 128 + the signal's number.
@@ -155,6 +161,8 @@ def fine_tune(
     setting = Inputs.make(
         f, params0, data, regime, loss, readout, config, trainable, inputs, augment, penalties, mask
     )
+    if hosts.several():
+        hosts.check_same({"versions": io.versions(), **setting.identity(config)})
     if run_dir is None:
         return _Run(setting, config, None, validation, dict(meta or {}), progress).go()
     path = Path(run_dir)
@@ -221,13 +229,14 @@ class _Run:
         with ExitStack() as stack:
             if self.checkpoints is not None:
                 stack.callback(self.checkpoints.close)
+            stack.enter_context(hosts.reached())
             self._prepare()
             for each in (self.feed, *self.streams):
                 if isinstance(each, feed.Loaded | feed.Turns):
                     stack.callback(each.close)
             start = self._restore()
             path, run = None, ""
-            if self.directory is not None:
+            if self.directory is not None and hosts.first():
                 path, run = self.directory.path, self.directory.hash
             self.recorder = Recorder(path, start, self.config.tensorboard, run)
             stack.callback(self.recorder.close)
@@ -252,8 +261,8 @@ class _Run:
         self.fixed = {
             "params0": setting.params0,
             "arrays": setting.arrays,
-            "total": jax.device_put(np.int32(self.total), whole),
-            "key": jax.device_put(jax.random.key(config.seed), whole),
+            "total": hosts.put(np.int32(self.total), whole),
+            "key": hosts.put(jax.random.key(config.seed), whole),
             **setting.fixed_penalties(config.seed),
         }
         self.like = jax.eval_shape(
@@ -296,7 +305,7 @@ class _Run:
         self.state: State = self._first()
         if self.checkpoints is None or self.directory is None:
             return 0
-        if self.checkpoints.steps():
+        if hosts.told(self.checkpoints.steps):
             self._rehearse()
         kept = {name: self.like[name] for name in _KEPT}
         where = {name: self.layout[name] for name in kept}
@@ -318,16 +327,24 @@ class _Run:
         return step
 
     def _train(self, start: int, request: Request) -> None:
-        step = self.settled = start
+        step = self.settled = self.asked = start
         ahead = _AHEAD_ON_CPU if self.setting.place.on_cpu else _AHEAD
         while step < self.total:
-            if request.number:
+            if self._stopped(step, request):
                 self._interrupt(step, request)
             count = self._advance(step)
             step += count
             while len(self.pending) > ahead:
                 self._settle()
             self._events(step)
+
+    def _stopped(self, step: int, request: Request) -> bool:
+        """Whether a signal came: of several processes to any, which all see after the same step."""
+        due = step // _ASKED != self.asked // _ASKED
+        if due and hosts.several():
+            request.number = hosts.largest(request.number)
+        self.asked = step
+        return bool(request.number) and (due or not hosts.several())
 
     def _advance(self, step: int) -> int:
         """Dispatch the next call; how many steps it takes."""
@@ -415,7 +432,7 @@ class _Run:
 
     def _count(self, count: int) -> Array:
         if count not in self.counts:
-            self.counts[count] = jax.device_put(np.int32(count), self.setting.place.replicated)
+            self.counts[count] = hosts.put(np.int32(count), self.setting.place.replicated)
         return self.counts[count]
 
     def _logged(self, step: int, count: int) -> bool:
@@ -433,7 +450,7 @@ class _Run:
         # what is not logged is not fetched, but for the last call before the host acts on τ
         if not self._logged(step, count) and self.pending:
             return
-        values, bad = np.asarray(metrics["values"]), int(metrics["bad"])
+        values, bad = hosts.fetch(metrics["values"]), int(hosts.fetch(metrics["bad"]))
         names = self.setting.recipe.metrics
         for here in range(step + 1, (min(bad, self.settled + 1) if bad else self.settled + 1)):
             if here % self.config.log_every == 0 or here == self.total:
@@ -471,7 +488,8 @@ class _Run:
             self.vectors[step] = self._vector(step)
             if self.directory is not None:
                 with guarded(self.directory.path):
-                    self.vectors[step].save(self.directory.vector_at(step))
+                    save = partial(self.vectors[step].save, self.directory.vector_at(step))
+                    hosts.told(lambda: save() and None)
         if self.checkpoints is not None and _due(step, config.checkpoint_every) and not last:
             self._drain()
             self._save(step)
@@ -490,7 +508,7 @@ class _Run:
         raise request.answer(said)
 
     def _diverged(self, bad: int) -> None:
-        values = np.asarray(self.state["bad_metrics"]).tolist()
+        values = hosts.fetch(self.state["bad_metrics"]).tolist()
         metrics = dict(zip(self.setting.recipe.metrics, values, strict=True))
         # the state has been frozen since, so it is the one before the bad step
         kept = "No run_dir was given; the last finite tau is this error's."
@@ -531,7 +549,7 @@ class _Run:
         return self.setting.recipe.answer(self.setting.params0, self.state, self.setting.mask)
 
     def _vector(self, step: int) -> TaskVector:
-        delta = {n: jnp.asarray(np.array(leaf)) for n, leaf in self._tau().items()}
+        delta = {n: jnp.asarray(np.array(hosts.fetch(leaf))) for n, leaf in self._tau().items()}
         vector = TaskVector(delta, self.setting.base, {**self.meta, "steps": step})
         return vector if self.directory is None else self.directory.stamped(vector)
 

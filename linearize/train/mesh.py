@@ -94,8 +94,14 @@ class Placement:
         """Lay the devices out.
 
         Raises:
-            ValueError: the axes want more devices than there are, or do not divide them.
+            ValueError: the axes want more devices than there are, or do not divide them; several
+                processes, and no mesh.
         """
+        if config is None and jax.process_count() > 1:
+            raise ValueError(
+                f"mesh=None, and there are {jax.process_count()} processes, each of which would "
+                "train alone; give mesh=MeshConfig.data_parallel() or MeshConfig.fsdp()"
+            )
         if config is None:
             return cls(MeshConfig(), None)
         devices = jax.devices()

@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from linearize import files, io
+from linearize import files, hosts, io
 from linearize.identity import PROGRAM
 from linearize.task_vector import TaskVector
 from linearize.train import checkpoint, record
@@ -58,6 +58,11 @@ class RunDirectory:
 
     def finished(self) -> tuple[TaskVector, dict[str, Any]] | None:
         """The result and its record, where the run is over and its files are whole."""
+        if not hosts.told(lambda: self._finished() is not None):
+            return None
+        return self._finished()
+
+    def _finished(self) -> tuple[TaskVector, dict[str, Any]] | None:
         record = _read(self.path / "done.json")
         if record is None:
             return None
@@ -78,13 +83,16 @@ class RunDirectory:
             RunDirectoryError: it cannot be written; the error carries the vector.
         """
         try:
-            with guarded(self.path):
-                self.stamped(vector).save(self.path / "task_vector.safetensors")
-                sealed = {**io.to_json(record), "run": self.hash, "metrics": self._metrics()}
-                io.write_json(self.path / "done.json", {**sealed, "sha256": _hash(sealed)})
+            hosts.told(lambda: self._finish(vector, record))
         except RunDirectoryError as error:
             error.vector = vector
             raise
+
+    def _finish(self, vector: TaskVector, record: Mapping[str, Any]) -> None:
+        with guarded(self.path):
+            self.stamped(vector).save(self.path / "task_vector.safetensors")
+            sealed = {**io.to_json(record), "run": self.hash, "metrics": self._metrics()}
+            io.write_json(self.path / "done.json", {**sealed, "sha256": _hash(sealed)})
 
     def _check_sealed(self, record: Mapping[str, Any]) -> None:
         """The record, and the metrics where they are there, are as the run left them.
@@ -106,6 +114,9 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Forget the run's progress and its end, so that it starts anew."""
+        hosts.told(self._clear)
+
+    def _clear(self) -> None:
         with guarded(self.path):
             (self.path / "done.json").unlink(missing_ok=True)
             (self.path / "metrics.jsonl").unlink(missing_ok=True)
@@ -129,7 +140,17 @@ def open_run(
         RunLockedError: another process works there.
         RunMismatchError: it holds a run that differs; the message lists in what.
         RunDirectoryError: it cannot be written, or the disk is too full.
+        HostError: in other processes than the first, which opens it for all.
     """
+    with contextlib.ExitStack() as stack:
+        hosts.told(lambda: stack.enter_context(_locked(path, identity, record, needs)) and None)
+        yield RunDirectory(path, identity)
+
+
+@contextlib.contextmanager
+def _locked(
+    path: Path, identity: Mapping[str, Any], record: Mapping[str, Any], needs: int
+) -> Iterator[None]:
     with exclusive(path):
         run = RunDirectory(path, identity)
         with guarded(path):
@@ -146,7 +167,7 @@ def open_run(
                 )
             if before is None:
                 io.write_json(config, {"identity": run.identity, "run": run.hash, **record})
-        yield run
+        yield
 
 
 def _hash(identity: Mapping[str, Any]) -> str:
@@ -179,7 +200,7 @@ def _compare(path: Path, before: Mapping[str, Any], run: RunDirectory) -> None:
             path,
         )
         now.pop("functions", None)
-    left, right = _leaves(there), _leaves(now)
+    left, right = files.flat(there), files.flat(now)
     changed = [n for n in sorted(left.keys() | right.keys()) if left.get(n) != right.get(n)]
     if not changed:
         return
@@ -229,16 +250,6 @@ def _stated(path: Path) -> Iterator[tuple[Path, str | None]]:
     for file in (path / "task_vector.safetensors", *sorted(path.glob("vectors/*.safetensors"))):
         with contextlib.suppress(OSError, ValueError):
             yield file, json.loads(io.read_notes(file).get("meta", "{}")).get("run")
-
-
-def _leaves(value: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, entry in value.items():
-        if isinstance(entry, Mapping):
-            flat |= {f"{name}.{inner}": leaf for inner, leaf in _leaves(entry).items()}
-        else:
-            flat[name] = entry
-    return flat
 
 
 def _read(path: Path) -> dict[str, Any] | None:

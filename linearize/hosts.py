@@ -1,0 +1,208 @@
+"""Several processes, each with its share of the devices: what they put, fetch and agree on.
+
+A value that is the same in every process becomes one global array, of which each process makes its
+own shards alone. Files are written by one process, the first, and what it decided is told to the
+others. All processes call these functions in the same order, from their main threads.
+"""
+
+import contextlib
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from linearize import files
+from linearize.compiled import jit
+from linearize.types import Array, PyTree
+from linearize.written import to_json
+
+
+class HostError(RuntimeError):
+    """What another process met, or in what it differs."""
+
+
+_GONE = re.compile("gloo|nccl|mpi|connection|socket|unavailable|heartbeat|coordination", re.I)
+_HEARTBEAT = 30
+"""Seconds after which a process that says nothing is taken for dead, and the others end."""
+
+
+def initialize(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Join the other processes, before JAX is used; they are found by themselves under SLURM,
+    Open MPI, mpi4py, Kubernetes and on Cloud TPU (``jax.distributed.initialize``).
+
+    Args:
+        coordinator: ``HOST:PORT`` of process 0, where they are not found.
+        processes: how many.
+        process: which this is, from 0.
+
+    Raises:
+        HostError: they were not found, or did not come.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            heartbeat_timeout_seconds=_HEARTBEAT,
+            shutdown_timeout_seconds=_HEARTBEAT,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise HostError(
+            f"the processes did not find each other: {error}; give HOST:PORT of process 0, how "
+            "many processes there are, and which this is"
+        ) from error
+
+
+def several() -> bool:
+    """Whether there is more than one process."""
+    return jax.process_count() > 1
+
+
+def first() -> bool:
+    """Whether this one writes files."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def reached() -> Iterator[None]:
+    """What a network says when a process is gone, as an error that says what to do.
+
+    Raises:
+        HostError: another process ended, or cannot be reached.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # JAX raises either
+        if not several() or isinstance(error, HostError) or not _GONE.search(str(error)):
+            raise
+        raise HostError(
+            "another process ended, or cannot be reached. What was saved is whole: start the same "
+            f"command in all processes, and it goes on from there ({error})"
+        ) from error
+
+
+def put(arrays: PyTree, where: PyTree) -> PyTree:
+    """As ``jax.device_put``, also onto devices of other processes, which hold the same arrays.
+
+    Args:
+        arrays: a tree, the same in every process.
+        where: a sharding, or a tree of them that begins as ``arrays`` does.
+    """
+    if not several():
+        return jax.device_put(arrays, where)
+    each = jax.tree.broadcast(where, arrays, is_leaf=lambda x: isinstance(x, Sharding))
+    return jax.tree.map(_put, arrays, each)
+
+
+def _put(leaf: Any, where: Sharding) -> Array:
+    if where.is_fully_addressable:
+        return jax.device_put(leaf, where)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return jax.device_put(leaf, where)
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        data = _put(jax.random.key_data(leaf), where)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    whole = np.asarray(leaf)
+    whole = whole.astype(jax.dtypes.canonicalize_dtype(whole.dtype), copy=False)
+    return jax.make_array_from_callback(whole.shape, where, lambda index: whole[index])
+
+
+def fetch(leaf: Any) -> np.ndarray:
+    """The whole of an array, in every process; all of them ask for it."""
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return np.asarray(leaf)
+    if not leaf.is_fully_replicated:
+        assert isinstance(leaf.sharding, NamedSharding)
+        leaf = _gathered(leaf.sharding.mesh)(leaf)
+    return np.asarray(leaf.addressable_data(0))
+
+
+@functools.cache
+def _gathered(mesh: Any) -> Any:
+    return jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def together(what: str) -> None:
+    """Until every process is here."""
+    if several():
+        multihost_utils.sync_global_devices(what)
+
+
+def told(decide: Callable[[], Any]) -> Any:
+    """What the first process decides, in every process.
+
+    Args:
+        decide: called in the first process alone; gives what JSON can hold.
+
+    Raises:
+        HostError: in the others, with what ``decide`` raised in the first.
+    """
+    if not several():
+        return decide()
+    if not first():
+        said = json.loads(_broadcast(b""))
+        if "error" in said:
+            raise HostError(f"process 0: {said['error']}")
+        return said["value"]
+    try:
+        value = decide()
+    except Exception as error:
+        _broadcast(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
+        raise
+    _broadcast(json.dumps({"value": to_json(value)}).encode())
+    return value
+
+
+def _broadcast(words: bytes) -> bytes:
+    """The bytes of the first process."""
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(words))))
+    padded = np.frombuffer(words.ljust(size, b"\0")[:size], np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()
+
+
+def check_same(values: Mapping[str, Any]) -> None:
+    """Every process has the same values.
+
+    Args:
+        values: what JSON can hold, by name, mappings within mappings.
+
+    Raises:
+        HostError: in all processes, with the names of what differs, where, and from what.
+    """
+    if not several():
+        return
+    every = [json.loads(each) for each in _gathered_words(json.dumps(to_json(values)))]
+    leaves = [files.flat(each) for each in every]
+    wrong = [
+        f"{name} is {other.get(name)!r} in process {p} and {leaves[0].get(name)!r} in process 0"
+        for p, other in enumerate(leaves)
+        for name in sorted(leaves[0].keys() | other.keys())
+        if other.get(name) != leaves[0].get(name)
+    ]
+    if wrong:
+        raise HostError(
+            "the processes differ; start all with the same command, code and versions:\n  "
+            + "\n  ".join(wrong)
+        )
+
+
+def _gathered_words(words: str) -> list[str]:
+    """What each process says."""
+    own = np.frombuffer(words.encode(), np.uint8)
+    sizes = np.asarray(multihost_utils.process_allgather(np.int32(len(own)))).ravel()
+    padded = np.pad(own, (0, int(sizes.max()) - len(own)))
+    every = np.asarray(multihost_utils.process_allgather(padded))
+    return [bytes(row[:size]).decode() for row, size in zip(every, sizes, strict=True)]
+
+
+def largest(number: int) -> int:
+    """Of all processes' numbers."""
+    return int(np.max(multihost_utils.process_allgather(np.int32(number)))) if several() else number
