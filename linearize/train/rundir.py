@@ -30,7 +30,7 @@ from linearize.task_vector import TaskVector
 from linearize.train import checkpoint, record
 from linearize.train.errors import RunDirectoryError, RunMismatchError
 from linearize.train.identity import data_fingerprint as data_fingerprint
-from linearize.train.lock import exclusive, guarded
+from linearize.train.lock import Claim, exclusive, guarded
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 class RunDirectory:
     """A run directory whose lock this process holds; made by :func:`open_run`."""
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, identity: Mapping[str, Any], claim: Claim) -> None:
+        self.path, self.claim = path, claim
         self.identity: dict[str, Any] = io.to_json(identity)
         self.hash = _hash(self.identity)
 
@@ -75,9 +75,11 @@ class RunDirectory:
         """Write the result, then the mark that it is one.
 
         Raises:
+            RunLockedError: the directory was taken over meanwhile.
             RunDirectoryError: it cannot be written; the error carries the vector.
         """
         try:
+            self.claim.check()
             with guarded(self.path):
                 self.stamped(vector).save(self.path / "task_vector.safetensors")
                 sealed = {**io.to_json(record), "run": self.hash, "metrics": self._metrics()}
@@ -130,8 +132,8 @@ def open_run(
         RunMismatchError: it holds a run that differs; the message lists in what.
         RunDirectoryError: it cannot be written, or the disk is too full.
     """
-    with exclusive(path):
-        run = RunDirectory(path, identity)
+    with exclusive(path) as claim:
+        run = RunDirectory(path, identity, claim)
         with guarded(path):
             config = path / "config.json"
             before = _described(config) if config.exists() else None
