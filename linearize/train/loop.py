@@ -141,7 +141,7 @@ def fine_tune(
         RunDirectoryError: ``run_dir`` cannot be written.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint saved.
         Terminated: likewise after SIGTERM or SIGHUP, which clusters send; a ``SystemExit`` whose
-            status is 128 + the signal's number.
+            status is :data:`linearize.train.REQUEUE` after SIGTERM, and 129 after SIGHUP.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> data = {"inputs": np.eye(2, dtype=np.float32), "labels": np.array([0, 1])}
@@ -323,8 +323,10 @@ class _Run:
         while step < self.total:
             if request.number:
                 self._interrupt(step, request)
-            count = self._advance(step)
-            step += count
+            if self.directory is not None:
+                self.directory.claim.check()
+            step += self._advance(step)
+            request.unsaved = self.checkpoints is not None
             while len(self.pending) > ahead:
                 self._settle()
             self._events(step)
