@@ -30,6 +30,7 @@ from linearize.models.language import (
 from linearize.objectives import Classify, Objective, Seq2Seq, columns
 from linearize.study.heads import Heads, Prototypes
 from linearize.task_vector import TaskVector
+from linearize.train.lock import exclusive
 
 SICK = "sick"
 Make = Callable[[str, Documents], Examples]
@@ -80,8 +81,9 @@ def rehearse(config: NliConfig) -> None:
         [*(row.template for row in rows), *(word for row in rows for word in row.words)]
     )
     gated = config.model.read == "classifier"  # as T5-v1.1 is
-    stand_in_t5.make(weights, [*texts.WORDS, *asked.split()], gated=gated)
-    texts.make(data, tuple(row.source for row in rows))
+    with exclusive(Path(STAND_INS), wait=True):
+        stand_in_t5.make(weights, [*texts.WORDS, *asked.split()], gated=gated)
+        texts.make(data, tuple(row.source for row in rows))
 
 
 def build(
