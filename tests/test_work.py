@@ -344,7 +344,7 @@ HOW = {"methods": ["nonlinear", "linear"], "seeds": (0, 1), "maps": []}
 def told(book, go=loop._Run.go):
     def run(self):  # called where something is trained, and not where it is read
         def say(what):
-            line = f"{time.monotonic()} {os.getpid()} {what} {self.directory.path}\n"
+            line = f"{time.monotonic()} {os.getpid()} {what} {self.directory.path}\\n"
             os.write(book, line.encode())
 
         self.validation = lambda *_: time.sleep(0.01) or []
@@ -394,6 +394,7 @@ class Workers:
         deadline = time.monotonic() + 240
         while not holds():
             assert time.monotonic() < deadline
+            assert any(process.poll() is None for process in self.processes)
             time.sleep(0.02)
 
     def kill_one_that_trains(self, chance: random.Random) -> None:
