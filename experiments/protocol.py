@@ -1,7 +1,7 @@
 """From a configuration to a study: tasks, model, frozen heads, recipes, and what is compared."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -23,7 +23,8 @@ from linearize.merge import MERGES
 from linearize.methods import METHODS, NONLINEAR, weighted
 from linearize.models.heads import Head
 from linearize.objectives import Classify, Control, Objective
-from linearize.study import Store, Study
+from linearize.study import FineTuning, Method, Store, Study
+from linearize.study import fine_tunings as every_seed
 from linearize.train import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,31 @@ def study(
         feed=partial(for_training, config.data),
         batch_size=config.batch_size,
         meta={"config": configuration.to_dict(config)},
+    )
+
+
+def fine_tunings(
+    config: StudyConfig,
+    store: Store,
+    methods: Iterable[Method],
+    names: Sequence[str],
+    tasks: Callable[[], Mapping[str, Task]],
+) -> list[FineTuning]:
+    """Those of every seed's :func:`study` in a store, each apart from the others.
+
+    Args:
+        config: as there.
+        store: of the run.
+        methods: whose vectors, or those that they take of others.
+        names: of the tasks that are trained.
+        tasks: reads them, and the control task, as often as it is asked.
+    """
+    return every_seed(
+        store,
+        config.seeds,
+        methods,
+        names,
+        lambda seed, place: study(config, tasks(), seed, place),
     )
 
 

@@ -1,8 +1,8 @@
 """Task vectors of a finished run of ``compare``, and their affine terms, for the analyses."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -13,7 +13,8 @@ from linearize.data import Task
 from linearize.evaluate.kept import KeptTangent
 from linearize.evaluate.view import VIEWS
 from linearize.methods import METHODS
-from linearize.study import Method, Store, Study
+from linearize.study import FineTuning, Method, Store, Study
+from linearize.study import fine_tunings as every_seed
 from linearize.study.store import Record
 from linearize.task_vector import TaskVector
 
@@ -56,6 +57,28 @@ def study(config: AnalysisConfig, tasks: Mapping[str, Task], seed: int, store: S
         tasks=first(tasks, config.validation, config.test),
         views={**VIEWS, "tangent": KeptTangent},
         borrowed=borrowed(config, seed),
+    )
+
+
+def fine_tunings(
+    config: AnalysisConfig, run_dir: Path, methods: Sequence[Method] | None = None
+) -> list[FineTuning]:
+    """Those of an analysis; none where it takes another run's vectors.
+
+    Args:
+        config: of the analysis.
+        run_dir: its own.
+        methods: whose vectors, those of the configuration's regimes by default.
+    """
+    if config.vectors is not None:
+        return []
+    tasks = cache(partial(protocol.load_tasks, config))
+    return every_seed(
+        Store.of(run_dir),
+        config.seeds,
+        methods or [METHODS[name] for name in config.regimes],
+        config.data.tasks,
+        lambda seed, place: study(config, tasks(), seed, place),
     )
 
 

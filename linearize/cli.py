@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from linearize.models import WeightsError
 from linearize.narration import forgive, logged
 from linearize.ntk import NotConvergedError
 from linearize.report import ResultsError
+from linearize.study import Job
 from linearize.train import (
     CheckpointError,
     NonFiniteLossError,
@@ -31,12 +33,13 @@ from linearize.train import (
     RunMismatchError,
     Terminated,
 )
-from linearize.train.interrupt import raised
+from linearize.train.interrupt import farewell, raised
 from linearize.tree import NonFiniteError, StructureMismatch
 
 log = logging.getLogger(__name__)
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 FORESEEN = (
     AssetError,
@@ -60,12 +63,69 @@ FORESEEN = (
 
 
 @dataclasses.dataclass(frozen=True)
+class Share:
+    """What of a job a process does, where that is not all of it."""
+
+    plan: bool = False
+    """Print a command for each fine-tuning that is not finished, and do nothing."""
+    work: bool = False
+    """Be one of several processes that share the run directory: each takes the next fine-tuning
+    that nobody has, and who is last evaluates and writes the report."""
+    only: str | None = None
+    """Make this fine-tuning alone, as --plan names it; who makes the last goes on as with
+    --work."""
+
+    def __post_init__(self) -> None:
+        given = [f"--{n}" for n, x in dataclasses.asdict(self).items() if x not in (False, None)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are given; give one of them")
+
+    def __bool__(self) -> bool:
+        return self != WHOLE
+
+
+WHOLE = Share()
+"""All of it."""
+
+
+def carry_out(share: Share, job: Job[T], command: Sequence[str]) -> T | None:
+    """Do a share of a job, or all of it; what it comes to, where this process was the last.
+
+    Args:
+        share: of it.
+        job: the whole.
+        command: of the shell, which does all of it.
+
+    Raises:
+        configuration.ConfigError: it names a fine-tuning that there is not.
+    """
+    if not share:
+        return job.finish()
+    if share.plan:
+        left, whole = job.left, len(job.fine_tunings)
+        for name in left:
+            print(shlex.join([*command, "--only", name]))
+        log.info("%d fine-tunings, %d of them finished", whole, whole - len(left))
+        return None
+    if share.only is None:
+        return job.work()
+    names = [job.name(each) for each in job.fine_tunings]
+    if share.only not in names:
+        hint = choices.hint(share.only, names, "--plan lists them")
+        raise configuration.ConfigError(f"--only {share.only}: no fine-tuning of this run{hint}")
+    return job.only(share.only)
+
+
+@dataclasses.dataclass(frozen=True)
 class Command(Generic[C]):
     """A parsed command line: what to do, and where its results go."""
 
     preset: str
     config: C
     run_dir: Path
+    share: Share = WHOLE
+    words: Sequence[str] = ()
+    """It as it was given, without the share."""
 
 
 def parse(
@@ -94,10 +154,13 @@ def parse(
         raise SystemExit(0 if words else 2)
     name, *rest = words
     default = _preset(name, presets, usage)
+    share, rest = split_share(rest)
+    given = (sys.executable, "-m", f"experiments.{experiment}", name, *rest)
     run_dir, rest = _run_dir(rest, Path("runs") / experiment / Path(name).stem)
     if name in presets and {"-h", "--help"} & set(rest):
         # as it stands: tyro would run its tables together
         print(f"{notebook(presets[name])}\n\nResults go to {run_dir} (--run-dir DIR).\n")
+        print(SHARES)
     try:
         config = tyro.cli(
             type(default),
@@ -109,7 +172,7 @@ def parse(
         )
     except ValueError as error:
         _stop(str(error))
-    return Command(Path(name).stem, config, run_dir)
+    return Command(Path(name).stem, config, run_dir, share, given)
 
 
 def notebook(build: Callable[[], object]) -> str:
@@ -126,8 +189,16 @@ def launch(
     experiment: str,
     presets: Mapping[str, Callable[[], C]],
     run: Callable[[Command[C]], None],
+    *,
+    shared: bool = False,
 ) -> None:
     """Parse the command line, say what is going to be done, and run, :func:`reporting`.
+
+    Args:
+        experiment: its name.
+        presets: by name.
+        run: does what the command says.
+        shared: whether it knows of shares.
 
     Raises:
         SystemExit: status 2 for a command line that cannot be run, 1 for an error that the library
@@ -135,6 +206,11 @@ def launch(
     """
     command = parse(experiment, presets)
     with reporting(run_dir=command.run_dir):
+        if command.share and not shared:
+            raise configuration.ConfigError(
+                f"experiments.{experiment} is one piece: its fine-tunings cannot be shared among "
+                "processes; give the command without --plan, --only and --work"
+            )
         build = presets.get(command.preset)
         what = "" if build is None else f": {summary(build)}"
         log.info("%s %s%s", experiment, command.preset, what)
@@ -151,8 +227,9 @@ def reporting(status: int = 1, run_dir: Path | None = None) -> Iterator[None]:
     """Log to the terminal; foreseen errors and signals end in a sentence, not a traceback.
 
     Raises:
-        SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C, 143 for
-            SIGTERM, 129 for SIGHUP, 141 where nobody reads standard output any more.
+        SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C,
+            :data:`linearize.train.REQUEUE` for SIGTERM, 129 for SIGHUP, 141 where nobody reads
+            standard output any more.
     """
     forgive()
     try:
@@ -165,8 +242,7 @@ def reporting(status: int = 1, run_dir: Path | None = None) -> Iterator[None]:
         raise SystemExit(130) from None
     except Terminated as stop:
         with contextlib.suppress(OSError):  # the terminal that hung up takes no words
-            words = f"stopped by {stop.name}; the same command goes on from here"
-            print(words, file=sys.stderr)
+            print(farewell(stop.number), file=sys.stderr)
         raise SystemExit(stop.code) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else its end is an error
@@ -224,6 +300,37 @@ def _run_dir(words: list[str], default: Path) -> tuple[Path, list[str]]:
         else:
             rest.append(word)
     return run_dir, rest
+
+
+SHARES = """\
+--plan lists its fine-tunings, a command each; --only NAME makes one of them; --work makes this one
+of several processes that share them.
+"""
+
+
+def split_share(words: Sequence[str]) -> tuple[Share, list[str]]:
+    """The share that a command line asks for, and its other words.
+
+    Raises:
+        SystemExit: two shares, or ``--only`` without a name (exit status 2).
+    """
+    given: dict[str, Any] = {}
+    rest, iterator = [], iter(words)
+    for word in iterator:
+        if word in ("--plan", "--work"):
+            given[word[2:]] = True
+        elif word.partition("=")[0] == "--only":
+            value = word.partition("=")[2] or next(iterator, None)
+            if value is None:
+                _stop("--only needs the name of a fine-tuning, as --plan lists them")
+            given["only"] = value
+        else:
+            rest.append(word)
+    try:
+        return Share(**given), rest
+    except ValueError as error:
+        _stop(str(error))
+        raise
 
 
 def _stop(message: str) -> None:

@@ -5,9 +5,12 @@ linearize audit a.safetensors lora/dogs --base FOLDER --task photos/cars --task 
 linearize report runs/mine
 linearize merge a.safetensors lora/dogs --alpha 0.4 --base FOLDER --out FOLDER
 linearize curvature --model FOLDER --task photos/cars --out cars_card.safetensors
+linearize plan compare --model FOLDER ... --out runs/mine
+linearize work experiments.compare vit_b32 --run-dir runs/vit_b32
 linearize --version
 """
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +21,9 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
-from linearize import data, edit, io, methods, models, report, tree
+from linearize import comparison, data, edit, io, methods, models, report, tree
 from linearize.choices import one_of
-from linearize.cli import reporting, sentence
-from linearize.comparison import compare
+from linearize.cli import WHOLE, Share, carry_out, reporting, sentence, split_share
 from linearize.config import ConfigError
 from linearize.curvature import Card
 from linearize.fields import Count, Natural, Positive, check
@@ -38,7 +40,11 @@ from linearize.types import Params
 
 @dataclass(frozen=True)
 class Compare:
-    """Fine-tune a model on folders of images in three regimes, add and negate the task vectors."""
+    """Fine-tune a model on folders of images in three regimes, add and negate the task vectors.
+
+    --plan lists the fine-tunings, a command each; --only NAME makes one of them; --work makes this
+    one of several processes that share them.
+    """
 
     model: str
     """Weights of a CLIP, ViT or DINOv2 (a folder, a file or a repository), or a packaged model."""
@@ -162,12 +168,22 @@ def main(args: Sequence[str] | None = None) -> None:
     if words == ["--version"]:
         print(f"linearize {io.versions()['linearize']}")
         return
-    usage = f"usage: linearize {{{','.join(JOBS)}}} ...; linearize NAME --help says more"
+    usage = f"usage: linearize {{{','.join((*JOBS, *VERBS))}}} ...; linearize NAME --help says more"
+    if len(words) > 1 and words[0] in VERBS:
+        words = [*words[1:], f"--{words[0]}"]
+        if "." in words[0]:  # a module, such as experiments.compare
+            os.execv(sys.executable, [sys.executable, "-m", *words])
     if not words or words[0] not in JOBS:
         print(usage)
         raise SystemExit(0 if words[:1] in (["-h"], ["--help"]) else 2)
     kind, run = JOBS[words[0]]
-    job: Any = tyro.cli(kind, args=words[1:], prog=f"linearize {words[0]}")
+    share, rest = split_share(words[1:])
+    if share and run is not run_compare:
+        print(f"error: linearize {words[0]} trains nothing that can be shared", file=sys.stderr)
+        raise SystemExit(2)
+    if share:
+        run = partial(run_compare, share=share, words=("compare", *rest))
+    job: Any = tyro.cli(kind, args=rest, prog=f"linearize {words[0]}")
     try:
         check(job, "--")
     except ValueError as error:
@@ -182,8 +198,8 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
 
 
-def run_compare(job: Compare) -> None:
-    """From folders to the page."""
+def run_compare(job: Compare, share: Share = WHOLE, words: Sequence[str] = ()) -> None:
+    """From folders to the page; or a share of that, of the command that has these words."""
     asked = [methods.named(each, methods.METHODS, "--methods") for each in job.methods]
     merges = [MERGES[one_of("--merges", each, MERGES)] for each in job.merges]
     model = models.open_model(job.model)
@@ -210,10 +226,12 @@ def run_compare(job: Compare) -> None:
     asked += given(job, study)
     if job.card:
         asked.append(tak(cards=cards_of(job.card, model.params)))
-    results = compare(study, asked, merges, seeds=job.seeds)
-    page = results.report()
-    report.read_page(job.out).print()
-    print(f"report: {page}")
+    whole = comparison.job(study, asked, merges, seeds=job.seeds)
+    results = carry_out(share, whole, (sys.executable, "-m", "linearize", *words))
+    if results is not None:
+        page = results.report()
+        report.read_page(job.out).print()
+        print(f"report: {page}")
 
 
 def cards_of(paths: Sequence[Path], params0: Params) -> dict[str, Card]:
@@ -383,3 +401,6 @@ JOBS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "curvature": (Curvature, run_curvature),
 }
 """By name, what a job is told, and what it does."""
+
+VERBS = ("plan", "work")
+"""Before a job that trains, or a module that does: the same with the option of that name."""

@@ -34,7 +34,7 @@ from linearize.report import schema
 from linearize.report.compare.results import Results
 from linearize.report.run import Run
 from linearize.report.style import Look
-from linearize.study import Method, Study, stack
+from linearize.study import Job, Method, Study, fine_tunings, stack
 from linearize.study.maps import distance_of, error_map, mapped
 from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
@@ -142,9 +142,13 @@ class Comparison(Measured[Results]):
     """What a comparison measured, and where that is kept."""
 
 
+DEFAULT = ("nonlinear", "posthoc", "linear")
+"""The methods that are compared where none are named."""
+
+
 def compare(
     study: Study,
-    methods: Sequence[str | Method] = ("nonlinear", "posthoc", "linear"),
+    methods: Sequence[str | Method] = DEFAULT,
     merges: Sequence[str | Merge] = (),
     *,
     seeds: Sequence[int] | None = None,
@@ -172,6 +176,49 @@ def compare(
             method whose vectors are added, or a baseline without what it is held against.
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
+    every = _seeds(study, seeds)
+    return _compared(study, _wanted(study, methods, merges, maps, plan), every)
+
+
+def job(
+    study: Study,
+    methods: Sequence[str | Method] = DEFAULT,
+    merges: Sequence[str | Merge] = (),
+    *,
+    seeds: Sequence[int] | None = None,
+    maps: Sequence[tuple[str, str]] | None = None,
+    plan: Plan | None = None,
+) -> Job[Comparison]:
+    """:func:`compare` as a job that several processes share; its arguments, in each of them.
+
+    Each calls ``job(...).work()``, which returns the comparison where the process was the last, and
+    None elsewhere.
+
+    Raises:
+        ValueError: as there; or the study is kept in memory.
+    """
+    store, every = study.store, _seeds(study, seeds)
+    if store.root is None:
+        raise ValueError("processes share a directory, and the study is kept in memory: give store")
+    wanted = _wanted(study, methods, merges, maps, plan)
+    return Job(
+        store.root,
+        fine_tunings(
+            store, every, wanted.methods, study.names, lambda seed, _: study.with_seed(seed)
+        ),
+        lambda: store.claimed(identity_of(study, wanted), shared=True),
+        partial(_compared, study, wanted, every),
+    )
+
+
+def _wanted(
+    study: Study,
+    methods: Sequence[str | Method],
+    merges: Sequence[str | Merge],
+    maps: Sequence[tuple[str, str]] | None,
+    plan: Plan | None,
+) -> Plan:
+    """What is asked for, checked."""
     for name, rows in (("methods", methods), ("merges", merges)):
         if isinstance(rows, str):
             raise ValueError(f"{name}={rows!r}; expected a sequence of rows, such as [{rows!r}]")
@@ -199,7 +246,10 @@ def compare(
             f"methods and merges name {', '.join(map(repr, twice))} twice; give each row a name of "
             "its own"
         )
-    every = _seeds(study, seeds)
+    return wanted
+
+
+def _compared(study: Study, wanted: Plan, every: Sequence[int]) -> Comparison:
     store = study.store
     parts = wanted.parts(-len(wanted.regimes) if study.control is None else 0)
     with store.claimed(identity_of(study, wanted)):

@@ -26,7 +26,13 @@ from linearize.assets import AssetError
 from linearize.study import Store
 from linearize.study.store import begin
 from linearize.task_vector import TaskVector
-from linearize.train import CheckpointError, NonFiniteLossError, RunLockedError, RunMismatchError
+from linearize.train import (
+    REQUEUE,
+    CheckpointError,
+    NonFiniteLossError,
+    RunLockedError,
+    RunMismatchError,
+)
 from linearize.train.lock import exclusive
 
 
@@ -349,11 +355,15 @@ with cli.reporting(), exclusive(Path(sys.argv[1])):
             "\nstopped: nothing is lost\nthe same command goes on from here\n",
             marks=pytest.mark.slow,
         ),
-        (signal.SIGTERM, 143, "stopped by SIGTERM; the same command goes on from here\n"),
+        (
+            signal.SIGTERM,
+            REQUEUE,
+            "stopped by SIGTERM; the same command goes on from here (exit status 75)\n",
+        ),
         pytest.param(
             signal.SIGHUP,
             129,
-            "stopped by SIGHUP; the same command goes on from here\n",
+            "stopped by SIGHUP; the same command goes on from here (exit status 129)\n",
             marks=pytest.mark.slow,
         ),
     ],
@@ -385,9 +395,24 @@ def swallowed():
     gc.collect()
     time.sleep(60)
 
-def computing():
+def told():
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+def computing():
+    told()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in C
+
+def compiling():  # a first step: nothing is there to be saved
+    with interrupt.deferred():
+        computing()
+
+def saving():
+    with interrupt.deferred() as request:
+        request.unsaved = True
+        told()
+        time.sleep(1.5)
+        print("saved", flush=True)
+        raise request.answer("a checkpoint is saved")
 
 interrupt.GRACE = 0.3
 with cli.reporting():
@@ -396,13 +421,17 @@ with cli.reporting():
 
 
 @pytest.mark.slow(but=["swallowed"])
-@pytest.mark.parametrize("how", ["swallowed", "computing"])
+@pytest.mark.parametrize("how", ["swallowed", "computing", "compiling", "saving"])
 def test_a_signal_ends_a_run_that_does_not_hear_it(how):
+    """Within the grace time; but what a fine-tuning has to save is saved."""
     done = subprocess.run(
         [sys.executable, "-c", DEAF, how], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 143
-    assert done.stderr.endswith("\nstopped by SIGTERM; the same command goes on from here\n")
+    assert done.returncode == REQUEUE
+    assert done.stderr.endswith(
+        "\nstopped by SIGTERM; the same command goes on from here (exit status 75)\n"
+    )
+    assert done.stdout == ("saved\n" if how == "saving" else "")
 
 
 @pytest.mark.slow

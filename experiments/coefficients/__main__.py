@@ -1,6 +1,6 @@
 """``python -m experiments.coefficients PRESET``."""
 
-from experiments import running
+from experiments import running, vectors
 from experiments.coefficients.run import run
 
-running.launch("coefficients", run)
+running.launch("coefficients", run, vectors.fine_tunings, vectors.resolve)

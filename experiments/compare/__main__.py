@@ -1,6 +1,6 @@
 """``python -m experiments.compare PRESET``."""
 
 from experiments import running
-from experiments.compare.run import run
+from experiments.compare.run import fine_tunings, run
 
-running.launch("compare", run)
+running.launch("compare", run, fine_tunings)

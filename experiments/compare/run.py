@@ -12,7 +12,7 @@ data; test data make the report. What a run directory already holds is not compu
 import dataclasses
 import logging
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from experiments import claims, protocol, running, stand_ins
@@ -21,8 +21,9 @@ from experiments.compare.claims import CLAIMS, redrawn
 from linearize import comparison
 from linearize.config import CompareConfig
 from linearize.data import Task
-from linearize.study import Store, Study
+from linearize.study import FineTuning, Store, Study
 from linearize.study.store import Record
+from linearize.train.lock import exclusive
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,7 @@ log = logging.getLogger(__name__)
 def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
-        if folder := stand_ins.read_by(config):
-            stand_ins.make(folder, (*config.data.tasks, config.data.control))
-        tasks, store = protocol.load_tasks(config, control=True), Store.of(run_dir)
+        tasks, store = load_tasks(config), Store.of(run_dir)
         plan = protocol.plan(config)
         parts = plan.parts(config.exact is not None)
         measured = store.every_seed(config.seeds, parts, partial(measure, config, tasks))
@@ -45,6 +44,29 @@ def run(config: CompareConfig, run_dir: Path, preset: str = "custom") -> Path:
         results = comparison.gathered(described, plan, config.seeds, measured, told)
         comparison.carry(store.under(f"seed_{config.seeds[0]}"), store)
         return running.finish(run_dir, claims.judged(results, CLAIMS, redrawn))
+
+
+def load_tasks(config: CompareConfig) -> dict[str, Task]:
+    """All tasks; stand-ins are made first, by one process at a time."""
+    if folder := stand_ins.read_by(config):
+        with exclusive(folder, wait=True):
+            stand_ins.make(folder, (*config.data.tasks, config.data.control))
+    return protocol.load_tasks(config, control=True)
+
+
+def fine_tunings(config: CompareConfig, run_dir: Path) -> list[FineTuning]:
+    """Those of every seed and method, and those from random weights."""
+    store, tasks = Store.of(run_dir), cache(partial(load_tasks, config))
+    places = [(config, store)]
+    if config.random_init:
+        places.append((at_random(config), store.under("random_init")))
+    return [
+        each
+        for told, place in places
+        for each in protocol.fine_tunings(
+            told, place, protocol.plan(told).methods, config.data.tasks, tasks
+        )
+    ]
 
 
 def measure(config: CompareConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
@@ -61,8 +83,19 @@ def without_heads(config: CompareConfig, tasks: Mapping[str, Task], store: Store
 
 def run_random(config: CompareConfig, tasks: Mapping[str, Task], store: Store) -> Record:
     """The maps once more from random weights, for the same pairs and seeds."""
+    config = at_random(config)
+    plan = protocol.plan(config)
+    trained = sum(method.train is not None for method in plan.regimes)
+    parts = trained + 1 + len(plan.pairs)
+    measured = store.every_seed(config.seeds, parts, partial(measure_maps, config, tasks))
+    maps = comparison.maps_of(without_heads(config, tasks, store), plan, measured)
+    return {"tasks": list(config.data.tasks)} | measured | {"maps": maps}
+
+
+def at_random(config: CompareConfig) -> CompareConfig:
+    """The same of random weights: the three regimes alone, for the tasks of the maps."""
     mapped = tuple(t for t in config.data.tasks if any(t in pair for pair in config.map.pairs))
-    config = dataclasses.replace(
+    return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, pretrained=False),
         exact=None,
@@ -73,12 +106,6 @@ def run_random(config: CompareConfig, tasks: Mapping[str, Task], store: Store) -
         merges=(),
         baselines=(),
     )
-    plan = protocol.plan(config)
-    trained = sum(method.train is not None for method in plan.regimes)
-    parts = trained + 1 + len(plan.pairs)
-    measured = store.every_seed(config.seeds, parts, partial(measure_maps, config, tasks))
-    maps = comparison.maps_of(without_heads(config, tasks, store), plan, measured)
-    return {"tasks": list(mapped)} | measured | {"maps": maps}
 
 
 def measure_maps(

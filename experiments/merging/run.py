@@ -26,7 +26,7 @@ from linearize.evaluate.view import VIEWS
 from linearize.merge import MERGES, TRAINING, Merge
 from linearize.methods import METHODS, moving, weighted
 from linearize.report import schema
-from linearize.study import Method, Store, Study
+from linearize.study import FineTuning, Method, Store, Study
 from linearize.study.store import Record
 from linearize.task_vector import TaskVector
 
@@ -38,7 +38,7 @@ def run(config: MergingConfig, run_dir: Path, preset: str = "custom") -> Path:
     config = vectors.resolve(config)
     with running.claimed(run_dir, config):
         tasks, store = protocol.load_tasks(config), Store.of(run_dir)
-        methods = [weighted(METHODS[name], config.weights) for name in config.compared]
+        methods = compared(config)
         rows = sum(len(merges(config, method)) for method in methods)
         parts = 1 + len(methods) + rows * len(config.numbers)
         measured = store.every_seed(
@@ -54,6 +54,16 @@ def run(config: MergingConfig, run_dir: Path, preset: str = "custom") -> Path:
             "takes": {name: MERGES[name].takes for name in config.merged},
         }
         return running.finish(run_dir, claims.judged(schema.read(Results, found), CLAIMS))
+
+
+def fine_tunings(config: MergingConfig, run_dir: Path) -> list[FineTuning]:
+    """Those of every seed and method."""
+    return vectors.fine_tunings(config, run_dir, compared(config))
+
+
+def compared(config: MergingConfig) -> list[Method]:
+    """The methods whose vectors are merged, each with its λ."""
+    return [weighted(METHODS[name], config.weights) for name in config.compared]
 
 
 def merges(config: MergingConfig, method: Method) -> list[Merge]:

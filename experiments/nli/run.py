@@ -11,7 +11,7 @@ answer, Matthews correlation.
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ from linearize.evaluate.view import VIEWS, View
 from linearize.methods import METHODS
 from linearize.report import schema
 from linearize.report.node import Floats
-from linearize.study import Method, Store, Study
+from linearize.study import FineTuning, Method, Store, Study
+from linearize.study import fine_tunings as every_seed
 from linearize.study.store import Record
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,18 @@ def study(config: NliConfig, material: Material, seed: int, store: Store) -> Stu
         trainable=config.trainable,
         epochs=config.epochs,
         batch_size=config.batch_size,
+    )
+
+
+def fine_tunings(config: NliConfig, run_dir: Path) -> list[FineTuning]:
+    """Those of every seed and regime."""
+    material = cache(partial(load, config))
+    return every_seed(
+        Store.of(run_dir),
+        config.seeds,
+        [METHODS[name] for name in config.regimes],
+        config.tasks,
+        lambda seed, place: study(config, material(), seed, place),
     )
 
 

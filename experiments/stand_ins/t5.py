@@ -11,6 +11,7 @@ from typing import Any
 from configs.compare import STAND_INS
 from experiments.stand_ins import texts
 from experiments.stand_ins.model import written
+from linearize.train.lock import exclusive
 
 SIZES: dict[str, Any] = {
     "d_model": 32,
@@ -50,8 +51,9 @@ def rehearse(
         WeightsError: transformers, which writes the model, is not installed.
     """
     if weights and data_dir and Path(STAND_INS) in Path(weights).parents:
-        make(weights, [*texts.WORDS, *asked], gated=gated)
-        texts.make(data_dir, names)
+        with exclusive(Path(STAND_INS), wait=True):
+            make(weights, [*texts.WORDS, *asked], gated=gated)
+            texts.make(data_dir, names)
 
 
 def make(folder: str | Path, words: Iterable[str], *, seed: int = 0, gated: bool = False) -> Path:

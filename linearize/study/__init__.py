@@ -5,3 +5,6 @@ from linearize.study.store import Store as Store
 from linearize.study.store import stack as stack
 from linearize.study.study import Method as Method
 from linearize.study.study import Study as Study
+from linearize.study.work import FineTuning as FineTuning
+from linearize.study.work import Job as Job
+from linearize.study.work import fine_tunings as fine_tunings

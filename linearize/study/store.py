@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from linearize import io, sealed
 from linearize.train import RunMismatchError
-from linearize.train.lock import exclusive
+from linearize.train.lock import claimed, exclusive
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +121,13 @@ class Store:
                 return load(path)
             except io.CorruptFileError as error:
                 sealed.set_aside(path, f"cannot be read ({error})")
-        log.info("%s", file)
-        made = make()
-        save(path, made)
-        return made
+        with exclusive(path.parent, wait=True):  # who wants it meanwhile reads it
+            if path.exists():
+                return load(path)
+            log.info("%s", file)
+            made = make()
+            save(path, made)
+            return made
 
     def read(self, file: str) -> Any:
         """A file of JSON; absent, damaged or another run's, it is as if there were none."""
@@ -176,10 +179,14 @@ class Store:
         return self._memory.get(file) if self.root is None else sealed.read(self.root / file)
 
     @contextmanager
-    def claimed(self, described: Mapping[str, Any]) -> Iterator[None]:
+    def claimed(self, described: Mapping[str, Any], *, shared: bool = False) -> Iterator[None]:
         """Hold the directory for one study, alone; ``study.json`` says which.
 
         In memory, what was kept of another study is forgotten.
+
+        Args:
+            described: what the study is of.
+            shared: among other processes of the same study.
 
         Raises:
             RunLockedError: another process works there.
@@ -191,21 +198,23 @@ class Store:
             self._memory["study.json"] = described
             yield
             return
-        with exclusive(self.root):
-            path = self.root / "study.json"
-            theirs = io.read_json(path) if path.exists() else dict(described)
-            described = {k: v for k, v in described.items() if k in theirs or k not in _LATER}
-            differ = sorted(k for k in {*theirs, *described} if theirs.get(k) != described.get(k))
-            if differ:
-                raise RunMismatchError(
-                    f"{self.root} holds another study: {', '.join(differ)} differ ({path} says "
-                    "what it is of); choose another store, or move this one away"
-                )
-            text = json.dumps(dict(described), sort_keys=True)
-            io.write_json(self.root / sealed.RUN, {"run": sha256(text.encode()).hexdigest()})
-            io.write_json(path, dict(described))
-            io.write_json(self.root / "versions.json", io.versions())
+        with claimed(self.root, partial(self._claim, self.root, described), shared=shared):
             yield
+
+    def _claim(self, root: Path, described: Mapping[str, Any]) -> None:
+        path = root / "study.json"
+        theirs = io.read_json(path) if path.exists() else dict(described)
+        described = {k: v for k, v in described.items() if k in theirs or k not in _LATER}
+        differ = sorted(k for k in {*theirs, *described} if theirs.get(k) != described.get(k))
+        if differ:
+            raise RunMismatchError(
+                f"{root} holds another study: {', '.join(differ)} differ ({path} says "
+                "what it is of); choose another store, or move this one away"
+            )
+        text = json.dumps(dict(described), sort_keys=True)
+        io.write_json(root / sealed.RUN, {"run": sha256(text.encode()).hexdigest()})
+        io.write_json(path, dict(described))
+        io.write_json(root / "versions.json", io.versions())
 
     def recorded(self, parts: int, measure: Callable[[], Record]) -> Record:
         """A record that is measured once; ``seconds`` says how long that took, in one go.

@@ -98,6 +98,14 @@ class Method:
         """The method that trains its vectors: itself, or the one that it takes them of."""
         return self if self.train is not None or self.of is None else self.of.trainer
 
+    def targets(self, tasks: Sequence[str]) -> tuple[str, ...]:
+        """What it has vectors of: the tasks, or all of them together, under its own name."""
+        return (self.name,) if self.stands == "addition" else tuple(tasks)
+
+    def place(self, target: str) -> tuple[str, ...]:
+        """The folders in a store of one of these vectors."""
+        return (self.name,) if self.stands == "addition" else (self.name, target)
+
     def __post_init__(self) -> None:
         _check_name("method", self.name)
         one_of(f"method {self.name!r}: stands", self.stands, get_args(Stands))
@@ -455,30 +463,30 @@ class Study:
         return self._vectors[method.name]
 
     def _trained(self, method: Method) -> dict[str, TaskVector]:
+        return {task: self.train(method, task) for task in method.targets(self.names)}
+
+    def train(self, method: Method, target: str) -> TaskVector:
+        """One of a method's vectors: of a task, or of all; a finished run's is read."""
         assert method.train is not None
-        names = (method.name,) if method.stands == "addition" else self.names
-        vectors = {}
-        for i, task in enumerate(names, 1):
-            where = f"task {i} of {len(names)}"
-            log.info("seed %d: %s fine-tuning on %s, %s", self.seed, method.name, task, where)
-            vectors[task] = method.train(self, task)
-            if not isinstance(vectors[task], TaskVector):
-                raise TypeError(
-                    f"method {method.name!r} made a {type(vectors[task]).__name__} of task "
-                    f"{task!r}; its train is to return a TaskVector: "
-                    "TaskVector.between(params0, params)"
-                )
-        return vectors
+        names = method.targets(self.names)
+        where = f"task {names.index(target) + 1} of {len(names)}"
+        log.info("seed %d: %s fine-tuning on %s, %s", self.seed, method.name, target, where)
+        found = method.train(self, target)
+        if not isinstance(found, TaskVector):
+            raise TypeError(
+                f"method {method.name!r} made a {type(found).__name__} of task {target!r}; its "
+                "train is to return a TaskVector: TaskVector.between(params0, params)"
+            )
+        return found
 
     def _borrowed(self, method: Method) -> dict[str, TaskVector]:
-        folder = Path(str(self.borrowed)) / method.name
-        places = {task: folder / task for task in self.names}
-        if method.stands == "addition":
-            places = {method.name: folder}
+        folder = Path(str(self.borrowed))
         try:
             return {
-                name: TaskVector.load(place / "task_vector.safetensors")
-                for name, place in places.items()
+                name: TaskVector.load(
+                    folder.joinpath(*method.place(name), "task_vector.safetensors")
+                )
+                for name in method.targets(self.names)
             }
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; finish the run that vectors are taken of") from error

@@ -7,6 +7,7 @@ from linearize.train.errors import NonFiniteLossError as NonFiniteLossError
 from linearize.train.errors import RunDirectoryError as RunDirectoryError
 from linearize.train.errors import RunLockedError as RunLockedError
 from linearize.train.errors import RunMismatchError as RunMismatchError
+from linearize.train.interrupt import REQUEUE as REQUEUE
 from linearize.train.interrupt import Terminated as Terminated
 from linearize.train.loop import FineTuned as FineTuned
 from linearize.train.loop import fine_tune as fine_tune

@@ -17,18 +17,36 @@ Handler = Callable[[int, FrameType | None], None]
 _TERMINAL = signal.SIGINT
 _SENT = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n))
 
-GRACE = 30.0
-"""Seconds that a block of :func:`raised` has to end by itself after a signal."""
+REQUEUE = 75
+"""Exit status after SIGTERM, by which preemption and time limits come: EX_TEMPFAIL of sysexits, a
+failure that passes. What there is to save is saved, and the same command goes on from it, so that a
+scheduler which is told of this status starts it again."""
+
+GRACE = 20.0
+"""Seconds that a block of :func:`raised` has to end by itself after a signal: fewer than the 30
+after which SLURM (``KillWait``) and Kubernetes kill it by default."""
 _TICK = 0.05
-_busy: list[object] = []
-"""The blocks of :func:`deferred` that are under way, which end when they have saved their state."""
+_busy: list["Request"] = []
+"""Of the blocks of :func:`deferred` that are under way."""
+
+
+def status(number: int) -> int:
+    """The exit status after a signal: :data:`REQUEUE` after SIGTERM, else 128 + its number."""
+    return REQUEUE if number == signal.SIGTERM else 128 + number
+
+
+def farewell(number: int) -> str:
+    """What to say in the end."""
+    name = signal.Signals(number).name
+    return f"stopped by {name}; the same command goes on from here (exit status {status(number)})"
 
 
 class Terminated(SystemExit):
-    """SIGTERM or SIGHUP came. Where nobody catches it, the exit status is 128 + the signal's."""
+    """SIGTERM or SIGHUP came. Where nobody catches it, :func:`status` is the exit status."""
 
     def __init__(self, message: str, number: int) -> None:
-        super().__init__(128 + number)
+        self.number = number
+        super().__init__(status(number))
         self.message, self.name = message, signal.Signals(number).name
 
     def __str__(self) -> str:
@@ -39,6 +57,8 @@ class Request:
     """The signal that came, 0 while none has."""
 
     number = 0
+    unsaved = False
+    """Whether there is something that will be saved before it is answered."""
 
     def answer(self, message: str) -> BaseException:
         """What to raise: ``KeyboardInterrupt`` after Ctrl-C, else :class:`Terminated`."""
@@ -75,7 +95,8 @@ def raised() -> Iterator[None]:
 
     Where that does not end the block within :data:`GRACE`, the process ends: Python answers no
     signal while a compiler or a long program runs, and swallows what is raised while it collects
-    garbage. Outside fine-tuning, which saves its state, all that there is to lose is on the disk.
+    garbage. All that there is to lose is on the disk, but for the steps of a fine-tuning, which are
+    waited for, until they are saved.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -100,11 +121,9 @@ def _ended() -> Iterator[None]:
             while came := ours.recv(64):
                 numbers = [number for number in came if number in _SENT]
                 if numbers and _outlasts(over):
-                    name = signal.Signals(numbers[0]).name
-                    words = f"\nstopped by {name}; the same command goes on from here\n"
                     with contextlib.suppress(OSError):
-                        os.write(2, words.encode())
-                    os._exit(128 + numbers[0])
+                        os.write(2, f"\n{farewell(numbers[0])}\n".encode())
+                    os._exit(status(numbers[0]))
 
     threading.Thread(target=watch, daemon=True, name="signals").start()
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
@@ -117,12 +136,12 @@ def _ended() -> Iterator[None]:
 
 
 def _outlasts(over: threading.Event) -> bool:
-    """Whether the block goes on for as long as it may, fine-tuning not counted."""
+    """Whether the block goes on for as long as it may, time to save not counted."""
     left = GRACE
     while left > 0:
         if over.wait(_TICK):
             return False
-        left -= 0 if _busy else _TICK
+        left -= 0 if any(each.unsaved for each in _busy) else _TICK
     return True
 
 

@@ -147,7 +147,7 @@ def fine_tune(
             configuration, data or versions, met an error, or is gone.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint saved.
         Terminated: likewise after SIGTERM or SIGHUP, which clusters send; a ``SystemExit`` whose
-            status is 128 + the signal's number.
+            status is :data:`linearize.train.REQUEUE` after SIGTERM, and 129 after SIGHUP.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> data = {"inputs": np.eye(2, dtype=np.float32), "labels": np.array([0, 1])}
@@ -332,8 +332,10 @@ class _Run:
         while step < self.total:
             if self._stopped(step, request):
                 self._interrupt(step, request)
-            count = self._advance(step)
-            step += count
+            if self.directory is not None:
+                self.directory.check()
+            step += self._advance(step)
+            request.unsaved = self.checkpoints is not None
             while len(self.pending) > ahead:
                 self._settle()
             self._events(step)

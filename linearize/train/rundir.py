@@ -30,18 +30,29 @@ from linearize.task_vector import TaskVector
 from linearize.train import checkpoint, record
 from linearize.train.errors import RunDirectoryError, RunMismatchError
 from linearize.train.identity import data_fingerprint as data_fingerprint
-from linearize.train.lock import exclusive, guarded
+from linearize.train.lock import Claim, exclusive, guarded
 
 log = logging.getLogger(__name__)
 
 
 class RunDirectory:
-    """A run directory whose lock this process holds; made by :func:`open_run`."""
+    """A run directory whose lock this process holds, or the first of several; made by
+    :func:`open_run`.
+    """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, identity: Mapping[str, Any], claim: Claim | None = None) -> None:
+        self.path, self._claim = path, claim
         self.identity: dict[str, Any] = io.to_json(identity)
         self.hash = _hash(self.identity)
+
+    def check(self) -> None:
+        """See that the lock is still held.
+
+        Raises:
+            RunLockedError: another machine took it over.
+        """
+        if self._claim is not None:
+            self._claim.check()
 
     @property
     def checkpoints(self) -> Path:
@@ -80,9 +91,11 @@ class RunDirectory:
         """Write the result, then the mark that it is one.
 
         Raises:
+            RunLockedError: the directory was taken over meanwhile.
             RunDirectoryError: it cannot be written; the error carries the vector.
         """
         try:
+            self.check()
             hosts.told(lambda: self._finish(vector, record))
         except RunDirectoryError as error:
             error.vector = vector
@@ -143,15 +156,17 @@ def open_run(
         HostError: in other processes than the first, which opens it for all.
     """
     with contextlib.ExitStack() as stack:
-        hosts.told(lambda: stack.enter_context(_locked(path, identity, record, needs)) and None)
-        yield RunDirectory(path, identity)
+        claims: list[Claim] = []
+        opened = _locked(path, identity, record, needs)
+        hosts.told(lambda: claims.append(stack.enter_context(opened)))
+        yield RunDirectory(path, identity, *claims)
 
 
 @contextlib.contextmanager
 def _locked(
     path: Path, identity: Mapping[str, Any], record: Mapping[str, Any], needs: int
-) -> Iterator[None]:
-    with exclusive(path):
+) -> Iterator[Claim]:
+    with exclusive(path) as claim:
         run = RunDirectory(path, identity)
         with guarded(path):
             config = path / "config.json"
@@ -167,7 +182,7 @@ def _locked(
                 )
             if before is None:
                 io.write_json(config, {"identity": run.identity, "run": run.hash, **record})
-        yield
+        yield claim
 
 
 def _hash(identity: Mapping[str, Any]) -> str:

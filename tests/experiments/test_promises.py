@@ -17,10 +17,11 @@ import pytest
 
 import experiments
 from configs import PRESETS
-from experiments import budget, publish, report, tune
+from experiments import budget, publish, report, tune, vectors
 from linearize import cli, config, io
 from linearize.config import ConfigError
 from linearize.report import ResultsError
+from linearize.train import REQUEUE
 
 
 def module(name: str) -> Any:
@@ -137,6 +138,21 @@ def test_a_run_that_was_killed_goes_on(name, copied):
     assert timeless(results_of(copied)) == timeless(whole)
 
 
+SHARED = ("compare", "merging", "subsets", "coefficients", "ensembling", "nli")
+"""What processes may share."""
+
+
+@pytest.mark.slow(but=["compare"])
+@pytest.mark.parametrize("shared", SHARED)
+def test_the_fine_tunings_that_are_shared_are_those_that_are_made(shared, debug_run):
+    run_dir = debug_run(shared)
+    own = getattr(module(shared), "fine_tunings", vectors.fine_tunings)
+    listed = own(PRESETS[shared]["debug"](), run_dir)
+    made = {path.parent for path in run_dir.glob("**/task_vector.safetensors")}
+    assert {each.folder for each in listed} == made
+    assert len(listed) == len(made)
+
+
 PLACE = re.compile(r"\[(\d+)/(\d+)\]")
 
 
@@ -159,7 +175,7 @@ def test_a_run_that_is_told_to_end_goes_on(name, debug_run, tmp_path):
                 process.send_signal(signal.SIGTERM)
                 break
         rest = process.stderr.read().splitlines()
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == REQUEUE
     assert rest[-1].startswith("stopped by SIGTERM")
     assert "Traceback" not in "\n".join(rest)
     assert not (run_dir / "results.json").exists()
