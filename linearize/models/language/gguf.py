@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from linearize import files
@@ -322,8 +323,8 @@ def _bands(divisors: np.ndarray, theta: Any, path: Path) -> dict[str, Any]:
     """
     factor, low, high, context = float(np.max(divisors, initial=1.0)), 1.0, 4.0, 8192
     base = theta if isinstance(theta, float) else 1e4
-    waves = base ** -np.linspace(0, 1, divisors.size, endpoint=False, dtype=np.float32)
-    made = waves / np.asarray(rotary.Llama3(factor, low, high, context)(waves))
+    waves = base ** -jnp.linspace(0, 1, divisors.size, endpoint=False)
+    made = waves / rotary.Llama3(factor, low, high, context)(waves)
     if divisors.ndim != 1 or not np.allclose(divisors, made, rtol=1e-3):
         raise WeightsError(
             f"{path}: {_DIVISORS} are not Llama 3.1's; no model here turns by other angles"
