@@ -50,7 +50,8 @@ def _section(page: str, what: str, figures: Mapping[str, str]) -> str:
     lines.append("::::{container} figures")
     for figure, alt in figures.items():
         caption = textwrap.shorten(alt, 140, placeholder=" …")
-        lines += [f":::{{figure}} {folder / figure}", f":target: {page}", f":alt: {alt}"]
+        to = Path(page).with_suffix(".html")
+        lines += [f":::{{figure}} {folder / figure}", f":target: {to}", f":alt: {alt}"]
         lines += ["", caption, ":::"]
     return "\n".join([*lines, "::::", ""])
 
