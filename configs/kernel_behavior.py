@@ -92,12 +92,13 @@ def prompts() -> PromptConfig:
 
     python -m experiments.kernel_behavior prompts
 
-    SmolLM2's kernel and fine-tuning are of its last two blocks, MiniLM's of all; both with 16
-    examples a class and at most 100 test examples of 64 tokens, for two cores. Not measured yet.
+    Kernels and fine-tuning are of the last two blocks of either, with 16 examples a class and at
+    most 100 test examples of 64 tokens, for two cores; the other blocks are computed once. Not
+    measured yet.
     """
     return PromptConfig(
         prompted=ReaderConfig("smollm2_135m", trainable=r"^block_2[89]/"),
-        plain=ReaderConfig("minilm_l6"),
+        plain=ReaderConfig("minilm_l6", trainable=r"^block_[45]/"),
         tasks=(
             *("sentiment_amazon", "sentiment_imdb", "sentiment_yelp", "sentiment_foods"),
             *("sentiment_film_sentences", "spam", "uncertainty", "news"),

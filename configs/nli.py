@@ -9,13 +9,13 @@ from linearize.train import OptimConfig, TrainConfig
 
 
 def debug() -> NliConfig:
-    """Seconds: a small random encoder–decoder, three domains of made-up reviews, two seeds.
+    """Seconds: a small random decoder, three domains of made-up reviews, two seeds.
 
     python -m experiments.nli debug
     """
-    brief = compare.recipe(1e-2, steps=30, batch_size=16, warmup=2)
+    brief = compare.recipe(1e-2, steps=25, batch_size=16, warmup=2)
     return NliConfig(
-        model=ReadConfig(name="toy_t5", read="answers", pretrained=False, scan=True),
+        model=ReadConfig(name="toy_decoder", read="words", pretrained=False, blocks=1),
         length=24,
         train=120,
         validation=40,

@@ -56,7 +56,7 @@ def packaged() -> ToxicityConfig:
     """
     return ToxicityConfig(
         texts=TextsConfig(
-            train=150,
+            train=60,
             validation=400,
             test=200,
             control_train=1,

@@ -19,7 +19,7 @@ from linearize.report import node, schema
 from linearize.report.run import Run
 
 TABLES = (
-    *("summary", "training", "final", "solutions", "slopes", "by_width", "learning"),
+    *("summary", "generations", "training", "final", "solutions", "slopes", "by_width", "learning"),
     *("sizes", "coefficients", "certificates", "merges", "numbers", "seeds", "subpopulations"),
     *("sentiment", "perplexity", "kings", "along", "energies", "relation", "pairs"),
     *("single", "addition", "negation", "error_map", "claims", "cosine"),

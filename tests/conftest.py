@@ -28,9 +28,8 @@ def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
                 module = importlib.import_module(f"experiments.{experiment}.run")
-                with (
-                    pytest.MonkeyPatch.context() as patch
-                ):  # kept beside the runs, not in the cache
+                # kept beside the runs, not in the cache
+                with quickly(), pytest.MonkeyPatch.context() as patch:
                     patch.setattr(kept, "terms_path", lambda *a: runs / "terms" / place(*a).name)
                     module.run(PRESETS[experiment]["debug"](), run_dir, "debug")
                 done.touch()
@@ -39,15 +38,37 @@ def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return run
 
 
-@pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Programs that are compiled with few optimizations, for tests of small numbers."""
+@contextlib.contextmanager
+def quickly() -> Iterator[None]:
+    """Programs that are compiled with few optimizations, also of processes that are started."""
     import jax
 
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    if jax.config.read("jax_disable_most_optimizations"):
+        yield
+        return
     jax.clear_caches()  # such programs round otherwise
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+            yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """:func:`quickly` for a file's tests, of small numbers."""
+    with quickly():
+        yield
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """The same for one test of a file whose others measure what is compiled."""
+    with quickly():
+        yield
 
 
 @pytest.fixture

@@ -14,6 +14,9 @@ from linearize.task_vector import TaskVector
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+BRIEF = ("--shots", "4", "--batch-size", "8")
+"""Of every comparison, so that they share what is compiled."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -51,7 +54,7 @@ def test_from_folders_to_a_page_and_to_weights_for_transformers(folder, capsys):
     words = [*tasks, "--control", f"rest={folder / 'rest'}", "--merges", "ties"]
     words += ["--methods", "linear", "lora:rank=2"]
     run = folder / "run"
-    words += ["--out", str(run), "--steps", "4", "--shots", "4", "--batch-size", "8"]
+    words += ["--out", str(run), "--steps", "4", *BRIEF]
     main(["compare", "--model", str(folder / "vit"), *words])
     assert (run / "report.html").exists()
     assert "Addition of 2 task vectors" in capsys.readouterr().out
@@ -81,7 +84,7 @@ def test_from_folders_to_a_page_and_to_weights_for_transformers(folder, capsys):
 def test_what_others_fine_tuned_is_compared(folder, capsys):
     tasks = [word for t in ("cars", "dogs") for word in ("--task", f"{t}={folder / t}")]
     given = [word for t in ("cars", "dogs") for word in ("--given", f"{t}={folder}/lora_{t}")]
-    words = ["compare", "--model", str(folder / "vit"), *tasks, "--steps", "1", "--shots", "4"]
+    words = ["compare", "--model", str(folder / "vit"), *tasks, "--steps", "1", *BRIEF]
     out = folder / "given"
     main([*words, *given, "--methods", "linear", "--out", str(out)])
     assert "Given, linearized" in capsys.readouterr().out
@@ -215,6 +218,6 @@ def test_a_card_of_a_folder_is_handed_on_to_tak(folder, tmp_path, capsys):
     main(["curvature", "--model", model, *words])
     assert Card.load(card, models.open_model(model).params).meta["examples"] == 8
     tasks = [word for t in ("cars", "dogs") for word in ("--task", f"{t}={folder / t}")]
-    words = [*tasks, "--steps", "2", "--shots", "4", "--methods", "linear", "--card", str(card)]
+    words = [*tasks, "--steps", "2", *BRIEF, "--methods", "linear", "--card", str(card)]
     main(["compare", "--model", model, *words, "--out", str(tmp_path / "run")])
     assert "TAK, given cards" in capsys.readouterr().out

@@ -293,6 +293,24 @@ def test_another_method_of_the_same_name_is_not_answered_by_the_first(few):
     assert made.view(weighted(2.0, view="displaced")).passes
 
 
+def test_seeds_are_not_mixed_whose_vectors_were_trained_in_other_leaves(tmp_path, few):
+    """As an earlier version may have left them: TAK once trained patch embedding and positions."""
+    made = study(store=tmp_path, recipes={"linear": few}, control=None)
+    train_one = partial(fine_tune, task="one", regime="linear", method="mine")
+    first, second = made.with_seed(0), made.with_seed(1)
+    train_one(first)
+    with pytest.raises(RunMismatchError, match=r"trainable: there(.|\n)*seed_0 .*move all of that"):
+        train_one(first, frozen="^b/")
+    for other in ({"frozen": "^b/"}, {"penalties": [of_others]}):
+        place = tmp_path / "seed_1" / "mine"
+        with pytest.raises(RunMismatchError, match=r"seed_0/mine/one was .* or move seed_0 away"):
+            train_one(second, **other)
+        place.rename(tmp_path / str(len(list(tmp_path.iterdir()))))
+    train_one(second)
+    (tmp_path / "seed_0" / "mine" / "one" / "config.json").write_text("{")
+    train_one(made.with_seed(2))
+
+
 @pytest.mark.slow
 def test_a_directory_is_refused_to_another_view_or_feed(tmp_path, few):
     plan = Plan(alphas=np.arange(2.0))

@@ -1,9 +1,8 @@
 """The README does what it says: its Python runs, its marked commands run, CI can read it.
 
 ```python blocks share one namespace, top to bottom. A ```bash block runs when the line before it is
-``<!-- ci:run -->``; ``<!-- ci:skip -->`` leaves a Python block out, and ``<!-- ci:slow -->`` one
-that runs after the first alone, beside a small model and images. Everything runs in a temporary
-folder, so that what it writes stays out of the checkout.
+``<!-- ci:run -->``; ``<!-- ci:skip -->`` leaves a Python block out. All run in a temporary folder,
+so that what they write stays out of the checkout, beside a small model and images.
 """
 
 import os
@@ -78,8 +77,7 @@ def parser(before: str, language: str, run: Callable[[Example], None]) -> Abstra
     return AbstractCodeBlockParser([BlockLexer(fence, r"(?<=\n)```(?=\n|$)")], language, run)
 
 
-PYTHON = parser(r"(?<!<!-- ci:s(?:kip|low) -->\n)", "python", PythonEvaluator())
-VARIANTS = parser(r"^<!-- ci:(?:own|slow) -->\n+", "python", PythonEvaluator())
+PYTHON = parser(r"(?<!<!-- ci:skip -->\n)", "python", PythonEvaluator())
 BASH = parser(r"^<!-- ci:run -->\n+", "bash", run_bash)
 
 
@@ -105,18 +103,11 @@ def ci_command(name: str, readme: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(README, PYTHON).regions
-
-
-@pytest.mark.slow
-def test_the_first_lines_run_on_other_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
     runpy.run_path(str(ROOT / ".ci" / "own-files.py"))
-    assert len(run(README, VARIANTS).regions) == 2
+    assert run(README, PYTHON).regions
     assert Path("runs/photos/results.json").exists()
 
 

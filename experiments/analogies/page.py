@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,9 +11,8 @@ from matplotlib.lines import Line2D
 
 from experiments.analogies.results import Results
 from experiments.on_target import OF_TWO
-from linearize.report import schema
-from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section
+from linearize.report.node import Floats
+from linearize.report.page import Page, Section, shows
 from linearize.report.plot import Plot, categories, dots, errorbars, figure, handle, legend
 from linearize.report.stats import SHARE, seeds_phrase
 from linearize.report.style import colour, label, marker
@@ -37,13 +35,9 @@ AT_ONE = "Accuracy at α = 1"
 STARTS = {"pretrained": "from pre-trained", "edited": "from the analogy"}
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     lead = (
         f"Task analogies on images, {results.model_name}: {len(results.classes)} classes in "
         f"the styles {', '.join(results.tasks)}. A target sub-population is half of the classes in "

@@ -1,17 +1,14 @@
 """The page of ``experiments.audit``: the library's audit, and whether it predicts."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.audit.results import MEASURES, Relation, Results
-from linearize.report import schema
 from linearize.report.audit.page import page
 from linearize.report.claims import table
-from linearize.report.node import Node
-from linearize.report.page import Page, Section
+from linearize.report.page import Page, Section, shows
 from linearize.report.plot import Plot, figure
 from linearize.report.stats import mean_phrase
 from linearize.report.style import INK, PAPER, colour, label
@@ -26,13 +23,9 @@ DECIDED = (
 DRAWN = ("relative", "kronecker", "xi")
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     if not results.relation:
         return page(results)
     more = Section("relation", "Does it predict?", (scatter(results), relations(results)))

@@ -1,15 +1,13 @@
 """The page of ``experiments.coefficients``: optimal coefficients, certificates, their worth."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.coefficients.results import Results
-from linearize.report import schema
-from linearize.report.node import Floats, Node
-from linearize.report.page import TASK_ARITHMETIC, Page, Section
+from linearize.report.node import Floats
+from linearize.report.page import TASK_ARITHMETIC, Page, Section, shows
 from linearize.report.plot import (
     Plot,
     categories,
@@ -44,13 +42,9 @@ HEADS = {"affine": "affine, global", "true": "true, best start"}
 SPLITS = ("validation", "test")
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     config = results.config
     affine = AFFINE.get(config["head"]["kind"], "a head without normalisation")
     counts = [config.get(split) or config["data"][split] for split in SPLITS]

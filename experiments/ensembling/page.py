@@ -1,15 +1,12 @@
 """The page of ``experiments.ensembling``: averaged weights beside averaged logits, and seeds."""
 
 from dataclasses import astuple
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.ensembling.results import Results
-from linearize.report import schema
-from linearize.report.node import Node
-from linearize.report.page import Page, Section
+from linearize.report.page import Page, Section, shows
 from linearize.report.plot import Plot, figure
 from linearize.report.stats import mean_phrase, seeds_phrase
 from linearize.report.style import MUTED, PAPER, colour, label
@@ -18,13 +15,9 @@ from linearize.report.table import NONE, Cell, Table, fixed, freeze, number, per
 KEYS = ("average", "ensemble", "agreement")
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     config = results.config
     lead = (
         f"Task vectors of {len(results.tasks)} tasks, {results.model_name}: for every two, the "

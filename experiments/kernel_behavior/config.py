@@ -5,7 +5,7 @@ from typing import Literal
 
 from experiments.kernel_behavior.asked import PROMPTS, SETS
 from linearize.config import HeadConfig, LanguageModelConfig, ModelConfig
-from linearize.config.files import ConfigError, require
+from linearize.config.files import ConfigError, require, require_distinct
 from linearize.fields import Count, Natural, Positive, TwoOrMore, check
 from linearize.train import TrainConfig
 
@@ -30,10 +30,7 @@ class FewShotConfig:
 
     def __post_init__(self) -> None:
         check(self, "data.", ConfigError)
-        require(len(self.tasks) >= 1, "data.tasks", self.tasks, "name a task")
-        require(
-            len(set(self.tasks)) == len(self.tasks), "data.tasks", self.tasks, "name each task once"
-        )
+        require_distinct("data.tasks", self.tasks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +63,8 @@ class KernelBehaviorConfig:
 
     def __post_init__(self) -> None:
         check(self, "", ConfigError)
-        require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")
-        require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
-        require(
-            len(set(self.kernels)) == len(self.kernels), "kernels", self.kernels, "name each once"
-        )
+        require_distinct("seeds", self.seeds)
+        require_distinct("kernels", self.kernels, least=0)
         require(len(self.l2) >= 1, "l2", self.l2, "give at least one weight decay")
         require(
             self.head.shots <= self.data.shots,
@@ -156,9 +150,7 @@ class PromptConfig:
         check(self, "", ConfigError)
         for name in ("tasks", "shots", "kernels", "variants", "solvers", "shares", "f0_scales",
                      "seeds"):  # fmt: skip
-            given = getattr(self, name)
-            require(bool(given), name, given, "give at least one")
-            require(len(set(given)) == len(given), name, given, "name each once")
+            require_distinct(name, getattr(self, name))
         require(
             self.prompted is not None or self.plain is not None,
             "prompted",

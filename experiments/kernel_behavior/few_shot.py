@@ -41,8 +41,7 @@ from linearize.models.language.label_words import label_words, word_tokens
 from linearize.models.language.sentence import sentence_encoder, told
 from linearize.objectives import Classify
 from linearize.report import schema
-from linearize.study import Store, Study
-from linearize.study.frozen import computed_once
+from linearize.study import Store, Study, computed_once
 from linearize.study.store import Record
 from linearize.types import Apply, Params
 
@@ -205,7 +204,10 @@ def prepared(
             jnp.asarray(features), jnp.asarray(parts["train"].labels), len(given.classes)
         )
         model = Model(
-            headed(encoder.f), {"backbone": encoder.params, "head": head}, name=encoder.name
+            headed(encoder.f),
+            {"backbone": encoder.params, "head": head},
+            name=encoder.name,
+            blocks=encoder.blocks,
         )
     train, validation, test = splits.values()
     task = Task(given.name, train, validation, test, classes=given.classes)

@@ -2,15 +2,12 @@
 
 import re
 from dataclasses import astuple
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.kronecker.results import Kind, Method, Results
-from linearize.report import schema
-from linearize.report.node import Node
-from linearize.report.page import Page, Section
+from linearize.report.page import Page, Section, shows
 from linearize.report.plot import (
     Plot,
     errorbars,
@@ -33,13 +30,9 @@ COLOURS = {True: "#0072b2", False: "#e69f00"}
 """Of layers with Kronecker factors, and of whole blocks."""
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     config = results.config
     lead = (
         f"Task vectors of {len(results.tasks)} tasks, {results.model_name}: mean ‖J(x)τ‖² on "

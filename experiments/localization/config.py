@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from linearize.config.compare import MapConfig
-from linearize.config.files import require, require_task
+from linearize.config.files import require, require_distinct, require_task
 from linearize.config.vectors import Regime, VectorsConfig
 from linearize.fields import Count, TwoOrMore
 
@@ -48,7 +48,7 @@ class LocalizationConfig(VectorsConfig):
         )  # fmt: skip
         good = bool(self.shares) and all(0 < s <= 1 for s in self.shares)
         require(good, "shares", self.shares, "give one share or more, each in (0, 1]")
-        require(len(set(self.shares)) == len(self.shares), "shares", self.shares, "name each once")
+        require_distinct("shares", self.shares)
         for task in self.random_tasks:
             require_task("random_tasks", task, self.data.tasks)
         require(

@@ -1,12 +1,8 @@
 """The page of ``experiments.localization``."""
 
-from pathlib import Path
-
 from experiments.localization import plots, tables
 from experiments.localization.results import Results
-from linearize.report import schema
-from linearize.report.node import Node
-from linearize.report.page import Page, Section
+from linearize.report.page import Page, Section, shows
 
 SOURCES = """After Ortiz-Jimenez et al., <cite>Task Arithmetic in the Tangent Space</cite> (NeurIPS
 2023, arXiv 2305.12827), section 5; the interval over tasks after Snijders and Borgatti,
@@ -19,13 +15,9 @@ DECIDED = (
 )
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     kind = "the sum over the logits" if results.output == "trace" else "all logits"
     lead = (
         f"The empirical neural tangent kernel of {results.model_name} at θ0 ({kind} of the "

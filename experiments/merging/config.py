@@ -3,7 +3,7 @@
 import dataclasses
 
 from linearize.config.compare import REGIMES, require_names
-from linearize.config.files import require
+from linearize.config.files import require, require_distinct
 from linearize.config.vectors import AnalysisConfig
 from linearize.fields import Count, NonNegative
 from linearize.merge import MERGES
@@ -43,8 +43,7 @@ class MergingConfig(AnalysisConfig):
             require_names("without", [method], set(self.compared))
             require_names("without", [merge], set(self.merged))
         for field in ("methods", "merges", "sizes"):
-            given = getattr(self, field)
-            require(len(set(given)) == len(given), field, given, "name each once")
+            require_distinct(field, getattr(self, field), least=0)
         T = len(self.data.tasks)
         for size in self.sizes:
             require(2 <= size <= T, "sizes", size, f"merge 2 to {T} tasks, those of data.tasks")

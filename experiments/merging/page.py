@@ -1,6 +1,5 @@
 """The page of ``experiments.merging``: every merge of every method, accuracy by number of tasks."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.merging.results import Merged, Results
-from linearize.report import schema
-from linearize.report.node import Node
-from linearize.report.page import TASK_ARITHMETIC, Page, Section
+from linearize.report.page import TASK_ARITHMETIC, Page, Section, shows
 from linearize.report.plot import Plot, errorbars, figure, legend
 from linearize.report.stats import SHARE, over_seeds, seeds_phrase
 from linearize.report.style import INK, MUTED, PAPER, Look, label
@@ -21,13 +18,9 @@ BEST = 3
 """Merges of each method that the figure has in colour, beside the sum."""
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     config = results.config
     counts = [config.get(split) or config["data"][split] for split in ("validation", "test")]
     method, merge, _ = results.rows()[0]

@@ -9,7 +9,7 @@ from experiments import adding
 from experiments.nli.wordings import WORDINGS
 from linearize.choices import one_of
 from linearize.config import ConfigError, EditConfig, LanguageModelConfig
-from linearize.config.files import require, require_task
+from linearize.config.files import require, require_distinct, require_task
 from linearize.config.vectors import Regime
 from linearize.fields import Count, Natural, Positive, TwoOrMore, check
 from linearize.train import TrainConfig
@@ -70,15 +70,13 @@ class NliConfig:
     def __post_init__(self) -> None:
         check(self, "", ConfigError)
         for field, least in (("tasks", 2), ("regimes", 1), ("seeds", 1)):
-            given = getattr(self, field)
-            require(len(given) >= least, field, given, f"name {least} or more")
-            require(len(set(given)) == len(given), field, given, "name each once")
+            require_distinct(field, getattr(self, field), least)
         for task in self.tasks:
             one_of("tasks", task, WORDINGS, ConfigError)
         T = len(self.tasks)
         require(T <= 12, "tasks", T, "2^T subsets are too many; name 12 tasks or fewer")
         for task in self.epochs:
-            require_task("epochs", task, self.tasks)
+            require_task("epochs", task, self.tasks, "tasks", WORDINGS.keys)
         taken = sorted(set(self.donors) & set(self.tasks))
         require(not taken, "donors", taken, "tasks have these names; choose others")
         require(

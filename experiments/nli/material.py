@@ -11,8 +11,7 @@ import numpy as np
 from experiments.nli.config import NliConfig, ReadConfig
 from experiments.nli.wordings import SHARED, WORDINGS, Wording
 from experiments.speaker import speaker
-from experiments.stand_ins import STAND_INS, reviews, texts
-from experiments.stand_ins import t5 as stand_in_t5
+from experiments.stand_ins import reviews, t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
 from linearize.data import Limits, Task, text
@@ -72,16 +71,10 @@ def rehearse(config: NliConfig) -> None:
     Raises:
         WeightsError: transformers, which writes the model, is not installed.
     """
-    weights, data = config.model.weights, config.data_dir
-    if not (weights and data and Path(STAND_INS) in Path(weights).parents):
-        return
     rows = [WORDINGS[name] for name in config.tasks]
-    asked = " ".join(
-        [*(row.template for row in rows), *(word for row in rows for word in row.words)]
-    )
+    asked = " ".join(words for row in rows for words in (row.template, *row.words))
     gated = config.model.read == "classifier"  # as T5-v1.1 is
-    stand_in_t5.make(weights, [*texts.WORDS, *asked.split()], gated=gated)
-    texts.make(data, tuple(row.source for row in rows))
+    t5.rehearse(config.model.weights, config.data_dir, config.reads, asked.split(), gated=gated)
 
 
 def build(

@@ -2,15 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.nli.results import Donors, Results
-from linearize.report import schema
-from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section
+from linearize.report.node import Floats
+from linearize.report.page import Page, Section, shows
 from linearize.report.plot import Plot, errorbars, figure, handle, legend
 from linearize.report.stats import Bounds, over_seeds, seeds_phrase
 from linearize.report.style import label
@@ -26,13 +24,9 @@ WITHIN: Bounds = (-100.0, 100.0)
 """Of every metric here, in the units of tables."""
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     measured = ", ".join(
         f"{name} by {metric}" for name, metric in zip(results.tasks, results.metrics, strict=True)
     )

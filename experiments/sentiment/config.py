@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 
 from experiments.scaling import square
-from linearize.choices import one_of
 from linearize.config import ConfigError, EditConfig, LanguageModelConfig, MapConfig
 from linearize.config.compare import require_names
-from linearize.config.files import require
+from linearize.config.files import require, require_distinct, require_task
 from linearize.fields import Count, Natural, TwoOrMore, check
 from linearize.methods import METHODS
 from linearize.train import TrainConfig
@@ -84,16 +83,22 @@ class SentimentConfig:
     def __post_init__(self) -> None:
         check(self, "", ConfigError)
         for field, least in (("domains", 2), ("regimes", 1), ("seeds", 1)):
-            given = getattr(self, field)
-            require(len(given) >= least, field, given, f"name {least} or more")
-            require(len(set(given)) == len(given), field, given, "name each once")
+            require_distinct(field, getattr(self, field), least)
         named = {name for name, method in METHODS.items() if method.stands == "regime"}
         require_names("regimes", self.regimes, named)
         for field, pairs in (("pairs", self.pairs), ("map.pairs", self.map.pairs)):
             for pair in pairs:
                 for domain in pair:
-                    one_of(field, domain, self.domains, ConfigError)
+                    require_task(field, domain, self.domains, "domains", self._known)
                 require(pair[0] != pair[1], field, pair, "name two different domains")
+
+    def _known(self) -> set[str]:
+        """Names that domains may have."""
+        from experiments.stand_ins import reviews  # readers of data are not needed but here
+        from linearize.data.text import TEXT_SETS, TEXT_TASKS, text_set
+
+        of_sets = {name for name in self.domains if text_set(name)}
+        return {*reviews.DOMAINS, *PAPERS, *TEXT_TASKS, *TEXT_SETS, *of_sets}
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -3,15 +3,13 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count, takewhile
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.sentiment.config import PAPERS, AskedConfig, SentimentConfig
 from experiments.speaker import speaker
-from experiments.stand_ins import STAND_INS, reviews, texts
-from experiments.stand_ins import t5 as stand_in_t5
+from experiments.stand_ins import reviews, t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
 from linearize.data import Limits, Task, text
@@ -27,7 +25,7 @@ from linearize.models.language import (
     word_tokens,
 )
 from linearize.objectives import CausalLM, Classify, Objective, Seq2Seq
-from linearize.study.frozen import computed_once
+from linearize.study import computed_once
 
 Make = Callable[[Documents], Examples]
 
@@ -101,13 +99,9 @@ def rehearse(config: SentimentConfig) -> None:
     Raises:
         WeightsError: transformers, which writes the model, is not installed.
     """
-    weights, data = config.model.weights, config.data_dir
-    if not (weights and data and Path(STAND_INS) in Path(weights).parents):
-        return
-    asked = [*config.model.prompt.split(), *config.model.words]
     sentinels = [f"<extra_id_{i}>" for i in range(20)]
-    stand_in_t5.make(weights, [*texts.WORDS, *asked, *sentinels])
-    texts.make(data, config.reads)
+    asked = [*config.model.prompt.split(), *config.model.words, *sentinels]
+    t5.rehearse(config.model.weights, config.data_dir, config.reads, asked)
 
 
 def _decoder(

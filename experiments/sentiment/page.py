@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,10 +10,9 @@ from matplotlib.figure import Figure
 
 from experiments.on_target import OF_TWO
 from experiments.sentiment.results import Results
-from linearize.report import schema
 from linearize.report.compare import maps
-from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section
+from linearize.report.node import Floats
+from linearize.report.page import Page, Section, shows
 from linearize.report.plot import Plot, categories, dots, figure, handle, legend
 from linearize.report.stats import ANY, SHARE, Bounds, over_seeds, seeds_phrase
 from linearize.report.style import MUTED
@@ -30,13 +28,9 @@ NAMES = {
 """Methods as printed, in the order shown."""
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     lead = (
         f"Sentiment of one domain from another's, {results.model_name}, domains "
         f"{', '.join(results.domains)}. The vector of the target's sentiment is guessed as λ₁ "

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from configs.compare import STAND_INS
+from experiments.stand_ins import texts
 from experiments.stand_ins.model import written
 
 SIZES: dict[str, Any] = {
@@ -25,6 +27,31 @@ SIZES: dict[str, Any] = {
 }
 V1_1: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 SPECIAL = ("<pad>", "</s>", "<unk>")
+
+
+def rehearse(
+    weights: str | None,
+    data_dir: str | None,
+    names: tuple[str, ...],
+    asked: Iterable[str],
+    *,
+    gated: bool = False,
+) -> None:
+    """Make the model and the sets that a configuration reads as stand-ins; nothing of any other.
+
+    Args:
+        weights: the model's folder.
+        data_dir: the sets' folder.
+        names: of the sets, by TFDS.
+        asked: words of prompts and answers.
+        gated: T5-v1.1 in place of T5.
+
+    Raises:
+        WeightsError: transformers, which writes the model, is not installed.
+    """
+    if weights and data_dir and Path(STAND_INS) in Path(weights).parents:
+        make(weights, [*texts.WORDS, *asked], gated=gated)
+        texts.make(data_dir, names)
 
 
 def make(folder: str | Path, words: Iterable[str], *, seed: int = 0, gated: bool = False) -> Path:

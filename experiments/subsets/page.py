@@ -1,15 +1,12 @@
 """The page of ``experiments.subsets``: normalized accuracy by number of tasks, pairs, claims."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.subsets.results import ALL, OWN, Results
-from linearize.report import schema
-from linearize.report.node import Node
-from linearize.report.page import Page, Section
+from linearize.report.page import Page, Section, shows
 from linearize.report.plot import Plot, errorbars, figure, handle, legend
 from linearize.report.stats import POSITIVE, over_seeds, seeds_phrase
 from linearize.report.style import colour, label
@@ -18,13 +15,9 @@ from linearize.report.table import NONE, Cell, Table, cell, freeze, percent
 TITLES = {OWN: "On the subset's own tasks", ALL: "On all tasks"}
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     config = results.config
     counts = [config.get(split) or config["data"][split] for split in ("validation", "test")]
     lead = (

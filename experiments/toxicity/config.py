@@ -7,7 +7,7 @@ import numpy as np
 
 from linearize.config import LanguageModelConfig
 from linearize.config.compare import REGIMES, require_names
-from linearize.config.files import ConfigError, require
+from linearize.config.files import ConfigError, require, require_distinct
 from linearize.fields import Count, Natural, NonNegative, Positive, Share, TwoOrMore, check
 from linearize.methods import METHODS
 from linearize.train import TrainConfig
@@ -167,9 +167,7 @@ class ToxicityConfig:
         named = {name for name, method in METHODS.items() if method.stands == "regime"}
         require_names("regimes", self.regimes, named)
         for field in ("regimes", "scorers", "seeds"):
-            given = getattr(self, field)
-            require(bool(given), field, given, "give one or more")
-            require(len(set(given)) == len(given), field, given, "name each once")
+            require_distinct(field, getattr(self, field))
         require_names("training", self.training, (named - REGIMES) | {"gradient_ascent"})
         require(bool(self.points), "points", self.points, "give one or more")
         require(self.texts.selector not in self.scorers, "scorers", self.scorers,

@@ -21,7 +21,7 @@ from linearize.examples import Examples
 from linearize.models import Model
 from linearize.models.language import LanguageModel
 from linearize.scorers import Score, Scorer
-from linearize.study.frozen import computed_once
+from linearize.study import computed_once
 
 TARGET, OTHER, CONTROL = "target", "other", "control"
 
@@ -141,7 +141,8 @@ def tasks(
     found = {}
     for name, splits in ((TARGET, given.target), (OTHER, given.other)):
         train, validation, test = (packed(rows(splits[split])) for split in SPLITS)
-        found[name] = Task(name, train, validation, test)
+        few = slice(config.batch_size)  # on which nothing is measured
+        found[name] = Task(name, train, validation.take(few), test.take(few))
     control = given.control
     validation, test = (
         windows(config.control, rows(text.joined(control[split]))) for split in SPLITS[1:]

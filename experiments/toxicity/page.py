@@ -1,28 +1,22 @@
 """The page of ``experiments.toxicity``: how much of a kind is written, and what forgetting cost."""
 
 import html
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.toxicity.results import MOST, Edited, Results
-from linearize.report import schema
-from linearize.report.node import Floats, Node
-from linearize.report.page import TASK_ARITHMETIC, Page, Section
+from linearize.report.node import Floats
+from linearize.report.page import TASK_ARITHMETIC, Page, Section, shows
 from linearize.report.plot import Plot, band, figure, handle, legend
 from linearize.report.stats import POSITIVE, over_seeds, seeds_phrase
 from linearize.report.style import MUTED, PLAIN_LOOK, Look, colour
 from linearize.report.table import Cell, Table, freeze, number, percent
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     lead = (
         f"A language model forgets how to write {results.target}: {results.model_name} at "
         "θ0 − ατ, with τ fine-tuned on such text. α is the largest whose perplexity on "

@@ -75,27 +75,9 @@ def documents(told: TextsConfig, name: str, limit: Limits | None = None) -> Text
     """Documents in three splits."""
     if name in reviews.DOMAINS:
         return reviews.task(name)
-    path = Path(name)
-    if name in text.TEXT_TASKS or text.text_set(name) or not path.exists():
-        return text.load_text(
-            name, limit=limit, seed=told.seed, fractions=told.fractions, data_dir=told.data_dir
-        )
-    found = FILES.get(path.suffix, text.read_plain)(path)
-    return text.split_documents(
-        path.stem, found, seed=told.seed, fractions=told.fractions, provenance=name
+    return text.open_text(
+        name, limit=limit, seed=told.seed, fractions=told.fractions, data_dir=told.data_dir
     )
-
-
-def _table(read: Callable[..., Documents]) -> Callable[[Path], Documents]:
-    return lambda path: read(path, label="label")
-
-
-FILES: Mapping[str, Callable[[Path], Documents]] = {
-    ".csv": _table(text.read_csv),
-    ".jsonl": _table(text.read_json_lines),
-    ".json": _table(text.read_json_lines),
-}
-"""Readers of labelled documents by the file's suffix; of others plain text is read."""
 
 
 def controls(told: TextsConfig) -> Splits:

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from typing import Literal
 
-from linearize.config.files import ConfigError, require
+from linearize.config.files import ConfigError, require, require_distinct
 from linearize.fields import Count, Natural, Positive, check
 
 
@@ -58,5 +58,4 @@ class WidthConfig:
             f"a slope needs two widths or more from there on; widths are {self.widths}",
         )
         require(0 < self.rate < 1, "rate", self.rate, "a share in (0, 1); beyond, descent diverges")
-        require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")
-        require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
+        require_distinct("seeds", self.seeds)

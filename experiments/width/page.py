@@ -1,7 +1,6 @@
 """The page of ``experiments.width``: slopes against width, and the papers' claims."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
@@ -11,9 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from experiments.width.results import QUANTITIES, Results
-from linearize.report import schema
-from linearize.report.node import Floats, Node
-from linearize.report.page import Page, Section
+from linearize.report.node import Floats
+from linearize.report.page import Page, Section, shows
 from linearize.report.plot import Plot, errorbars, figure, legend, whiskers
 from linearize.report.stats import POSITIVE, over_seeds, seeds_phrase
 from linearize.report.style import MUTED, colour
@@ -46,13 +44,9 @@ def phrase(results: Results) -> str:
     )
 
 
-def read(node: Node, run_dir: Path) -> Page:
-    """The page of a run directory.
-
-    Raises:
-        ResultsError: a result file does not fit the schema.
-    """
-    results = schema.read(Results, node)
+@shows(Results)
+def read(results: Results) -> Page:
+    """The page."""
     widths = results.widths
     lead = (
         f"{results.model_name}, {len(widths)} widths from {widths[0]} to {widths[-1]}; "

@@ -1,5 +1,7 @@
 """Packaged texts: a row a file, with what its publishers and its package say of licences."""
 
+from typing import Any
+
 from linearize.assets.asset import Asset
 
 _UCI = "none stated by the data's authors; package: MIT"
@@ -13,6 +15,24 @@ _SENTENCES = (
     ("imdb", "imdb.com", "44a7b9082ed732ee2de3c858ea5ee2e99aca34f239a1c4359d3a300bf099bdb5"),
     ("yelp", "yelp.com", "9f3f47983f21eeb819380767b74bfa648eca208f156241111454b3e122773ff7"),
 )
+
+
+def _lazy_data(
+    package: str, version: str, *, key: str = "", rdx: str, rdb: str, **about: Any
+) -> dict[str, Asset]:
+    """The two files of an R package's data, as R loads them: an index and what it is of."""
+    return {
+        f"{key or package}_{kind}": Asset(
+            provider="debian",
+            package=f"r-cran-{package}",
+            version=version,
+            file=f"{_R}/{package}/data/Rdata.{kind}",
+            sha256=sha256,
+            **about,
+        )
+        for kind, sha256 in (("rdx", rdx), ("rdb", rdb))
+    }
+
 
 TEXTS: dict[str, Asset] = {
     **{
@@ -31,38 +51,25 @@ TEXTS: dict[str, Asset] = {
         )
         for domain, site, sha256 in _SENTENCES
     },
-    **{
-        f"modeldata_{kind}": Asset(
-            provider="debian",
-            package="r-cran-modeldata",
-            version="1.1.0-1",
-            file=f"{_R}/modeldata/data/Rdata.{kind}",
-            sha256=sha256,
-            licence="none stated by the data's authors; package: MIT",
-            provenance="reviews of foods on Amazon (McAuley, Leskovec 2013), 5,000 in modeldata",
-            size=4_253_384,
-        )
-        for kind, sha256 in (
-            ("rdx", "c23e1be60f2730fb526ce158a307e154c91a953169fcb8e73350c4e032e14538"),
-            ("rdb", "2ecef5e8da0f782ae4e3f65d928fe769702accffd8981cc358a3097f6736f58f"),
-        )
-    },
-    **{
-        f"austen_{kind}": Asset(
-            provider="debian",
-            package="r-cran-janeaustenr",
-            version="1.0.0-1",
-            file=f"{_R}/janeaustenr/data/Rdata.{kind}",
-            sha256=sha256,
-            licence="public domain; package: MIT",
-            provenance="the six novels of Jane Austen, from Project Gutenberg",
-            size=1_626_392,
-        )
-        for kind, sha256 in (
-            ("rdx", "cab8cbe4ce965d3b42b35c03383bafccc0eb78151f70e4748ead45270470c22f"),
-            ("rdb", "8fb5198960d0da724b1562f96e4221e5c1b41ff455000280b02c55980c3d8f21"),
-        )
-    },
+    **_lazy_data(
+        "modeldata",
+        "1.1.0-1",
+        rdx="c23e1be60f2730fb526ce158a307e154c91a953169fcb8e73350c4e032e14538",
+        rdb="2ecef5e8da0f782ae4e3f65d928fe769702accffd8981cc358a3097f6736f58f",
+        licence="none stated by the data's authors; package: MIT",
+        provenance="reviews of foods on Amazon (McAuley, Leskovec 2013), 5,000 in modeldata",
+        size=4_253_384,
+    ),
+    **_lazy_data(
+        "janeaustenr",
+        "1.0.0-1",
+        key="austen",
+        rdx="cab8cbe4ce965d3b42b35c03383bafccc0eb78151f70e4748ead45270470c22f",
+        rdb="8fb5198960d0da724b1562f96e4221e5c1b41ff455000280b02c55980c3d8f21",
+        licence="public domain; package: MIT",
+        provenance="the six novels of Jane Austen, from Project Gutenberg",
+        size=1_626_392,
+    ),
     **{
         name: Asset(
             provider="debian",

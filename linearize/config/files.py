@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,25 +30,61 @@ def require(holds: bool, field: str, value: object, remedy: str) -> None:
         raise ConfigError(f"{field}={value!r}: {remedy}")
 
 
-def require_task(field: str, task: str, tasks: Sequence[str]) -> None:
+def require_distinct(field: str, given: Sequence[object], least: int = 1) -> None:
+    """Refuse fewer than so many values, or one of them twice.
+
+    Raises:
+        ConfigError: too few, or one twice.
+    """
+    require(len(given) >= least, field, given, f"name {least} or more")
+    require(len(set(given)) == len(given), field, given, "name each once")
+
+
+def require_tasks(tasks: Sequence[str], control: str | None, least: int) -> None:
+    """Refuse ``data.tasks`` of too few, or of one twice, or with the control among them.
+
+    Raises:
+        ConfigError: such tasks.
+    """
+    require_distinct("data.tasks", tasks, least)
+    remedy = "the control task must not be one of data.tasks"
+    require(control not in tasks, "data.control", control, remedy)
+
+
+def _of_images() -> Collection[str]:
+    from linearize.data import TASKS, VISION  # readers of data are not needed but here
+
+    return {*TASKS, *VISION}
+
+
+def require_task(
+    field: str,
+    task: str,
+    tasks: Sequence[str],
+    whole: str = "data.tasks",
+    known: Callable[[], Collection[str]] = _of_images,
+) -> None:
     """Refuse a field that names a task which is none of ``data.tasks``.
 
     Where ``data.tasks`` itself holds a name that no task has, it is the one to mend, and is named.
+
+    Args:
+        field: what names it.
+        task: the name.
+        tasks: what may be named.
+        whole: the field that says these.
+        known: the names that tasks may have, asked for where the task is none of these.
 
     Raises:
         ConfigError: with the nearest name.
     """
     if task in tasks:
         return
-    from linearize.data import TASKS, VISION  # readers of data are not needed but here
-
+    every = known()
     for name in tasks:
-        known = (*TASKS, *VISION)
-        hint = choices.hint(name, known)
-        require(
-            name in known, "data.tasks", name, f"no task of this name{hint} ({field} has {task!r})"
-        )
-    require(False, field, task, f"not one of data.tasks{choices.hint(task, tasks)}")
+        remedy = f"no task of this name{choices.hint(name, every)} ({field} has {task!r})"
+        require(name in every, whole, name, remedy)
+    require(False, field, task, f"not one of {whole}{choices.hint(task, tasks)}")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from typing import Literal
 
-from linearize.config.files import ConfigError, require, said_as_configuration
+from linearize.config.files import ConfigError, require, require_tasks, said_as_configuration
 from linearize.data import Limits
 from linearize.data.text import TextTask, open_text
 from linearize.data.text.tokens import TooLong
@@ -99,16 +99,7 @@ class TextDataConfig:
 
     def __post_init__(self) -> None:
         check(self, "data.", ConfigError)
-        require(len(self.tasks) >= 1, "data.tasks", self.tasks, "name one task or more")
-        require(
-            len(set(self.tasks)) == len(self.tasks), "data.tasks", self.tasks, "name each task once"
-        )
-        require(
-            self.control not in self.tasks,
-            "data.control",
-            self.control,
-            "the control must not be one of data.tasks",
-        )
+        require_tasks(self.tasks, self.control, least=1)
 
     def load(self, name: str) -> TextTask:
         """The documents of a task, in three splits.

@@ -7,7 +7,14 @@ from functools import cache
 from typing import Any, Literal
 
 from linearize import models
-from linearize.config.files import ConfigError, require, require_task, said_as_configuration
+from linearize.config.files import (
+    ConfigError,
+    require,
+    require_distinct,
+    require_task,
+    require_tasks,
+    said_as_configuration,
+)
 from linearize.data import Task
 from linearize.fields import Count, Natural, Positive, check
 from linearize.models import Backbone, Model, TextEncoder, Tokenizer
@@ -103,16 +110,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check(self, "data.", ConfigError)
-        require(len(self.tasks) >= 2, "data.tasks", self.tasks, "name two tasks or more")
-        require(
-            len(set(self.tasks)) == len(self.tasks), "data.tasks", self.tasks, "name each task once"
-        )
-        require(
-            self.control not in self.tasks,
-            "data.control",
-            self.control,
-            "the control task must not be one of data.tasks",
-        )
+        require_tasks(self.tasks, self.control, least=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,8 +201,7 @@ class StudyConfig:
         )  # fmt: skip
         for task in self.epochs:
             require_task("epochs", task, self.data.tasks)
-        require(len(self.seeds) >= 1, "seeds", self.seeds, "give at least one")
-        require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
+        require_distinct("seeds", self.seeds)
         for name in ("nonlinear", "linear"):
             if self.data.train is None:
                 continue  # the loop knows how many there are

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from linearize.config.compare import EditConfig
-from linearize.config.files import require
+from linearize.config.files import require_distinct
 from linearize.config.study import StudyConfig
 from linearize.fields import Count
 
@@ -22,10 +22,7 @@ class VectorsConfig(StudyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.regimes), "regimes", self.regimes, "name one regime or more")
-        require(
-            len(set(self.regimes)) == len(self.regimes), "regimes", self.regimes, "name each once"
-        )
+        require_distinct("regimes", self.regimes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,9 +29,8 @@ def iso_c(
     Args:
         taus: T task vectors of the same leaves.
         seed: not used.
-        matrices: pattern of the leaves that may be taken as matrices
-            (:mod:`linearize.merge.matrices`).
-        scanned: pattern of the leaves with an axis of layers before the others.
+        matrices: which leaves are, as :func:`linearize.merge.matrices.matrixwise` takes them.
+        scanned: likewise.
 
     Returns:
         The direction, as ``{"iso_c": τ}``.

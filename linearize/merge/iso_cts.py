@@ -33,9 +33,8 @@ def iso_cts(
         taus: T task vectors of the same leaves.
         seed: not used.
         common: share of the directions that are the sum's, in [0, 1].
-        matrices: pattern of the leaves that may be taken as matrices
-            (:mod:`linearize.merge.matrices`).
-        scanned: pattern of the leaves with an axis of layers before the others.
+        matrices: which leaves are, as :func:`linearize.merge.matrices.matrixwise` takes them.
+        scanned: likewise.
 
     Returns:
         The direction, as ``{"iso_cts": τ}``.

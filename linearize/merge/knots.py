@@ -36,9 +36,8 @@ def knots(
         taus: T task vectors of the same leaves.
         seed: not used.
         density: share of the coordinates that TIES keeps, in (0, 1].
-        matrices: pattern of the leaves that may be taken as matrices
-            (:mod:`linearize.merge.matrices`).
-        scanned: pattern of the leaves with an axis of layers before the others.
+        matrices: which leaves are, as :func:`linearize.merge.matrices.matrixwise` takes them.
+        scanned: likewise.
 
     Returns:
         The direction, as ``{"knots": τ}``.

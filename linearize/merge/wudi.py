@@ -35,9 +35,8 @@ def wudi(
         taus: T task vectors of the same leaves.
         seed: not used.
         ridge: ε as a share of the largest eigenvalue of Σ c_t G_t, 0 or more.
-        matrices: pattern of the leaves that may be taken as matrices
-            (:mod:`linearize.merge.matrices`).
-        scanned: pattern of the leaves with an axis of layers before the others.
+        matrices: which leaves are, as :func:`linearize.merge.matrices.matrixwise` takes them.
+        scanned: likewise.
 
     Returns:
         The direction, as ``{"wudi": τ}``.

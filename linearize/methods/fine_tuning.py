@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from inspect import signature
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from linearize import train, tree
+from linearize import io, train, tree
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
-from linearize.train import FineTuned, Penalty, TrainConfig
+from linearize.train import FineTuned, Penalty, RunMismatchError, TrainConfig
 from linearize.types import Params, PyTree
 
 T = TypeVar("T")
@@ -201,13 +202,59 @@ def run(
         meta: what the vector is to remember beside the study's own notes.
         start: in place of θ0.
         how: the regime, the loss or readout, and whatever else it takes.
+
+    Raises:
+        RunMismatchError: its place, or that of another seed beside it, holds a vector that was
+            trained otherwise, as an earlier version may have; one table is not made of both.
     """
-    return train.fine_tune(
-        study.model.f,
-        study.model.params if start is None else start,
-        study.feed(arrays),
-        config=replace(recipe, seed=study.seed),
-        run_dir=study.store.path(*place),
-        meta={**meta, **study.meta},
-        **{"trainable": study.trainable, **how},
-    )
+    path = study.store.path(*place)
+    try:
+        found = train.fine_tune(
+            study.model.f,
+            study.model.params if start is None else start,
+            study.feed(arrays),
+            config=replace(recipe, seed=study.seed),
+            run_dir=path,
+            meta={**meta, **study.meta},
+            **{"trainable": study.trainable, **how},
+        )
+    except RunMismatchError as error:
+        raise RunMismatchError(
+            f"{error}\nWhat lies in {study.store.root} was measured of it: move all of that away"
+        ) from error
+    if path is not None:
+        _as_in_other_seeds(path, f"seed_{study.seed}")
+    return found
+
+
+def _as_in_other_seeds(path: Path, own: str) -> None:
+    """Refuse a vector whose method was another one in a seed that lies beside its own."""
+    if own not in path.parts:
+        return
+    at = len(path.parts) - 1 - path.parts[::-1].index(own)
+    place, below = Path(*path.parts[:at]), Path(*path.parts[at + 1 :])
+    now = _decided(path)
+    for seed in sorted(place.glob("seed_*")):
+        there = _decided(seed / below)
+        differ = [
+            f"{name}: there {said!r}, now {now.get(name)!r}"
+            for name, said in there.items()
+            if said != now.get(name)
+        ]
+        if differ:
+            raise RunMismatchError(
+                f"{seed / below} was trained otherwise than {path}, as an earlier version may "
+                f"have; choose another directory than {place}, or move {seed.name} away, which is "
+                "then measured anew. What differs:\n  " + "\n  ".join(differ)
+            )
+
+
+def _decided(path: Path) -> dict[str, Any]:
+    """What a run directory says of its method, whatever the seed; nothing where there is none."""
+    try:
+        known = io.read_json(path / "config.json").get("identity", {})
+    except (FileNotFoundError, io.CorruptFileError):
+        return {}
+    weights = {name: each["weight"] for name, each in known.get("penalties", {}).items()}
+    same = ("regime", "trainable", "inputs", "loss")
+    return {**{name: known[name] for name in same if name in known}, "penalties": weights}

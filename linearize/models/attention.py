@@ -33,6 +33,7 @@ def attend(
     mask: Array | None = None,
     bias: Bias | None = None,
     scale: float | None = None,
+    cap: float | None = None,
     start: int | Array | None = None,
     window: int | Array | None = None,
     block: int = BLOCK,
@@ -48,6 +49,7 @@ def attend(
         bias: of relative positions (:data:`Bias`): it is asked for a block at a time, with
             positions that count from 0 in keys, and for queries from ``start``.
         scale: of the products; 1 / √D by default.
+        cap: what scores stay below, before the bias (:func:`capped`); nothing by default.
         start: position of the first query among the keys; K − Q by default, so that the last query
             sees all of them. A cache of keys that is not full yet has a smaller one.
         window: how many keys a query sees at most where it is ``causal``, its own and those before
@@ -80,7 +82,7 @@ def attend(
     zero = 0 * (query[0, 0, 0, 0] != query[0, 0, 0, 0]).astype(jnp.int32)
     places = zero + jnp.arange(columns * keys.shape[2]).reshape(columns, -1)
     scale = D**-0.5 if scale is None else scale
-    add = partial(_scores, scale=scale, bias=bias, causal=causal, window=window)
+    add = partial(_scores, scale=scale, cap=cap, bias=bias, causal=causal, window=window)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def of_queries(block: tuple[Array, Array]) -> Array:
@@ -121,6 +123,15 @@ def attend(
     return whole[:, :Q].astype(query.dtype)
 
 
+def capped(x: Array, cap: float | None) -> Array:
+    """``cap · tanh(x / cap)`` (Gemma 2, arXiv 2408.00118), or x where there is no cap.
+
+    >>> float(capped(jnp.asarray(1e6), 50.0))
+    50.0
+    """
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
 def _scores(
     query: Array,
     key: Array,
@@ -129,6 +140,7 @@ def _scores(
     place: Array,
     *,
     scale: float,
+    cap: float | None,
     bias: Bias | None,
     causal: bool,
     window: int | Array | None,
@@ -136,6 +148,7 @@ def _scores(
     """(B, G, R, q, k), −∞ where a key is not to be seen."""
     wide = jnp.promote_types(query.dtype, jnp.float32)
     score = scale * jnp.einsum("bqgrd,bkgd->bgrqk", query, key, preferred_element_type=wide)
+    score = capped(score, cap)
     if bias is not None:
         score = score + bias(at, place).astype(wide).reshape(1, *score.shape[1:])
     allowed = known[:, None, None, None]  # (B, 1, 1, 1, k)

@@ -56,24 +56,31 @@ def cut(model: Model, trainable: tree.Pattern, *inputs: PyTree) -> Cut | None:
     >>> block, [x.shape for x in below(model.params, tokens)]
     ('block_0', [(2, 3, 16)])
     """
-    pattern = trainable if trainable is None or isinstance(trainable, str) else tuple(trainable)
-    structure, kinds = jax.tree.structure(inputs), jax.tree.leaves(identity.shapes(inputs))
-    return _cut(model, pattern, structure, tuple(kinds))
+    trained = frozenset(tree.select(model.params, trainable))
+    kinds, structure = jax.tree.flatten(identity.shapes((model.params, *inputs)))
+    found = _parts(model.f, model.blocks, trained, structure, tuple(kinds))
+    if found is None:
+        return None
+    below, f, block, fixed = found
+    above = Model(
+        f, model.params, name=model.name, blocks=model.blocks, fixed=fixed, about=model.about
+    )
+    return Cut(below, above, block)
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _cut(model: Model, trainable: Any, inputs: Any, kinds: tuple[Any, ...]) -> Cut | None:
-    """One pair of functions for each model and pattern, so that what is compiled serves again."""
-    trained = set(tree.select(model.params, trainable))
-    for i, block in reversed(list(enumerate(model.blocks))):
-        calls = partial(_calls, model.f, block)
-        traced, found = jax.make_jaxpr(calls, return_shape=True)(
-            model.params, *jax.tree.unflatten(inputs, kinds)
-        )
-        used = _used(traced.jaxpr, model.params)  # none: it comes out of a program within
+def _parts(
+    f: Apply, blocks: tuple[str, ...], trained: frozenset[str], structure: Any, kinds: Any
+) -> tuple[Apply, Apply, str, frozenset[str]] | None:
+    """Below, above, the last frozen block and what decides it; the same functions another time."""
+    args = jax.tree.unflatten(structure, kinds)
+    for i, block in reversed(list(enumerate(blocks))):
+        calls = partial(_calls, f, block)
+        traced, found = jax.make_jaxpr(calls, return_shape=True)(*args)
+        used = _used(traced.jaxpr, args[0])  # none: it comes out of a program within
         if len(found) == 1 and used and not used & trained:
-            above = _above(model, model.blocks[: i + 1], jax.tree.structure(found[0]), used)
-            return Cut(_below(model.f, calls, block), above, block)
+            above = _above(f, blocks[: i + 1], jax.tree.structure(found[0]))
+            return _below(f, calls, block), above, block, used
     return None
 
 
@@ -99,8 +106,8 @@ def _calls(f: Apply, block: str, params: Params, *inputs: PyTree) -> list[PyTree
     return found
 
 
-def _above(model: Model, frozen: Sequence[str], structure: Any, fixed: set[str]) -> Model:
-    """The model that is given what the last frozen block gave; the rest of them compute nothing."""
+def _above(f: Apply, frozen: Sequence[str], structure: Any) -> Apply:
+    """It is given what the last frozen block gave; the rest of them compute nothing."""
 
     def above(params: Params, *both: PyTree) -> PyTree:
         own = len(both) - structure.num_leaves
@@ -110,16 +117,9 @@ def _above(model: Model, frozen: Sequence[str], structure: Any, fixed: set[str])
             return given if _name(at) in frozen else called(*args, **kwargs)
 
         with linen.intercept_methods(skip):
-            return model.f(params, *both[:own])
+            return f(params, *both[:own])
 
-    return Model(
-        _known(above, model.f, f"above {frozen[-1]}"),
-        model.params,
-        name=model.name,
-        blocks=model.blocks,
-        fixed=frozenset(fixed),
-        about=model.about,
-    )
+    return _known(above, f, f"above {frozen[-1]}")
 
 
 def _name(at: Any) -> str | None:
@@ -133,7 +133,8 @@ def _known(part: Apply, f: Apply, what: str) -> Apply:
     return part
 
 
-def _used(traced: core.Jaxpr, params: Params) -> set[str]:
+def _used(traced: core.Jaxpr, params: Params) -> frozenset[str]:
     """The leaves that decide what comes out."""
     used = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))[1]
-    return {name for name, needed in zip(tree.names(params), used, strict=False) if needed}
+    names = zip(tree.names(params), used, strict=False)
+    return frozenset(name for name, needed in names if needed)

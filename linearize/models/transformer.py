@@ -4,6 +4,7 @@ Attention is plain XLA, which has a forward-mode derivative; the blocks run unro
 scanned block, with a choice of what is kept for the backward pass.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -20,6 +21,15 @@ REMAT: dict[str, Callable[..., Any] | None] = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 """What a block keeps for the backward pass: everything, matrix products, or its input alone."""
+
+
+def later(default: Any) -> Any:
+    """A field that a module did not have at first.
+
+    At its default the module computes what it did then, and its fingerprint is that of then, so
+    that such runs are gone on with.
+    """
+    return dataclasses.field(default=default, metadata={"later": True})
 
 
 def quick_gelu(x: Array) -> Array:

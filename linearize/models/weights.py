@@ -70,8 +70,13 @@ def architecture(module: Any) -> dict[str, Any]:
 
 def fingerprint(module: Any, stats: Params) -> str:
     """All that decides ``f``, but for its parameters (:mod:`linearize.identity`)."""
-    fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}
-    told = sorted((n, str(v)) for n, v in fields.items() if n not in ("parent", "name"))
+    fields = {f.name: (f, getattr(module, f.name)) for f in dataclasses.fields(module)}
+    told = sorted(
+        (name, str(value))
+        for name, (field, value) in fields.items()
+        if name not in ("parent", "name")
+        and not (field.metadata.get("later") and value == field.default)
+    )
     return f"{type(module).__name__} {_FUNCTION} {told} {tree.fingerprint(stats)}"
 
 

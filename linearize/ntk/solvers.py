@@ -112,8 +112,13 @@ def least_squares(
         ridge: as in :func:`linearize.ntk.regression.regression`.
         share: of the kernel's operator norm ‖K‖, added to the ridge: λ of λ‖K‖.
     """
+    return regression(kernel, f0, _targets(f0, labels), _ridge(kernel, ridge, share), f0_scale)
+
+
+def _ridge(kernel: ArrayLike, ridge: float, share: float) -> float:
+    """What is added to the diagonal in all."""
     more = checks.nonnegative("share", share) * operator_norm(kernel)
-    return regression(kernel, f0, _targets(f0, labels), ridge + more, f0_scale)
+    return checks.nonnegative("ridge", ridge) + more
 
 
 def asymmetric_least_squares(
@@ -131,20 +136,18 @@ def asymmetric_least_squares(
 
     Args:
         kernel: K(X, X) of any layout, its second axis that of the coefficients.
-        f0: (N, C).
-        labels: (N,).
-        f0_scale: s.
-        ridge: added to the diagonal.
-        share: likewise, of the operator norm.
+        f0: as all that follow, as in :func:`least_squares`.
+        labels: likewise.
+        f0_scale: likewise.
+        ridge: likewise.
+        share: likewise.
 
     Returns:
         The solution of least norm; the gradient's norm is NaN, for there is no objective.
     """
     square = _any_square(kernel)
     blocks = to_blocks(square)
-    more = checks.nonnegative("ridge", ridge) + checks.nonnegative("share", share) * operator_norm(
-        square
-    )
+    more = _ridge(square, ridge, share)
     start = f0_scale * checks.widen("f0", f0) - _targets(f0, labels)
     columns = to_columns(start, square.ndim)
     solved = [

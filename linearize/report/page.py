@@ -4,16 +4,20 @@ import html
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
-from linearize.report import terminal
+from linearize.report import schema, terminal
 from linearize.report.node import Node
 from linearize.report.plot import Plot
 from linearize.report.section import Section as Section
 from linearize.report.style import CSS_NAMES
 from linearize.report.table import Table
+
+R = TypeVar("R")
 
 HERE = Path(__file__).parent
 
@@ -61,6 +65,22 @@ class Page:
 
 Reader = Callable[[Node, Path], Page]
 """Of checked results and their run directory, the page."""
+
+
+def shows(kind: type[R]) -> Callable[[Callable[[R], Page]], Reader]:
+    """Of a page of results of such a kind, what reads a run directory's and makes it.
+
+    That raises a ResultsError where the results do not fit the kind.
+    """
+
+    def reader(page: Callable[[R], Page]) -> Reader:
+        @wraps(page)
+        def read(results: Node, run_dir: Path) -> Page:
+            return page(schema.read(kind, results))
+
+        return read
+
+    return reader
 
 
 def render(page: Page, svgs: Mapping[str, tuple[str, str]]) -> str:

@@ -32,8 +32,9 @@ class MeshConfig:
     - ``"replicated"``: every device holds the whole leaf;
     - ``"fsdp"``: the largest dimension that the number of ``batch_axes`` devices divides is split
       over them; a leaf without such a dimension is replicated;
-    - axes by dimension, such as ``"-,model"``: ``-`` leaves a dimension whole. A leaf with fewer
-      dimensions, or one that the axis does not divide, is an error.
+    - axes by dimension, such as ``"-,model"``: ``-`` leaves a dimension whole, and ``...`` in
+      front all that come before. A leaf with fewer dimensions, or one that the axis does not
+      divide, is an error.
 
     Leaves that no rule finds are replicated.
 
@@ -61,7 +62,8 @@ class MeshConfig:
         for pattern, split in self.rules:
             re.compile(pattern)
             if split not in ("replicated", "fsdp"):
-                unknown += [a for a in split.split(",") if a != "-" and a not in known]
+                named = split.removeprefix("...,").split(",")
+                unknown += [a for a in named if a != "-" and a not in known]
         if unknown:
             raise ValueError(
                 f"mesh: {', '.join(map(repr, unknown))} is no axis; mesh.axes has "
@@ -200,7 +202,10 @@ class Placement:
             spec: list = [None] * len(shape)
             spec[widest] = self.config.batch_axes
             return PartitionSpec(*spec), ""
-        axes = [None if a == "-" else a for a in split.split(",")]
+        last = split.removeprefix("...,")
+        axes = [None if a == "-" else a for a in last.split(",")]
+        if last != split:
+            axes = [*(None for _ in shape[len(axes) :]), *axes]
         if len(axes) > len(shape):
             return PartitionSpec(), f"{name} {shape}: rule {rule} has more dimensions"
         for size, axis in zip(shape, axes, strict=False):

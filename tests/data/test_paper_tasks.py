@@ -25,7 +25,11 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 tfds = pytest.importorskip("tensorflow_datasets")
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.network]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.network,
+    pytest.mark.usefixtures("quick_compilation"),
+]
 
 EVERY = (*PAPER_TASKS, *SUITES, "imagenet")
 MOCKED = tuple(name for name in EVERY if VISION[name].tfds)
@@ -76,12 +80,6 @@ def every(config):
 
 
 @pytest.fixture(scope="module")
-def alone(config):
-    """One of them, with its head."""
-    return protocol.study(config, {"dtd": protocol.load_task(config.data, "dtd")}, 0, Store())
-
-
-@pytest.fixture(scope="module")
 def mocked(every, tmp_path_factory):
     """The same, but for the images and labels, which TFDS draws."""
     folder, tasks = tmp_path_factory.mktemp("mocked"), {}
@@ -97,7 +95,6 @@ def mocked(every, tmp_path_factory):
 @pytest.mark.parametrize(
     ("source", "name"),
     [
-        ("alone", "dtd"),
         *(("every", name) for name in EVERY),
         *(("mocked", name) for name in MOCKED),
     ],

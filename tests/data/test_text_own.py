@@ -102,9 +102,9 @@ def test_texts_as_a_configuration(tmp_path):
     with pytest.raises(ConfigError, match=r"data: label='label' is no column of .* 'stars'"):
         TextDataConfig(tasks=(path,), text="review").load(path)
     for fields, message in (
-        ({"tasks": ()}, "data.tasks=.*name one"),
-        ({"tasks": ("a", "a")}, "name each task once"),
-        ({"tasks": ("a",), "control": "a"}, "the control must not be"),
+        ({"tasks": ()}, "data.tasks=.*name 1 or more"),
+        ({"tasks": ("a", "a")}, "name each once"),
+        ({"tasks": ("a",), "control": "a"}, "the control task must not be"),
         ({"too_long": "cutt"}, "did you mean 'cut'"),
         ({"length": 0}, "data.length=0"),
     ):

@@ -45,6 +45,17 @@ class Trained:
         return self.study.but(views={**VIEWS, "tangent": kept.KeptTangent}, **changes)
 
 
+OPTIMIZED = ("test_bench",)
+"""Files whose programs are what is measured."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_as_debug_runs(request: pytest.FixtureRequest) -> None:
+    """So that what those have compiled serves here too."""
+    if request.path.stem not in OPTIMIZED:
+        request.getfixturevalue("quick_compilation")
+
+
 @pytest.fixture(scope="session")
 def trained(debug_run) -> Callable[[str], Trained]:
     """``trained(experiment)``, of its ``debug`` preset's run."""

@@ -165,6 +165,7 @@ def test_nothing_is_compiled_or_copied_in_the_steady_state() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("model", "image_size"),
     [("vit_s_focus", 28), (torch_models.CLIP, 64)],
@@ -258,6 +259,7 @@ def test_kernels_beside_a_rival_in_another_process(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_the_dual_ends_where_weight_space_does() -> None:
     ratio, difference = dual.rows(TINY)
     assert ratio.value > 0
@@ -265,6 +267,7 @@ def test_the_dual_ends_where_weight_space_does() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 @pytest.mark.skipif(not memory.available(), reason="wants /proc")
 def test_command_line_writes_table_and_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -285,11 +288,13 @@ def test_command_line_writes_table_and_json(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_clip_beside_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process; the other processes are the command line's test below."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     monkeypatch.setattr(memory, "available", lambda: False)
+    monkeypatch.setattr(clip, "FORMS", clip.FORMS[:1] * 2)
     rows = {row.quantity: row for row in clip.rows(TINY)}
     assert rows["largest difference of f_lin to torch's, 64 px"].holds
     for which in ("a linearized step", "an ordinary step"):
@@ -298,6 +303,7 @@ def test_clip_beside_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_a_language_model_beside_torch() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
@@ -447,6 +453,7 @@ def test_a_cpu_alone_gives_no_rows(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_a_tiny_step_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The search in this process, the steps in others, of which the first compiles them."""
     alone = against_torch.in_process

@@ -15,12 +15,12 @@ from linearize import tree
 from linearize.config import ConfigError
 from linearize.study import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
+pytestmark = pytest.mark.slow
 DEBUG = PRESETS["prompts_debug"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick_compilation):
+def finished(tmp_path_factory):
     """With a prompt alone, on one kernel, for the time that programs take to compile."""
     run_dir = tmp_path_factory.mktemp("prompts")
     run(dataclasses.replace(DEBUG(), plain=None, kernels=("sgd",)), run_dir, "prompts_debug")
@@ -113,7 +113,7 @@ def test_a_configuration_that_asks_nothing_is_refused():
     for change, message in (
         ({"prompted": None, "plain": None}, "give a model"),
         ({"tasks": ("sst-2",)}, "there are"),
-        ({"shots": ()}, "give at least one"),
+        ({"shots": ()}, "name 1 or more"),
         ({"kernels": ("sgd", "sgd")}, "name each once"),
     ):
         with pytest.raises(ConfigError, match=message):

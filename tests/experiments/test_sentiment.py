@@ -157,7 +157,8 @@ def test_every_domain_is_the_target_once(results):
     [
         ({"domains": ("toy_food",)}, "domains.*name 2 or more"),
         ({"domains": ("toy_food", "toy_food")}, "name each once"),
-        ({"pairs": (("toy_food", "toy_foof"),)}, "did you mean 'toy_food'"),
+        ({"pairs": (("toy_food", "toy_foof"),)}, "^pairs='toy_foof': .*did you mean 'toy_food'"),
+        ({"domains": ("toy_foof", "toy_film")}, "^domains='toy_foof': .*did you mean 'toy_food'"),
         ({"pairs": (("toy_food", "toy_food"),)}, "two different domains"),
         ({"map": MapConfig(pairs=(("toy_food", "toy_shop"),))}, "map.pairs='toy_shop'"),
         ({"regimes": ("linaer",)}, "did you mean 'linear'"),

@@ -12,7 +12,7 @@ from experiments.toxicity.material import CONTROL, TARGET
 from linearize.objectives import CausalLM
 from linearize.task_vector import TaskVector
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
+pytestmark = pytest.mark.slow
 
 
 def test_the_papers_protocol_on_what_lies_on_disk_as_its_own_does(tmp_path, monkeypatch):

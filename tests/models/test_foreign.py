@@ -1,7 +1,6 @@
 """Weights of others: what is wrong is said once, and nothing is half-loaded."""
 
 import json
-import re
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,8 @@ import pytest
 import safetensors.numpy
 
 from linearize import io, models, tree
-from linearize.models import axes, vit
+from linearize.models import vit
 from linearize.models.hf import configs, engine, sources, tables
-from linearize.train.mesh import MeshConfig
 
 CONFIG = {
     "model_type": "clip_vision_model",
@@ -212,32 +210,3 @@ def test_tokens_are_checked(tmp_path):
         models.zero_shot_head([jnp.ones((1, 3))], 0.0)
     with pytest.raises(ValueError, match="two or more"):
         models.zero_shot_head([jnp.ones((1, 3)), jnp.ones((1, 4))], 0.0)
-
-
-def logical(name, leaf):
-    found = next(found for pattern, found in axes.AXES if re.search(pattern, name))
-    found = ("layers", *found) if name.startswith("blocks/") else found
-    return found[-leaf.ndim :] if leaf.ndim else ()
-
-
-def test_logical_axes_fit_every_leaf_and_shard(folder):
-    from linearize.train.mesh import Placement
-
-    for scan in (False, True):
-        ours = models.load("clip", weights=folder(), scan=scan)
-        flat = tree.flatten(ours.params)
-        for name, leaf in flat.items():
-            assert len(logical(name, leaf)) == leaf.ndim, name
-        rules = axes.sharding_rules({"mlp": "model", "heads": "model"}, scan=scan)
-        config = MeshConfig(axes=(("data", -1), ("model", 2)), rules=rules)
-        placed = Placement.make(config).of(ours.params)
-        split = {n for n, s in placed.items() if not s.is_fully_replicated}
-        assert split == {n for n in flat if "attention/" in n or "mlp_" in n} - {
-            n for n in flat if n.endswith(("attention/out/bias", "mlp_out/bias"))
-        }
-        for name in split:
-            where = logical(name, flat[name])
-            axis = next(i for i, a in enumerate(where) if a in ("mlp", "heads"))
-            assert placed[name].spec[axis] == "model", name
-    with pytest.raises(ValueError, match="depth; there are"):
-        axes.sharding_rules({"depth": "model"})

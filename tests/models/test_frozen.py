@@ -14,8 +14,7 @@ from linearize.models import Model
 from linearize.models.frozen import cut
 from linearize.models.language import label_words, load_language
 from linearize.objectives import Classify
-from linearize.study import Study
-from linearize.study.frozen import computed_once
+from linearize.study import Study, computed_once
 from linearize.task_vector import TaskVector
 from linearize.train import OptimConfig, TrainConfig
 

@@ -23,6 +23,8 @@ from linearize.report.style import PLAIN, Look
 from linearize.study import Method, Study
 from linearize.train import OptimConfig, TrainConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 VOCABULARY, LENGTH, WIDTH = 5, 6, 4
 RECIPE = TrainConfig(optim=OptimConfig(lr=0.05), steps=20, batch_size=8, checkpoint_every=0)
 RECIPES = {"nonlinear": RECIPE, "linear": RECIPE}

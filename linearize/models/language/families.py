@@ -3,7 +3,7 @@
 from typing import Any
 
 from linearize import choices
-from linearize.models.language import bert, gpt2, llama, mpnet, t5
+from linearize.models.language import bert, gemma, gpt2, llama, mpnet, t5
 from linearize.models.language.model import LanguageFamily
 
 
@@ -78,6 +78,7 @@ LANGUAGE: dict[str, LanguageFamily] = {
     "gpt2_large": _gpt2(_gpt2_size(1280, 36, 20), "openai-community/gpt2-large"),
     "gpt2_xl": _gpt2(_gpt2_size(1600, 48, 25), "openai-community/gpt2-xl"),
     "gpt2": _gpt2({}, "openai-community/gpt2"),
+    **gemma.FAMILIES,
     **bert.FAMILIES,
     **mpnet.FAMILIES,
     **t5.FAMILIES,
@@ -96,7 +97,7 @@ LANGUAGE: dict[str, LanguageFamily] = {
     ),
 }
 """For ``smollm2_135m``, ``minilm_l6`` and ``mpnet_base`` there are packaged weights. The others
-read weights of others, and a name that is a kind's (``llama``, ``gpt2``, ``t5``) takes the
+read weights of others, and a name that is a kind's (``llama``, ``gemma2``, ``t5``) takes the
 architecture from the configuration beside them."""
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,20 @@ _WORDS = {
     "attention.key_length": "head_dim",
     "attention.value_length": "head_dim",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.sliding_window": "sliding_window",
+    "attention.sliding_window_pattern": "sliding_window_pattern",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
     "rope.dimension_count": "head_dim",
     "rope.freq_base": "rope_theta",
+    "rope.freq_base_swa": "rope_local_base_freq",
     "vocab_size": "vocab_size",
 }
 """What is said of an architecture, and the word of transformers' configuration for it."""
+_STRETCH = {"rope.scaling.type": "rope_type", "rope.scaling.factor": "factor"}
+"""Likewise inside ``rope_scaling``."""
 _TOKENS = {f"{name}_token_id": f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eos")}
+_BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
 _NAMES = (
     (r"token_embd\.", "model.embed_tokens."),
     (r"output_norm\.", "model.norm."),
@@ -49,12 +57,48 @@ _NAMES = (
     (r"blk\.(\d+)\.attn_norm\.", r"model.layers.\1.input_layernorm."),
     (r"blk\.(\d+)\.attn_output\.", r"model.layers.\1.self_attn.o_proj."),
     (r"blk\.(\d+)\.attn_([qkv])\.", r"model.layers.\1.self_attn.\2_proj."),
-    (r"blk\.(\d+)\.ffn_norm\.", r"model.layers.\1.post_attention_layernorm."),
     (r"blk\.(\d+)\.ffn_(gate|up|down)\.", r"model.layers.\1.mlp.\2_proj."),
 )
-_ARCHITECTURES = ("llama",)
+_TWO_NORMS = (
+    *_NAMES,
+    (r"blk\.(\d+)\.ffn_norm\.", r"model.layers.\1.post_attention_layernorm."),
+)
+_FOUR_NORMS = (
+    *_NAMES,
+    (r"blk\.(\d+)\.attn_([qk])_norm\.", r"model.layers.\1.self_attn.\2_norm."),
+    (r"blk\.(\d+)\.post_attention_norm\.", r"model.layers.\1.post_attention_layernorm."),
+    (r"blk\.(\d+)\.ffn_norm\.", r"model.layers.\1.pre_feedforward_layernorm."),
+    (r"blk\.(\d+)\.post_ffw_norm\.", r"model.layers.\1.post_feedforward_layernorm."),
+)
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """How llama.cpp writes one.
+
+    Attributes:
+        kind: transformers' word for it.
+        names: its tensors' names, and transformers'.
+        turned: tensors whose rows are in another order, head by head, and the count of heads.
+        added: what the norms' scales are more than transformers'.
+        by_heads: numbers of blocks for which it scales scores by 1 / √(D / heads), where other
+            depths have 1 / √(width of a head); None where all have the latter, and say nothing.
+    """
+
+    kind: str
+    names: tuple[tuple[str, str], ...]
+    turned: Mapping[str, str] = field(default_factory=dict)
+    added: float = 0.0
+    by_heads: tuple[int, ...] | None = None
+
+
 _TURNED = {".attn_q.": "num_attention_heads", ".attn_k.": "num_key_value_heads"}
-"""Tensors whose rows llama.cpp orders otherwise, head by head."""
+_ARCHITECTURES = {
+    "llama": _Architecture("llama", _TWO_NORMS, _TURNED),
+    "gemma": _Architecture("gemma", _TWO_NORMS, added=1.0),
+    "gemma2": _Architecture("gemma2", _FOUR_NORMS, added=1.0, by_heads=(46,)),
+    "gemma3": _Architecture("gemma3_text", _FOUR_NORMS, added=1.0, by_heads=(62,)),
+}
 
 
 @dataclass(frozen=True)
@@ -113,11 +157,12 @@ def read(path: Path) -> Source:
     """
     file = _open(path)
     arch = file.notes.get("general.architecture")
-    if arch not in _ARCHITECTURES:
+    if not isinstance(arch, str) or arch not in _ARCHITECTURES:
         raise WeightsError(
             f"{path} is of the architecture {arch!r}; GGUF files are read of: "
             + ", ".join(_ARCHITECTURES)
         )
+    row = _ARCHITECTURES[arch]
     kinds = _kinds(file)
     config = _config(file, arch)
     _check_vocabulary(file)
@@ -126,7 +171,7 @@ def read(path: Path) -> Source:
     size = 0
     for tensor in file.tensors:
         kind, block, width = kinds[tensor.type]
-        heads = next((config.get(word) for t, word in _TURNED.items() if t in tensor.name), None)
+        heads = next((config.get(n) for t, n in row.turned.items() if t in tensor.name), None)
         rows, columns = (*tensor.shape, 1)[0], (1, *tensor.shape)[-1]
         if columns % block or (heads and (type(heads) is not int or rows % (2 * heads))):
             raise WeightsError(
@@ -141,10 +186,11 @@ def read(path: Path) -> Source:
                 "it again"
             )
         size += stop - start
-        name = _renamed(tensor.name)
+        name = _renamed(tensor.name, row.names)
         if name in tensors:
             raise WeightsError(f"{path} holds {tensor.name} twice")
-        tensors[name] = partial(_dequantised, mapped[start:stop], kind, tensor.shape, heads)
+        added = row.added if tensor.name.endswith("norm.weight") else 0.0
+        tensors[name] = partial(_dequantised, mapped[start:stop], kind, tensor.shape, heads, added)
     return Source(path, tensors, {"config.json": config}, size)
 
 
@@ -174,8 +220,8 @@ def vocabulary(path: str | Path) -> Vocabulary:
     )
 
 
-def _renamed(name: str) -> str:
-    for pattern, theirs in _NAMES:
+def _renamed(name: str, names: tuple[tuple[str, str], ...]) -> str:
+    for pattern, theirs in names:
         found, times = re.subn(f"^{pattern}", theirs, name)
         if times:
             return found
@@ -183,14 +229,14 @@ def _renamed(name: str) -> str:
 
 
 def _dequantised(
-    stored: np.ndarray, kind: Any, shape: tuple[int, ...], heads: int | None
+    stored: np.ndarray, kind: Any, shape: tuple[int, ...], heads: int | None, added: float
 ) -> np.ndarray:
     from gguf import quants
 
     rows = stored.reshape(*shape[:-1], -1) if len(shape) > 1 else stored
     out = quants.dequantize(_typed(rows, kind), kind).reshape(shape)
     if heads is None:
-        return out
+        return out - np.float32(added) if added else out
     # llama.cpp turns neighbours (2i, 2i + 1), transformers (i, i + W / 2)
     return out.reshape(heads, -1, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
@@ -229,20 +275,22 @@ def _kinds(file: _File) -> dict[int, tuple[Any, int, int]]:
 
 def _config(file: _File, arch: str) -> dict[str, Any]:
     """The configuration; what is said of the architecture and not known stays under its name."""
-    names = {tensor.name for tensor in file.tensors}
+    names, row = {tensor.name for tensor in file.tensors}, _ARCHITECTURES[arch]
     config: dict[str, Any] = {
-        "model_type": arch,
+        "model_type": row.kind,
         "tie_word_embeddings": "output.weight" not in names,
-        "attention_bias": "blk.0.attn_q.bias" in names,
-        "mlp_bias": "blk.0.ffn_up.bias" in names,
+        **{word: True for word, name in _BIASES.items() if name in names},
         **{n: file.notes[their] for n, their in _TOKENS.items() if their in file.notes},
     }
-    for name, value in file.notes.items():
+    notes = dict(file.notes)
+    if (kind := notes.get(f"{arch}.rope.scaling.type")) is not None:
+        told = {word: _plain(notes.pop(f"{arch}.{n}", None)) for n, word in _STRETCH.items()}
+        config |= {} if kind == "none" else {"rope_scaling": told}
+    for name, value in notes.items():
         if not name.startswith(f"{arch}."):
             continue
         word = _WORDS.get(name.removeprefix(f"{arch}."), name)
-        if isinstance(value, float):  # a float32, in the fewest digits that say it
-            value = float(str(np.float32(value)))
+        value = _plain(value)
         if config.get(word, value) != value:
             raise WeightsError(
                 f"{file.path}: {name} is {value}, and another note makes {word} {config[word]}; "
@@ -250,9 +298,21 @@ def _config(file: _File, arch: str) -> dict[str, Any]:
             )
         config[word] = value
     config.setdefault("num_key_value_heads", config.get("num_attention_heads"))
+    if row.by_heads is not None and "head_dim" in config:
+        width, heads = config.get("hidden_size"), config.get("num_attention_heads")
+        whole = isinstance(width, int) and isinstance(heads, int) and heads > 0
+        if whole and config.get("num_hidden_layers") in row.by_heads:
+            config["query_pre_attn_scalar"] = config["hidden_size"] / config["num_attention_heads"]
+        else:
+            config["query_pre_attn_scalar"] = config["head_dim"]
     if (rows := _rows(file)) is not None:
         config.setdefault("vocab_size", rows)
     return config
+
+
+def _plain(value: Any) -> Any:
+    """A float32 in the fewest digits that say it."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def _rows(file: _File) -> int | None:

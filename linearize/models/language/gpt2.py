@@ -10,7 +10,8 @@ from linearize.models import transformer
 from linearize.models.attention import attend
 from linearize.models.hf import configs, schema, tables
 from linearize.models.hf.table import KERNEL, SAME, Row, Table
-from linearize.models.language import cached, head
+from linearize.models.language import cached
+from linearize.models.language.decoder import Causal
 from linearize.types import Array, PyTree
 
 _LAYER = "transformer.h.{i}"
@@ -87,10 +88,7 @@ def configure(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-_SMALL = nn.initializers.normal(0.02)
-
-
-class GPT2Decoder(nn.Module):
+class GPT2Decoder(Causal):
     """``tokens (B, L) -> hidden states (B, L, D) float32``; ``logits`` of those (B, L, V) float32.
 
     Attributes:
@@ -122,27 +120,10 @@ class GPT2Decoder(nn.Module):
     remat: str = "none"
 
     def setup(self) -> None:
-        self.token_embedding = self.param("token_embedding", _SMALL, (self.vocabulary, self.width))
-        self.positions = self.param("positions", _SMALL, (self.context, self.width))
-        if not self.tied:
-            self.head = head.Head(self.vocabulary, self.dtype)
-
-    def __call__(self, tokens: Array) -> Array:
-        return self.run(tokens)[0]
-
-    def logits(self, hidden: Array, words: Array | None = None) -> Array:
-        """Of hidden states (..., D): (..., V) float32, or (..., C) of words (C,) alone."""
-        if not self.tied:
-            return self.head(hidden, words)
-        return head.logits(hidden, self.token_embedding, words, self.dtype)
-
-    def step(self, tokens: Array, cache: PyTree) -> tuple[Array, PyTree]:
-        """Hidden states of the S tokens (B, S) after those of the cache, and the cache with them.
-
-        There must be room for them: what is too much overwrites the last.
-        """
-        hidden, new = self.run(tokens, cache)
-        return hidden, cached.grown(cache, new)
+        super().setup()
+        self.positions = self.param(
+            "positions", nn.initializers.normal(0.02), (self.context, self.width)
+        )
 
     def cache(self, batch: int, length: int) -> PyTree:
         """An empty one for up to ``length`` tokens."""

@@ -2,7 +2,8 @@
 
 RMS norms, rotary positions (Su et al. 2021, arXiv 2104.09864), keys shared by several heads
 (Ainslie et al. 2023, arXiv 2305.13245), gated MLPs (Shazeer 2020, arXiv 2002.05202). Gemma's kind
-scales the embedding, has norms behind too, and blocks that see a window only.
+scales the embedding, has norms behind too, and blocks that see a window only
+(:mod:`linearize.models.language.gemma`).
 """
 
 from collections.abc import Mapping
@@ -13,35 +14,48 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from linearize.models import transformer
-from linearize.models.attention import attend
+from linearize.models.attention import attend, capped
 from linearize.models.hf import configs, schema, tables
 from linearize.models.hf.table import KERNEL, SAME, Table
-from linearize.models.language import cached, head
+from linearize.models.language import cached, rotary
+from linearize.models.language.decoder import Causal
+from linearize.models.language.rotary import turned, turns
 from linearize.types import Array, PyTree
 
-LLAMA = Table(
-    "transformers' Llama",
-    rows=(
-        ("model.embed_tokens.weight", "token_embedding", SAME),
-        *(
-            row
-            for part, ours in {"q": "q", "k": "k", "v": "v", "o": "out"}.items()
-            for row in tables.linear(
-                f"model.layers.{{i}}.self_attn.{part}_proj", f"block_{{i}}/attention/{ours}"
-            )
+
+def table(name: str, norms: Mapping[str, str]) -> Table:
+    """Whose name is whose in a family of this kind.
+
+    Args:
+        name: of the dialect.
+        norms: those in a block: theirs, and ours.
+    """
+    layer, block = "model.layers.{i}", "block_{i}"
+    linear = {f"self_attn.{x}_proj": f"attention/{x}" for x in "qkv"}
+    linear |= {"self_attn.o_proj": "attention/out"}
+    linear |= {
+        f"mlp.{x}_proj": f"mlp_{y}" for x, y in (("gate", "gate"), ("up", "in"), ("down", "out"))
+    }
+    return Table(
+        name,
+        rows=(
+            ("model.embed_tokens.weight", "token_embedding", SAME),
+            *(
+                row
+                for theirs, ours in linear.items()
+                for row in tables.linear(f"{layer}.{theirs}", f"{block}/{ours}")
+            ),
+            *((f"{layer}.{x}.weight", f"{block}/{y}/scale", SAME) for x, y in norms.items()),
+            ("model.norm.weight", "norm/scale", SAME),
+            ("lm_head.weight", "head/kernel", KERNEL),
         ),
-        *(
-            row
-            for part, ours in {"gate": "mlp_gate", "up": "mlp_in", "down": "mlp_out"}.items()
-            for row in tables.linear(f"model.layers.{{i}}.mlp.{part}_proj", f"block_{{i}}/{ours}")
-        ),
-        ("model.layers.{i}.input_layernorm.weight", "block_{i}/norm_1/scale", SAME),
-        ("model.layers.{i}.post_attention_layernorm.weight", "block_{i}/norm_2/scale", SAME),
-        ("model.norm.weight", "norm/scale", SAME),
-        ("lm_head.weight", "head/kernel", KERNEL),
-    ),
-    dropped=(r".*rotary_emb\.inv_freq",),
-    aliases=((r"^(?=(embed_tokens|layers|norm)\.)", "model."),),
+        dropped=(r".*rotary_emb\.inv_freq",),
+        aliases=((r"^(?=(embed_tokens|layers|norm)\.)", "model."),),
+    )
+
+
+LLAMA = table(
+    "transformers' Llama", {"input_layernorm": "norm_1", "post_attention_layernorm": "norm_2"}
 )
 REPEATED = {"lm_head.weight": "model.embed_tokens.weight"}
 
@@ -54,21 +68,14 @@ _KEYS = {
     "num_attention_heads": schema.size(32, 4096),
     "num_key_value_heads": schema.size(None, 4096),
     "head_dim": schema.size(None),
-    "hidden_act": schema.choice("silu", sorted(transformer.ACTIVATIONS.keys() - {"swiglu"})),
+    "hidden_act": schema.choice("silu", configs.ACTIVATIONS),
     "rms_norm_eps": schema.number(1e-6, 0, 1),
     "tie_word_embeddings": schema.flag(False),
     "attention_bias": schema.flag(False),
     "mlp_bias": schema.flag(False),
     "pretraining_tp": schema.only(1),
-    "rope_theta": schema.number(None, 1, 1e12),
-    "rope_scaling": schema.part(),
-    "rope_parameters": schema.part(),
+    **rotary.KEYS,
     "rope_interleaved": schema.only(False),
-}
-_ROTATIONS = {
-    "rope_type": schema.only("default"),
-    "type": schema.only("default"),
-    "rope_theta": schema.number(None, 1, 1e12),
 }
 _NO_INFLUENCE = configs.IGNORED | {"is_llama_config"}
 
@@ -80,18 +87,24 @@ def configure(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         WeightsError: a value or a key that no module here computes with, by name.
     """
     got = schema.read(config, _KEYS, _NO_INFLUENCE, where=where)
+    return {
+        **common(got, where),
+        **rotary.configure(got, where),
+        "activation": got["hidden_act"],
+        "mlp_bias": got["mlp_bias"],
+    }
+
+
+def common(got: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Fields that all families of this kind tell in the same words.
+
+    Raises:
+        WeightsError: heads of which there cannot be so many, or of such a width.
+    """
     heads, width = got["num_attention_heads"], got["hidden_size"]
     shared = got["num_key_value_heads"] or heads
     if heads % shared:
         schema.refuse(where, "num_key_value_heads", shared, f"expected a divisor of {heads}")
-    turns = {
-        name: value
-        for part in ("rope_scaling", "rope_parameters")  # transformers 4 and 5
-        for name, value in schema.read(
-            got[part] or {}, _ROTATIONS, where=f"{where}: {part}"
-        ).items()
-        if value is not None
-    }
     head_width = got["head_dim"] or (schema.heads(width, heads, where) and width // heads)
     if head_width % 2:
         schema.refuse(where, "head_dim", head_width, "expected an even number")
@@ -104,17 +117,13 @@ def configure(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         "shared": shared,
         "head_width": head_width,
         "hidden": got["intermediate_size"],
-        "theta": float(turns.get("rope_theta") or got["rope_theta"] or 1e4),
         "eps": float(got["rms_norm_eps"]),
-        "activation": got["hidden_act"],
         "tied": got["tie_word_embeddings"],
         "attention_bias": got["attention_bias"],
         "out_bias": got["attention_bias"],
-        "mlp_bias": got["mlp_bias"],
     }
 
 
-_SMALL = nn.initializers.normal(0.02)
 _ALL = 2**30
 """A window that nothing is outside of."""
 
@@ -126,7 +135,7 @@ class Sight(NamedTuple):
     window: int | Array | None
 
 
-class Decoder(nn.Module):
+class Decoder(Causal):
     """``tokens (B, L) -> hidden states (B, L, D) float32``; ``logits`` of those (B, L, V) float32.
 
     Attributes:
@@ -152,6 +161,10 @@ class Decoder(nn.Module):
         window: how many tokens the blocks of ``local`` see, their own among them.
         local: of each block, whether it sees a window only; of none where it is empty.
         local_theta: base of the wave lengths in those; ``theta`` where None.
+        stretch: of the wave lengths in all other blocks to longer texts.
+        norm_offset: what is added to the norms' scales: Gemma's are what they differ from 1 by.
+        attention_cap: what the attention's scores stay below; nothing where None.
+        logit_cap: likewise logits.
         dtype: of the computation; parameters stay in float32, and so do norms and rotations.
         scan: one scanned block with stacked parameters ``blocks/...`` instead of ``block_i/...``.
         remat: a key of :data:`linearize.models.transformer.REMAT`.
@@ -179,31 +192,17 @@ class Decoder(nn.Module):
     window: int | None = None
     local: tuple[bool, ...] = ()
     local_theta: float | None = None
+    stretch: rotary.Stretch | None = transformer.later(None)
+    norm_offset: float = transformer.later(0.0)
+    attention_cap: float | None = transformer.later(None)
+    logit_cap: float | None = transformer.later(None)
     dtype: Any = jnp.float32
     scan: bool = False
     remat: str = "none"
 
-    def setup(self) -> None:
-        self.token_embedding = self.param("token_embedding", _SMALL, (self.vocabulary, self.width))
-        if not self.tied:
-            self.head = head.Head(self.vocabulary, self.dtype)
-
-    def __call__(self, tokens: Array) -> Array:
-        return self.run(tokens)[0]
-
     def logits(self, hidden: Array, words: Array | None = None) -> Array:
         """Of hidden states (..., D): (..., V) float32, or (..., C) of words (C,) alone."""
-        if not self.tied:
-            return self.head(hidden, words)
-        return head.logits(hidden, self.token_embedding, words, self.dtype)
-
-    def step(self, tokens: Array, cache: PyTree) -> tuple[Array, PyTree]:
-        """Hidden states of the S tokens (B, S) after those of the cache, and the cache with them.
-
-        There must be room for them: what is too much overwrites the last.
-        """
-        hidden, new = self.run(tokens, cache)
-        return hidden, cached.grown(cache, new)
+        return capped(super().logits(hidden, words), self.logit_cap)
 
     def cache(self, batch: int, length: int) -> PyTree:
         """An empty one for up to ``length`` tokens."""
@@ -217,7 +216,8 @@ class Decoder(nn.Module):
         x = self.token_embedding[tokens].astype(self.dtype)
         x = x * jnp.asarray(self.embedding_scale, self.dtype)
         local = jnp.asarray(self.local[: self.depth]) if any(self.local[: self.depth]) else None
-        far = Sight(turns(at, self.theta, self.head_width), None if local is None else _ALL)
+        whole = turns(at, self.theta, self.head_width, self.stretch)
+        far = Sight(whole, None if local is None else _ALL)
         near = Sight(turns(at, self.local_theta or self.theta, self.head_width), self.window)
         attention = {
             "heads": self.heads,
@@ -226,8 +226,10 @@ class Decoder(nn.Module):
             "bias": self.attention_bias,
             "out_bias": self.out_bias,
             "scale": self.attention_scale,
+            "cap": self.attention_cap,
             "norms": self.head_norms,
             "eps": self.eps,
+            "offset": self.norm_offset,
             "dtype": self.dtype,
         }
         options = {
@@ -237,6 +239,7 @@ class Decoder(nn.Module):
             "bias": self.mlp_bias,
             "post_norms": self.post_norms,
             "eps": self.eps,
+            "offset": self.norm_offset,
             "dtype": self.dtype,
         }
 
@@ -256,7 +259,7 @@ class Decoder(nn.Module):
             scan=self.scan,
             remat=self.remat,
         )
-        return RMSNorm(self.eps, name="norm")(x), new
+        return RMSNorm(self.eps, self.norm_offset, name="norm")(x), new
 
 
 class Block(nn.Module):
@@ -269,6 +272,7 @@ class Block(nn.Module):
         bias: whether its maps have biases.
         post_norms: whether what is added is normalised.
         eps: of the norms.
+        offset: of their scales.
         dtype: of the computation.
     """
 
@@ -278,6 +282,7 @@ class Block(nn.Module):
     bias: bool
     post_norms: bool
     eps: float
+    offset: float
     dtype: Any
 
     @nn.compact
@@ -285,7 +290,7 @@ class Block(nn.Module):
         self, x: Array, sight: Sight, start: int | Array, kept: PyTree
     ) -> tuple[Array, PyTree]:
         def norm(y: Array, name: str) -> Array:
-            return RMSNorm(self.eps, name=name)(y).astype(self.dtype)
+            return RMSNorm(self.eps, self.offset, name=name)(y).astype(self.dtype)
 
         def dense(width: int, name: str) -> nn.Dense:
             return nn.Dense(width, use_bias=self.bias, dtype=self.dtype, name=name)
@@ -308,8 +313,10 @@ class Attention(nn.Module):
         bias: whether queries, keys and values have biases.
         out_bias: whether the output has one.
         scale: factor of the scores; 1 / √head_width where None.
+        cap: what they stay below; nothing where None.
         norms: whether queries and keys are normalised.
         eps: of those norms.
+        offset: of their scales.
         dtype: of the computation.
     """
 
@@ -319,8 +326,10 @@ class Attention(nn.Module):
     bias: bool
     out_bias: bool
     scale: float | None
+    cap: float | None
     norms: bool
     eps: float
+    offset: float
     dtype: Any
 
     @nn.compact
@@ -334,7 +343,8 @@ class Attention(nn.Module):
             return y.reshape(*x.shape[:2], count, self.head_width)
 
         def placed(y: Array, name: str) -> Array:
-            y = RMSNorm(self.eps, name=f"{name}_norm")(y) if self.norms else y
+            if self.norms:
+                y = RMSNorm(self.eps, self.offset, name=f"{name}_norm")(y)
             return turned(y, sight.turns).astype(self.dtype)
 
         query = placed(heads(self.heads, "q"), "q")
@@ -346,6 +356,7 @@ class Attention(nn.Module):
             seen["values"],
             causal=True,
             scale=self.scale,
+            cap=self.cap,
             start=start,
             window=sight.window,
         )
@@ -354,30 +365,14 @@ class Attention(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """``x / √(mean(x²) + eps) · scale`` over the last axis, in float32."""
+    """``x / √(mean(x²) + eps) · (offset + scale)`` over the last axis, in float32."""
 
     eps: float
+    offset: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
+        scale = self.param("scale", nn.initializers.constant(1 - self.offset), (x.shape[-1],))
         x, scale = x.astype(jnp.float32), scale.reshape((1,) * (x.ndim - 1) + (-1,))
+        scale = scale + self.offset if self.offset else scale
         return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps) * scale
-
-
-def turns(at: Array, theta: float, width: int) -> Array:
-    """Cosines and sines (2, S, width / 2) of the angles of positions (S,), in float32.
-
-    >>> turns(jnp.arange(3), 1e4, 8).shape
-    (2, 3, 4)
-    """
-    waves = theta ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
-    angles = at[:, None] * waves[None]
-    return jnp.stack([jnp.cos(angles), jnp.sin(angles)])
-
-
-def turned(x: Array, by: Array) -> Array:
-    """Of (B, S, H, W) the pairs (i, i + W / 2), each turned by its angle, in float32."""
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos, sin = by[:, None, :, None]
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

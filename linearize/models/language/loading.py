@@ -95,6 +95,9 @@ def load_language(
         check_size(shapes, source)
         params = _read(name, family, source, shapes, _shapes(whole, family.inputs).keys(), scan)
     tree.check_finite(params, what=f"weights of {name}")
+    config = {**config, "model_type": family.kind, family.deep: depth}
+    if config.get(family.each):
+        config[family.each] = config[family.each][:depth]
     made = functools.partial(_function, module, params)
     hidden = made("__call__")
     headed = _headed(module)
@@ -110,7 +113,7 @@ def load_language(
             "kind": family.kind,
             "family": family,
             "architecture": architecture(module),
-            "config": {**config, "model_type": family.kind, family.deep: depth},
+            "config": config,
             "weights": None if source is None else source.path,
         },
         hidden=hidden,

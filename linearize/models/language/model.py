@@ -84,7 +84,7 @@ class LanguageModel(Model):
             f"{name} is {value!r} there and {ours[name]!r} here"
             for name, value in self.family.configure(told, where).items()
             if name not in (*_SHAPES, *self.family.optional)
-            and _cut(value, ours["depth"]) != ours.get(name, value)
+            and _cut(value, ours["depth"]) != _cut(ours.get(name, value), ours["depth"])
         ]
         if wrong:
             raise WeightsError(
@@ -135,6 +135,7 @@ class LanguageFamily:
         optional: fields of the module, and a tensor of the file each that says whether its part is
             there (a head, a pooler), whatever the configuration says.
         deep: the configuration's word for the number of blocks.
+        each: its word for a list that tells something of each block, or "".
         inputs: what the model takes, ``"tokens"``, ``"tokens mask"`` or ``"tokens mask answer"``.
         builds: the class of transformers that opens an export.
         bare: the class that opens one without a head, where a model may have none.
@@ -152,6 +153,7 @@ class LanguageFamily:
     repeated: Mapping[str, str] = field(default_factory=dict)
     optional: Mapping[str, str] = field(default_factory=dict)
     deep: str = "num_hidden_layers"
+    each: str = ""
     inputs: str = "tokens"
     builds: str = ""
     bare: str = ""

@@ -13,6 +13,7 @@ from linearize import models, taylor, tree
 from linearize.models.language import LanguageModel, LanguageTokenizer, generation
 from linearize.models.language.gpt2 import GPT2Decoder
 from linearize.models.language.llama import Decoder
+from linearize.models.language.rotary import Linear
 from linearize.models.language.sampling import Sampling
 from linearize.models.language.t5 import T5
 
@@ -23,6 +24,22 @@ MODULES = {
     "t5": partial(T5, **{n: x for n, x in T5_SIZES.items() if n != "context"}),
     "gpt2": partial(GPT2Decoder, **SIZES, heads=3),
     "llama": partial(Decoder, **SIZES, heads=3, shared=1, head_width=4),
+    "gemma": partial(
+        Decoder,
+        **SIZES,
+        heads=3,
+        shared=1,
+        head_width=4,
+        head_norms=True,
+        post_norms=True,
+        norm_offset=1.0,
+        window=3,
+        local=(True, False),
+        local_theta=10.0,
+        stretch=Linear(2.0),
+        attention_cap=2.0,
+        logit_cap=3.0,
+    ),
 }
 PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2], [0, 22]]
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -90,7 +107,7 @@ def whole(model, tau, alpha, view):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "view"),
-    [("gpt2", "displaced"), ("gpt2", "tangent"), ("llama", None), ("llama", "tangent")],
+    [("gpt2", "displaced"), ("gpt2", "tangent"), ("llama", None), ("gemma", "tangent")],
 )
 def test_greedy_steps_follow_whole_sequences(decoder, tau, name, view):
     """Each token is the likeliest of the whole sequence's logits before it, in every row."""
@@ -111,7 +128,7 @@ def test_greedy_steps_follow_whole_sequences(decoder, tau, name, view):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["gpt2", "gemma"])
 def test_cached_steps_equal_whole_sequences_in_the_tangent(decoder, tau, name):
     """f0 + α J τ by one token after another, cache and derivative, at every position: 1e-5."""
     model, moved = decoder(name), tau(name)

@@ -9,11 +9,18 @@ import pytest
 
 from linearize import models
 from linearize.models.language import gguf as ours
+from linearize.models.language import rotary
 
 gguf = pytest.importorskip("gguf")
 
 VOCABULARY, WIDTH, HIDDEN, HEADS, SHARED, HEAD = 40, 64, 96, 4, 2, 32
 TYPES = gguf.GGMLQuantizationType
+
+
+TWO = {"input_layernorm": WIDTH, "post_attention_layernorm": WIDTH}
+FOUR = TWO | {"pre_feedforward_layernorm": WIDTH, "post_feedforward_layernorm": WIDTH}
+HEADS_TOO = FOUR | {"self_attn.q_norm": HEAD, "self_attn.k_norm": HEAD}
+NORMS = {"llama": TWO, "gemma": TWO, "gemma2": FOUR, "gemma3": HEADS_TOO}
 
 
 def turned(weight, heads):
@@ -22,7 +29,7 @@ def turned(weight, heads):
     return np.stack([pairs[:, 0], pairs[:, 1]], 2).reshape(weight.shape)
 
 
-def weights(shared=SHARED):
+def weights(shared=SHARED, arch="llama"):
     """A model of two blocks in transformers' names."""
     rng = np.random.default_rng(0)
     draw = lambda *shape: rng.normal(size=shape).astype("float32")  # noqa: E731
@@ -37,8 +44,7 @@ def weights(shared=SHARED):
             f"{block}.mlp.gate_proj.weight": draw(HIDDEN, WIDTH),
             f"{block}.mlp.up_proj.weight": draw(HIDDEN, WIDTH),
             f"{block}.mlp.down_proj.weight": draw(WIDTH, HIDDEN),
-            f"{block}.input_layernorm.weight": draw(WIDTH),
-            f"{block}.post_attention_layernorm.weight": draw(WIDTH),
+            **{f"{block}.{norm}.weight": draw(size) for norm, size in NORMS[arch].items()},
         }
     return named
 
@@ -55,8 +61,11 @@ NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
 }
 
 
@@ -81,14 +90,20 @@ def write(path, named, *, kind=TYPES.F32, arch="llama", tokens=VOCABULARY, share
         writer.add_token_merges(["w 1", "w 2"])
         writer.add_bos_token_id(1)
         writer.add_eos_token_id(2)
+    if arch in ("gemma2", "gemma3"):
+        writer.add_sliding_window(5)
     for key, value in notes.items():
-        writer.add_float32(f"{arch}.{key.replace('__', '.')}", value)
+        add = writer.add_string if isinstance(value, str) else writer.add_float32
+        add(f"{arch}.{key.replace('__', '.')}", value)
+    gemma, four = arch.startswith("gemma"), any("pre_feedforward" in name for name in named)
+    names = NAMES | {"post_attention_layernorm": "post_attention_norm" if four else "ffn_norm"}
     for name, x in named.items():
         new = name
-        for theirs, word in NAMES.items():
+        for theirs, word in names.items():
             new = new.replace(theirs, word)
         heads = {"attn_q": HEADS, "attn_k": shared}.get(new.split(".")[-2])
-        stored = x if heads is None else turned(x, heads)
+        stored = x if heads is None or gemma else turned(x, heads)
+        stored = stored + np.float32(gemma and new.endswith("norm.weight"))
         own = kind if x.ndim > 1 else TYPES.F32
         writer.add_tensor(new, gguf.quants.quantize(stored, own), raw_dtype=own)
     writer.write_header_to_file()
@@ -98,17 +113,20 @@ def write(path, named, *, kind=TYPES.F32, arch="llama", tokens=VOCABULARY, share
     return path
 
 
-@pytest.mark.parametrize("shared", [1, SHARED])
-def test_tensors_are_those_that_were_written(tmp_path, shared):
-    named = weights(shared)
-    source = models.hf.read(write(tmp_path / "m.gguf", named, shared=shared))
+@pytest.mark.parametrize(
+    ("arch", "shared"), [("llama", 1), ("llama", SHARED), ("gemma", 1), ("gemma3", SHARED)]
+)
+def test_tensors_are_those_that_were_written(tmp_path, arch, shared):
+    named = weights(shared, arch)
+    source = models.hf.read(write(tmp_path / "m.gguf", named, arch=arch, shared=shared))
     assert source.tensors.keys() == named.keys()
     for name, x in named.items():
-        np.testing.assert_array_equal(source.tensors[name](), x, err_msg=name)
+        near = 2e-7 if arch != "llama" and x.ndim == 1 else 0  # 1 was added, and rounded
+        np.testing.assert_allclose(source.tensors[name](), x, atol=near, rtol=0, err_msg=name)
     config = source.notes["config.json"]
     assert config["rms_norm_eps"] == 1e-5
     assert config["tie_word_embeddings"]
-    model = models.load_language("llama", weights=tmp_path)  # the only weights in that folder
+    model = models.load_language(arch, weights=tmp_path)  # the only weights in that folder
     np.testing.assert_array_equal(
         model.params["block_1"]["attention"]["k"]["kernel"],
         named["model.layers.1.self_attn.k_proj.weight"].T,
@@ -116,24 +134,56 @@ def test_tensors_are_those_that_were_written(tmp_path, shared):
     assert (model.vocabulary, model.context, model.width) == (VOCABULARY, 64, WIDTH)
 
 
+def test_what_is_said_of_gemma(tmp_path):
+    """As llama.cpp has it: no scalar is written, and 27 B alone divides by the number of heads."""
+    told = {"rope__scaling__type": "linear", "rope__scaling__factor": 8.0}
+    path = write(tmp_path / "m.gguf", weights(arch="gemma3"), arch="gemma3", **told)
+    config = models.hf.read(path).notes["config.json"]
+    fields = models.LANGUAGE["gemma3"].configure(config, "m.gguf")
+    assert fields["stretch"] == rotary.Linear(8.0)
+    assert (fields["theta"], fields["local_theta"], fields["window"]) == (500.0, 1e4, 5)
+    assert fields["attention_scale"] == HEAD**-0.5
+    for arch, depth in (("gemma2", 46), ("gemma3", 62)):
+        notes = {f"{arch}.{word}": n for word, n in {
+            "block_count": depth, "embedding_length": 5376, "attention.key_length": 128,
+            "attention.head_count": 32,
+        }.items()}  # fmt: skip
+        assert ours._config(ours._File(path, notes, (), 0), arch)["query_pre_attn_scalar"] == 168
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [TYPES.F16, TYPES.BF16, TYPES.Q8_0, TYPES.Q4_1, TYPES.Q5_0])
-def test_is_read_as_transformers_reads_it(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("arch", "kind"),
+    [
+        *(("llama", k) for k in (TYPES.F16, TYPES.BF16, TYPES.Q8_0, TYPES.Q4_1, TYPES.Q5_0)),
+        ("gemma2", TYPES.Q8_0),
+        ("gemma3", TYPES.Q8_0),
+    ],
+)
+def test_is_read_as_transformers_reads_it(tmp_path, arch, kind):
     transformers = pytest.importorskip("transformers")
-    path = write(tmp_path / "m.gguf", weights(), kind=kind)
+    exact = weights(arch=arch)
+    path = write(tmp_path / "m.gguf", exact, kind=kind, arch=arch)
     source = models.hf.read(path)
     read_gguf = importlib.import_module(
         "transformers.modeling_gguf_pytorch_utils"
     ).load_gguf_checkpoint
     theirs = read_gguf(path)
-    net = transformers.LlamaForCausalLM(transformers.LlamaConfig(**theirs["config"]))
+    row = models.LANGUAGE[arch]
+    assert theirs["config"].pop("model_type") == row.kind
+    made = transformers.AutoConfig.for_model(row.kind, **theirs["config"])
+    net = getattr(transformers, row.builds)(made)
     state = read_gguf(path, return_tensors=True, model_to_load=net)["tensors"]
-    exact = weights()
     for name, read in source.tensors.items():
         np.testing.assert_array_equal(read(), state[name], err_msg=name)
         assert np.abs(read() - exact[name]).max() < 0.3
     assert net.config.head_dim == HEAD
     assert source.size < sum(x.nbytes for x in exact.values())
+    fields = row.configure(source.notes["config.json"], "m.gguf")
+    made.rms_norm_eps = 1e-5  # where transformers has all digits of a float32
+    if arch != "llama":  # and the scalar of another size
+        made.query_pre_attn_scalar = HEAD
+    assert fields == row.configure(made.to_dict(), "")
 
 
 def test_the_vocabulary_inside(tmp_path):

@@ -1,7 +1,6 @@
-"""Llama's kind against transformers on torch, at random weights in odd sizes."""
+"""Llama's kind, Gemma too, against transformers on torch, at random weights in odd sizes."""
 
 import copy
-import json
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,8 @@ import pytest
 import linearize as lz
 from linearize import models, tree
 from linearize.cost import count_flops
+from linearize.models import weights
+from linearize.models.language import llama, rotary
 from linearize.objectives import CausalLM
 from linearize.train import OptimConfig, TrainConfig, fine_tune
 
@@ -29,12 +30,40 @@ SMALL = {
     "max_position_embeddings": 40,
     "rope_theta": 500.0,
     "tie_word_embeddings": True,
+    "pad_token_id": None,  # whose row of the embedding torch would not train
 }
+BANDS = {"low_freq_factor": 1, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 CASES = {
-    "tied": {},
-    "untied": {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True},
-    "one key": {"num_key_value_heads": 1, "hidden_act": "gelu_pytorch_tanh"},
-    "a key a head": {"num_key_value_heads": 6, "num_hidden_layers": 1},
+    "tied": ("llama", {}),
+    "untied": (
+        "llama",
+        {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True},
+    ),
+    "one key": ("llama", {"num_key_value_heads": 1, "hidden_act": "gelu_pytorch_tanh"}),
+    "a key a head": ("llama", {"num_key_value_heads": 6, "num_hidden_layers": 1}),
+    "llama3": ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, **BANDS}}),
+    "gemma": ("gemma", {"hidden_act": "gelu"}),
+    "gemma2": (
+        "gemma2",
+        {
+            "sliding_window": 4,
+            "query_pre_attn_scalar": 5,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3": (
+        "gemma3",
+        {
+            "sliding_window": 4,
+            "query_pre_attn_scalar": 5,
+            "sliding_window_pattern": 2,
+            "rope_theta": 700.0,
+            "rope_local_base_freq": 9.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "final_logit_softcapping": 3.0,
+        },
+    ),
 }
 LENGTH = 11
 
@@ -47,13 +76,15 @@ def saved(tmp_path_factory):
     def make(case):
         if case not in made:
             torch.manual_seed(0)
-            config = transformers.LlamaConfig(
-                **{**SMALL, **CASES[case]}, attn_implementation="eager"
+            kind, more = CASES[case]
+            row = models.LANGUAGE[kind]
+            config = transformers.AutoConfig.for_model(
+                row.kind, **{**SMALL, **more}, attn_implementation="eager"
             )
-            net = transformers.LlamaForCausalLM(config).eval()
+            net = getattr(transformers, row.builds)(config).eval()
             for p in net.parameters():
-                torch.nn.init.normal_(p, float(p.ndim == 1), 0.3)
-            folder = tmp_path_factory.mktemp("llama")
+                torch.nn.init.normal_(p, float(p.ndim == 1 and kind == "llama"), 0.3)
+            folder = tmp_path_factory.mktemp(kind)
             net.save_pretrained(folder)
             made[case] = net, folder
         return made[case]
@@ -66,16 +97,20 @@ def tokens():
     return np.random.default_rng(0).integers(0, SMALL["vocab_size"], (2, LENGTH))
 
 
+def load(case, folder, **options):
+    return models.load_language(CASES[case][0], weights=folder, **options)
+
+
 def logits(net, tokens):
     with torch.no_grad():
         return net(torch.tensor(tokens)).logits.float().numpy()
 
 
-@pytest.mark.slow(but=["tied"])
+@pytest.mark.slow(but=["gemma3"])
 @pytest.mark.parametrize("case", CASES)
 def test_is_transformers(saved, tokens, case):
     net, folder = saved(case)
-    ours = models.load_language("llama", weights=folder, scan=True)
+    ours = load(case, folder, scan=True)
     expected = logits(net, tokens)
     assert np.abs(expected).max() > 1
     np.testing.assert_allclose(
@@ -85,22 +120,23 @@ def test_is_transformers(saved, tokens, case):
 
 @pytest.mark.slow
 def test_scan_and_remat_change_nothing(saved, tokens):
-    _, folder = saved("tied")
-    plain = models.load_language("llama", weights=folder)
+    _, folder = saved("gemma3")
+    plain = load("gemma3", folder)
     expected = jax.jit(plain.f)(plain.params, tokens)
     for remat in ("none", "full"):
-        other = models.load_language("llama", weights=folder, scan=True, remat=remat)
+        other = load("gemma3", folder, scan=True, remat=remat)
         assert other.blocks == ("blocks",)
         np.testing.assert_allclose(jax.jit(other.f)(other.params, tokens), expected, atol=1e-5)
-    cut = models.load_language("llama", weights=folder, blocks=2)
+    cut = load("gemma3", folder, blocks=2)
     assert cut.blocks == plain.blocks[:2]
 
 
 @pytest.mark.slow
-def test_in_bfloat16(saved, tokens):
+@pytest.mark.parametrize("case", ["untied", "gemma3"])
+def test_in_bfloat16(saved, tokens, case):
     """Not farther from float32 than torch's own bfloat16 is, to a factor."""
-    net, folder = saved("untied")
-    ours = models.load_language("llama", weights=folder, dtype=jnp.bfloat16, scan=True)
+    net, folder = saved(case)
+    ours = load(case, folder, dtype=jnp.bfloat16, scan=True)
     exact, half = logits(net, tokens), logits(copy.deepcopy(net).bfloat16(), tokens)
     got = np.asarray(jax.jit(ours.f)(ours.params, tokens))
     assert got.dtype == np.float32
@@ -108,10 +144,9 @@ def test_in_bfloat16(saved, tokens):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["tied", "one key"])
-def test_step_by_step_is_the_whole(saved, tokens, case):
-    _, folder = saved(case)
-    ours = models.load_language("llama", weights=folder, scan=True)
+def test_step_by_step_is_the_whole(saved, tokens):
+    _, folder = saved("gemma3")
+    ours = load("gemma3", folder, scan=True)
     expected = jax.jit(ours.hidden)(ours.params, tokens)
     cache, got = ours.cache(len(tokens), 16), []
     step = jax.jit(ours.step)
@@ -122,10 +157,12 @@ def test_step_by_step_is_the_whole(saved, tokens, case):
     np.testing.assert_allclose(np.concatenate(got, 1), expected, atol=1e-5)
 
 
-def test_the_tangent_is_torchs(saved, tokens, tmp_path):
+@pytest.mark.slow(but=["tied"])
+@pytest.mark.parametrize("case", ["tied", "gemma2", "gemma3"])
+def test_the_tangent_is_torchs(saved, tokens, tmp_path, case):
     """f_lin, and the gradient of its loss with respect to τ, against ``torch.func.jvp``."""
-    net, folder = saved("tied")
-    ours = models.load_language("llama", weights=folder, scan=True)
+    net, folder = saved(case)
+    ours = load(case, folder, scan=True)
     rng = np.random.default_rng(1)
     tau = jax.tree.map(lambda x: 0.1 * rng.normal(size=x.shape).astype("float32"), ours.params)
     labels = np.concatenate([tokens[:, 1:], np.full((2, 1), -1)], 1)
@@ -153,7 +190,7 @@ def test_the_tangent_is_torchs(saved, tokens, tmp_path):
     for parameter, g in zip(back.parameters(), gradients, strict=True):
         parameter.data = g
     back.save_pretrained(tmp_path / "gradient")
-    expected = models.load_language("llama", weights=tmp_path / "gradient", scan=True).params
+    expected = load(case, tmp_path / "gradient", scan=True).params
 
     assert pushed.detach().abs().max() > 0.1
     largest = linear.detach().abs().max().item()
@@ -162,9 +199,11 @@ def test_the_tangent_is_torchs(saved, tokens, tmp_path):
     assert tree.norm(jax.tree.map(jnp.subtract, gradient, expected)) < 1e-4 * tree.norm(expected)
 
 
-def test_exports_what_transformers_opens(saved, tokens, tmp_path):
-    net, folder = saved("tied")
-    ours = models.load_language("llama", weights=folder)
+@pytest.mark.slow(but=["gemma3"])
+@pytest.mark.parametrize("case", ["tied", "gemma3"])
+def test_exports_what_transformers_opens(saved, tokens, tmp_path, case):
+    net, folder = saved(case)
+    ours = load(case, folder)
     moved = jax.tree.map(lambda x: x + np.float32(0.5), ours.params)
     models.export(tmp_path / "alone", ours, moved)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "alone")
@@ -173,9 +212,15 @@ def test_exports_what_transformers_opens(saved, tokens, tmp_path):
     held = models.hf.read(tmp_path / "alone").tensors
     assert "lm_head.weight" not in held  # what is tied is written once
     assert len(held) == len(tree.names(ours.params))
-    again = models.load_language("llama", weights=tmp_path / "alone")
+    again = load(case, tmp_path / "alone")
     assert tree.fingerprint(again.params) == tree.fingerprint(moved)
     assert again.f.fingerprint == ours.f.fingerprint
+    cut = load(case, folder, blocks=2)
+    models.export(tmp_path / "cut", cut)
+    few = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "cut")
+    np.testing.assert_allclose(
+        jax.jit(cut.f)(cut.params, tokens), logits(few, tokens), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_tied_head_of_other_values_is_refused(saved, tmp_path):
@@ -215,34 +260,102 @@ def test_a_fine_tuned_checkpoint_is_a_task_vector(saved, tmp_path):
     assert not np.asarray(found.delta["token_embedding"]).any()
 
 
-REFUSED = {
-    "rope_scaling": {"type": "linear", "factor": 2.0},
-    "rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0},
-    "pretraining_tp": 2,
-    "head_dim": 7,
-    "num_key_value_heads": 4,
-    "sliding_window": 7,
-    "hidden_act": "xielu",
+LONG = {"rope_type": "linear", "factor": 2.0}
+REFUSED = [
+    ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "type='dynamic'; there are"),
+    ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_type='yarn'"),
+    ("llama", {"rope_scaling": {"factor": 2.0}}, "factor=2.0 is not understood"),
+    ("llama", {"rope_scaling": {"type": "linear"}}, "factor=null; .*for 'linear'"),
+    ("llama", {"rope_scaling": {"type": "llama3", "factor": 8.0}}, "low_freq_factor=null"),
+    (
+        "llama",
+        {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, **BANDS, "low_freq_factor": 4.0}},
+        r"high_freq_factor=4\.0; expected over",
+    ),
+    ("llama", {"pretraining_tp": 2}, "pretraining_tp"),
+    ("llama", {"head_dim": 7}, "head_dim"),
+    ("llama", {"num_key_value_heads": 4}, "num_key_value_heads"),
+    ("llama", {"sliding_window": 7}, "sliding_window"),
+    ("llama", {"hidden_act": "xielu"}, "hidden_act"),
+    ("gemma", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+    ("gemma", {"hidden_activation": "gelu"}, "hidden_activation"),
+    ("gemma2", {"layer_types": ["full_attention"]}, "layer_types=.*expected 3"),
+    ("gemma2", {"layer_types": ["chunked_attention"] * 3}, "layer_types"),
+    ("gemma2", {"sliding_window": None}, "sliding_window=null"),
+    ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+    ("gemma3", {"rope_parameters": {"sliding_attention": LONG}}, "sliding_attention=.*'default'"),
+    ("gemma3", {"rope_parameters": LONG}, "rope_type='linear' is not understood"),
+    ("gemma3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "factor=2.0 is not understood"),
+]
+
+
+@pytest.mark.parametrize(("kind", "told", "said"), REFUSED)
+def test_what_is_not_computed_is_refused_by_name(kind, told, said):
+    with pytest.raises(models.WeightsError, match=said):
+        models.LANGUAGE[kind].configure({**SMALL, **told}, "config.json")
+
+
+OLD = {"rope_theta": 700.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+OLDER = {"rope_theta": 700.0, "rope_scaling": {"type": "linear", "factor": 8.0}}
+HUB = {
+    "sliding_window": 512,
+    "rope_local_base_freq": 1e4,
+    "cache_implementation": "hybrid",
+    "hidden_activation": "gelu_pytorch_tanh",
 }
 
 
-@pytest.mark.parametrize("key", REFUSED)
-def test_what_is_not_computed_is_refused_by_name(saved, tmp_path, key):
-    _, folder = saved("tied")
-    config = json.loads((folder / "config.json").read_text())
-    config[key] = REFUSED[key]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
-    with pytest.raises(models.WeightsError, match=r"factor|rope_type" if "rope" in key else key):
-        models.load_language("llama", weights=tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        *((kind, {}) for kind in ("llama", "gemma", "gemma2", "gemma3")),
+        *((kind, OLDER) for kind in ("llama", "gemma", "gemma2")),
+        ("gemma3", OLD),
+        ("llama", {"rope_parameters": {"rope_type": "llama3", "factor": 8.0, **BANDS}}),
+        ("gemma", {"hidden_act": "gelu"}),
+        ("gemma2", {"final_logit_softcapping": None, "hidden_act": "relu"}),
+        ("gemma3", {**HUB, "_sliding_window_pattern": 6, "layer_types": ["full_attention"] * 26}),
+        ("gemma3", {**HUB, "sliding_window_pattern": 3}),
+    ],
+)
+def test_a_configuration_is_what_transformers_makes_of_it(kind, told):
+    """In the words of its early versions, and with its defaults where it says nothing."""
+    row = models.LANGUAGE[kind]
+    theirs = transformers.AutoConfig.for_model(row.kind, **copy.deepcopy(told)).to_dict()
+    theirs["hidden_act"] = None if kind in ("gemma2", "gemma3") else theirs["hidden_act"]
+    assert row.configure(told, "early") == row.configure(theirs, "late")
+
+
+@pytest.mark.parametrize(
+    "told", [OLDER["rope_scaling"], {"type": "llama3", "factor": 8.0, **BANDS}]
+)
+def test_waves_are_stretched_as_transformers_stretches_them(told):
+    config = transformers.LlamaConfig(head_dim=64, rope_theta=5e5, rope_scaling=dict(told))
+    make = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS[told["type"]]
+    expected, factor = make(config)
+    _, stretch = rotary.read(told, 2048, "config.json")
+    waves = jnp.float32(5e5) ** (-jnp.arange(0, 64, 2, dtype=jnp.float32) / 64)
+    np.testing.assert_allclose(stretch(waves), expected.numpy(), rtol=2e-6)
+    assert factor == 1
+    moved = jnp.abs(stretch(waves) / waves - 1) > 1e-6
+    assert 0 < moved.sum() <= len(waves)
+
+
+def test_fields_that_came_later_change_no_run_of_before():
+    told = models.LANGUAGE["llama"].configure(SMALL, "config.json")
+    plain = llama.Decoder(**told)
+    for later in ("stretch", "norm_offset", "attention_cap", "logit_cap"):
+        assert later not in weights.fingerprint(plain, {})
+        assert later in weights.fingerprint(plain.clone(**{later: 2.0}), {})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("regime", ["nonlinear", "linear"])
-def test_ten_steps_of_adamw_are_torchs(saved, tmp_path, regime):
+@pytest.mark.parametrize("case", ["tied", "gemma3"])
+def test_ten_steps_of_adamw_are_torchs(saved, tmp_path, case, regime):
     """Relative 1e-3 in τ; each batch is the whole data set."""
-    net, folder = saved("tied")
-    ours = models.load_language("llama", weights=folder, scan=True)
+    net, folder = saved(case)
+    ours = load(case, folder, scan=True)
     tokens = np.random.default_rng(2).integers(0, SMALL["vocab_size"], (6, LENGTH))
     labels = np.concatenate([tokens[:, 1:], np.full((6, 1), -1)], 1)
     steps, lr, decay = 10, 1e-2, 0.1

@@ -1,0 +1,36 @@
+"""What every language model that only decodes does with its blocks."""
+
+from flax import linen as nn
+
+from linearize.models.language import cached, head
+from linearize.types import Array, PyTree
+
+
+class Causal(nn.Module):
+    """Base of decoders whose ``run(tokens, cache)`` gives hidden states, and new keys and values.
+
+    It has no fields of its own: ``vocabulary``, ``width``, ``tied`` and ``dtype`` are theirs.
+    """
+
+    def setup(self) -> None:
+        small = nn.initializers.normal(0.02)
+        self.token_embedding = self.param("token_embedding", small, (self.vocabulary, self.width))
+        if not self.tied:
+            self.head = head.Head(self.vocabulary, self.dtype)
+
+    def __call__(self, tokens: Array) -> Array:
+        return self.run(tokens)[0]
+
+    def logits(self, hidden: Array, words: Array | None = None) -> Array:
+        """Of hidden states (..., D): (..., V) float32, or (..., C) of words (C,) alone."""
+        if not self.tied:
+            return self.head(hidden, words)
+        return head.logits(hidden, self.token_embedding, words, self.dtype)
+
+    def step(self, tokens: Array, cache: PyTree) -> tuple[Array, PyTree]:
+        """Hidden states of the S tokens (B, S) after those of the cache, and the cache with them.
+
+        There must be room for them: what is too much overwrites the last.
+        """
+        hidden, new = self.run(tokens, cache)
+        return hidden, cached.grown(cache, new)
