@@ -34,7 +34,9 @@ def packaged() -> NliConfig:
 
     python -m experiments.nli packaged
 
-    Sentiment, hedging, spam, topics of articles and of messages. Estimated: 35 minutes of one core.
+    Sentiment, hedging, spam, topics of articles and of messages. In %, mean of tasks ± 95 % t
+    interval: pre-trained 69.0 ± 7.0; each alone 78.6 ± 4.4 (non-linear) and 77.2 ± 1.4 (linear);
+    all added 76.4 ± 3.0, 75.4 ± 2.4 (post-hoc) and 72.3 ± 5.1. 50 minutes of one core.
     """
 
     def recipe(lr: float) -> TrainConfig:

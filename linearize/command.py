@@ -4,6 +4,7 @@ linearize compare --model FOLDER --task cars=photos/cars --task dogs=photos/dogs
 linearize audit a.safetensors lora/dogs --base FOLDER --task photos/cars --task photos/dogs
 linearize report runs/mine
 linearize merge a.safetensors lora/dogs --alpha 0.4 --base FOLDER --out FOLDER
+linearize merge tuned/cars tuned/dogs --merge ties --base FOLDER --out FOLDER --shard-size 2GB
 linearize curvature --model FOLDER --task photos/cars --out cars_card.safetensors
 linearize plan compare --model FOLDER ... --out runs/mine
 linearize work experiments.compare vit_b32 --run-dir runs/vit_b32
@@ -128,7 +129,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Edit:
-    """Add task vectors to a model, and write a folder that transformers opens."""
+    """Add or merge task vectors, apply them, and write a folder that transformers opens."""
 
     vectors: Positional[tuple[str, ...]]
     """task_vector.safetensors, LoRA adapters of PEFT or whole checkpoints, fine-tuned from this
@@ -136,10 +137,18 @@ class Edit:
     base: str
     """The weights that they displace."""
     out: Path
-    alpha: float = 1.0
-    """The scaling coefficient; below 0 to negate."""
+    alpha: float | None = None
+    """The scaling coefficient; below 0 to negate. The merge's own by default, 1 of the sum."""
     leave_out: tuple[str, ...] = ()
     """Regular expressions of tensors' names: what only one side has, and stays as in the base."""
+    merge: str = "sum"
+    """A row of ``linearize.MERGES`` that takes no data: sum, mean, ties, dare, consensus, ..."""
+    shard_size: str | None = None
+    """Work tensor by tensor, for models larger than memory, and write shards of at most so much,
+    such as 2GB, in the dtypes of the base. Vectors are then whole checkpoints of safetensors,
+    adapters, or vectors between such."""
+    seed: Natural = 0
+    """Of merges that draw."""
 
 
 @dataclass(frozen=True)
@@ -367,11 +376,22 @@ def run_report(job: Report) -> None:
 
 
 def run_merge(job: Edit) -> None:
-    """θ0 + α Σ τ as weights for others.
+    """θ0 + α Σ τ, or another merge, as weights for others.
 
     Raises:
-        ConfigError: they would replace the base's weights, or others that are read.
+        ConfigError: they would replace the base's weights, or others that are read; a merge that
+            takes data, or all vectors at once where they are larger than memory.
     """
+    merge = MERGES[one_of("--merge", job.merge, MERGES)]
+    if merge.statistics is not None:
+        raise ConfigError(
+            f"--merge is {merge.name}, which takes {merge.takes or 'data'}: lz.compare runs it"
+        )
+    if merge.whole and job.shard_size is not None:
+        raise ConfigError(
+            f"--merge is {merge.name}, which holds all vectors in memory; leave out --shard-size"
+        )
+    alpha = merge.alpha if job.alpha is None else job.alpha
     for each in (job.base, *job.vectors):
         place = Path(each).expanduser().resolve()
         if job.out.expanduser().resolve() in (place, place.parent if place.is_file() else place):
@@ -379,11 +399,21 @@ def run_merge(job: Edit) -> None:
                 f"--out is {job.out}, and {each} is read there; its weights would be replaced, so "
                 "give another folder"
             )
-    model = models.open_model(job.base)
-    read = partial(models.task_vector, model, leave_out=job.leave_out)
-    total = edit.add([read(where) for where in job.vectors])
-    edited = total.apply_to(model.params, scale=job.alpha)
-    print(models.export(job.out, model, edited, like=job.base))
+
+    def merged(read: Callable[..., TaskVector]) -> TaskVector:
+        places = job.vectors
+        names = [f"{w} ({i})" if w in places[:i] else w for i, w in enumerate(places)]
+        taus = {n: read(w, leave_out=job.leave_out) for n, w in zip(names, places, strict=True)}
+        return edit.add(merge.directions(taus, job.seed).values())
+
+    if job.shard_size is None:
+        model = models.open_model(job.base)
+        edited = merged(partial(models.task_vector, model)).apply_to(model.params, scale=alpha)
+        print(models.export(job.out, model, edited, like=job.base))
+    else:
+        base = models.open_checkpoint(job.base)
+        total, size = merged(partial(models.checkpoint_vector, base)), job.shard_size
+        print(models.export_checkpoint(job.out, base, total, alpha, shard_size=size))
 
 
 def run_curvature(job: Curvature) -> None:

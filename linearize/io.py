@@ -13,7 +13,7 @@ import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import jax
 import ml_dtypes
@@ -23,6 +23,7 @@ import safetensors.numpy
 from linearize import files, tree
 from linearize.files import CorruptFileError as CorruptFileError
 from linearize.files import read_json as read_json
+from linearize.lazy import Lazy
 from linearize.types import PyTree
 from linearize.written import atomic_write as atomic_write
 from linearize.written import to_json as to_json
@@ -60,20 +61,35 @@ def save_tree(path: str | Path, params: PyTree, metadata: Mapping[str, str] | No
         ValueError: a leaf is called as safetensors calls its notes.
         OSError: the file cannot be written; a file that was there is untouched.
     """
-    tree.check_finite(params, what=f"tree to save to {path}")
+    flat = tree.flatten(params).items()
+    leaves = {name: leaf.make() if isinstance(leaf, Lazy) else leaf for name, leaf in flat}
+    tree.check_finite(leaves, what=f"tree to save to {path}")
     arrays = {}
-    for name, leaf in tree.flatten(params).items():
-        if jax.dtypes.issubdtype(jax.numpy.result_type(leaf), jax.dtypes.prng_key):
-            raise TypeError(f"{name} is a PRNG key; save jax.random.key_data(key) in its place")
-        if name == "__metadata__":
-            raise ValueError(f"a leaf called {name!r} has no place in safetensors; rename it")
+    for name, leaf in leaves.items():
+        spelled(name, leaf)
         arrays[name] = tree.to_numpy(leaf)
-        if arrays[name].dtype not in _DTYPES.values():
-            raise TypeError(f"{name} has dtype {arrays[name].dtype}, unknown to safetensors")
     notes = {str(k): str(v) for k, v in (metadata or {}).items()}
     notes[_FORMAT] = "1"
-    notes[_HASH] = _hash(arrays, notes)
+    notes[_HASH] = hashed(tree.fingerprint(arrays), notes)
     return atomic_write(path, safetensors.numpy.save(arrays, notes))
+
+
+def spelled(name: str, leaf: Any) -> str:
+    """A leaf's dtype as safetensors spells it, ``"F32"``; nothing is read of a lazy one.
+
+    Raises:
+        TypeError: it has none (PRNG keys; complex128).
+        ValueError: the leaf is called as safetensors calls its notes.
+    """
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        raise TypeError(f"{name} is a PRNG key; save jax.random.key_data(key) in its place")
+    if name == "__metadata__":
+        raise ValueError(f"a leaf called {name!r} has no place in safetensors; rename it")
+    found = next((word for word, known in _DTYPES.items() if known == dtype), None)
+    if found is None:
+        raise TypeError(f"{name} has dtype {dtype}, unknown to safetensors")
+    return found
 
 
 def load_tree(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -92,15 +108,35 @@ def load_tree(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         for name, entry in sorted(stored.items()):
             file.seek(start + entry.begin)
             arrays[name] = entry.array(file)
+    return arrays, _verified(path, arrays, notes)
+
+
+def open_tree(path: str | Path) -> tuple[dict[str, Lazy], dict[str, str]]:
+    """As :func:`load_tree`, with leaves that are read when they are asked for, one at a time.
+
+    A file that states a hash is read once, leaf by leaf, to verify it.
+
+    Raises:
+        FileNotFoundError, CorruptFileError, NonFiniteError: as :func:`load_tree`; NaN or infinity
+            in a file that states no hash, when the leaf is read.
+    """
+    with files.open_regular(path) as file:
+        stored, notes, _ = _header(path, file)
+    leaves = {name: entry.lazy() for name, entry in sorted(stored.items())}
+    return leaves, _verified(path, leaves, notes)
+
+
+def _verified(path: str | Path, leaves: Mapping[str, Any], notes: dict[str, str]) -> dict[str, str]:
+    """The notes without what is this module's, after the hash, if any, was found to hold."""
     stated, ours = notes.pop(_HASH, None), _FORMAT in notes
-    if (ours or stated) and stated != _hash(arrays, notes):
+    if (ours or stated) and stated != hashed(tree.fingerprint(leaves), notes):
         raise CorruptFileError(
             f"{path} was changed after it was written: its contents do not have the SHA-256 that "
             "it states; delete it and write or fetch it anew"
         )
     notes.pop(_FORMAT, None)
-    tree.check_finite(arrays, what=str(path))
-    return arrays, notes
+    tree.check_finite(leaves, what=str(path))
+    return notes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +151,7 @@ class Stored:
         begin: its first byte, counted from the header's end.
         end: the byte after its last.
         start: where the header ends.
+        stamp: by which the file that the header was read of is known again.
     """
 
     path: Path
@@ -124,6 +161,7 @@ class Stored:
     begin: int
     end: int
     start: int
+    stamp: tuple[int, ...]
 
     def read(self) -> np.ndarray:
         """The array, in its own dtype.
@@ -133,21 +171,42 @@ class Stored:
             OSError: it cannot be read.
         """
         with files.open_regular(self.path) as file:
+            if _stamp(file) != self.stamp:
+                raise CorruptFileError(
+                    f"{self.path} was changed after it was opened; open it again"
+                )
             file.seek(self.start + self.begin)
             return self.array(file)
 
+    def lazy(self) -> Lazy:
+        """The array, read whenever it is asked for, and refused where it is not finite.
+
+        Raises:
+            CorruptFileError: NumPy has no such dtype.
+        """
+        leaf = Lazy(self.shape, self._dtype(), self.read)
+        return tree.finite(self.name, leaf, str(self.path))
+
     def array(self, file: BinaryIO) -> np.ndarray:
         """As :meth:`read`, of an open file at its first byte."""
-        dtype = _DTYPES.get(self.dtype)
-        if dtype is None:
-            raise CorruptFileError(
-                f"{self.path}: tensor {self.name!r} has dtype {self.dtype}, which has no array "
-                "here; convert it to F32 or BF16 and save it again"
-            )
+        dtype = self._dtype()
         data = file.read(self.end - self.begin)
         if len(data) != self.end - self.begin:
             raise CorruptFileError(f"{self.path} became shorter while it was read; read it again")
         return np.frombuffer(data, dtype).reshape(self.shape)
+
+    def _dtype(self) -> np.dtype:
+        if self.dtype not in _DTYPES:
+            raise CorruptFileError(
+                f"{self.path}: tensor {self.name!r} has dtype {self.dtype}, which has no array "
+                "here; convert it to F32 or BF16 and save it again"
+            )
+        return _DTYPES[self.dtype]
+
+
+def _stamp(file: BinaryIO) -> tuple[int, ...]:
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def stored_tensors(path: str | Path) -> dict[str, Stored]:
@@ -183,7 +242,7 @@ def _header(path: str | Path, file: BinaryIO) -> tuple[dict[str, Stored], dict[s
     Raises:
         CorruptFileError: no header, or one that does not tell of each byte exactly once.
     """
-    size = os.fstat(file.fileno()).st_size
+    size, stamp = os.fstat(file.fileno()).st_size, _stamp(file)
     first = file.read(9)
     length = int.from_bytes(first[:8], "little")
     if 0 < len(first) < 9:
@@ -205,7 +264,7 @@ def _header(path: str | Path, file: BinaryIO) -> tuple[dict[str, Stored], dict[s
         for name, entry in told.items():
             begin, end = map(operator.index, entry["data_offsets"])
             shape = tuple(map(operator.index, entry["shape"]))
-            stored[name] = Stored(Path(path), name, entry["dtype"], shape, begin, end, start)
+            stored[name] = Stored(Path(path), name, entry["dtype"], shape, begin, end, start, stamp)
         place = 0
         for entry in sorted(stored.values(), key=lambda x: (x.begin, x.end)):
             dtype = _DTYPES.get(entry.dtype)
@@ -242,8 +301,9 @@ def _cut(path: str | Path, size: int, why: str) -> CorruptFileError:
     )
 
 
-def _hash(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:
-    text = json.dumps([tree.fingerprint(arrays), sorted(notes.items())])
+def hashed(fingerprint: str, notes: Mapping[str, str]) -> str:
+    """SHA-256 over a tree, by its fingerprint, and the notes beside it."""
+    text = json.dumps([fingerprint, sorted(notes.items())])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -4,16 +4,19 @@
 """
 
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from linearize import io, tree
+from linearize import io, shards, tree
 from linearize.fields import number
+from linearize.lazy import lazily
 from linearize.types import Array, Params
 
 KIND = "linearize.task_vector"
@@ -26,7 +29,9 @@ class TaskVector:
     """A displacement of named leaves, and the base model that it displaces.
 
     A pytree whose children are keyed by name: ``jit``, ``vmap`` and ``grad`` take it as it is, and
-    :func:`linearize.tree.flatten` gives its names.
+    :func:`linearize.tree.flatten` gives its names. The leaves of one that :meth:`open` gives are
+    read when they are asked for, so that it may be larger than memory; leaves of its sums,
+    multiples and merges are made then, too.
 
     >>> theta0 = {"kernel": jnp.ones(2), "step": jnp.array(7)}
     >>> tau = TaskVector.between(theta0, {"kernel": jnp.array([2.0, 3.0]), "step": jnp.array(9)})
@@ -150,13 +155,13 @@ class TaskVector:
             return self if _is_zero(other) else NotImplemented
         self._check(other)
         meta = {k: v for k, v in self.meta.items() if k in other.meta and _same(v, other.meta[k])}
-        delta = {n: d + other.delta[n] for n, d in self.delta.items()}
+        delta = {n: lazily(operator.add, d, other.delta[n]) for n, d in self.delta.items()}
         return TaskVector(delta, self.base or other.base, meta)
 
     __radd__ = __add__  # sum() starts at 0
 
     def __neg__(self) -> "TaskVector":
-        return replace(self, delta={n: -d for n, d in self.delta.items()})
+        return self._each(operator.neg)
 
     def __sub__(self, other: "TaskVector") -> "TaskVector":
         return self + (-other) if isinstance(other, TaskVector) else NotImplemented
@@ -164,49 +169,81 @@ class TaskVector:
     def __mul__(self, scale: float | Array) -> "TaskVector":
         if not _is_scalar(scale):
             return NotImplemented
-        return replace(self, delta={n: d * scale for n, d in self.delta.items()})
+        return self._each(lambda d: d * scale)
 
     __rmul__ = __mul__
 
     def __truediv__(self, scale: float | Array) -> "TaskVector":
         if not _is_scalar(scale):
             return NotImplemented
-        return replace(self, delta={n: d / scale for n, d in self.delta.items()})
+        return self._each(lambda d: d / scale)
+
+    def _each(self, op: Callable[[Array], Array]) -> "TaskVector":
+        return replace(self, delta={n: lazily(op, d) for n, d in self.delta.items()})
 
     def __repr__(self) -> str:
-        size = sum(jnp.size(d) for d in self.delta.values())
+        size = sum(np.size(d) for d in self.delta.values())
         known = "".join(f", {k}={self.meta[k]!r}" for k in ("task", "regime") if k in self.meta)
         base = self.base[:8] or "unknown"
         return f"TaskVector({len(self.delta)} leaves, {size:,} numbers, base {base}{known})"
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, shard_size: int | str | None = None) -> Path:
         """Write a safetensors file, keyed by name; base and meta go into its metadata.
+
+        Args:
+            path: the file.
+            shard_size: bytes, or ``"2GB"``: several files of so many and their index, leaf after
+                leaf, as :func:`linearize.shards.save_tree` does; the whole vector is in memory
+                otherwise.
+
+        Returns:
+            The file, or the index.
 
         Raises:
             NonFiniteError: the vector holds NaN or infinity.
             TypeError: ``meta`` has no form in JSON.
+            ValueError: ``shard_size`` is none, or the path of shards does not end in .safetensors.
             OSError: the file cannot be written; nothing half-written is left.
         """
         meta = {"versions": io.versions(), **self.meta}
         notes = {"kind": KIND, "base": self.base, "meta": json.dumps(io.to_json(meta))}
-        return io.save_tree(path, self.delta, notes)
+        if shard_size is None:
+            return io.save_tree(path, self.delta, notes)
+        return shards.save_tree(path, self.delta, notes, size=shard_size)
 
     @classmethod
     def load(cls, path: str | Path) -> "TaskVector":
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote: a file, or the index of several.
 
         Raises:
             FileNotFoundError: there is no such file.
-            CorruptFileError: the file is truncated or damaged, or holds no task vector.
+            CorruptFileError: the file is truncated or damaged, or holds no task vector; or a shard
+                is missing, or of another vector.
             NonFiniteError: it holds NaN or infinity.
         """
-        arrays, notes = io.load_tree(path)
+        return cls._told(path, *shards.load_tree(path))
+
+    @classmethod
+    def open(cls, path: str | Path) -> "TaskVector":
+        """As :meth:`load`, with leaves that are read when they are asked for, and kept by nobody.
+
+        The file is read once, leaf by leaf, to verify its hash.
+
+        Raises:
+            FileNotFoundError, CorruptFileError, NonFiniteError: as :meth:`load`.
+        """
+        return cls._told(path, *shards.open_tree(path))
+
+    @classmethod
+    def _told(
+        cls, path: str | Path, arrays: Mapping[str, Any], notes: Mapping[str, str]
+    ) -> "TaskVector":
         if notes.get("kind") != KIND:
             raise io.CorruptFileError(
                 f"{path} holds arrays but no task vector; if they are fine-tuned weights, give "
                 "them to linearize.models.task_vector(base, path)"
             )
-        delta = {n: jnp.asarray(a) for n, a in arrays.items()}
+        delta = {n: lazily(jnp.asarray, a) for n, a in arrays.items()}
         try:
             return cls(delta, notes["base"], json.loads(notes["meta"]))
         except (KeyError, ValueError, RecursionError) as error:

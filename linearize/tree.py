@@ -7,7 +7,9 @@ mappings and task vectors all answer to :func:`flatten`, so one set of functions
 import hashlib
 import re
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linearize import choices
+from linearize.lazy import Lazy, eagerly, lazily, now
 from linearize.types import Array, Flat, Params, PyTree
 
 Pattern = str | Sequence[str] | None
@@ -63,7 +66,7 @@ def names(tree: PyTree) -> tuple[str, ...]:
     return tuple(flatten(tree))
 
 
-def is_trainable(leaf: ArrayLike) -> bool:
+def is_trainable(leaf: ArrayLike | Lazy) -> bool:
     """Whether a leaf can carry a tangent: floating or complex, not an integer, key or flag."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
@@ -123,7 +126,8 @@ def update(tree: Params, flat: Flat) -> Params:
 def add(tree: Params, flat: PyTree, scale: float | Array = 1.0) -> Params:
     """``tree + scale * flat`` on the named trainable leaves, summed in at least float32.
 
-    Each result keeps its leaf's dtype; integers, keys and flags stay as they are.
+    Each result keeps its leaf's dtype, and is lazy where its leaf is; integers, keys and flags stay
+    as they are.
 
     Raises:
         StructureMismatch: ``flat`` names or shapes a leaf that ``tree`` has not.
@@ -131,7 +135,12 @@ def add(tree: Params, flat: PyTree, scale: float | Array = 1.0) -> Params:
     flat = flatten(flat)
     check_subset(tree, flat, what="displacement")
     base = flatten(tree)
-    moved = {n: _add(base[n], d, scale) for n, d in flat.items() if is_trainable(base[n])}
+    plus = partial(_add, scale=scale)
+    moved = {
+        n: lazily(plus, base[n], d) if isinstance(base[n], Lazy) else plus(base[n], now(d))
+        for n, d in flat.items()
+        if is_trainable(base[n])
+    }
     return update(tree, moved)
 
 
@@ -146,7 +155,7 @@ def subtract(tree: Params, base: Params, pattern: Pattern = None) -> dict[str, A
     """``tree - base`` on the trainable leaves of ``base``, in at least float32, keyed by name."""
     check_match(base, tree, what="parameters")
     left, right = flatten(tree), flatten(base)
-    return {n: _subtract(left[n], right[n]) for n in select(base, pattern)}
+    return {n: lazily(_subtract, left[n], right[n]) for n in select(base, pattern)}
 
 
 def _subtract(left: Array, right: Array) -> Array:
@@ -173,7 +182,7 @@ def dot(a: PyTree, b: PyTree) -> Array:
     """
     check_match(a, b, what="second factor")
     left, right = _numbers(a), _numbers(b)
-    shared = (jnp.vdot(left[n], right[n]).real for n in left if n in right)
+    shared = (eagerly(jnp.vdot, left[n], right[n]).real for n in left if n in right)
     return sum(shared, start=jnp.zeros(()))
 
 
@@ -211,15 +220,19 @@ def cosine(a: PyTree, b: PyTree) -> Array:
 def _scaled(tree: PyTree) -> tuple[dict[str, Array], Array]:
     """The leaves divided by a power of two, exactly, to be of size 1; and that power."""
     leaves = _numbers(tree)
-    tops = [jnp.max(jnp.abs(jax.lax.stop_gradient(leaf)), initial=0) for leaf in leaves.values()]
+    tops = [eagerly(_top, leaf) for leaf in leaves.values()]
     top = jnp.stack(tops).max() if tops else jnp.ones(())
     exponent = jnp.frexp(jnp.where(jnp.isfinite(top) & (top > 0), top, 1))[1] - 1
     unit = jnp.ldexp(jnp.ones((), top.dtype), jnp.maximum(exponent, jnp.finfo(top.dtype).minexp))
-    return {n: leaf / unit for n, leaf in leaves.items()}, unit
+    return {n: lazily(lambda x: x / unit, leaf) for n, leaf in leaves.items()}, unit
+
+
+def _top(leaf: Array) -> Array:
+    return jnp.max(jnp.abs(jax.lax.stop_gradient(leaf)), initial=0)
 
 
 def _numbers(tree: PyTree) -> dict[str, Array]:
-    return {n: _wide(leaf) for n, leaf in flatten(tree).items() if not _is_key(leaf)}
+    return {n: lazily(_wide, leaf) for n, leaf in flatten(tree).items() if not _is_key(leaf)}
 
 
 def _is_key(leaf: Array) -> bool:
@@ -250,9 +263,9 @@ def differences(expected: PyTree, got: PyTree, *, subset: bool = False) -> list[
     """
     wanted, given = flatten(expected), flatten(got)
     lines = [
-        f"mis-shaped: {n} is {jnp.shape(given[n])}, expected {jnp.shape(leaf)}"
+        f"mis-shaped: {n} is {np.shape(given[n])}, expected {np.shape(leaf)}"
         for n, leaf in wanted.items()
-        if n in given and jnp.shape(given[n]) != jnp.shape(leaf)
+        if n in given and np.shape(given[n]) != np.shape(leaf)
     ]
     lines += [
         f"complex: {n} is {jnp.result_type(given[n])}, expected {jnp.result_type(leaf)}, whose "
@@ -291,7 +304,8 @@ def raise_if(problems: list[str], summary: str) -> None:
 def check_finite(tree: PyTree, what: str = "tree") -> None:
     """Every floating leaf is finite in the dtype that JAX gives it, or one error names the others.
 
-    A float64 number beyond float32 is infinite there, unless ``jax_enable_x64`` is on.
+    A float64 number beyond float32 is infinite there, unless ``jax_enable_x64`` is on. A lazy leaf
+    is not made for it: :func:`finite` has it checked whenever it is.
 
     Raises:
         NonFiniteError: with the name of each such leaf and how many entries are affected.
@@ -305,7 +319,7 @@ def check_finite(tree: PyTree, what: str = "tree") -> None:
     """
     bad, dtypes = [], set()
     for name, leaf in flatten(tree).items():
-        if is_trainable(leaf) and not _finite_there(leaf):
+        if is_trainable(leaf) and not isinstance(leaf, Lazy) and not _finite_there(leaf):
             dtype = jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
             with np.errstate(over="ignore"):
                 finite = np.isfinite(np.asarray(leaf).astype(dtype, copy=False))
@@ -316,6 +330,17 @@ def check_finite(tree: PyTree, what: str = "tree") -> None:
         raise NonFiniteError(
             f"{what} holds NaN or infinity in {', '.join(sorted(dtypes))}:\n  " + "\n  ".join(bad)
         )
+
+
+def finite(name: str, leaf: Lazy, what: str) -> Any:
+    """The lazy leaf, which is checked as :func:`check_finite` does whenever it is made."""
+
+    def made() -> Array:
+        value = leaf.make()
+        check_finite({name: value}, what)
+        return value
+
+    return Lazy(leaf.shape, leaf.dtype, made)
 
 
 def _finite_there(leaf: Array) -> bool:
@@ -336,16 +361,26 @@ def fingerprint(tree: PyTree, only: Iterable[str] | None = None) -> str:
         TypeError: a leaf is a tracer: fingerprints are taken outside ``jit``.
     """
     flat = flatten(tree)
+    return together({n: leaf_digest(n, flat[n]) for n in (flat if only is None else only)})
+
+
+def together(digests: Mapping[str, str]) -> str:
+    """The fingerprint of a tree whose leaves have these digests."""
     digest = hashlib.sha256()
-    for name in sorted(flat if only is None else only):
-        digest.update(f"{name}\0{_leaf_digest(name, flat[name])}\0".encode())
+    for name in sorted(digests):
+        digest.update(f"{name}\0{digests[name]}\0".encode())
     return digest.hexdigest()
 
 
 _DIGESTS: dict[int, str] = {}
 
 
-def _leaf_digest(name: str, leaf: Array) -> str:
+def leaf_digest(name: str, leaf: Any) -> str:
+    """SHA-256 over a leaf's dtype, shape and bytes; the name is for messages.
+
+    Raises:
+        TypeError: the leaf is a tracer.
+    """
     if isinstance(leaf, jax.core.Tracer):
         raise TypeError(f"{name} is traced: a fingerprint needs values; take it outside jit")
     if id(leaf) in _DIGESTS:

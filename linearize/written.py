@@ -10,9 +10,9 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,22 +23,41 @@ def atomic_write(path: str | Path, content: bytes | str) -> Path:
     Raises:
         OSError: with the path; what was there before is untouched and no part is left behind.
     """
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the path's place where the block ends without an error.
+
+    Raises:
+        OSError: as :func:`atomic_write`; another file's error, in the block, stays as it is.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    ours = (temporary, path, *path.parents)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+            yield file
+            sync(file)
         temporary.replace(path)
     except OSError as error:
+        if error.filename is not None and str(error.filename) not in map(str, ours):
+            raise
         reason = f"{error.strerror} (nothing was written; make room, permit, or choose elsewhere)"
         raise OSError(error.errno, reason, str(path)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    return path
+
+
+def sync(file: BinaryIO) -> None:
+    """Have on the disk what was written, or learn that there is no room for it."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def write_json(path: str | Path, value: Any) -> Path:

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
-from linearize import models
+from linearize import models, shards
 from linearize.command import cards_of, main
 from linearize.curvature import Card
 from linearize.task_vector import TaskVector
@@ -128,6 +128,19 @@ def test_adapters_are_merged(folder, tmp_path):
     assert float((moved - 0.5 * total).norm()) <= 1e-6 * float(total.norm())
     assert float(total.norm()) > 1
 
+    apart = str(tmp_path / "apart")
+    words = ["--alpha", "0.5", "--base", base, "--out", apart, "--shard-size", "4kB"]
+    main(["merge", *places, *words])
+    assert len(list((tmp_path / "apart").glob("model-*.safetensors"))) > 2
+    whole = load_file(tmp_path / "edited" / "model.safetensors")
+    parts, _ = shards.load_tree(tmp_path / "apart" / "model.safetensors.index.json")
+    assert parts.keys() == whole.keys()
+    for name, x in whole.items():
+        np.testing.assert_array_equal(parts[name], x)
+    opened = pytest.importorskip("transformers").ViTModel.from_pretrained
+    one, many = (opened(x, add_pooling_layer=False).state_dict() for x in (out, apart))
+    assert all(one[name].equal(many[name]) for name in one)
+
 
 @pytest.mark.parametrize(
     ("words", "status"), [([], 2), (["--help"], 0), (["compar"], 2), (["merge"], 2)]
@@ -167,6 +180,8 @@ def test_numbers_that_cannot_be(words, says, capsys):
         (["merge", "no.safetensors", "--base", "b", "--out", "o"], "b"),
         (["merge", "tau", "--base", "b", "--out", "./b"], "--out is b, and b is read there"),
         (["merge", "tau", "--base", "b", "--out", "tau"], "--out is tau, and tau is read there"),
+        ([*MERGE, "--merge", "fisher"], "--merge is fisher, which takes"),
+        ([*MERGE, "--merge", "knots", "--shard-size", "1GB"], "which holds all vectors in memory"),
         ([*COMPARE, "--methods", "lroa"], "--methods='lroa' is not one of"),
         ([*COMPARE, "--methods", "lroa"], "; did you mean 'lora'?"),
         ([*COMPARE, "--methods", "lora:rnak=8"], "; did you mean 'rank'?"),

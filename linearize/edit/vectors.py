@@ -12,6 +12,7 @@ import numpy as np
 from linearize import tree
 from linearize.agreement import agree, once
 from linearize.compiled import jit
+from linearize.lazy import now
 from linearize.task_vector import TaskVector
 from linearize.types import Array
 
@@ -77,7 +78,7 @@ def random_like(tau: TaskVector, seed: int) -> TaskVector:
     """
     tree.check_finite(tau, what="tau")
     keys = {name: _named_key(seed, name) for name in tau.delta}
-    drawn = {name: _matched(keys[name], leaf) for name, leaf in tau.delta.items()}
+    drawn = {name: _matched(keys[name], now(leaf)) for name, leaf in tau.delta.items()}
     tree.check_finite(drawn, what="the random vector, whose tensors have the norms of tau's,")
     for name, leaf in tau.delta.items():
         once(partial(_check, drawn[name], leaf, name), "random_like", arrays=leaf)

@@ -6,12 +6,14 @@ et al. 2024.)
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from zlib import crc32
 
 import jax.numpy as jnp
 import numpy as np
 
 from linearize import edit
+from linearize.lazy import alike, now
 from linearize.merge.merge import Merge
 from linearize.merge.ties import ties
 from linearize.task_vector import TaskVector
@@ -44,9 +46,13 @@ def dropped(
 
 def _left(task: str, tau: TaskVector, seed: int, drop: float) -> dict[str, Array]:
     return {
-        name: jnp.where(_kept(seed, task, name, jnp.shape(leaf), drop), leaf / (1 - drop), 0)
-        for name, leaf in tau.delta.items()
+        name: alike(leaf, partial(_thinned, task, name, leaf, seed, drop))
+        for name, leaf in (tau / (1 - drop)).delta.items()
     }
+
+
+def _thinned(task: str, name: str, leaf: Array, seed: int, drop: float) -> Array:
+    return jnp.where(_kept(seed, task, name, np.shape(leaf), drop), now(leaf), 0)
 
 
 def _kept(seed: int, task: str, name: str, shape: tuple[int, ...], drop: float) -> np.ndarray:

@@ -68,12 +68,12 @@ def knots(
     tied = {n: wide(d) for n, d in ties(tasks, seed, density=density)["ties"].delta.items()}
     for name, shared in bases.items():
         tied[name] = np.stack([tied[_part(name, i)] @ basis for i, basis in enumerate(shared)])
-    return {"knots": of_leaves(total, tied)}
+    return {"knots": of_leaves(total, tied.__getitem__)}
 
 
 def _part(name: str, layer: int) -> str:
     return f"{name} {layer}"
 
 
-KNOTS = Merge("knots", "KnOTS", knots, {"density": (0.2, 0.5, 1.0)})
+KNOTS = Merge("knots", "KnOTS", knots, {"density": (0.2, 0.5, 1.0)}, whole=True)
 """TIES where vectors of low rank meet."""

@@ -1,12 +1,18 @@
-"""Merging leaf by leaf, on the host in float64: no program, and one leaf in memory at a time."""
+"""Merging leaf by leaf, on the host in float64: no program, and one leaf in memory at a time.
+
+Of lazy vectors (:meth:`linearize.TaskVector.open`) a merged one is lazy.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from linearize import edit, tree
+from linearize.lazy import Lazy, alike
 from linearize.task_vector import TaskVector
 from linearize.types import Array
 
@@ -26,7 +32,7 @@ def leafwise(
         NonFiniteError: NaN or infinity in a vector, or in what is made of them.
     """
     total = together(taus)
-    return of_leaves(total, {name: of(name, stacked(taus, name)) for name in total.delta})
+    return of_leaves(total, lambda name: of(name, stacked(taus, name)))
 
 
 def together(taus: Mapping[str, TaskVector]) -> TaskVector:
@@ -47,21 +53,32 @@ def stacked(taus: Mapping[str, TaskVector], name: str) -> np.ndarray:
     return np.stack([wide(tau.delta[name]) for tau in taus.values()])
 
 
-def of_leaves(like: TaskVector, leaves: Mapping[str, np.ndarray]) -> TaskVector:
-    """A vector of these leaves, each of the shape and dtype that it has in another, or float32.
+def of_leaves(like: TaskVector, make: Callable[[str], np.ndarray]) -> TaskVector:
+    """A vector of leaves of the shape and dtype that they have in another, or float32.
+
+    Args:
+        like: that vector; where a leaf of it is lazy, so is ours.
+        make: of a leaf's name: its values.
 
     Raises:
-        NonFiniteError: NaN or infinity in a leaf.
+        NonFiniteError: NaN or infinity in a leaf; of a lazy one, when it is made.
     """
-    delta = {
-        name: jnp.asarray(
-            leaves[name].reshape(jnp.shape(leaf)),
-            jnp.promote_types(jnp.result_type(leaf), jnp.float32),
-        )
-        for name, leaf in like.delta.items()
-    }
-    tree.check_finite(delta, what="the merged vector")
-    return replace(like, delta=delta)
+    what = "the merged vector"
+    delta = {name: _leaf(leaf, partial(make, name)) for name, leaf in like.delta.items()}
+    tree.check_finite(delta, what)
+    return replace(
+        like,
+        delta={n: tree.finite(n, x, what) if isinstance(x, Lazy) else x for n, x in delta.items()},
+    )
+
+
+def _leaf(like: Any, make: Callable[[], np.ndarray]) -> Any:
+    dtype = jnp.promote_types(jnp.result_type(like), jnp.float32)
+
+    def made() -> Array:
+        return jnp.asarray(make().reshape(np.shape(like)), dtype)
+
+    return alike(like, made, dtype)
 
 
 def wide(leaf: Array) -> np.ndarray:

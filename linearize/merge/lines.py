@@ -7,7 +7,6 @@
 import re
 from collections.abc import Mapping
 
-import jax.numpy as jnp
 import numpy as np
 
 from linearize import edit, tree
@@ -63,7 +62,7 @@ def lines(
             f"merge={merge.name!r} of these task vectors is zero, so there is nothing to scale; "
             "give vectors of fine-tunings that moved"
         )
-    shapes = {name: jnp.shape(leaf) for name, leaf in merged.delta.items()}
+    shapes = {name: np.shape(leaf) for name, leaf in merged.delta.items()}
     numbers, depths, L = _layers(shapes, numbered, scanned)
     scales = _total(total) / size / len(taus) + slope * np.arange(L) / (L - 1)
 

@@ -46,6 +46,8 @@ class Merge:
     """What that is made of, as tables say it."""
     by_task: bool = True
     """Whether statistics are a mapping by task, each entry of its task and vector alone."""
+    whole: bool = False
+    """Whether it holds all leaves of all vectors at once, which are else made leaf by leaf."""
     affine: bool = False
     """Whether it is for views alone whose outputs are affine in the coefficients."""
     needs: Callable[[Study, Shapes], None] | None = None

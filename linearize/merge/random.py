@@ -15,5 +15,5 @@ def _drawn(taus: Mapping[str, TaskVector], seed: int) -> dict[str, TaskVector]:
     }
 
 
-RANDOM = Merge("random", "Random vector", _drawn)
+RANDOM = Merge("random", "Random vector", _drawn, whole=True)
 """In place of each task vector one that moves each tensor as far, nowhere in particular."""

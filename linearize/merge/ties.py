@@ -9,6 +9,7 @@ import numpy as np
 from linearize.choices import one_of
 from linearize.merge.leafwise import leafwise, stacked, together, wide
 from linearize.merge.merge import Merge
+from linearize.merge.order import largest
 from linearize.task_vector import TaskVector
 
 Aggregate = Literal["mean", "sum"]
@@ -75,11 +76,14 @@ def ties(
 
 def _threshold(tau: TaskVector, density: float) -> float:
     """The least size that is kept."""
-    sizes = np.concatenate([np.abs(wide(leaf)).ravel() for leaf in tau.delta.values()])
-    if not sizes.size:
+    count = sum(np.size(leaf) for leaf in tau.delta.values())
+    if not count:
         return 0.0
-    place = len(sizes) - max(1, round(density * len(sizes)))
-    return float(np.partition(sizes, place)[place])
+    return largest(
+        lambda: (np.abs(wide(leaf)).ravel() for leaf in tau.delta.values()),
+        max(1, round(density * count)),
+        count,
+    )
 
 
 TIES = Merge("ties", "TIES", ties)

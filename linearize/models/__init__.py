@@ -5,6 +5,10 @@ from linearize.models import prompts as prompts
 from linearize.models import released as released
 from linearize.models.backbone import Backbone as Backbone
 from linearize.models.backbone import WeightsError as WeightsError
+from linearize.models.checkpoints import Checkpoint as Checkpoint
+from linearize.models.checkpoints import checkpoint_vector as checkpoint_vector
+from linearize.models.checkpoints import export_checkpoint as export_checkpoint
+from linearize.models.checkpoints import open_checkpoint as open_checkpoint
 from linearize.models.fine_tuned import task_vector as task_vector
 from linearize.models.hf.export import export as export
 from linearize.models.language import LANGUAGE as LANGUAGE

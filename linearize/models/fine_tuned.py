@@ -5,12 +5,13 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import io, tree
+from linearize import io, shards, tree
+from linearize.lazy import Lazy, alike
 from linearize.models import hf, layers
 from linearize.models.backbone import Backbone, WeightsError
 from linearize.models.families import DIALECTS
@@ -25,6 +26,8 @@ from linearize.task_vector import KIND, TaskVector
 from linearize.types import Array
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Tensors = Mapping[str, Callable[[], np.ndarray]]
 
@@ -80,7 +83,7 @@ def task_vector(
             raise TypeError(f"{name} is a {type(given).__name__}; expected {expected}")
     model = base if isinstance(base, Model) else open_model(str(base))
     source, config = adapters.read(weights)
-    if _is_vector(source.path):
+    if is_vector(source.path):
         found = TaskVector.load(source.path)
         found.check(model.params)
         return found
@@ -104,10 +107,11 @@ def task_vector(
     return found
 
 
-def _is_vector(path: Path) -> bool:
+def is_vector(path: Path) -> bool:
+    """Whether a file, or an index of shards, says that it holds a task vector."""
     # what is no safetensors file: torch's, an index of shards, tensors in memory
     with contextlib.suppress(io.CorruptFileError, OSError):
-        return io.read_notes(path).get("kind") == KIND
+        return shards.read_notes(path).get("kind") == KIND
     return False
 
 
@@ -119,7 +123,7 @@ def _delta(
     leave_out: tree.Pattern,
 ) -> dict[str, np.ndarray]:
     """The displacement of each leaf; of the model's own names, or through the tables of others'."""
-    place = partial(_placed, leave_out=leave_out, what=str(source))
+    place = partial(placed, leave_out=leave_out, what=str(source))
     if config is None:
         changes = {name: Change(read) for name, read in source.tensors.items()}
     else:
@@ -134,7 +138,7 @@ def _delta(
         table, names = dialect(changes, tables, str(source))
         moved = place(
             hf.export_leaves(leaves, table),
-            _under(changes, names, str(source)),
+            under(changes, names, str(source)),
             partly=config is not None,
             held=partial(_held, model, table),
         )
@@ -180,13 +184,13 @@ def _check_function(model: Model, source: hf.Source) -> None:
     configs.check_same(ours, source.notes, str(where))
 
 
-def _under(changes: Mapping[str, Change], names: Mapping[str, str], what: str) -> dict[str, Change]:
-    """Changes under other names.
+def under(changes: Mapping[str, T], names: Mapping[str, str], what: str) -> dict[str, T]:
+    """What is said of tensors, under other names.
 
     Raises:
         WeightsError: two of one name.
     """
-    found: dict[str, Change] = {}
+    found: dict[str, T] = {}
     for theirs, change in changes.items():
         if names[theirs] in found:
             raise WeightsError(f"{what} holds {names[theirs]} twice, once as {theirs}")
@@ -194,7 +198,7 @@ def _under(changes: Mapping[str, Change], names: Mapping[str, str], what: str) -
     return found
 
 
-def _placed(
+def placed(
     ours: Mapping[str, Any],
     changes: Mapping[str, Change],
     *,
@@ -202,11 +206,11 @@ def _placed(
     what: str,
     partly: bool = False,
     held: Callable[[], Tensors] = dict,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """The displacement of each of our tensors, zero where it is left out.
 
     Args:
-        ours: θ0, by name.
+        ours: θ0, by name; where it is lazy, so is the displacement.
         changes: what is said of tensors, ours and others.
         leave_out: as :func:`task_vector`.
         what: the file, for messages.
@@ -220,10 +224,12 @@ def _placed(
     wanted = {name: change for name, change in changes.items() if not left(name)}
     moved, problems = {}, []
     for name, base in ours.items():
-        moved[name] = np.zeros(base.shape, np.float32)
+        still = partial(np.zeros, base.shape, np.float32)
+        moved[name] = alike(base, still, np.dtype(np.float32))
         if name in wanted:
             try:
-                moved[name] = wanted[name].displacement(np.asarray(base))
+                own = base if isinstance(base, Lazy) else np.asarray(base)
+                moved[name] = wanted[name].displacement(own)
             except WeightsError as error:
                 problems.append(f"{name} {error}")
         elif not partly and not left(name):

@@ -4,6 +4,7 @@ kernel               K(x, x') = J(x) J(x')ᵀ, exactly; vector_product its produ
                      approximate_kernel cheaper and with its error
 regression, ...      what linearized fine-tuning ends in, on the kernel; to_task_vector its weights
 fine_tune_exactly    the optimum of linear fine-tuning as a task vector, by the dual or in weights
+moments, ...         trace, Frobenius norm, effective rank and alignment from products, with errors
 eigenpairs, ...      spectra; local_energy and localization of eigenfunctions
 drift, ...           how far fine-tuning leaves the kernel regime
 """
@@ -24,6 +25,10 @@ from linearize.ntk.exact import fine_tune_exactly as fine_tune_exactly
 from linearize.ntk.features import feature_change as feature_change
 from linearize.ntk.gauss_newton import Optimum as Optimum
 from linearize.ntk.gauss_newton import gauss_newton as gauss_newton
+from linearize.ntk.hutch import Moments as Moments
+from linearize.ntk.hutch import alignment_estimate as alignment_estimate
+from linearize.ntk.hutch import moments as moments
+from linearize.ntk.hutch import rank_estimate as rank_estimate
 from linearize.ntk.infinite_width import mlp_kernel as mlp_kernel
 from linearize.ntk.kernel import kernel as kernel
 from linearize.ntk.localization import eigenfunctions as eigenfunctions

@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 import scipy.linalg
+from scipy.special import stdtrit
 
 from linearize.fields import integer
 from linearize.ntk.checks import nonnegative
@@ -14,15 +15,32 @@ from linearize.ntk.matvec import Product, check_symmetric, flat_product
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over independent probes."""
+    """A mean over independent probes, or a function of such means."""
 
     value: float
     standard_error: float
-    """Of the mean, from the probes' own spread (divisor probes − 1)."""
+    """Of the value, from the probes' own spread (divisor probes − 1)."""
     probes: int
     truncation: float | None = None
     """Of a log-determinant, how far ``value`` may lie above what the same probes give in exact
     quadrature, never below it; ``None`` without a ridge, where no such bound is known."""
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Student's confidence interval, of probes − 1 degrees of freedom.
+
+        Args:
+            level: its coverage where the samples are normal, in (0, 1).
+
+        Raises:
+            ValueError: ``level`` out of range.
+
+        >>> Estimate(1.0, 0.0, 8).interval()
+        (1.0, 1.0)
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level={level}; expected a coverage in (0, 1), such as 0.95")
+        half = float(stdtrit(self.probes - 1, (1 + level) / 2)) * self.standard_error
+        return self.value - half, self.value + half
 
 
 def trace(matvec: Product, shape: tuple[int, ...], *, probes: int = 32, seed: int = 0) -> Estimate:
@@ -41,8 +59,8 @@ def trace(matvec: Product, shape: tuple[int, ...], *, probes: int = 32, seed: in
     Estimate(value=24.0, standard_error=0.0, probes=32, truncation=None)
     """
     product = flat_product(matvec, shape)
-    samples = np.array([z @ product(z) for z in _signs(prod(shape), probes, seed)])
-    return _estimate(samples)
+    drawn = signs(prod(shape), probes, np.random.default_rng(seed))
+    return _estimate(np.array([z @ product(z) for z in drawn]))
 
 
 def log_determinant(
@@ -87,8 +105,8 @@ def log_determinant(
         return product(v) + ridge * v
 
     upper, lower = [], []
-    for z in _signs(size, probes, seed):
-        diagonal, off = _tridiagonal(shifted, z, min(steps, size))
+    for z in signs(size, probes, np.random.default_rng(seed)):
+        diagonal, off = tridiagonal(shifted, z, min(steps, size))
         gauss, smallest = _quadrature(diagonal, off[:-1])
         if smallest <= 0:
             raise ValueError(
@@ -104,10 +122,15 @@ def log_determinant(
     return Estimate(found.value, found.standard_error, probes, gap)
 
 
-def _signs(size: int, probes: int, seed: int) -> np.ndarray:
+def signs(size: int, probes: int, rng: np.random.Generator) -> np.ndarray:
+    """Random ±1, (probes, size).
+
+    Raises:
+        ValueError: fewer than two probes.
+    """
     if integer("probes", probes) < 2:
         raise ValueError(f"probes={probes}; a standard error needs 2 or more")
-    return np.random.default_rng(seed).choice([-1.0, 1.0], size=(probes, size))
+    return rng.choice([-1.0, 1.0], size=(probes, size))
 
 
 def _estimate(samples: np.ndarray) -> Estimate:
@@ -115,7 +138,7 @@ def _estimate(samples: np.ndarray) -> Estimate:
     return Estimate(float(samples.mean()), float(error), len(samples))
 
 
-def _tridiagonal(
+def tridiagonal(
     product: Callable[[np.ndarray], np.ndarray], start: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lanczos with full reorthogonalisation: diagonal (m,), and off-diagonal (m,) whose last entry

@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from linearize.lazy import Lazy
 from linearize.models.backbone import WeightsError
 from linearize.models.hf import schema, sources
 from linearize.models.hf.schema import Key
@@ -66,25 +67,40 @@ class Change:
     Attributes:
         read: the new value, or what is added to the old.
         replaces: whether it is the former.
+        known: something of its shape and dtype, where these are known before it is read.
     """
 
     read: Callable[[], np.ndarray]
     replaces: bool = True
+    known: Any = None
 
-    def displacement(self, base: np.ndarray) -> np.ndarray:
-        """Float32, of the base's shape.
+    def displacement(self, base: Any) -> Any:
+        """Float32, of the base's shape; lazy where the base is.
 
         Raises:
-            WeightsError: the two are of other shapes, or the file's is not floating.
+            WeightsError: the two are of other shapes, or the file's is not floating; of a lazy
+                base, at once if that is known, or when it is made.
         """
+        if isinstance(base, Lazy):
+            if self.known is not None:
+                _check_like(self.known, base)
+            made = partial(self._lazily, base)
+            return Lazy(base.shape, np.dtype(np.float32), made)
         found = self.read()
-        if found.shape != base.shape:
-            raise WeightsError(f"is {found.shape}, the base's is {base.shape}")
-        if not jnp.issubdtype(found.dtype, jnp.floating):
-            raise WeightsError(f"is {found.dtype}, not floating")
+        _check_like(found, base)
         with np.errstate(over="ignore"):  # beyond float32 is infinite, which is refused by name
             found = np.asarray(found, np.float32)
         return found - np.asarray(base, np.float32) if self.replaces else found
+
+    def _lazily(self, base: Lazy) -> np.ndarray:
+        return self.displacement(np.asarray(base))
+
+
+def _check_like(found: Any, base: Any) -> None:
+    if found.shape != base.shape:
+        raise WeightsError(f"is {found.shape}, the base's is {base.shape}")
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        raise WeightsError(f"is {found.dtype}, not floating")
 
 
 def read(where: str | Path | Source) -> tuple[Source, Any]:

@@ -19,7 +19,7 @@ from linearize.models.hf.table import Table, unwrap
 from linearize.models.language.model import LanguageModel
 from linearize.types import Params
 
-_BESIDE = (
+BESIDE = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -94,7 +94,7 @@ def export(
         config["dtype"] = "float32"
         tensors = _replace(source, table, tensors, repeated)
         check(source.notes, f"like={str(like)!r}")
-        beside = [p for n in _BESIDE if (p := source.path.parent / n).is_file()]
+        beside = [p for n in BESIDE if (p := source.path.parent / n).is_file()]
         notes = {"config.json": config}
     folder.mkdir(parents=True, exist_ok=True)
     for path in beside:

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from linearize import choices, files, io
+from linearize import choices, files, io, shards
 from linearize.models import torch_modules
 from linearize.models.backbone import WeightsError
 
@@ -96,11 +96,20 @@ def read(where: str | Path | Source) -> Source:
     """
     if isinstance(where, Source):
         return where
+    return _open(locate(where))
+
+
+def locate(where: str | Path) -> Path:
+    """The file of weights, or of their index, that :func:`read` opens.
+
+    Raises:
+        FileNotFoundError, WeightsError: as :func:`read`.
+    """
     path = Path(where).expanduser()
     if path.is_dir():
-        return _open(_in_folder(path))
+        return _in_folder(path)
     if os.path.lexists(path):
-        return _open(path)
+        return path
     if not is_hub(where):
         likely = ", nor a repository's name on the Hub (owner/name)"
         if _HUB_ID.fullmatch(str(where)) and path.parent.is_dir():
@@ -111,7 +120,7 @@ def read(where: str | Path | Source) -> Source:
         raise FileNotFoundError(
             f"weights={str(where)!r} is no file and no folder here{likely}{_near(path)}"
         )
-    return _open(_download(str(where)))
+    return _download(str(where))
 
 
 def _in_folder(folder: Path) -> Path:
@@ -186,16 +195,13 @@ def _tensors(path: Path) -> Source:
 
 def _sharded(index: Path) -> Source:
     listed = _weight_map(index)
-    shards = {name: _tensors(index.parent / name) for name in sorted(set(listed.values()))}
-    lost = sorted(tensor for tensor, shard in listed.items() if tensor not in shards[shard].tensors)
-    if lost:
-        raise WeightsError(
-            f"{index} names tensors that no shard holds: {', '.join(lost[:8])}"
-            + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
-        )
-    tensors = {name: read for shard in shards.values() for name, read in shard.tensors.items()}
-    tensors |= {tensor: shards[shard].tensors[tensor] for tensor, shard in listed.items()}
-    return Source(index, tensors, {}, sum(shard.size or 0 for shard in shards.values()))
+    parts = {name: _tensors(index.parent / name) for name in sorted(set(listed.values()))}
+    with _as_weights():
+        held = {name for name, part in listed.items() if name in parts[part].tensors}
+        shards.check_held(index, listed, held)
+    tensors = {name: read for part in parts.values() for name, read in part.tensors.items()}
+    tensors |= {name: parts[part].tensors[name] for name, part in listed.items()}
+    return Source(index, tensors, {}, sum(part.size or 0 for part in parts.values()))
 
 
 def _weight_map(index: Path, *, here: bool = True) -> dict[str, str]:
@@ -205,35 +211,17 @@ def _weight_map(index: Path, *, here: bool = True) -> dict[str, str]:
         index: the file.
         here: whether the shards must lie there.
     """
-    listed = read_note(index).get("weight_map")
-    if not isinstance(listed, dict) or not listed:
-        raise WeightsError(f"{index} has no weight_map that names the file of each tensor")
-    names = set(map(str, listed.values()))
-    wrong = sorted(
-        name for name in names if name in ("", "..") or Path(name).name != name or "\0" in name
-    )
-    if wrong or not all(isinstance(shard, str) for shard in listed.values()):
-        raise WeightsError(
-            f"{index}: weight_map names {', '.join(map(repr, wrong[:4])) or 'what is no text'}; "
-            "expected names of files in the index's own folder"
-        )
-    absent = sorted(name for name in names if here and not (index.parent / name).exists())
-    if absent:
-        raise WeightsError(
-            f"{index} names {', '.join(absent[:8])}, which {index.parent} does not hold; fetch all "
-            "shards"
-        )
-    home = index.parent.resolve()
-    homes = [home]
-    if home.parent.name == "snapshots":  # the Hub's own cache, whose names are links to blobs
-        homes.append(home.parents[1] / "blobs")
-    outside = sorted(n for n in names if here and (index.parent / n).resolve().parent not in homes)
-    if outside:
-        raise WeightsError(
-            f"{index}: weight_map names {', '.join(outside[:4])}, a link out of its folder; copy "
-            "the file there, or point to the folder where all lie"
-        )
-    return listed
+    with _as_weights():
+        return shards.weight_map(index, read_note(index), here=here)
+
+
+@contextlib.contextmanager
+def _as_weights() -> Iterator[None]:
+    """What is wrong with a file, as an error of weights."""
+    try:
+        yield
+    except files.CorruptFileError as error:
+        raise WeightsError(str(error)) from error
 
 
 def read_note(path: Path, kind: type = dict) -> Any:
@@ -299,9 +287,9 @@ def held(where: str | Path) -> list[Path]:
     found = next((file for name in names if (file := find(name)) is not None), None)
     if found is None or not found.name.endswith(".index.json"):
         return [] if found is None else [found]
-    shards = [find(name) for name in sorted(set(_weight_map(found, here=False).values()))]
-    there = [shard for shard in shards if shard is not None]
-    return there if len(there) == len(shards) else []
+    parts = [find(name) for name in sorted(set(_weight_map(found, here=False).values()))]
+    there = [part for part in parts if part is not None]
+    return there if len(there) == len(parts) else []
 
 
 _ENOUGH = (
