@@ -64,7 +64,7 @@ def fine_tunings(config: CompareConfig, run_dir: Path) -> list[FineTuning]:
         each
         for told, place in places
         for each in protocol.fine_tunings(
-            told, place, protocol.plan(told).methods, config.data.tasks, tasks
+            told, place, protocol.plan(told).methods, told.data.tasks, tasks
         )
     ]
 
@@ -85,6 +85,8 @@ def run_random(config: CompareConfig, tasks: Mapping[str, Task], store: Store) -
     """The maps once more from random weights, for the same pairs and seeds."""
     config = at_random(config)
     plan = protocol.plan(config)
+    named = (*config.data.tasks, config.data.control)
+    tasks = {name: task for name, task in tasks.items() if name in named}
     trained = sum(method.train is not None for method in plan.regimes)
     parts = trained + 1 + len(plan.pairs)
     measured = store.every_seed(config.seeds, parts, partial(measure_maps, config, tasks))

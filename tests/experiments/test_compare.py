@@ -10,6 +10,7 @@ import pytest
 
 from configs.compare import PRESETS as COMPARE
 from experiments import claims, protocol
+from experiments.compare import run as compare_run
 from experiments.compare.claims import CLAIMS, redrawn
 from linearize import cli, config, explored, report
 from linearize.data import Task
@@ -18,7 +19,7 @@ from linearize.models.heads import Head
 from linearize.objectives import Classify
 from linearize.report import schema
 from linearize.report.compare.results import Results
-from linearize.study import Method, Study
+from linearize.study import Method, Store, Study
 from linearize.task_vector import TaskVector
 from linearize.train import TrainConfig
 
@@ -290,3 +291,26 @@ def test_the_report_can_be_made_again_from_its_files(finished):
     run_dir, page = finished
     before = page.read_text()
     assert report.write_all(run_dir).read_text() == before
+
+
+def test_random_weights_train_the_tasks_of_the_maps_alone(tmp_path, monkeypatch):
+    """A third task, which no pair names, is neither planned nor trained nor measured."""
+    told = COMPARE["debug"]()
+    told = dataclasses.replace(
+        told, data=dataclasses.replace(told.data, tasks=("toy_a", "toy_b", "toy_c")), seeds=(0,)
+    )
+    planned = [each.folder for each in compare_run.fine_tunings(told, tmp_path)]
+    third = [path.relative_to(tmp_path).parts[0] for path in planned if path.name == "toy_c"]
+    assert third
+    assert set(third) == {"seed_0"}
+
+    def measured(config, tasks, seed, store):
+        pretrained = [float(i) for i in range(len([t for t in tasks if t != told.data.control]))]
+        return {"pretrained": pretrained, "maps": []}
+
+    monkeypatch.setattr(compare_run, "measure_maps", measured)
+    monkeypatch.setattr(compare_run.comparison, "maps_of", lambda *args: [])
+    tasks = dict.fromkeys((*told.data.tasks, told.data.control))
+    found = compare_run.run_random(told, tasks, Store.of(None))
+    assert found["tasks"] == ["toy_a", "toy_b"]
+    assert np.shape(found["pretrained"]) == (1, 2)
