@@ -37,6 +37,8 @@ CASES = {
     "roberta": ("roberta", "RobertaForMaskedLM", "RobertaConfig", {"pad_token_id": 3}),
     "mpnet": ("mpnet", "MPNetForMaskedLM", "MPNetConfig", {}),
 }
+WAYS = {"bert": "none", "roberta": "dots", "mpnet": "full"}
+"""What the scanned blocks of each keep."""
 LENGTHS = (9, 4, 7)
 WORDS = (5, 17, 40)
 
@@ -58,6 +60,13 @@ class Saved:
         self.mask = np.arange(longest)[None] < np.array(LENGTHS)[:, None]
         tokens = rng.integers(4, 61, self.mask.shape)
         self.tokens = np.where(self.mask, tokens, made.pad_token_id).astype(np.int32)
+
+    @functools.cached_property
+    def scanned(self):
+        remat = WAYS[self.kind]
+        found = load_language(self.kind, weights=self.folder, scan=True, remat=remat)
+        assert found.blocks == ("blocks",)
+        return found
 
     def call(self, model, params=None):
         given = {
@@ -142,35 +151,15 @@ def test_padding_changes_nothing(saved):
         np.testing.assert_allclose(alone[0], among, atol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("case", "remat"), [("bert", "none"), ("roberta", "dots"), ("mpnet", "full")]
-)
-def test_scanned_blocks_compute_the_same(saved, case, remat):
-    model = saved(case)
-    one = load_language(model.kind, weights=model.folder, remat=remat, scan=True)
-    assert one.blocks == ("blocks",)
-
-    def total(f, params):
-        return jnp.sum(jnp.tanh(f(params, *model.inputs())) ** 2)
-
-    grads = jax.jit(jax.grad(lambda p: total(one.f, p)))(one.params)
-    plain = jax.jit(jax.grad(lambda p: total(model.ours.f, p)))(model.ours.params)
-    expected, found = tree.flatten(layers.stack(plain)), tree.flatten(grads)
-    assert found.keys() == expected.keys()
-    for name, leaf in expected.items():
-        np.testing.assert_allclose(found[name], leaf, atol=2e-5, err_msg=name)
-
-
 def theirs_at_words(model, params):
     logits = model.call(model.torch, params).logits
     return logits[torch.arange(len(LENGTHS)), torch.tensor(LENGTHS) - 1][:, list(WORDS)]
 
 
-def ours_at_words(model):
+def ours_at_words(ours):
     def f(params, tokens, mask, at):
-        hidden = model.ours.hidden(params, tokens, mask)
-        return model.ours.head(params, hidden[jnp.arange(len(at)), at], jnp.asarray(WORDS))
+        hidden = ours.hidden(params, tokens, mask)
+        return ours.head(params, hidden[jnp.arange(len(at)), at], jnp.asarray(WORDS))
 
     return f
 
@@ -193,9 +182,9 @@ def test_f_lin_and_its_gradient_equal_torchs_jvp(saved, case):
     f0, moved = torch.func.jvp(lambda p: theirs_at_words(model, p), (base,), (leaf,))
     torch.sin(f0 + moved).sum().backward()
 
-    f, params = ours_at_words(model), model.ours.params
+    f, params = ours_at_words(model.scanned), model.scanned.params
     f_lin = taylor.linearize(f, params)
-    delta = layers.nest({n: jnp.asarray(x) for n, x in model.leaves(tau).items()})
+    delta = layers.nest(layers.stack(model.leaves(tau)))
 
     def total(delta):
         theta = jax.tree.map(jnp.add, params, delta)
@@ -205,7 +194,7 @@ def test_f_lin_and_its_gradient_equal_torchs_jvp(saved, case):
     (_, out), grads = jax.jit(jax.value_and_grad(total, has_aux=True))(delta)
     np.testing.assert_allclose(out, (f0 + moved).detach().numpy(), atol=2e-5)
     expected = model.leaves({n: t.grad for n, t in leaf.items()})
-    found = tree.flatten(grads)
+    found = layers.unstack(tree.flatten(grads))
     assert found.keys() == expected.keys()
     for name, theirs in expected.items():
         np.testing.assert_allclose(found[name], theirs, atol=5e-5, err_msg=name)
@@ -223,8 +212,8 @@ def test_ten_adamw_steps_equal_torch(saved, case, regime):
     labels = np.array([0, 2, 1], np.int32)
     optim = OptimConfig(lr=LR, weight_decay=0.1, decay="theta", warmup=WARMUP, clip=1.0)
     got = train.fine_tune(
-        ours_at_words(model),
-        model.ours.params,
+        ours_at_words(model.scanned),
+        model.scanned.params,
         {"tokens": model.tokens, "mask": model.mask, "at": LAST, "labels": labels},
         inputs=("tokens", "mask", "at"),
         regime=regime,
@@ -252,7 +241,8 @@ def test_ten_adamw_steps_equal_torch(saved, case, regime):
         adamw.param_groups[0]["lr"] = LR * rate
         adamw.step()
     expected = model.leaves({n: p.detach() - base[n] for n, p in theta.items()})
-    found = {n: x for n, x in got.tau.delta.items() if not n.endswith("attention/k/bias")}
+    moved = layers.unstack(dict(got.tau.delta))
+    found = {n: x for n, x in moved.items() if not n.endswith("attention/k/bias")}
     apart = sum(float(((np.asarray(x) - expected[n]) ** 2).sum()) for n, x in found.items())
     size = sum(float((expected[n] ** 2).sum()) for n in found)
     assert size > 1e-3
