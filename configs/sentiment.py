@@ -44,7 +44,9 @@ def packaged() -> SentimentConfig:
 
     The last four of 30 blocks are trained, on texts of at most 40 tokens; the others are computed
     once. Learning rates were chosen on validation data of goods and restaurants, seed 100: 2e-4 of
-    5e-5, 2e-4 (non-linear) and 3e-4 of 1e-4, 3e-4, 1e-3 (linear).
+    5e-5, 2e-4 (non-linear) and 3e-4 of 1e-4, 3e-4, 1e-3 (linear). Accuracy on the target in %, mean
+    of four ± 95 % t interval: zero-shot 81.4, auxiliary 82.9 ± 1.6, two coefficients 83.1 ± 1.6,
+    target 84.4 ± 2.8 (linear). 65 minutes of one core.
     """
     return SentimentConfig(
         model=AskedConfig(),
