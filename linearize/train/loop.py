@@ -345,6 +345,7 @@ class _Run:
         """Whether a signal came: of several processes to any, which all see after the same step."""
         due = step // _ASKED != self.asked // _ASKED
         if due and hosts.several():
+            self._drain()  # of two programs under way, processes may take turns differently
             request.number = hosts.largest(request.number)
         self.asked = step
         return bool(request.number) and (due or not hosts.several())
