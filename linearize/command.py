@@ -9,6 +9,9 @@ linearize curvature --model FOLDER --task photos/cars --out cars_card.safetensor
 linearize plan compare --model FOLDER ... --out runs/mine
 linearize work experiments.compare vit_b32 --run-dir runs/vit_b32
 linearize --version
+
+What is compiled is kept in the user's cache directory for the next command;
+``--no-compilation-cache`` leaves that alone.
 """
 
 import os
@@ -22,9 +25,17 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
-from linearize import comparison, data, edit, io, methods, models, report, tree
+from linearize import comparison, compilation_cache, data, edit, io, methods, models, report, tree
 from linearize.choices import one_of
-from linearize.cli import WHOLE, Share, carry_out, reporting, sentence, split_share
+from linearize.cli import (
+    WHOLE,
+    Share,
+    carry_out,
+    reporting,
+    sentence,
+    split_cache,
+    split_share,
+)
 from linearize.config import ConfigError
 from linearize.curvature import Card
 from linearize.fields import Count, Natural, Positive, check
@@ -192,6 +203,7 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(2)
     if share:
         run = partial(run_compare, share=share, words=("compare", *rest))
+    keep_compiled, rest = split_cache(rest)
     job: Any = tyro.cli(kind, args=rest, prog=f"linearize {words[0]}")
     try:
         check(job, "--")
@@ -199,6 +211,8 @@ def main(args: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     with reporting():
+        if keep_compiled:
+            compilation_cache.keep()
         try:
             run(job)
         except (TypeError, ValueError) as error:
