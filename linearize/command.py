@@ -25,7 +25,17 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
-from linearize import comparison, compilation_cache, data, edit, io, methods, models, report, tree
+from linearize import (
+    __version__,
+    comparison,
+    compilation_cache,
+    data,
+    edit,
+    methods,
+    models,
+    report,
+    tree,
+)
 from linearize.choices import one_of
 from linearize.cli import (
     WHOLE,
@@ -186,7 +196,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     words = sys.argv[1:] if args is None else list(args)
     if words == ["--version"]:
-        print(f"linearize {io.versions()['linearize']}")
+        print(f"linearize {__version__}")
         return
     usage = f"usage: linearize {{{','.join((*JOBS, *VERBS))}}} ...; linearize NAME --help says more"
     if len(words) > 1 and words[0] in VERBS:
