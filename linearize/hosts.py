@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from linearize import files
 from linearize.compiled import jit
 from linearize.joining import LOST, HostError, joined
+from linearize.joining import Processes as Processes
 from linearize.joining import initialize as initialize
 from linearize.types import Array, PyTree
 from linearize.written import to_json

@@ -124,6 +124,18 @@ class Placement:
         """Into how many parts a batch is split."""
         return 1 if self.mesh is None else prod(self.mesh.shape[a] for a in self.config.batch_axes)
 
+    def check_batch(self, what: str, size: int) -> None:
+        """See that a batch can be split.
+
+        Raises:
+            ValueError: it cannot; of several processes, whose devices nobody named, HostError.
+        """
+        if size % self.ways:
+            raise (hosts.HostError if hosts.several() else ValueError)(
+                f"mesh splits batches over {self.ways} devices, which do not divide {what} = "
+                f"{size}; choose a multiple, or fewer devices"
+            )
+
     @property
     def on_cpu(self) -> bool:
         """Whether the host itself is the device."""
