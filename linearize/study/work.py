@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from linearize.choices import one_of
+from linearize.joining import HostError, joined
 from linearize.study.store import Store
 from linearize.study.study import Method, Study
 from linearize.train import RunDirectoryError, RunLockedError
@@ -87,6 +88,7 @@ class Job(Generic[T]):
         Raises:
             RunLockedError: a process holds the directory alone.
         """
+        _check_alone()
         failed: dict[Path, Exception] = {}
         if self.left:
             with self.among():
@@ -103,6 +105,7 @@ class Job(Generic[T]):
             ValueError: there is none of that name; the nearest is suggested.
             RunLockedError: a process holds the directory alone.
         """
+        _check_alone()
         named = {self.name(each): each for each in self.fine_tunings}
         one = named[one_of("only", name, named)]
         if not one.finished:
@@ -135,6 +138,14 @@ class Job(Generic[T]):
         except RunLockedError as error:
             log.info("all fine-tunings are finished, and another process goes on: %s", error)
             return None
+
+
+def _check_alone() -> None:
+    if joined():
+        raise HostError(
+            "processes that share a run each train alone, and this one has joined others "
+            "(hosts.initialize), which train together: call finish() in all of them"
+        )
 
 
 def fine_tunings(
