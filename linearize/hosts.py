@@ -206,3 +206,39 @@ def _gathered_words(words: str) -> list[str]:
 def largest(number: int) -> int:
     """Of all processes' numbers."""
     return int(np.max(multihost_utils.process_allgather(np.int32(number)))) if several() else number
+
+
+def share(n: int) -> slice:
+    """This process's part of n things, one after the other; the parts differ by one at most.
+
+    >>> share(5)
+    slice(0, 5, None)
+    """
+    own, count = jax.process_index(), jax.process_count()
+    return slice(n * own // count, n * (own + 1) // count)
+
+
+def every(own: list[PyTree], n: int) -> list[PyTree]:
+    """The results of all parts of :func:`share`, in order, in every process.
+
+    Args:
+        own: trees of NumPy arrays, alike in structure, shapes and dtypes, one a thing.
+        n: how many things there are, one for each process at least.
+
+    Raises:
+        HostError: there are fewer.
+    """
+    if not several():
+        return own
+    count = jax.process_count()
+    if n < count:
+        raise HostError(
+            f"{n} batches for {count} processes; lower batch_size, or use fewer processes"
+        )
+    most = -(-n // count)
+    padded = [*own, *own[-1:] * (most - len(own))]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
+    whole = jax.tree.map(np.asarray, multihost_utils.process_allgather(stacked))
+    sizes = [n * (p + 1) // count - n * p // count for p in range(count)]
+    places = [(p, i) for p, size in enumerate(sizes) for i in range(size)]
+    return [jax.tree.map(lambda leaf, at=at: leaf[at], whole) for at in places]

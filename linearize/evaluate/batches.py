@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track as rich_track
 
-from linearize import narration
+from linearize import hosts, narration
 from linearize.current import current
 from linearize.examples import Examples, as_arguments, count
 from linearize.fields import integer
@@ -150,6 +150,8 @@ def gather(
 ) -> PyTree:
     """``step`` on every batch, the results joined on the host and cut to N examples.
 
+    Of several processes each takes its share of the batches, and all have all results.
+
     Args:
         step: a jitted function of one batch's arguments.
         batches: from :func:`split_batches`.
@@ -158,11 +160,13 @@ def gather(
     """
     pending: deque[PyTree] = deque()
     fetched = []
-    for args in track(batches.items, progress):
+    own = hosts.share(len(batches.items))
+    for args in track(batches.items[own], progress):
         pending.append(step(args))
         if len(pending) > _IN_FLIGHT:
             fetched.append(jax.device_get(pending.popleft()))
     fetched += [jax.device_get(result) for result in pending]
+    fetched = hosts.every(fetched, len(batches.items))
     size = count(batches.items[0])
 
     def join(axis: int, *parts: PyTree) -> PyTree:
