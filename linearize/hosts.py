@@ -209,7 +209,7 @@ def largest(number: int) -> int:
 
 
 def share(n: int) -> slice:
-    """This process's part of n things, one after the other; the parts differ by one at most.
+    """The part of n things that is this process's; the parts differ by one at most.
 
     >>> share(5)
     slice(0, 5, None)
