@@ -339,6 +339,7 @@ import signal, sys, time
 from pathlib import Path
 from linearize import cli
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and that under nohup
 from linearize.train.lock import exclusive
 with cli.reporting(), exclusive(Path(sys.argv[1])):
     print("ready", flush=True)

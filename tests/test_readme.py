@@ -27,8 +27,8 @@ from linearize.train import TrainConfig
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-CATALOGUES = {DOCS / f"{name}.md" for name in ("data", "models", "scorers")}
-"""Their lines are of weights and files that the reader has."""
+CATALOGUES = {DOCS / f"{name}.md" for name in ("data", "models", "scorers", "large_vectors")}
+"""Their lines are of weights and files that the reader has; tests of their own run the last's."""
 PAGES = sorted(
     path
     for path in (*DOCS.glob("*.md"), *DOCS.glob("how-to/*.md"))

@@ -85,8 +85,9 @@ class Words:
         return ("<end>", "Sentiment:", *CLASSES, *OTHER, *known, *sentinels)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of each text."""
-        return [[self.words.index(word) for word in text.split()] for text in texts]
+        """Tokens of each text; what is no word, such as one that was cut, is left out."""
+        number = {word: i for i, word in enumerate(self.words)}
+        return [[number[word] for word in text.split() if word in number] for text in texts]
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text."""

@@ -9,13 +9,12 @@ import numpy as np
 
 from linearize import evaluate, tree
 from linearize.data import Task
+from linearize.data.records import SPLITS
 from linearize.evaluate.batches import RESIDENT_BYTES
 from linearize.examples import Examples, as_arguments
 from linearize.models import Model
 from linearize.models.frozen import Cut, cut
 from linearize.single import Sample, example, forward, same_row, wide
-
-SPLITS = ("train", "validation", "test")
 
 
 def computed_once(

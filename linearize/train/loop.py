@@ -161,8 +161,9 @@ def fine_tune(
     setting = Inputs.make(
         f, params0, data, regime, loss, readout, config, trainable, inputs, augment, penalties, mask
     )
+    identity = setting.identity(config) if run_dir is not None or hosts.several() else {}
     if hosts.several():
-        hosts.check_same({"versions": io.versions(), **setting.identity(config)})
+        hosts.check_same({"versions": io.versions(), **identity})
     if run_dir is None:
         return _Run(setting, config, None, validation, dict(meta or {}), progress).go()
     path = Path(run_dir)
@@ -172,7 +173,7 @@ def fine_tune(
         "meta": io.to_json(dict(meta or {})),
         "versions": io.versions(),
     }
-    with open_run(path, setting.identity(config), record, setting.disk_bytes(config)) as run:
+    with open_run(path, identity, record, setting.disk_bytes(config)) as run:
         done = run.finished()
         if done is not None and not config.repeat:
             return _reuse(run, config, *done)
@@ -344,6 +345,7 @@ class _Run:
         """Whether a signal came: of several processes to any, which all see after the same step."""
         due = step // _ASKED != self.asked // _ASKED
         if due and hosts.several():
+            self._drain()  # of two programs under way, processes may take turns differently
             request.number = hosts.largest(request.number)
         self.asked = step
         return bool(request.number) and (due or not hosts.several())

@@ -17,7 +17,7 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
-from linearize import tree
+from linearize import hosts, tree
 from linearize.fields import check
 from linearize.types import PyTree
 
@@ -97,7 +97,7 @@ class Placement:
             ValueError: the axes want more devices than there are, or do not divide them; several
                 processes, and no mesh.
         """
-        if config is None and jax.process_count() > 1:
+        if config is None and hosts.several():
             raise ValueError(
                 f"mesh=None, and there are {jax.process_count()} processes, each of which would "
                 "train alone; give mesh=MeshConfig.data_parallel() or MeshConfig.fsdp()"

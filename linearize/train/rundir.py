@@ -69,9 +69,15 @@ class RunDirectory:
 
     def finished(self) -> tuple[TaskVector, dict[str, Any]] | None:
         """The result and its record, where the run is over and its files are whole."""
-        if not hosts.told(lambda: self._finished() is not None):
-            return None
-        return self._finished()
+        found = None
+
+        def look() -> bool:
+            nonlocal found
+            found = self._finished()
+            return found is not None
+
+        there = hosts.told(look)
+        return self._finished() if there and found is None else found
 
     def _finished(self) -> tuple[TaskVector, dict[str, Any]] | None:
         record = _read(self.path / "done.json")

@@ -206,7 +206,7 @@ def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatc
         ({"points": 81}, r"points=81: give 2 to data\.test=80"),
         ({"shares": (0.5, 1.5)}, "each in"),
         ({"shares": (0.5, 0.5)}, "name each once"),
-        ({"regimes": ()}, "one regime or more"),
+        ({"regimes": ()}, "regimes=.*name 1 or more"),
         ({"random_tasks": ("toy_a", "toyb")}, "did you mean 'toy_b'"),
         ({"random_tasks": ("toy_a",)}, "a target needs a control"),
         ({"map": config.MapConfig(low=-2.0, high=1.5, points=4)}, "must hold α = 1"),

@@ -202,8 +202,6 @@ def test_what_does_not_fit_the_model_is_refused():
     long = dataclasses.replace(DEBUG.model, words=("very bad", "good"))
     with pytest.raises(ConfigError, match=r"'very bad' is 2 tokens"):
         material.load(dataclasses.replace(DEBUG, model=long))
-    with pytest.raises(ConfigError, match=r"toy_food.*length=2"):
-        material.load(dataclasses.replace(DEBUG, length=2))
     misspelt = {"domains": ("toy_food", "sentiment_amazn"), "map": MapConfig()}
     with pytest.raises(ConfigError, match=r"sentiment_amazn.*sentiment_amazon"):
         material.load(dataclasses.replace(DEBUG, **misspelt))

@@ -62,7 +62,7 @@ def test_every_subset_is_there_and_a_sample_of_the_nonlinear_ones(results):
         ({"grid": (0.4, 0.2)}, "ascending"),
         ({"fixed": 0.3}, "fixed=0.3: must be one of grid"),
         ({"sample": 0}, "sample=0"),
-        ({"regimes": ()}, "one regime or more"),
+        ({"regimes": ()}, "regimes=.*name 1 or more"),
         ({"validation": 0}, "validation=0"),
     ],
 )

@@ -274,3 +274,12 @@ def test_the_result_s_file_names_the_run(runs):
     assert safetensors.numpy.load(file.read_bytes())
     run = json.loads((runs / "done_0" / "config.json").read_text())["run"]
     assert TaskVector.load(file).meta["run"] == run
+
+
+def test_a_finished_run_is_read_once(problem, run_dir, monkeypatch):
+    short(problem, run_dir)
+    read = []
+    load = TaskVector.load
+    monkeypatch.setattr(TaskVector, "load", lambda path: read.append(path) or load(path))
+    assert short(problem, run_dir).reused
+    assert read == [run_dir / "task_vector.safetensors"]
