@@ -10,6 +10,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -27,9 +28,11 @@ class HostError(RuntimeError):
     """What another process met, or in what it differs."""
 
 
-_GONE = re.compile("gloo|nccl|mpi|connection|socket|unavailable|heartbeat|coordination", re.I)
+_GONE = re.compile(r"gloo|nccl|\bmpi\b|connection|socket|unavailable|heartbeat|coordination", re.I)
 _HEARTBEAT = 30
 """Seconds after which a process that says nothing is taken for dead, and the others end."""
+
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def initialize(
@@ -62,13 +65,28 @@ def initialize(
 
 
 def several() -> bool:
-    """Whether there is more than one process."""
-    return jax.process_count() > 1
+    """Whether there is more than one process, and this one is not :func:`alone`."""
+    return jax.process_count() > 1 and not _alone.get()
 
 
 def first() -> bool:
     """Whether this one writes files."""
-    return jax.process_index() == 0
+    return jax.process_index() == 0 or not several()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """In the block nothing is asked of the other processes, which may do something else.
+
+    >>> with alone():
+    ...     several()
+    False
+    """
+    before = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(before)
 
 
 @contextlib.contextmanager
@@ -130,6 +148,7 @@ def _gathered(mesh: Any) -> Any:
     return jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
+@reached()
 def together(what: str) -> None:
     """Until every process is here."""
     if several():
@@ -153,7 +172,8 @@ def told(decide: Callable[[], Any]) -> Any:
             raise HostError(f"process 0: {said['error']}")
         return said["value"]
     try:
-        value = decide()
+        with alone():
+            value = decide()
     except Exception as error:
         _broadcast(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         raise
@@ -161,6 +181,7 @@ def told(decide: Callable[[], Any]) -> Any:
     return value
 
 
+@reached()
 def _broadcast(words: bytes) -> bytes:
     """The bytes of the first process."""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(words))))
@@ -179,7 +200,7 @@ def check_same(values: Mapping[str, Any]) -> None:
     """
     if not several():
         return
-    every = [json.loads(each) for each in _gathered_words(json.dumps(to_json(values)))]
+    every = [json.loads(each) for each in gathered_words(json.dumps(to_json(values)))]
     leaves = [files.flat(each) for each in every]
     wrong = [
         f"{name} is {other.get(name)!r} in process {p} and {leaves[0].get(name)!r} in process 0"
@@ -194,51 +215,21 @@ def check_same(values: Mapping[str, Any]) -> None:
         )
 
 
-def _gathered_words(words: str) -> list[str]:
+@reached()
+def gathered(row: np.ndarray) -> np.ndarray:
+    """Each process's row, (P, N) of (N,), bit by bit: JAX would narrow what has 64."""
+    every = multihost_utils.process_allgather(np.ascontiguousarray(row).view(np.uint8))
+    return np.asarray(every).view(row.dtype)
+
+
+def gathered_words(words: str) -> list[str]:
     """What each process says."""
     own = np.frombuffer(words.encode(), np.uint8)
-    sizes = np.asarray(multihost_utils.process_allgather(np.int32(len(own)))).ravel()
-    padded = np.pad(own, (0, int(sizes.max()) - len(own)))
-    every = np.asarray(multihost_utils.process_allgather(padded))
+    sizes = gathered(np.array([len(own)])).ravel()
+    every = gathered(np.pad(own, (0, int(sizes.max()) - len(own))))
     return [bytes(row[:size]).decode() for row, size in zip(every, sizes, strict=True)]
 
 
 def largest(number: int) -> int:
     """Of all processes' numbers."""
-    return int(np.max(multihost_utils.process_allgather(np.int32(number)))) if several() else number
-
-
-def share(n: int) -> slice:
-    """The part of n things that is this process's; the parts differ by one at most.
-
-    >>> share(5)
-    slice(0, 5, None)
-    """
-    own, count = jax.process_index(), jax.process_count()
-    return slice(n * own // count, n * (own + 1) // count)
-
-
-def every(own: list[PyTree], n: int) -> list[PyTree]:
-    """The results of all parts of :func:`share`, in order, in every process.
-
-    Args:
-        own: trees of NumPy arrays, alike in structure, shapes and dtypes, one a thing.
-        n: how many things there are, one for each process at least.
-
-    Raises:
-        HostError: there are fewer.
-    """
-    if not several():
-        return own
-    count = jax.process_count()
-    if n < count:
-        raise HostError(
-            f"{n} batches for {count} processes; lower batch_size, or use fewer processes"
-        )
-    most = -(-n // count)
-    padded = [*own, *own[-1:] * (most - len(own))]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
-    whole = jax.tree.map(np.asarray, multihost_utils.process_allgather(stacked))
-    sizes = [n * (p + 1) // count - n * p // count for p in range(count)]
-    places = [(p, i) for p, size in enumerate(sizes) for i in range(size)]
-    return [jax.tree.map(lambda leaf, at=at: leaf[at], whole) for at in places]
+    return int(gathered(np.array([number])).max()) if several() else number
