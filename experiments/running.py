@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import report
-from linearize import cli, io
+from linearize import cli, hosts, io
 from linearize import config as configuration
 from linearize.report import schema
 from linearize.report.run import Run
@@ -51,7 +51,7 @@ def finish(run_dir: Path, results: Run) -> Path:
     """Write ``results.json`` and everything that is drawn from it; the page's path."""
     Store.of(run_dir).write("results.json", schema.record(results))
     log.info("figures, tables and page")
-    return report.write_all(run_dir)
+    return Path(hosts.told(lambda: str(report.write_all(run_dir))))
 
 
 def launch(
@@ -79,8 +79,9 @@ def launch(
             partial(run, config, run_dir, command.preset),
         )
         page = cli.carry_out(command.share, job, command.words)
-        if page is not None:
+        if page is not None and hosts.first():
             report.read_page(run_dir).print()
             print(f"report: {page}")
 
-    cli.launch(experiment, PRESETS[experiment], present, shared=fine_tunings is not None)
+    shared = fine_tunings is not None
+    cli.launch(experiment, PRESETS[experiment], present, shared=shared, together=True)

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import jax
 import tyro
 
-from linearize import choices, io, sealed
+from linearize import choices, hosts, io, sealed
 from linearize import config as configuration
 from linearize.assets import AssetError
 from linearize.data import DataError
+from linearize.distributed import USAGE, split, stop
 from linearize.io import CorruptFileError
+from linearize.joining import HostError, Processes, parting
 from linearize.models import WeightsError
 from linearize.narration import forgive, logged
 from linearize.ntk import NotConvergedError
@@ -46,6 +49,7 @@ FORESEEN = (
     CheckpointError,
     CorruptFileError,
     DataError,
+    HostError,
     NonFiniteError,
     NonFiniteLossError,
     NotConvergedError,
@@ -126,6 +130,8 @@ class Command(Generic[C]):
     share: Share = WHOLE
     words: Sequence[str] = ()
     """It as it was given, without the share."""
+    processes: Processes | None = None
+    """Those that do it together."""
 
 
 def parse(
@@ -155,12 +161,14 @@ def parse(
     name, *rest = words
     default = _preset(name, presets, usage)
     share, rest = split_share(rest)
+    processes, rest = split(rest, bool(share))
     given = (sys.executable, "-m", f"experiments.{experiment}", name, *rest)
     run_dir, rest = _run_dir(rest, Path("runs") / experiment / Path(name).stem)
     if name in presets and {"-h", "--help"} & set(rest):
         # as it stands: tyro would run its tables together
         print(f"{notebook(presets[name])}\n\nResults go to {run_dir} (--run-dir DIR).\n")
         print(SHARES)
+        print(USAGE)
     try:
         config = tyro.cli(
             type(default),
@@ -171,8 +179,8 @@ def parse(
             config=(tyro.conf.AvoidSubcommands,),
         )
     except ValueError as error:
-        _stop(str(error))
-    return Command(Path(name).stem, config, run_dir, share, given)
+        stop(str(error))
+    return Command(Path(name).stem, config, run_dir, share, given, processes)
 
 
 def notebook(build: Callable[[], object]) -> str:
@@ -191,6 +199,7 @@ def launch(
     run: Callable[[Command[C]], None],
     *,
     shared: bool = False,
+    together: bool = False,
 ) -> None:
     """Parse the command line, say what is going to be done, and run, :func:`reporting`.
 
@@ -199,17 +208,24 @@ def launch(
         presets: by name.
         run: does what the command says.
         shared: whether it knows of shares.
+        together: whether several processes can do it, each with its share of the devices.
 
     Raises:
         SystemExit: status 2 for a command line that cannot be run, 1 for an error that the library
             foresees, 130 for Ctrl-C.
     """
     command = parse(experiment, presets)
-    with reporting(run_dir=command.run_dir):
+    joining = command.processes if together else None
+    with parting(), reporting(run_dir=command.run_dir, processes=joining):
         if command.share and not shared:
             raise configuration.ConfigError(
                 f"experiments.{experiment} is one piece: its fine-tunings cannot be shared among "
                 "processes; give the command without --plan, --only and --work"
+            )
+        if command.processes and not together:
+            raise configuration.ConfigError(
+                f"experiments.{experiment} is done by one process; give the command without "
+                "--distributed"
             )
         build = presets.get(command.preset)
         what = "" if build is None else f": {summary(build)}"
@@ -223,8 +239,15 @@ def launch(
 
 
 @contextlib.contextmanager
-def reporting(status: int = 1, run_dir: Path | None = None) -> Iterator[None]:
+def reporting(
+    status: int = 1, run_dir: Path | None = None, processes: Processes | None = None
+) -> Iterator[None]:
     """Log to the terminal; foreseen errors and signals end in a sentence, not a traceback.
+
+    Args:
+        status: of errors that the library foresees.
+        run_dir: what an error that it does not foresee names.
+        processes: that are joined first; of these, the first alone logs what is no warning.
 
     Raises:
         SystemExit: ``status`` for an error that the library foresees, 130 for Ctrl-C,
@@ -232,8 +255,15 @@ def reporting(status: int = 1, run_dir: Path | None = None) -> Iterator[None]:
             standard output any more.
     """
     forgive()
+    who = ""
     try:
-        with logged(), raised():
+        with logged() as narrator, raised(), hosts.reached():
+            if processes is not None:
+                processes.join()
+                if not hosts.first():
+                    who = f"process {jax.process_index()}: "
+                    narrator.whisper(who)
+                log.info("%d processes, %d devices", jax.process_count(), jax.device_count())
             yield
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
@@ -249,7 +279,7 @@ def reporting(status: int = 1, run_dir: Path | None = None) -> Iterator[None]:
         raise SystemExit(141) from None
     except Exception as error:
         if said := sentence(error):
-            print(f"error: {said}", file=sys.stderr)
+            print(f"{who}error: {said}", file=sys.stderr)
             raise SystemExit(status) from None
         if run_dir is not None:
             error.add_note(
@@ -279,10 +309,10 @@ def _preset(name: str, presets: Mapping[str, Callable[[], C]], usage: str) -> C:
         try:
             return configuration.load_config(kind, name)
         except configuration.ConfigError as error:
-            _stop(str(error))
+            stop(str(error))
         except (TypeError, ValueError) as error:
-            _stop(f"{name}: not a configuration of this experiment ({error})")
-    _stop(f"unknown preset {name!r}{choices.hint(name, presets)}\n{usage}")
+            stop(f"{name}: not a configuration of this experiment ({error})")
+    stop(f"unknown preset {name!r}{choices.hint(name, presets)}\n{usage}")
     raise AssertionError
 
 
@@ -293,7 +323,7 @@ def _run_dir(words: list[str], default: Path) -> tuple[Path, list[str]]:
         if word == "--run-dir":
             value = next(iterator, None)
             if value is None:
-                _stop("--run-dir needs a directory")
+                stop("--run-dir needs a directory")
             run_dir = Path(str(value))
         elif word.startswith("--run-dir="):
             run_dir = Path(word.partition("=")[2])
@@ -322,20 +352,15 @@ def split_share(words: Sequence[str]) -> tuple[Share, list[str]]:
         elif word.partition("=")[0] == "--only":
             value = word.partition("=")[2] or next(iterator, None)
             if value is None:
-                _stop("--only needs the name of a fine-tuning, as --plan lists them")
+                stop("--only needs the name of a fine-tuning, as --plan lists them")
             given["only"] = value
         else:
             rest.append(word)
     try:
         return Share(**given), rest
     except ValueError as error:
-        _stop(str(error))
+        stop(str(error))
         raise
-
-
-def _stop(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 def claim(run_dir: Path, config: object) -> None:

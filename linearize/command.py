@@ -8,6 +8,7 @@ linearize merge tuned/cars tuned/dogs --merge ties --base FOLDER --out FOLDER --
 linearize curvature --model FOLDER --task photos/cars --out cars_card.safetensors
 linearize plan compare --model FOLDER ... --out runs/mine
 linearize work experiments.compare vit_b32 --run-dir runs/vit_b32
+srun linearize compare --model FOLDER ... --out runs/mine --distributed
 linearize --version
 """
 
@@ -22,13 +23,21 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
-from linearize import comparison, data, edit, io, methods, models, report, tree
+from linearize import comparison, data, distributed, edit, hosts, io, methods, models, report, tree
 from linearize.choices import one_of
-from linearize.cli import WHOLE, Share, carry_out, reporting, sentence, split_share
+from linearize.cli import (
+    WHOLE,
+    Share,
+    carry_out,
+    reporting,
+    sentence,
+    split_share,
+)
 from linearize.config import ConfigError
 from linearize.curvature import Card
 from linearize.fields import Count, Natural, Positive, check
 from linearize.interference import audit
+from linearize.joining import parting
 from linearize.merge import MERGES
 from linearize.methods.tak import card_of, tak
 from linearize.models import Backbone
@@ -44,7 +53,8 @@ class Compare:
     """Fine-tune a model on folders of images in three regimes, add and negate the task vectors.
 
     --plan lists the fine-tunings, a command each; --only NAME makes one of them; --work makes this
-    one of several processes that share them.
+    one of several processes that share them. --distributed [HOST:PORT --processes N --process I]
+    has several processes do it together, each on its host, with a share of the devices.
     """
 
     model: str
@@ -190,6 +200,10 @@ def main(args: Sequence[str] | None = None) -> None:
     if share and run is not run_compare:
         print(f"error: linearize {words[0]} trains nothing that can be shared", file=sys.stderr)
         raise SystemExit(2)
+    processes, rest = distributed.split(rest, bool(share))
+    if processes and run is not run_compare:
+        print(f"error: linearize {words[0]} is done by one process", file=sys.stderr)
+        raise SystemExit(2)
     if share:
         run = partial(run_compare, share=share, words=("compare", *rest))
     job: Any = tyro.cli(kind, args=rest, prog=f"linearize {words[0]}")
@@ -198,7 +212,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    with reporting():
+    with parting(), reporting(processes=processes):
         try:
             run(job)
         except (TypeError, ValueError) as error:
@@ -239,8 +253,9 @@ def run_compare(job: Compare, share: Share = WHOLE, words: Sequence[str] = ()) -
     results = carry_out(share, whole, (sys.executable, "-m", "linearize", *words))
     if results is not None:
         page = results.report()
-        report.read_page(job.out).print()
-        print(f"report: {page}")
+        if hosts.first():
+            report.read_page(job.out).print()
+            print(f"report: {page}")
 
 
 def cards_of(paths: Sequence[Path], params0: Params) -> dict[str, Card]:

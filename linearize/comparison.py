@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize import current, edit, identity, io, merge, methods, tree
+from linearize import current, edit, hosts, identity, io, merge, methods, tree
 from linearize.choices import one_of
 from linearize.data.records import SPLITS
 from linearize.disentangle import ErrorMap
@@ -135,7 +135,7 @@ class Measured(Generic[R]):
             place = Store.of(where)
             place.write("results.json", self.record)
             carry(self.store, place)
-        return report.write_all(where)
+        return Path(hosts.told(lambda: str(report.write_all(where))))
 
 
 class Comparison(Measured[Results]):

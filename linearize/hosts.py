@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -20,48 +20,16 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from linearize import files
 from linearize.compiled import jit
+from linearize.joining import LOST, HostError, joined
+from linearize.joining import initialize as initialize
 from linearize.types import Array, PyTree
 from linearize.written import to_json
 
-
-class HostError(RuntimeError):
-    """What another process met, or in what it differs."""
-
+T = TypeVar("T")
 
 _GONE = re.compile(r"gloo|nccl|\bmpi\b|connection|socket|unavailable|heartbeat|coordination", re.I)
-_HEARTBEAT = 30
-"""Seconds after which a process that says nothing is taken for dead, and the others end."""
 
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
-
-
-def initialize(
-    coordinator: str | None = None, processes: int | None = None, process: int | None = None
-) -> None:
-    """Join the other processes, before JAX is used; they are found by themselves under SLURM,
-    Open MPI, mpi4py, Kubernetes and on Cloud TPU (``jax.distributed.initialize``).
-
-    Args:
-        coordinator: ``HOST:PORT`` of process 0, where they are not found.
-        processes: how many.
-        process: which this is, from 0.
-
-    Raises:
-        HostError: they were not found, or did not come.
-    """
-    try:
-        jax.distributed.initialize(
-            coordinator,
-            processes,
-            process,
-            heartbeat_timeout_seconds=_HEARTBEAT,
-            shutdown_timeout_seconds=_HEARTBEAT,
-        )
-    except (ValueError, RuntimeError) as error:
-        raise HostError(
-            f"the processes did not find each other: {error}; give HOST:PORT of process 0, how "
-            "many processes there are, and which this is"
-        ) from error
 
 
 def several() -> bool:
@@ -99,12 +67,9 @@ def reached() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:  # JAX raises either
-        if not several() or isinstance(error, HostError) or not _GONE.search(str(error)):
+        if not joined() or isinstance(error, HostError) or not _GONE.search(str(error)):
             raise
-        raise HostError(
-            "another process ended, or cannot be reached. What was saved is whole: start the same "
-            f"command in all processes, and it goes on from there ({error})"
-        ) from error
+        raise HostError(f"{LOST} ({error})") from error
 
 
 def put(arrays: PyTree, where: PyTree) -> PyTree:
@@ -133,6 +98,7 @@ def _put(leaf: Any, where: Sharding) -> Array:
     return jax.make_array_from_callback(whole.shape, where, lambda index: whole[index])
 
 
+@reached()
 def fetch(leaf: Any) -> np.ndarray:
     """The whole of an array, in every process; all of them ask for it."""
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
@@ -158,6 +124,8 @@ def together(what: str) -> None:
 def told(decide: Callable[[], Any]) -> Any:
     """What the first process decides, in every process.
 
+    Within ``decide`` it asks nobody: what is told there is decided at once.
+
     Args:
         decide: called in the first process alone; gives what JSON can hold.
 
@@ -179,6 +147,19 @@ def told(decide: Callable[[], Any]) -> Any:
         raise
     _broadcast(json.dumps({"value": to_json(value)}).encode())
     return value
+
+
+@contextlib.contextmanager
+def held(by_first: contextlib.AbstractContextManager[T]) -> Iterator[T | None]:
+    """A context, such as a lock, that the first process enters for all; None in the others.
+
+    Raises:
+        HostError: in the others, with what kept the first from entering.
+    """
+    with contextlib.ExitStack() as stack:
+        entered: list[T] = []
+        told(lambda: entered.append(stack.enter_context(by_first)))
+        yield entered[0] if entered else None
 
 
 @reached()
@@ -230,6 +211,7 @@ def gathered_words(words: str) -> list[str]:
     return [bytes(row[:size]).decode() for row, size in zip(every, sizes, strict=True)]
 
 
+@reached()
 def largest(number: int) -> int:
     """Of all processes' numbers."""
     return int(gathered(np.array([number])).max()) if several() else number

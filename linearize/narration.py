@@ -54,6 +54,12 @@ class Narrator(logging.Handler):
         self.last: logging.LogRecord | None = None
         self.spoke = time.monotonic()
 
+    def whisper(self, who: str) -> None:
+        """From now on say warnings alone, and whose they are."""
+        self.setLevel(logging.WARNING)
+        self.setFormatter(logging.Formatter(f"%(asctime)s {who}%(message)s", "%H:%M:%S"))
+        self.last = None
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record's line."""
         self.last, self.spoke = record, time.monotonic()
@@ -103,7 +109,7 @@ def drawing() -> bool:
 
 
 @contextlib.contextmanager
-def logged() -> Iterator[None]:
+def logged() -> Iterator[Narrator]:
     """Let the library be heard for the time of the block."""
     narrator, root, over = Narrator(), logging.getLogger(), threading.Event()
     for name in NAMES:
@@ -116,7 +122,7 @@ def logged() -> Iterator[None]:
     root.addHandler(narrator)
     threading.Thread(target=watch, daemon=True).start()
     try:
-        yield
+        yield narrator
     finally:
         over.set()
         root.removeHandler(narrator)

@@ -3,13 +3,14 @@
 import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 import linearize as lz
 from experiments import protocol
 from experiments.localization.config import LocalizationConfig
-from linearize import evaluate, tree
+from linearize import evaluate, hosts, tree
 from linearize.config import ConfigError
 from linearize.models.heads import headed
 from linearize.ntk.archive import Archive
@@ -59,7 +60,7 @@ def target_kernel(
     path = study.store.path(f"{target}.safetensors")
     assert path is not None
     base = tree.fingerprint(study.model.params)
-    if path.exists():
+    if hosts.told(path.exists):
         return lz.ntk.archive.load(path, base)
     drawn = {name: points(config, study, name) for name in names}
     whole = {name: study.split(name, "test") for name in names}
@@ -75,16 +76,19 @@ def target_kernel(
         trainable=tree.exactly(f"backbone/{name}" for name in trained),
         memory=config.memory,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lz.ntk.archive.save(
+    outputs = evaluate.outputs(f, at, images, config.batch_size)
+    save = partial(
+        lz.ntk.archive.save,
         path,
         kernel,
-        evaluate.outputs(f, at, images, config.batch_size),
+        outputs,
         np.concatenate([whole[name].labels[rows] for name, rows in drawn.items()]),
         np.array([f"{task}/{row}" for task, rows in drawn.items() for row in rows]),
         base,
         {"target": target, "tasks": list(names), "output": config.output, "seed": study.seed},
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hosts.told(lambda: save() and None)
     return lz.ntk.archive.load(path)
 
 

@@ -31,15 +31,14 @@ class KeptTangent(Tangent):
     def _passed(self, examples: Examples) -> AffineOutputs:
         path = terms_path(self._decided_by(examples), as_arguments(examples.inputs))
         found = read_terms(path)
-        lacking = hosts.largest(found is None)
-        if found is None or lacking:
+        missing = hosts.largest(found is None)  # each process may have a cache of its own
+        if found is None or missing:
             log.info("terms of %d examples along %s", len(examples), ", ".join(self.vectors))
             # no example is spent on padding
             even = -(-len(examples) // -(-len(examples) // min(self.batch_size, _BATCH)))
             taus = list(self.vectors.values())
             found = affine_outputs(self.f, self.params0, taus, examples.inputs, even)
-            if hosts.first():
-                io.save_tree(path, {"f0": found.f0, "jvps": found.jvps})
+            io.save_tree(path, {"f0": found.f0, "jvps": found.jvps})
         return found
 
     def _decided_by(self, examples: Examples) -> tuple[str, ...]:

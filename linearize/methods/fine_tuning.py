@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from linearize import io, train, tree
+from linearize import hosts, io, train, tree
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
 from linearize.train import FineTuned, Penalty, RunMismatchError, TrainConfig
@@ -178,7 +178,7 @@ def kept(study: Study, place: tuple[str, ...], tau: TaskVector) -> TaskVector:
     tau = replace(tau, meta={name: said for name, said in tau.meta.items() if name != "run"})
     path = study.store.path(*place, "task_vector.safetensors")
     if path is not None:
-        tau.save(path)
+        hosts.told(lambda: tau.save(path) and None)
     return tau
 
 

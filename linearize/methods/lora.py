@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from linearize import tree
+from linearize import hosts, tree
 from linearize.current import current
 from linearize.methods.fine_tuning import fine_tune, kept, within
 from linearize.methods.regimes import posthoc
@@ -75,7 +75,7 @@ def train_adapter(
     adapter = start.moved(found.delta)
     tau = kept(study, (method, task), adapter.task_vector(model.params, found.meta))
     folder = study.store.path(method, task, "peft")
-    if folder is not None and isinstance(model, Backbone) and model.kind:
+    if folder is not None and isinstance(model, Backbone) and model.kind and hosts.first():
         try:
             export_adapter(folder, model, adapter)
         except WeightsError as error:

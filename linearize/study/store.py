@@ -1,7 +1,8 @@
 """Where a study keeps what it measured: in files with hashes, or, without a directory, in memory.
 
 A file that was changed, cut short or brought from another run is set aside by name, and measured
-again (:mod:`linearize.sealed`).
+again (:mod:`linearize.sealed`). Of several processes the first reads and writes, and tells the
+others: all of them measure the same things, and go on from the same numbers.
 """
 
 import copy
@@ -17,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
-from linearize import io, sealed
+from linearize import hosts, io, sealed
 from linearize.train import RunMismatchError
 from linearize.train.lock import claimed, exclusive
 
@@ -94,7 +95,8 @@ class Store:
             begin(f"{name}: measured before")
             return found
         begin(name)
-        value = io.to_json(compute())  # what will be read is what is given now
+        made = compute()
+        value = hosts.told(lambda: io.to_json(made))  # what will be read is what is given now
         self.write(f"{folder}{name}.json", value)
         return value
 
@@ -116,32 +118,36 @@ class Store:
         if self.root is None:
             return make()
         path = self.root / file
-        if path.exists():
+        if hosts.told(path.exists):
             try:
                 return load(path)
             except io.CorruptFileError as error:
-                sealed.set_aside(path, f"cannot be read ({error})")
-        with exclusive(path.parent, wait=True):  # who wants it meanwhile reads it
-            if path.exists():
+                hosts.told(partial(sealed.set_aside, path, f"cannot be read ({error})"))
+        with hosts.held(exclusive(path.parent, wait=True)):  # who wants it meanwhile reads it
+            if hosts.told(path.exists):
                 return load(path)
             log.info("%s", file)
             made = make()
-            save(path, made)
+            hosts.told(lambda: save(path, made) and None)
             return made
 
     def read(self, file: str) -> Any:
         """A file of JSON; absent, damaged or another run's, it is as if there were none."""
         if self.root is None:
             return copy.deepcopy(self._memory[file]) if file in self._memory else _ABSENT
-        path = self.root / file
+        found = hosts.told(partial(self._on_disk, self.root / file))
+        return found[0] if found else _ABSENT
+
+    def _on_disk(self, path: Path) -> list[Any]:
+        """What a file of JSON says, or nothing."""
         data = sealed.read(path)
         if data is None:
-            return _ABSENT
+            return []
         try:
-            return json.loads(data)
+            return [json.loads(data)]
         except ValueError as error:
             sealed.set_aside(path, f"is no JSON ({error})")
-            return _ABSENT
+            return []
 
     def write(self, file: str, value: Any) -> None:
         """Keep a value as a file of JSON, with its hash."""
@@ -149,14 +155,17 @@ class Store:
         if self.root is None:
             self._memory[file] = plain
             return
-        sealed.write(self.root / file, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+        self._keep(self.root / file, json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
     def write_bytes(self, file: str, content: bytes) -> None:
         """Keep a file of another kind, with its hash."""
         if self.root is None:
             self._memory[file] = content
         else:
-            sealed.write(self.root / file, content)
+            self._keep(self.root / file, content)
+
+    def _keep(self, path: Path, content: str | bytes) -> None:
+        hosts.told(lambda: sealed.write(path, content) and None)
 
     def every_seed(
         self, seeds: Sequence[int], parts: int, measure: Callable[[int, "Store"], Record]
@@ -176,7 +185,10 @@ class Store:
 
     def read_bytes(self, file: str) -> bytes | None:
         """A file that :meth:`write_bytes` kept; None where there is none, or it is damaged."""
-        return self._memory.get(file) if self.root is None else sealed.read(self.root / file)
+        if self.root is None:
+            return self._memory.get(file)
+        path = self.root / file
+        return sealed.read(path) if hosts.told(lambda: sealed.read(path) is not None) else None
 
     @contextmanager
     def claimed(self, described: Mapping[str, Any], *, shared: bool = False) -> Iterator[None]:
@@ -224,13 +236,13 @@ class Store:
             measure: what measures.
         """
         found = self.read("record.json")
-        lost = sealed.lost(self.root) if self.root is not None else ()
+        lost = hosts.told(partial(sealed.lost, self.root)) if self.root is not None else ()
         if found is not _ABSENT and not lost:
             log.info("%s: measured before", self.name)
             return found
         if found is not _ABSENT:
             log.warning("%s: %s lost or damaged; made anew", self.name, ", ".join(lost))
-        resumed = self.root is not None and self.root.exists()
+        resumed = self.root is not None and hosts.told(self.root.exists)
         started = time.perf_counter()
         with self._planned(parts):
             record = measure()

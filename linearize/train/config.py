@@ -43,7 +43,7 @@ class TrainConfig:
     steps_per_call: Count = field(default=1, metadata=_HOW)
     """Steps a dispatch, looped on the device; more helps models whose step takes under 1 ms."""
     mesh: MeshConfig | None = field(default=None, metadata=_HOW)
-    """Devices to spread over; None is the default device alone."""
+    """Devices to spread over; None is the default device alone, or, of several processes, all."""
     device_bytes: Natural = field(default=2 << 30, metadata=_HOW)
     """Data up to this size lives on the device; larger data is streamed from the host."""
     checkpoint_every: Natural = field(default=500, metadata=_HOW)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+from linearize import hosts
 from linearize.train.errors import RunDirectoryError, RunLockedError
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,8 @@ def together(directory: Path) -> Iterator[None]:
 def claimed(directory: Path, claim: Callable[[], None], *, shared: bool = False) -> Iterator[None]:
     """Hold a run's directory once ``claim`` has seen that it is this run's, one process at a time.
 
+    Of several that have joined (:mod:`linearize.hosts`) the first holds it for all.
+
     Args:
         directory: made where absent.
         claim: writes down what it is of, or refuses it.
@@ -141,7 +144,14 @@ def claimed(directory: Path, claim: Callable[[], None], *, shared: bool = False)
 
     Raises:
         RunLockedError, RunDirectoryError: as :func:`exclusive`.
+        HostError: in others than the first, with what kept it.
     """
+    with hosts.held(_claimed(directory, claim, shared)):
+        yield
+
+
+@contextlib.contextmanager
+def _claimed(directory: Path, claim: Callable[[], None], shared: bool) -> Iterator[None]:
     with together(directory) if shared else exclusive(directory):
         in_turn = exclusive(directory, file="claiming", wait=True)
         with in_turn if shared else contextlib.nullcontext():

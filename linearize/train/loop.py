@@ -120,7 +120,7 @@ def fine_tune(
             ``fingerprint`` (a string), by that.
         trainable: pattern of the leaves to train (:func:`linearize.tree.select`).
         mesh: as ``config.mesh``, which it replaces. Several processes train together on the
-            devices of all, so that they need one; the first writes ``run_dir``, which all can read.
+            devices of all; the first writes ``run_dir``, which all can read.
         validation: called with θ0 and τ every ``config.validate_every`` steps and at the end.
         meta: what else the task vector is to remember, such as ``{"task": "mnist"}``.
         progress: whether to show a bar where standard error is a terminal.
@@ -242,11 +242,11 @@ class _Run:
             self.recorder = Recorder(path, start, self.config.tensorboard, run)
             stack.callback(self.recorder.close)
             title = str(self.meta.get("task", "")) or "training"
-            self.bar = stack.enter_context(
-                progress_bar(
-                    self.progress, self.total, start, f"{title} ({self.setting.recipe.regime})"
-                )
+            title, shown = (
+                f"{title} ({self.setting.recipe.regime})",
+                self.progress and hosts.first(),
             )
+            self.bar = stack.enter_context(progress_bar(shown, self.total, start, title))
             request = stack.enter_context(deferred())
             try:
                 self._train(start, request)

@@ -91,19 +91,14 @@ class Placement:
 
     @classmethod
     def make(cls, config: MeshConfig | None) -> "Placement":
-        """Lay the devices out.
+        """Lay the devices out; None is one device, or, of several processes, data-parallel.
 
         Raises:
-            ValueError: the axes want more devices than there are, or do not divide them; several
-                processes, and no mesh.
+            ValueError: the axes want more devices than there are, or do not divide them.
         """
-        if config is None and hosts.several():
-            raise ValueError(
-                f"mesh=None, and there are {jax.process_count()} processes, each of which would "
-                "train alone; give mesh=MeshConfig.data_parallel() or MeshConfig.fsdp()"
-            )
-        if config is None:
+        if config is None and not hosts.several():
             return cls(MeshConfig(), None)
+        config = config or MeshConfig.data_parallel()
         devices = jax.devices()
         sizes = [size for _, size in config.axes]
         fixed = prod(size for size in sizes if size != -1)

@@ -161,11 +161,8 @@ def open_run(
         RunDirectoryError: it cannot be written, or the disk is too full.
         HostError: in other processes than the first, which opens it for all.
     """
-    with contextlib.ExitStack() as stack:
-        claims: list[Claim] = []
-        opened = _locked(path, identity, record, needs)
-        hosts.told(lambda: claims.append(stack.enter_context(opened)))
-        yield RunDirectory(path, identity, *claims)
+    with hosts.held(_locked(path, identity, record, needs)) as claim:
+        yield RunDirectory(path, identity, claim)
 
 
 @contextlib.contextmanager

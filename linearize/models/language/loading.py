@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from linearize import assets, functional, tree
@@ -28,9 +29,9 @@ from linearize.models.weights import (
 from linearize.types import Apply, Array, Params
 
 _INPUTS = {
-    "tokens": jnp.zeros((1, 2), jnp.int32),
-    "mask": jnp.ones((1, 2), bool),
-    "answer": jnp.zeros((1, 2), jnp.int32),
+    "tokens": np.zeros((1, 2), np.int32),
+    "mask": np.ones((1, 2), bool),
+    "answer": np.zeros((1, 2), np.int32),
 }
 """The least that a model takes, to trace it with."""
 
