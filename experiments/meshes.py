@@ -269,14 +269,15 @@ def lowered(row: Sized, place: Placement, own: int) -> tuple[Any, float]:
     batch = row.examples(own * place.ways)
     key = jax.eval_shape(lambda: jax.random.key(0))
     total = jax.ShapeDtypeStruct((), jnp.int32)
+    where: dict[str, Any] = dict(leaves)
     fixed = {
-        "params0": shaped(shapes, tree.update(shapes, dict(leaves))),
+        "params0": shaped(shapes, tree.update(shapes, where)),
         "arrays": [],
         **shaped({"total": total, "key": key}, place.replicated),
     }
     given = (shaped(state, layout), fixed, shaped(batch, place.batch))
     each, structure = jax.tree.flatten(layout)
-    step = programs(recipe, place, (structure, tuple(each)), 1, True).step
+    step: Any = programs(recipe, place, (structure, tuple(each)), 1, True).step
     one = Placement(MeshConfig(), None)
     alone = cost.count_flops(
         partial(recipe.step, place=one), state, {**fixed, "params0": shapes}, row.examples(own)
