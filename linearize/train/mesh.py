@@ -17,9 +17,10 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
-from linearize import hosts, tree
+from linearize import activations, hosts, tree
 from linearize.fields import check
-from linearize.types import PyTree
+from linearize.models.layers import is_stacked
+from linearize.types import Apply, Params, PyTree
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,37 @@ class Placement:
         if self.mesh is None:
             return arrays
         return jax.lax.with_sharding_constraint(arrays, self.batch)
+
+    def laid(self, f: Apply) -> Apply:
+        """Inside ``jit``: the same function, of which each device computes its share of the batch.
+
+        What the rules split over the batch axes is gathered where it is used, and activations stay
+        where the batch lies. Scanned blocks are gathered one after the other.
+        """
+        if self.mesh is None or self.ways == 1:
+            return f
+        batch = self.batch
+        assert isinstance(batch, NamedSharding)
+
+        def spread(params: Params, *inputs: Any) -> PyTree:
+            with activations.lying(batch, self.ways):
+                return f(self._gathered(params), *inputs)
+
+        return spread
+
+    def _gathered(self, params: Params) -> Params:
+        flat = tree.flatten(params)
+        found = {}
+        for name, leaf in flat.items():
+            spec, _ = self._spec(name, tuple(leaf.shape))
+            whole = PartitionSpec(*map(self._but_batch_axes, spec))
+            if whole != spec and not is_stacked([name]):
+                found[name] = jax.lax.with_sharding_constraint(leaf, self._sharding(whole))
+        return tree.update(params, found)
+
+    def _but_batch_axes(self, axes: Any) -> Any:
+        named = () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
+        return tuple(axis for axis in named if axis not in self.config.batch_axes) or None
 
     def of(self, params: PyTree) -> dict[str, Sharding]:
         """The sharding of each leaf, by name, as the rules say.
