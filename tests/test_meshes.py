@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments import hlo, meshes
 from linearize import tree
 from linearize.config import ConfigError
+from linearize.train.mesh import Placement
 
 DEPTH, WIDTH, ROWS, WAYS = 5, 16, 32, 8
 """Of a stack of layers, a batch, and devices."""
@@ -85,3 +87,27 @@ def test_the_step_of_fine_tuning(quick):
     sent = 2 * (WAYS - 1) / WAYS * (sum(own.values()) + tied)
     assert sent <= found.sent <= sent + 100  # sums of the loss and the like
     assert found.state >= 4 * sum(own.values())  # θ0, τ and two moments
+
+
+@pytest.mark.slow
+def test_fully_sharded_devices_send_parameters_and_no_activations(quick):
+    """θ0 and τ forward and once more backward, and the gradient, at a batch many times larger."""
+    shapes = tree.flatten(meshes.MODELS["toy_decoder"]().params())
+    own = sum(4 * leaf.size for leaf in shapes.values())
+    found = meshes.counted("toy_decoder", "fsdp", 8)
+    assert found.sent <= 6 * own + 2 * own  # the head's part of the tied gradient beside it
+    assert found.state < own  # of four times as much
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["fsdp", "hybrid"])
+def test_a_model_that_says_nothing_of_its_activations(mesh, quick):
+    """A user's own: leaves are gathered before it, so that a larger batch sends no more."""
+    module = nn.Sequential([nn.Dense(64), nn.tanh, nn.Dense(64), nn.tanh, nn.Dense(8)])
+    row = meshes.Sized(module, {"x": ((16,), jnp.float32)}, (), meshes._cross_entropy, 4)
+    place = Placement.make(meshes.MESHES[mesh])
+    steps = (meshes.lowered(row, place, batch)[0] for batch in (4, 64))
+    few, many = (hlo.count(step.compile().as_text()).exchanged for step in steps)
+    own = sum(4 * leaf.size for leaf in tree.flatten(row.params()).values())
+    assert many == pytest.approx(few, rel=0.01)
+    assert many <= 6 * own
