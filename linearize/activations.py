@@ -9,28 +9,43 @@ where activations are held to their place and leaves are gathered instead (count
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import jax
 from jax.sharding import NamedSharding
 
 from linearize.types import PyTree
 
-_LIE: ContextVar[tuple[NamedSharding, int] | None] = ContextVar("activations", default=None)
+
+@dataclass
+class Batch:
+    """How a batch lies, and whether the model that is traced holds to it."""
+
+    sharding: NamedSharding
+    """Of axis 0."""
+    ways: int
+    """Into how many parts it is split."""
+    kept: bool = False
+    """Whether :func:`keep` was called."""
+
+
+_LIES: ContextVar[Batch | None] = ContextVar("activations", default=None)
 
 
 @contextlib.contextmanager
-def lying(batch: NamedSharding, ways: int) -> Iterator[None]:
+def lying(sharding: NamedSharding, ways: int) -> Iterator[Batch]:
     """While this lasts, :func:`keep` holds activations to a batch's sharding.
 
     Args:
-        batch: how axis 0 is split.
-        ways: into how many parts.
+        sharding: of axis 0.
+        ways: into how many parts it is split.
     """
-    token = _LIE.set((batch, ways))
+    batch = Batch(sharding, ways)
+    token = _LIES.set(batch)
     try:
-        yield
+        yield batch
     finally:
-        _LIE.reset(token)
+        _LIES.reset(token)
 
 
 def keep(x: PyTree) -> PyTree:
@@ -41,14 +56,14 @@ def keep(x: PyTree) -> PyTree:
     Args:
         x: activations, a tree of arrays whose axis 0 is the batch's.
     """
-    lie = _LIE.get()
-    if lie is None:
+    batch = _LIES.get()
+    if batch is None:
         return x
-    sharding, ways = lie
+    batch.kept = True
 
     def leaf(each: jax.Array) -> jax.Array:
-        if not each.ndim or not each.shape[0] or each.shape[0] % ways:
+        if not each.ndim or not each.shape[0] or each.shape[0] % batch.ways:
             return each
-        return jax.lax.with_sharding_constraint(each, sharding)
+        return jax.lax.with_sharding_constraint(each, batch.sharding)
 
     return jax.tree.map(leaf, x)

@@ -111,3 +111,27 @@ def test_a_model_that_says_nothing_of_its_activations(mesh, quick):
     own = sum(4 * leaf.size for leaf in tree.flatten(row.params()).values())
     assert many == pytest.approx(few, rel=0.01)
     assert many <= 6 * own
+
+
+@pytest.mark.slow
+def test_scanned_blocks_that_say_nothing_of_their_activations(quick):
+    """Stacked leaves too are gathered before a model that does not call ``activations.keep``."""
+
+    def f(params, x):
+        return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, params["blocks"]["w"])[0]
+
+    place = Placement.make(meshes.MESHES["fsdp"])
+
+    def loss(w, x):
+        return jnp.mean(place.laid(f)({"blocks": {"w": w}}, x) ** 2)
+
+    def sent(rows):
+        w = jax.ShapeDtypeStruct(
+            (DEPTH, 64, 64), "float32", sharding=place.of({"w": jnp.ones((DEPTH, 64, 64))})["w"]
+        )
+        x = jax.ShapeDtypeStruct((rows, 64), "float32", sharding=place.batch)
+        step = jax.jit(jax.grad(loss), out_shardings=w.sharding).lower(w, x)
+        return hlo.count(step.compile().as_text()).exchanged
+
+    assert sent(64 * WAYS) == pytest.approx(sent(WAYS), rel=0.01)
+    assert sent(WAYS) <= 4 * 4 * DEPTH * 64**2

@@ -20,7 +20,7 @@ from jax.sharding import (
 from linearize import activations, hosts, tree
 from linearize.fields import check
 from linearize.models.layers import is_stacked
-from linearize.types import Apply, Params, PyTree
+from linearize.types import Apply, Array, Params, PyTree
 
 
 @dataclass(frozen=True)
@@ -164,28 +164,33 @@ class Placement:
         """Inside ``jit``: the same function, of which each device computes its share of the batch.
 
         What the rules split over the batch axes is gathered where it is used, and activations stay
-        where the batch lies. Scanned blocks are gathered one after the other.
+        where the batch lies. Scanned blocks are gathered one after the other, if the model holds
+        its activations (:func:`linearize.activations.keep`), and else all together before it.
         """
         if self.mesh is None or self.ways == 1:
             return f
-        batch = self.batch
-        assert isinstance(batch, NamedSharding)
+        lies = self.batch
+        assert isinstance(lies, NamedSharding)
 
         def spread(params: Params, *inputs: Any) -> PyTree:
-            with activations.lying(batch, self.ways):
-                return f(self._gathered(params), *inputs)
+            whole = self._gathered(params)
+            stacks = {name: leaf for name, leaf in whole.items() if is_stacked([name])}
+            with activations.lying(lies, self.ways) as batch:
+                rest = {name: leaf for name, leaf in whole.items() if name not in stacks}
+                outputs = f(tree.update(params, rest), *inputs)
+            return outputs if batch.kept or not stacks else f(tree.update(params, whole), *inputs)
 
         return spread
 
-    def _gathered(self, params: Params) -> Params:
-        flat = tree.flatten(params)
+    def _gathered(self, params: Params) -> dict[str, Array]:
+        """Those leaves that are split over batch axes, split no more."""
         found = {}
-        for name, leaf in flat.items():
+        for name, leaf in tree.flatten(params).items():
             spec, _ = self._spec(name, tuple(leaf.shape))
             whole = PartitionSpec(*map(self._but_batch_axes, spec))
-            if whole != spec and not is_stacked([name]):
+            if whole != spec:
                 found[name] = jax.lax.with_sharding_constraint(leaf, self._sharding(whole))
-        return tree.update(params, found)
+        return found
 
     def _but_batch_axes(self, axes: Any) -> Any:
         named = () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
