@@ -66,8 +66,9 @@ def _check_moves(model: Model, what: str, moved: Iterable[str]) -> None:
 
 def _check_tokens(model: Model, name: str, task: Task) -> None:
     """A language model, whose first argument are tokens, has all that a task holds."""
-    vocabulary = model.about.get("vocabulary")
-    for split in SPLITS if vocabulary is not None else ():
+    if (vocabulary := model.about.get("vocabulary")) is None:
+        return
+    for split in SPLITS:
         tokens = as_arguments(task.split(split).inputs)[0]
         if not isinstance(tokens, np.ndarray | jax.Array) or tokens.dtype.kind not in "iu":
             continue
