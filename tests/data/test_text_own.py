@@ -112,6 +112,10 @@ def test_what_an_error_tells_to_pass_can_be_passed(tmp_path):
         text.open_text(path, **COLUMNS, delimiter=";")
     opened = text.open_text(path, **COLUMNS, delimiter=";", on_empty="skip")
     assert sum(opened.counts.values()) == 60
+    path.write_text("review\n" + "\n".join(words for words, _ in rows))
+    with pytest.raises(DataError, match="or pass label=None if texts are all there is"):
+        text.open_text(path, text="review")
+    assert not text.open_text(path, text="review", label=None).classes
     with pytest.raises(DataError, match="delimiter=';' is of CSV files"):
         text.open_text(write_lines(tmp_path / "mine.jsonl", rows), **COLUMNS, delimiter=";")
 

@@ -25,6 +25,8 @@ PLAIN = frozenset({".txt", ".text", ".md", ".raw", ".tokens"})
 
 _MOST_FIELD = 2**31 - 1
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_WITHOUT = {"label": "; name another, or pass label=None if texts are all there is"}
+"""What may be done without a column, by its role."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _Line = tuple[int, Mapping[str, Any]]
 """A line's number and its values by column."""
@@ -231,7 +233,7 @@ def _check_columns(
         if column not in header:
             known = ", ".join(map(repr, header))
             other = next((d for d in _DELIMITERS if d != delimiter and d in header[0]), None)
-            hint = choices.hint(column, header)
+            hint = choices.hint(column, header) or _WITHOUT.get(role, "")
             if other is not None and len(header) == 1:
                 hint = f"; it seems to be cut by {_DELIMITERS[other]}: pass delimiter={other!r}"
             raise DataError(f"{role}={column!r} is no column of {path}, which has {known}{hint}")
@@ -252,7 +254,7 @@ def _json_lines(path: str | Path, columns: Mapping[str, str | None]) -> Iterator
         for role, column in columns.items():
             if column is not None and column not in found:
                 known = ", ".join(map(repr, found)) or "nothing"
-                hint = choices.hint(column, found)
+                hint = choices.hint(column, found) or _WITHOUT.get(role, "")
                 raise DataError(f"{role}={column!r} is no key of {place}, which has {known}{hint}")
         yield number, found
 

@@ -245,7 +245,8 @@ class T5(nn.Module):
                 f"{tokens.shape}, true where a token is no padding"
             )
         x, _ = self.encoder(
-            self._embedded(tokens), lambda layer, x, table, _: (layer(x, table, mask)[0], None)
+            self._embedded(tokens, mask),
+            lambda layer, x, table, _: (layer(x, table, mask)[0], None),
         )
         return x
 
@@ -276,8 +277,8 @@ class T5(nn.Module):
         )
         return x, {**cache, **kept, "seen": cache["seen"] + tokens.shape[1]}
 
-    def _embedded(self, tokens: Array) -> Array:
-        return embedded(self.token_embedding, tokens).astype(self.dtype)
+    def _embedded(self, tokens: Array, mask: Array | None = None) -> Array:
+        return embedded(self.token_embedding, tokens, mask).astype(self.dtype)
 
 
 class Stack(nn.Module):

@@ -21,6 +21,7 @@ def test_rows_are_the_product_with_one_hot_vectors_and_others_no_number():
     np.testing.assert_allclose(embedded(table, numbers), expected, rtol=1e-6)
     _, push = jax.jvp(lambda t: embedded(t, numbers), (table,), (moved,))
     np.testing.assert_allclose(push[seen], (np.eye(6)[numbers][..., :5] @ moved)[seen], rtol=1e-6)
+    assert np.isfinite(embedded(table, numbers, seen)).all()
     with pytest.raises(ValueError, match=r"tokens has shape \(3,\) .*expected \(B, L\) integers"):
         embedded(table, np.arange(3))
     with pytest.raises(ValueError, match="dtype float32; expected"):
@@ -55,3 +56,5 @@ def test_a_study_of_another_model_s_tokens_names_the_first():
         Study(model, tasks, Classify())
     tasks = [split_task("mail", tokens.clip(0, 5), np.arange(20) % 2)]
     assert Study(model, tasks, Classify()).names == ("mail",)
+    hidden = split_task("mail", (tokens, tokens < 6), np.arange(20) % 2)
+    assert Study(model, [hidden], Classify()).names == ("mail",)
