@@ -28,17 +28,34 @@ from linearize.written import to_json
 
 T = TypeVar("T")
 
-_GONE = re.compile("gloo|nccl|mpi|connection|socket|unavailable|heartbeat|coordination", re.I)
+_GONE = re.compile(r"gloo|nccl|\bmpi\b|connection|socket|unavailable|heartbeat|coordination", re.I)
+
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def several() -> bool:
-    """Whether there is more than one process."""
-    return jax.process_count() > 1
+    """Whether there is more than one process, and this one is not :func:`alone`."""
+    return jax.process_count() > 1 and not _alone.get()
 
 
 def first() -> bool:
     """Whether this one writes files."""
-    return jax.process_index() == 0
+    return jax.process_index() == 0 or not several()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """In the block nothing is asked of the other processes, which may do something else.
+
+    >>> with alone():
+    ...     several()
+    False
+    """
+    before = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(before)
 
 
 @contextlib.contextmanager
@@ -116,21 +133,19 @@ def told(decide: Callable[[], Any]) -> Any:
     Raises:
         HostError: in the others, with what ``decide`` raised in the first.
     """
-    if _deciding.get() or not several():
+    if not several():
         return decide()
     if not first():
         said = json.loads(_broadcast(b""))
         if "error" in said:
             raise HostError(f"process 0: {said['error']}")
         return said["value"]
-    alone = _deciding.set(True)
     try:
-        value = decide()
+        with alone():
+            value = decide()
     except Exception as error:
         _broadcast(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         raise
-    finally:
-        _deciding.reset(alone)
     _broadcast(json.dumps({"value": to_json(value)}).encode())
     return value
 
@@ -146,9 +161,6 @@ def held(by_first: contextlib.AbstractContextManager[T]) -> Iterator[T | None]:
         entered: list[T] = []
         told(lambda: entered.append(stack.enter_context(by_first)))
         yield entered[0] if entered else None
-
-
-_deciding: ContextVar[bool] = ContextVar("deciding", default=False)
 
 
 @reached()
@@ -170,7 +182,7 @@ def check_same(values: Mapping[str, Any]) -> None:
     """
     if not several():
         return
-    every = [json.loads(each) for each in _gathered_words(json.dumps(to_json(values)))]
+    every = [json.loads(each) for each in gathered_words(json.dumps(to_json(values)))]
     leaves = [files.flat(each) for each in every]
     wrong = [
         f"{name} is {other.get(name)!r} in process {p} and {leaves[0].get(name)!r} in process 0"
@@ -186,16 +198,21 @@ def check_same(values: Mapping[str, Any]) -> None:
 
 
 @reached()
-def _gathered_words(words: str) -> list[str]:
+def gathered(row: np.ndarray) -> np.ndarray:
+    """Each process's row, (P, N) of (N,), bit by bit: JAX would narrow what has 64."""
+    every = multihost_utils.process_allgather(np.ascontiguousarray(row).view(np.uint8))
+    return np.asarray(every).view(row.dtype)
+
+
+def gathered_words(words: str) -> list[str]:
     """What each process says."""
     own = np.frombuffer(words.encode(), np.uint8)
-    sizes = np.asarray(multihost_utils.process_allgather(np.int32(len(own)))).ravel()
-    padded = np.pad(own, (0, int(sizes.max()) - len(own)))
-    every = np.asarray(multihost_utils.process_allgather(padded))
+    sizes = gathered(np.array([len(own)])).ravel()
+    every = gathered(np.pad(own, (0, int(sizes.max()) - len(own))))
     return [bytes(row[:size]).decode() for row, size in zip(every, sizes, strict=True)]
 
 
 @reached()
 def largest(number: int) -> int:
     """Of all processes' numbers."""
-    return int(np.max(multihost_utils.process_allgather(np.int32(number)))) if several() else number
+    return int(gathered(np.array([number])).max()) if several() else number

@@ -16,7 +16,7 @@ E[(Jᵀv)(Jᵀv)ᵀ], in which nothing is neglected but other leaves; sides abov
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize import fields, io, tree
+from linearize import fields, io, shares, tree
 from linearize.agreement import SEED, agree, once
 from linearize.compiled import jit
 from linearize.curvature.blocks import Block, Dense, Kronecker, Layout
@@ -120,12 +120,18 @@ def measure(
         arrays=batches.items[0],
     )
     size = len(jax.tree.leaves(batches.items[0])[0])
-    total: Any = None
-    for start, batch in zip(range(0, batches.n, size), batches.items, strict=True):
-        numbers = np.arange(start, start + size)
-        sums = made.sums(params0, batch, jax.random.key(seed), numbers, numbers < batches.n)
-        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-    scaled = jax.tree.map(lambda x: np.asarray(x, np.float64) / batches.n, total)
+
+    def of(b: int, n: int = batches.n) -> Sums:
+        numbers = np.arange(b * size, (b + 1) * size)
+        return made.sums(params0, batches.items[b], jax.random.key(seed), numbers, numbers < n)
+
+    def summed(own: range) -> PyTree:
+        none = of(0, 0) if not own else None
+        found = none or reduce(partial(jax.tree.map, jnp.add), map(of, own))
+        return jax.tree.map(lambda x: np.asarray(x, np.float64), found)
+
+    total = shares.total(summed, len(batches.items))
+    scaled = jax.tree.map(lambda x: x / batches.n, total)
     blocks = made.blocks(scaled, point.dtype)
     for block in blocks:
         tree.check_finite(block.arrays, f"the curvature of {' and '.join(block.leaves)}")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import tree
+from linearize import shares, tree
 from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.current import current
@@ -60,12 +60,16 @@ def sensitivity(
     batches = split_batches(examples.inputs, batch_size)
     f, read = current(f, params, *batches.items[0]), as_readout(readout)
     base = tree.flatten(params)
-    total = tree.zeros({name: base[name] for name in names})
     rows = np.arange(len(jax.tree.leaves(batches.items[0])[0]), dtype=np.int32)
-    for at, args in enumerate(track(batches.items, False, "sensitivity")):
-        here = rows + at * len(rows)
-        total = _added(f, score, total, params, read, args, here, here < batches.n, key)
-    found = {name: np.asarray(leaf) for name, leaf in total.items()}
+
+    def summed(own: range) -> dict[str, np.ndarray]:
+        total = tree.zeros({name: base[name] for name in names})
+        for b in track(own, False, "sensitivity"):
+            here, args = rows + b * len(rows), batches.items[b]
+            total = _added(f, score, total, params, read, args, here, here < batches.n, key)
+        return {name: np.asarray(leaf) for name, leaf in total.items()}
+
+    found = shares.total(summed, len(batches.items))
     tree.check_finite(found, what="the sensitivity")
     return found
 

@@ -1,13 +1,14 @@
 """Maps of affine outputs: every prediction is a fixed combination of arrays at hand."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import tree
+from linearize import shares, tree
 from linearize.agreement import once
 from linearize.compiled import jit
 from linearize.disentangle.compared import Compared
@@ -18,8 +19,18 @@ from linearize.evaluate.grid import CHUNK_FLOATS, chunk, directly
 from linearize.single import drawn
 from linearize.types import Array
 
-Pieces = Iterable[tuple[AffineOutputs, Compared]]
-"""A task's examples, all at once or a batch after the other: outputs along all T vectors."""
+
+class Pieces(NamedTuple):
+    """A task's examples, all at once or a batch after the other: outputs along all T vectors."""
+
+    n: int
+    of: Callable[[Sequence[int]], Iterable[tuple[AffineOutputs, Compared]]]
+    """Those of these numbers."""
+
+    @classmethod
+    def whole(cls, affine: AffineOutputs, compared: Compared) -> "Pieces":
+        """All at once."""
+        return cls(1, lambda _: [(affine, compared)])
 
 
 def affine_sums(tasks: Sequence[Pieces], grid: CoefficientGrid) -> np.ndarray:
@@ -30,9 +41,15 @@ def affine_sums(tasks: Sequence[Pieces], grid: CoefficientGrid) -> np.ndarray:
     """
     sums = np.zeros((len(tasks), len(grid.points)))
     for t, pieces in enumerate(tasks):
+
+        def work(
+            numbers: Sequence[int], t: int = t, pieces: Pieces = pieces
+        ) -> Iterator[np.ndarray]:
+            return (_piece_sums(*piece, grid, t) for piece in pieces.of(numbers))
+
         try:
-            for affine, compared in pieces:
-                sums[t] += _piece_sums(affine, compared, grid, t)
+            for found in shares.each(work, pieces.n):
+                sums[t] += found
         except tree.NonFiniteError as error:
             raise tree.NonFiniteError(f"task {t}: {error}") from error
     return sums

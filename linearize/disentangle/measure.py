@@ -6,7 +6,7 @@
 distance is the task's objective's, under its targets: a mean over what these ask for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import jax
@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from linearize import fields
 from linearize.choices import one_of
 from linearize.current import current
-from linearize.disentangle.affine_map import affine_sums
+from linearize.disentangle.affine_map import Pieces, affine_sums
 from linearize.disentangle.compared import Compared
 from linearize.disentangle.error_map import ErrorMap
 from linearize.disentangle.grid import CoefficientGrid, reduce
@@ -24,7 +24,7 @@ from linearize.disentangle.nonlinear_map import nonlinear_sums, previewed_sums
 from linearize.disentangle.passes import Passes
 from linearize.evaluate import AffineOutputs, Readout
 from linearize.evaluate.affine import check_one_array, check_taus, stack
-from linearize.evaluate.batches import output_shapes, split_batches
+from linearize.evaluate.batches import Batches, output_shapes, split_batches
 from linearize.evaluate.stream import streamed_terms
 from linearize.evaluate.view import view_of
 from linearize.examples import check_inputs, count
@@ -148,7 +148,7 @@ def disentanglement_error(
             term.check_finite(f"cached[{t}]: the outputs")
         outputs = [term.f0 for term in terms]
         tasks = list(map(Compared.of, objectives, given, outputs, range(len(sizes))))
-        sums = affine_sums([[piece] for piece in zip(terms, tasks, strict=True)], grid)
+        sums = affine_sums(list(map(Pieces.whole, terms, tasks)), grid)
     else:
         assert f is not None
         assert inputs is not None
@@ -162,11 +162,16 @@ def disentanglement_error(
         if not view.passes:
             check_one_array(shapes[0])
             passes = len(sizes) * (1 + 2 * len(sizes))
-            pieces = [
-                zip(streamed_terms(f, params0, stacked, b, progress), task.batches(b), strict=True)
-                for b, task in zip(batches, tasks, strict=True)
-            ]
-            sums = affine_sums(pieces, grid)
+
+            def pieces(batches: Batches, parts: Sequence[Compared]) -> Pieces:
+                def of(numbers: Sequence[int]) -> Iterator[tuple[AffineOutputs, Compared]]:
+                    terms = streamed_terms(f, params0, stacked, batches, numbers, progress)
+                    return zip(terms, (parts[b] for b in numbers), strict=True)
+
+                return Pieces(len(parts), of)
+
+            cut = [pieces(b, task.batches(b)) for b, task in zip(batches, tasks, strict=True)]
+            sums = affine_sums(cut, grid)
         else:
             models = [
                 Passes.over(f, params0, stacked, t, b, task)

@@ -5,7 +5,7 @@ it: parts may work against each other, so the squares ‖J_lτ_l‖² do not sum
 products ⟨J_lτ_l, Jτ⟩ do, and divided by ‖Jτ‖² they are the parts' shares.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import taylor, tree
+from linearize import shares, taylor, tree
 from linearize.agreement import agree, once, precision
 from linearize.compiled import jit
 from linearize.current import current
@@ -93,10 +93,13 @@ def moved(
     f = current(f, params0, *batches.items[0][:-1])
     plain = batches._replace(items=[batches.items[0][:-1]])
     check_one_array(output_shapes(f, params0, plain))
-    found = [
-        _batch(f, params0, stacked, parts, item[:-1], item[-1])
-        for item in track(batches.items, False, label)
-    ]
+
+    def sums(numbers: Sequence[int]) -> Iterator[tuple[np.ndarray, ...]]:
+        for b in track(numbers, False, label):
+            *given, flagged = batches.items[b]
+            yield _batch(f, params0, stacked, parts, tuple(given), flagged)
+
+    found = shares.each(sums, len(batches.items))
     squares, layers, along = (
         np.concatenate(each, -1)[..., :n] for each in zip(*found, strict=True)
     )

@@ -5,12 +5,14 @@ vocabulary is, a few batches are gone through at a time, or one at one coefficie
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from linearize import hosts, shares
 from linearize.disentangle import chebyshev
 from linearize.disentangle.affine_map import combined_distances
 from linearize.disentangle.error_map import Preview
@@ -18,8 +20,8 @@ from linearize.disentangle.grid import CoefficientGrid, reduce
 from linearize.disentangle.passes import Passes, at_once
 from linearize.disentangle.second_way import check_passes
 from linearize.evaluate import AffineOutputs, as_readout
-from linearize.evaluate.batches import track
-from linearize.evaluate.displace import in_turn
+from linearize.evaluate.batches import fetched, track
+from linearize.evaluate.grid import CHUNK_FLOATS
 from linearize.types import Array
 
 HELD_OUT = 16
@@ -79,7 +81,8 @@ def previewed_sums(
             turn = Turn(part, range(len(grid.axes[t])))
             singles = _singles(turn, grid)
             sums[t] += _interpolated(part, singles, grid, nodes, mix, progress)
-            truth[t] += list(_at(turn, singles, grid, drawn))
+            seen = partial(_of_drawn, turn, singles, grid, drawn)
+            truth[t] += list(shares.each(seen, len(drawn)))
     counts = np.array([passes.whole.total for passes in tasks])
     gap = np.abs(reduce((sums[:, drawn] - truth) / counts[:, None], reduction))
     worst = (float(gap.mean()), float(gap.max())) if len(gap) else (0.0, 0.0)
@@ -104,10 +107,11 @@ def _interpolated(
 
 
 def _turns(passes: Passes, grid: CoefficientGrid) -> Iterator[Turn]:
-    """All batches at all coefficients, in as few turns as may be held."""
+    """All batches at all coefficients, in as few turns as may be held; one each, to share them."""
     rows = range(len(grid.axes[passes.task]))
     for part in passes.parts(len(rows), kept=True):
-        step = at_once(len(rows), len(part.batches.items) * part.numbers())
+        held = at_once(len(rows), len(part.batches.items) * part.numbers())
+        step = 1 if hosts.several() else held
         yield from (Turn(part, rows[first : first + step]) for first in rows[::step])
 
 
@@ -117,23 +121,34 @@ def _singles(turn: Turn, grid: CoefficientGrid) -> Singles:
     Raises:
         NonFiniteError: those at θ0 are not finite.
     """
-    passes, points, found = turn.passes, grid.single(turn.passes.task), Singles()
-    for i in turn.rows:
-        found[i] = passes.encoded(passes.params(points[i]))
-        jax.block_until_ready(found[i][-1])  # bounds the parameters that wait in the queue
-        if not points[i].any():
-            passes.check_finite(found[i])
-    return found
+    passes, points = turn.passes, grid.single(turn.passes.task)
+
+    def encoded(numbers: Sequence[int]) -> Iterator[list[Array]]:
+        for i in (turn.rows[k] for k in numbers):
+            found = passes.encoded(passes.params(points[i]))
+            jax.block_until_ready(found[-1])  # bounds the parameters that wait in the queue
+            if not points[i].any():
+                passes.check_finite(found)
+            yield found
+
+    return dict(zip(turn.rows, shares.each(encoded, len(turn.rows)), strict=True))
 
 
 def _sums(turns: Sequence[Turn], grid: CoefficientGrid, progress: bool = False) -> np.ndarray:
     """(T, P) summed distances at a grid's points, each point's prediction made once."""
     sums = np.zeros((len(grid.axes), len(grid.points)))
     whose = [np.flatnonzero(np.isin(grid.index[:, t.passes.task], t.rows)) for t in turns]
-    steps = iter(track(np.concatenate(whose).tolist(), progress))
-    for turn, points in zip(turns, whose, strict=True):
-        found = _at(turn, _singles(turn, grid), grid, islice(steps, len(points)))
-        sums[turn.passes.task, points] += list(found)
+
+    def distances(numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        steps = iter(track(np.concatenate([whose[k] for k in numbers]).tolist(), progress))
+        for k in numbers:
+            found, turn, here = np.zeros(len(grid.points)), turns[k], whose[k]
+            found[here] = list(_at(turn, _singles(turn, grid), grid, islice(steps, len(here))))
+            yield found
+
+    held = max(1, CHUNK_FLOATS // len(grid.points))
+    for turn, found in zip(turns, shares.each(distances, len(turns), held), strict=True):
+        sums[turn.passes.task] += found
     return sums
 
 
@@ -150,8 +165,14 @@ def _at(
             return passes.to_themselves(single)
         return passes.distances(passes.params(points[p]), single)
 
-    for parts in in_turn(work, which):
+    for parts in fetched(map(work, which)):
         yield float(np.sum(parts, dtype=np.float64))
+
+
+def _of_drawn(
+    turn: Turn, singles: Singles, grid: CoefficientGrid, drawn: np.ndarray, numbers: Sequence[int]
+) -> Iterator[float]:
+    return _at(turn, singles, grid, drawn[list(numbers)])
 
 
 def _to_themselves(passes: Passes, singles: Singles) -> np.ndarray:
@@ -163,10 +184,11 @@ def _to_themselves(passes: Passes, singles: Singles) -> np.ndarray:
 def _node_logits(passes: Passes, nodes: CoefficientGrid, progress: bool) -> np.ndarray:
     """Logits (K, N, C) at all K nodes."""
 
-    def work(point: np.ndarray) -> list[Array]:
-        return passes.logits(passes.params(point))
+    def work(numbers: Sequence[int]) -> Iterator[list[Array]]:
+        points = (nodes.points[k] for k in track(numbers, progress))
+        return fetched(passes.logits(passes.params(point)) for point in points)
 
-    rows = in_turn(work, track(list(nodes.points), progress))
+    rows = shares.each(work, len(nodes.points))
     return np.stack([_join(row, passes.batches.n) for row in rows])
 
 

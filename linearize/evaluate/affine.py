@@ -19,7 +19,6 @@ from linearize.compiled import jit
 from linearize.current import current
 from linearize.evaluate.batches import gather, split_batches
 from linearize.evaluate.second_way import check_terms
-from linearize.examples import count
 from linearize.objectives.readout import Readout, class_scores
 from linearize.single import Sample, drawn, same_row, wide
 from linearize.types import Apply, Array, Params, PyTree
@@ -193,8 +192,8 @@ def affine_outputs(
     check_one_array(f0)
     affine = AffineOutputs(f0, jvps)
     affine.check_finite()
-    size = min(batches.n, count(batches.items[0]))
-    check_terms(f, method, params0, stacked, batches.items[0], f0[:size], jvps[:, :size])
+    args, rows = batches.first()
+    check_terms(f, method, params0, stacked, args, f0[rows], jvps[:, rows])
     return affine
 
 

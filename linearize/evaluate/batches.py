@@ -5,7 +5,7 @@ host while the next batch runs.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track as rich_track
 
-from linearize import narration
+from linearize import narration, shares
 from linearize.current import current
 from linearize.examples import Examples, as_arguments, count
 from linearize.fields import integer
@@ -34,6 +34,13 @@ class Batches(NamedTuple):
 
     items: Sequence[tuple[PyTree, ...]]
     n: int
+
+    def first(self) -> tuple[tuple[PyTree, ...], slice]:
+        """The first batch of this process's share, and which examples it holds."""
+        at = shares.share(len(self.items)).start
+        args = self.items[at]
+        size = count(args)
+        return args, slice(at * size, min((at + 1) * size, self.n))
 
 
 def examples(split: Any) -> tuple[PyTree, np.ndarray]:
@@ -136,8 +143,9 @@ def outputs(
     batches = split_batches(inputs, batch_size)
     f = current(f, params, *batches.items[0])
     found = gather(partial(forward, f, params), batches, progress=progress)
-    size = min(batches.n, count(batches.items[0]))
-    check_outputs(f, params, batches.items[0], found, size)
+    args, rows = batches.first()
+    own = jax.tree.map(lambda leaf: leaf[rows], found)
+    check_outputs(f, params, args, own, rows.stop - rows.start)
     return found
 
 
@@ -150,25 +158,35 @@ def gather(
 ) -> PyTree:
     """``step`` on every batch, the results joined on the host and cut to N examples.
 
+    Of several processes each takes its share of the batches, and all have all results.
+
     Args:
         step: a jitted function of one batch's arguments.
         batches: from :func:`split_batches`.
         axes: where each result has its examples; a tree prefix of integers.
         progress: draw a progress bar.
     """
-    pending: deque[PyTree] = deque()
-    fetched = []
-    for args in track(batches.items, progress):
-        pending.append(step(args))
-        if len(pending) > _IN_FLIGHT:
-            fetched.append(jax.device_get(pending.popleft()))
-    fetched += [jax.device_get(result) for result in pending]
+
+    def passed(numbers: Sequence[int]) -> Iterator[PyTree]:
+        return fetched(step(batches.items[i]) for i in track(numbers, progress))
+
+    found = shares.each(passed, len(batches.items))
     size = count(batches.items[0])
 
     def join(axis: int, *parts: PyTree) -> PyTree:
         return jax.tree.map(partial(_join, axis=axis, size=size, n=batches.n), *parts)
 
-    return jax.tree.map(join, axes, *fetched)
+    return jax.tree.map(join, axes, *found)
+
+
+def fetched(results: Iterable[PyTree]) -> Iterator[PyTree]:
+    """What programs give, on the host, with a lag: the device stays busy, its memory bounded."""
+    pending: deque[PyTree] = deque()
+    for result in results:
+        pending.append(result)
+        if len(pending) > _IN_FLIGHT:
+            yield jax.device_get(pending.popleft())
+    yield from map(jax.device_get, pending)
 
 
 def _join(*parts: np.ndarray, axis: int, size: int, n: int) -> np.ndarray:

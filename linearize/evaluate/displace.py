@@ -1,22 +1,21 @@
 """The non-linear regime: ``f(x; θ0 + Σ α_t τ_t)``, one pass per combination of coefficients."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from itertools import groupby, islice
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize import tree
+from linearize import shares, tree
 from linearize.agreement import agree, once
 from linearize.compiled import jit
 from linearize.current import current
 from linearize.evaluate.affine import stack
-from linearize.evaluate.batches import Batches, output_shapes, split_batches, window
-from linearize.evaluate.grid import check_points
+from linearize.evaluate.batches import Batches, fetched, output_shapes, split_batches, window
+from linearize.evaluate.grid import CHUNK_FLOATS, check_points
 from linearize.evaluate.statistics import check_statistics
 from linearize.examples import check_inputs, count
 from linearize.objectives import Classify, Objective, Targets
@@ -24,9 +23,6 @@ from linearize.objectives.readout import Readout
 from linearize.single import Sample, drawn, hold, wide
 from linearize.taylor import check_function
 from linearize.types import Apply, Array, Batch, Params, PyTree
-
-_POINTS_IN_FLIGHT = 2
-_Point = TypeVar("_Point")
 
 
 def displaced_accuracy(
@@ -88,31 +84,33 @@ def displaced_values(
     batches = split_batches(inputs, batch_size, balanced=True)
     f = current(f, params0, *batches.items[0])
     objective.check(output_shapes(f, params0, batches), targets)
-    rows = [row for row, _ in target_rows(targets, batches)]
+    n = len(batches.items)
+    rows = [target_row(targets, batches, b)[0] for b in range(n)]
 
-    def statistics(point: np.ndarray) -> list[dict[str, Array]]:
-        params = displace(params0, stacked, point)
-        return [
-            _statistics(f, objective, params, args, row)
-            for args, row in zip(batches.items, rows, strict=True)
-        ]
+    def statistics(passes: Sequence[int]) -> Iterator[dict[str, Array]]:
+        where = np.unique([i // n for i in passes])
+        farthest = where[np.abs(points[where]).sum(1).argmax()]
+        for p, own in groupby(passes, lambda i: i // n):
+            params = displace(params0, stacked, points[p])
+            for k, b in enumerate(i % n for i in own):
+                found = _statistics(f, objective, params, batches.items[b], rows[b])
+                if p == farthest and not k:
+                    given = (params0, stacked, points[p])
+                    check_pass(f, objective, given, batches, b, rows[b], found)
+                yield found
 
-    farthest, totals = int(np.abs(points).sum(1).argmax()), []
-    for p, each in enumerate(in_turn(statistics, points)):
-        if p == farthest:
-            given = (params0, stacked, points[p])
-            check_pass(f, objective, given, batches, rows[0], found=each[0])
-        totals.append(summed(each, batches.n))
+    held = max(1, CHUNK_FLOATS // batches.n)
+    found = shares.each(lambda own: fetched(statistics(own)), len(points) * n, held * n)
+    totals = [summed(list(islice(found, n)), batches.n) for _ in points]
     return objective.values({name: np.stack([t[name] for t in totals]) for name in totals[0]})
 
 
-def target_rows(targets: Targets, batches: Batches) -> Iterator[tuple[Batch, Array]]:
-    """Each batch's targets on the device, and its mask (size,): false where it is padded."""
+def target_row(targets: Targets, batches: Batches, b: int) -> tuple[Batch, Array]:
+    """A batch's targets on the device, and its mask (size,): false where it is padded."""
     size = count(batches.items[0])
     host = {name: np.asarray(values) for name, values in targets.items()}
-    for start in range(0, batches.n, size):
-        mask = np.arange(start, start + size) < batches.n
-        yield jax.device_put((window(host, start, size), mask))
+    mask = np.arange(b * size, (b + 1) * size) < batches.n
+    return jax.device_put((window(host, b * size, size), mask))
 
 
 def summed(
@@ -132,17 +130,18 @@ def check_pass(
     objective: Objective,
     displaced: tuple[Params, Mapping[str, Array], np.ndarray],
     batches: Batches,
+    b: int,
     targets: Batch,
-    found: Mapping[str, np.ndarray],
+    found: Batch,
 ) -> None:
-    """The statistics of one example of the first batch, once for each program.
+    """The statistics of one example of batch b, once for each program.
 
     Raises:
         DisagreementError: its predictions by a second way have others; or a displaced parameter is
             not θ0 + Σ α τ.
     """
-    args, (params0, stacked, point) = batches.items[0], displaced
-    n = drawn(min(batches.n, count(args)))
+    args, (params0, stacked, point) = batches.items[b], displaced
+    n = drawn(min(batches.n - b * count(args), count(args)))
     read, rest = objective.opened()
 
     def check() -> None:
@@ -187,17 +186,6 @@ def check_displaced(
             what=f"θ0 + Σ α τ in {name}",
             entry=str(k),
         )
-
-
-def in_turn(work: Callable[[_Point], PyTree], points: Iterable[_Point]) -> Iterable[PyTree]:
-    """``work`` at each point, fetched with a lag: the device stays busy, its memory bounded."""
-    pending: deque[PyTree] = deque()
-    for point in points:
-        pending.append(work(point))
-        if len(pending) > _POINTS_IN_FLIGHT:
-            yield jax.device_get(pending.popleft())
-    for result in pending:
-        yield jax.device_get(result)
 
 
 @jit

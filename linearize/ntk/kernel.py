@@ -3,7 +3,7 @@
 import itertools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import astuple
 from functools import partial, reduce
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from linearize import identity, tree
+from linearize import hosts, identity, shares, tree
 from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.evaluate.batches import track, window
@@ -37,13 +37,16 @@ from linearize.ntk.pointwise import Inputs, Pointwise, pointwise, specification
 from linearize.ntk.programs import remembered
 from linearize.ntk.provenance import note_trace
 from linearize.ntk.second_way import check_block
-from linearize.ntk.store import BlockStore, Disk, Memory
+from linearize.ntk.store import BlockStore, Disk, Elsewhere, Memory, Start
 from linearize.renamed import renamed
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
 log = logging.getLogger(__name__)
 
 Optimizer = Literal["sgd", "signgd", "asymmetric_signgd"]
+
+_ROUND = 16
+"""Blocks that each of several processes makes before all of them have them."""
 
 
 @renamed(params_filter="trainable")
@@ -69,7 +72,7 @@ def kernel(
     All implementations give the same numbers, up to rounding, on every model; they differ in what
     they cost. Blocks of examples are computed one after another, so that beside the result memory
     does not grow with the number of examples; where both sides are the same, each pair of blocks
-    once.
+    once. Several processes share the blocks (:mod:`linearize.shares`), and all have the kernel.
 
     Args:
         f: ``f(params, *inputs) -> outputs``: one floating array or a pytree of them, examples on
@@ -96,23 +99,25 @@ def kernel(
         dtype: of sums and result: float32 by default, float64 where θ or f is.
         memory: bytes of derivatives to hold at a time.
         out: a folder for the result, written block by block as a zarr array; a run that was killed
-            goes on from there. Host memory by default.
-        mesh: devices to spread the first side's examples over, all axes together.
+            goes on from there. Of several processes the first writes it, and all read it there.
+            Host memory by default.
+        mesh: this process's devices to spread the first side's examples over, all axes together.
         progress: draw a progress bar.
 
     Returns:
         A NumPy array; with ``out``, the array on disk (:func:`open_kernel`).
 
     Raises:
-        ValueError: an unknown option; sides whose examples differ in shape; outputs that are not
-            floating, empty, or depend on other examples; NaN or infinity in a Jacobian, with the
-            leaf's name.
+        ValueError: an unknown option; sides whose examples differ in shape; a mesh of other
+            processes' devices; outputs that are not floating, empty, or depend on other examples;
+            NaN or infinity in a Jacobian, with the leaf's name.
         MemoryError: result or blocks do not fit, with what does; nothing was computed.
         FileExistsError: ``out`` holds another kernel: of another model, inputs, layout, ...
         BlockingIOError: another process writes to ``out``.
         UnidentifiedError: ``out`` is given, and nothing says what ``f`` computes.
         DisagreementError: an entry, of three that are drawn for each compiled program, is another
             number by a second way (:mod:`linearize.ntk.second_way`).
+        HostError: another process fails, or was called with other arguments.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> x = np.array([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]], np.float32)
@@ -129,6 +134,11 @@ def kernel(
         )
     if batch_size is not None:
         batch_size = integer("batch_size", batch_size, low=1)
+    if mesh is not None and {d.process_index for d in mesh.devices.flat} != {jax.process_index()}:
+        raise ValueError(
+            "mesh holds devices of other processes, with which blocks are shared anyhow; give one "
+            "of this process's, jax.local_devices()"
+        )
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)
     point = pointwise(f, params, left, trainable)
@@ -149,11 +159,19 @@ def kernel(
     programs = ("kernel", point.key, output, optimizer, wanted.dtype, wanted.n1, wanted.n2)
     choice = (wanted.symmetric, memory, implementation, batch_size, mesh)
     plan, compute, seen = remembered((*programs, *choice), lambda: _programs(wanted, *choice[2:]))
-    _check_memory(wanted, plan, on_disk=out is not None)
+    writes, described = hosts.first() or not hosts.several(), dict[str, Any]()
+    if out is not None or hosts.several():
+        described = _described(wanted, left, right, params, optimizer, trainable, out)
+        hosts.check_same({**described, "plan": [plan.implementation, plan.rows]})
+    with shares.alike():
+        _check_memory(wanted, plan, on_disk=out is not None)
+        store = _open(wanted, plan, out, described, writes)
     log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
-    with closing(_open(wanted, plan, out, left, right, params, optimizer, trainable)) as store:
+    with closing(store):
         _fill(store, wanted, plan, compute, seen, params, left, right, mesh, progress)
-        found = store.result()
+        hosts.together("kernel")
+        with shares.alike():
+            found = store.result()
     if output == "trace" and isinstance(found, np.ndarray):
         return note_trace(found, point.outputs)
     return found
@@ -181,30 +199,38 @@ def _fill(
         what=f"the {wanted.output} kernel by implementation={plan.implementation!r}",
     )
     mirrored = wanted.symmetric and wanted.rule.symmetric
-    starts = [
-        (i, j)
-        for i, j in itertools.product(
-            range(0, wanted.n1, plan.rows), range(0, wanted.n2, plan.rows)
-        )
-        if (i <= j or not mirrored)
-        and not (store.holds((i, j)) and (not mirrored or store.holds((j, i))))
-    ]
+
+    def missing() -> list[Start]:
+        return [
+            (i, j)
+            for i, j in itertools.product(
+                range(0, wanted.n1, plan.rows), range(0, wanted.n2, plan.rows)
+            )
+            if (i <= j or not mirrored)
+            and not (store.holds((i, j)) and (not mirrored or store.holds((j, i))))
+        ]
+
+    starts = [(i, j) for i, j in hosts.told(missing)]
     split = 1 if mesh is None else mesh.size
-    kept: tuple[int, PyTree] | None = None
-    for i, j in track(starts, progress, "kernel blocks"):
+    kept: dict[int, PyTree] = {}
+
+    def made(start: Start) -> np.ndarray:
+        """A block, with the rows and columns that fill it up where it is not whole."""
+        i, j = start
         rows1, rows2 = min(plan.rows, wanted.n1 - i), min(plan.rows, wanted.n2 - j)
         # a last block that is not whole keeps the shape of the others, and so their compilation
         x1 = window(left, i, -(-min(plan.rows, wanted.n1) // split) * split)
         same = wanted.symmetric and i == j and mesh is None
         x2 = None if same else window(right, j, min(plan.rows, wanted.n2))
         if plan.keeps(wanted) and parts[0].derive and parts[0].meet:
-            if kept is None or kept[0] != i:
-                kept = None  # frees the last row's before this row's are made
-                kept = i, parts[0].derive(params, x1)
-            computed = parts[0].meet(params, kept[1], x2)
+            if i not in kept:
+                kept.clear()  # frees the last row's before this row's are made
+                kept[i] = parts[0].derive(params, x1)
+            computed = parts[0].meet(params, kept[i], x2)
         else:
             computed = reduce(jnp.add, (part.block(params, x1, x2) for part in parts))
-        block = np.asarray(computed)[:rows1, :rows2]
+        whole = np.asarray(computed)
+        block = whole[:rows1, :rows2]
         bad = np.argwhere(~np.isfinite(block))
         if len(bad):
             _blame(wanted, params, left, i, rows1, right, j, rows2)
@@ -215,6 +241,14 @@ def _fill(
         if same not in seen:  # blocks of the diagonal and others are two programs
             check((i, j), block)
             seen.add(same)
+        return whole
+
+    def blocks(numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        return map(made, (starts[k] for k in track(numbers, progress, "kernel blocks")))
+
+    found = shares.each(blocks, len(starts), _ROUND * jax.process_count())
+    for (i, j), whole in zip(starts, found, strict=True):
+        block = whole[: min(plan.rows, wanted.n1 - i), : wanted.n2 - j]
         if mirrored and i != j:
             store.put((j, i), contract.mirror(block, wanted.output))
         store.put((i, j), block)
@@ -250,17 +284,27 @@ def _open(
     wanted: Computation,
     plan: Schedule,
     out: str | Path | None,
+    described: dict[str, Any],
+    writes: bool,
+) -> BlockStore:
+    shape = contract.shape(wanted.output, wanted.n1, wanted.n2, wanted.point.outputs)
+    if out is None:
+        return Memory(shape, wanted.dtype)
+    return Disk(out, shape, wanted.dtype, plan.rows, described) if writes else Elsewhere(out)
+
+
+def _described(
+    wanted: Computation,
     left: Inputs,
     right: Inputs,
     params: Params,
     optimizer: str,
     trainable: tree.Pattern,
-) -> BlockStore:
-    shape = contract.shape(wanted.output, wanted.n1, wanted.n2, wanted.point.outputs)
-    if out is None:
-        return Memory(shape, wanted.dtype)
-    description = {
-        "f": _identity_of(wanted.point, out),
+    out: str | Path | None,
+) -> dict[str, Any]:
+    """All that decides what is in a kernel; f only where one is to be found again."""
+    return {
+        **({} if out is None else {"f": _identity_of(wanted.point, out)}),
         "output": wanted.output,
         "optimizer": optimizer,
         "trainable": trainable,
@@ -273,7 +317,6 @@ def _open(
         "x1": tree.fingerprint(left),
         "x2": tree.fingerprint(right),
     }
-    return Disk(out, shape, wanted.dtype, plan.rows, description)
 
 
 def _identity_of(point: Pointwise, out: str | Path) -> str:

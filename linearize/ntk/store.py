@@ -183,6 +183,27 @@ class Disk:
             self._lock = None
 
 
+class Elsewhere:
+    """A kernel on disk that another process writes, to a folder that this one sees."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+
+    def holds(self, start: Start) -> bool:
+        """The writer's to say."""
+        raise NotImplementedError
+
+    def put(self, start: Start, block: np.ndarray) -> None:
+        """Written there."""
+
+    def result(self) -> ts.TensorStore:
+        """As :meth:`Disk.result`."""
+        return open_kernel(self.path)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def _locked(folder: Path) -> int | None:
     """A handle that holds the folder until it is closed; None where no lock can be made."""
     folder.mkdir(parents=True, exist_ok=True)
