@@ -1,7 +1,7 @@
 """Frozen blocks of a study's model, computed once for each of its examples."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from linearize.single import Sample, example, forward, same_row, wide
 
 def computed_once(
     model: Model,
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, Task] | Iterable[Task],
     trainable: tree.Pattern,
     *,
     batch_size: int = 32,
@@ -47,7 +47,7 @@ def computed_once(
         DisagreementError: a task's first example has other outputs by the two parts than by the
             whole.
     """
-    given = dict(tasks)
+    given = dict(tasks) if isinstance(tasks, Mapping) else {task.name: task for task in tasks}
     example_of = next(iter(given.values())).train
     found = cut(model, trainable, *example_of.alone)
     if found is None or _bytes(found, model, given) > memory:

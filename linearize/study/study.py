@@ -21,6 +21,7 @@ import numpy as np
 from linearize import identity, io, tree
 from linearize.choices import hint, one_of
 from linearize.data import Task
+from linearize.data.records import SPLITS
 from linearize.evaluate.view import VIEWS, Points, View
 from linearize.examples import Examples, as_arguments
 from linearize.fields import integer
@@ -61,6 +62,26 @@ def _check_moves(model: Model, what: str, moved: Iterable[str]) -> None:
             f"{what} moves {shown}, of blocks whose outputs at θ0 are among the inputs of "
             f"{model.name}; take the whole model and its own examples"
         )
+
+
+def _check_tokens(model: Model, name: str, task: Task) -> None:
+    """A language model, whose first argument are tokens, has all that a task holds."""
+    vocabulary: int | None = model.about.get("vocabulary")
+    if vocabulary is None:
+        return
+    for split in SPLITS:
+        tokens = as_arguments(task.split(split).inputs)[0]
+        if not isinstance(tokens, np.ndarray | jax.Array) or tokens.dtype.kind not in "iu":
+            continue
+        host = np.asarray(tokens)
+        wrong = (host < 0) | (host >= vocabulary)
+        if wrong.any():
+            row = int(wrong.reshape(len(host), -1).any(1).argmax())
+            raise ValueError(
+                f"task {name!r}, {split} example {row}: the token {host[wrong][0]}, and "
+                f"{model.name} has 0 to {vocabulary - 1}: the tokenizer is another model's; take "
+                "the one beside the weights"
+            )
 
 
 def _arrays(path: Path) -> Any:
@@ -196,8 +217,8 @@ class Study:
 
         Raises:
             TypeError: a model of another kind.
-            ValueError: no task to train, two tasks of one name, a task without an objective, or a
-                control task that is none of the tasks.
+            ValueError: no task to train, two tasks of one name, a task without an objective, a
+                control task that is none of the tasks, or tokens that a language model lacks.
         """
         given = list(tasks.values()) if isinstance(tasks, Mapping) else list(tasks)
         names = list(tasks) if isinstance(tasks, Mapping) else [task.name for task in given]
@@ -219,6 +240,8 @@ class Study:
         if not set(named) - {control}:
             raise ValueError(f"tasks={names}: nothing is left to train beside control")
         known, heads = Model.of(model), None
+        for name, task in named.items():
+            _check_tokens(known, name, task)
         if not isinstance(objectives, Mapping):
             made = Prototypes() if objectives is None else objectives
             heads = one_for_all(made) if isinstance(made, Objective) else made

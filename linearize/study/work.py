@@ -154,6 +154,7 @@ def fine_tunings(
     methods: Iterable[Method],
     tasks: Sequence[str],
     study: Callable[[int, Store], Study],
+    within: str | None = None,
 ) -> list[FineTuning]:
     """Every vector that methods have of seeds and tasks, each once; none of them is begun.
 
@@ -163,11 +164,14 @@ def fine_tunings(
         methods: whose vectors, or those that they take of others.
         tasks: that are trained.
         study: of a seed and its store; asked for when the first of its vectors is to be made.
+        within: a folder of the seed's, where its studies are several.
     """
     trainers = {method.trainer.name: method.trainer for method in methods}
     found = []
     for seed in seeds:
         place = store.under(f"seed_{seed}")
+        if within is not None:
+            place = place.under(within)
         of = cache(partial(study, seed, place))
         for method in trainers.values():
             for task in method.targets(tasks):

@@ -79,8 +79,8 @@ class Inputs:
         names = _trainable(params0, trainable)
         ordered, terms, streams = take_apart(penalties)
         drawn = tuple(stream.batch for _, stream in streams)
-        for where, stream in streams:
-            place.check_batch(f"{where}: batch_size", stream.batch_size)
+        for name, stream in streams:
+            place.check_batch(f"{name}: batch_size", stream.batch_size)
         given = {"f": f, "loss": loss, "readout": readout, "augment": augment, **terms}
         batch = feed.entries(data, micro)
         given = current_functions(given, params0, batch, inputs, names, drawn)

@@ -17,6 +17,7 @@ from linearize.models.attention import attend
 from linearize.models.hf import configs, schema
 from linearize.models.hf.table import KERNEL, SAME, Row, Table
 from linearize.models.language import relative
+from linearize.models.language.embedding import embedded
 from linearize.models.language.head import Head, logits
 from linearize.models.language.model import LanguageFamily
 from linearize.types import Array, PyTree
@@ -276,7 +277,7 @@ class T5(nn.Module):
         return x, {**cache, **kept, "seen": cache["seen"] + tokens.shape[1]}
 
     def _embedded(self, tokens: Array) -> Array:
-        return self.token_embedding[tokens].astype(self.dtype)
+        return embedded(self.token_embedding, tokens).astype(self.dtype)
 
 
 class Stack(nn.Module):
