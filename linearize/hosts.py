@@ -67,7 +67,7 @@ def reached() -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, ValueError) as error:  # JAX raises either
+    except (RuntimeError, ValueError, TimeoutError) as error:  # JAX's two, and Orbax's
         if not joined() or isinstance(error, HostError) or not _GONE.search(str(error)):
             raise
         raise HostError(f"{LOST} ({error})") from error

@@ -22,7 +22,7 @@ LOST = (
     "another process ended, or cannot be reached. What was saved is whole: start the same command "
     "in all processes, and it goes on from there"
 )
-FOUND_BY = ("slurm", "ompi", "mpi4py", "k8s", "tpu", "gcetpu", "gketpu")
+FOUND_BY = ("slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu")
 """What JAX finds processes by. MPI4Py is asked where it is named alone."""
 
 
@@ -118,9 +118,9 @@ class Processes:
                 heartbeat_timeout_seconds=self.silence,
                 shutdown_timeout_seconds=self.silence,
             )
-        except (ValueError, RuntimeError) as error:
+        except (KeyError, ValueError, RuntimeError) as error:
             _epitaph.end()
-            raise HostError(f"{self._why(str(error))} ({error})") from error
+            raise HostError(f"{self._why(error)} ({error})") from error
         _epitaph.joined()
         sys.excepthook = functools.partial(_uncaught, sys.excepthook)
 
@@ -132,13 +132,14 @@ class Processes:
             "with the same address and number of processes, and that each reaches process 0"
         )
 
-    def _why(self, said: str) -> str:
+    def _why(self, error: Exception) -> str:
+        said = str(error)
         if "must be called before" in said or "only be called once" in said:
             return (
                 "JAX was used before the processes met; call hosts.initialize first of all, once, "
                 "before any array is made"
             )
-        if "should be defined" in said or "must be defined" in said:
+        if isinstance(error, KeyError) or "should be defined" in said or "must be defined" in said:
             return (
                 "nothing here says which processes there are: no variables of SLURM, Open MPI or "
                 "Kubernetes, and no TPU; give HOST:PORT of process 0, how many processes there "

@@ -25,7 +25,7 @@ SCRIPT = re.findall(r"```bash\n(#!/bin/bash.*?)```", PAGE, re.DOTALL)[0]
 SRUN = """#!/usr/bin/env bash
 for i in 0 1; do
   SLURM_JOB_ID=$JOB SLURM_STEP_NODELIST=localhost SLURM_STEP_NUM_NODES=1 SLURM_NTASKS=2 \\
-    SLURM_PROCID=$i SLURM_LOCALID=$i "$@" > "$LOGS/$i" 2>&1 &
+    SLURM_PROCID=$i SLURM_LOCALID=$i LINEARIZE_CACHE=$LOGS/cache_$i "$@" > "$LOGS/$i" 2>&1 &
   tasks+=($!)
 done
 if [ -n "${TERM_AT:-}" ]; then
@@ -43,7 +43,7 @@ exit "${highest:-0}"
 @pytest.fixture
 def slurm(tmp_path):
     """``slurm(*words)``: the page's script given these; its status, and what was requeued."""
-    tools = {"srun": SRUN, "scontrol": '#!/bin/sh\necho "$@" >> "$LOGS/scontrol"\n'}
+    tools = {"srun": SRUN, "scontrol": '#!/bin/sh\necho "$@" >> "$LOGS/requeued"\n'}
     for name, text in {**tools, "several_hosts.sh": SCRIPT}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -58,7 +58,7 @@ def slurm(tmp_path):
         done = subprocess.run(
             [tmp_path / "several_hosts.sh", *words], env={**os.environ, **told, **environment}
         )
-        asked = tmp_path / "scontrol"
+        asked = tmp_path / "requeued"
         return done.returncode, asked.read_text().split("\n")[:-1] if asked.exists() else []
 
     return submit
@@ -71,8 +71,10 @@ def test_the_script_is_put_back_into_the_queue_after_sigterm_alone(slurm, tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_under_slurm_make_the_page_and_the_numbers_of_one(slurm, tmp_path, quick):
-    """The first attempt is preempted; the second goes on."""
+def test_two_processes_under_slurm_make_the_page_and_the_numbers_of_one(
+    slurm, tmp_path, monkeypatch, quick
+):
+    """Each has a cache of its own. The first attempt is preempted; the second goes on."""
     together, alone = tmp_path / "together", tmp_path / "alone"
     told = ("debug", "--seeds", "0", "--regimes", "linear")
     words = ("experiments.subsets", *told, "--run-dir", str(together))
@@ -84,6 +86,7 @@ def test_two_processes_under_slurm_make_the_page_and_the_numbers_of_one(slurm, t
     assert "report: " in first
     assert not re.search(r"^\d\d:|report", second, re.MULTILINE)  # no log, no tables
 
+    monkeypatch.setenv("LINEARIZE_CACHE", str(tmp_path / "cache"))
     given = cli.parse("subsets", PRESETS["subsets"], told).config
     two = MeshConfig(axes=(("data", 2),))
     run(replace(given, linear=replace(given.linear, mesh=two)), alone, "debug")
@@ -153,6 +156,7 @@ def test_jax_that_was_used_before_is_named(monkeypatch):
         hosts.initialize("localhost:1", 1, 0)
 
 
+@pytest.mark.slow
 def test_processes_that_nothing_here_names_are_missed():
     program = "from linearize import hosts\nhosts.initialize()"
     bare = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "KUBER"))}
