@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
@@ -108,6 +109,18 @@ def fetch(leaf: Any) -> np.ndarray:
         assert isinstance(leaf.sharding, NamedSharding)
         leaf = _gathered(leaf.sharding.mesh)(leaf)
     return np.asarray(leaf.addressable_data(0))
+
+
+def own(arrays: PyTree) -> PyTree:
+    """Arrays that lie on all processes' devices, whole on this one's; all of them ask for it."""
+    return jax.tree.map(_own, arrays)
+
+
+def _own(leaf: Any) -> Array:
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        data = _own(jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jnp.asarray(np.array(fetch(leaf)))
 
 
 @functools.cache

@@ -4,16 +4,17 @@
 the number of parameters times that of outputs: large models and iterative solvers live on it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from linearize import tree
+from linearize import hosts, shares, tree
 from linearize.agreement import agree
 from linearize.compiled import jit
+from linearize.evaluate.batches import window
 from linearize.examples import as_arguments, count
 from linearize.fields import integer
 from linearize.ntk.contract import Output
@@ -36,6 +37,9 @@ def vector_product(
     batch_size: int | None = None,
 ) -> Callable[[Array], Array]:
     """The empirical NTK as a linear map, ``product(v) = K(x1, x2) v``, never formed.
+
+    Of several processes each takes its share of both sides' examples, and adds up Jᵀ v with the
+    others (:func:`linearize.shares.total`); within a compiled function each does all.
 
     Args:
         f: ``f(params, *inputs) -> outputs``, floating, with examples on axis 0.
@@ -71,6 +75,25 @@ def vector_product(
     @jit
     def run(params: Params, left: Inputs, right: Inputs, v: Array) -> Array:
         return push(point, params, left, pull(point, params, right, v, at_once), at_once)
+
+    pulled = jit(lambda params, inputs, v: pull(point, params, inputs, v, at_once))
+    pushed = jit(lambda params, inputs, tau: push(point, params, inputs, tau, at_once))
+
+    def shared(v: Array) -> Array:
+        processes = jax.process_count()
+        size = -(-count(left) // processes)
+
+        def back(own: range) -> dict[str, Array]:
+            if not own:
+                return {n: jnp.zeros(x.shape, point.dtype) for n, x in point.named.items()}
+            return pulled(params, *(jax.tree.map(lambda x: x[own.start : own.stop], (right, v))))
+
+        tau = shares.total(back, n2)
+
+        def forth(numbers: Sequence[int]) -> Iterator[Array]:
+            return (pushed(params, window(left, k * size, size), tau) for k in numbers)
+
+        return jnp.concatenate(list(shares.each(forth, processes)))[: count(left)]
 
     def check() -> float:
         """One example's random signs, seen at another; how large an entry may be."""
@@ -118,11 +141,13 @@ def vector_product(
                 f"v has shape {jnp.shape(v)}; expected ({n2}, {point.outputs}): a row per example "
                 "and a column per output"
             )
-        if seen or isinstance(v, jax.core.Tracer):
-            return run(params, left, right, jnp.asarray(v))
-        most = check()
-        found = run(params, left, right, jnp.asarray(v))
-        check_sum(v, found, most)
+        v = jnp.asarray(v)
+        if isinstance(v, jax.core.Tracer):
+            return run(params, left, right, v)
+        most = None if seen else check()
+        found = shared(v) if hosts.several() else run(params, left, right, v)
+        if most is not None:
+            check_sum(v, found, most)
         return found
 
     return product

@@ -484,8 +484,9 @@ class _Run:
         due = _due(step, config.validate_every) or last
         if self.validation is not None and due:
             self._drain()
-            tau = jax.tree.map(jnp.copy, self._tau())
-            found = {f"validation/{n}": v for n, v in self.validation(self.setting.params0, tau)}
+            given = self.setting.params0, jax.tree.map(jnp.copy, self._tau())
+            found = self.validation(*(hosts.own(given) if hosts.several() else given))
+            found = {f"validation/{n}": v for n, v in found}
             self.recorder.write(step, found)
         if step in config.save_vectors_at:
             self._drain()
@@ -553,7 +554,7 @@ class _Run:
         return self.setting.recipe.answer(self.setting.params0, self.state, self.setting.mask)
 
     def _vector(self, step: int) -> TaskVector:
-        delta = {n: jnp.asarray(np.array(hosts.fetch(leaf))) for n, leaf in self._tau().items()}
+        delta = hosts.own(dict(self._tau()))
         vector = TaskVector(delta, self.setting.base, {**self.meta, "steps": step})
         return vector if self.directory is None else self.directory.stamped(vector)
 
