@@ -95,7 +95,7 @@ class Encoder(nn.Module):
         x = embedded(self.token_embedding, tokens, mask) + self._places(mask)
         if self.types and types is None:
             x = x + self.kind[:1][None]
-        elif self.types:
+        if self.types and types is not None:
             x = x + embedded(self.kind, types, mask, what="types")
         x = transformer.layer_norm(self.dtype, self.eps, "embedding_norm")(x)
         options = {
