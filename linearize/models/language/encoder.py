@@ -93,10 +93,10 @@ class Encoder(nn.Module):
         """
         self._check(tokens, mask)
         x = embedded(self.token_embedding, tokens, mask) + self._places(mask)
-        if self.types and types is None:
-            x = x + self.kind[:1][None]
         if self.types and types is not None:
             x = x + embedded(self.kind, types, mask, what="types")
+        elif self.types:
+            x = x + self.kind[:1][None]
         x = transformer.layer_norm(self.dtype, self.eps, "embedding_norm")(x)
         options = {
             name: getattr(self, name) for name in ("heads", "hidden", "activation", "eps", "dtype")
