@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from experiments import protocol
 from linearize import config as configuration
-from linearize.config import AnalysisConfig, CompareConfig, ConfigError, StudyConfig
+from linearize.config import AnalysisConfig, CompareConfig, ConfigError, StudyConfig, VectorsConfig
 from linearize.data import Task
 from linearize.evaluate.kept import KeptTangent
 from linearize.evaluate.view import VIEWS
@@ -80,6 +80,20 @@ def fine_tunings(
         config.data.tasks,
         lambda seed, place: study(config, tasks(), seed, place),
     )
+
+
+def trained(config: VectorsConfig, run_dir: Path) -> list[FineTuning]:
+    """Those of a configuration's regimes, of whole tasks; none where it takes another run's.
+
+    Args:
+        config: of a study.
+        run_dir: its own.
+    """
+    if config.vectors is not None:
+        return []
+    methods = [METHODS[name] for name in config.regimes]
+    tasks = cache(partial(protocol.load_tasks, config))
+    return protocol.fine_tunings(config, Store.of(run_dir), methods, config.data.tasks, tasks)
 
 
 def borrowed(config: Borrows, seed: int) -> Path | None:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from linearize.taylor import tangent as tangent
     from linearize.taylor import taylor_expand as taylor_expand
 
+__version__ = "0.1.0"
+
 __getattr__ = offered(
     __name__,
     {

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import jax
 import tyro
 
-from linearize import choices, hosts, io, sealed
+from linearize import choices, compilation_cache, hosts, io, sealed
 from linearize import config as configuration
 from linearize.assets import AssetError
 from linearize.data import DataError
@@ -130,6 +130,8 @@ class Command(Generic[C]):
     share: Share = WHOLE
     words: Sequence[str] = ()
     """It as it was given, without the share."""
+    keep_compiled: bool = True
+    """Whether what is compiled is kept for the next run (``--no-compilation-cache``)."""
     processes: Processes | None = None
     """Those that do it together."""
 
@@ -163,6 +165,7 @@ def parse(
     share, rest = split_share(rest)
     processes, rest = split(rest, bool(share))
     given = (sys.executable, "-m", f"experiments.{experiment}", name, *rest)
+    keep_compiled, rest = split_cache(rest)
     run_dir, rest = _run_dir(rest, Path("runs") / experiment / Path(name).stem)
     if name in presets and {"-h", "--help"} & set(rest):
         # as it stands: tyro would run its tables together
@@ -180,7 +183,7 @@ def parse(
         )
     except ValueError as error:
         stop(str(error))
-    return Command(Path(name).stem, config, run_dir, share, given, processes)
+    return Command(Path(name).stem, config, run_dir, share, given, keep_compiled, processes)
 
 
 def notebook(build: Callable[[], object]) -> str:
@@ -217,6 +220,8 @@ def launch(
     command = parse(experiment, presets)
     joining = command.processes if together else None
     with parting(), reporting(run_dir=command.run_dir, processes=joining):
+        if command.keep_compiled:
+            compilation_cache.keep()
         if command.share and not shared:
             raise configuration.ConfigError(
                 f"experiments.{experiment} is one piece: its fine-tunings cannot be shared among "
@@ -332,9 +337,19 @@ def _run_dir(words: list[str], default: Path) -> tuple[Path, list[str]]:
     return run_dir, rest
 
 
+NO_CACHE = "--no-compilation-cache"
+
+
+def split_cache(words: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether what is compiled is to be kept for the next run, and a command's other words."""
+    rest = [word for word in words if word != NO_CACHE]
+    return len(rest) == len(words), rest
+
+
 SHARES = """\
 --plan lists its fine-tunings, a command each; --only NAME makes one of them; --work makes this one
-of several processes that share them.
+of several processes that share them. What is compiled is kept in the user's cache directory for the
+next run, which --no-compilation-cache leaves alone.
 """
 
 

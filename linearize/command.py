@@ -10,6 +10,9 @@ linearize plan compare --model FOLDER ... --out runs/mine
 linearize work experiments.compare vit_b32 --run-dir runs/vit_b32
 srun linearize compare --model FOLDER ... --out runs/mine --distributed
 linearize --version
+
+What is compiled is kept in the user's cache directory for the next command;
+``--no-compilation-cache`` leaves that alone.
 """
 
 import os
@@ -23,7 +26,19 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
-from linearize import comparison, data, distributed, edit, hosts, io, methods, models, report, tree
+from linearize import (
+    __version__,
+    comparison,
+    compilation_cache,
+    data,
+    distributed,
+    edit,
+    hosts,
+    methods,
+    models,
+    report,
+    tree,
+)
 from linearize.choices import one_of
 from linearize.cli import (
     WHOLE,
@@ -31,6 +46,7 @@ from linearize.cli import (
     carry_out,
     reporting,
     sentence,
+    split_cache,
     split_share,
 )
 from linearize.config import ConfigError
@@ -185,7 +201,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     words = sys.argv[1:] if args is None else list(args)
     if words == ["--version"]:
-        print(f"linearize {io.versions()['linearize']}")
+        print(f"linearize {__version__}")
         return
     usage = f"usage: linearize {{{','.join((*JOBS, *VERBS))}}} ...; linearize NAME --help says more"
     if len(words) > 1 and words[0] in VERBS:
@@ -206,6 +222,7 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(2)
     if share:
         run = partial(run_compare, share=share, words=("compare", *rest))
+    keep_compiled, rest = split_cache(rest)
     job: Any = tyro.cli(kind, args=rest, prog=f"linearize {words[0]}")
     try:
         check(job, "--")
@@ -213,6 +230,8 @@ def main(args: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     with parting(), reporting(processes=processes):
+        if keep_compiled:
+            compilation_cache.keep()
         try:
             run(job)
         except (TypeError, ValueError) as error:

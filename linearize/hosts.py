@@ -22,6 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from linearize import files
 from linearize.compiled import jit
 from linearize.joining import LOST, HostError, joined
+from linearize.joining import Processes as Processes
 from linearize.joining import initialize as initialize
 from linearize.types import Array, PyTree
 from linearize.written import to_json
@@ -67,7 +68,7 @@ def reached() -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, ValueError) as error:  # JAX raises either
+    except (RuntimeError, ValueError, TimeoutError) as error:  # JAX's two, and Orbax's
         if not joined() or isinstance(error, HostError) or not _GONE.search(str(error)):
             raise
         raise HostError(f"{LOST} ({error})") from error

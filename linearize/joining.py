@@ -1,16 +1,15 @@
 """How processes come together, and part: where they meet, and what ends one that lost another."""
 
+import atexit
 import contextlib
 import functools
 import os
+import shlex
+import subprocess
 import sys
-import threading
-import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
-from unittest import mock
 
 import jax
 
@@ -19,15 +18,11 @@ class HostError(RuntimeError):
     """What another process met, or in what it differs."""
 
 
-_HEARTBEAT = 30
-"""Seconds after which a process that says nothing is taken for dead, and the others end."""
-_LAST_WORDS = 5
-"""Seconds that the main thread then has, to end by an error of its own."""
 LOST = (
     "another process ended, or cannot be reached. What was saved is whole: start the same command "
     "in all processes, and it goes on from there"
 )
-FOUND_BY = ("slurm", "ompi", "mpi4py", "k8s", "tpu", "gcetpu", "gketpu")
+FOUND_BY = ("slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu")
 """What JAX finds processes by. MPI4Py is asked where it is named alone."""
 
 
@@ -51,6 +46,8 @@ class Processes:
     """Which this is, from 0."""
     wait: int = 300
     """Seconds that they have to come."""
+    silence: int = 30
+    """Seconds after which one that gives no sign of life is taken for dead, and the others end."""
 
     def __post_init__(self) -> None:
         """Check what is given.
@@ -58,6 +55,9 @@ class Processes:
         Raises:
             ValueError: it is none of these.
         """
+        for name in ("wait", "silence"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; give 1 second or more")
         numbers = {"processes": self.processes, "process": self.process}
         given = [name for name, value in numbers.items() if value is not None]
         if self.found_by:
@@ -98,48 +98,54 @@ class Processes:
     def join(self) -> None:
         """Meet the others; nothing may have been computed yet.
 
-        Where a process dies or is not heard of for 30 s, the others end, within 45 s, with status 1
-        and a sentence. JAX's own answer to SIGTERM is switched off, as ours is another.
+        Where a process dies or is silent, the others end, within ``silence`` and 15 seconds, by a
+        HostError, or by JAX, which aborts (status 134) and after which the same sentence is said.
+        An error that nobody catches ends a process at once, and so the others soon. JAX's own
+        answer to SIGTERM is switched off.
 
         Raises:
             HostError: they were not found, or did not come, or JAX was used before.
         """
+        _epitaph.begin(self._unmet)
         jax.config.update("jax_enable_preemption_service", False)
         try:
-            with _noticed():
-                jax.distributed.initialize(
-                    None if self.found_by else self.at,
-                    self.processes,
-                    self.process,
-                    cluster_detection_method=self.at if self.found_by else None,
-                    initialization_timeout=self.wait,
-                    heartbeat_timeout_seconds=_HEARTBEAT,
-                    shutdown_timeout_seconds=_HEARTBEAT,
-                )
-        except (ValueError, RuntimeError) as error:
-            raise HostError(f"{self._why(str(error))} ({_brief(error)})") from error
+            jax.distributed.initialize(
+                None if self.found_by else self.at,
+                self.processes,
+                self.process,
+                cluster_detection_method=self.at if self.found_by else None,
+                initialization_timeout=self.wait,
+                heartbeat_timeout_seconds=self.silence,
+                shutdown_timeout_seconds=self.silence,
+            )
+        except (KeyError, ValueError, RuntimeError) as error:
+            _epitaph.end()
+            raise HostError(f"{self._why(error)} ({error})") from error
+        _epitaph.joined()
+        sys.excepthook = functools.partial(_uncaught, sys.excepthook)
 
-    def _why(self, said: str) -> str:
-        if "must be called before" in said or "only be called once" in said:
-            return (
-                "JAX was used before the processes met; call hosts.initialize first of all, once, "
-                "before any array is made"
-            )
-        if "should be defined" in said or "must be defined" in said:
-            return (
-                "nothing here says which processes there are: no variables of SLURM, Open MPI or "
-                "Kubernetes, and no TPU; give HOST:PORT of process 0, how many processes there "
-                "are, and which this is"
-            )
+    @property
+    def _unmet(self) -> str:
         where = "" if self.found_by else f" at {self.at}"
         return (
             f"the processes did not meet{where} within {self.wait} s; see that all were started, "
             "with the same address and number of processes, and that each reaches process 0"
         )
 
-
-def _brief(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    def _why(self, error: Exception) -> str:
+        said = str(error)
+        if "must be called before" in said or "only be called once" in said:
+            return (
+                "JAX was used before the processes met; call hosts.initialize first of all, once, "
+                "before any array is made"
+            )
+        if isinstance(error, KeyError) or "should be defined" in said or "must be defined" in said:
+            return (
+                "nothing here says which processes there are: no variables of SLURM, Open MPI or "
+                "Kubernetes, and no TPU; give HOST:PORT of process 0, how many processes there "
+                "are, and which this is"
+            )
+        return self._unmet
 
 
 def initialize(
@@ -148,6 +154,7 @@ def initialize(
     process: int | None = None,
     *,
     wait: int = 300,
+    silence: int = 30,
 ) -> None:
     """Join the other processes, before JAX is used: :meth:`Processes.join`.
 
@@ -156,40 +163,53 @@ def initialize(
         processes: how many.
         process: which this is, from 0.
         wait: seconds that they have to come.
+        silence: seconds without a sign of life after which one is taken for dead.
 
     Raises:
         ValueError: a part is missing, or is none of these.
         HostError: they were not found, or did not come, or JAX was used before.
     """
-    Processes(coordinator, processes, process, wait).join()
+    Processes(coordinator, processes, process, wait, silence).join()
 
 
-@contextlib.contextmanager
-def _noticed() -> Iterator[None]:
-    """Have JAX's client say that another process is gone by a sentence, where it would abort.
+class _Epitaph:
+    """Says, by a shell, why this process was ended where Python has no word any more.
 
-    JAX offers no way to ask for it; where it makes the client otherwise, it aborts as ever.
+    JAX aborts a process that has lost another. The shell is told "joined" and "ended"; what it was
+    not told when this process is gone, it was about.
     """
-    try:
-        from jax._src.lib import _jax
 
-        make = functools.partial(
-            _jax.get_distributed_runtime_client, missed_heartbeat_callback=_end
-        )
-    except (ImportError, AttributeError):
-        yield
-        return
-    with mock.patch.object(_jax, "get_distributed_runtime_client", make):
-        yield
+    shell: subprocess.Popen | None = None
+
+    def begin(self, unmet: str) -> None:
+        """From now on, say that the processes did not meet."""
+        say = "echo error: {} >&2".format
+        first, then = say(shlex.quote(unmet)), say(shlex.quote(f"ended, or {LOST}"))
+        script = f'read word || {first}; [ "$word" != joined ] || read word || {then}'
+        self.shell = subprocess.Popen(
+            ["/bin/sh", "-c", script],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        atexit.register(self.end)
+
+    def joined(self) -> None:
+        """From now on, that another process is gone."""
+        if self.shell is not None and self.shell.stdin is not None:
+            self.shell.stdin.write(b"joined\n")
+            self.shell.stdin.flush()
+
+    def end(self) -> None:
+        """Say nothing."""
+        if self.shell is not None and self.shell.poll() is None:
+            self.shell.communicate(b"ended\n")
 
 
-def _end(said: Any) -> None:
-    if threading.current_thread() is threading.main_thread():
-        return  # it is joining, and is told by an error
-    time.sleep(_LAST_WORDS)
-    with contextlib.suppress(OSError):
-        os.write(2, f"\nerror: {LOST} ({_brief(said)})\n".encode())
-    os._exit(1)
+_epitaph = _Epitaph()
+
+
+def _uncaught(said_by: Callable[..., object], *error: Any) -> None:
+    said_by(*error)
+    leave(130 if isinstance(error[1], KeyboardInterrupt) else 1)
 
 
 def joined() -> bool:
@@ -202,18 +222,16 @@ def leave(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    _epitaph.end()
     os._exit(status)
 
 
 @contextlib.contextmanager
 def parting() -> Iterator[None]:
-    """What ends the block ends this process, if it has joined others, and soon all of them."""
+    """An exit from the block ends this process at once, if it has joined others."""
     try:
         yield
-    except BaseException as error:
-        if not joined():
-            raise
-        if isinstance(error, SystemExit):
-            leave(error.code if isinstance(error.code, int) else error.code is not None)
-        traceback.print_exception(error)
-        leave(1)
+    except SystemExit as stop:
+        if joined():
+            leave(stop.code if isinstance(stop.code, int) else stop.code is not None)
+        raise

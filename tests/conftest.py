@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# a command's own folder is for users, not for tests
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
+
 
 @pytest.fixture(scope="session")
 def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:

@@ -2,10 +2,12 @@
 
 import re
 import tomllib
+from importlib.metadata import version as installed
 from pathlib import Path
 
 import pytest
 
+import linearize as lz
 from linearize.command import main
 
 ROOT = Path(__file__).parents[1]
@@ -14,10 +16,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 def test_every_file_says_the_same_version(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--version"])
-    assert capsys.readouterr().out == f"linearize {PROJECT['version']}\n"
+    assert capsys.readouterr().out == f"linearize {lz.__version__}\n"
     cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
     assert cited is not None
-    assert cited[1] == PROJECT["version"]
+    assert cited[1] == lz.__version__
+    assert installed("linearize") == lz.__version__
 
 
 def test_the_changelog_begins_with_what_is_not_released() -> None:
@@ -31,3 +34,10 @@ def test_the_pythons_that_are_named_are_those_that_are_taken() -> None:
     prefix = "Programming Language :: Python :: 3."
     named = [c.removeprefix(prefix) for c in PROJECT["classifiers"] if c.startswith(prefix)]
     assert named == [str(minor) for minor in range(low, high)]
+
+
+def test_every_dependency_has_an_upper_bound() -> None:
+    extras = PROJECT["optional-dependencies"]
+    users = [extras[name] for name in extras if name != "dev"]
+    wanted = [each for some in (PROJECT["dependencies"], *users) for each in some]
+    assert [each for each in wanted if "<" not in each and "==" not in each] == []

@@ -1,5 +1,6 @@
 """Fine-tunings that several processes share: nothing is lost, nothing is made twice."""
 
+import importlib
 import itertools
 import json
 import logging
@@ -253,6 +254,24 @@ def test_a_share_that_there_is_not_is_refused(tmp_path, monkeypatch, capsys, wor
         launched(monkeypatch, capsys, "debug", "--run-dir", str(tmp_path), *words)
     assert stop.value.code == status
     assert said in capsys.readouterr().err
+
+
+SHARED = (
+    *("audit", "compare", "kronecker", "learning_rate", "localization", "merging", "nli"),
+    *("sentiment", "toxicity", "trajectory"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", SHARED)
+def test_a_plan_is_of_what_a_run_trains(experiment, debug_run):
+    """No more and no less: the folders that say so in a finished run."""
+    run_dir = debug_run(experiment)
+    module = importlib.import_module(f"experiments.{experiment}.run")
+    planned = module.fine_tunings(PRESETS[experiment]["debug"](), run_dir)
+    names = [each.folder.relative_to(run_dir).as_posix() for each in planned]
+    trained = [each.parent.relative_to(run_dir).as_posix() for each in run_dir.rglob("done.json")]
+    assert sorted(names) == sorted(trained)
 
 
 def test_an_experiment_of_one_piece_says_so(monkeypatch, capsys):

@@ -26,7 +26,7 @@ from linearize.methods import METHODS
 from linearize.report import schema
 from linearize.report.claims import Verdict
 from linearize.report.style import label
-from linearize.study import Method, Store, Study
+from linearize.study import FineTuning, Method, Store, Study
 from linearize.study.store import Record
 
 
@@ -54,6 +54,11 @@ def run(config: AuditConfig, run_dir: Path, preset: str = "custom") -> Path:
         results = schema.read(Results, found)
         results = dataclasses.replace(results, relation=relate(results))
         return running.finish(run_dir, dataclasses.replace(results, claims=judge(results)))
+
+
+def fine_tunings(config: AuditConfig, run_dir: Path) -> list[FineTuning]:
+    """Those of every seed, regime and task."""
+    return vectors.trained(config, run_dir)
 
 
 def measure(

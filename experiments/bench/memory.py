@@ -72,3 +72,11 @@ def _status(field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"{_STATUS} has no {field}")
+
+
+def most() -> int:
+    """Bytes of the largest resident memory of this process since it began.
+
+    ``getrusage`` also counts what the process that started it had.
+    """
+    return _status("VmHWM")

@@ -10,7 +10,7 @@ The vectors of TAK itself were trained to make the cards' numbers small.
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from experiments import claims, protocol, running, vectors
 from experiments.claims import Claim
 from experiments.kronecker.config import KroneckerConfig
 from experiments.kronecker.results import Results
+from linearize.config.compare import CompareConfig
 from linearize.curvature import Card, Normalized, merge
 from linearize.data import Task
 from linearize.disentangle import interference
@@ -26,7 +27,7 @@ from linearize.evaluate import rank_correlation
 from linearize.methods import METHODS, weighted
 from linearize.methods.tak import card_of
 from linearize.report import schema
-from linearize.study import Method, Store, Study, stack
+from linearize.study import FineTuning, Method, Store, Study, stack
 from linearize.study.store import Record
 
 WHOLE = "whole"
@@ -52,11 +53,27 @@ def run(config: KroneckerConfig, run_dir: Path, preset: str = "custom") -> Path:
         return running.finish(run_dir, claims.judged(schema.read(Results, found), CLAIMS))
 
 
+def keeping(config: KroneckerConfig) -> CompareConfig:
+    """The setting, whose vectors are kept after each step that is measured."""
+    kept = dataclasses.replace(config.setting.linear, save_vectors_at=config.steps)
+    return dataclasses.replace(config.setting, linear=kept)
+
+
+def methods(config: KroneckerConfig) -> list[Method]:
+    """With the setting's weights."""
+    return [weighted(METHODS[name], config.setting.weights) for name in config.methods]
+
+
+def fine_tunings(config: KroneckerConfig, run_dir: Path) -> list[FineTuning]:
+    """Those of every seed, method and task."""
+    setting, tasks = keeping(config), cache(partial(protocol.load_tasks, config.setting))
+    names = setting.data.tasks
+    return protocol.fine_tunings(setting, Store.of(run_dir), methods(config), names, tasks)
+
+
 def measure(config: KroneckerConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
     """One seed: every method's numbers, stacked over steps."""
-    kept = dataclasses.replace(config.setting.linear, save_vectors_at=config.steps)
-    setting = dataclasses.replace(config.setting, linear=kept)
-    study = protocol.study(setting, tasks, seed, store)
+    study = protocol.study(keeping(config), tasks, seed, store)
     cards = {
         probes: {
             task: card_of(study, task, examples=config.examples, probes=probes)
@@ -69,8 +86,7 @@ def measure(config: KroneckerConfig, tasks: Mapping[str, Task], seed: int, store
         "layers": list(first.parts),
         "factored": [label in first.factored for label in first.parts],
     }
-    for name in config.methods:
-        method = weighted(METHODS[name], config.setting.weights)
+    for name, method in zip(config.methods, methods(config), strict=True):
         study.vectors(method)
         record[name] = stack(
             [

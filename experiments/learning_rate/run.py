@@ -7,9 +7,11 @@ accuracy of all vectors added with the α that validation data choose (*Editing 
 Arithmetic*, appendix).
 """
 
+import contextlib
+import dataclasses
 import logging
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,8 @@ from linearize import comparison
 from linearize.data import Task
 from linearize.methods import METHODS
 from linearize.report import schema
-from linearize.study import Store, stack
+from linearize.study import FineTuning, Store, Study, stack
+from linearize.study import fine_tunings as every_seed
 from linearize.study.store import Record
 from linearize.train import NonFiniteLossError
 
@@ -44,6 +47,34 @@ def run(config: LearningRateConfig, run_dir: Path, preset: str = "custom") -> Pa
             "along": {regime: rates(config, regime) for regime in REGIMES},
         }
         return running.finish(run_dir, claims.judged(schema.read(Results, found), CLAIMS))
+
+
+def fine_tunings(config: LearningRateConfig, run_dir: Path) -> list[FineTuning]:
+    """Those of every rate, seed and task; one that diverges is finished."""
+    tasks = cache(partial(protocol.load_tasks, config.setting))
+    trainers = dict.fromkeys(METHODS[regime].trainer.name for regime in REGIMES)
+
+    def of(regime: str, lr: float, seed: int, store: Store) -> Study:
+        return at(config, tasks(), regime, lr, seed, store)
+
+    return [
+        dataclasses.replace(each, train=partial(_to_the_end, each.train))
+        for regime in trainers
+        for lr in rates(config, regime)
+        for each in every_seed(
+            Store.of(run_dir),
+            config.seeds,
+            [METHODS[regime]],
+            config.setting.data.tasks,
+            partial(of, regime, lr),
+            within=f"{lr:g}",
+        )
+    ]
+
+
+def _to_the_end(train: Callable[[], object]) -> None:
+    with contextlib.suppress(NonFiniteLossError):
+        train()
 
 
 def measure(
@@ -68,6 +99,19 @@ def rates(config: LearningRateConfig, regime: str) -> tuple[float, ...]:
     return getattr(config, METHODS[regime].trainer.name)
 
 
+def at(
+    config: LearningRateConfig,
+    tasks: Mapping[str, Task],
+    regime: str,
+    lr: float,
+    seed: int,
+    store: Store,
+) -> Study:
+    """The study of one learning rate."""
+    whole = protocol.with_value(config.setting, METHODS[regime].trainer.name, lr)
+    return protocol.study(whole, tasks, seed, store)
+
+
 def at_rate(
     config: LearningRateConfig,
     tasks: Mapping[str, Task],
@@ -78,10 +122,10 @@ def at_rate(
 ) -> Record:
     """One regime at one learning rate; nothing where fine-tuning diverges."""
     method = METHODS[regime]
-    whole = protocol.with_value(config.setting, method.trainer.name, lr)
-    study = protocol.study(whole, tasks, seed, store.under(f"{lr:g}"))
+    study = at(config, tasks, regime, lr, seed, store.under(f"{lr:g}"))
+    plan = protocol.plan(config.setting)
     try:
-        return comparison.summary(study, study.view(method), protocol.plan(whole))
+        return comparison.summary(study, study.view(method), plan)
     except NonFiniteLossError as error:
         log.warning("seed %d: %s at %g diverged: %s", seed, regime, lr, error)
         return dict.fromkeys(comparison.SUMMARY)

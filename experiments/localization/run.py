@@ -26,7 +26,7 @@ from experiments.localization.results import Results
 from linearize.data import Task
 from linearize.methods import METHODS
 from linearize.report import schema
-from linearize.study import Method, Store, Study
+from linearize.study import FineTuning, Method, Store, Study
 from linearize.study.maps import error_map
 from linearize.study.store import Record
 
@@ -60,6 +60,11 @@ def parts(config: LocalizationConfig) -> int:
     """How many parts a seed has: the energies of each target task, ξ in each regime."""
     targets = sum(len(config.tasks_at(i)) for i in get_args(Initialization))
     return targets + len(config.regimes)
+
+
+def fine_tunings(config: LocalizationConfig, run_dir: Path) -> list[FineTuning]:
+    """Those of every seed, regime and task, whose ξ is measured."""
+    return vectors.trained(config, run_dir)
 
 
 def measure(

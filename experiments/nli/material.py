@@ -1,5 +1,6 @@
 """What a run is given: tasks of text, one model that reads them, and what their numbers are."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -128,7 +129,12 @@ def wrapped(wording: Wording) -> Wrap | None:
     if not wording.template:
         return None
     told = wording.template
-    return lambda own, pair: told.replace("{text}", own.strip()).replace("{pair}", pair or "")
+
+    def wrap(own: str, pair: str | None) -> str:  # at once: a text may hold "{pair}"
+        held = {"{text}": own.strip(), "{pair}": pair or ""}
+        return re.sub(r"\{(?:text|pair)\}", lambda match: held[match[0]], told)
+
+    return wrap
 
 
 def words_of(name: str, given: TextTask) -> tuple[str, ...]:

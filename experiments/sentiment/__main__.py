@@ -1,6 +1,6 @@
 """``python -m experiments.sentiment PRESET``."""
 
 from experiments import running
-from experiments.sentiment.run import run
+from experiments.sentiment.run import fine_tunings, run
 
-running.launch("sentiment", run)
+running.launch("sentiment", run, fine_tunings)

@@ -54,6 +54,7 @@ def load(config: SentimentConfig) -> Material:
     Raises:
         ConfigError: a domain or a model that is not there, or a class without a word.
     """
+    rehearse(config)
     model, tokenizer = speaker(config.model)
     return build(config, model, tokenizer, {name: domain(config, name) for name in config.domains})
 

@@ -11,7 +11,7 @@ task vectors are of the same parameters, and add.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +21,15 @@ from experiments.on_target import OF_TWO
 from experiments.scaling import Direction, chosen
 from experiments.sentiment.claims import CLAIMS
 from experiments.sentiment.config import SentimentConfig
-from experiments.sentiment.material import Material, Reading, load, rehearse
+from experiments.sentiment.material import Material, Reading, load
 from experiments.sentiment.results import Results
 from linearize import comparison, objectives
 from linearize.evaluate.view import VIEWS
 from linearize.methods import METHODS
 from linearize.objectives import CausalLM
 from linearize.report import schema
-from linearize.study import Method, Store, Study, maps
+from linearize.study import FineTuning, Method, Store, Study, maps
+from linearize.study import fine_tunings as every_seed
 from linearize.study.store import Record
 
 MOVED = {"own": 1.0, "other": -1.0}
@@ -49,7 +50,6 @@ DISTANCES = (CausalLM().distance, objectives.DISTANCES["total_variation"])
 def run(config: SentimentConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
-        rehearse(config)
         material = load(config)
         each = len(config.analogies) + len(config.domains) + len(config.map.pairs)
         parts = len(config.regimes) * each
@@ -78,6 +78,27 @@ def run(config: SentimentConfig, run_dir: Path, preset: str = "custom") -> Path:
         }
         results = claims.judged(schema.read(Results, found), CLAIMS)
         return running.finish(run_dir, results)
+
+
+def fine_tunings(config: SentimentConfig, run_dir: Path) -> list[FineTuning]:
+    """Those of every seed, regime and domain: on sentiment, and on text."""
+    material = cache(partial(load, config))
+
+    def reading(name: str, seed: int, store: Store) -> Study:
+        return study(config, getattr(material(), name), seed, store)
+
+    return [
+        each
+        for name in ("sentiment", "language")
+        for each in every_seed(
+            Store.of(run_dir),
+            config.seeds,
+            [METHODS[regime] for regime in config.regimes],
+            config.domains,
+            partial(reading, name),
+            within=name,
+        )
+    ]
 
 
 def measure(config: SentimentConfig, material: Material, seed: int, store: Store) -> Record:

@@ -1,6 +1,6 @@
 """``python -m experiments.toxicity PRESET``."""
 
 from experiments import running
-from experiments.toxicity.run import run
+from experiments.toxicity.run import fine_tunings, run
 
-running.launch("toxicity", run)
+running.launch("toxicity", run, fine_tunings)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.speaker import speaker
+from experiments.stand_ins import comments
 from experiments.toxicity import sources
 from experiments.toxicity.config import FITTED, ControlConfig, ToxicityConfig
 from experiments.toxicity.sources import Texts
@@ -54,6 +55,8 @@ def load(config: ToxicityConfig) -> Material:
     Raises:
         ConfigError: something of it cannot be had; the message says what.
     """
+    if folder := comments.read_by(config.model.weights):
+        comments.make(folder)
     model, tokenizer = speaker(config.model)
     return build(config, model, tokenizer, sources.texts(config))
 

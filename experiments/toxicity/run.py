@@ -9,14 +9,13 @@ scored by another scorer than the one that chose the text. Beside it: θ0, the m
 the text, gradient ascent, a random vector of the same size, fine-tuning on other text.
 """
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from experiments import claims, running
-from experiments.stand_ins import comments
 from experiments.toxicity import material, speak
 from experiments.toxicity.claims import CLAIMS
 from experiments.toxicity.config import ToxicityConfig
@@ -35,7 +34,8 @@ from linearize.evaluate.view import View
 from linearize.methods import GRADIENT_ASCENT, METHODS, NONLINEAR
 from linearize.objectives import CausalLM, Control
 from linearize.report import schema
-from linearize.study import Method, Store, Study
+from linearize.study import FineTuning, Method, Store, Study
+from linearize.study import fine_tunings as every_seed
 from linearize.study.store import Record
 from linearize.task_vector import TaskVector
 
@@ -50,8 +50,6 @@ LABELS = {
 def run(config: ToxicityConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
-        if folder := comments.read_by(config.model.weights):
-            comments.make(folder)
         given = material.load(config)
         every = partial(measure, config, given)
         measured = Store.of(run_dir).every_seed(config.seeds, parts(config), every)
@@ -103,14 +101,29 @@ def pooled(shares: ArrayLike, texts: int) -> np.ndarray:
     return np.stack(evaluate.binomial_interval(hits, texts * len(found)))
 
 
-def parts(config: ToxicityConfig) -> int:
-    """How many parts a seed has: a row of the table each, and a curve of each regime."""
-    return len(BASELINES) + 2 * len(config.regimes)
+def fine_tunings(config: ToxicityConfig, run_dir: Path) -> list[FineTuning]:
+    """Those of every seed: the regimes' and gradient ascent on the text, and one on other text."""
+    given = cache(partial(material.load, config))
+    regimes = [METHODS[name] for name in config.regimes]
+    return [
+        each
+        for task, methods in {
+            TARGET: [NONLINEAR, GRADIENT_ASCENT, *regimes],
+            OTHER: [NONLINEAR],
+        }.items()
+        for each in every_seed(
+            Store.of(run_dir),
+            config.seeds,
+            methods,
+            [task],
+            lambda seed, store: studied(config, given(), seed, store),
+        )
+    ]
 
 
-def measure(config: ToxicityConfig, given: Material, seed: int, store: Store) -> Record:
-    """One seed: every edited model, and the curves of the regimes."""
-    study = Study(
+def studied(config: ToxicityConfig, given: Material, seed: int, store: Store) -> Study:
+    """One seed's study."""
+    return Study(
         given.read,
         given.tasks,
         CausalLM(),
@@ -121,7 +134,16 @@ def measure(config: ToxicityConfig, given: Material, seed: int, store: Store) ->
         trainable=config.trainable,
         batch_size=config.batch_size,
     )
-    meter = Meter(config, given, study)
+
+
+def parts(config: ToxicityConfig) -> int:
+    """How many parts a seed has: a row of the table each, and a curve of each regime."""
+    return len(BASELINES) + 2 * len(config.regimes)
+
+
+def measure(config: ToxicityConfig, given: Material, seed: int, store: Store) -> Record:
+    """One seed: every edited model, and the curves of the regimes."""
+    meter = Meter(config, given, studied(config, given, seed, store))
     record: Record = {"edits": {}, "curves": {}, "held_out": given.held_out}
     for row in BASELINES:
         record["edits"][row] = store.kept(row, partial(meter.baseline, row))

@@ -10,7 +10,7 @@ from experiments.stand_ins import reviews
 from experiments.toxicity.config import TextsConfig, ToxicityConfig
 from linearize import scorers
 from linearize.config import ConfigError
-from linearize.config.files import said_as_configuration
+from linearize.config.files import require, said_as_configuration
 from linearize.data import Limits, text
 from linearize.data.records import SPLITS
 from linearize.data.text import Documents, TextTask
@@ -96,10 +96,14 @@ def _given(folder: Path) -> dict[str, Documents] | None:
     """Splits that a folder's files are named for, if there are validation and test."""
     if not folder.is_dir():
         return None
-    files = sorted(p for p in folder.iterdir() if p.suffix in PLAIN)
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PLAIN)
     paths = {split: [p for p in files if word in p.name] for split, word in _NAMES.items()}
     if not paths["validation"] or not paths["test"]:
         return None
+    for path in files:
+        named = [split for split, its in paths.items() if path in its]
+        remedy = f"{path.name} is named for {' and '.join(named)}; rename it"
+        require(len(named) < 2, "texts.control", str(folder), remedy)
     found = {
         split: Documents([each for p in named for each in text.read_plain(p).texts])
         for split, named in paths.items()

@@ -9,7 +9,7 @@ validation data choose (*Editing Models with Task Arithmetic*, appendix).
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,11 @@ from experiments.trajectory.config import TrajectoryConfig
 from experiments.trajectory.results import Results
 from linearize import comparison
 from linearize.comparison import Plan
+from linearize.config.compare import CompareConfig
 from linearize.data import Task
 from linearize.methods import METHODS
 from linearize.report import schema
-from linearize.study import Method, Store, Study, stack
+from linearize.study import FineTuning, Method, Store, Study, stack
 from linearize.study.store import Record
 
 REGIMES = ("nonlinear", "posthoc", "linear")
@@ -44,13 +45,26 @@ def run(config: TrajectoryConfig, run_dir: Path, preset: str = "custom") -> Path
         return running.finish(run_dir, claims.judged(schema.read(Results, found), CLAIMS))
 
 
-def measure(config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
-    """One seed: every regime's measures, lists over steps."""
+def keeping(config: TrajectoryConfig) -> CompareConfig:
+    """The setting, whose vectors are kept after each step that is measured."""
     nonlinear, linear = (
         dataclasses.replace(recipe, save_vectors_at=config.steps)
         for recipe in (config.setting.nonlinear, config.setting.linear)
     )
-    whole = dataclasses.replace(config.setting, nonlinear=nonlinear, linear=linear)
+    return dataclasses.replace(config.setting, nonlinear=nonlinear, linear=linear)
+
+
+def fine_tunings(config: TrajectoryConfig, run_dir: Path) -> list[FineTuning]:
+    """Those of every seed, regime and task."""
+    tasks = cache(partial(protocol.load_tasks, config.setting))
+    methods = [METHODS[name] for name in REGIMES]
+    names = config.setting.data.tasks
+    return protocol.fine_tunings(keeping(config), Store.of(run_dir), methods, names, tasks)
+
+
+def measure(config: TrajectoryConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Record:
+    """One seed: every regime's measures, lists over steps."""
+    whole = keeping(config)
     study, plan = protocol.study(whole, tasks, seed, store), protocol.plan(whole)
     record: Record = {}
     for regime in REGIMES:

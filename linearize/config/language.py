@@ -7,6 +7,7 @@ from typing import Literal
 from linearize.config.files import ConfigError, require, require_tasks, said_as_configuration
 from linearize.data import Limits
 from linearize.data.text import TextTask, open_text
+from linearize.data.text.tables import OnEmpty
 from linearize.data.text.tokens import TooLong
 from linearize.fields import Count, Natural, check
 from linearize.models import LanguageModel, load_language
@@ -84,6 +85,10 @@ class TextDataConfig:
     """The column of class names there; None where texts are all there is."""
     pair: str | None = None
     """The column of second texts there."""
+    delimiter: str | None = None
+    """Between columns, where it is no comma."""
+    on_empty: OnEmpty = "error"
+    """What becomes of rows without a text."""
     length: Count = 64
     """Tokens of a row."""
     too_long: TooLong = "cut"
@@ -114,6 +119,8 @@ class TextDataConfig:
                 text=self.text,
                 label=self.label,
                 pair=self.pair,
+                delimiter=self.delimiter,
+                on_empty=self.on_empty,
                 limit=Limits(self.train, self.validation, self.test),
                 seed=self.seed,
                 data_dir=self.data_dir,

@@ -4,7 +4,7 @@ Where only the last blocks are trained, what the others give for an example neve
 in training, nor at any α of any task vector, nor in a kernel of those blocks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ class Cut(NamedTuple):
 
     Attributes:
         below: ``below(params, *inputs) -> tuple of arrays (B, ...)``: what the last frozen block
-            gives.
+            gives; of several stacks (an encoder's and a decoder's) the last of each.
         above: the model of ``f(params, *inputs, *below)``, with the same parameters; what decides
             ``below`` is :attr:`linearize.models.Model.fixed`.
         block: the last frozen block.
@@ -75,13 +75,20 @@ def _parts(
     """Below, above, the last frozen block and what decides it; the same functions another time."""
     args = jax.tree.unflatten(structure, kinds)
     for i, block in reversed(list(enumerate(blocks))):
-        calls = partial(_calls, f, block)
+        ends = {_stack(name): name for name in blocks[: i + 1]}  # what is above may read each
+        calls = partial(_calls, f, tuple(ends.values()))
         traced, found = jax.make_jaxpr(calls, return_shape=True)(*args)
         used = _used(traced.jaxpr, args[0])  # none: it comes out of a program within
-        if len(found) == 1 and used and not used & trained:
-            above = _above(f, blocks[: i + 1], jax.tree.structure(found[0]))
+        if all(len(outs) == 1 for outs in found.values()) and used and not used & trained:
+            frozen = {name: ends[_stack(name)] for name in blocks[: i + 1]}
+            above = _above(f, frozen, jax.tree.structure(found))
             return _below(f, calls, block), above, block, used
     return None
+
+
+def _stack(block: str) -> str:
+    """Where a block stands: ``encoder`` of ``encoder/block_0``."""
+    return block.rpartition("/")[0]
 
 
 def _below(f: Apply, calls: Apply, block: str) -> Apply:
@@ -91,14 +98,16 @@ def _below(f: Apply, calls: Apply, block: str) -> Apply:
     return _known(below, f, f"up to {block}")
 
 
-def _calls(f: Apply, block: str, params: Params, *inputs: PyTree) -> list[PyTree]:
-    """What a block gives, once for each time that it is called."""
-    found = []
+def _calls(
+    f: Apply, blocks: Sequence[str], params: Params, *inputs: PyTree
+) -> dict[str, list[PyTree]]:
+    """What some blocks give, once for each time that they are called."""
+    found: dict[str, list[PyTree]] = {block: [] for block in blocks}
 
     def watch(called: Callable[..., Any], args: Any, kwargs: Any, at: Any) -> PyTree:
         out = called(*args, **kwargs)
-        if _name(at) == block:
-            found.append(out)
+        if (name := _name(at)) in found:
+            found[name].append(out)
         return out
 
     with linen.intercept_methods(watch):
@@ -106,20 +115,24 @@ def _calls(f: Apply, block: str, params: Params, *inputs: PyTree) -> list[PyTree
     return found
 
 
-def _above(f: Apply, frozen: Sequence[str], structure: Any) -> Apply:
-    """It is given what the last frozen block gave; the rest of them compute nothing."""
+def _above(f: Apply, frozen: Mapping[str, str], structure: Any) -> Apply:
+    """It is given what the last frozen blocks gave; the rest of them compute nothing.
+
+    ``frozen`` names of each the last one of its stack.
+    """
 
     def above(params: Params, *both: PyTree) -> PyTree:
         own = len(both) - structure.num_leaves
         given = structure.unflatten(both[own:])
 
         def skip(called: Callable[..., Any], args: Any, kwargs: Any, at: Any) -> PyTree:
-            return given if _name(at) in frozen else called(*args, **kwargs)
+            end = frozen.get(_name(at) or "")
+            return called(*args, **kwargs) if end is None else given[end][0]
 
         with linen.intercept_methods(skip):
             return f(params, *both[:own])
 
-    return _known(above, f, f"above {frozen[-1]}")
+    return _known(above, f, f"above {list(frozen)[-1]}")
 
 
 def _name(at: Any) -> str | None:

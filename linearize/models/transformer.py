@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from linearize import activations
 from linearize.types import Array, PyTree
 
 REMAT: dict[str, Callable[..., Any] | None] = {
@@ -179,11 +180,16 @@ def chain(
     Returns:
         x after the last block, and all ``out``, stacked on axis 0.
     """
+
+    def kept(layer: Any, x: PyTree, each: PyTree) -> tuple[PyTree, PyTree]:
+        x, out = call(layer, activations.keep(x), each)
+        return activations.keep(x), out
+
     policy = REMAT[remat]
     kind = block if policy is None else nn.remat(block, policy=policy, prevent_cse=not scan)
     if scan:
         return nn.scan(
-            call,
+            kept,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=depth,
@@ -191,6 +197,6 @@ def chain(
     outs = []
     for i in range(depth):
         own = jax.tree.map(lambda leaf, i=i: leaf[i], each)
-        x, out = call(kind(**options, name=f"{name}_{i}"), x, own)
+        x, out = kept(kind(**options, name=f"{name}_{i}"), x, own)
         outs.append(out)
     return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)

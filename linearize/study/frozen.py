@@ -1,7 +1,7 @@
 """Frozen blocks of a study's model, computed once for each of its examples."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -15,11 +15,12 @@ from linearize.examples import Examples, as_arguments
 from linearize.models import Model
 from linearize.models.frozen import Cut, cut
 from linearize.single import Sample, example, forward, same_row, wide
+from linearize.study.tokens import check_tokens
 
 
 def computed_once(
     model: Model,
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, Task] | Iterable[Task],
     trainable: tree.Pattern,
     *,
     batch_size: int = 32,
@@ -44,10 +45,13 @@ def computed_once(
         outputs take more.
 
     Raises:
+        ValueError: tokens that a language model lacks.
         DisagreementError: a task's first example has other outputs by the two parts than by the
             whole.
     """
-    given = dict(tasks)
+    given = dict(tasks) if isinstance(tasks, Mapping) else {task.name: task for task in tasks}
+    for name, task in given.items():
+        check_tokens(model, name, task)
     example_of = next(iter(given.values())).train
     found = cut(model, trainable, *example_of.alone)
     if found is None or _bytes(found, model, given) > memory:

@@ -29,6 +29,7 @@ from linearize.objectives import Objective
 from linearize.study.heads import Heads, Prototypes, one_for_all
 from linearize.study.scans import scanned
 from linearize.study.store import Store
+from linearize.study.tokens import check_tokens
 from linearize.task_vector import TaskVector
 from linearize.train import Stream
 from linearize.train.penalty import seed_of
@@ -196,8 +197,8 @@ class Study:
 
         Raises:
             TypeError: a model of another kind.
-            ValueError: no task to train, two tasks of one name, a task without an objective, or a
-                control task that is none of the tasks.
+            ValueError: no task to train, two tasks of one name, a task without an objective, a
+                control task that is none of the tasks, or tokens that a language model lacks.
         """
         given = list(tasks.values()) if isinstance(tasks, Mapping) else list(tasks)
         names = list(tasks) if isinstance(tasks, Mapping) else [task.name for task in given]
@@ -219,6 +220,8 @@ class Study:
         if not set(named) - {control}:
             raise ValueError(f"tasks={names}: nothing is left to train beside control")
         known, heads = Model.of(model), None
+        for name, task in named.items():
+            check_tokens(known, name, task)
         if not isinstance(objectives, Mapping):
             made = Prototypes() if objectives is None else objectives
             heads = one_for_all(made) if isinstance(made, Objective) else made

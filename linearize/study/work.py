@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from linearize.choices import one_of
+from linearize.joining import HostError, joined
 from linearize.study.store import Store
 from linearize.study.study import Method, Study
 from linearize.train import RunDirectoryError, RunLockedError
@@ -87,6 +88,7 @@ class Job(Generic[T]):
         Raises:
             RunLockedError: a process holds the directory alone.
         """
+        _check_alone()
         failed: dict[Path, Exception] = {}
         if self.left:
             with self.among():
@@ -103,6 +105,7 @@ class Job(Generic[T]):
             ValueError: there is none of that name; the nearest is suggested.
             RunLockedError: a process holds the directory alone.
         """
+        _check_alone()
         named = {self.name(each): each for each in self.fine_tunings}
         one = named[one_of("only", name, named)]
         if not one.finished:
@@ -137,12 +140,21 @@ class Job(Generic[T]):
             return None
 
 
+def _check_alone() -> None:
+    if joined():
+        raise HostError(
+            "processes that share a run each train alone, and this one has joined others "
+            "(hosts.initialize), which train together: call finish() in all of them"
+        )
+
+
 def fine_tunings(
     store: Store,
     seeds: Iterable[int],
     methods: Iterable[Method],
     tasks: Sequence[str],
     study: Callable[[int, Store], Study],
+    within: str | None = None,
 ) -> list[FineTuning]:
     """Every vector that methods have of seeds and tasks, each once; none of them is begun.
 
@@ -152,11 +164,14 @@ def fine_tunings(
         methods: whose vectors, or those that they take of others.
         tasks: that are trained.
         study: of a seed and its store; asked for when the first of its vectors is to be made.
+        within: a folder of the seed's, where its studies are several.
     """
     trainers = {method.trainer.name: method.trainer for method in methods}
     found = []
     for seed in seeds:
         place = store.under(f"seed_{seed}")
+        if within is not None:
+            place = place.under(within)
         of = cache(partial(study, seed, place))
         for method in trainers.values():
             for task in method.targets(tasks):

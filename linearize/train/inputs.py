@@ -75,15 +75,12 @@ class Inputs:
         tree.check_finite(params0, what="params0")
         place = Placement.make(config.mesh)
         micro = config.batch_size // config.accumulate
-        if micro % place.ways:
-            raise ValueError(
-                f"mesh splits batches over {place.ways} devices, which do not divide "
-                f"batch_size / accumulate = {micro}"
-            )
+        place.check_batch("batch_size / accumulate", micro)
         names = _trainable(params0, trainable)
         ordered, terms, streams = take_apart(penalties)
         drawn = tuple(stream.batch for _, stream in streams)
-        _check_streams(streams, place)
+        for name, stream in streams:
+            place.check_batch(f"{name}: batch_size", stream.batch_size)
         given = {"f": f, "loss": loss, "readout": readout, "augment": augment, **terms}
         batch = feed.entries(data, micro)
         given = current_functions(given, params0, batch, inputs, names, drawn)
@@ -218,15 +215,6 @@ def _trainable(params0: Params, pattern: tree.Pattern) -> tuple[str, ...]:
             "pass the parameters as floating arrays"
         )
     return names
-
-
-def _check_streams(streams: Sequence[tuple[str, Stream]], place: Placement) -> None:
-    for where, stream in streams:
-        if stream.batch_size % place.ways:
-            raise ValueError(
-                f"mesh splits batches over {place.ways} devices, which do not divide {where}: "
-                f"batch_size = {stream.batch_size}"
-            )
 
 
 def _check_terms(

@@ -486,8 +486,7 @@ class _Run:
             self._drain()
             given = self.setting.params0, jax.tree.map(jnp.copy, self._tau())
             found = self.validation(*(hosts.own(given) if hosts.several() else given))
-            found = {f"validation/{n}": v for n, v in found}
-            self.recorder.write(step, found)
+            self.recorder.write(step, {f"validation/{n}": v for n, v in found})
         if step in config.save_vectors_at:
             self._drain()
             self.vectors[step] = self._vector(step)

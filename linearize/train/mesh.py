@@ -17,9 +17,10 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
-from linearize import hosts, tree
+from linearize import activations, hosts, tree
 from linearize.fields import check
-from linearize.types import PyTree
+from linearize.models.layers import is_stacked
+from linearize.types import Apply, Array, Params, PyTree
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,18 @@ class Placement:
         """Into how many parts a batch is split."""
         return 1 if self.mesh is None else prod(self.mesh.shape[a] for a in self.config.batch_axes)
 
+    def check_batch(self, what: str, size: int) -> None:
+        """See that a batch can be split.
+
+        Raises:
+            ValueError: it cannot; of several processes, whose devices nobody named, HostError.
+        """
+        if size % self.ways:
+            raise (hosts.HostError if hosts.several() else ValueError)(
+                f"mesh splits batches over {self.ways} devices, which do not divide {what} = "
+                f"{size}; choose a multiple, or fewer devices"
+            )
+
     @property
     def on_cpu(self) -> bool:
         """Whether the host itself is the device."""
@@ -146,6 +159,42 @@ class Placement:
         if self.mesh is None:
             return arrays
         return jax.lax.with_sharding_constraint(arrays, self.batch)
+
+    def laid(self, f: Apply) -> Apply:
+        """Inside ``jit``: the same function, of which each device computes its share of the batch.
+
+        What the rules split over the batch axes is gathered where it is used, and activations stay
+        where the batch lies. Scanned blocks are gathered one after the other, if the model holds
+        its activations (:func:`linearize.activations.keep`), and else all together before it.
+        """
+        if self.mesh is None or self.ways == 1:
+            return f
+        lies = self.batch
+        assert isinstance(lies, NamedSharding)
+
+        def spread(params: Params, *inputs: Any) -> PyTree:
+            whole = self._gathered(params)
+            stacks = {name: leaf for name, leaf in whole.items() if is_stacked([name])}
+            with activations.lying(lies, self.ways) as batch:
+                rest = {name: leaf for name, leaf in whole.items() if name not in stacks}
+                outputs = f(tree.update(params, rest), *inputs)
+            return outputs if batch.kept or not stacks else f(tree.update(params, whole), *inputs)
+
+        return spread
+
+    def _gathered(self, params: Params) -> dict[str, Array]:
+        """Those leaves that are split over batch axes, split no more."""
+        found = {}
+        for name, leaf in tree.flatten(params).items():
+            spec, _ = self._spec(name, tuple(leaf.shape))
+            whole = PartitionSpec(*map(self._but_batch_axes, spec))
+            if whole != spec:
+                found[name] = jax.lax.with_sharding_constraint(leaf, self._sharding(whole))
+        return found
+
+    def _but_batch_axes(self, axes: Any) -> Any:
+        named = () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
+        return tuple(axis for axis in named if axis not in self.config.batch_axes) or None
 
     def of(self, params: PyTree) -> dict[str, Sharding]:
         """The sharding of each leaf, by name, as the rules say.

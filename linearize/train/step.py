@@ -141,7 +141,7 @@ class Recipe:
                 most, or in the one that is best where the state is not donated.
             drawn: batches of the penalties' streams.
         """
-        functions = self.functions.join(fixed["arrays"])
+        functions = self._functions(fixed, place)
         key = jax.random.fold_in(fixed["key"], state["step"])
         grads, means = self._gradient(functions, fixed["params0"], state["tau"], batch, key, place)
         pull: dict[str, Array] = {}
@@ -189,6 +189,11 @@ class Recipe:
         state |= {"bad": bad, "bad_metrics": bad_metrics}
         rows = {"step": here, "values": values, "slope": slope, **pull}
         return state, {"bad": bad, **{name: row[None] for name, row in rows.items()}}
+
+    def _functions(self, fixed: Mapping[str, Any], place: Placement) -> dict[str, Any]:
+        """All callables, whole; the model as the devices share it."""
+        functions: dict[str, Any] = self.functions.join(fixed["arrays"])
+        return functions | {"f": place.laid(functions["f"])}
 
     def _added(
         self,
@@ -256,7 +261,7 @@ class Recipe:
             (2,): the derivative, and how much logits (or outputs, of an own loss) change, Σ |dz| an
             example: where a loss is near 0, p − y is rounding of 1, and so is the derivative.
         """
-        functions: Mapping[str, Any] = self.functions.join(fixed["arrays"])
+        functions = self._functions(fixed, place)
         key = jax.random.fold_in(fixed["key"], 0)
         sign = -1.0 if self.ascend else 1.0
 

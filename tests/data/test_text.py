@@ -135,6 +135,11 @@ def test_what_cannot_be_packed():
         text.strided(rows_of("a"), 4)
     with pytest.raises(ValueError, match="length=0"):
         text.packed(rows_of("ab"), 0)
+    with pytest.raises(DataError, match="did you mean 'cut'"):
+        text.one_a_row(rows_of("abc"), 1, too_long="cutt")
+    for row in ([1.5, 2.5], [3, -1], [[1, 2]]):
+        with pytest.raises(DataError, match=r"document 1 is .*expected numbers of tokens"):
+            text.strided([*rows_of("ab"), np.array(row)], 4)
 
 
 def test_buckets_hold_all_documents_once():
@@ -226,11 +231,32 @@ def test_a_tokenizer_of_another_model_is_refused():
         text.encoded(documents, silent)
 
 
+def test_a_frame_alone_is_no_text():
+    framed = type(
+        "Framed", (), {"encode": lambda self, t: [1, *(n for n in map(ord, t) if n < 128)]}
+    )()
+    with pytest.raises(DataError, match="document 1 has no token: '…'; leave it out"):
+        text.classification(Documents(("!", "…"), [0, 1], ("x", "y")), framed, 4)
+    with pytest.raises(DataError, match="document 0 has no token: '…'"):
+        text.encoded(Documents(("…",)), framed, wrap=lambda own, pair: f"{own} was")
+
+
+def test_answers_that_a_vocabulary_does_not_tell_apart_are_refused():
+    documents, words = Documents(("ab", "cd")), ["splendid", "awful"]
+    blind = type("Blind", (), {"encode": lambda self, text: [2, 1], "special": {}})()
+    with pytest.raises(DataError, match="document 1, 'awful', is the tokens of the answer 'splend"):
+        text.answers(documents, blind, 4, words)
+    blind.special = {"unk": 2}
+    with pytest.raises(DataError, match="document 0, 'splendid', is unknown to the vocabulary"):
+        text.answers(documents, blind, 4, words)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"texts": "one string"}, "expected a list"),
         ({"texts": ["a", " \n"]}, "document 1 is empty"),
+        ({"texts": ["a", "\u200b\ufeff \x02"]}, "document 1 is empty"),
         ({"texts": ["a", None]}, "document 1 is a NoneType"),
         ({"texts": ["a", "\ud800"]}, "document 1 holds half of a surrogate pair"),
         ({"texts": ["a"], "pairs": ["a", "b"]}, "pairs has 2 entries for 1 texts"),
@@ -338,6 +364,9 @@ def test_other_encodings_name_the_byte(tmp_path):
     latin = write(tmp_path / "latin.csv", "text\nfine\ncafé\n", "latin-1")
     with pytest.raises(DataError, match=r"latin\.csv is no UTF-8: byte 13 \(line 3\) is 0xe9"):
         text.read_csv(latin)
+    bare = write(tmp_path / "bare.csv", "text\nfine\n", "utf-16-le")
+    with pytest.raises(DataError, match=r"byte 1 \(line 1\) is 0x00; save it as UTF-8.* as CSV"):
+        text.read_csv(bare)
     with pytest.raises(DataError, match="is UTF-16; save it as UTF-8"):
         text.read_json_lines(write(tmp_path / "wide.jsonl", "{}", "utf-16"))
     with pytest.raises(DataError, match="cannot be read"):

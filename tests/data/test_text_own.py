@@ -87,6 +87,47 @@ def test_a_class_may_be_called_like_a_split(tmp_path):
         text.open_text(tmp_path)
 
 
+def test_what_an_error_tells_to_pass_can_be_passed(tmp_path):
+    rows = reviews(60)
+    (tmp_path / "one").mkdir()
+    write_csv(tmp_path / "one" / "train.csv", [row for row in rows[:40] if row[1] == "good"])
+    write_csv(tmp_path / "one" / "test.csv", rows[40:])
+    with pytest.raises(DataError, match=r"'bad'.*none of classes=.*pass classes= with all"):
+        text.open_text(tmp_path / "one", **COLUMNS)
+    found = text.open_text(tmp_path / "one", **COLUMNS, classes=("good", "bad"))
+    assert (found.classes, set(found.train.labels.tolist())) == (("good", "bad"), {0})
+    for i, (words, name) in enumerate(rows):
+        folder = tmp_path / "folders" / ("train" if i < 40 else "test") / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if i < 40 or name == "good":  # the test set has one class
+            (folder / f"{i}.TXT").write_text(words)
+    whole = text.open_text(tmp_path / "folders")
+    assert (whole.counts["test"], whole.classes) == (10, ("bad", "good"))
+    lines = "".join(f"{words};{name}\n" for words, name in [*rows, ("", "bad")])
+    path = tmp_path / "mine.csv"
+    path.write_text("review;stars\n" + lines)
+    with pytest.raises(DataError, match="pass delimiter=';'"):
+        text.open_text(path, **COLUMNS)
+    with pytest.raises(DataError, match="pass on_empty='skip'"):
+        text.open_text(path, **COLUMNS, delimiter=";")
+    opened = text.open_text(path, **COLUMNS, delimiter=";", on_empty="skip")
+    assert sum(opened.counts.values()) == 60
+    path.write_text("review\n" + "\n".join(words for words, _ in rows))
+    with pytest.raises(DataError, match="or pass label=None if texts are all there is"):
+        text.open_text(path, text="review")
+    assert not text.open_text(path, text="review", label=None).classes
+    with pytest.raises(DataError, match="delimiter=';' is of CSV files"):
+        text.open_text(write_lines(tmp_path / "mine.jsonl", rows), **COLUMNS, delimiter=";")
+
+
+def test_numbers_that_are_written_in_two_ways_are_no_two_classes(tmp_path):
+    rows = [
+        (words, "1.0" if i % 4 == 0 else "12"[i % 2]) for i, (words, _) in enumerate(reviews(60))
+    ]
+    with pytest.raises(DataError, match=r"labels '1', '1.0', which differ .* how a number"):
+        text.open_text(write_csv(tmp_path / "mine.csv", rows), **COLUMNS)
+
+
 def test_what_is_neither_a_name_nor_a_path():
     with pytest.raises(DataError, match=r"'revews.csv' is neither a file or folder nor a task"):
         text.open_text("revews.csv")

@@ -10,8 +10,9 @@ import sklearn.metrics
 
 import linearize as lz
 from configs.nli import PRESETS
-from experiments.nli.material import load
+from experiments.nli.material import load, wrapped
 from experiments.nli.run import study
+from experiments.nli.wordings import Wording
 from linearize import edit
 from linearize.config import ConfigError
 from linearize.methods import METHODS
@@ -20,6 +21,11 @@ from linearize.study import Store
 pytestmark = pytest.mark.slow
 
 DEBUG = PRESETS["debug"]()
+
+
+def test_a_text_that_names_a_place_of_the_template_stays_as_it_is():
+    wrap = wrapped(Wording("mine", "{text} / {pair} / {label}"))
+    assert wrap(" the {pair} of {text} ", "{text}") == "the {pair} of {text} / {text} / {label}"
 
 
 @pytest.fixture(scope="module")

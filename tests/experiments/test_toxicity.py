@@ -268,6 +268,10 @@ def test_texts_of_ones_own(tmp_path):
     nowhere = dataclasses.replace(DEBUG, texts=dataclasses.replace(told, control="austin"))
     with pytest.raises(ConfigError, match=r"'austin' is neither a file .*; did you mean 'austen'"):
         sources.texts(nowhere)
+    for name in ("valid", "test", "latest_train"):
+        (tmp_path / "plain" / f"{name}.txt").write_text("Of many things.")
+    with pytest.raises(ConfigError, match=r"latest_train\.txt is named for train and test; rename"):
+        sources.texts(dataclasses.replace(DEBUG, texts=told))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,21 @@ def test_it_computes_the_same_for_less_work():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_decoder_s_blocks_still_read_the_frozen_encoder():
+    model, tokens = load_language("toy_t5", pretrained=False), TOKENS[:3]
+    inputs = (tokens, tokens > 3, tokens[:, :4])
+    found = cut(model, "^decoder/block_1/", *inputs)
+    assert found.block == "decoder/block_0"
+    given = jax.jit(found.below)(model.params, *inputs)
+    np.testing.assert_allclose(
+        jax.jit(found.above.f)(model.params, *inputs, *given),
+        jax.jit(model.f)(model.params, *inputs),
+        atol=2e-5,
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["linear", "nonlinear"])
 def test_a_study_above_frozen_blocks_trains_the_same_vector(regime):
     model, task = reader(), asked()

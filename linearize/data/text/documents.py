@@ -1,6 +1,7 @@
 """Documents: texts as they are before any tokenizer, with what is known of each."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,13 +9,16 @@ import numpy as np
 
 from linearize.data.records import DataError, check_labels
 
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")
+"""Unicode's categories of characters that leave no mark."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Documents:
     """N texts, or pairs of texts, with what is known of each; N may be 0.
 
     Attributes:
-        texts: N strings; none is empty.
+        texts: N strings; none is empty, of spaces or of what cannot be seen.
         labels: (N,) int32 numbers of classes; None where there are none.
         classes: the classes' names, by label.
         pairs: N second texts, such as hypotheses; None where texts stand alone.
@@ -54,7 +58,7 @@ class Documents:
                     raise DataError(
                         f"{self.place(row)} is a {type(text).__name__}; a string is expected"
                     )
-                if not text.strip():
+                if blank(text):
                     raise DataError(
                         f"{self.place(row)} is empty; write something there, or leave it out"
                     )
@@ -99,6 +103,15 @@ class Documents:
         if self.pairs is None:
             return list(self.texts)
         return [f"{text}\n{pair}" for text, pair in zip(self.texts, self.pairs, strict=True)]
+
+
+def blank(text: str) -> bool:
+    r"""Whether nothing of a text is seen: spaces, controls, formats such as a byte-order mark.
+
+    >>> blank(" \u200b"), blank("é")
+    (True, False)
+    """
+    return not any(c > " " and unicodedata.category(c) not in _UNSEEN for c in text)
 
 
 def _encodes(text: str) -> bool:

@@ -86,8 +86,8 @@ def answers(
         vocabulary: how many tokens the model has.
 
     Raises:
-        DataError: neither labels nor words, an answer that is empty or too long, and as
-            :func:`encoded`.
+        DataError: neither labels nor words, an answer that is empty, too long or unknown to the
+            vocabulary, two that are the same tokens, and as :func:`encoded`.
     """
     if words is None:
         if documents.labels is None:
@@ -98,14 +98,38 @@ def answers(
     places = [f"the answer to {documents.place(row)}" for row in range(len(words))]
     said = Documents(words, places=places)
     rows, kept = _kept(documents, tokenizer, length, too_long, wrap, vocabulary)
-    spoken, _ = encoded(said.take(kept), tokenizer, length=answer_length, vocabulary=vocabulary)
-    answer_length = answer_length or max(map(len, spoken))
+    spoken, _ = encoded(said.take(kept), tokenizer, vocabulary=vocabulary)
+    _check_answers(said.take(kept), spoken, tokenizer)
+    sizes = np.array([len(row) for row in spoken])
+    answer_length = int(sizes.max()) if answer_length is None else answer_length
+    if sizes.max() > answer_length:
+        place = places[kept[int(sizes.argmax())]]
+        raise DataError(
+            f"{place} has {sizes.max()} tokens and length={answer_length}; raise answer_length"
+        )
     shifted = [np.array([start, *row[:-1]], np.int32) for row in spoken]
     tokens, mask = masked(rows, length, pad)
     return Examples(
         (tokens, mask, padded(shifted, answer_length, pad)),
         {"labels": padded(spoken, answer_length, NOT_ASKED)},
     )
+
+
+def _check_answers(said: Documents, spoken: list[np.ndarray], tokenizer: Tokenizer) -> None:
+    """Other words are other tokens: what a vocabulary lacks could never be told apart."""
+    unknown = getattr(tokenizer, "special", {}).get("unk")
+    known: dict[bytes, str] = {}
+    for row, (word, tokens) in enumerate(zip(said.texts, spoken, strict=True)):
+        if unknown is not None and unknown in tokens:
+            raise DataError(
+                f"{said.place(row)}, {word[:40]!r}, is unknown to the vocabulary; name another word"
+            )
+        other = known.setdefault(tokens.tobytes(), word)
+        if other.strip() != word.strip():
+            raise DataError(
+                f"{said.place(row)}, {word[:40]!r}, is the tokens of the answer {other[:40]!r}; "
+                "choose words that the vocabulary tells apart"
+            )
 
 
 def _kept(

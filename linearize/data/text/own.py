@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from linearize import choices
 from linearize.data.folders import SPLIT_NAMES
@@ -11,7 +12,7 @@ from linearize.data.split import FRACTIONS
 from linearize.data.text.documents import Documents
 from linearize.data.text.packaged import TEXT_TASKS, load_text
 from linearize.data.text.sets import TEXT_SETS, text_set
-from linearize.data.text.tables import read_csv, read_json_lines, read_plain
+from linearize.data.text.tables import OnEmpty, read_csv, read_json_lines, read_plain
 from linearize.data.text.task import TextTask, split_documents
 
 TABLES: Mapping[str, Callable[..., Documents]] = {
@@ -32,6 +33,9 @@ def open_text(
     label: str | None = "label",
     pair: str | None = None,
     group: str | None = None,
+    classes: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    on_empty: OnEmpty = "error",
     limit: Limits | int | None = None,
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
@@ -49,6 +53,10 @@ def open_text(
         label: the column of class names; None where texts are all there is.
         pair: the column of second texts.
         group: the column of what must stay in one split.
+        classes: class names in the order of their numbers, for files and folders alike; those of
+            the training texts by default.
+        delimiter: between the columns of a CSV file, where it is no comma (a tab in ``.tsv``).
+        on_empty: of rows whose text is empty, as in :func:`linearize.data.text.read_csv`.
         limit: as in :func:`linearize.data.text.load_text`; so are the rest.
         seed: of the split.
         fractions: shares of train, validation and test.
@@ -66,28 +74,29 @@ def open_text(
     if not path.exists():
         near = choices.hint(known, [*TEXT_TASKS, *TEXT_SETS])
         raise DataError(f"{known!r} is neither a file or folder nor a task of texts{near}")
-    columns = {"text": text, "label": label, "pair": pair, "group": group}
+    told = {"text": text, "label": label, "pair": pair, "group": group, "on_empty": on_empty}
+    told |= {} if delimiter is None else {"delimiter": delimiter}
     named = name or path.resolve().stem
     parts = _splits(path) if path.is_dir() else {}
     if not parts:
-        whole = _read(path, columns)
+        whole = _read(path, classes, told)
         return split_documents(named, whole, provenance=str(path), **how)  # type: ignore[arg-type]
     if "train" not in parts:
         raise DataError(f"{path} holds {', '.join(parts)} and no train; add it, or rename them")
-    found = {"train": _read(parts["train"], columns)}
-    classes = found["train"].classes or None
+    found = {"train": _read(parts["train"], classes, told)}
     for split in parts.keys() - {"train"}:
-        found[split] = _read(parts[split], columns, classes)
+        found[split] = _read(parts[split], found["train"].classes or None, told)
     return split_documents(named, **found, provenance=str(path), **how)  # type: ignore[arg-type]
 
 
-def _read(
-    path: Path, columns: Mapping[str, str | None], classes: Sequence[str] | None = None
-) -> Documents:
+def _read(path: Path, classes: Sequence[str] | None, told: Mapping[str, Any]) -> Documents:
+    """A table by the columns that are told, or plain text."""
     reader = TABLES.get(path.suffix.lower())
+    if "delimiter" in told and reader in (None, read_json_lines):
+        raise DataError(f"delimiter={told['delimiter']!r} is of CSV files, and {path} is none")
     if reader is None or path.is_dir():
-        return read_plain(path)
-    return reader(path, classes=classes, **columns)
+        return read_plain(path, classes=classes)
+    return reader(path, classes=classes, **told)
 
 
 def _splits(folder: Path) -> dict[str, Path]:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from linearize.choices import one_of
 from linearize.data.records import DataError
-from linearize.data.text.tokens import TooLong
+from linearize.data.text.tokens import TOO_LONG, TooLong
 from linearize.examples import Examples
 from linearize.fields import integer
 
@@ -75,6 +76,7 @@ def one_a_row(
     Raises:
         DataError: no document, one without anything to ask for, or one that is too long.
     """
+    one_of("too_long", too_long, TOO_LONG, DataError)
     length = integer("length", length, low=1)
     pairs = []
     for number, row in enumerate(_some(rows)):
@@ -93,7 +95,9 @@ def one_a_row(
                     f"length={length}; raise it, pass too_long='cut' or 'leave out', or use packed"
                 )
         pairs.append((whole[:-1][:length], whole[1:][:length]))
-    return _examples(_some(pairs), length, pad)
+    if not pairs:
+        raise DataError(f"no document has at most length={length} tokens; raise it")
+    return _examples(pairs, length, pad)
 
 
 def strided(rows: Rows, context: int, stride: int | None = None, *, pad: int = 0) -> Examples:
@@ -180,9 +184,15 @@ def buckets(sizes: Sequence[int], lengths: Sequence[int]) -> dict[int, np.ndarra
     return {int(bounds[b]): np.flatnonzero(which == b) for b in np.unique(which)}
 
 
-def _some(rows: Sequence) -> Sequence:
+def _some(rows: Rows) -> Rows:
     if not len(rows):
         raise DataError("there is no document to make rows of; give at least one")
+    for number, row in enumerate(map(np.asarray, rows)):
+        if row.size and (row.ndim != 1 or row.dtype.kind not in "iu" or row.min() < 0):
+            raise DataError(
+                f"document {number} is {row.dtype}{row.shape}, from {row.min()}; expected numbers "
+                "of tokens, (n,) integers from 0"
+            )
     return rows
 
 

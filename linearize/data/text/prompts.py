@@ -158,7 +158,8 @@ class Prompt:
         Raises:
             DataError: no length; pairs where the template has none, or the other way round; a
                 tokenizer without a mask token; a decoder's prompt that asks before its text; and
-                documents of which the cut leaves no mask or no text, with their places.
+                documents without a token, or of which the cut leaves no mask or no text, with
+                their places.
         """
         one_of("cut", cut, CUTS, DataError)
         length = self.length if length is None else length
@@ -179,6 +180,9 @@ class Prompt:
         rows, places = [], []
         for n in range(len(documents)):
             own = [list(piece[n]) for piece in filled]
+            if wordless := [i for i in texts if not own[i]]:
+                name = parts[wordless[0]][0]
+                raise DataError(f"{documents.place(n)} has no token: its {name}; leave it out")
             for i in texts:
                 limit = self.limits[parts[i][0] == "pair"]
                 own[i] = own[i][:limit]

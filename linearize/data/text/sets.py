@@ -12,7 +12,7 @@ import numpy as np
 from linearize.assets import cache_dir
 from linearize.data.records import SPLITS, DataError, Limits
 from linearize.data.split import FRACTIONS
-from linearize.data.text.documents import Documents
+from linearize.data.text.documents import Documents, blank
 from linearize.data.text.task import TextTask, split_documents
 from linearize.data.tfds import import_tfds
 from linearize.data.vision import held_out, human
@@ -356,7 +356,7 @@ def _documents(
                 )
             label = known
         texts = [_string(_at(values, path)) for path in (row.text, row.pair) if path]
-        if not all(text.strip() for text in texts):
+        if any(map(blank, texts)):
             skipped["empty"] += 1
             continue
         found["texts"].append(texts[0])

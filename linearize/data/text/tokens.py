@@ -96,8 +96,9 @@ def encoded(
             if too_long == "leave out":
                 continue
             tokens, cut = _cut(tokenizer, text, pair, wrap, length, place), cut + 1
-        if not len(tokens):
-            raise DataError(f"{place} has no token: {text[:40]!r}; leave it out")
+        own = (text,) if pair is None else (text, pair)
+        if wordless := own if not len(tokens) else [x for x in own if _wordless(tokenizer, x)]:
+            raise DataError(f"{place} has no token: {wordless[0][:40]!r}; leave it out")
         _check_vocabulary(tokens, vocabulary, place)
         rows.append(tokens)
         kept.append(row)
@@ -108,6 +109,11 @@ def encoded(
             "cut" if cut else "left out",
         )  # fmt: skip
     return rows, np.array(kept, int)
+
+
+def _wordless(tokenizer: Tokenizer, text: str) -> bool:
+    """Whether a text has no token of its own; letters and digits always have one."""
+    return not any(map(str.isalnum, text)) and len(ids(tokenizer, text)) <= len(ids(tokenizer, ""))
 
 
 def _check_vocabulary(tokens: np.ndarray, vocabulary: int | None, place: str) -> None:

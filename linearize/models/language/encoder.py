@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from linearize.models import transformer
 from linearize.models.attention import attend
+from linearize.models.language.embedding import embedded
 from linearize.types import Array
 
 _FARTHEST = 128
@@ -91,9 +92,11 @@ class Encoder(nn.Module):
             ValueError: shapes or dtypes of no tokens, or more of them than there are positions.
         """
         self._check(tokens, mask)
-        x = self.token_embedding[tokens] + self._places(mask)
-        if self.types:
-            x = x + (self.kind[:1][None] if types is None else self.kind[types])
+        x = embedded(self.token_embedding, tokens, mask) + self._places(mask)
+        if self.types and types is None:
+            x = x + self.kind[:1][None]
+        if self.types and types is not None:
+            x = x + embedded(self.kind, types, mask, what="types")
         x = transformer.layer_norm(self.dtype, self.eps, "embedding_norm")(x)
         options = {
             name: getattr(self, name) for name in ("heads", "hidden", "activation", "eps", "dtype")

@@ -82,7 +82,8 @@ def generate(
         model: a decoder or an encoder–decoder, of
             :func:`linearize.models.language.load_language`.
         prompts: N texts, for which a tokenizer is needed; or N rows of tokens, of any lengths,
-            without padding. An empty text begins with the tokenizer's ``bos`` token.
+            without padding: an array's is refused where the tokenizer tells it. An empty text
+            begins with the tokenizer's ``bos`` token.
         tokenizer: the model's; also for the continuations' texts.
         new: tokens to add at most.
         temperature: of :class:`Sampling`; 0 takes the likeliest token.
@@ -209,7 +210,22 @@ def _tokens(
             f"{named('prompts', wrong)}: {rows[wrong[0]]!r:.80}; expected one token or more, each "
             f"from 0 to {model.vocabulary - 1}, the vocabulary of {model.name}"
         )
+    told = None if isinstance(prompts, Sequence) else tokenizer  # lists hold their own tokens
+    if told is not None and (padded := [i for i, row in enumerate(rows) if _padded(row, told)]):
+        raise ValueError(
+            f"{named('prompts', padded)}: padding at an end, which the model would read as words; "
+            "give a list of each row's own tokens, row[mask], or the texts"
+        )
     return [row.tolist() for row in rows]
+
+
+def _padded(row: np.ndarray, tokenizer: LanguageTokenizer) -> bool:
+    """Whether a row of an array begins or ends with padding: twice, where that may be a word."""
+    special = tokenizer.special
+    pad = special.get("pad", special.get("eos"))
+    times = 2 if pad in (special.get("bos"), special.get("eos")) else 1
+    ends = row[:times], row[-times:]
+    return len(row) > times and any((end == pad).all() for end in ends)
 
 
 class _Rows(NamedTuple):

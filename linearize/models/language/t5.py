@@ -17,6 +17,7 @@ from linearize.models.attention import attend
 from linearize.models.hf import configs, schema
 from linearize.models.hf.table import KERNEL, SAME, Row, Table
 from linearize.models.language import relative
+from linearize.models.language.embedding import embedded
 from linearize.models.language.head import Head, logits
 from linearize.models.language.model import LanguageFamily
 from linearize.types import Array, PyTree
@@ -244,7 +245,8 @@ class T5(nn.Module):
                 f"{tokens.shape}, true where a token is no padding"
             )
         x, _ = self.encoder(
-            self._embedded(tokens), lambda layer, x, table, _: (layer(x, table, mask)[0], None)
+            self._embedded(tokens, mask),
+            lambda layer, x, table, _: (layer(x, table, mask)[0], None),
         )
         return x
 
@@ -275,8 +277,8 @@ class T5(nn.Module):
         )
         return x, {**cache, **kept, "seen": cache["seen"] + tokens.shape[1]}
 
-    def _embedded(self, tokens: Array) -> Array:
-        return self.token_embedding[tokens].astype(self.dtype)
+    def _embedded(self, tokens: Array, mask: Array | None = None) -> Array:
+        return embedded(self.token_embedding, tokens, mask).astype(self.dtype)
 
 
 class Stack(nn.Module):

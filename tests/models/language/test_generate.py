@@ -278,6 +278,11 @@ def test_texts_in_and_out(decoder):
     assert same.texts is None
     for text, row, count in zip(found.texts, found.tokens, found.lengths, strict=True):
         assert text == "".join(chr(97 + i) for i in row[:count])
+    rows, seen = letters(pad=0, eos=7).encode(["dbebf", "cg"])
+    with pytest.raises(ValueError, match=r"prompts\[1\]: padding at an end.*row\[mask\]"):
+        lz.generate(model, rows, tokenizer=letters(pad=0, eos=7), new=NEW)
+    with pytest.raises(ValueError, match=r"prompts\[1\]: padding"):  # before, and as the end token
+        lz.generate(model, np.where(seen, rows, 7)[:, ::-1], tokenizer=tokenizer, new=NEW)
     with pytest.raises(models.TokenizerError, match="no bos token"):
         lz.generate(model, [""], tokenizer=letters(), new=NEW)
     with pytest.raises(models.TokenizerError, match=r"has 24 tokens and the model 23"):
