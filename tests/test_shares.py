@@ -202,7 +202,7 @@ def validated():
 
     def seen(params0, tau):
         found = evaluate.affine_outputs(f, params0, [tau], X, 10)
-        return [("sum", float(np.sum(found.at([1.0]), dtype=np.float64)))]
+        return [("sum", float(np.sum(np.asarray(found.at([1.0])), dtype=np.float64)))]
 
     data = {"inputs": X, "labels": Y}
     run = fine_tune(f, THETA0, data, regime="linear", config=config, validation=seen)
@@ -308,7 +308,7 @@ def computed(tmp_path_factory):
             )
             for process in range(count)
         ]  # fmt: skip
-        said = [process.communicate(timeout=240)[0] for process in started]
+        said = [process.communicate(timeout=600)[0] for process in started]
         assert [process.returncode for process in started] == [0] * count, "\n".join(said)
         return [np.load(folder / f"{process}.npz") for process in range(count)]
 

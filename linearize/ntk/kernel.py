@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 
 Optimizer = Literal["sgd", "signgd", "asymmetric_signgd"]
 
-_ROUND = 16
-"""Blocks that each of several processes makes before all of them have them."""
+_ROUND, _ROUND_BYTES = 16, 2**26
+"""Blocks that each of several processes makes at most before all of them have them, and bytes."""
 
 
 @renamed(params_filter="trainable")
@@ -246,7 +246,9 @@ def _fill(
     def blocks(numbers: Sequence[int]) -> Iterator[np.ndarray]:
         return map(made, (starts[k] for k in track(numbers, progress, "kernel blocks")))
 
-    found = shares.each(blocks, len(starts), _ROUND * jax.process_count())
+    size = math.prod(contract.shape(wanted.output, plan.rows, plan.rows, wanted.point.outputs))
+    held = max(1, min(_ROUND, _ROUND_BYTES // (size * wanted.dtype.itemsize)))
+    found = shares.each(blocks, len(starts), held * jax.process_count())
     for (i, j), whole in zip(starts, found, strict=True):
         block = whole[: min(plan.rows, wanted.n1 - i), : wanted.n2 - j]
         if mirrored and i != j:
