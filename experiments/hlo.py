@@ -6,7 +6,7 @@ one another. Here a loop's body counts as often as XLA knows that it runs.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -90,7 +90,7 @@ def _of(name: str, bodies: Mapping[str, list[Instruction]], done: dict[str, Coun
         if kind == "dot":
             total.flops += _product(each, shapes)
         elif kind in SENT:
-            size = SENT[kind](_bytes(each.shape) / (2 if kind != each.kind else 1), _ways(each))
+            size = SENT[kind](_bytes(_result(each)), _ways(each))
             total.sent[kind] = total.sent.get(kind, 0.0) + size
         elif kind == "custom-call" and "matmul" in each.rest:
             raise ValueError(f"{each.name}: a product by a call: {each.rest[:80]}")
@@ -122,8 +122,16 @@ def _sizes(shape: str) -> list[tuple[str, list[int]]]:
     return [(kind, [int(d) for d in dims.split(",") if d]) for kind, dims in arrays]
 
 
-def _bytes(shape: str) -> int:
-    return sum(BYTES.get(kind, 0) * math.prod(dims) for kind, dims in _sizes(shape))
+def _bytes(arrays: Sequence[tuple[str, list[int]]]) -> int:
+    return sum(BYTES[kind] * math.prod(dims) for kind, dims in arrays)
+
+
+def _result(each: Instruction) -> list[tuple[str, list[int]]]:
+    """The arrays of its result; what only begins may list its operands before them."""
+    arrays = _sizes(each.shape)
+    if each.kind == "all-gather-start":
+        return arrays[len(arrays) // 2 :]
+    return arrays[1:2] if each.kind == "collective-permute-start" else arrays
 
 
 def _product(each: Instruction, shapes: Mapping[str, str]) -> float:

@@ -66,6 +66,24 @@ def test_groups_as_xla_writes_them(groups, ways):
     assert hlo.count(text).sent == {"all-reduce": 2 * 24 * (ways - 1) / ways}
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape", "sent"),
+    [
+        ("all-reduce-start", "(f32[6], bf16[4])", 2 * (24 + 8) * 3 / 4),
+        ("all-gather-start", "(f32[6], f32[24])", 96 * 3 / 4),
+        ("collective-permute-start", "(f32[6], f32[6], u32[], u32[])", 24),
+        ("reduce-scatter", "f32[6]", 24 * 3),
+    ],
+)
+def test_what_begins_apart_from_its_end_counts_once(kind, shape, sent):
+    text = (
+        f"ENTRY %main (p: f32[6]) -> f32[6] {{\n  %r = {shape} {kind}(%p), "
+        "replica_groups=[2,4]<=[8]\n"
+        f"  ROOT %d = f32[6] {kind.removesuffix('-start')}-done(%r)\n}}\n"
+    )
+    assert hlo.count(text).exchanged == sent
+
+
 def test_what_cannot_be_counted_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
         hlo.count("")
