@@ -31,6 +31,8 @@ def keep() -> Path | None:
     Returns:
         The folder; None where it is the user's, or cannot be written.
     """
+    for what in ("reading", "writing"):  # by two processes at once, or where the disk is full
+        warnings.filterwarnings("ignore", f"Error {what} persistent compilation cache entry")
     if VARIABLE in os.environ or getattr(jax.config, _OPTION) is not None:
         return None
     folder = cache_dir() / "compiled" / processor()
@@ -39,8 +41,6 @@ def keep() -> Path | None:
     except OSError as error:
         log.info("compiled programs are not kept: %s", error)
         return None
-    # an entry that another process is just writing: this one compiles the program itself
-    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
     jax.config.update(_OPTION, str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return folder

@@ -119,7 +119,7 @@ def test_fully_sharded_devices_send_parameters_and_no_activations(quick):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", ["fsdp", "hybrid"])
+@pytest.mark.parametrize("mesh", ["hybrid"])
 def test_a_model_that_says_nothing_of_its_activations(mesh, quick):
     """A user's own: leaves are gathered before it, so that a larger batch sends no more."""
     module = nn.Sequential([nn.Dense(64), nn.tanh, nn.Dense(64), nn.tanh, nn.Dense(8)])

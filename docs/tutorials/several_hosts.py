@@ -72,8 +72,8 @@ if hosts.first():
 def start(folder: str, devices: int, *others: object) -> subprocess.Popen:
     flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     words = [sys.executable, str(script), str(out / folder), *map(str, others)]
-    log = (out / f"{folder}_{others[-1] if others else 0}.log").open("w")
-    return subprocess.Popen(words, env=os.environ | flags, stdout=log, stderr=log)
+    with (out / f"{folder}_{others[-1] if others else 0}.log").open("w") as log:
+        return subprocess.Popen(words, env=os.environ | flags, stdout=log, stderr=log)
 
 
 def two(folder: str) -> list[subprocess.Popen]:
@@ -97,6 +97,7 @@ hosts = two("two")
 while not (out / "two" / "checkpoints" / "100").exists():
     time.sleep(0.01)
 hosts[1].kill()
+hosts[1].wait()
 print("the other host ends with status", hosts[0].wait())
 print(said("two").partition(" (")[0].partition(": ")[2])
 

@@ -45,7 +45,7 @@ def affine_sums(tasks: Sequence[Pieces], grid: CoefficientGrid) -> np.ndarray:
         def work(
             numbers: Sequence[int], t: int = t, pieces: Pieces = pieces
         ) -> Iterator[np.ndarray]:
-            return (_piece_sums(*piece, grid, t) for piece in pieces.of(numbers))
+            return map(partial(_piece_sums, grid, t), pieces.of(numbers))  # holds one at a time
 
         try:
             for found in shares.each(work, pieces.n):
@@ -56,8 +56,9 @@ def affine_sums(tasks: Sequence[Pieces], grid: CoefficientGrid) -> np.ndarray:
 
 
 def _piece_sums(
-    affine: AffineOutputs, compared: Compared, grid: CoefficientGrid, task: int
+    grid: CoefficientGrid, task: int, piece: tuple[AffineOutputs, Compared]
 ) -> np.ndarray:
+    affine, compared = piece
     objective = compared.objective
     reduced = objective.reduced() if objective.distance.ranks_only else None
     if reduced is not None:

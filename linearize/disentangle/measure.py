@@ -166,7 +166,8 @@ def disentanglement_error(
             def pieces(batches: Batches, parts: Sequence[Compared]) -> Pieces:
                 def of(numbers: Sequence[int]) -> Iterator[tuple[AffineOutputs, Compared]]:
                     terms = streamed_terms(f, params0, stacked, batches, numbers, progress)
-                    return zip(terms, (parts[b] for b in numbers), strict=True)
+                    for b in numbers:
+                        yield next(terms), parts[b]  # zip would hold the last one
 
                 return Pieces(len(parts), of)
 
