@@ -30,6 +30,7 @@ from experiments import hlo
 from linearize import cli, cost, tree
 from linearize.choices import one_of
 from linearize.config import ConfigError
+from linearize.config.files import require
 from linearize.losses import cross_entropy
 from linearize.models import clip, vit
 from linearize.models.language import LANGUAGE
@@ -170,6 +171,13 @@ def main(
         out: a JSON file for the numbers.
     """
     with cli.reporting():
+        one_of("--model", model, MODELS, ConfigError)
+        for name in mesh:
+            one_of("--mesh", name, MESHES, ConfigError)
+        for value in (*devices, *(() if batch is None else (batch,))):
+            require(
+                value > 0, "--devices" if value in devices else "--batch", value, "give 1 or more"
+            )
         found: list[Counts] = []
         for count in devices:
             log.info("%s on %d devices", model, count)
@@ -203,14 +211,16 @@ def _apart(model: str, mesh: str, devices: int, batch: int | None) -> Counts:
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
     )
+    if done.returncode:  # it has said why
+        raise SystemExit(done.returncode)
     return Counts(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def tell(model: str, mesh: str, batch: int | None) -> None:
     """Print the counts of all devices that this process has, as JSON."""
-    print(json.dumps(asdict(counted(model, mesh, batch))))
+    with cli.reporting():
+        print(json.dumps(asdict(counted(model, mesh, batch))))
 
 
 def counted(model: str, mesh: str, batch: int | None = None) -> Counts:
@@ -222,7 +232,11 @@ def counted(model: str, mesh: str, batch: int | None = None) -> Counts:
     row = MODELS[one_of("model", model, MODELS, ConfigError)]()
     config = MESHES[one_of("mesh", mesh, MESHES, ConfigError)]
     own = batch or row.batch
-    step, alone = lowered(row, Placement.make(config), own)
+    try:
+        place = Placement.make(config)
+    except ValueError as error:
+        raise ConfigError(f"mesh={mesh!r}: {error}") from error
+    step, alone = lowered(row, place, own)
     compiled = step.compile()
     told, memory = hlo.count(compiled.as_text()), compiled.memory_analysis()
     assert memory is not None
