@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from experiments import protocol
 from linearize import config as configuration
@@ -61,7 +61,10 @@ def study(config: AnalysisConfig, tasks: Mapping[str, Task], seed: int, store: S
 
 
 def fine_tunings(
-    config: AnalysisConfig, run_dir: Path, methods: Sequence[Method] | None = None
+    config: VectorsConfig,
+    run_dir: Path,
+    methods: Sequence[Method] | None = None,
+    study: Callable[[Any, Mapping[str, Task], int, Store], Study] = study,
 ) -> list[FineTuning]:
     """Those of an analysis; none where it takes another run's vectors.
 
@@ -69,6 +72,7 @@ def fine_tunings(
         config: of the analysis.
         run_dir: its own.
         methods: whose vectors, those of the configuration's regimes by default.
+        study: one seed's, of the configuration, tasks, a seed and its store.
     """
     if config.vectors is not None:
         return []
@@ -80,20 +84,6 @@ def fine_tunings(
         config.data.tasks,
         lambda seed, place: study(config, tasks(), seed, place),
     )
-
-
-def trained(config: VectorsConfig, run_dir: Path) -> list[FineTuning]:
-    """Those of a configuration's regimes, of whole tasks; none where it takes another run's.
-
-    Args:
-        config: of a study.
-        run_dir: its own.
-    """
-    if config.vectors is not None:
-        return []
-    methods = [METHODS[name] for name in config.regimes]
-    tasks = cache(partial(protocol.load_tasks, config))
-    return protocol.fine_tunings(config, Store.of(run_dir), methods, config.data.tasks, tasks)
 
 
 def borrowed(config: Borrows, seed: int) -> Path | None:

@@ -1,7 +1,7 @@
 """Where a model's activations lie while a step over several devices is traced: as its batch does.
 
 Left to itself, XLA may gather the whole batch on every device and keep each leaf of the parameters
-split: of CLIP's L/14, fully sharded over 256 devices, each then sends 1.5 TB in a step, and 5 GB
+split: of CLIP's L/14, fully sharded over 256 devices, each then sends 1.5 TB in a step, and 6 GB
 where activations are held to their place and leaves are gathered instead (counted:
 ``python -m experiments.meshes``).
 """

@@ -58,7 +58,7 @@ def run(config: AuditConfig, run_dir: Path, preset: str = "custom") -> Path:
 
 def fine_tunings(config: AuditConfig, run_dir: Path) -> list[FineTuning]:
     """Those of every seed, regime and task."""
-    return vectors.trained(config, run_dir)
+    return vectors.fine_tunings(config, run_dir, study=protocol.study)
 
 
 def measure(

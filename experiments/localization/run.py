@@ -64,7 +64,7 @@ def parts(config: LocalizationConfig) -> int:
 
 def fine_tunings(config: LocalizationConfig, run_dir: Path) -> list[FineTuning]:
     """Those of every seed, regime and task, whose ξ is measured."""
-    return vectors.trained(config, run_dir)
+    return vectors.fine_tunings(config, run_dir, study=protocol.study)
 
 
 def measure(
