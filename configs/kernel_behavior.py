@@ -113,6 +113,7 @@ def prompts() -> PromptConfig:
         adam=recipe("adam", 1e-4, steps=50, batch_size=16),
         points=16,
         seeds=(13, 21, 42),
+        memory=1 << 32,
     )
 
 
