@@ -88,7 +88,7 @@ def prompts_debug() -> PromptConfig:
 
 
 def prompts() -> PromptConfig:
-    """SmolLM2 by label words and MiniLM without a prompt, on eight packaged tasks, three seeds.
+    """SmolLM2 by label words and MiniLM without a prompt, on seven packaged tasks, three seeds.
 
     python -m experiments.kernel_behavior prompts
 
@@ -102,7 +102,7 @@ def prompts() -> PromptConfig:
         plain=ReaderConfig("minilm_l6", trainable=r"^block_[45]/"),
         tasks=(
             *("sentiment_amazon", "sentiment_imdb", "sentiment_yelp", "sentiment_foods"),
-            *("sentiment_film_sentences", "spam", "uncertainty", "news"),
+            *("sentiment_film_sentences", "spam", "uncertainty"),
         ),
         test=100,
         length=64,
@@ -118,7 +118,7 @@ def prompts() -> PromptConfig:
 
 
 def prompts_packaged() -> PromptConfig:
-    """The half of ``prompts`` without a prompt: MiniLM on eight packaged tasks, three seeds.
+    """The half of ``prompts`` without a prompt: MiniLM on seven packaged tasks, three seeds.
 
     python -m experiments.kernel_behavior prompts_packaged
 
