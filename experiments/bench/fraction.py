@@ -25,7 +25,7 @@ from jax.tree_util import Partial
 from experiments.bench.measure import Row
 from experiments.bench.stream import BUDGET, LAST
 from experiments.bench.workload import FULL, TINY, Size, workload
-from linearize import hosts, ntk
+from linearize import hosts, io, ntk
 from linearize.models.heads import apply_head
 from linearize.types import Apply, Array, Params
 
@@ -52,11 +52,13 @@ class Fraction:
     batch_size: int | None = None
 
 
-FRACTIONS = {"full": Fraction(100_000, 24), "tiny": Fraction(30, 20, 1)}
+FRACTIONS = {"full": Fraction(100_000, 12), "tiny": Fraction(12, 12, 1)}
 
 
 def rows(size: Size) -> list[Row]:
     """The plan, and what a run of a fraction of it says."""
+    folder = _folder(size)
+    first, killed, resumed = runs(size)
     asked, how = FRACTIONS[size.kernels], _how(size)
     f, params, one = how.pop("f"), how.pop("params"), _images(size, 3)
     paper = {
@@ -66,16 +68,10 @@ def rows(size: Size) -> list[Row]:
         for output in ("trace", "full")
         for count in HOSTS
     }
-    folder = Path("runs/bench") / f"{CASE}_{size.kernels}_{asked.n}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    killed = _Run(size, folder, "killed", asked.pairs)
-    noted_before = killed.until_killed()
-    resumed = _Run(size, folder, "resumed", asked.pairs - noted_before)
-    resumed.end()
-    every = [*killed.pairs(), *resumed.pairs()]
+    lost = killed.pairs()
+    every = [*first.pairs(), *lost, *resumed.pairs()]
     plan = paper["trace", 1]
-    difference = _difference(size, folder / "kernel", plan.rows, len(every))
+    difference = _difference(size, folder / "kernel", plan.rows)
     blocks, total = ntk.count_blocks(folder / "kernel")
     files = [p.stat().st_size for p in (folder / "kernel/array.zarr/c").rglob("*") if p.is_file()]
     steady = [p["computed"] for p in every if not p["first"]]
@@ -96,9 +92,10 @@ def rows(size: Size) -> list[Row]:
             _quartiles(written), "both blocks of a pair, with their fsync, beside computation"),
         Row(CASE, "bytes a block, measured / planned", sum(files) / len(files) * total
             / plan.stored, "", ("==", 1.0), None, f"{len(files)} files, {sum(files)} bytes"),
-        Row(CASE, "pairs lost to the kill", len(killed.pairs()) - noted_before, "", None, None,
-            f"computed by then {len(killed.pairs())}, noted {noted_before}, and those under way; "
-            f"the other process ended {killed.noticed:.0f} s after it"),
+        Row(CASE, "pairs lost to a kill", len(lost) - killed.said["noted"], "", None, None,
+            f"one process was killed when the two had computed {len(lost)}, of which "
+            f"{killed.said['noted']} were noted; those under way are lost too; the other process "
+            f"ended {killed.said['noticed']:.0f} s after it"),
         Row(CASE, "seconds from the resumed start to its first pair", resumed.until_first(), "s",
             None, None, "imports, meeting, plan, compilation from its cache, blocks read again"),
         Row(CASE, "largest difference of sampled entries", difference, "", ("<=", 1e-5), None,
@@ -117,6 +114,28 @@ def rows(size: Size) -> list[Row]:
                 None, None, f"extrapolated: {full:.3g} times the operations, at the same rate")
         )  # fmt: skip
     return out
+
+
+def runs(size: Size) -> "tuple[_Run, _Run, _Run]":
+    """Runs of two thirds of the pairs; of the rest, killed; and of the rest again.
+
+    What is known of each is kept until all is told, so that they may be had one by one.
+    """
+    folder, pairs = _folder(size), FRACTIONS[size.kernels].pairs
+    first, killed, resumed = (_Run(size, name) for name in ("first", "killed", "resumed"))
+    if not first.kept():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        first.start(pairs * 2 // 3).end()
+    if not killed.kept():
+        killed.start(pairs - killed.noted()).kill()
+    if not resumed.kept():
+        resumed.start(pairs - resumed.noted()).end()
+    return first.read(), killed.read(), resumed.read()
+
+
+def _folder(size: Size) -> Path:
+    return Path("runs/bench") / f"{CASE}_{size.kernels}_{FRACTIONS[size.kernels].n}"
 
 
 def _paper(output: str, n: int, paper: dict[Any, ntk.KernelCost]) -> list[Row]:
@@ -142,16 +161,31 @@ def _quartiles(values: list[float]) -> tuple[float, float]:
 class _Run:
     """Processes that compute pairs of blocks together, and what each wrote of it."""
 
-    def __init__(self, size: Size, folder: Path, name: str, pairs: int) -> None:
-        self.folder, self.name, self.begun, self.noticed = folder, name, time.time(), 0.0
+    def __init__(self, size: Size, name: str) -> None:
+        self.size, self.folder, self.name = size, _folder(size), name
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.said: dict[str, Any] = {}
+
+    def start(self, pairs: int) -> "_Run":
+        """Start the processes, which compute so many pairs at most."""
+        self.said["begun"] = time.time()
         with socket.socket() as free:
             free.bind(("localhost", 0))
             at = f"localhost:{free.getsockname()[1]}"
-        given = [size.kernels, str(folder), name, str(pairs), at]
+        given = [self.size.kernels, str(self.folder), self.name, str(pairs), at]
         self.processes = [
             subprocess.Popen([sys.executable, "-m", "experiments.bench.fraction", *given, str(p)])
             for p in range(PROCESSES)
         ]
+        return self
+
+    def read(self) -> "_Run":
+        """What was kept of it."""
+        self.said = json.loads((self.folder / f"{self.name}.json").read_text())
+        return self
+
+    def _keep(self) -> None:
+        io.write_json(self.folder / f"{self.name}.json", self.said)
 
     def pairs(self) -> list[dict[str, Any]]:
         """What the processes' logs say of each pair."""
@@ -162,7 +196,7 @@ class _Run:
             seen = set[bool]()
             for line in map(json.loads, lines):
                 same = line["i"] == line["j"]
-                out.append({**line, "first": same not in seen})
+                out.append({**line, "process": process, "first": same not in seen})
                 seen.add(same)
         return out
 
@@ -172,30 +206,36 @@ class _Run:
         blocks = ntk.count_blocks(kernel)[0] if (kernel / "kernel.json").exists() else 0
         return (blocks + 1) // 2
 
-    def until_killed(self) -> int:
-        """Kill the last process once pairs are noted and more are computed; how many are noted."""
-        while True:
+    def kept(self) -> bool:
+        """Whether it was run."""
+        return (self.folder / f"{self.name}.json").exists()
+
+    def kill(self) -> None:
+        """Kill the last process once each has computed a pair, in the middle of a round."""
+        before = self.noted()
+        while len({p["process"] for p in self.pairs()}) < PROCESSES:
             time.sleep(0.05)
             if any(p.poll() is not None for p in self.processes):
                 raise RuntimeError("a process ended before it was killed")
-            if (noted := self.noted()) and len(self.pairs()) >= noted + PROCESSES:
-                break
         self.processes[-1].send_signal(signal.SIGKILL)
         killed = time.time()
         for process in self.processes:
             process.wait()
-        self.noticed = time.time() - killed
-        return self.noted()
+        self.said |= {"noticed": time.time() - killed, "noted": self.noted() - before}
+        self._keep()
 
     def end(self) -> None:
         """Until all are through."""
         for process in self.processes:
             if process.wait():
                 raise RuntimeError(f"{' '.join(map(str, process.args))} failed")  # type: ignore[arg-type]
+        self._keep()
 
     def until_first(self) -> float:
         """Seconds from the start until the first pair was begun."""
-        return min(p["at"] - p["computed"] - p["written"] for p in self.pairs()) - self.begun
+        return (
+            min(p["at"] - p["computed"] - p["written"] for p in self.pairs()) - self.said["begun"]
+        )
 
 
 def _how(size: Size) -> dict[str, Any]:
@@ -221,15 +261,15 @@ def _images(size: Size, n: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
-def _difference(size: Size, path: Path, rows: int, pairs: int) -> float:
+def _difference(size: Size, path: Path, rows: int) -> float:
     """Of entries between examples of the first block and others of computed blocks."""
     asked, how = FRACTIONS[size.kernels], _how(size)
     f, params = how.pop("f"), how.pop("params")
     images, rng = _images(size, asked.n), np.random.default_rng(2)
-    across = min(asked.n, rows * pairs)
-    some1 = np.sort(rng.choice(min(rows, asked.n), min(rows, _CHECKED), replace=False))
-    some2 = np.sort(rng.choice(across, min(across, _CHECKED), replace=False))
     kernel = ntk.open_kernel(path, unfinished=True)
+    there = np.flatnonzero(~np.isnan(np.asarray(kernel[0])))
+    some1 = np.sort(rng.choice(min(rows, asked.n), min(rows, _CHECKED), replace=False))
+    some2 = np.sort(rng.choice(there, min(len(there), _CHECKED), replace=False))
     stored = np.asarray(kernel[some1, :][:, some2])
     mirrored = np.asarray(kernel[some2, :][:, some1])
     expected = ntk.kernel(
