@@ -21,7 +21,8 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from linearize import files
 from linearize.compiled import jit
-from linearize.joining import LOST, HostError, joined
+from linearize.joining import LOST, joined
+from linearize.joining import HostError as HostError
 from linearize.joining import Processes as Processes
 from linearize.joining import initialize as initialize
 from linearize.types import Array, PyTree

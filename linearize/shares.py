@@ -8,6 +8,8 @@ error in all. Within :func:`linearize.hosts.alone`, and in one process, all item
 """
 
 import contextlib
+import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 
@@ -28,11 +30,15 @@ def share(n: int) -> range:
     >>> share(5)
     range(0, 5)
     """
-    return _share(n, jax.process_index()) if hosts.several() else range(n)
+    return share_of(n, jax.process_index(), jax.process_count()) if hosts.several() else range(n)
 
 
-def _share(n: int, process: int) -> range:
-    count = jax.process_count()
+def share_of(n: int, process: int, count: int) -> range:
+    """Which of n items are those of one of ``count`` processes.
+
+    >>> [share_of(5, process, 2) for process in range(2)]
+    [range(0, 2), range(2, 5)]
+    """
     return range(n * process // count, n * (process + 1) // count)
 
 
@@ -62,6 +68,35 @@ def each(
     step = at_once or max(n, 1)
     for first in range(0, n, step):
         yield from _together(work, range(first, min(first + step, n)))
+
+
+def done(
+    work: Callable[[Sequence[int]], Iterable[str]], n: int, at_once: int
+) -> Iterator[list[str]]:
+    """Items that are each done once, and whose results are left where all processes find them.
+
+    Args:
+        work: does the items whose numbers it is called with, a share, and gives words about each.
+        n: how many items there are.
+        at_once: after how many of its own a process tells the others; they meet once for each.
+
+    Yields:
+        The words about the items that were done since, by all processes in their order.
+
+    Raises:
+        HostError: as :func:`each`.
+
+    >>> list(done(lambda numbers: map(str, numbers), 3, at_once=2))
+    [['0', '1'], ['2']]
+    """
+    doing = iter(work(share(n)))
+    most = -(-n // (jax.process_count() if hosts.several() else 1))
+    for _ in range(0, most, at_once):
+        with alike():
+            words = json.dumps(list(itertools.islice(doing, at_once)))
+        every = hosts.gathered_words(words) if hosts.several() else [words]
+        yield [said for process in every for said in json.loads(process)]
+    next(doing, None)
 
 
 def total(work: Callable[[range], PyTree], n: int) -> PyTree:
@@ -99,7 +134,7 @@ def _together(work: Callable[[Sequence[int]], Iterable[PyTree]], items: range) -
     _check_kinds(n, *made)
     rows = _exchanged(np.concatenate([_packed(result) for result in made]))
     for p, row in enumerate(rows.reshape(count, most, rows.shape[1] // most)):
-        yield from (_unpacked(each, made[0]) for each in row[: len(_share(n, p))])
+        yield from (_unpacked(each, made[0]) for each in row[: len(share_of(n, p, count))])
 
 
 def _packed(result: PyTree) -> np.ndarray:

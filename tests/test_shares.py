@@ -1,6 +1,7 @@
 """Work shared among processes: the bits of one process, whoever did what."""
 
 import itertools
+import math
 import os
 import socket
 import subprocess
@@ -102,6 +103,27 @@ def test_all_have_all_results_and_none_made_more_than_its_part(processes, monkey
         rounds = [min(at_once or n, n - first) for first in range(0, n, at_once or n or 1)]
         assert len(made) == sum(count * -(-each // count) for each in rounds)
         assert set(made) == set(range(n))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_each_item_is_done_once_and_all_are_told(processes, count):
+    made = []
+
+    def one(i):
+        made.append(i)
+        return f"item {i}"
+
+    for n, at_once in itertools.product((0, 1, 5, 11), (1, 4)):
+        made.clear()
+        for rounds in processes(
+            count,
+            lambda n=n, at_once=at_once: list(
+                shares.done(lambda numbers: map(one, numbers), n, at_once)
+            ),
+        ):
+            assert len(rounds) == math.ceil(math.ceil(n / count) / at_once)
+            assert sorted(itertools.chain(*rounds)) == sorted(f"item {i}" for i in range(n))
+        assert sorted(made) == list(range(n))
 
 
 @pytest.mark.parametrize("count", [3])
@@ -214,7 +236,8 @@ def kernel(**how):
 
 
 def kernel_on_disk(out):
-    """One of which blocks are lost is made whole."""
+    """One that was begun is gone on with, and one of which blocks are lost is made whole."""
+    kernel(out=out, output="diagonal", max_pairs=5)
     found = kernel(out=out, output="diagonal")
     if hosts.first():
         noted = out / "blocks.txt"

@@ -1,7 +1,7 @@
 """``.. offers:: package``: all that a package offers, each thing described once, from docstrings.
 
 A package offers what its ``__init__`` imports under its own name (``from a import b as b``) and
-defines; a module, what it defines. What two offer is described where its name is shortest, and
+defines; a module likewise. What two offer is described where its name is shortest, and
 named by the other. In docstrings roles may say a name as the code there would; one that names
 nothing is warned of, and what is not offered stays a word.
 """
@@ -28,7 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.logging import getLogger
 
 ROOT = "linearize"
-ALSO = ("linearize.types",)
+ALSO = ("linearize.hosts", "linearize.types")
 """Offered by no ``__init__``, and yet words of every signature."""
 NOT = re.compile(r"linearize\.report\.")
 """Inner parts of pages."""
@@ -78,8 +78,7 @@ class Offer:
 def offers(package: str) -> Iterator[Offer]:
     """What a package offers, modules left out, in the order of its source."""
     module = importlib.import_module(package)
-    is_package = hasattr(module, "__path__")
-    for node in ast.walk(ast.parse(inspect.getsource(module))) if is_package else ():
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.ImportFrom) and node.module:
             for each in node.names:
                 name = each.asname or "_"

@@ -13,6 +13,7 @@ from experiments.bench import (
     clip,
     device,
     dual,
+    fraction,
     generation,
     kernels,
     language,
@@ -44,6 +45,7 @@ CASES: dict[str, Callable[[Size], list[Row]]] = {
     kernels.CASE: kernels.rows,
     dual.CASE: dual.rows,
     stream.CASE: stream.rows,
+    fraction.CASE: fraction.rows,
     generation.CASE: generation.rows,
 }
 

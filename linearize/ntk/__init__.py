@@ -1,7 +1,7 @@
 """The kernel laboratory: the empirical neural tangent kernel of any model, and what it predicts.
 
 kernel               K(x, x') = J(x) J(x')ᵀ, exactly; vector_product its product with vectors,
-                     approximate_kernel cheaper and with its error
+                     approximate_kernel cheaper and with its error; kernel_cost what it takes
 regression, ...      what linearized fine-tuning ends in, on the kernel; to_task_vector its weights
 fine_tune_exactly    the optimum of linear fine-tuning as a task vector, by the dual or in weights
 moments, ...         trace, Frobenius norm, effective rank and alignment from products, with errors
@@ -19,6 +19,8 @@ from linearize.ntk.behavior import linearization_gap as linearization_gap
 from linearize.ntk.behavior import movement as movement
 from linearize.ntk.behavior import target_alignment as target_alignment
 from linearize.ntk.checks import NotConvergedError as NotConvergedError
+from linearize.ntk.costs import KernelCost as KernelCost
+from linearize.ntk.costs import kernel_cost as kernel_cost
 from linearize.ntk.dual import cross_entropy as cross_entropy
 from linearize.ntk.dual import cross_entropy_descent as cross_entropy_descent
 from linearize.ntk.exact import fine_tune_exactly as fine_tune_exactly
@@ -58,5 +60,6 @@ from linearize.ntk.spectrum import participation_ratio as participation_ratio
 from linearize.ntk.stochastic import log_determinant as log_determinant
 from linearize.ntk.stochastic import trace as trace
 from linearize.ntk.store import UnfinishedKernelError as UnfinishedKernelError
+from linearize.ntk.store import count_blocks as count_blocks
 from linearize.ntk.store import open_kernel as open_kernel
 from linearize.ntk.weights import to_task_vector as to_task_vector

@@ -1,14 +1,17 @@
 """The empirical neural tangent kernel of any model, ``K(x, x') = J_θ f(x) J_θ f(x')ᵀ``."""
 
+import contextlib
 import itertools
+import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import astuple
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,37 +19,38 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from linearize import hosts, identity, shares, tree
-from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.evaluate.batches import track, window
 from linearize.examples import as_arguments, count
 from linearize.fields import integer
 from linearize.ntk import contract
-from linearize.ntk.contract import LAYOUTS, Output
-from linearize.ntk.jacobian import RULES, Part
+from linearize.ntk.contract import Output
+from linearize.ntk.jacobian import Part
 from linearize.ntk.plan import (
     BUDGET,
-    IMPLEMENTATIONS,
     Computation,
     Implementation,
+    Optimizer,
     Schedule,
+    asked,
     available_bytes,
     choose,
 )
-from linearize.ntk.pointwise import Inputs, Pointwise, pointwise, specification
+from linearize.ntk.pointwise import Inputs, Pointwise, specification
 from linearize.ntk.programs import remembered
 from linearize.ntk.provenance import note_trace
 from linearize.ntk.second_way import check_block
-from linearize.ntk.store import BlockStore, Disk, Elsewhere, Memory, Start
+from linearize.ntk.store import Blocks, BlockStore, Disk, Elsewhere, Memory, Start
 from linearize.renamed import renamed
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
 log = logging.getLogger(__name__)
 
-Optimizer = Literal["sgd", "signgd", "asymmetric_signgd"]
-
 _ROUND, _ROUND_BYTES = 16, 2**26
 """Blocks that each of several processes makes at most before all of them have them, and bytes."""
+
+_NOTED = 4
+"""Pairs of blocks that each writes before they are noted: what a kill costs."""
 
 
 @renamed(params_filter="trainable")
@@ -64,6 +68,7 @@ def kernel(
     dtype: Any = None,
     memory: int = BUDGET,
     out: str | Path | None = None,
+    max_pairs: int | None = None,
     mesh: Mesh | None = None,
     progress: bool = False,
 ) -> Any:
@@ -99,8 +104,11 @@ def kernel(
         dtype: of sums and result: float32 by default, float64 where θ or f is.
         memory: bytes of derivatives to hold at a time.
         out: a folder for the result, written block by block as a zarr array; a run that was killed
-            goes on from there. Of several processes the first writes it, and all read it there.
-            Host memory by default.
+            goes on from there. Of several processes each writes its blocks, to a folder that all
+            see. Host memory by default.
+        max_pairs: pairs of blocks to compute at most in this call, with ``out``: the same call
+            again goes on from there (:func:`count_blocks` says how far it is). What is returned
+            reads NaN in the blocks that are still to come.
         mesh: this process's devices to spread the first side's examples over, all axes together.
         progress: draw a progress bar.
 
@@ -124,16 +132,13 @@ def kernel(
     >>> kernel(f, {"w": jnp.ones((2, 4))}, x, output="trace").tolist()  # 4 x xᵀ
     [[4.0, 4.0, 0.0], [4.0, 20.0, 8.0], [0.0, 8.0, 4.0]]
     """
-    one_of("implementation", implementation, ("auto", *IMPLEMENTATIONS))
-    one_of("output", output, LAYOUTS)
-    rule = RULES[one_of("optimizer", optimizer, RULES)]
-    if not rule.plain and implementation not in ("auto", "jacobian"):
-        raise ValueError(
-            f"implementation={implementation!r} never forms the Jacobian whose signs "
-            f"optimizer={optimizer!r} needs; use 'jacobian' or 'auto'"
-        )
-    if batch_size is not None:
-        batch_size = integer("batch_size", batch_size, low=1)
+    if max_pairs is not None:
+        integer("max_pairs", max_pairs, low=0)
+        if out is None:
+            raise ValueError(
+                f"max_pairs={max_pairs} without out: nothing would go on from a part of a kernel "
+                "in memory; give out=FOLDER"
+            )
     if mesh is not None and {d.process_index for d in mesh.devices.flat} != {jax.process_index()}:
         raise ValueError(
             "mesh holds devices of other processes, with which blocks are shared anyhow; give one "
@@ -141,44 +146,55 @@ def kernel(
         )
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)
-    point = pointwise(f, params, left, trainable)
+    wanted = asked(
+        f,
+        params,
+        left,
+        count(left),
+        None if x2 is None else count(right),
+        implementation=implementation,
+        output=output,
+        optimizer=optimizer,
+        trainable=trainable,
+        batch_size=batch_size,
+        dtype=dtype,
+        memory=memory,
+    )
+    point = wanted.point
     if specification(right) != specification(left):
         raise ValueError(
             f"x2 has examples {specification(right)}; expected those of x1: {specification(left)}"
         )
-    wanted = Computation(
-        point=point,
-        output=output,
-        rule=rule,
-        dtype=jnp.dtype(dtype or point.dtype),
-        n1=count(left),
-        n2=count(right),
-        symmetric=x2 is None,
-        budget=memory,
-    )
     programs = ("kernel", point.key, output, optimizer, wanted.dtype, wanted.n1, wanted.n2)
     choice = (wanted.symmetric, memory, implementation, batch_size, mesh)
     plan, compute, seen = remembered((*programs, *choice), lambda: _programs(wanted, *choice[2:]))
     writes, described = hosts.first() or not hosts.several(), dict[str, Any]()
     if out is not None or hosts.several():
         described = _described(wanted, left, right, params, optimizer, trainable, out)
-        hosts.check_same({**described, "plan": [plan.implementation, plan.rows]})
+        asked_of_all = {"plan": [plan.implementation, plan.rows], "max_pairs": max_pairs}
+        hosts.check_same({**described, **asked_of_all})
     with shares.alike():
         _check_memory(wanted, plan, on_disk=out is not None)
-        store = _open(wanted, plan, out, described, writes)
+        store = _open(wanted, plan, out, described) if writes else None
     log.info("%s kernel: %s, blocks of %d examples", output, plan.implementation, plan.rows)
-    with closing(store):
-        _fill(store, wanted, plan, compute, seen, params, left, right, mesh, progress)
+    with contextlib.ExitStack() as stack:
+        if store is not None:
+            stack.enter_context(closing(store))
+        with shares.alike():
+            store = store or _open(wanted, plan, out, None)
+        if isinstance(store, Blocks):
+            hosts.check_same({"out": store.kind})
+        _fill(store, wanted, plan, compute, seen, params, left, right, mesh, progress, max_pairs)
         hosts.together("kernel")
         with shares.alike():
-            found = store.result()
+            found = store.result(unfinished=max_pairs is not None)
     if output == "trace" and isinstance(found, np.ndarray):
         return note_trace(found, point.outputs)
     return found
 
 
 def _fill(
-    store: BlockStore,
+    store: Disk | Elsewhere | Memory,
     wanted: Computation,
     plan: Schedule,
     parts: Sequence[Part],
@@ -188,6 +204,7 @@ def _fill(
     right: Inputs,
     mesh: Mesh | None,
     progress: bool,
+    max_pairs: int | None,
 ) -> None:
     check = partial(
         check_block,
@@ -198,19 +215,7 @@ def _fill(
         rule=wanted.rule,
         what=f"the {wanted.output} kernel by implementation={plan.implementation!r}",
     )
-    mirrored = wanted.symmetric and wanted.rule.symmetric
-
-    def missing() -> list[Start]:
-        return [
-            (i, j)
-            for i, j in itertools.product(
-                range(0, wanted.n1, plan.rows), range(0, wanted.n2, plan.rows)
-            )
-            if (i <= j or not mirrored)
-            and not (store.holds((i, j)) and (not mirrored or store.holds((j, i))))
-        ]
-
-    starts = [(i, j) for i, j in hosts.told(missing)]
+    starts = _missing(store, wanted, plan)[:max_pairs]
     split = 1 if mesh is None else mesh.size
     kept: dict[int, PyTree] = {}
 
@@ -243,17 +248,77 @@ def _fill(
             seen.add(same)
         return whole
 
+    def given(start: Start, whole: np.ndarray) -> dict[Start, np.ndarray]:
+        """The blocks that a computed one gives: itself, and the one across."""
+        i, j = start
+        block = whole[: wanted.n1 - i, : wanted.n2 - j]
+        across = {(j, i): contract.mirror(block, wanted.output)} if wanted.mirrored else {}
+        return {**across, start: block}
+
+    if isinstance(store, Memory):
+        _exchange(store, wanted, plan, starts, made, given, progress)
+    else:
+        _write(store, starts, made, given, progress)
+
+
+def _missing(store: BlockStore, wanted: Computation, plan: Schedule) -> list[Start]:
+    """Which blocks are to be computed; those that are there are read, each by one process."""
+    across, down = range(0, wanted.n1, plan.rows), range(0, wanted.n2, plan.rows)
+    every = [(i, j) for i, j in itertools.product(across, down) if i <= j or not wanted.mirrored]
+
+    def there(numbers: Iterable[int]) -> Iterator[np.ndarray]:
+        for i, j in (every[k] for k in numbers):
+            yield np.asarray(store.holds((i, j)) and (not wanted.mirrored or store.holds((j, i))))
+
+    return [s for s, held in zip(every, shares.each(there, len(every)), strict=True) if not held]
+
+
+def _exchange(
+    store: Memory,
+    wanted: Computation,
+    plan: Schedule,
+    starts: Sequence[Start],
+    made: Callable[[Start], np.ndarray],
+    given: Callable[[Start, np.ndarray], dict[Start, np.ndarray]],
+    progress: bool,
+) -> None:
+    """Blocks into every process's memory."""
+
     def blocks(numbers: Sequence[int]) -> Iterator[np.ndarray]:
         return map(made, (starts[k] for k in track(numbers, progress, "kernel blocks")))
 
     size = math.prod(contract.shape(wanted.output, plan.rows, plan.rows, wanted.point.outputs))
     held = max(1, min(_ROUND, _ROUND_BYTES // (size * wanted.dtype.itemsize)))
     found = shares.each(blocks, len(starts), held * jax.process_count())
-    for (i, j), whole in zip(starts, found, strict=True):
-        block = whole[: min(plan.rows, wanted.n1 - i), : wanted.n2 - j]
-        if mirrored and i != j:
-            store.put((j, i), contract.mirror(block, wanted.output))
-        store.put((i, j), block)
+    for computed, whole in zip(starts, found, strict=True):
+        for start, block in given(computed, whole).items():
+            store.put(start, block)
+
+
+def _write(
+    store: Disk | Elsewhere,
+    starts: Sequence[Start],
+    made: Callable[[Start], np.ndarray],
+    given: Callable[[Start, np.ndarray], dict[Start, np.ndarray]],
+    progress: bool,
+) -> None:
+    """Blocks to disk, by the process that computes them; the first notes which are there."""
+
+    def one(start: Start) -> str:
+        begun = time.perf_counter()
+        blocks = given(start, made(start))
+        computed = time.perf_counter()
+        sums = [[*place, store.write(place, block)] for place, block in blocks.items()]
+        seconds = (computed - begun, time.perf_counter() - computed)
+        log.debug("block (%d, %d): %.3f s, written in %.3f s", *start, *seconds)
+        return json.dumps(sums)
+
+    def blocks(numbers: Sequence[int]) -> Iterator[str]:
+        return map(one, (starts[k] for k in track(numbers, progress, "kernel blocks")))
+
+    for said in shares.done(blocks, len(starts), _NOTED if hosts.several() else 1):
+        with shares.alike():
+            store.note({(i, j): crc for words in said for i, j, crc in json.loads(words)})
 
 
 def _programs(
@@ -286,13 +351,15 @@ def _open(
     wanted: Computation,
     plan: Schedule,
     out: str | Path | None,
-    described: dict[str, Any],
-    writes: bool,
-) -> BlockStore:
+    described: dict[str, Any] | None,
+) -> Disk | Elsewhere | Memory:
+    """Where blocks go; what a kernel on disk is, is said by one process alone."""
     shape = contract.shape(wanted.output, wanted.n1, wanted.n2, wanted.point.outputs)
     if out is None:
         return Memory(shape, wanted.dtype)
-    return Disk(out, shape, wanted.dtype, plan.rows, described) if writes else Elsewhere(out)
+    if described is None:
+        return Elsewhere(out)
+    return Disk(out, shape, wanted.dtype, plan.rows, described)
 
 
 def _described(

@@ -5,20 +5,24 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from linearize import cost
+from linearize import cost, tree
+from linearize.choices import one_of
+from linearize.fields import integer
 from linearize.ntk import contract
 from linearize.ntk.contract import Output
-from linearize.ntk.jacobian import Part, Rule, jacobian_part
+from linearize.ntk.jacobian import RULES, Part, Rule, jacobian_part
 from linearize.ntk.layers import Layer, Traced, trace_layers
-from linearize.ntk.pointwise import Inputs, Pointwise
+from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.products import product_part
+from linearize.types import Apply, Params
 
 Implementation = Literal["auto", "jacobian", "structured", "products"]
+Optimizer = Literal["sgd", "signgd", "asymmetric_signgd"]
 
 BUDGET = 256 * 1024**2
 """Bytes of derivatives that are held at a time, unless the caller allows other."""
@@ -63,10 +67,58 @@ class Computation:
         cotangents = 3 * C * self.point.widest * self.dtype.itemsize
         return max(1, min(_COTANGENTS // C, max(held // 3, self.budget // 16) // cotangents))
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether a pair of blocks is computed once, and gives the block across too."""
+        return self.symmetric and self.rule.symmetric
+
     def result_bytes(self) -> int:
         """Size of the whole kernel."""
         spec = contract.shape(self.output, self.n1, self.n2, self.point.outputs)
         return math.prod(spec) * self.dtype.itemsize
+
+
+def asked(
+    f: Apply,
+    params: Params,
+    inputs: Inputs,
+    n1: int,
+    n2: int | None,
+    *,
+    implementation: str,
+    output: Output,
+    optimizer: Optimizer,
+    trainable: tree.Pattern,
+    batch_size: int | None,
+    dtype: Any,
+    memory: int,
+) -> Computation:
+    """Check what is asked of a kernel of ``n1`` examples like ``inputs`` with ``n2`` others.
+
+    Raises:
+        ValueError: an unknown option; as :func:`pointwise`.
+    """
+    one_of("implementation", implementation, ("auto", *IMPLEMENTATIONS))
+    one_of("output", output, contract.LAYOUTS)
+    rule = RULES[one_of("optimizer", optimizer, RULES)]
+    if not rule.plain and implementation not in ("auto", "jacobian"):
+        raise ValueError(
+            f"implementation={implementation!r} never forms the Jacobian whose signs "
+            f"optimizer={optimizer!r} needs; use 'jacobian' or 'auto'"
+        )
+    if batch_size is not None:
+        integer("batch_size", batch_size, low=1)
+    point = pointwise(f, params, inputs, trainable)
+    return Computation(
+        point=point,
+        output=output,
+        rule=rule,
+        dtype=jnp.dtype(dtype or point.dtype),
+        n1=n1,
+        n2=n1 if n2 is None else n2,
+        symmetric=n2 is None,
+        budget=memory,
+    )
 
 
 @dataclass(frozen=True)
@@ -85,7 +137,7 @@ class Schedule:
 
     def flops(self, wanted: Computation) -> int:
         """Operations of one block, counted in its jaxpr."""
-        spec = partial(_specification, wanted.point.inputs)
+        spec = partial(examples_like, wanted.point.inputs)
         x1 = spec(min(self.rows, wanted.n1))
         x2 = None if wanted.symmetric else spec(min(self.rows, wanted.n2))
         return sum(cost.count_flops(part.block, wanted.point.params, x1, x2) for part in self.parts)
@@ -93,11 +145,12 @@ class Schedule:
     def total_flops(self, wanted: Computation) -> int:
         """Operations of all blocks, as if each were whole and met alone."""
         across, down = (math.ceil(n / self.rows) for n in (wanted.n1, wanted.n2))
-        mirrored = wanted.symmetric and wanted.rule.symmetric
-        return self.flops(wanted) * (across * (across + 1) // 2 if mirrored else across * down)
+        pairs = across * (across + 1) // 2 if wanted.mirrored else across * down
+        return self.flops(wanted) * pairs
 
 
-def _specification(one: Inputs, n: int) -> Inputs:
+def examples_like(one: Inputs, n: int) -> Inputs:
+    """The specification of n examples."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), one)
 
 

@@ -3,7 +3,7 @@
     kernel.json    what kernel it is, with a hash of that
     blocks.txt     a line for each block that is whole, with its CRC-32C: one in another's place,
                    or of another kernel, is none
-    lock           held by the process that writes
+    lock           held by the process that notes, and lets others write blocks of its run
     array.zarr/    one chunk a block, each with its CRC-32C; NaN where none is
 
 Nothing is taken on trust: a block counts if it is noted, there, of its full size, ends in the
@@ -39,6 +39,9 @@ _FORMAT, _HASH = "format", "sha256"
 _NOW = {"params_filter": "trainable"}
 """The present name by the one that an older description has."""
 
+CHECKSUM_BYTES = 4
+"""At the end of each block's file."""
+
 _AGAIN = (
     "call kernel(..., out=...) with the same arguments: blocks that are whole are kept, the others "
     "are computed again"
@@ -63,8 +66,8 @@ class BlockStore(Protocol):
     def put(self, start: Start, block: np.ndarray) -> None:
         """Write a block."""
 
-    def result(self) -> Any:
-        """The kernel, once all blocks are there."""
+    def result(self, *, unfinished: bool = False) -> Any:
+        """The kernel, once all blocks are there, or as far as it is."""
 
     def close(self) -> None:
         """Nothing more is written."""
@@ -84,7 +87,7 @@ class Memory:
         """Write a block."""
         self.array[_window(start, block)] = block
 
-    def result(self) -> np.ndarray:
+    def result(self, *, unfinished: bool = False) -> np.ndarray:
         """The array."""
         return self.array
 
@@ -92,7 +95,45 @@ class Memory:
         """The array stays."""
 
 
-class Disk:
+class Blocks:
+    """Files of blocks in a folder, which any process may write, and one notes."""
+
+    path: Path
+    array: ts.TensorStore
+    _held: dict[str, Any]
+    _done: dict[Start, str]
+
+    @property
+    def kind(self) -> str:
+        """A hash of what kernel it is."""
+        return _hash(self._held)
+
+    def holds(self, start: Start) -> bool:
+        """Whether a block was written whole, by this run or one before, and still reads."""
+        if start not in self._done:
+            return False
+        file = _chunk(self.path, self._held, start)
+        try:
+            whole = _whole(file, self._held, self._done[start])
+            whole = whole and bool(np.isfinite(self.array[_extent(self._held, start)]).all())
+        except ValueError:  # its checksum
+            whole = False
+        if not whole:
+            log.warning("block %s of the kernel is damaged (%s): it is computed again", start, file)
+            del self._done[start]
+        return whole
+
+    def write(self, start: Start, block: np.ndarray) -> str:
+        """Write a block, which counts once it is noted; its checksum."""
+        self.array[_window(start, block)].write(block).result()
+        return _checksum(_chunk(self.path, self._held, start), self._held)
+
+    def result(self, *, unfinished: bool = False) -> ts.TensorStore:
+        """The array on disk; ``numpy.asarray`` reads all of it, indexing and ``read`` a part."""
+        return open_kernel(self.path, unfinished=unfinished)
+
+
+class Disk(Blocks):
     """A zarr array (version 3) in a folder, with what it is and which blocks are written.
 
     Raises:
@@ -147,34 +188,32 @@ class Disk:
         io.write_json(file, held)
         return held
 
-    def holds(self, start: Start) -> bool:
-        """Whether a block was written whole, by this run or one before, and still reads."""
-        if start not in self._done:
-            return False
-        file = _chunk(self.path, self._held, start)
-        try:
-            whole = _whole(file, self._held, self._done[start])
-            whole = whole and bool(np.isfinite(self.array[_extent(self._held, start)]).all())
-        except ValueError:  # its checksum
-            whole = False
-        if not whole:
-            log.warning("block %s of the kernel is damaged (%s): it is computed again", start, file)
-            del self._done[start]
-        return whole
-
     def put(self, start: Start, block: np.ndarray) -> None:
         """Write a block, and only then note that it is there."""
-        self.array[_window(start, block)].write(block).result()
-        checksum = _checksum(_chunk(self.path, self._held, start), self._held)
+        self.note({start: self.write(start, block)})
+
+    def note(self, written: dict[Start, str]) -> None:
+        """Blocks that were written, by this process or others, count from now on.
+
+        Args:
+            written: the checksum of each.
+
+        Raises:
+            FileNotFoundError: one that another process wrote is not there.
+        """
+        for start, checksum in written.items():
+            chunk = _chunk(self.path, self._held, start)
+            if not _whole(chunk, self._held, checksum):
+                raise FileNotFoundError(
+                    f"block {start} was written, but {chunk} {_wrong(chunk, self._held)} where "
+                    f"blocks are noted; give a folder out={self.path} that all processes see"
+                )
         with open(self.path / _PROGRESS, "a") as file:
-            file.write(f"{start[0]} {start[1]}{checksum and ' ' + checksum}.\n")
+            for start, checksum in written.items():
+                file.write(f"{start[0]} {start[1]}{checksum and ' ' + checksum}.\n")
             file.flush()
             os.fsync(file.fileno())
-        self._done[start] = checksum
-
-    def result(self) -> ts.TensorStore:
-        """The array on disk; ``numpy.asarray`` reads all of it, indexing and ``read`` a part."""
-        return open_kernel(self.path)
+        self._done.update(written)
 
     def close(self) -> None:
         """Let another process write."""
@@ -183,22 +222,31 @@ class Disk:
             self._lock = None
 
 
-class Elsewhere:
-    """A kernel on disk that another process writes, to a folder that this one sees."""
+class Elsewhere(Blocks):
+    """A kernel on disk of which this process writes blocks, and another says what it is.
+
+    Raises:
+        FileNotFoundError: it is not seen here.
+        CorruptFileError: as :class:`Disk`.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = path
-
-    def holds(self, start: Start) -> bool:
-        """The writer's to say."""
-        raise NotImplementedError
+        self.path = Path(path).absolute()
+        if not (self.path / _DESCRIPTION).exists():
+            raise FileNotFoundError(
+                f"out={self.path} was opened by process 0 and is not there in this one; give a "
+                "folder that all processes see"
+            )
+        self._held = _description(self.path)
+        self.array = _open(self.path, self._held, create=False, write=True)
+        self._done = _progress(self.path, self._held)
 
     def put(self, start: Start, block: np.ndarray) -> None:
-        """Written there."""
+        """Write a block, of which the other process has to be told."""
+        self.write(start, block)
 
-    def result(self) -> ts.TensorStore:
-        """As :meth:`Disk.result`."""
-        return open_kernel(self.path)
+    def note(self, written: dict[Start, str]) -> None:
+        """Noted there."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -241,12 +289,7 @@ def open_kernel(path: str | Path, *, unfinished: bool = False) -> ts.TensorStore
         CorruptFileError: a block that was written is missing, truncated or another one, or what
             describes the kernel is damaged; with the file.
     """
-    folder = Path(path).absolute()
-    if not (folder / _DESCRIPTION).exists():
-        raise FileNotFoundError(
-            f"{path} holds no kernel; give the folder that was passed to kernel(..., out=...)"
-        )
-    held = _description(folder)
+    folder, held = _found(path)
     done, wanted = _progress(folder, held), list(_starts(held))
     missing = [start for start in wanted if start not in done]
     if missing and (not unfinished or _FORMAT not in held):
@@ -260,11 +303,41 @@ def open_kernel(path: str | Path, *, unfinished: bool = False) -> ts.TensorStore
         if start in done and not _whole(file, held, done[start]):
             state = _wrong(file, held)
             raise io.CorruptFileError(f"block {start} of the kernel {state} ({file}); {_AGAIN}")
-    return _open(folder, held, create=False, gaps=bool(missing))
+    return _open(folder, held, gaps=bool(missing))
+
+
+def count_blocks(path: str | Path) -> tuple[int, int]:
+    """How many blocks of a kernel on disk are noted as whole, and how many it has.
+
+    Cheap, and may be asked while another process computes it: no block is read.
+
+    Args:
+        path: the folder that was passed as ``out``.
+
+    Raises:
+        FileNotFoundError: there is no kernel.
+        CorruptFileError: what describes it is damaged.
+    """
+    folder, held = _found(path)
+    return len(_progress(folder, held)), sum(1 for _ in _starts(held))
+
+
+def _found(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    folder = Path(path).absolute()
+    if not (folder / _DESCRIPTION).exists():
+        raise FileNotFoundError(
+            f"{path} holds no kernel; give the folder that was passed to kernel(..., out=...)"
+        )
+    return folder, _description(folder)
 
 
 def _open(
-    folder: Path, held: dict[str, Any], *, create: bool, gaps: bool = False
+    folder: Path,
+    held: dict[str, Any],
+    *,
+    create: bool = False,
+    write: bool = False,
+    gaps: bool = False,
 ) -> ts.TensorStore:
     chunk = _chunk_shape(held)
     checked = _FORMAT in held
@@ -282,7 +355,9 @@ def _open(
         },
     }
     try:
-        return ts.open(spec, open=True, read=True, create=create, write=create or None).result()
+        return ts.open(
+            spec, open=True, read=True, create=create, write=write or create or None
+        ).result()
     except ValueError as error:
         raise io.CorruptFileError(
             f"{folder / _ARRAY} is no array as {_DESCRIPTION} describes it: its zarr.json is "
@@ -368,7 +443,7 @@ def _checksum(file: Path, held: dict[str, Any]) -> str:
     if not _noted(held):
         return ""
     with file.open("rb") as stream:
-        stream.seek(-4, os.SEEK_END)
+        stream.seek(-CHECKSUM_BYTES, os.SEEK_END)
         return stream.read().hex()
 
 
@@ -386,7 +461,7 @@ def _whole(file: Path, held: dict[str, Any], checksum: str) -> bool:
 
 def _sized(file: Path, held: dict[str, Any]) -> bool:
     size = math.prod(_chunk_shape(held)) * ts.dtype(held["dtype"]).numpy_dtype.itemsize
-    return file.is_file() and file.stat().st_size == size + 4 * (_FORMAT in held)
+    return file.is_file() and file.stat().st_size == size + CHECKSUM_BYTES * (_FORMAT in held)
 
 
 def _extent(held: dict[str, Any], start: Start) -> tuple[slice, slice]:

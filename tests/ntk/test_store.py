@@ -236,6 +236,56 @@ def test_a_kernel_is_mended_by_computing_it_again(tmp_path, caplog):
         assert f"block {start}" in caplog.text
 
 
+def test_a_part_of_the_blocks_is_computed_and_the_next_call_goes_on(tmp_path):
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+
+    def kernel(**how):
+        return ntk.kernel(
+            lambda params, x: jnp.sin(x @ params["w"]),
+            {"w": jnp.ones((3, 2))},
+            x,
+            batch_size=2,
+            output="trace",
+            **how,
+        )
+
+    whole = kernel()
+    with pytest.raises(ValueError, match="max_pairs=2 without out"):
+        kernel(max_pairs=2)
+    with pytest.raises(ValueError, match="max_pairs=-1"):
+        kernel(max_pairs=-1, out=tmp_path)
+    for noted in (0, 3, 6, 9, 9):  # of pairs (0, 0), (0, 2); (0, 4), (2, 2); (2, 4), (4, 4)
+        found = np.asarray(kernel(max_pairs=2 if noted else 0, out=tmp_path))
+        assert ntk.count_blocks(tmp_path) == (noted, 9)
+        there = ~np.isnan(found)
+        np.testing.assert_array_equal(found[there], whole[there])
+        assert there.sum() == {0: 0, 3: 12, 6: 20, 9: 25}[noted]
+    with pytest.raises(FileNotFoundError, match="holds no kernel"):
+        ntk.count_blocks(tmp_path / "other")
+
+
+def test_a_block_of_another_process_counts_once_it_is_noted(tmp_path):
+    with closing(Disk(tmp_path / "k", SHAPE, np.dtype(np.float32), ROWS, {"output": "full"})) as k:
+        other = store.Elsewhere(tmp_path / "k")
+        assert other.kind == k.kind
+        first, *rest = STARTS
+        written = {start: other.write(start, blocks()[1][start]) for start in STARTS}
+        assert not k.holds(first)
+        assert ntk.count_blocks(tmp_path / "k") == (0, 9)
+        chunk(tmp_path / "k", first).unlink()  # as where the folder is another one there
+        with pytest.raises(
+            FileNotFoundError, match=r"block \(0, 0\) was written, but .* is missing"
+        ):
+            k.note(written)
+        assert ntk.count_blocks(tmp_path / "k") == (0, 9)
+        k.note({start: written[start] for start in rest})
+        assert [start for start in STARTS if k.holds(start)] == rest
+        k.put(first, blocks()[1][first])
+        np.testing.assert_array_equal(other.result(), blocks()[0])
+    with pytest.raises(FileNotFoundError, match="all processes see"):
+        store.Elsewhere(tmp_path / "not there")
+
+
 def test_a_description_of_former_names_is_read(tmp_path):
     params, x = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, np.ones((3, 2), np.float32)
 
