@@ -194,7 +194,7 @@ def along(f: Apply, params0: Params, tau: PyTree, *inputs: PyTree) -> tuple[PyTr
     """:func:`affine_terms` of one task vector, ``(f0, Jτ)``, without an axis of vectors.
 
     >>> along(lambda params, x: params["w"] ** 2 * x, {"w": 3.0}, {"w": 1.0}, 1.0)
-    (Array(9., dtype=float32, weak_type=True), Array(6., dtype=float32, weak_type=True))
+    (Array(9., dtype=float32), Array(6., dtype=float32))
     """
     check_function(f)
     flat = tree.flatten(tau)
