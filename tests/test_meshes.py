@@ -111,7 +111,6 @@ def test_what_a_loop_only_moves_is_counted():
     assert bytes_of(thrice) >= 3 * 256
 
 
-
 @pytest.mark.slow
 def test_the_step_of_fine_tuning(quick):
     """Data-parallel: nothing but the gradient is sent, and the work is that of one device."""
