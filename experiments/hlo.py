@@ -21,6 +21,9 @@ SENT = {
 }
 """Bytes that a device sends on a ring of so many, of the size of its result."""
 
+_MOVES = {"copy", "transpose", "slice", "dynamic-slice", "concatenate", "pad"}
+_FREE = {"parameter", "constant", "bitcast", "get-tuple-element", "tuple"}
+
 _HEAD = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\(.*)?.*\{$")
 _LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([\w\-]+)\((.*)$")
 _ARRAY = re.compile(r"\b(\w+)\[([\d,]*)\]")
@@ -70,6 +73,37 @@ def count(text: str) -> Counted:
     return _of(entry[1], bodies, {})
 
 
+def copied(text: str) -> float:
+    """Bytes that are written in one pass of the loops whose length XLA does not know, only to move.
+
+    By instructions that copy, cut out, join or transpose, and by fusions of no others. What is
+    written in place (``dynamic-update-slice``) does not count.
+    """
+    bodies = dict(_computations(text))
+    whole = [each for lines in bodies.values() for each in lines]
+    loops = {_named("body", x) for x in whole if x.kind == "while" and _times(x) is None}
+    return sum(_copied(name, bodies) for name in loops)
+
+
+def _copied(name: str, bodies: Mapping[str, list[Instruction]]) -> float:
+    total = 0.0
+    for each in bodies[name]:
+        called = re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", each.rest)
+        branches = re.search(r"branch_computations=\{([^}]*)\}", each.rest)
+        if each.kind == "while":
+            total += (_times(each) or 0) * _copied(_named("body", each), bodies)
+        elif branches:
+            total += max(_copied(x.strip().lstrip("%"), bodies) for x in branches[1].split(","))
+        elif each.kind == "call":
+            total += sum(_copied(inner, bodies) for inner in called)
+        else:
+            fused = each.kind == "fusion"
+            kinds = {x.kind for inner in called for x in bodies[inner]} if fused else {each.kind}
+            if kinds & _MOVES and kinds <= _MOVES | _FREE:
+                total += _bytes(_sizes(each.shape))
+    return total
+
+
 def _computations(text: str) -> Iterator[tuple[str, list[Instruction]]]:
     name, lines = "", []
     for line in text.splitlines():
@@ -96,10 +130,10 @@ def _of(name: str, bodies: Mapping[str, list[Instruction]], done: dict[str, Coun
             raise ValueError(f"{each.name}: a product by a call: {each.rest[:80]}")
         elif kind == "while":
             inside = _of(_named("body", each), bodies, done)
-            times = re.search(r'known_trip_count":\{"n":"(\d+)"', each.rest)
+            times = _times(each)
             if times is None and (inside.flops or inside.sent):
                 raise ValueError(f"{each.name}: XLA does not know how often this loop runs")
-            total.add(inside, float(times[1]) if times else 0.0)
+            total.add(inside, times or 0.0)
         else:
             for inner in re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", each.rest):
                 total.add(_of(inner, bodies, done))
@@ -109,6 +143,12 @@ def _of(name: str, bodies: Mapping[str, list[Instruction]], done: dict[str, Coun
                 total.add(max(most, key=lambda x: (x.flops, x.exchanged)))
     done[name] = total
     return total
+
+
+def _times(each: Instruction) -> float | None:
+    """How often a loop runs, where XLA knows it."""
+    found = re.search(r'known_trip_count":\{"n":"(\d+)"', each.rest)
+    return float(found[1]) if found else None
 
 
 def _named(what: str, each: Instruction) -> str:

@@ -190,6 +190,18 @@ def affine_terms(
     return (out, moved, aux) if has_aux else (out, moved)
 
 
+def along(f: Apply, params0: Params, tau: PyTree, *inputs: PyTree) -> tuple[PyTree, PyTree]:
+    """:func:`affine_terms` of one task vector, ``(f0, Jτ)``, without an axis of vectors.
+
+    >>> along(lambda params, x: params["w"] ** 2 * x, {"w": 3.0}, {"w": 1.0}, 1.0)
+    (Array(9., dtype=float32), Array(6., dtype=float32))
+    """
+    check_function(f)
+    flat = tree.flatten(tau)
+    out, moved, _ = _pushforward(f, params0, flat, inputs, False, "auto")(flat)
+    return out, moved
+
+
 def taylor_expand(
     f: Apply,
     params0: Params,

@@ -93,6 +93,24 @@ def test_what_cannot_be_counted_is_refused():
         meshes.counted("toy_decoders", "fsdp")
 
 
+def test_what_a_loop_only_moves_is_counted():
+    """In one pass: a transposition, a slice at a place that is not known, and three of them."""
+
+    def bytes_of(body):
+        def loop(n, x):
+            return jax.lax.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, body(*s)), (0, x))[1]
+
+        return hlo.copied(jax.jit(loop).lower(9, jnp.ones((8, 8))).compile().as_text())
+
+    def thrice(_, x):
+        return jax.lax.fori_loop(0, 3, lambda _, x: x.T, x)
+
+    assert bytes_of(lambda _, x: 2 * x) == 0
+    assert bytes_of(lambda _, x: x.at[0].set(7)) == 0  # in place
+    assert bytes_of(lambda _, x: x.T) >= 256
+    assert bytes_of(thrice) >= 3 * 256
+
+
 @pytest.mark.slow
 def test_the_step_of_fine_tuning(quick):
     """Data-parallel: nothing but the gradient is sent, and the work is that of one device."""

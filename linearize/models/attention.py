@@ -6,6 +6,7 @@ Attention*, Dao et al. 2022). It is plain XLA, so that it has a forward mode and
 the linearized step goes through it. For the backward pass a block of queries is computed again.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 
@@ -69,9 +70,15 @@ def attend(
     _check(query, key, value, mask, block)
     (B, Q, H, D), (K, G, E) = query.shape, value.shape[1:]
     wide = jnp.promote_types(query.dtype, jnp.float32)
+    scale = D**-0.5 if scale is None else scale
+    add = partial(_scores, scale=scale, cap=cap, bias=bias, causal=causal, window=window)
     seen = jnp.ones((B, K), bool) if mask is None else mask
-    rows, columns = -(-Q // min(block, Q)), -(-K // min(block, K))
     grouped = query.reshape(B, Q, G, H // G, D)
+    asked = jnp.arange(Q) + (K - Q if start is None else start)
+    if Q == 1:  # its scores are few, and keys in blocks would be copies of a whole cache
+        score = add(grouped, key, seen, asked, jnp.arange(K))
+        return _joined((score, value)).reshape(B, Q, H, E).astype(query.dtype)
+    rows, columns = -(-Q // min(block, Q)), -(-K // min(block, K))
     # in front: the number of the block
     queries, keys, values, seen = (
         _blocks(x, count)
@@ -81,8 +88,6 @@ def attend(
     # Q × K. So positions depend on the data: this 0 does
     zero = 0 * (query[0, 0, 0, 0] != query[0, 0, 0, 0]).astype(jnp.int32)
     places = zero + jnp.arange(columns * keys.shape[2]).reshape(columns, -1)
-    scale = D**-0.5 if scale is None else scale
-    add = partial(_scores, scale=scale, cap=cap, bias=bias, causal=causal, window=window)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def of_queries(block: tuple[Array, Array]) -> Array:
@@ -121,6 +126,68 @@ def attend(
     found = jax.lax.map(of_queries, (queries, asked))  # (rows, B, G, R, q, E)
     whole = found.transpose(1, 0, 4, 2, 3, 5).reshape(B, -1, H, E)
     return whole[:, :Q].astype(query.dtype)
+
+
+def recalled(
+    query: Array,
+    key: Array,
+    value: Array,
+    kept: tuple[Array, Array],
+    start: int | Array,
+    *,
+    bias: Bias | None = None,
+    scale: float | None = None,
+    cap: float | None = None,
+    window: int | Array | None = None,
+) -> Array:
+    """Causal :func:`attend` of one token to itself and to those before it in a cache.
+
+    The cache is read as it is, without the token, so that a loop can write the token to it in
+    place: a cache that is written first, and then read, is copied.
+
+    Args:
+        query: (B, 1, H, D).
+        key: (B, 1, G, D), the token's own.
+        value: (B, 1, G, E), likewise.
+        kept: the cache's keys (B, G, K, D) and values (B, G, K, E), heads before positions.
+        start: how many of those there are.
+        bias: as of :func:`attend`, and so are the others.
+
+    Returns:
+        (B, 1, H, E) in the query's dtype.
+    """
+    (B, _, H, D), (keys, values) = query.shape, (x.swapaxes(1, 2) for x in kept)
+    (K, G, E), at = values.shape[1:], start + jnp.arange(1)
+    grouped = query.reshape(B, 1, G, H // G, D)
+    scale = D**-0.5 if scale is None else scale
+    add = partial(
+        _scores, grouped, at=at, scale=scale, cap=cap, bias=bias, causal=True, window=window
+    )
+    before = jnp.broadcast_to(jnp.arange(K) < start, (B, K))
+    past = add(keys, before, place=jnp.arange(K)), values
+    own = add(key, jnp.ones((B, 1), bool), place=at), value
+    return _joined(past, own).reshape(B, 1, H, E).astype(query.dtype)
+
+
+def _joined(*parts: tuple[Array, Array]) -> Array:
+    """Values (B, k, G, E), each part's, by one softmax of all scores (B, G, R, Q, k)."""
+    wide = parts[0][0].dtype
+    tops = (jax.lax.stop_gradient(score).max(-1, keepdims=True) for score, _ in parts)
+    largest = functools.reduce(jnp.maximum, tops)
+    largest = jnp.where(jnp.isfinite(largest), largest, 0)
+    shares = [jnp.exp(score - largest) for score, _ in parts]
+    total = sum(share.sum(-1, keepdims=True) for share in shares)
+    total = jnp.where(total > 0, total, 1)
+    found = [
+        jnp.einsum(
+            "bgrqk,bkge->bqgre",
+            (share / total).astype(value.dtype),
+            value,
+            preferred_element_type=wide,
+        )
+        for share, (_, value) in zip(shares, parts, strict=True)
+    ]
+    return sum(found[1:], found[0])
 
 
 def capped(x: Array, cap: float | None) -> Array:

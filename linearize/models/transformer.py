@@ -171,14 +171,15 @@ def chain(
         options: its fields.
         call: ``call(layer, x, each_i) -> (x, out_i)``: how a block is called. What is
             differentiated goes through the arguments of ``layer``, where ``remat`` sees it.
-        each: what each block has of its own, a tree of arrays (depth, ...).
+        each: what each block has of its own: a tree of arrays (depth, ...) and, where blocks are
+            not scanned, of lists of so many trees.
         depth: number of blocks.
         scan: one scanned block with parameters stacked on axis 0.
         remat: a key of :data:`REMAT`.
         name: of a block.
 
     Returns:
-        x after the last block, and all ``out``, stacked on axis 0.
+        x after the last block, and all ``out``: stacked on axis 0 where scanned, or a list.
     """
 
     def kept(layer: Any, x: PyTree, each: PyTree) -> tuple[PyTree, PyTree]:
@@ -196,7 +197,7 @@ def chain(
         )(kind(**options, name=f"{name}s"), x, each)
     outs = []
     for i in range(depth):
-        own = jax.tree.map(lambda leaf, i=i: leaf[i], each)
+        own = jax.tree.map(lambda of, i=i: of[i], each, is_leaf=lambda x: isinstance(x, list))
         x, out = kept(kind(**options, name=f"{name}_{i}"), x, own)
         outs.append(out)
-    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
+    return x, outs

@@ -30,7 +30,9 @@ class Causal(nn.Module):
     def step(self, tokens: Array, cache: PyTree) -> tuple[Array, PyTree]:
         """Hidden states of the S tokens (B, S) after those of the cache, and the cache with them.
 
-        There must be room for them: what is too much overwrites the last.
+        There must be room for them: what is too much overwrites the last. Parameters and cache may
+        be of blocks one by one (:func:`linearize.models.layers.unstack`) where the model's are
+        stacked.
         """
         hidden, new = self.run(tokens, cache)
-        return hidden, cached.grown(cache, new)
+        return hidden, cached.grown(cache, new, hidden)

@@ -19,12 +19,13 @@ import numpy as np
 from linearize import tree
 from linearize.choices import one_of
 from linearize.compiled import jit
+from linearize.models import layers
 from linearize.models.language.model import LanguageModel
 from linearize.models.language.sampling import Sampling
 from linearize.models.language.tokens import LanguageTokenizer, check_vocabulary, named
 from linearize.narration import paced
 from linearize.task_vector import TaskVector
-from linearize.taylor import affine_terms
+from linearize.taylor import along
 from linearize.types import Array, Flat, Params, PyTree
 
 VIEWS = ("displaced", "tangent")
@@ -317,7 +318,8 @@ class _Decoder:
         def cache(count: int) -> PyTree:
             rows = jax.ShapeDtypeStruct((count, prompts.shape[1]), jnp.int32)
             mask = jax.ShapeDtypeStruct(rows.shape, bool)
-            return jax.eval_shape(functools.partial(self.room, new=new), params, rows, mask)
+            room = jax.eval_shape(functools.partial(self.room, new=new), params, rows, mask)
+            return jax.eval_shape(layers.unstack, room)
 
         def axis(one: Any, two: Any) -> int:
             return next((i for i, (m, n) in enumerate(zip(one, two, strict=True)) if m < n), 0)
@@ -379,6 +381,10 @@ def _run(
         jnp.int32(0), jnp.zeros((B, new), jnp.int32), jnp.zeros(B, jnp.int32), none, ~none, None, {}
     )
     state = drawn(start, *_advanced(first, params, tau, {}, {}))
+    if layers.is_stacked(state.cache):  # scanned blocks would be cut out anew for every token
+        params, tau = layers.unstack(params), None if tau is None else layers.unstack(tau)
+        apart = {"cache": layers.unstack(state.cache), "moved": layers.unstack(state.moved)}
+        state = state._replace(**apart)
     state = jax.lax.while_loop(lambda s: (s.t < new) & ~s.finished.all(), body, state)
     last = jnp.take(state.tokens, state.t - 1, axis=1)
     tokens = jnp.where((jnp.arange(new) < state.t)[None], state.tokens, last[:, None])
@@ -394,11 +400,11 @@ def _advanced(
     direction = {f"params/{n}": x for n, x in tau.items()} | {
         f"cache/{n}": x for n, x in moved.items()
     }
-    (logits, seen), (along, push) = affine_terms(
+    (logits, seen), (push, pushed) = along(
         lambda both: forward(both["params"], both["cache"]),
         {"params": params, "cache": cache},
-        [direction],
+        direction,
     )
     _, kept = jax.eval_shape(forward, params, cache)  # whose 16-bit leaves were widened
-    pushed = {n: push[n][0].astype(x.dtype) for n, x in kept.items() if tree.is_trainable(x)}
-    return logits + along[0], {n: seen[n].astype(x.dtype) for n, x in kept.items()}, pushed
+    moved = {n: pushed[n].astype(x.dtype) for n, x in kept.items() if tree.is_trainable(x)}
+    return logits + push, {n: seen[n].astype(x.dtype) for n, x in kept.items()}, moved

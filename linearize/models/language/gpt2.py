@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from linearize.models import transformer
-from linearize.models.attention import attend
 from linearize.models.hf import configs, schema, tables
 from linearize.models.hf.table import KERNEL, SAME, Row, Table
 from linearize.models.language import cached
@@ -129,7 +128,9 @@ class GPT2Decoder(Causal):
     def cache(self, batch: int, length: int) -> PyTree:
         """An empty one for up to ``length`` tokens."""
         width = self.width // self.heads
-        return cached.empty(self.depth, batch, length, self.heads, width, self.dtype)
+        return cached.empty(
+            self.depth, batch, length, self.heads, width, self.dtype, scan=self.scan
+        )
 
     @nn.compact
     def run(self, tokens: Array, cache: PyTree = None) -> tuple[Array, PyTree]:
@@ -154,14 +155,15 @@ class GPT2Decoder(Causal):
         def call(layer: Block, x: Array, own: PyTree) -> tuple[Array, PyTree]:
             return layer(x, start, own)
 
+        kept = cached.kept(cache)
         x, new = transformer.chain(
             x,
             Block,
             options,
             call,
-            cached.kept(cache),
+            kept,
             depth=self.depth,
-            scan=self.scan,
+            scan=self.scan and not isinstance(kept, list),
             remat=self.remat,
         )
         return transformer.layer_norm(jnp.float32, self.eps, "norm")(x), new
@@ -207,7 +209,6 @@ class Attention(nn.Module):
         qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads)
         new = {"keys": qkv[:, :, 1], "values": qkv[:, :, 2]}
-        seen = new if kept is None else cached.written(kept, new, start)
-        y = attend(qkv[:, :, 0], seen["keys"], seen["values"], causal=True, start=start)
+        y = cached.attended(qkv[:, :, 0], kept, new, start)
         out = nn.Dense(width, dtype=self.dtype, name="out")
         return out(y.reshape(*x.shape[:2], -1)), None if kept is None else new

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from linearize.models import transformer
-from linearize.models.attention import attend, capped
+from linearize.models.attention import capped
 from linearize.models.hf import configs, schema, tables
 from linearize.models.hf.table import KERNEL, SAME, Table
 from linearize.models.language import cached, rotary
@@ -207,7 +207,15 @@ class Decoder(Causal):
 
     def cache(self, batch: int, length: int) -> PyTree:
         """An empty one for up to ``length`` tokens."""
-        return cached.empty(self.depth, batch, length, self.shared, self.head_width, self.dtype)
+        return cached.empty(
+            self.depth,
+            batch,
+            length,
+            self.shared,
+            self.head_width,
+            self.dtype,
+            scan=self.scan,
+        )
 
     @nn.compact
     def run(self, tokens: Array, cache: PyTree = None) -> tuple[Array, PyTree]:
@@ -250,14 +258,15 @@ class Decoder(Causal):
                 own_sight = jax.tree.map(lambda a, b: jnp.where(own["local"], b, a), far, near)
             return layer(x, own_sight, start, own["kept"])
 
+        kept = cached.kept(cache)
         x, new = transformer.chain(
             x,
             Block,
             options,
             call,
-            {"local": local, "kept": cached.kept(cache)},
+            {"local": local, "kept": kept},
             depth=self.depth,
-            scan=self.scan,
+            scan=self.scan and not isinstance(kept, list),
             remat=self.remat,
         )
         return RMSNorm(self.eps, self.norm_offset, name="norm")(x), new
@@ -350,16 +359,8 @@ class Attention(nn.Module):
 
         query = placed(heads(self.heads, "q"), "q")
         new = {"keys": placed(heads(self.shared, "k"), "k"), "values": heads(self.shared, "v")}
-        seen = new if kept is None else cached.written(kept, new, start)
-        y = attend(
-            query,
-            seen["keys"],
-            seen["values"],
-            causal=True,
-            scale=self.scale,
-            cap=self.cap,
-            start=start,
-            window=sight.window,
+        y = cached.attended(
+            query, kept, new, start, scale=self.scale, cap=self.cap, window=sight.window
         )
         out = nn.Dense(x.shape[-1], use_bias=self.out_bias, dtype=self.dtype, name="out")
         return out(y.reshape(*x.shape[:2], -1)), None if kept is None else new

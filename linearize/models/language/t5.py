@@ -6,9 +6,9 @@ of its own (Shazeer 2020, arXiv 2002.05202).
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -16,7 +16,7 @@ from linearize.models import transformer
 from linearize.models.attention import attend
 from linearize.models.hf import configs, schema
 from linearize.models.hf.table import KERNEL, SAME, Row, Table
-from linearize.models.language import relative
+from linearize.models.language import cached, relative
 from linearize.models.language.embedding import embedded
 from linearize.models.language.head import Head, logits
 from linearize.models.language.model import LanguageFamily
@@ -143,8 +143,11 @@ def configure(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 Cache = dict[str, Array]
-"""Keys and values (depth, B, T, H, d) of the answer so far and of the text, the text's ``mask`` and
-number of tokens of the answer that were ``seen``."""
+"""Of each block keys and values (B, H, T, d) of the answer so far and of the text
+(:mod:`linearize.models.language.cached`), the text's ``mask``, and how many tokens of the answer
+were ``seen``."""
+_TEXT = ("text_keys", "text_values")
+_WHERE = "decoder/"
 
 
 class T5(nn.Module):
@@ -261,21 +264,20 @@ class T5(nn.Module):
         """A cache of the text, with room for ``length`` tokens of an answer."""
         encoded = self.encoded(tokens, mask)
         _, read = self.decoder(encoded, lambda layer, x, table, _: (x, layer.read(x)))
-        depth, B, _, H, d = read["text_key"].shape
-        room = jnp.zeros((depth, B, length, H, d), self.dtype)
-        return {**read, "key": room, "value": room, "mask": mask, "seen": jnp.int32(0)}
+        size = (self.decoder_depth, len(tokens), length, self.heads, self.head_width)
+        room = cached.empty(*size, self.dtype, scan=self.scan, where=_WHERE)
+        return {**room, **cached.named(read, _WHERE), "mask": mask}
 
     def step(self, tokens: Array, cache: Cache) -> tuple[Array, Cache]:
         """Hidden states (B, S, D) after the next tokens (B, S) of the answer, and the cache."""
-        each = {name: cache[name] for name in ("key", "value", "text_key", "text_value")}
-        x, kept = self.decoder(
+        x, new = self.decoder(
             self._embedded(tokens),
             lambda layer, x, table, own: layer(
                 x, table, cache["mask"], kept=own, start=cache["seen"]
             ),
-            each,
+            cached.kept(cache, (*cached.OWN, *_TEXT), _WHERE),
         )
-        return x, {**cache, **kept, "seen": cache["seen"] + tokens.shape[1]}
+        return x, cached.grown(cache, new, x, _WHERE)
 
     def _embedded(self, tokens: Array, mask: Array | None = None) -> Array:
         return embedded(self.token_embedding, tokens, mask).astype(self.dtype)
@@ -306,7 +308,7 @@ class Stack(nn.Module):
             lambda layer, x, own: call(layer, x, table, own),
             each,
             depth=self.depth,
-            scan=self.scan,
+            scan=self.scan and not isinstance(each, list),
             remat=self.remat,
         )
         return rms_norm(jnp.float32, self.options["eps"], "norm")(x), out
@@ -355,7 +357,7 @@ class Block(nn.Module):
         kept: Cache | None = None,
         start: int | Array = 0,
     ) -> tuple[Array, Cache]:
-        """The next x, (B, T, D), and the keys and values of the answer.
+        """The next x, (B, T, D), and the keys and values (B, T, H, d) of its tokens.
 
         Args:
             x: (B, T, D).
@@ -366,36 +368,36 @@ class Block(nn.Module):
             start: the position of x in the answer, where they are kept.
         """
         y = self.norm_1(x)
-        own = self.attention.read(y)
-        if kept is not None:
-            own = (_put(kept["key"], own[0], start), _put(kept["value"], own[1], start))
-        where: dict[str, Any] = {"mask": seen}
-        if self.crossed:
-            where = {"causal": True, "start": start}
+        new = dict(zip(cached.OWN, self.attention.read(y), strict=True))
         bias = relative.bias(table, self.farthest, directed=self.crossed)
-        x = x + self.attention(y, *own, bias=bias, **where)
+        if self.crossed:
+            attends = partial(cached.attended, kept=kept, new=new, start=start, bias=bias)
+        else:
+            attends = partial(attend, key=new["keys"], value=new["values"], mask=seen, bias=bias)
+        x = x + self.attention(y, attends)
         if self.crossed:
             text = kept
             if text is None:
                 assert encoded is not None
                 text = self.read(encoded)
             y = self.cross_norm(x)
-            x = x + self.cross_attention(y, text["text_key"], text["text_value"], mask=seen)
+            key, value = (text[name].swapaxes(1, 2) for name in _TEXT)
+            x = x + self.cross_attention(y, partial(attend, key=key, value=value, mask=seen))
         y = self.norm_2(x)
         inner = self.mlp_gate(y) if self.gated else self.mlp_in(y)
         inner = transformer.ACTIVATIONS[self.activation](inner)
         inner = inner * self.mlp_value(y) if self.gated else inner
         x = x + linear(x.shape[-1], self.dtype, "mlp_out")(inner)
-        return x, dict(zip(("key", "value"), own, strict=True))
+        return x, new
 
     def read(self, encoded: Array) -> Cache:
-        """Keys and values (B, L, H, d) of the text."""
-        key, value = self.cross_attention.read(encoded.astype(self.dtype))
-        return {"text_key": key, "text_value": value}
+        """Keys and values (B, H, L, d) of the text."""
+        own = self.cross_attention.read(encoded.astype(self.dtype))
+        return {name: x.swapaxes(1, 2) for name, x in zip(_TEXT, own, strict=True)}
 
 
 class Attention(nn.Module):
-    """Attention of queries (B, Q, D) to keys and values (B, K, H, d) that :meth:`read` makes."""
+    """Attention ``attends`` of tokens (B, Q, D) to keys and values that :meth:`read` makes."""
 
     heads: int
     head_width: int
@@ -415,14 +417,10 @@ class Attention(nn.Module):
         return key.reshape(shape), value.reshape(shape)
 
     @nn.compact
-    def __call__(self, x: Array, key: Array, value: Array, **where: Any) -> Array:
+    def __call__(self, x: Array, attends: Callable[..., Array]) -> Array:
         query = self.q(x).reshape(*x.shape[:2], self.heads, self.head_width)
-        y = attend(query, key, value, scale=1.0, **where)
+        y = attends(query, scale=1.0)
         return linear(x.shape[-1], self.dtype, "out")(y.reshape(*x.shape[:2], -1))
-
-
-def _put(kept: Array, new: Array, start: int | Array) -> Array:
-    return jax.lax.dynamic_update_slice_in_dim(kept, new, start, axis=1)
 
 
 def rms_norm(dtype: Any, eps: float, name: str | None = None) -> nn.RMSNorm:

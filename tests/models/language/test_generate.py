@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 import linearize as lz
+from experiments import hlo
 from linearize import models, taylor, tree
 from linearize.models.language import LanguageModel, LanguageTokenizer, generation
 from linearize.models.language.gpt2 import GPT2Decoder
@@ -150,6 +151,18 @@ def test_cached_steps_equal_whole_sequences_in_the_tangent(decoder, tau, name):
         logits, cache, pushed = advance(tokens[:, at : at + 1], cache, pushed)
         np.testing.assert_allclose(logits, expected[:, at], atol=1e-5 * np.abs(expected).max())
     assert int(cache["seen"]) == 11
+
+
+def test_a_token_copies_neither_weights_nor_the_cache(decoder):
+    """Of scanned blocks: in the loop over tokens less is moved than the smallest matrix has."""
+    model = decoder("gpt2")
+    program = generation._run.lower(
+        generation._Decoder.of(model), Sampling(0), 15, True, False,
+        model.params, None, jnp.float32(1), jnp.zeros(V, bool),
+        jnp.zeros((4, 9), jnp.int32), jnp.full(4, 9), jax.random.split(jax.random.key(0), 4),
+    )  # fmt: skip
+    kernels = [x[0].nbytes for x in jax.tree.leaves(model.params["blocks"]) if x.ndim == 3]
+    assert hlo.copied(program.compile().as_text()) < min(kernels)
 
 
 @pytest.mark.slow
