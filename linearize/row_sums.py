@@ -140,9 +140,9 @@ def _product(equation: core.JaxprEqn, operands: list[Array]) -> Array | None:
     leading = tuple(range(count))
     if batched[0] or count < 2 or any(tuple(axes) != leading for axes in contracted):
         return None
-    flat = [x.reshape(-1, *x.shape[count:]) for x in (left, right)]
     return lax.dot_general(
-        *flat,
+        left.reshape(-1, *left.shape[count:]),
+        right.reshape(-1, *right.shape[count:]),
         (((0,), (0,)), ((), ())),
         precision=params["precision"],
         preferred_element_type=params["preferred_element_type"],
