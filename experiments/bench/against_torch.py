@@ -74,7 +74,8 @@ class Contest:
 
 def rows(size: Size) -> list[Row]:
     """Parity, ratio of times, ratio of memories; at both image sizes."""
-    sizes = {size.image_size: size.repeats, size.large_image_size: max(2, size.repeats // 3)}
+    sizes = {size.image_size: size.repeats}
+    sizes.setdefault(size.large_image_size, max(2, size.repeats // 3))
     out = []
     for image_size, repeats in sizes.items():
         here = dataclasses.replace(size, image_size=image_size, repeats=repeats)

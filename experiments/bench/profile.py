@@ -88,7 +88,7 @@ def _kind(operations: set[str]) -> str:
 
 def thread_seconds(folder: Path, kind_of: Mapping[str, str]) -> dict[str, float]:
     """Seconds of all threads by kind, of a trace that ``jax.profiler.trace`` wrote."""
-    out: dict[str, float] = collections.Counter()
+    out: dict[str, float] = collections.defaultdict(float)
     for path in folder.rglob("*.xplane.pb"):
         for plane in ProfileData.from_file(str(path)).planes:
             for line in plane.lines:
@@ -110,7 +110,7 @@ def _rows(step: Step, pixels: int) -> list[Row]:
     kernel = (after.ru_stime - before.ru_stime) / STEPS
     faults = (after.ru_minflt - before.ru_minflt) / STEPS
     program: jax.stages.Wrapped = step.run  # type: ignore[assignment]
-    kind_of = kinds(program.lower(*step.arguments()).compile().as_text())
+    kind_of = kinds(program.lower(*step.arguments()).compile().as_text() or "")
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(STEPS):
