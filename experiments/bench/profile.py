@@ -2,8 +2,8 @@
 
 XLA traces what its compiled loops take, each on the thread that runs it. Matrix products hand most
 of their work to other threads, where no trace sees it: they are what is left of the processors'
-time, with the waiting. The loops' times are by the clock: on a machine that is not idle they are too
-long, and what is left may be negative.
+time, with the waiting. Loops are timed by the clock: on a machine that is not idle they come out
+too long, and what is left may be negative.
 """
 
 import collections
