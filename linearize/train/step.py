@@ -146,7 +146,7 @@ class Recipe:
         grads, means = self._gradient(functions, fixed["params0"], state["tau"], batch, key, place)
         pull: dict[str, Array] = {}
         if self.penalties:
-            added, apart = self._added(functions, fixed, state, drawn, place)
+            added, apart = self._added(functions, fixed, state, drawn)
             grads, means = jax.tree.map(jnp.add, grads, added), means | apart
             along = jnp.stack([_inner(added[n], t) for n, t in state["tau"].items()]).sum()
             pull = {"pull": jnp.stack([along, optax.tree.norm(added)])}
@@ -201,7 +201,6 @@ class Recipe:
         fixed: Mapping[str, Any],
         state: State,
         drawn: Sequence[PyTree],
-        place: Placement,
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """The gradient of the weighted penalties, and each one's value."""
 
@@ -209,7 +208,7 @@ class Recipe:
             values = self.penalties_at(functions, fixed, tau, drawn, state["step"])
             return jnp.dot(fixed["weights"], values, precision=jax.lax.Precision.HIGHEST), values
 
-        found, values = place.summed(jax.grad(total, has_aux=True))(state["tau"])
+        found, values = jax.grad(total, has_aux=True)(state["tau"])
         return jax.tree.map(jnp.conj, found), dict(zip(self.penalties, values, strict=True))
 
     def penalties_at(
