@@ -1,6 +1,7 @@
-"""``python -m experiments.bench [--case NAME ...] [--out FILE] [--tiny]``."""
+"""``python -m experiments.bench [--case NAME ...] [--image-size PIXELS] [--out FILE] [--tiny]``."""
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ from experiments.bench import (
     maps,
     measure,
     policies,
+    profile,
     steady,
     step,
     stream,
@@ -37,6 +39,7 @@ CASES: dict[str, Callable[[Size], list[Row]]] = {
     maps.CASE: maps.rows,
     steady.CASE: steady.rows,
     against_torch.CASE: against_torch.rows,
+    profile.CASE: profile.rows,
     clip.CASE: clip.rows,
     clip.LOAD_CASE: clip.load_rows,
     policies.CASE: policies.rows,
@@ -55,9 +58,15 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench", description=measure.ABOUT)
     parser.add_argument("--case", action="append", choices=CASES, help="may be repeated")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/bench.json"))
+    parser.add_argument(
+        "--image-size", type=int, metavar="PIXELS", help="of cases with two sizes, this one alone"
+    )
     parser.add_argument("--tiny", action="store_true", help="for tests: the numbers mean nothing")
     chosen = parser.parse_args(args)
     size = TINY if chosen.tiny else FULL
+    if chosen.image_size is not None:
+        only = chosen.image_size
+        size = dataclasses.replace(size, image_size=only, large_image_size=only)
     console = Console(stderr=True)
     rows: list[Row] = []
     seconds = {}

@@ -6,11 +6,11 @@ scanned block, with a choice of what is kept for the backward pass.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from linearize import activations
@@ -33,6 +33,18 @@ def added(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"added": True})
 
 
+def gelu(x: Array) -> Array:
+    """``x Φ(x)``, with Φ by the error function, as torch computes it.
+
+    ``jax.nn.gelu`` takes erfc, which is exact further out where Φ is below a float32's rounding of
+    1, and three times as long on CPUs, derivatives included.
+
+    >>> float(gelu(jnp.asarray(0.0)))
+    0.0
+    """
+    return 0.5 * x * (1 + jax.lax.erf(x * np.asarray(np.sqrt(0.5), x.dtype)))
+
+
 def quick_gelu(x: Array) -> Array:
     """``x * sigmoid(1.702 x)``, OpenAI CLIP's stand-in for GELU.
 
@@ -53,7 +65,7 @@ def swiglu(x: Array) -> Array:
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": partial(nn.gelu, approximate=False),
+    "gelu": gelu,
     "gelu_new": nn.gelu,
     "gelu_pytorch_tanh": nn.gelu,
     "quick_gelu": quick_gelu,

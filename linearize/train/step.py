@@ -335,7 +335,7 @@ class Recipe:
             # of a complex leaf JAX gives the conjugate of the direction of ascent
             return jax.tree.map(jnp.conj, found), means
 
-        return self._over_micro_batches(gradient, tau, batch, key, place)
+        return self._over_micro_batches(place.summed(gradient), tau, batch, key, place)
 
     def _over_micro_batches(
         self,

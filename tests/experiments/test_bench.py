@@ -31,6 +31,7 @@ from experiments.bench import (
     memory,
     peaks,
     policies,
+    profile,
     steady,
     step,
     torch_models,
@@ -498,3 +499,23 @@ def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["--case", "maps-and-more"])
     assert "maps" in capsys.readouterr().err
+
+
+def test_a_profile_knows_loops_from_products() -> None:
+    def f(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jnp.exp((x @ w).T).sum(axis=0)
+
+    text = jax.jit(f).lower(jnp.ones((64, 40)), jnp.ones((40, 48))).compile().as_text()
+    found = set(profile.kinds(text or "").values())
+    assert {"products", "sums"} <= found
+    assert (
+        profile.kinds("""
+%moved (p: f32[2,3]) -> f32[3,2] {
+  ROOT %t = f32[3,2]{1,0} transpose(%p), dimensions={1,0}
+}
+ENTRY %main (a: f32[2,3]) -> f32[3,2] {
+  %loop = f32[2,3]{1,0} while(%a), condition=%c, body=%b
+  ROOT %copied = f32[3,2]{1,0} fusion(%loop), kind=kLoop, calls=%moved
+}""")["copied"]
+        == "copies and transpositions"
+    )
