@@ -38,7 +38,7 @@ class LanguageModel(Model):
         step: ``step(params, tokens (B, S), cache) -> (hidden (B, S, D), cache)`` of a decoder: the
             S tokens after those that the cache has seen. None where there is no decoder.
             Where parameters and cache have the names of stacked blocks, it takes both of blocks one
-            by one too (:func:`linearize.models.layers.unstack`), which :func:`generate` does.
+            by one too (:func:`linearize.models.layers.unstack`), as ``linearize.generate`` does.
         cache: ``cache(batch, length)``: an empty cache for up to ``length`` tokens, arrays by name,
             among them ``seen ()`` int32, how many tokens there are.
         encode: in its place, of an encoder–decoder, ``encode(params, tokens, mask, length)``: a
