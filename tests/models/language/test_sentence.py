@@ -93,9 +93,10 @@ def test_what_is_not_computed_here_is_refused(tmp_path, modules, pooling, messag
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_packaged_embeddings_equal_transformers():
+@pytest.mark.parametrize("name", ["minilm_l6", "mpnet_base"])
+def test_packaged_embeddings_equal_transformers(name):
     torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
-    model, row = load_language("minilm_l6"), LANGUAGE["minilm_l6"]
+    model, row = load_language(name), LANGUAGE[name]
     texts = ["A cat sits on the mat.", "Kittens are young cats.", "Shares fell sharply."]
     tokens, mask = tokens_of(model).encode(texts)
     encoder = sentence_encoder(model)
