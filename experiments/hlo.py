@@ -66,7 +66,7 @@ def count(text: str) -> Counted:
         ValueError: a loop whose length XLA does not know has products or collectives in it, or a
             product is computed by a call whose shapes the text does not tell.
     """
-    bodies = dict(_computations(text))
+    bodies = dict(computations(text))
     entry = re.search(r"^ENTRY %?([\w.\-]+)", text, re.MULTILINE)
     if entry is None:
         raise ValueError("no ENTRY: not the text of a compiled program")
@@ -79,7 +79,7 @@ def copied(text: str) -> float:
     By instructions that copy, cut out, join or transpose, and by fusions of no others. What is
     written in place (``dynamic-update-slice``) does not count.
     """
-    bodies = dict(_computations(text))
+    bodies = dict(computations(text))
     whole = [each for lines in bodies.values() for each in lines]
     loops = {_named("body", x) for x in whole if x.kind == "while" and _times(x) is None}
     return sum(_copied(name, bodies) for name in loops)
@@ -104,7 +104,8 @@ def _copied(name: str, bodies: Mapping[str, list[Instruction]]) -> float:
     return total
 
 
-def _computations(text: str) -> Iterator[tuple[str, list[Instruction]]]:
+def computations(text: str) -> Iterator[tuple[str, list[Instruction]]]:
+    """Each computation's name and instructions, of ``jax.stages.Compiled.as_text``."""
     name, lines = "", []
     for line in text.splitlines():
         if found := _LINE.match(line):

@@ -8,6 +8,7 @@ too long, and what is left may be negative.
 
 import collections
 import dataclasses
+import itertools
 import os
 import re
 import resource
@@ -19,6 +20,7 @@ from pathlib import Path
 import jax
 from jax.profiler import ProfileData
 
+from experiments import hlo
 from experiments.bench.against_torch import OURS
 from experiments.bench.measure import Row
 from experiments.bench.step import operations
@@ -27,8 +29,6 @@ from experiments.bench.workload import Size, Step, train_step, workload
 CASE = "profile"
 STEPS = 3
 
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = .*? ([\w\-]+)\((.*)$")
 _CALLS = re.compile(r"calls=%?([\w.\-]+)")
 _OUTER = {"while", "call", "conditional"}
 _MOVES = {
@@ -60,20 +60,13 @@ def kinds(text: str) -> dict[str, str]:
     Args:
         text: of ``jax.stages.Compiled.as_text``.
     """
-    inside: dict[str, set[str]] = collections.defaultdict(set)
-    found: dict[str, tuple[str, str]] = {}
-    computation = ""
-    for line in text.splitlines():
-        if head := _COMPUTATION.match(line):
-            computation = head[1]
-        elif match := _INSTRUCTION.match(line):
-            inside[computation].add(match[2])
-            found[match[1]] = match[2], match[3]
+    bodies = dict(hlo.computations(text))
+    inside = {name: {each.kind for each in lines} for name, lines in bodies.items()}
     out = {}
-    for name, (kind, rest) in found.items():
-        calls = _CALLS.search(rest) if kind == "fusion" else None
-        if kind not in _OUTER:
-            out[name] = _kind(inside[calls[1]] if calls else {kind})
+    for each in itertools.chain(*bodies.values()):
+        calls = _CALLS.search(each.rest) if each.kind == "fusion" else None
+        if each.kind not in _OUTER:
+            out[each.name] = _kind(inside[calls[1]] if calls else {each.kind})
     return out
 
 
