@@ -12,6 +12,7 @@ from pathlib import Path
 from experiments.bench import (
     against_torch,
     clip,
+    demo,
     device,
     dual,
     fraction,
@@ -49,6 +50,7 @@ CASES: dict[str, Callable[[Size], list[Row]]] = {
     dual.CASE: dual.rows,
     stream.CASE: stream.rows,
     fraction.CASE: fraction.rows,
+    demo.CASE: demo.rows,
     generation.CASE: generation.rows,
 }
 

@@ -5,7 +5,9 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from linearize import narration
@@ -75,10 +77,11 @@ def write_all(run_dir: Path | str, pages: Mapping[str, Reader] = OWN) -> Path:
         # a sign that the font lacks is drawn as a box: no reason to lose a run's page
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         for plot in narration.paced(page.plots, "figures"):
-            wide = plot.draw(False)
-            svg = files[run_dir / "figures" / f"{plot.name}.svg"] = _save(wide, "svg")
-            files[run_dir / "figures" / f"{plot.name}.png"] = _save(wide, "png")
-            svgs[plot.name] = (svg.decode(), _save(plot.draw(True), "svg").decode())
+            wide, narrow = (_placed(plot.draw(which)) for which in (False, True))
+            svg, path = _svg(wide), run_dir / "figures" / plot.name
+            files[path.with_name(f"{plot.name}.svg")] = svg
+            files[path.with_name(f"{plot.name}.png")] = _png(wide)
+            svgs[plot.name] = (svg, _svg(narrow))
     for table in page.tables:
         files[run_dir / "tables" / f"{table.name}.md"] = table.markdown()
         files[run_dir / "tables" / f"{table.name}.csv"] = table.csv()
@@ -90,9 +93,25 @@ def write_all(run_dir: Path | str, pages: Mapping[str, Reader] = OWN) -> Path:
     return report
 
 
-def _save(figure: Figure, kind: str) -> bytes:
+def _placed(figure: Figure) -> Figure:
+    """The figure, its layout solved once for all formats; ``savefig`` would draw it to do so."""
+    figure.set_facecolor(PAPER)
+    figure.set_dpi(rcParams["savefig.dpi"])
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    figure.set_layout_engine("none")
+    return figure
+
+
+def _svg(figure: Figure) -> str:
+    out = io.StringIO()
+    figure.set_dpi(rcParams["savefig.dpi"])
+    FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None})
+    return out.getvalue()
+
+
+def _png(figure: Figure) -> bytes:
     out = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    figure.savefig(out, format=kind, facecolor=PAPER, metadata=metadata)
-    figure.set_layout_engine("none")  # placed once: a second format need not solve it again
+    figure.set_dpi(rcParams["savefig.dpi"])  # writing SVG leaves another
+    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
     return out.getvalue()

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from experiments.bench import __main__ as bench
 from experiments.bench import (
     against_torch,
     clip,
+    demo,
     device,
     dual,
     generation,
@@ -519,3 +521,58 @@ ENTRY %main (a: f32[2,3]) -> f32[3,2] {
 }""")["copied"]
         == "copies and transpositions"
     )
+
+
+def test_a_run_s_seconds_are_of_its_parts() -> None:
+    """Of two parts and a gap between; of two programs, one traced while the other was."""
+    ledger = demo.Ledger([("starting Python", 100.0), ("reading", 102.0)])
+    for at, message in (
+        (110.0, "seed 0 [1/3] linear fine-tuning"),
+        (130.0, "seed 0 [2/3] single_linear"),
+        (135.0, "seed 0 [3/3] single_posthoc"),
+        (140.0, "seed 0: measured in 38 s"),
+    ):
+        record = logging.makeLogRecord({"msg": message})
+        record.created = at
+        ledger.handle(record)
+    ledger.end = 147.0
+    ledger.stretches = {
+        "tracing": [(111.0, 114.0), (112.0, 113.0), (128.0, 132.0)],
+        "compiling": [(114.0, 120.0)],
+    }
+    assert ledger.parts() == {
+        "starting Python": {"all": 2, "tracing": 0, "compiling": 0},
+        "reading": {"all": 8, "tracing": 0, "compiling": 0},
+        "linear fine-tuning": {"all": 20, "tracing": 5, "compiling": 6},
+        "single": {"all": 10, "tracing": 2, "compiling": 0},
+        "results and page": {"all": 7, "tracing": 0, "compiling": 0},
+    }
+    assert ledger.seconds == 47
+    assert sum(part["all"] for part in ledger.parts().values()) == ledger.seconds
+
+
+def test_a_run_s_compilations_are_heard() -> None:
+    ledger = demo.Ledger([("reading", time.time())])
+    jax.monitoring.register_event_duration_secs_listener(ledger.heard)
+    try:
+        jax.jit(lambda x: jnp.sin(x) + 3)(jnp.ones(5)).block_until_ready()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(ledger.heard)
+    ledger.end = time.time()
+    (part,) = ledger.parts().values()
+    assert 0 < part["tracing"] < part["all"]
+    assert 0 < part["compiling"] < part["all"]
+
+
+def test_a_demo_s_rows_are_of_both_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finished(preset: str, folder: Path, turn: str) -> demo.Ledger:
+        assert preset == "demo"
+        length = {"first": 240.0, "second": 60.0}[turn]
+        return demo.Ledger([("reading", 1000.0)], end=1000.0 + length, processor=2 * length)
+
+    monkeypatch.setattr(demo, "_run", finished)
+    whole, ratio, reading = demo.rows(FULL)
+    assert (whole.value, whole.holds) == (240, True)
+    assert ratio.value == 0.25
+    assert reading.value == 240
+    assert "second run 60.0 s" in reading.note
