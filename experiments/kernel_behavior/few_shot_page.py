@@ -1,49 +1,29 @@
 """The page of a run with prompts: accuracies, what was chosen, and whether it is a kernel."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
+from experiments.kernel_behavior import few_shot_plots
 from experiments.kernel_behavior.few_shot_results import Results, methods
+from experiments.kernel_behavior.few_shot_words import WAYS, said
 from linearize.report.page import Page, Section
 from linearize.report.stats import seeds_phrase
 from linearize.report.table import Cell, Table, freeze, number, percent
 
 SOURCES = """After Malladi et al., <cite>A Kernel-Based View of Language Model Fine-Tuning</cite>
 (ICML 2023)."""
-WAYS = {"prompted": "with a prompt", "plain": "without a prompt"}
-NAMES: Mapping[str, str] = {
-    "zero_shot": "At θ0",
-    "sgd": "Fine-tuning, SGD",
-    "adam": "Fine-tuning, Adam",
-}
-KERNELS = {
-    "sgd": "SGD kernel",
-    "signgd": "SignGD kernel",
-    "asymmetric_signgd": "Asymmetric SignGD kernel",
-}
-SOLVERS = {
-    "least_squares": "least squares",
-    "svm": "support vectors",
-    "logistic_rows": "logistic regression on rows",
-}
-VARIANTS = {
-    "no_embeddings": "without embeddings",
-    "no_head": "without the head",
-    "biases": "of biases",
-}
 
 
 def page(results: Results) -> Page:
     """All of it."""
     pairs = [(way, k) for way in results.readers for k in results.shots]
+    tables = tuple(accuracies(results, *pair) for pair in pairs)
     return Page(
         title=f"Kernels of language models on a few examples: {results.preset}",
         lead="k labelled examples a class: does the kernel at θ0 do what fine-tuning does, and "
         "does fine-tuning stay by it?",
         facts=results.facts(results.tasks),
         sections=(
-            Section("accuracy", "Accuracy", tuple(accuracies(results, *pair) for pair in pairs)),
+            Section("accuracy", "Accuracy", (*few_shot_plots.drawn(results, pairs), *tables)),
             Section("behaviour", "Is it a kernel?", tuple(behaves(results, *p) for p in pairs)),
             Section("chosen", "What was chosen", tuple(chosen(results, *p) for p in pairs)),
             results.verdicts("Claims"),
@@ -52,19 +32,6 @@ def page(results: Results) -> Page:
         headlines=(*(f"accuracy_{way}_{k}" for way, k in pairs), "claims"),
         sources=SOURCES,
     )
-
-
-def said(method: str) -> str:
-    """A method's name as printed.
-
-    >>> said("asymmetric_signgd no_head, least_squares")
-    'Asymmetric SignGD kernel without the head, least squares'
-    """
-    if method in NAMES:
-        return NAMES[method]
-    kernel, _, solver = method.partition(", ")
-    rule, _, variant = kernel.partition(" ")
-    return " ".join(filter(None, (KERNELS[rule], VARIANTS.get(variant)))) + f", {SOLVERS[solver]}"
 
 
 def accuracies(results: Results, way: str, k: int) -> Table:

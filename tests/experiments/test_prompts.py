@@ -40,6 +40,7 @@ def test_every_measure_has_its_shape_and_the_page_shows_it(finished):
         *(f"{table}_prompted_4" for table in ("accuracy", "behaviour", "chosen")),
         "claims",
     }
+    assert (run_dir / "figures" / "methods.svg").exists()
     assert report.read_page(run_dir).headlines[0] == "accuracy_prompted_4"
 
 
