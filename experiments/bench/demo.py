@@ -21,7 +21,7 @@ from typing import Any
 
 import jax.monitoring
 
-from experiments.bench.measure import Row
+from experiments.bench.measure import Goal, Row
 from experiments.bench.workload import Size
 
 CASE = "demo"
@@ -46,7 +46,7 @@ def rows(size: Size) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         first, second = (_run(preset, Path(folder), turn) for turn in ("first", "second"))
     cores = f"{len(os.sched_getaffinity(0))} cores" if hasattr(os, "sched_getaffinity") else ""
-    goal = ("<=", GOAL) if preset == "demo" else None
+    goal: Goal | None = ("<=", GOAL) if preset == "demo" else None
     out = [
         Row(CASE, "wall time, nothing compiled before", first.seconds, "s", goal, note=cores),
         Row(
@@ -93,11 +93,11 @@ class Ledger(logging.Handler):
         elif "measured in" in message:
             self.begun.append(("results and page", record.created))
 
-    def heard(self, event: str, seconds: float, **_: Any) -> None:
+    def heard(self, event: str, duration_secs: float, **_: str | int) -> None:
         """What ``jax.monitoring`` tells of a stretch that ends now."""
         if event in KINDS:
             now = time.time()
-            self.stretches.setdefault(KINDS[event], []).append((now - seconds, now))
+            self.stretches.setdefault(KINDS[event], []).append((now - duration_secs, now))
 
     @property
     def seconds(self) -> float:
