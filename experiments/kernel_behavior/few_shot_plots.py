@@ -1,6 +1,7 @@
 """Figures of a run with prompts: every method, and each kernel's solution beside fine-tuning."""
 
 from collections.abc import Iterator
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,7 +35,8 @@ def every_method(results: Results, pairs: list[Pair]) -> Plot:
 
     def draw(narrow: bool) -> Figure:
         known = list(dict.fromkeys(m for pair in pairs for m in _everywhere(results, pair)))
-        fig = figure(narrow, (0.24 * len(known) + 0.9) * (len(pairs) if narrow else 1))
+        height = len(pairs) * (0.42 * len(known) + 1) if narrow else 0.24 * len(known) + 0.9
+        fig = figure(narrow, height)
         for ax, (way, k) in _panels(fig, results, pairs, narrow):
             there = _everywhere(results, (way, k))
             for at, method in enumerate(known):
@@ -51,7 +53,8 @@ def every_method(results: Results, pairs: list[Pair]) -> Plot:
                     found.mean, at, xerr=None if ends is None else np.reshape(ends, (2, 1)),
                     color=colour(face), marker=mark, ms=7, mew=2 if mark == "|" else 0.5,
                 )  # fmt: skip
-            ax.set_yticks(range(len(known)), [said(m) for m in known])
+            ax.set_yticks(range(len(known)), [fill(said(m), 25 if narrow else 99) for m in known])
+            ax.tick_params("y", labelsize=7 if narrow else 8)
             ax.set_ylim(len(known) - 0.5, -0.5)
             ax.set_xlabel("Test accuracy [%]")
             ax.grid(axis="x")
