@@ -134,6 +134,7 @@ def test_the_linearized_step_costs_five_forward_passes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_remat_saves_what_scanned_blocks_keep() -> None:
     size = dataclasses.replace(TINY, image_size=98, blocks=4, batch=64)
     kept, saved = (
@@ -144,6 +145,7 @@ def test_remat_saves_what_scanned_blocks_keep() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_maps_agree_with_a_pass_per_point() -> None:
     rows = maps.rows(TINY)
     differing = [row for row in rows if "differently" in row.quantity]
@@ -162,6 +164,7 @@ def test_the_vectors_of_the_maps_move_predictions() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_nothing_is_compiled_or_copied_in_the_steady_state() -> None:
     rows = steady.rows(TINY)
     assert {row.quantity: row.value for row in rows if not row.holds} == {}
