@@ -38,8 +38,8 @@ def as_layout(full, output):
 
 def dense(f, params, x1, x2, pattern=None):
     """J Jᵀ from two whole-batch Jacobians, forward mode, no batching tricks."""
-    x2 = x1 if x2 is x1 else x2 if isinstance(x2, tuple) else (x2,)
-    x1 = x1 if isinstance(x1, tuple) else (x1,)
+    same = x1 is x2
+    x1, x2 = (x if isinstance(x, tuple) else (x,) for x in (x1, x2))
     named = {n: tree.flatten(params)[n] for n in tree.select(params, pattern)}
 
     def jacobian(x):
@@ -53,7 +53,7 @@ def dense(f, params, x1, x2, pattern=None):
         )
 
     rows = jacobian(x1)
-    return np.einsum("ncp,mdp->nmcd", rows, rows if x1 is x2 else jacobian(x2))
+    return np.einsum("ncp,mdp->nmcd", rows, rows if same else jacobian(x2))
 
 
 class BatchNormCNN(linen.Module):
