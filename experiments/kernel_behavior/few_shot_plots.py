@@ -94,7 +94,8 @@ def beside_fine_tuning(results: Results, pairs: list[Pair]) -> Plot:
         "beside_fine_tuning",
         "A kernel's solution beside fine-tuning, task by task",
         "Test accuracy of least squares on the optimizer's kernel at θ0 against fine-tuning by "
-        f"that optimizer; above the line the kernel is better. {seeds_phrase(results.seeds)}",
+        "that optimizer; above the line the kernel is better. Means of seeds "
+        f"{', '.join(map(str, results.seeds))}.",
         "Scatter of the tasks' accuracies by a kernel's solution against those by fine-tuning.",
         draw,
     )
