@@ -6,11 +6,10 @@ from textwrap import fill
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from experiments.kernel_behavior.few_shot_results import Results, methods
 from experiments.kernel_behavior.few_shot_words import WAYS, said
-from linearize.report.plot import Plot, figure, legend, whiskers
+from linearize.report.plot import Plot, figure, handle, legend, whiskers
 from linearize.report.stats import SHARE, over_seeds, seeds_phrase
 from linearize.report.style import MUTED, colour, marker
 
@@ -83,10 +82,7 @@ def beside_fine_tuning(results: Results, pairs: list[Pair]) -> Plot:
             low = min(*ax.get_xlim(), *ax.get_ylim())
             ax.plot((low, 100), (low, 100), color=MUTED, lw=0.8, ls="--")
             ax.set(aspect="equal", xlabel="Fine-tuning [%]", ylabel="Solution on its kernel [%]")
-        named = [
-            Line2D([], [], color=colour(o), marker=marker(o), ls="none", ms=6, label=label)
-            for o, label in (("sgd", "SGD"), ("adam", "Adam, asymmetric SignGD kernel"))
-        ]
+        named = [handle("sgd"), handle("adam", "Adam, asymmetric SignGD kernel")]
         legend(fig, named, narrow)
         return fig
 
