@@ -1,5 +1,6 @@
 """Where a run's model and texts come from: packaged ones, files, TFDS, and made-up ones."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from linearize.data import Limits, text
 from linearize.data.records import SPLITS
 from linearize.data.text import Documents, TextTask
 from linearize.data.text.tables import PLAIN
+
+log = logging.getLogger(__name__)
 
 Splits = Mapping[str, Documents]
 
@@ -45,6 +48,7 @@ def texts(config: ToxicityConfig) -> Texts:
         AssetError: packaged or TFDS data that cannot be fetched.
     """
     told = config.texts
+    log.info("reading texts of %s", told.kinds)
     choose, chosen = _by_class, "is labelled so in its data set"
     if told.selector is not None:
         choose, chosen = _by_score, f"was chosen by the scorer {told.selector!r}"
@@ -136,6 +140,7 @@ def _by_class(told: TextsConfig) -> tuple[Splits, Splits]:
 
 def _by_score(told: TextsConfig) -> tuple[Splits, Splits]:
     score = scorers.named(str(told.selector)).load()
+    log.info("choosing texts of %s by the scorer %r", told.kinds, told.selector)
 
     def sides(docs: Documents) -> np.ndarray:
         found = scorers.scores(score, docs.texts, str(told.selector))

@@ -6,9 +6,17 @@ from typing import Protocol
 
 import numpy as np
 
+from linearize.narration import Pace
+
+BLOCK = 1000
+"""Texts that a scorer is given at once, at most."""
+
 
 class Score(Protocol):
-    """``score(texts) -> (N,) float64 in [0, 1]``: how much each text is of a kind."""
+    """``score(texts) -> (N,) float64 in [0, 1]``: how much each text is of a kind.
+
+    A text's score does not depend on the others beside it.
+    """
 
     def __call__(self, texts: Sequence[str], /) -> np.ndarray: ...
 
@@ -52,8 +60,23 @@ def scores(score: Score, texts: Sequence[str], name: str = "the scorer") -> np.n
     wrong = next((t for t in texts if not isinstance(t, str)), None)
     if wrong is not None:
         raise ValueError(f"texts holds a {type(wrong).__name__}; expected strings")
-    if not len(texts):
-        return np.zeros(0)
+    pace, found = Pace(f"texts scored by {name}", len(texts)), [np.zeros(0)]
+    for start in range(0, len(texts), BLOCK):
+        pace.at(start)
+        found.append(_answer(score, texts[start : start + BLOCK], name))
+    whole = np.concatenate(found)
+    bad = ~((whole >= 0) & (whole <= 1))
+    if bad.any():
+        n = int(bad.argmax())
+        raise ScorerError(
+            f"{name} gave {whole[n]} for text {n} ({bad.sum()} of {len(texts)} such); a score lies "
+            "between 0 and 1"
+        )
+    return whole
+
+
+def _answer(score: Score, texts: Sequence[str], name: str) -> np.ndarray:
+    """A number each."""
     try:
         found = np.asarray(score(texts), np.float64)
     except (TypeError, ValueError) as error:
@@ -62,12 +85,5 @@ def scores(score: Score, texts: Sequence[str], name: str = "the scorer") -> np.n
         raise ScorerError(
             f"{name} gave an array of shape {found.shape} for {len(texts)} texts; expected "
             f"({len(texts)},), one score each"
-        )
-    bad = ~((found >= 0) & (found <= 1))
-    if bad.any():
-        n = int(bad.argmax())
-        raise ScorerError(
-            f"{name} gave {found[n]} for text {n} ({bad.sum()} of {len(texts)} such); a score lies "
-            "between 0 and 1"
         )
     return found

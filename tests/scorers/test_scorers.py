@@ -6,9 +6,9 @@ import onnx
 import pytest
 from scipy.special import expit
 
-from linearize import assets, scorers
+from linearize import assets, narration, scorers
 from linearize.assets import UnsafePickleError, joblib
-from linearize.scorers import comments, hate, profanity, words
+from linearize.scorers import comments, hate, profanity, scorer, words
 
 close = np.testing.assert_allclose
 KIND = ["a lovely day in the garden", "roses and a lovely cup of tea", "tea in the garden, roses"]
@@ -151,6 +151,23 @@ def _nothing(texts):
 def test_answers_that_are_no_scores_are_refused(score, message):
     with pytest.raises(scorers.ScorerError, match=f"mine gave.*{message}"):
         scorers.scores(score, ["a", "b", "c"], "mine")
+
+
+def test_many_texts_are_scored_in_blocks_and_say_how_far_they_are(monkeypatch, caplog):
+    monkeypatch.setattr(scorer, "BLOCK", 3)
+    monkeypatch.setattr(narration, "SILENCE", 0.0)
+    texts, given = [str(n) for n in range(8)], []
+
+    def tenths(block):
+        given.append(len(block))
+        return [int(text) / 10 for text in block]
+
+    with caplog.at_level("INFO", "linearize"):
+        close(scorers.scores(tenths, texts, "mine"), np.arange(8) / 10)
+    assert given == [3, 3, 2]
+    assert "texts scored by mine: 6 of 8" in caplog.messages
+    with pytest.raises(scorers.ScorerError, match=r"-0.2 for text 5 \(1 of 8 such\)"):
+        scorers.scores(lambda block: [-0.2 if t == "5" else 0.5 for t in block], texts, "mine")
 
 
 def test_texts_are_strings():
