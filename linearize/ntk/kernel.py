@@ -168,7 +168,7 @@ def kernel(
     programs = ("kernel", point.key, output, optimizer, wanted.dtype, wanted.n1, wanted.n2)
     choice = (wanted.symmetric, memory, implementation, batch_size, mesh)
     plan, compute, seen = remembered((*programs, *choice), lambda: _programs(wanted, *choice[2:]))
-    writes, described = hosts.first() or not hosts.several(), dict[str, Any]()
+    writes, described = hosts.first(), dict[str, Any]()
     if out is not None or hosts.several():
         described = _described(wanted, left, right, params, optimizer, trainable, out)
         asked_of_all = {"plan": [plan.implementation, plan.rows], "max_pairs": max_pairs}
