@@ -53,7 +53,8 @@ def slurm(tmp_path):
         told = {
             "LOGS": str(tmp_path), "JOB": job, "SLURM_JOB_ID": job,
             "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
+            + " --xla_force_host_platform_device_count=1",
         }  # fmt: skip
         done = subprocess.run(
             [tmp_path / "several_hosts.sh", *words], env={**os.environ, **told, **environment}

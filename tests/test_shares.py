@@ -321,7 +321,8 @@ def computed(tmp_path_factory):
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=1 "
+            "--xla_cpu_use_fusion_emitters=false",
         }
         given = [at, str(count)], [str(folder), ";".join(names)]
         started = [
