@@ -20,6 +20,7 @@ from linearize.models.heads import Head, apply_head
 from linearize.task_vector import TaskVector
 
 REGIMES = ("nonlinear", "posthoc", "linear")
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def mlp(params, x):

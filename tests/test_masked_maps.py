@@ -21,6 +21,7 @@ from linearize.study.maps import error_map, mapped
 from linearize.task_vector import TaskVector
 
 close = np.testing.assert_allclose
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 V, L, WIDTH, OUT = 5, 4, 3, 2
 AXES = [np.array([-1.0, 0.0, 2.0]), np.array([0.0, 1.5])]
 VIEWS = pytest.mark.parametrize("regime", ["displaced", "tangent"])

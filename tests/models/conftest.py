@@ -1,4 +1,4 @@
-"""Real images."""
+"""Real images; programs that are compiled quickly."""
 
 from collections.abc import Callable
 
@@ -22,6 +22,17 @@ def digits() -> Callable[[int, int], np.ndarray]:
         return np.stack([x, 255 - x, 40 + x // 2], axis=-1).astype(np.uint8)
 
     return take
+
+
+OPTIMIZED = ("test_attention",)
+"""Files whose programs are what is measured."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly(request: pytest.FixtureRequest) -> None:
+    """These tests are about what models compute, and most of their time is XLA's."""
+    if request.path.stem not in OPTIMIZED:
+        request.getfixturevalue("quick_compilation")
 
 
 @pytest.fixture(autouse=True)

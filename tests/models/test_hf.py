@@ -12,8 +12,6 @@ import safetensors.numpy
 from linearize import models, taylor, tree
 from linearize.models import clip, heads
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 torch = pytest.importorskip("torch")
 
 VISION = {

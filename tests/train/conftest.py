@@ -1,7 +1,7 @@
 """A small two-layer network on data with structure, in float32."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,8 @@ LONG = {"steps": 480, "steps_per_call": 4, "checkpoint_every": 4, "log_every": 8
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
+def compiled_quickly(quick_compilation: None) -> None:
     """Most of these tests' time is XLA's, and networks of 200 numbers do not need its best."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

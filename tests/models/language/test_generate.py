@@ -43,7 +43,6 @@ MODULES = {
     ),
 }
 PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2], [0, 22]]
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def made(name):

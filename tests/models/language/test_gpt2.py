@@ -16,7 +16,6 @@ from linearize.train import OptimConfig, TrainConfig
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 B, L, V = 3, 9, 53
 STEPS, WARMUP, LR, DECAY = 10, 3, 3e-3, 0.1

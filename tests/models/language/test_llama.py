@@ -17,7 +17,6 @@ from linearize.train import OptimConfig, TrainConfig, fine_tune
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SMALL = {
     "vocab_size": 37,

@@ -35,7 +35,6 @@ V1_1 = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 CASES = {"t5": {}, "v1_1": V1_1, "v1_1_tied": V1_1}
 """The last as transformers 5 makes a random v1.1 of a configuration: tied, and not scaled."""
 L, A = 13, 4
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def shifted(labels):
