@@ -9,6 +9,8 @@ from linearize import evaluate, ntk, taylor, tree
 from linearize.edit import random_like
 from linearize.train import OptimConfig, TrainConfig, fine_tune
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 N, WIDTH, OUTPUTS = 6, 4, 2
 RNG = np.random.default_rng(0)
 

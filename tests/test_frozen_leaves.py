@@ -8,6 +8,8 @@ import pytest
 import linearize as lz
 from linearize import evaluate, tree
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RNG = np.random.default_rng(0)
 FROZEN = {
     "key": jax.random.key(0),

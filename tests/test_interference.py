@@ -18,6 +18,8 @@ from linearize.methods.fine_tuning import fine_tune
 from linearize.objectives import Classify, Squared
 from linearize.train import OptimConfig, TrainConfig, step
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FEW = TrainConfig(
     optim=OptimConfig(lr=0.03), steps=4, batch_size=8, checkpoint_every=0, tensorboard=False
 )
@@ -43,14 +45,6 @@ def study(tasks=("one", "two", "three"), objectives=None, **options):
         made.append(lz.data.split_task(name, x, (x.mean(1) @ rng.normal(size=(4, 3))).argmax(1)))
     given = {"recipes": {"linear": FEW, "nonlinear": FEW}, **options}
     return lz.Study((network, NARROW), made, objectives or Classify(), **given)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Networks of 50 numbers do not need XLA's best."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def jacobian(params, x, through=lambda y: y):

@@ -19,6 +19,8 @@ from linearize.objectives import Classify
 from linearize.study import Method
 from linearize.train import OptimConfig, Penalty, RunMismatchError, TrainConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RECIPE = TrainConfig(
     optim=OptimConfig(lr=0.03), steps=12, batch_size=8, checkpoint_every=0, tensorboard=False
 )
@@ -112,14 +114,6 @@ LOCALIZED = Method(
     "displaced",
     partial(fine_tune, regime="nonlinear", method="localized", mask=least_sensitive),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Networks of 50 numbers do not need XLA's best."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

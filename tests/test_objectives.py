@@ -13,6 +13,8 @@ from linearize.models.heads import Head
 from linearize.objectives import ACCURACY, PERPLEXITY, CausalLM, Classify, Control, Metric, Squared
 from linearize.objectives.distances import DISTANCES
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 close = np.testing.assert_allclose
 N, D, C = 7, 4, 3
 HIGHER, LOWER = Metric("f1", "higher", 0.0, 1.0), Metric("error", "lower", 0.0)

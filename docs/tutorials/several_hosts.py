@@ -87,13 +87,13 @@ def two(folder: str) -> list[subprocess.Popen]:
     return [start(folder, 1, address, 2, process) for process in range(2)]
 
 
-def ended(host: subprocess.Popen) -> str:
-    """The last line of its log, once it has ended."""
-    return host.communicate()[0].splitlines()[-1]
+def logs(*hosts: subprocess.Popen) -> list[list[str]]:
+    """The lines of each, once it has ended."""
+    return [host.communicate()[0].splitlines() for host in hosts]
 
 
 # %% One host with two devices
-print(ended(start("one", 2)))
+print(logs(start("one", 2))[0][-1])
 
 # %% Two hosts, of which one dies
 # It is killed after the first checkpoint. The other ends by itself, and says what to do. Its status
@@ -102,16 +102,15 @@ hosts = two("two")
 while not (out / "two" / "checkpoints" / "100").exists():
     time.sleep(0.01)
 hosts[1].kill()
-hosts[1].wait()
-last = ended(hosts[0])
+last = logs(*hosts)[0][-1]
 print(last[last.index("another process") :].partition(" (")[0])
 print("the other host ended with an error:", hosts[0].returncode != 0)
 
 # %% The same command once more
 # It goes on from the checkpoint.
 hosts = two("two")
-print(ended(hosts[0]))
-print("statuses", [host.wait() for host in hosts])
+print(logs(*hosts)[0][-1])
+print("statuses", [host.returncode for host in hosts])
 
 # %% What is equal
 # Every bit of the task vectors.
