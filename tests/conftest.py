@@ -66,7 +66,7 @@ def quickly() -> Iterator[None]:
 
 
 def _cheaply(options: Callable[..., Any]) -> Callable[..., Any]:
-    """XLA's options, and that loops are written as before 2025: in two fifths of the time."""
+    """XLA's options, and that its older emitter writes the loops: in two fifths of the time."""
 
     def cheap(*args: Any, **given: Any) -> Any:
         told = given.get("env_options_overrides") or {}

@@ -150,7 +150,8 @@ def test_checkpoints_are_kept_by_count_and_dropped_at_the_end(problem, run_dir, 
 SCRIPT = """
 import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
-os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
+given = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count=8"
 sys.path.insert(0, sys.argv[1])
 from conftest import toy_problem, LONG
 got = toy_problem().run("linear", run_dir=sys.argv[2], **LONG)
