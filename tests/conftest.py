@@ -42,6 +42,9 @@ def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return run
 
 
+NEWER_EMITTER = "xla_cpu_use_fusion_emitters"
+
+
 @contextlib.contextmanager
 def quickly() -> Iterator[None]:
     """Programs that are compiled with few optimizations, also of processes that are started."""
@@ -52,12 +55,13 @@ def quickly() -> Iterator[None]:
         yield
         return
     jax.clear_caches()  # such programs round otherwise
+    jax.devices()  # XLA reads its flags now, once and for all, before those of other processes
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-            plain = " --xla_cpu_use_fusion_emitters=false"  # as below, of processes
-            patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", "") + plain)
+            given = os.environ.get("XLA_FLAGS", "")
+            patch.setenv("XLA_FLAGS", f"{given} --{NEWER_EMITTER}=false")
             patch.setattr(compiler, "get_compile_options", _cheaply(compiler.get_compile_options))
             yield
     finally:
@@ -70,8 +74,7 @@ def _cheaply(options: Callable[..., Any]) -> Callable[..., Any]:
 
     def cheap(*args: Any, **given: Any) -> Any:
         told = given.get("env_options_overrides") or {}
-        more = {"xla_cpu_use_fusion_emitters": False}
-        return options(*args, **{**given, "env_options_overrides": more | told})
+        return options(*args, **{**given, "env_options_overrides": {NEWER_EMITTER: False} | told})
 
     return cheap
 

@@ -44,7 +44,7 @@ def scores(score: Score, texts: Sequence[str], name: str = "the scorer") -> np.n
     """A scorer's answers, (N,) float64 in [0, 1].
 
     Args:
-        score: of texts.
+        score: of texts; it is given :data:`BLOCK` of them at a time.
         texts: N ≥ 0 of them; an empty one is a text.
         name: of the scorer, for messages.
 

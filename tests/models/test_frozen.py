@@ -56,7 +56,6 @@ def test_it_computes_the_same_for_less_work():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick")
 def test_a_decoder_s_blocks_still_read_the_frozen_encoder():
     model, tokens = load_language("toy_t5", pretrained=False), TOKENS[:3]
     inputs = (tokens, tokens > 3, tokens[:, :4])
