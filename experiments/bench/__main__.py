@@ -76,22 +76,22 @@ def main(args: Sequence[str] | None = None) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     facts = measure.facts()
     names = chosen.case or list(CASES)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(names, 1):
         log.info("[%d/%d] case %s", i, len(names), name)
         start = time.perf_counter()
         rows += CASES[name](size)
         seconds[name] = time.perf_counter() - start
+        record = {
+            "schema": 1,
+            "experiment": "bench",
+            "size": vars(size),
+            "facts": facts,
+            "seconds": seconds,
+            "rows": [row.record() for row in rows],
+        }
+        io.write_json(chosen.out, record)  # a later case may fail
     measure.show(rows)
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "schema": 1,
-        "experiment": "bench",
-        "size": vars(size),
-        "facts": facts,
-        "seconds": seconds,
-        "rows": [row.record() for row in rows],
-    }
-    io.write_json(chosen.out, record)
     console.print(f"written to {chosen.out}", markup=False)
     return int(any(row.holds is False for row in rows))
 

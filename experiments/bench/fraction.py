@@ -76,7 +76,6 @@ def rows(size: Size) -> list[Row]:
     files = [p.stat().st_size for p in (folder / "kernel/array.zarr/c").rglob("*") if p.is_file()]
     steady = [p["computed"] for p in every if not p["first"]]
     middle, written = statistics.median(steady), [p["written"] for p in every]
-    shutil.rmtree(folder)
     note = (
         f"{len(steady)} pairs by {PROCESSES} processes on half of {os.cpu_count()} cores each, "
         "the first of each left out, that compiles and is checked"
@@ -105,14 +104,15 @@ def rows(size: Size) -> list[Row]:
     for count in HOSTS:
         each = paper["trace", count].pairs_each
         out.append(
-            Row(CASE, f"days, {count} hosts such as this, trace", each * middle / 86400, "d",
+            Row(CASE, f"days, {count} x this machine, trace", each * middle / 86400, "d",
                 None, None, f"extrapolated: {each} pairs a process")
         )  # fmt: skip
         full = paper["full", count].flops_each / paper["trace", count].flops_each
         out.append(
-            Row(CASE, f"days, {count} hosts such as this, full", each * middle * full / 86400, "d",
+            Row(CASE, f"days, {count} x this machine, full", each * middle * full / 86400, "d",
                 None, None, f"extrapolated: {full:.3g} times the operations, at the same rate")
         )  # fmt: skip
+    shutil.rmtree(folder)
     return out
 
 
@@ -308,14 +308,19 @@ def main(kind: str, folder: Path, name: str, pairs: int, at: str, process: int) 
     os.sched_setaffinity(0, own or cores)
     hosts.initialize(at, PROCESSES, process, silence=_SILENCE)
     hosts.together("bench")  # what connects them waits 30 s at most for one that still plans
-    logger = logging.getLogger("linearize.ntk.kernel")
+    compute(FULL if kind == "full" else TINY, folder, name, pairs, process)
+
+
+def compute(size: Size, folder: Path, name: str, pairs: int, process: int) -> None:
+    """So many pairs at most, and a log of each."""
+    logger, told = logging.getLogger("linearize.ntk.kernel"), folder / f"{name}_{process}.jsonl"
     logger.setLevel(logging.DEBUG)
-    logger.addHandler(_Told(folder / f"{name}_{process}.jsonl"))
-    size = FULL if kind == "full" else TINY
+    logger.addHandler(handler := _Told(told))
     how = _how(size)
-    images = _images(size, FRACTIONS[kind].n)
+    images = _images(size, FRACTIONS[size.kernels].n)
     f, params = how.pop("f"), how.pop("params")
     ntk.kernel(f, params, images, output="trace", out=folder / "kernel", max_pairs=pairs, **how)
+    logger.removeHandler(handler)
 
 
 if __name__ == "__main__":

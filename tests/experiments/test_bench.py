@@ -25,6 +25,7 @@ from experiments.bench import (
     demo,
     device,
     dual,
+    fraction,
     generation,
     kernels,
     language,
@@ -233,6 +234,57 @@ def test_the_command_line_writes_what_a_case_measured(
     printed = capsys.readouterr().out
     assert len(record["rows"]) == len(kernels.CASES["tiny"])
     assert all(row["quantity"][:20] in printed for row in record["rows"])
+
+
+def test_what_was_measured_is_written_before_a_case_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(size: object) -> list[Row]:
+        raise RuntimeError("no more memory")
+
+    cases = {"kernel": lambda size: [Row("kernel", "entries", 4.0)], "dual": fail}
+    monkeypatch.setattr(bench, "CASES", cases)
+    out = tmp_path / "bench.json"
+    with pytest.raises(RuntimeError, match="no more memory"):
+        bench.main(["--tiny", "--out", str(out)])
+    record = json.loads(out.read_text())
+    assert list(record["seconds"]) == ["kernel"]
+    assert [row["value"] for row in record["rows"]] == [4.0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_fraction_of_a_kernel_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the logs and blocks of runs one after the other in this process."""
+    asked = fraction.FRACTIONS["tiny"]
+    logged: dict[str, tuple[int, ...]] = {"first": (7,), "killed": (1, 1), "resumed": (3,)}
+
+    def runs(size: object) -> tuple[fraction._Run, ...]:
+        folder = fraction._folder(TINY)
+        folder.mkdir(parents=True)
+        for name, of_each in logged.items():
+            said = {"begun": time.time(), "noticed": 9.0, "noted": 1}
+            for process, pairs in enumerate(of_each):
+                fraction.compute(TINY, folder, name, pairs, process)
+            (folder / f"{name}.json").write_text(json.dumps(said))
+        return tuple(fraction._Run(TINY, name).read() for name in logged)
+
+    how = fraction._how(TINY)  # one function, compiled once
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fraction, "_how", lambda size: dict(how))
+    monkeypatch.setattr(fraction, "HOSTS", fraction.HOSTS[:1])
+    monkeypatch.setattr(fraction, "runs", runs)
+    rows = {row.quantity: row for row in fraction.rows(TINY)}
+    pairs = asked.n * (asked.n + 1) // 2
+    assert rows[f"N = {asked.n}, trace: pairs of blocks"].value == pairs
+    assert rows["fraction computed"].value == asked.pairs / pairs
+    assert f"{2 * asked.pairs - 1} of {asked.n**2} blocks" in rows["fraction computed"].note
+    assert rows["bytes a block, measured / planned"].holds
+    assert rows["largest difference of sampled entries"].holds
+    assert rows["pairs lost to a kill"].value == 2 - 1
+    for timed in ("seconds a pair and process", "seconds from the resumed start to its first pair"):
+        assert 0 < rows[timed].value < float("inf")
+    assert not list(tmp_path.glob("runs/bench/*"))
 
 
 @pytest.mark.slow
