@@ -157,8 +157,9 @@ def compiled_bytes(config: CompareConfig, regime: Regime) -> tuple[int, int]:
 
     def update(tau: dict, state: optax.OptState, params: Params, x: Array, y: Array) -> tuple:
         gradient = jax.grad(loss)(tau, params, x, y)
+        clipped = optim.clip(recipe.optim, gradient, optax.tree.norm(gradient))
         at = tau if recipe.optim.decay == "tau" else tree.flatten(tree.add(params, tau))
-        updates, state = transform.update(optim.clip(recipe.optim, gradient), state, at)
+        updates, state = transform.update(clipped, state, at)
         return optax.apply_updates(tau, updates), state
 
     state = jax.eval_shape(transform.init, tau)

@@ -94,6 +94,12 @@ class Console(rich.console.Console):
         self.quiet = True
 
 
+def screen(wanted: bool) -> Console | None:
+    """Standard error, if a progress bar is wanted and it can be drawn there, or in a notebook."""
+    console = Console(stderr=True)
+    return console if wanted and (console.is_terminal or console.is_jupyter) else None
+
+
 def forgive() -> None:
     """Let standard output and error show "?" for what their encoding lacks, such as "±"."""
     for stream in (sys.stdout, sys.stderr):

@@ -1,5 +1,6 @@
 """Whole data sets, affine outputs, grids and intervals against brute force and other libraries."""
 
+import io
 import itertools
 from collections import deque
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
 
-from linearize import evaluate, taylor, tree
+from linearize import evaluate, hosts, narration, taylor, tree
 from linearize.disentangle import disentanglement_error
 from linearize.evaluate import affine as affine_module
 from linearize.evaluate import batches, grid
@@ -114,9 +116,18 @@ def test_several_inputs_and_outputs():
     np.testing.assert_array_equal(got, x.sum(1))
 
 
-def test_progress_bar_changes_nothing(capsys):
+@pytest.mark.parametrize(("first", "drawn"), [(True, True), (False, False)])
+def test_the_first_process_draws_a_progress_bar(monkeypatch, capsys, first, drawn):
+    """On standard error: what a script prints may go to a file."""
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        narration, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=100)
+    )
+    monkeypatch.setattr(hosts, "first", lambda: first)
     got = evaluate.outputs(lambda p, x: x, None, np.arange(5), 2, progress=True)
     np.testing.assert_array_equal(got, np.arange(5))
+    assert ("evaluating" in screen.getvalue()) is drawn
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

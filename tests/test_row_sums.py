@@ -1,4 +1,6 @@
-"""Sums over rows, written as products: the same numbers, in loops too, and nothing else changed."""
+"""Sums written otherwise: the same numbers, in loops too, and nothing else changed."""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +80,39 @@ def test_many_rows_round_less_than_added_one_after_another():
     assert 0 < ours < naive / 2
 
 
+LARGE = RNG.normal(size=(3, 1 << 10, 385)).astype(np.float32)
+
+
+@pytest.mark.parametrize("loss", [lambda x: jnp.vdot(x, x), lambda x: jnp.tensordot(x, x, x.ndim)])
+def test_an_inner_product_is_summed_in_pieces(loss):
+    """And in none other: XLA would write out as many products as there are numbers."""
+    exact = (LARGE.astype(np.float64) ** 2).sum()
+    got = jax.jit(as_products(loss))(LARGE)
+    assert got.dtype == jnp.float32
+    assert abs(float(got) - exact) < 2e-7 * exact
+    (loop,) = [e for e in program(as_products(loss), LARGE) if e.primitive.name == "scan"]
+    largest = max(e.outvars[0].aval.size for e in equations(loop.params["jaxpr"].jaxpr))
+    assert loop.params["length"] * largest == LARGE.size
+    assert largest <= 1 << 17
+
+
+def test_an_inner_product_in_float64_is_in_float64():
+    with jax.enable_x64(True):
+        x, y = jnp.asarray(LARGE, jnp.float64), jnp.asarray(LARGE[::-1], jnp.float64)
+        got = as_products(lambda x, y: jnp.tensordot(x, y, 3))(x, y)
+        assert got.dtype == jnp.float64
+        expected = math.fsum((np.asarray(x) * np.asarray(y)).ravel())
+        assert abs(float(got) - expected) < 1e-13 * LARGE.size
+
+
 SAME = {
+    "an inner product of few": lambda x: jnp.vdot(x, x),
+    "of a prime number": lambda x: jnp.vdot(jnp.zeros(1299709), jnp.zeros(1299709)),
+    "of half precision": lambda x: jnp.vdot(*[jnp.zeros((8, 1 << 18), jnp.bfloat16)] * 2),
+    "of axes in another order": lambda x: jnp.einsum(
+        "ij,ji->", jnp.zeros((1 << 10, 1 << 11)), jnp.zeros((1 << 11, 1 << 10))
+    ),
+    "of complex numbers": lambda x: jnp.vdot(*[jnp.zeros(1 << 21, jnp.complex64)] * 2),
     "few rows": lambda x: x[:, 0].sum(0),
     "few columns": lambda x: x[:, :, :3].sum((0, 1)),
     "last axis": lambda x: x.sum(-1),

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track as rich_track
 
-from linearize import narration, shares
+from linearize import hosts, narration, shares
 from linearize.current import current
 from linearize.examples import Examples, as_arguments, count
 from linearize.fields import integer
@@ -219,5 +219,8 @@ def output_shapes(f: Apply, params: Params, batches: Batches) -> PyTree:
 
 
 def track(items: Sequence[_Item], progress: bool, label: str = "evaluating") -> Iterable[_Item]:
-    """The items, with a progress bar in the terminal if wanted, and else with lines in the log."""
-    return rich_track(items, label, transient=True) if progress else narration.paced(items, label)
+    """The items, with a progress bar of the first process if wanted, else with lines in the log."""
+    console = narration.screen(progress and hosts.first())
+    if console is None:
+        return narration.paced(items, label)
+    return rich_track(items, label, transient=True, console=console)

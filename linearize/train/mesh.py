@@ -144,10 +144,10 @@ class Placement:
         device = _default_device() if self.mesh is None else self.mesh.devices.flat[0]
         return device.platform == "cpu"
 
-    def summed(self, gradient: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """The same function, with its sums over rows as one CPU device computes them fastest."""
+    def summed(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        """The same function, with sums as one CPU device computes them fastest."""
         alone = self.mesh is None and jax.default_backend() == "cpu"
-        return row_sums.as_products(gradient) if alone else gradient
+        return row_sums.as_products(function) if alone else function
 
     @property
     def replicated(self) -> Sharding:

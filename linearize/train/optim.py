@@ -189,12 +189,12 @@ def learning_rate(config: OptimConfig, total: int | Array) -> Callable[[Array], 
     return rate
 
 
-def clip(config: OptimConfig, grads: PyTree) -> PyTree:
-    """The gradient, of a global norm of ``config.clip`` at most."""
+def clip(config: OptimConfig, grads: PyTree, norm: Array) -> PyTree:
+    """The gradient of this global norm, shortened to one of ``config.clip`` at most."""
     if config.clip is None:
         return grads
-    transform = optax.clip_by_global_norm(config.clip)
-    return transform.update(grads, transform.init(grads))[0]
+    share = config.clip / jnp.maximum(norm, config.clip)
+    return jax.tree.map(lambda g: g * share.astype(g.dtype), grads)
 
 
 def decayed(config: OptimConfig, grads: PyTree, tau: PyTree) -> PyTree:

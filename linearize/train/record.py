@@ -19,8 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from linearize import files, io, narration
-from linearize.narration import Console
+from linearize import files, hosts, io, narration
 from linearize.train.board import Board
 from linearize.train.lock import guarded
 
@@ -142,10 +141,10 @@ class Bar:
 
 @contextlib.contextmanager
 def progress_bar(show: bool, total: int, done: int, title: str) -> Iterator[Bar]:
-    """A bar with rate and remaining time on a terminal; lines in the log elsewhere."""
+    """One process's bar with rate and remaining time, on a terminal; lines in the log elsewhere."""
     log.info("%s: %d steps%s", title, total, f", from step {done} on" if done else "")
-    console = Console(stderr=True)
-    if not (show and console.is_terminal):
+    console = narration.screen(show and hosts.first())
+    if console is None:
         yield Bar(None, total, done, title)
         return
     columns = (

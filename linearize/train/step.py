@@ -149,10 +149,13 @@ class Recipe:
             added, apart = self._added(functions, fixed, state, drawn)
             grads, means = jax.tree.map(jnp.add, grads, added), means | apart
             along = jnp.stack([_inner(added[n], t) for n, t in state["tau"].items()]).sum()
-            pull = {"pull": jnp.stack([along, optax.tree.norm(added)])}
+            pull = {"pull": jnp.stack([along, optax.tree.norm(added)]).astype(jnp.float32)}
         mask = fixed.get("mask")
         grads = masked(grads, mask)
-        clipped = decayed(self.optim, clip(self.optim, grads), state["tau"])
+        inner = place.summed(_inner)
+        means["grad_norm"] = _norm(inner, grads)
+        clipped = clip(self.optim, grads, means["grad_norm"])
+        clipped = decayed(self.optim, clipped, state["tau"])
         transform = optimizer(self.optim, fixed["total"])
 
         def update(state: State) -> tuple[PyTree, PyTree]:
@@ -163,8 +166,8 @@ class Recipe:
         updates, _ = update(state)
         tau = optax.apply_updates(state["tau"], updates)
         means["lr"] = learning_rate(self.optim, fixed["total"])(state["step"])
-        means["grad_norm"] = optax.tree.norm(grads)
-        means["tau_norm"] = optax.tree.norm(tau)
+        # in pieces of the new τ, it would be kept beside the old one
+        means["tau_norm"] = _norm(_inner if in_place else inner, tau)
         values = jnp.stack([means[name].astype(jnp.float32) for name in self.metrics])
         here = state["step"] + 1
         finite = jnp.isfinite(values).all()
@@ -175,7 +178,8 @@ class Recipe:
 
         def move(state: State) -> State:
             tau = optax.apply_updates(state["tau"], updates)
-            slope = jnp.stack([_inner(clipped[n], tau[n]) for n in tau]).sum()
+            slope = jnp.stack([inner(clipped[n], tau[n]) for n in tau]).sum()
+            slope = slope.astype(jnp.float32)
             return {"tau": tau, "opt": update(state)[1], "step": here, "slope": slope}
 
         kept = {name: state[name] for name in ("tau", "opt", "step")}
@@ -368,9 +372,16 @@ class Recipe:
 
 
 def _inner(a: Array, b: Array) -> Array:
-    """Re ⟨a, b⟩: a product in one piece, which no array of products is made for."""
-    found = jnp.tensordot(jnp.conj(a), b, a.ndim, precision=jax.lax.Precision.HIGHEST)
-    return found.real.astype(jnp.float32)
+    """Re ⟨a, b⟩, in float32 at least."""
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    found = jnp.tensordot(
+        jnp.conj(a), b, a.ndim, precision=jax.lax.Precision.HIGHEST, preferred_element_type=wide
+    )
+    return found.real
+
+
+def _norm(inner: Callable[[Array, Array], Array], flat: Mapping[str, Array]) -> Array:
+    return jnp.sqrt(jnp.stack([inner(x, x) for x in flat.values()]).sum())
 
 
 def _as_pairs(flat: Mapping[str, Array]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from linearize import tangent
 from linearize.train import cross_entropy
 from linearize.train.mesh import Placement
-from linearize.train.optim import OptimConfig, clip, learning_rate, optimizers
+from linearize.train.optim import OptimConfig, learning_rate, optimizers
 from linearize.train.step import Callables, Recipe
 
 STEPS = 5
@@ -76,9 +76,11 @@ def ours(config, regime="nonlinear"):
 def plain(config, start, gradient, **decay):
     """Optax's own loop from ``start``; where it evaluates an average, that."""
     transform = optimizers()[config.name](learning_rate(config, STEPS), **decay)
+    clipping = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
     x, state = start, transform.init(start)
     for _ in range(STEPS):
-        updates, state = transform.update(clip(config, gradient(x)), state, x)
+        clipped, _ = clipping.update(gradient(x), clipping.init(x))
+        updates, state = transform.update(clipped, state, x)
         x = optax.apply_updates(x, updates)
     if "schedule_free" in config.name:
         x = optax.contrib.schedule_free_eval_params(state, x)

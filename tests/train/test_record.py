@@ -13,8 +13,8 @@ import warnings
 import pytest
 from rich.console import Console
 
-from linearize import narration
-from linearize.train import RunDirectoryError, record
+from linearize import hosts, narration
+from linearize.train import RunDirectoryError
 from linearize.train.record import Recorder, progress_bar, read_rows
 
 
@@ -71,7 +71,7 @@ def test_no_bar_and_no_output_where_there_is_no_terminal(problem, run_dir, capfd
 def test_the_bar_shows_rate_and_remaining_time(monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(
-        record,
+        narration,
         "Console",
         lambda stderr: Console(file=screen, force_terminal=True, width=100, color_system=None),
     )
@@ -85,6 +85,13 @@ def test_the_bar_shows_rate_and_remaining_time(monkeypatch):
     shown = screen.getvalue()
     for part in ("mnist [/x] [b] :bug: (linear)", "70/100", "steps/s", "0:0", "loss 0.2500"):
         assert part in shown
+
+
+def test_other_processes_draw_no_bar(monkeypatch):
+    monkeypatch.setattr(narration, "Console", lambda stderr: Console(force_terminal=True))
+    monkeypatch.setattr(hosts, "first", lambda: False)
+    with progress_bar(True, total=2, done=0, title="mnist") as bar:
+        assert bar._progress is None
 
 
 def test_the_log_says_what_no_bar_shows(problem, run_dir, caplog, monkeypatch):
