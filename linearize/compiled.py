@@ -13,10 +13,10 @@ wrong without a word, change from call to call, or end the process:
 Of 49 programs of training, affine passes and Jacobians (dense, convolutions, attention, three kinds
 of norm; to 400,000 numbers) none was wrong under default options in 0.10.2 or 0.12.0; but sums of
 rows as above may stand in any model or loss, and no fusion costs nothing (0.9 to 1.1 times the
-time, less memory). So every program of the library is compiled through :func:`jit`, training,
-evaluation and kernels alike, without these fusions. In 0.12.0 the default options are right too,
-and are left alone. ``tests/test_compiled.py`` holds each case, and that no other room calls
-``jax.jit``.
+time, less memory), but for inner products of many numbers (:mod:`linearize.row_sums`). So every
+program of the library is compiled through :func:`jit`, training, evaluation and kernels alike,
+without these fusions. In 0.12.0 the default options are right too, and are left alone.
+``tests/test_compiled.py`` holds each case, and that no other room calls ``jax.jit``.
 
 A user's own programs are compiled with XLA's default options; the environment variable
 ``XLA_FLAGS="--xla_cpu_experimental_ynn_fusion_type="`` has the same effect on all of a process.
