@@ -147,7 +147,8 @@ def _product(equation: core.JaxprEqn, operands: list[Array]) -> Array | None:
     if batched[0] or any(tuple(axes) != leading for axes in contracted):
         return None
     if count == left.ndim == right.ndim:
-        return _inner_product(left, right)
+        same = params["preferred_element_type"] in (None, left.dtype)
+        return _inner_product(left, right) if same else None
     if count < 2:
         return None
     return lax.dot_general(

@@ -109,6 +109,9 @@ SAME = {
     "an inner product of few": lambda x: jnp.vdot(x, x),
     "of a prime number": lambda x: jnp.vdot(jnp.zeros(1299709), jnp.zeros(1299709)),
     "of half precision": lambda x: jnp.vdot(*[jnp.zeros((8, 1 << 18), jnp.bfloat16)] * 2),
+    "of another precision than asked for": lambda x: jnp.vdot(
+        *[jnp.zeros(1 << 21)] * 2, preferred_element_type=jnp.bfloat16
+    ),
     "of axes in another order": lambda x: jnp.einsum(
         "ij,ji->", jnp.zeros((1 << 10, 1 << 11)), jnp.zeros((1 << 11, 1 << 10))
     ),
