@@ -141,12 +141,14 @@ def icons() -> AnalogiesConfig:
 
 
 def icons_kings() -> AnalogiesConfig:
-    """Single classes of the icons, which have many test images and leave room: folders and users.
+    """Single classes of the icons: folders from files, users from clouds, in the other style.
 
     python -m experiments.analogies icons_kings
 
-    Not run yet. Of the single class of :func:`icons`, filled stars, the pre-trained model knows
-    86 % of the test images, which leaves no room; that of emoji is in :func:`packaged`.
+    Accuracy in % on the class, mean of two ± 95 % t interval over four seeds: pre-trained, and
+    after the analogy in both regimes, 78.7 ± 8.1 (validation data choose α = 0 in every seed); the
+    target's own vector 84.9 ± 6.5 (non-linear), 81.0 ± 8.9 (linear). Six minutes a seed on one
+    core.
     """
     return dataclasses.replace(
         icons(), halves=((), ()), of_two=0, examples=(), quadruples=((9, 11), (7, 19))

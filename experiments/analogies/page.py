@@ -195,8 +195,8 @@ def forgetting(results: Results) -> Plot:
     return Plot(
         "kings",
         "A class never trained on, from three related classes",
-        f"Mean of {len(results.kings)} quadruples; α chosen on validation examples, such "
-        f"that the other classes keep their accuracy. {seeds_phrase(results.seeds)}",
+        f"Mean of the quadruples {'; '.join(results.kings)}. α is chosen on validation "
+        f"examples, such that the other classes keep their accuracy. {seeds_phrase(results.seeds)}",
         "Two panels of accuracy by method: on the class, and on all other classes.",
         draw,
     )
