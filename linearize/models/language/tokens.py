@@ -34,8 +34,8 @@ USUAL: dict[str, tuple[str, ...]] = {
 """Special tokens by role, and what they are called where no file beside says so."""
 CUTS = {"end": "right", "start": "left"}
 _OF_GGUF = {"unknown": "unk", "padding": "pad"}
-_SPARE = 1024
-"""Rows of an embedding beyond the words, that models have to be a round number."""
+_SPARE, _ROUND = 1024, 8
+"""Rows of an embedding beyond the words, that models have to be a multiple of at least so many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,9 +260,12 @@ def check_vocabulary(tokenizer: LanguageTokenizer, vocabulary: int | None) -> No
     """A model of so many tokens can be this tokenizer's.
 
     Raises:
-        TokenizerError: it has a token beyond them, or is far from having so many.
+        TokenizerError: it has a token beyond them, or fewer tokens, where they are no round number
+            or far more.
     """
-    if vocabulary is not None and not 0 <= vocabulary - tokenizer.vocabulary <= _SPARE:
+    if vocabulary is None or vocabulary == tokenizer.vocabulary:
+        return
+    if vocabulary % _ROUND or not 0 < vocabulary - tokenizer.vocabulary <= _SPARE:
         raise TokenizerError(
             f"{tokenizer.source} has {tokenizer.vocabulary} tokens and the model {vocabulary}: is "
             "it another model's?"
