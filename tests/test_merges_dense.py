@@ -70,6 +70,38 @@ DELTAS = [drawn(i) for i in range(T)]
 TAUS = vectors(DELTAS)
 
 
+@pytest.mark.parametrize(
+    ("numbered", "said"),
+    [
+        ("block_(", "is no regular expression"),
+        (r"block_\d+", r"finds 'block_0' of block_0/w; .* such as block_\(\\d\+\)"),
+        (r"(block)_", "finds 'block' of block_0/w"),
+    ],
+)
+def test_layers_are_numbered_by_an_expression_s_first_group(numbered, said):
+    tau = TaskVector({f"block_{i}/w": np.ones(1) for i in range(3)})
+    with pytest.raises(ValueError, match=said):
+        lines({"a": tau}, numbered=numbered)
+
+
+@pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", ["tsv_m", "iso_c", "iso_cts", "knots", "wudi"])
+def test_half_precision_merges_as_the_same_numbers_in_float32(name, kind):
+    """Of 1,024 rows √1024 roundings of bfloat16 are as large as the largest singular value."""
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.normal(size=(T, n, 4)))[0] for n in (1024, 8))
+    given = u @ (np.array([4.0, 2.0, 1.0, 0.5])[:, None] * v.swapaxes(1, 2))
+    halves = [{"w": jnp.asarray(each, kind)} for each in given]
+    wide = [{"w": each["w"].astype(jnp.float32)} for each in halves]
+    found, expected = (
+        {n: np.float32(d.delta["w"]) for n, d in MERGES[name].directions(vectors(x), 0).items()}
+        for x in (halves, wide)
+    )
+    for direction, want in expected.items():
+        off = np.linalg.norm(found[direction] - want) / np.linalg.norm(want)
+        assert off < 4 * float(jnp.finfo(kind).eps)
+
+
 def only(merge, taus, **options):
     (found,) = merge.directions(taus, 3, **options).values()
     return {n: np.float64(leaf) for n, leaf in found.delta.items()}

@@ -113,7 +113,7 @@ def learned(
         name: jnp.stack([tau.delta[name] for tau in taus.values()])
         for name in next(iter(taus.values())).delta
     }
-    depths = {n: layers_of(n, leaf.shape[1:]) for n, leaf in stacked.items()}
+    depths = {n: layers_of(n, leaf.shape[1:], study.scanned) for n, leaf in stacked.items()}
     c: Any = jnp.full(len(taus), START)
     if by == "tensor":
         c = {n: jnp.full((len(taus), *([L] if L else [])), START) for n, L in depths.items()}

@@ -11,7 +11,7 @@ import numpy as np
 
 from linearize import tree
 from linearize.curvature.sensitivity import sensitivity
-from linearize.examples import Examples
+from linearize.examples import Examples, count
 from linearize.merge.leafwise import leafwise, wide
 from linearize.merge.merge import TRAINING, Merge
 from linearize.merge.needed import logits, logits_of, of_tasks
@@ -39,7 +39,7 @@ def fisher(
         taus: T task vectors of the same leaves.
         seed: not used.
         statistics: by task the diagonal of its Fisher information, (...) 0 or more by leaf
-            (:func:`diagonals`); a factor that all share changes nothing.
+            (:func:`diagonals`), a mean over examples; a factor that all share changes nothing.
 
     Returns:
         The direction, as ``{"fisher": τ}``.
@@ -115,7 +115,8 @@ def diagonals(
             jax.random.key(key),
             readout=logits_of(study, task, "fisher"),
         )
-        found[task] = {name.removeprefix("tau/"): leaf for name, leaf in squares.items()}
+        n = count(inputs)
+        found[task] = {name.removeprefix("tau/"): leaf / n for name, leaf in squares.items()}
     return found
 
 

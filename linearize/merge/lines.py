@@ -40,14 +40,15 @@ def lines(
         seed: of the merge.
         slope: b.
         merge: what is scaled: the sum of its directions.
-        numbered: regular expression whose group is a layer's number in its leaves' names.
+        numbered: regular expression whose first group is a layer's number in its leaves' names.
         scanned: pattern of the leaves with an axis of layers before the others.
 
     Returns:
         The direction, as ``{"lines": τ}``.
 
     Raises:
-        ValueError: no vector, the merged vector is zero, or names show fewer than two layers.
+        ValueError: no vector, the merged vector is zero, ``numbered`` is no such expression, or
+            names show fewer than two layers.
         StructureMismatch: vectors of other names, shapes or bases.
 
     >>> tau = TaskVector({f"block_{i}/w": np.ones(1) for i in range(3)})
@@ -78,8 +79,20 @@ def _layers(
     shapes: Shapes, numbered: str, scanned: tree.Pattern
 ) -> tuple[dict[str, int], dict[str, int | None], int]:
     """Numbers of the leaves that have one, layers that leaves are scanned through, and L."""
-    found = {name: re.search(numbered, name) for name in shapes}
-    numbers = {name: int(match[1]) for name, match in found.items() if match}
+    try:
+        pattern = re.compile(numbered)
+    except re.error as error:
+        raise ValueError(f"numbered={numbered!r} is no regular expression: {error}") from None
+    found = {name: pattern.search(name) for name in shapes}
+    said = {
+        name: match[1] if pattern.groups else match[0] for name, match in found.items() if match
+    }
+    if wrong := [f"{word!r} of {name}" for name, word in said.items() if not str(word).isdecimal()]:
+        raise ValueError(
+            f"numbered={numbered!r} finds {wrong[0]}; give an expression whose first group is a "
+            r"layer's number, such as block_(\d+)"
+        )
+    numbers = {name: int(word) for name, word in said.items()}
     depths = {name: layers_of(name, shape, scanned) for name, shape in shapes.items()}
     counts = [*(1 + number for number in numbers.values()), *filter(None, depths.values())]
     L = max(counts, default=0)

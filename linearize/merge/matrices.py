@@ -9,6 +9,7 @@ but its embeddings, which are not. What has fewer than two rows or columns is no
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,9 @@ SCANNED = r"(^|/)(blocks|layers|Scan[^/]*)/(?!\d)"
 Matrices = Callable[[str, np.ndarray, float], np.ndarray]
 """Of a leaf's name, T matrices (T, m, n) in float64 or complex128, and what is rounding in a
 singular value of them, as a share of the largest: one matrix (m, n)."""
+
+_MOST = 1e-4
+"""Share of the largest singular value that counts as rounding at most, where the dtype is finer."""
 
 Triples = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Left singular vectors, singular values, right singular vectors."""
@@ -86,8 +90,19 @@ def layers_of(name: str, shape: tuple[int, ...], scanned: tree.Pattern = SCANNED
 
 def rounding_of(taus: Mapping[str, TaskVector], name: str, shape: tuple[int, ...]) -> float:
     """What rounding to a leaf's dtype may make of a singular value of 0, over the largest one."""
-    kinds = (jnp.result_type(tau.delta[name], jnp.bfloat16) for tau in taus.values())
-    return float(4 * math.sqrt(max(shape)) * max(jnp.finfo(kind).eps for kind in kinds))
+    return rounding(
+        [jnp.result_type(tau.delta[name], jnp.bfloat16) for tau in taus.values()], shape
+    )
+
+
+def rounding(kinds: Iterable[Any], shape: tuple[int, ...]) -> float:
+    """The same of a matrix (m, n) whose numbers are of these dtypes.
+
+    Where all entries are rounded alike, ε √max(m, n); where each is on its own, below ε. In half
+    precision the former would be most of the matrix, so the latter is taken.
+    """
+    eps = max(float(jnp.finfo(kind).eps) for kind in kinds)
+    return min(4 * math.sqrt(max(shape)) * eps, max(2 * eps, _MOST))
 
 
 def svd(matrix: np.ndarray, rounding: float, largest: float = 0.0) -> Triples:

@@ -14,7 +14,7 @@ from linearize import curvature
 from linearize.curvature.blocks import Block, Kronecker, Layout
 from linearize.examples import as_arguments
 from linearize.merge.leafwise import leafwise
-from linearize.merge.matrices import rounding_of
+from linearize.merge.matrices import rounding
 from linearize.merge.merge import TRAINING, Merge
 from linearize.merge.needed import of_tasks
 from linearize.study import Method, Study
@@ -83,13 +83,13 @@ def regmean(
                 f"{len(layers)} of {len(known)} tasks, a layer {layout.shape} there"
             )
         places = _places(layout)  # (S, K, M), as numbers of the leaf's entries
-        rounding = rounding_of(taus, name, places.shape[1:])
+        least = rounding([gram.values.dtype for gram in layers], places.shape[1:])
         found = mean.ravel().copy()
         for s, place in enumerate(places):
             apart = [each.ravel()[place] - mean.ravel()[place] for each in leaves]
             inputs = [_shrunk(gram.values[s], off_diagonal) for gram in layers]
             wanted = [_times(g, w) for g, w in zip(inputs, apart, strict=True)]
-            found[place] += _solved(np.sum(inputs, 0), np.sum(wanted, 0), rounding)
+            found[place] += _solved(np.sum(inputs, 0), np.sum(wanted, 0), least)
         return found.reshape(mean.shape)
 
     return {"regmean": leafwise(taus, merged)}
@@ -109,12 +109,12 @@ def _times(gram: np.ndarray, w: np.ndarray) -> np.ndarray:
     return gram[:, None] * w if gram.ndim == 1 else gram @ w
 
 
-def _solved(gram: np.ndarray, wanted: np.ndarray, rounding: float) -> np.ndarray:
+def _solved(gram: np.ndarray, wanted: np.ndarray, least: float) -> np.ndarray:
     """The smallest solution, of what is more than rounding."""
     if wide := len(gram.shape) > 1:
         gram, vectors = np.linalg.eigh(gram)
         wanted = vectors.T @ wanted
-    kept = gram > rounding * gram.max(initial=0)
+    kept = gram > least * gram.max(initial=0)
     found = _times(np.divide(1, gram, out=np.zeros_like(gram), where=kept), wanted)
     return vectors @ found if wide else found
 
