@@ -235,6 +235,8 @@ def _wanted(
     )
     for task in study.epochs:
         one_of("epochs", task, study.names)
+    for name in study.recipes:
+        one_of("recipes", name, [*METHODS, *(method.trainer.name for method in regimes)])
     for pair in wanted.pairs:
         if isinstance(pair, str) or len(pair) != 2 or pair[0] == pair[1]:
             raise ValueError(f"maps: {pair!r}; expected pairs of two tasks, such as ('a', 'b')")
@@ -681,7 +683,8 @@ def merged(
 ) -> Record:
     """A merge added and, where it has a direction for each task, negated, in its method's view.
 
-    Its hyper-parameters and α are those that validation data choose together.
+    Its hyper-parameters and α are those that validation data choose together. Its accuracies are
+    normalized by those of the method's vectors, as the method's own sum's are.
 
     Args:
         study: of the tasks that are merged.
@@ -696,10 +699,11 @@ def merged(
     started = time.perf_counter()
     told = dict(row.merge.measured(study, row.method) if measured is None else measured())
     before = time.perf_counter() - started
-    tried = (_candidate(study, plan, row, own, told, o) for o in row.merge.candidates())
+    reference = own("validation")
+    tried = (_candidate(study, plan, row, reference, told, o) for o in row.merge.candidates())
     first = next(tried)
     best = max(itertools.chain([first], tried), key=lambda each: each.score)  # of equal ones first
-    added = addition(study, plan, best.view, best.single("test"), best.choice)
+    added = addition(study, plan, best.view, own("test"), best.choice)
     added |= {"options": best.options, "seconds": before + best.seconds}
     gaps = [tau.meta["gap"] for tau in best.view.vectors.values() if "gap" in tau.meta]
     added |= {"gap": max(gaps)} if gaps else {}
@@ -717,8 +721,6 @@ class _Candidate:
 
     options: dict[str, float]
     view: View
-    single: Callable[[str], Sequence[float]]
-    """Of a split each task's metric with its own direction, where each has one, or vector."""
     choice: edit.ScaleSearch
     seconds: float
     """That the merging took, without what it takes of data."""
@@ -738,7 +740,7 @@ def _candidate(
     study: Study,
     plan: Plan,
     row: Row,
-    own: Callable[[str], Sequence[float]],
+    single: Sequence[float],
     told: Mapping[str, Any],
     options: dict[str, float],
 ) -> _Candidate:
@@ -747,9 +749,7 @@ def _candidate(
     jax.block_until_ready(directions)
     seconds = time.perf_counter() - started
     view = study.view(row.method, directions)
-    single = partial(study.singles, view) if by_task(study, view) else own
-    choice = searched(study, plan, view, single("validation"))
-    return _Candidate(options, view, single, choice, seconds)
+    return _Candidate(options, view, searched(study, plan, view, single), seconds)
 
 
 def baseline(study: Study, method: Method, record: Record) -> Record:

@@ -178,15 +178,21 @@ def test_a_method_and_a_merge_of_ones_own_enter_every_table(monkeypatch):
 
 
 def test_hyper_parameters_and_alpha_are_chosen_together_on_validation_data(spoken):
-    """Of a metric that is better lower, in both views; a candidate's own best α, then the best."""
+    """Of a metric that is better lower, in both views; a candidate's own best α, then the best.
+
+    Normalized by the method's vectors also where a merge has a direction for each task.
+    """
     study, _ = spoken
     sizes = (0.0, 3.0, 0.5)
 
     def scaled(taus, seed, size=1.0):
         return {"scaled": size * sum(taus.values())}
 
-    merge = Merge("scaled", "Scaled", scaled, {"size": sizes})
-    for method in (NONLINEAR, LINEAR):
+    def each(taus, seed, size=1.0):
+        return {task: size * tau for task, tau in taus.items()}
+
+    rows = (Merge(f.__name__, f.__name__, f, {"size": sizes}) for f in (scaled, each))
+    for merge, method in itertools.product(rows, (NONLINEAR, LINEAR)):
         single = np.asarray(study.singles(study.view(method), "validation"))
         scores = np.empty((len(sizes), len(PLAN.alphas)))
         for (i, size), (j, alpha) in itertools.product(enumerate(sizes), enumerate(PLAN.alphas)):
@@ -197,6 +203,8 @@ def test_hyper_parameters_and_alpha_are_chosen_together_on_validation_data(spoke
         assert (found["options"], found["alpha"]) == ({"size": sizes[i]}, PLAN.alphas[j])
         expected = along(study, method, sizes[i] * PLAN.alphas[j])
         np.testing.assert_allclose(found["accuracy"], expected, rtol=1e-5)
+        own = np.asarray(study.singles(study.view(method)))
+        np.testing.assert_allclose(found["normalized"], own / expected, rtol=1e-5)
         swept = [along(study, method, sizes[i] * a, "validation") for a in PLAN.alphas]
         np.testing.assert_allclose(found["sweep_validation"], swept, rtol=1e-5)
 
