@@ -549,3 +549,35 @@ def test_a_card_by_part_sums_up_and_is_exact_of_one_row():
     np.testing.assert_allclose(found.sum(), made.value(tau), rtol=1e-9)
     exact = interference(unit(f), params, [tau], x, made.parts)
     np.testing.assert_allclose(found, exact[0, :, 0], rtol=1e-9)
+
+
+def test_a_vector_that_is_not_the_card_s_is_refused(tmp_path):
+    params = {"l": {"w": normal(3, 4), "b": normal(4)}}
+    card = measure(lambda p, x: x @ p["l"]["w"] + p["l"]["b"][None], params, normal(5, 3))
+    tau = {n: normal(*p.shape, seed=3) for n, p in tree.flatten(params).items()}
+    for form in (card.value, card.by_part):
+        with pytest.raises(StructureMismatch, match=r"l/w is \(4, 3\), the card is of \(3, 4\)"):
+            form({**tau, "l/w": tau["l/w"].T})
+        with pytest.raises(ValueError, match="says nothing of other, which would move"):
+            form({**tau, "other": normal(2)})
+    path = lz.TaskVector(tau).save(tmp_path / "tau.safetensors")
+    opened = lz.TaskVector.open(path)
+    np.testing.assert_allclose(card.value(opened.delta), card.value(tau), rtol=1e-9)
+    np.testing.assert_allclose(card.by_part(opened.delta), card.by_part(tau), rtol=1e-9)
+
+
+def test_a_bias_is_scaled_with_its_weight_and_not_alone():
+    params = {"l": {"w": normal(3, 4), "b": normal(4)}}
+    card = measure(lambda p, x: x @ p["l"]["w"] + p["l"]["b"][None], params, normal(5, 3))
+    bias = {"l/b": normal(4, seed=3)}
+    np.testing.assert_allclose(card.scaled({"/w$": 0.5}).value(bias), card.value(bias) / 2)
+    with pytest.raises(ValueError, match=r"scales\['/b\$'\] finds l/b, which .* name the weight"):
+        card.scaled({"/b$": 0.0})
+
+
+def test_cards_of_two_bases_are_not_added_behind_one_of_none():
+    card = measure(lambda p, x: x @ p["w"], {"w": normal(3, 4)}, normal(5, 3))
+    none, one, two = (Card(card.blocks, base, card.meta) for base in ("", "a" * 64, "b" * 64))
+    assert merge([none, one, one]).base == "a" * 64
+    with pytest.raises(StructureMismatch, match="another base model"):
+        merge([none, one, two])

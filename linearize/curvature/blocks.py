@@ -5,7 +5,7 @@ pytree and all else is structure, so that blocks of equal layers share what is c
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -237,14 +237,23 @@ def quadratic(blocks: Sequence[Block], tau: Flat) -> Array:
     Raises:
         ValueError: a leaf moves that no block is of.
     """
+    check_known(blocks, tau)
+    values = [block.value(tau) for block in blocks if not set(tau).isdisjoint(block.leaves)]
+    return jnp.stack(values).sum() if values else jnp.zeros(())
+
+
+def check_known(blocks: Sequence[Block], tau: Iterable[str]) -> None:
+    """Require that some block is of each leaf that moves.
+
+    Raises:
+        ValueError: none is; each is named.
+    """
     known = {name for block in blocks for name in block.leaves}
     if strange := sorted(set(tau) - known):
         raise ValueError(
             f"the curvature says nothing of {', '.join(strange)}, which would move unhindered; "
             "measure it with these leaves among trainable, or train others"
         )
-    values = [block.value(tau) for block in blocks if not set(tau).isdisjoint(block.leaves)]
-    return jnp.stack(values).sum() if values else jnp.zeros(())
 
 
 def _check_side(what: str, factor: Array, slices: int, side: int, leaf: str) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 
 from linearize import io, tree
 from linearize.choices import hint
-from linearize.curvature.blocks import KINDS, Block, Layout, quadratic
+from linearize.curvature.blocks import KINDS, Block, Layout, check_known, quadratic
 from linearize.fields import number
-from linearize.types import Array, Params, PyTree
+from linearize.lazy import now
+from linearize.types import Array, Flat, Params, PyTree
 
 KIND = "linearize.curvature_card"
 """What the notes of a stored card say it is."""
@@ -55,8 +56,9 @@ class Card:
 
         Raises:
             ValueError: a leaf moves that the card is not of.
+            StructureMismatch: leaves of other shapes than the card's.
         """
-        return quadratic(self.blocks, tree.flatten(tau))
+        return quadratic(self.blocks, self._leaves_of(tau))
 
     @property
     def parts(self) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -76,8 +78,14 @@ class Card:
         return tuple(n for b in self.blocks if _kind(b) == "kronecker" for n in _labels(b))
 
     def by_part(self, tau: PyTree) -> np.ndarray:
-        """τᵀGτ of each of its :attr:`parts`, (L,) float64; they sum up to :meth:`value`."""
-        flat, found = tree.flatten(tau), dict.fromkeys(self.parts, 0.0)
+        """τᵀGτ of each of its :attr:`parts`, (L,) float64; they sum up to :meth:`value`.
+
+        Raises:
+            ValueError: as there.
+            StructureMismatch: as there.
+        """
+        flat, found = self._leaves_of(tau), dict.fromkeys(self.parts, 0.0)
+        check_known(self.blocks, flat)
         for block in self.blocks:
             if not set(flat).isdisjoint(block.leaves):
                 each = np.asarray(block.by_slice(flat), np.float64)
@@ -85,15 +93,29 @@ class Card:
                     found[label] += value
         return np.array(list(found.values()))
 
+    def _leaves_of(self, tau: PyTree) -> Flat:
+        """In memory, by name; of the shapes that the blocks are of."""
+        flat = {name: now(leaf) for name, leaf in tree.flatten(tau).items()}
+        problems = [
+            f"mis-shaped: {name} is {jnp.shape(flat[name])}, the card is of {shape}"
+            for block in self.blocks
+            for name, shape in block.shapes.items()
+            if name in flat and jnp.shape(flat[name]) != shape
+        ]
+        tree.raise_if(problems, "tau does not belong to this curvature card; measure another")
+        return flat
+
     def scaled(self, scales: Mapping[str, float], dense: float = 1.0) -> "Card":
         """The card with some blocks times a number.
 
         Args:
-            scales: by pattern of the leaves; a leaf that several find has their product.
+            scales: by pattern of the leaves; a weight that several find has their product, and a
+                layer's bias goes with its weight.
             dense: of the blocks of leaves that are no layer's (norms, class tokens).
 
         Raises:
-            ValueError: a pattern that finds no leaf of the card, or a number below 0.
+            ValueError: a pattern that finds no leaf of the card, or biases alone, or a number below
+                0.
         """
         for what, by in {
             "dense": dense,
@@ -104,6 +126,13 @@ class Card:
         names = dict.fromkeys(self.leaves, 1.0)
         scaled: list[Block] = []
         found = {pattern: tree.select(names, pattern) for pattern in scales}
+        weights = {block.leaves[0] for block in self.blocks}
+        for pattern, leaves in found.items():
+            if weights.isdisjoint(leaves):
+                raise ValueError(
+                    f"scales[{pattern!r}] finds {', '.join(leaves)}, which the factors of a layer "
+                    "hold together with its weight; name the weight"
+                )
         for block in self.blocks:
             hit = (scales[p] for p, leaves in found.items() if block.leaves[0] in leaves)
             by = float(np.prod([*hit, dense if _kind(block) == "dense" else 1.0]))
@@ -214,10 +243,11 @@ def merge(cards: Sequence[Card]) -> Card:
     if not cards:
         raise ValueError("cards is empty; give the card of one task at least")
     check_alike(cards)
+    base = next((card.base for card in cards if card.base), "")
     each = zip(*(card.blocks for card in cards), strict=True)
     blocks = tuple(type(same[0]).merged(same) for same in each)
     meta = {**_shared(cards), "merged": [dict(card.meta) for card in cards]}
-    return Card(blocks, cards[0].base, meta)
+    return Card(blocks, base, meta)
 
 
 def check_alike(cards: Sequence[Card]) -> None:
@@ -228,6 +258,7 @@ def check_alike(cards: Sequence[Card]) -> None:
         StructureMismatch: another base, or other layers; each is named.
     """
     first = cards[0]
+    base = next((card.base for card in cards if card.base), "")
     for t, card in enumerate(cards):
         if card.normalized != first.normalized:
             raise ValueError(
@@ -235,10 +266,9 @@ def check_alike(cards: Sequence[Card]) -> None:
                 f"normalized={first.normalized}; measure both alike"
             )
         problems = []
-        if card.base and first.base and card.base != first.base:
+        if card.base and card.base != base:
             problems.append(
-                f"another base model: fingerprint {card.base[:16]}..., expected "
-                f"{first.base[:16]}..."
+                f"another base model: fingerprint {card.base[:16]}..., expected {base[:16]}..."
             )
         ours, theirs = _described(first), _described(card)
         problems += [f"missing: {name}" for name in ours if name not in theirs]
