@@ -174,6 +174,46 @@ def test_a_diagonal_without_probes_is_that_of_the_dense_matrix(of):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
 
 
+def test_normalized_is_of_each_token_s_features_as_factors_have_it():
+    """Of outputs (n, 3) each row has length 1, and not all of them together."""
+    x = RNG.normal(size=(12, 2, 4)).astype(np.float32)
+    params = {"w": RNG.normal(size=(4, 3)).astype(np.float32)}
+    tasks = [lz.data.split_task(name, x, np.arange(12) % 2) for name in ("one", "two")]
+    made = lz.Study((lambda params, x: x @ params["w"], params), tasks, Squared())
+    (seen,) = made.drawn("one", 4, "diag_ggn")
+    found = diagonal(made, "one", examples=4, probes=None)["w"]
+    with jax.enable_x64(True):
+
+        def rows(w):
+            y = jnp.asarray(seen, float) @ w
+            return y / jnp.linalg.norm(y, axis=-1, keepdims=True)
+
+        slopes = np.asarray(jax.jacfwd(rows)(jnp.asarray(params["w"], float)))
+    np.testing.assert_allclose(found, (slopes**2).sum((0, 1, 2)) / 4, rtol=1e-4)
+
+
+def test_a_diagonal_wants_a_whole_number_of_probes():
+    for probes in (0, -1, 1.5):
+        with pytest.raises(ValueError, match=f"probes.*{probes}"):
+            diagonal(study(), "one", probes=probes)
+
+
+def test_kept_examples_serve_rows_that_train_some_leaves():
+    """As if the other leaves moved by 0."""
+    x = jnp.asarray(RNG.normal(size=(3, 2, 4)), jnp.float32)
+    kept = tau_jp.keep(network, NARROW, None, x)
+    tau = {
+        n: jnp.asarray(RNG.normal(size=p.shape), jnp.float32)
+        for n, p in tree.flatten(NARROW).items()
+    }
+    few = {"mlp/bias": tau["mlp/bias"]}
+    expected = jnp.broadcast_to(tau["mlp/bias"], (3, 3))
+    np.testing.assert_allclose(kept(few), expected, rtol=1e-6)
+    made = study()
+    row = lz.methods.named("tau_jp_kept:trainable=mlp", METHODS)
+    assert sorted(made.train(row, "one").delta) == ["mlp/bias", "mlp/kernel"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("of", ["normalized", "logits"])
 def test_probes_are_right_on_average(of):

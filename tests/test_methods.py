@@ -11,6 +11,7 @@ import pytest
 import linearize as lz
 from linearize import comparison, train, tree
 from linearize.comparison import Plan
+from linearize.config import ExactConfig
 from linearize.curvature import measure
 from linearize.merge import MERGES
 from linearize.methods import GRADIENT_ASCENT, LINEAR, METHODS, moving, tak
@@ -207,6 +208,75 @@ def test_tak_leaves_patch_embedding_and_positions_where_they_are():
     assert set(tree.select(dict.fromkeys((*STILL, *MOVING), 1.0), tak.FROZEN)) == set(STILL)
 
 
+def test_a_row_with_options_trains_by_the_row_s_recipe_until_it_has_its_own(monkeypatch):
+    steps, short = {}, {"steps": 3, **SHORT}
+
+    def recorded(study, arrays, recipe, place, meta, **how):
+        steps[place[0]] = recipe.steps
+        raise InterruptedError
+
+    monkeypatch.setattr("linearize.methods.fine_tuning.run", recorded)
+    rows = ("lora", "lora:rank=2", "tau_jp", "tau_jp:weight=0.3", "talos:rounds=1", "linear")
+    names = {"lora": TrainConfig(**short), "tau_jp": TrainConfig(**short)}
+    own = {"tau_jp_weight_0.3": TrainConfig(**{**short, "steps": 5})}
+    for recipes, expected in (({}, (3, 3, 3, 3, 12, 12)), (own, (3, 3, 3, 5, 12, 12))):
+        made = study(recipes={"linear": RECIPE, "nonlinear": RECIPE, **names, **recipes})
+        monkeypatch.setattr("linearize.methods.talos.least_sensitive", lambda *a, **k: None)
+        for row in rows:
+            with pytest.raises(InterruptedError):
+                made.train(lz.methods.named(row, METHODS), "one")
+        assert tuple(steps.values()) == expected
+        steps.clear()
+
+
+SHORT = {
+    "batch_size": 8,
+    "optim": OptimConfig(lr=0.03),
+    "checkpoint_every": 0,
+    "tensorboard": False,
+}
+
+
+def test_joint_training_takes_the_steps_smoothing_and_arguments_of_the_tasks_apart(monkeypatch):
+    seen = {}
+
+    def recorded(study, arrays, recipe, place, meta, **how):
+        seen.update(arrays=arrays, recipe=recipe, **how)
+        raise InterruptedError
+
+    monkeypatch.setattr("linearize.methods.joint.run", recorded)
+    rng = np.random.default_rng(0)
+    tasks = []
+    for name, n in (("one", 60), ("two", 100)):
+        x = rng.normal(size=(2, n, 4)).astype(np.float32)
+        parts = {
+            split: lz.Examples((x[0][at], x[1][at]), {"labels": (x[0][at, 0] > 0).astype(int)})
+            for split, at in (
+                ("train", slice(16, None)),
+                ("validation", slice(8)),
+                ("test", slice(8, 16)),
+            )
+        }
+        tasks.append(lz.Task(name, **parts))
+    recipe = TrainConfig(label_smoothing=0.25, **SHORT)
+    f, params = lambda params, x, y: (x + y) @ params["w"], {"w": np.eye(4, 2, dtype=np.float32)}
+    made = lz.Study(
+        (f, params),
+        tasks,
+        Classify(),
+        recipes={"nonlinear": recipe},
+        epochs={"one": 2.0, "two": 1.0},
+    )
+    with pytest.raises(InterruptedError):
+        made.train(METHODS["joint"], "joint")
+    assert seen["recipe"].total_steps(44 + 84) == 2 * 44 // 8 + round(84 / 8)
+    assert [seen["arrays"][name].shape for name in seen["inputs"]] == [(128, 4)] * 2
+    logits, labels = np.float32([[2.0, 0.0], [0.0, 1.0]]), np.array([0, 0])
+    nats = seen["loss"](logits, {"labels": labels, "task": np.array([0, 1])})
+    log_p = np.float64(logits) - np.log(np.exp(np.float64(logits)).sum(1, keepdims=True))
+    np.testing.assert_allclose(nats, -0.75 * log_p[:, 0] - 0.25 * log_p.mean(1), rtol=1e-6)
+
+
 def test_frozen_leaves_are_found_among_those_that_are_trained():
     made = study(trainable="kernel|bias")
     assert set(tree.select(made.model.params, within(made, "^a/", "bias"))) == {"a/kernel"}
@@ -322,6 +392,28 @@ def test_a_directory_is_refused_to_another_view_or_feed(tmp_path, few):
     said = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in said.items() if k not in ("views", "feed")}))
     compare("tangent")
+
+
+def test_recipes_of_no_method_are_refused_before_training():
+    made = study(recipes={"liner": RECIPE})
+    with pytest.raises(ValueError, match=r"recipes.*'liner'.*did you mean 'linear'"):
+        lz.compare(made, ["linear"])
+    own = Method("mine", "Mine", "tangent", lambda study, task: pytest.fail("trained"))
+    made = study(recipes={"mine": RECIPE, "linear": RECIPE, "lora_rank_2": RECIPE})
+    plan = Plan(alphas=np.linspace(0, 1, 2))
+    found = comparison._wanted(made, [own, "lora:rank=2"], (), (), plan)
+    assert [method.name for method in found.methods] == ["mine", "lora_rank_2"]
+
+
+def test_exact_fine_tuning_refuses_smoothed_labels():
+    made = lz.Study(
+        (network, study().model.params),
+        list(study().tasks.values()),
+        Classify(smoothing=0.1),
+        recipes={"exact": ExactConfig(l2=1.0)},
+    )
+    with pytest.raises(ValueError, match=r"objectives\['one'\] has smoothing=0.1"):
+        made.train(METHODS["exact"], "one")
 
 
 def test_rows_of_one_name_and_epochs_of_no_task_are_refused():

@@ -38,7 +38,9 @@ class KroneckerConfig:
         last = self.setting.linear.steps
         require(self.steps[-1] < last, "steps", self.steps,
                 f"must end before setting.linear.steps={last}")  # fmt: skip
-        require(bool(self.probes), "probes", self.probes, "give one number at least")
+        more = all(a < b for a, b in itertools.pairwise(self.probes))
+        require(bool(self.probes) and more, "probes", self.probes,
+                "give one number at least, ascending")  # fmt: skip
         require(len(self.setting.data.tasks) > 1, "setting.data.tasks", self.setting.data.tasks,
                 "name two tasks at least")  # fmt: skip
 

@@ -29,10 +29,10 @@ from linearize.current import current
 from linearize.curvature import Card
 from linearize.fields import number
 from linearize.methods import tak
-from linearize.methods.fine_tuning import kept, recipe_of, run, within
+from linearize.methods.fine_tuning import kept, recipe_of, run, smoothed, within
 from linearize.methods.regimes import posthoc
 from linearize.models import Model
-from linearize.objectives import Classify, Objective
+from linearize.objectives import Objective
 from linearize.objectives.distances import aligned
 from linearize.study import Method, Study
 from linearize.study.study import ASKED
@@ -144,6 +144,7 @@ def train_pair(
     low: float = 0.5,
     high: float = 2.0,
     trainable: tree.Pattern = None,
+    recipe: str | None = None,
 ) -> tuple[TaskVector, TaskVector]:
     """One task's vectors of student and teacher; a run that is finished is reused.
 
@@ -160,6 +161,7 @@ def train_pair(
         low: the least α; one is drawn for each (micro-)batch.
         high: the largest.
         trainable: pattern of the leaves to train, among those that the study trains.
+        recipe: the method whose recipe is taken where the study has none for ``method``.
 
     Raises:
         ValueError: no numbers 0 <= low <= high, or μ below 0; and as :func:`of_reference`.
@@ -173,7 +175,7 @@ def train_pair(
     moving = tree.zeros(params0, within(study, trainable))
     start = {n: tree.flatten(params0)[n].astype(x.dtype) for n, x in moving.items()}
     f = Partial(pair, current(study.model.f, params0, *examples.alone))
-    recipe, asked = recipe_of(study, task, method, "nonlinear"), study.asked(task)
+    config, asked = recipe_of(study, task, method, recipe, "nonlinear"), study.asked(task)
     found = run(
         study.but(
             model=Model(f, {BASE: params0, STUDENT: start, TEACHER: start}),
@@ -181,13 +183,13 @@ def train_pair(
             store=study.store.under("pairs"),
         ),
         examples.arrays() | ({} if asked is None else {ASKED: asked}),
-        recipe,
+        config,
         (method, task),
         {"task": task},
         regime="nonlinear",
         inputs=(ALPHA, *examples.arguments),
         augment=Partial(_drawn, low, high),
-        loss=Partial(_loss, _objective(study, task, recipe.label_smoothing), match),
+        loss=Partial(_loss, _objective(study, task, config.label_smoothing), match),
         trainable=tree.exactly(f"{role}/{name}" for role in ROLES for name in start),
         penalties=[of_reference(study, task, reference, weight=weight)],
     ).tau
@@ -202,9 +204,7 @@ def train_pair(
 
 def _objective(study: Study, task: str, smoothing: float) -> Objective:
     """The task's, smoothed as the recipe says, in the shape that all tasks share if it can be."""
-    own = study.objectives[task]
-    if isinstance(own, Classify) and not own.smoothing:
-        own = replace(own, smoothing=smoothing)
+    own = smoothed(study.objectives[task], smoothing)
     return own.alike(list(study.objectives.values()))
 
 

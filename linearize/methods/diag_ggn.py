@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from linearize import tree
 from linearize.choices import one_of
 from linearize.compiled import jit
-from linearize.curvature import Asked
+from linearize.curvature import Asked, Normalized
 from linearize.examples import as_arguments
+from linearize.fields import integer
 from linearize.methods.fine_tuning import bound, fine_tune
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.programs import remembered
@@ -63,10 +63,6 @@ def _features(readout: None, y: Array) -> Array:
     return y
 
 
-def _normalized(readout: None, y: Array) -> Array:
-    return y / tree.norm(y)
-
-
 def _logits(readout: Partial, y: Array) -> Array:
     return readout(y[None])[0]
 
@@ -79,6 +75,10 @@ def _softmax_root(z: Array, u: Array) -> Array:
     """S u with S Sᵀ = diag(p) − p pᵀ, p the softmax of z."""
     root = jnp.sqrt(jax.nn.softmax(z))
     return root * u - root**2 * jnp.dot(root, u)
+
+
+def _same(f: Apply) -> Apply:
+    return f
 
 
 def _none(study: Study, task: str) -> None:
@@ -95,12 +95,13 @@ def _head(study: Study, task: str) -> Partial:
     return as_readout(objective.readout)
 
 
-OUTPUTS: dict[str, tuple[Callable, Callable, Callable]] = {
-    "features": (_none, _features, _as_it_is),
-    "normalized": (_none, _normalized, _as_it_is),
-    "logits": (_head, _logits, _softmax_root),
+OUTPUTS: dict[str, tuple[Callable, Callable, Callable, Callable]] = {
+    "features": (_same, _none, _features, _as_it_is),
+    "normalized": (Normalized, _none, _features, _as_it_is),
+    "logits": (_same, _head, _logits, _softmax_root),
 }
-"""What G is of: a task's readout, how the model's outputs (C,) become that, a root of H there."""
+"""What G is of: which model's outputs, a task's readout, how outputs (C,) become that, a root of H
+there."""
 
 
 def diagonal(
@@ -120,16 +121,19 @@ def diagonal(
         task: whose training examples are used.
         of: ``"features"``, ``"normalized"`` features, or ``"logits"``.
         examples: how many, drawn by the study's seed; all where there are fewer.
-        probes: random signs ε of an example, of which E[(JᵀS ε)²] is the diagonal, S Sᵀ = H: a
-            reverse pass each; None takes all outputs in turn, which is exact.
+        probes: how many random signs ε of an example, of which E[(JᵀS ε)²] is the diagonal,
+            S Sᵀ = H: a reverse pass each; None takes all outputs in turn, which is exact. Drawn by
+            the study's seed, the same of all tasks.
 
     Raises:
-        ValueError: another ``of``; outputs that are no features; logits of another objective than
-            Classify.
+        ValueError: another ``of``; no probe; outputs that are no features; logits of another
+            objective than Classify.
     """
-    head, through, root = OUTPUTS[one_of("of", of, OUTPUTS)]
+    model_of, head, through, root = OUTPUTS[one_of("of", of, OUTPUTS)]
+    if probes is not None:
+        integer("probes", probes, low=1)
     (seen, asked), readout = study.some(task, examples, "diag_ggn"), head(study, task)
-    f, inputs = study.model.f, as_arguments(seen.inputs)
+    f, inputs = model_of(study.model.f), as_arguments(seen.inputs)
     if asked is not None:
         f, inputs = Asked(f), (*inputs, asked)
 

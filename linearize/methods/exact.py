@@ -20,7 +20,8 @@ def fine_tune_exactly(study: Study, task: str) -> TaskVector:
     """One task's vector at the optimum of linear fine-tuning under its frozen head.
 
     Raises:
-        ValueError: the study has no recipe for it, or the objective is not classification.
+        ValueError: the study has no recipe for it, or the objective is not classification, or has
+            smoothing.
         NotConvergedError: the solver did not come to its tolerance.
     """
     config = study.recipe("exact", None)
@@ -33,6 +34,11 @@ def fine_tune_exactly(study: Study, task: str) -> TaskVector:
         raise ValueError(
             f"objectives[{task!r}] is {type(objective).__name__}; the exact optimum is of "
             "cross-entropy, so give Classify"
+        )
+    if objective.smoothing:
+        raise ValueError(
+            f"objectives[{task!r}] has smoothing={objective.smoothing}, and the exact optimum is "
+            "of cross-entropy with the labels; leave out 'exact', or the smoothing"
         )
     solve = dataclasses.asdict(config)
     arguments = {

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from linearize import hosts, io, train, tree
+from linearize.objectives import Classify, Objective
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
 from linearize.train import FineTuned, Penalty, RunMismatchError, TrainConfig
@@ -38,6 +39,7 @@ def fine_tune(
     penalties: Sequence[Penalty | Callable[[Study, str], Penalty]] = (),
     mask: PyTree | Callable[[Study, str], PyTree] | None = None,
     weight: float | None = None,
+    recipe: str | None = None,
 ) -> TaskVector:
     """One task's vector, in the study's recipe for the method, or else for ``regime``.
 
@@ -56,15 +58,17 @@ def fine_tune(
         mask: which entries move (:func:`linearize.train.fine_tune`); or how that is made, of the
             study and the task.
         weight: λ of the one penalty, in place of its own (:func:`weighted`).
+        recipe: the method whose recipe is taken where the study has none for ``method``; so a row
+            with options trains as the row does.
 
     Raises:
         ValueError: a pattern that finds none of the leaves that the study trains, or leaves none
             to train; a ``weight`` where there is not one penalty.
     """
     name = method or regime
-    recipe = replace(recipe_of(study, task, name, regime), direction=direction)
+    config = replace(recipe_of(study, task, name, recipe, regime), direction=direction)
     examples = study.split(task, "train")
-    objectives = study.objectives if recipe.label_smoothing else study.alike
+    objectives = study.objectives if config.label_smoothing else study.alike
     terms = [each if isinstance(each, Penalty) else each(study, task) for each in penalties]
     if weight is not None:
         if len(terms) != 1:
@@ -76,7 +80,7 @@ def fine_tune(
     return run(
         study,
         examples.arrays(),
-        recipe,
+        config,
         (name, task),
         {"task": task},
         regime=regime,
@@ -161,10 +165,18 @@ def moving(study: Study, method: Method) -> dict[str, tuple[int, ...]] | None:
     return {name: np.shape(flat[name]) for name in tree.select(flat, within(study, *patterns))}
 
 
-def recipe_of(study: Study, task: str, method: str, regime: str) -> TrainConfig:
-    """The study's recipe for a method, or else for a regime, for as long as the task wants."""
-    recipe: TrainConfig = study.recipe(method, study.recipe(regime, TrainConfig()))
+def recipe_of(study: Study, task: str, *names: str | None) -> TrainConfig:
+    """The first of these recipes that the study has, for as long as the task wants."""
+    told = (study.recipes[name] for name in names if name in study.recipes)
+    recipe: TrainConfig = next(told, TrainConfig())
     return replace(recipe, epochs=study.epochs.get(task, recipe.epochs))
+
+
+def smoothed(objective: Objective, smoothing: float) -> Objective:
+    """Classification that has no smoothing of its own with a recipe's, and any other as it is."""
+    if isinstance(objective, Classify) and not objective.smoothing:
+        return replace(objective, smoothing=smoothing)
+    return objective
 
 
 def kept(study: Study, place: tuple[str, ...], tau: TaskVector) -> TaskVector:

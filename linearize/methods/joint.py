@@ -3,24 +3,31 @@
 from dataclasses import replace
 
 from linearize.edit import joint_examples, joint_loss
-from linearize.methods.fine_tuning import run
+from linearize.examples import Examples
+from linearize.methods.fine_tuning import recipe_of, run, smoothed
 from linearize.methods.regimes import NONLINEAR
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
-from linearize.train import TrainConfig
 
 
 def fine_tune_jointly(study: Study, name: str) -> TaskVector:
     """One non-linear fine-tuning on all tasks' examples, for as many steps as they took apart."""
-    recipe: TrainConfig = study.recipe("nonlinear", TrainConfig())
+    splits = {task: study.split(task, "train") for task in study.names}
+    recipes = {task: recipe_of(study, task, "nonlinear") for task in study.names}
+    steps = sum(recipes[task].total_steps(len(split)) for task, split in splits.items())
+    recipe = replace(recipes[study.names[0]], steps=steps, epochs=None)
+    joined = joint_examples(list(splits.values()))
+    examples = Examples(joined.pop("inputs"), joined)
+    smoothing = recipe.label_smoothing
     return run(
         study,
-        joint_examples([study.split(task, "train") for task in study.names]),
-        replace(recipe, steps=recipe.steps * len(study.names)),
+        examples.arrays(),
+        recipe,
         (name,),
         {"task": name},
         regime="nonlinear",
-        loss=joint_loss([study.objectives[task] for task in study.names]),
+        inputs=examples.arguments,
+        loss=joint_loss([smoothed(study.objectives[task], smoothing) for task in study.names]),
     ).tau
 
 

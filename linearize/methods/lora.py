@@ -36,6 +36,7 @@ def train_adapter(
     rank: int = 16,
     alpha: float = 32.0,
     pattern: tree.Pattern = "kernel$",
+    recipe: str | None = None,
 ) -> tuple[Adapter, TaskVector]:
     """One task's factors, and ΔW; a run that is finished is reused.
 
@@ -51,6 +52,7 @@ def train_adapter(
         rank: as that of :meth:`linearize.models.Adapter.start`, which the study's seed draws.
         alpha: likewise.
         pattern: likewise, among the leaves that the study trains.
+        recipe: the method whose recipe is taken where the study has none for ``method``.
 
     Raises:
         ValueError: as there.
@@ -71,7 +73,7 @@ def train_adapter(
         trainable=[f"/{factor}$" for factor in MOVING[regime]],
         store=study.store.under("adapters"),
     )
-    found = fine_tune(inner, task, regime=regime, method=method)
+    found = fine_tune(inner, task, regime=regime, method=method, recipe=recipe)
     adapter = start.moved(found.delta)
     tau = kept(study, (method, task), adapter.task_vector(model.params, found.meta))
     folder = study.store.path(method, task, "peft")

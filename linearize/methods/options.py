@@ -58,7 +58,10 @@ def _with(method: Method, given: tuple[tuple[str, str], ...]) -> Method:
         option: _read(f"{method.name}:{option}", value, known[one_of("option", option, known)])
         for option, value in given
     }
-    return replace(renamed, train=partial(method.train, **{"method": name, **read}))
+    own = {"method": name}
+    if "recipe" in inspect.signature(method.train).parameters:
+        own["recipe"] = method.name
+    return replace(renamed, train=partial(method.train, **{**own, **read}))
 
 
 def options(train: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
@@ -67,7 +70,7 @@ def options(train: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
     for option, of in inspect.signature(train).parameters.items():
         kinds = get_args(of.annotation) or (of.annotation,)
         plain = tuple(kind for kind in (int, float, str) if kind in kinds)
-        if of.kind is of.KEYWORD_ONLY and plain and option != "method":
+        if of.kind is of.KEYWORD_ONLY and plain and option not in ("method", "recipe"):
             found[option] = plain
     return found
 

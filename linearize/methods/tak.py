@@ -53,7 +53,8 @@ def card_of(
         task: whose examples.
         examples: how many, drawn by the study's seed; all where there are fewer.
         normalized: whether features are taken at length 1.
-        probes: Gaussian probes an example; None for their expectation.
+        probes: Gaussian probes an example, drawn by the study's seed, the same of all tasks, so
+            that their noise does not average over tasks; None for their expectation.
         parts: diagonal blocks of B that are kept (:func:`linearize.curvature.measure`).
     """
     model, (seen, asked) = study.model, study.some(task, examples, "tak")

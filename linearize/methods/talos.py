@@ -7,6 +7,7 @@ information, s_j = Σ_x (∂ log p(y|x) / ∂θ_j)², one y an example, drawn fr
 
 import logging
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -110,10 +111,12 @@ def fine_tune_least_sensitive(
     sparsity: float = 0.9,
     rounds: int = 4,
     trainable: tree.Pattern = None,
+    recipe: str | None = None,
 ) -> TaskVector:
     """Non-linear fine-tuning of the entries that :func:`least_sensitive` keeps."""
     mask = partial(least_sensitive, sparsity=sparsity, rounds=rounds, trainable=trainable)
-    return fine_tune(study, task, regime="nonlinear", method=method, trainable=trainable, mask=mask)
+    how: dict[str, Any] = {"method": method, "recipe": recipe, "trainable": trainable}
+    return fine_tune(study, task, regime="nonlinear", mask=mask, **how)
 
 
 TALOS = Method("talos", "TaLoS", "displaced", fine_tune_least_sensitive)

@@ -20,6 +20,7 @@ makes b that of one task.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -101,10 +102,23 @@ def keep(
 
     Returns:
         A ``jax.tree_util.Partial``; of examples of the same shapes two have one structure, so that
-        they share compiled programs.
+        they share compiled programs. Leaves that a τ lacks are 0.
     """
     held = f if isinstance(f, Partial) else Partial(current(f, params0, *inputs))
-    return _kept(held, params0, tree.zeros(params0, trainable), *inputs)
+    zero = tree.zeros(params0, trainable)
+    leaves = tuple((name, leaf.shape, leaf.dtype) for name, leaf in zero.items())
+    return Partial(_Filled(leaves), _kept(held, params0, zero, *inputs))
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """A linear map of leaves of these names, shapes and dtypes, of which some may be absent."""
+
+    leaves: tuple[tuple[str, tuple[int, ...], Any], ...]
+
+    def __call__(self, along: Callable[[Flat], PyTree], tau: Flat) -> PyTree:
+        """The map of all of them."""
+        return along({n: tau[n] if n in tau else jnp.zeros(*how) for n, *how in self.leaves})
 
 
 @jit

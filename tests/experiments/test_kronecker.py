@@ -72,6 +72,7 @@ def test_layers_that_are_frozen_are_left_out_of_relations():
     [
         ({"steps": ()}, "steps"),
         ({"steps": (5, 20)}, r"must end before setting\.linear\.steps=20"),
+        ({"probes": (8, 1)}, "probes.*ascending"),
         ({"methods": ("nonlinear",)}, "trained in the tangent space"),
         ({"methods": ("tak", "takk")}, "trained in the tangent space"),
     ],
