@@ -52,7 +52,7 @@ def publish(job: Publish) -> Path:
     figures = [_one(job.run_dir / "figures", start) for start in job.figures]
     time = ""
     if results.seconds is not None:
-        time = f", {results.seconds / 60:.0f} minutes of measuring on 2 cores"
+        time = f", {results.seconds / 60:.0f} minutes of measuring"
     lines = [
         f"# {job.name}",
         "",

@@ -326,14 +326,15 @@ def _run_dir(words: list[str], default: Path) -> tuple[Path, list[str]]:
     iterator = iter(words)
     for word in iterator:
         if word == "--run-dir":
-            value = next(iterator, None)
-            if value is None:
-                stop("--run-dir needs a directory")
-            run_dir = Path(str(value))
+            value = next(iterator, "")
         elif word.startswith("--run-dir="):
-            run_dir = Path(word.partition("=")[2])
+            value = word.partition("=")[2]
         else:
             rest.append(word)
+            continue
+        if not value or value.startswith("--"):
+            stop(f"--run-dir needs a directory, and {value!r} is none")
+        run_dir = Path(value)
     return run_dir, rest
 
 

@@ -293,18 +293,33 @@ def read_task(given: str, image_size: int) -> data.Task:
     """``NAME=FOLDER``, ``FOLDER`` or a packaged task's name.
 
     Raises:
-        DataError: no such folder or task, or a folder that holds no task.
+        DataError: no such folder or task, both, or a folder that holds no task.
     """
+    here = Path(given).is_dir()
     if given in data.TASKS:
+        if here:
+            raise data.DataError(
+                f"task {given!r} is a packaged one, and a folder here: write ./{given} for the "
+                "folder; for the packaged task give the command where there is no such folder"
+            )
         return data.load_task(given, image_size=image_size)
-    name, _, folder = given.rpartition("=")
+    name, _, folder = ("", "", given) if here else given.rpartition("=")
     return data.from_folder(folder, name=name or None, image_size=image_size)
 
 
 def heads(job: Compare | Auditor, model: Backbone, weights: str) -> Heads:
-    """Class names read by the text tower beside the weights, or else few-shot prototypes."""
+    """Class names read by the text tower beside the weights, or else few-shot prototypes.
+
+    Raises:
+        ConfigError: a text head of a model that has no text tower.
+    """
     if job.head == "prototype" or (job.head == "auto" and model.kind != "clip"):
         return Prototypes(job.shots)
+    if model.kind != "clip":
+        raise ConfigError(
+            f"--head text: {model.name} has no text tower beside it; give a CLIP, or --head "
+            "prototype"
+        )
     text = models.load_text(model.kind, weights=weights)
     return words(text, models.load_tokenizer(weights, vocabulary=text.vocabulary))
 

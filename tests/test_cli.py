@@ -137,6 +137,8 @@ def test_an_interrupted_run_says_that_it_goes_on(monkeypatch, capsys):
         (["broken.json"], "broken.json: not a readable configuration"),
         (["list.json"], "list.json"),
         (["small", "--run-dir"], "--run-dir needs a directory"),
+        (["small", "--run-dir="], "--run-dir needs a directory, and '' is none"),
+        (["small", "--run-dir", "--lr", "1"], "--run-dir needs a directory, and '--lr' is none"),
     ],
 )
 def test_what_cannot_be_begun_ends_in_a_sentence(monkeypatch, capsys, tmp_path, words, said):

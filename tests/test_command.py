@@ -1,6 +1,7 @@
 """The console command on one's own files: folders of images, weights of transformers."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from linearize import models, shards
-from linearize.command import cards_of, main
+from linearize.command import cards_of, heads, main, read_task
+from linearize.config import ConfigError
 from linearize.curvature import Card
+from linearize.data import DataError
 from linearize.task_vector import TaskVector
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -201,6 +204,28 @@ def test_bad_input_ends_in_a_sentence(words, says, capsys, tmp_path, monkeypatch
     assert told.splitlines()[-1].startswith("error: ")
     assert says in told
     assert "Traceback" not in told
+
+
+def test_a_task_that_may_be_two_things_is_asked_after(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for place in ("digits", "runs/lr=3/cars"):
+        for name in ("cat", "dog"):
+            (tmp_path / place / name).mkdir(parents=True)
+            for i in range(20):
+                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / place / name / f"{i}.png")
+    with pytest.raises(DataError, match=r"task 'digits' is a packaged one, .* write \./digits"):
+        read_task("digits", 8)
+    assert read_task("./digits", 8).classes == ("cat", "dog")
+    assert read_task("mine=digits", 8).name == "mine"
+    assert read_task("runs/lr=3/cars", 8).name == "cars"
+
+
+def test_a_text_head_needs_a_text_tower(tmp_path):
+    job = SimpleNamespace(head="text", shots=2)
+    with pytest.raises(ConfigError, match=r"--head text: tiny has no text tower .* prototype"):
+        heads(job, SimpleNamespace(kind="", name="tiny"), "tiny")
 
 
 def test_cards_have_the_names_of_their_tasks(tmp_path):

@@ -293,6 +293,50 @@ class TestCheckpoints:
         assert name == "head" or not np.any(tau.delta[name].make())
         assert tau.delta.keys() == base.keys()
 
+    @pytest.mark.parametrize("where_said", ["config", "dtype"])
+    def test_quantized_weights_are_refused(self, checkpoints, where_said):
+        """Codes and scales: moved apart they are no weights, and codes are no floats."""
+        _, tuned, where = checkpoints
+        leaves = dict(tuned["cars"])
+        if where_said == "dtype":
+            leaves["norm"] = leaves["norm"].astype(ml_dtypes.float8_e4m3fn)
+        folder = write(where / "quantized", leaves)
+        if where_said == "config":
+            told = {"model_type": "mine", "width": 5, "quantization_config": {"bits": 4}}
+            (folder / "config.json").write_text(json.dumps(told))
+        with pytest.raises(WeightsError, match="is quantized .*; dequantize it"):
+            models.checkpoint_vector(where / "base", folder)
+        with pytest.raises(WeightsError, match="is quantized"):
+            models.open_checkpoint(folder)
+
+    def test_integers_that_a_fine_tuning_changed_are_named(self, checkpoints):
+        _, tuned, where = checkpoints
+        write(where / "other", {**tuned["cars"], "position_ids": np.arange(1, 4)})
+        with pytest.raises(WeightsError, match="not floating, .* hold: position_ids; leave_out"):
+            models.checkpoint_vector(where / "base", where / "other")
+        models.checkpoint_vector(where / "base", where / "other", leave_out="^position_ids$")
+
+    def test_every_dtype_and_the_tokenizer_come_along(self, checkpoints):
+        base, tuned, where = checkpoints
+        fine = 1 + 1e-12 * np.arange(5)
+        write(where / "wide", {**base, "norm": fine})
+        beside = ("chat_template.jinja", "added_tokens.json", "sentencepiece.bpe.model")
+        for name in beside:
+            (where / "wide" / name).write_text("{}")
+        write(where / "moved", {**tuned["cars"], "norm": fine + 0.5})
+        tau = models.checkpoint_vector(where / "wide", where / "moved")
+        models.export_checkpoint(where / "out", where / "wide", tau, 0.5)
+        found, _ = shards.load_tree(where / "out" / "model.safetensors.index.json")
+        assert found["norm"].dtype == np.float64
+        np.testing.assert_allclose(np.asarray(found["norm"]), fine + 0.25, rtol=1e-15)
+        assert all((where / "out" / name).is_file() for name in beside)
+
+    def test_a_kind_that_is_no_word_is_an_unknown_one(self, checkpoints):
+        _, _, where = checkpoints
+        for name in ("base", "cars"):
+            (where / name / "config.json").write_text('{"model_type": ["x"], "width": 5}')
+        assert models.checkpoint_vector(where / "base", where / "cars").delta
+
     def test_a_narrower_dtype_is_told(self, checkpoints, caplog):
         _, tuned, where = checkpoints
         narrow = {n: x.astype(ml_dtypes.bfloat16) for n, x in tuned["cars"].items()}

@@ -82,7 +82,10 @@ def _deb_data(path: Path) -> IO[bytes]:
     while offset + 60 <= len(content):
         header = content[offset : offset + 60]
         name = header[:16].decode("ascii", "replace").strip().rstrip("/")
-        size = int(header[48:58])
+        told = header[48:58].strip()
+        size = int(told) if told.isdigit() else len(content)
+        if size > len(content) - offset - 60:
+            raise AssetError(f"{path.name} is not a whole Debian package: {name} is cut off")
         body = content[offset + 60 : offset + 60 + size]
         if name == "data.tar":
             return io.BytesIO(body)

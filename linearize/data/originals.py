@@ -3,13 +3,14 @@
 import csv
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from linearize.data import folders
-from linearize.data.raw import FolderRecords
+from linearize.data.raw import FolderRecords, file_digest
 from linearize.data.records import DataError
 
 Original = tuple[FolderRecords, FolderRecords, tuple[str, ...]]
@@ -60,8 +61,10 @@ def read_gtsrb(root: Path) -> Original:
 
 def _records(name: str, root: Path, files: list[str], labels: list[int]) -> FolderRecords:
     digest = hashlib.sha256()
-    for file, label in zip(files, labels, strict=True):
-        digest.update(f"{file}\0{label}\0{(root / file).stat().st_size}\0".encode())
+    with ThreadPoolExecutor() as pool:
+        contents = pool.map(lambda file: file_digest(root / file), files)
+        for file, label, content in zip(files, labels, contents, strict=True):
+            digest.update(f"{file}\0{label}\0{content}\0".encode())
     return FolderRecords(name, root, tuple(files), np.array(labels, np.int32), digest.hexdigest())
 
 

@@ -20,6 +20,7 @@ from linearize.data.sources import Paths, Source
 from linearize.data.split import FRACTIONS
 from linearize.data.toy import TOYS
 from linearize.data.vision import VISION
+from linearize.fields import integer
 
 VERSION = 3
 """Raised whenever a reader or the preparation changes what it gives."""
@@ -194,7 +195,8 @@ def load_task(
         AssetError: the data are not cached and could not be fetched.
     """
     task = choices.row("task", name, TASKS, DataError)
-    if image_size is not None and not 1 <= image_size <= 1024:
+    integer("seed", seed)
+    if image_size is not None and not 1 <= integer("image_size", image_size) <= 1024:
         raise DataError(f"image_size={image_size} must lie in 1..1024, or be None")
     if task.read is None:
         if tuple(fractions) != FRACTIONS:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import logging
 import re
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,11 +101,11 @@ def folder_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file():
-            digest.update(f"{path.name}\0{_file_digest(path)}\0".encode())
+            digest.update(f"{path.name}\0{file_digest(path)}\0".encode())
     return digest.hexdigest()
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 of a file; a large one is read once, as long as it is not written anew."""
     about = path.stat()
     if about.st_size < _LARGE:
@@ -143,7 +144,7 @@ def index(raw: Raw, rows: np.ndarray, workers: int) -> Index:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return Index(arrays["labels"], arrays["files"])
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             path.unlink(missing_ok=True)
     if isinstance(raw, FolderRecords):
         return Index(raw.labels[rows].astype(np.int32), np.array(raw.files, object)[rows])

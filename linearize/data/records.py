@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from linearize.choices import one_of
 from linearize.examples import Examples
+from linearize.fields import integer
 
 SPLITS = ("train", "validation", "test")
 
@@ -31,11 +32,20 @@ def Split(images: Any, labels: ArrayLike) -> Examples:  # noqa: N802
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """At most so many examples of each split; ``None`` keeps all."""
+    """At most so many examples of each split; ``None`` keeps all.
+
+    Raises:
+        ValueError: a limit that is no integer, 1 or more.
+    """
 
     train: int | None = None
     validation: int | None = None
     test: int | None = None
+
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            if (limit := getattr(self, split)) is not None:
+                integer(f"limit: {split}", limit, low=1)
 
     @classmethod
     def of(cls, limit: "Limits | int | None") -> "Limits":

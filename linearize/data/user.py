@@ -68,6 +68,7 @@ def from_folder(
     name = name or root.resolve().name
     parts = folders.splits(root)
     if parts:
+        _check_unsplit(fractions, str(root))
         classes = _classes(parts["train"])
         found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         skipped: dict[str, int] = {}
@@ -87,6 +88,14 @@ def from_folder(
         )
     task = build(prepare(source, None), name, classes, limit, seed, fractions, licence, str(root))
     return dataclasses.replace(task, skipped=over)
+
+
+def _check_unsplit(fractions: Sequence[float], what: str) -> None:
+    if tuple(fractions) != FRACTIONS:
+        raise DataError(
+            f"fractions={tuple(fractions)}: {what} has its own train, validation and test; leave "
+            "fractions out"
+        )
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -208,6 +217,7 @@ def from_arrays(
             f"got {[k for k, v in given.items() if v]} and images={images is not None}, "
             f"labels={labels is not None}"
         )
+    _check_unsplit(fractions, name)
     parts = {}
     for split, pair in given.items():
         assert pair is not None

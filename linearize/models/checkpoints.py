@@ -24,7 +24,7 @@ from linearize.models.fine_tuned import is_vector, placed, under
 from linearize.models.hf import adapters, configs, sources
 from linearize.models.hf.adapters import Change
 from linearize.models.hf.engine import dialect
-from linearize.models.hf.export import BESIDE
+from linearize.models.hf.export import beside
 from linearize.models.hf.table import Table, unwrap
 from linearize.models.language import LANGUAGE
 from linearize.task_vector import TaskVector
@@ -66,7 +66,7 @@ def open_checkpoint(where: str | Path) -> Checkpoint:
     Raises:
         FileNotFoundError: there are no weights.
         WeightsError: they are no safetensors; a file is damaged, a shard missing or out of its
-            folder, a tensor in two shards.
+            folder, a tensor in two shards; they are quantized.
         NonFiniteError: a tensor holds NaN or infinity; when it is read.
     """
     path = sources.locate(where)
@@ -80,6 +80,7 @@ def open_checkpoint(where: str | Path) -> Checkpoint:
     except (OSError, files.CorruptFileError) as error:
         raise WeightsError(f"weights cannot be read: {error}") from error
     source = sources.read(path)
+    _check_plain(tensors, source)
     names = _names(tensors, source.notes, str(path))
     floating = {n: x for n, x in tensors.items() if tree.is_trainable(x)}
     leaves = under(floating, names, str(path))
@@ -108,8 +109,9 @@ def checkpoint_vector(
 
     Raises:
         WeightsError: tensors that only one side has, of another shape (resized embeddings) or of no
-            floating dtype, all named; a configuration beside the weights that is of another model;
-            a stored vector of a model's leaves; and as :func:`open_checkpoint`.
+            floating dtype, or that differ and are of none on both sides, all named; a configuration
+            beside the weights that is of another model; a stored vector of a model's leaves; and as
+            :func:`open_checkpoint`.
         StructureMismatch: a stored vector of another base.
         FileNotFoundError: there are no weights.
     """
@@ -120,10 +122,11 @@ def checkpoint_vector(
     _check_same(base.source, source)
     if config is None:
         tuned = open_checkpoint(source.path)
+        _check_rest(base, tuned, leave_out)
         changes = {n: Change(partial(np.asarray, x), known=x) for n, x in tuned.leaves.items()}
         _warn_of_rounding(base, tuned)
     else:
-        found = adapters.changes(source, config)
+        found = adapters.changes(source, config, _tables(base.source.notes))
         changes = under(found, _names(found, base.source.notes, str(source)), str(source))
     delta = placed(
         base.leaves, changes, leave_out=leave_out, what=str(source), partly=config is not None
@@ -172,14 +175,28 @@ def export_checkpoint(
         raise ValueError(f"folder={str(folder)!r} holds the base, which is read; give another")
     shards.number_of_bytes(shard_size)
     _check_base(base, tau)
-    moved = tau.apply_to(dict(base.leaves), scale, check_base=False)
-    own = {base.spelled[n]: leaf for n, leaf in moved.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    for name in BESIDE:
-        if (home / name).is_file():
-            shutil.copyfile(home / name, folder / name)
+    for path in beside(home):
+        shutil.copyfile(path, folder / path.name)
+    moved = tau.apply_to(dict(base.leaves), scale, check_base=False)
+    own = {
+        base.spelled[n]: _as_wide(x, moved[n], tau.delta.get(n), scale)
+        for n, x in base.leaves.items()
+    }
     shards.save_tree(folder / "model.safetensors", {**base.rest, **own}, size=shard_size)
     return folder
+
+
+def _as_wide(leaf: Lazy, moved: Any, delta: Any, scale: float) -> Any:
+    """A moved leaf in float64 where the base's is, which JAX has in float32."""
+    if leaf.dtype != np.float64:
+        return moved
+
+    def summed() -> np.ndarray:
+        by = 0.0 if delta is None else scale * np.asarray(delta, np.float64)
+        return np.asarray(leaf, np.float64) + by
+
+    return Lazy(leaf.shape, leaf.dtype, summed)
 
 
 def _names(names: Iterable[str], notes: Mapping[str, Any], what: str) -> dict[str, str]:
@@ -189,9 +206,55 @@ def _names(names: Iterable[str], notes: Mapping[str, Any], what: str) -> dict[st
 
 
 def _tables(notes: Mapping[str, Any]) -> tuple[Table, ...]:
-    kind = notes.get("config.json", {}).get("model_type")
+    kind = _model_type(notes)
     language = (family.dialects for family in LANGUAGE.values() if family.kind == kind)
     return DIALECTS.get(configs.KINDS.get(kind, ""), ()) or next(language, ())
+
+
+def _model_type(notes: Mapping[str, Any]) -> str:
+    told = notes.get("config.json", {})
+    kind = told.get("model_type") if isinstance(told, Mapping) else None
+    return kind if isinstance(kind, str) else ""
+
+
+_QUANTIZED = ("quantization_config", "compression_config")
+
+
+def _check_plain(tensors: Mapping[str, Lazy], source: sources.Source) -> None:
+    """Tensors are weights, and not codes and scales of weights, of which no difference is one.
+
+    Raises:
+        WeightsError: the configuration says so, or a tensor is of eight bits.
+    """
+    told = source.notes.get("config.json", {})
+    said = [key for key in _QUANTIZED if isinstance(told, Mapping) and told.get(key)]
+    narrow = [f"{n} is {x.dtype}" for n, x in tensors.items() if "float8" in str(x.dtype)]
+    if wrong := [f"its config.json has a {key}" for key in said] + narrow:
+        raise WeightsError(
+            f"{source} is quantized ({wrong[0]}), and a difference of quantized weights is none of "
+            "weights; dequantize it: model.dequantize().save_pretrained(folder) of transformers"
+        )
+
+
+def _check_rest(base: Checkpoint, tuned: Checkpoint, leave_out: tree.Pattern) -> None:
+    """Tensors that are not floating, of which no vector is, agree but for those left out.
+
+    Raises:
+        WeightsError: all that differ; of those that one side lacks nothing is said.
+    """
+    left = tree.finder(() if leave_out is None else leave_out)
+    wrong = [
+        name
+        for name, leaf in tuned.rest.items()
+        if name in base.rest and not left(name)
+        if not np.array_equal(np.asarray(leaf), np.asarray(base.rest[name]))
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{tuned.source} differs from the base in tensors that are not floating, which a task "
+            f"vector cannot hold: {', '.join(wrong[:9])}{', ...' * (len(wrong) > 9)}; leave_out "
+            "them where they do not matter"
+        )
 
 
 def _stored(base: Checkpoint, path: Path) -> TaskVector:

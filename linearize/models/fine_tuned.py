@@ -124,11 +124,11 @@ def _delta(
 ) -> dict[str, np.ndarray]:
     """The displacement of each leaf; of the model's own names, or through the tables of others'."""
     place = partial(placed, leave_out=leave_out, what=str(source))
+    tables, repeated = _tables(model)
     if config is None:
         changes = {name: Change(read) for name, read in source.tensors.items()}
     else:
-        changes = adapters.changes(source, config)
-    tables, repeated = _tables(model)
+        changes = adapters.changes(source, config, tables)
     if tables and not any("/" in name for name in changes):
         _check_function(model, source)
         if config is None:

@@ -37,6 +37,7 @@ class TextEncoder:
         vocabulary: number of tokens.
         feature_dim: width of the output, the image encoder's.
         architecture: the tower's fields.
+        dtype: of the computation, by its name.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TextEncoder:
     vocabulary: int
     feature_dim: int
     architecture: dict[str, Any]
+    dtype: str = "float32"
 
 
 def load_text(
@@ -116,6 +118,7 @@ def load_text(
         vocabulary=module.vocabulary,
         feature_dim=module.projection,
         architecture=architecture(module),
+        dtype=str(module.dtype),
     )
 
 

@@ -111,6 +111,7 @@ def _path(
         _VERSION,
         tree.fingerprint(text.params),
         text.logit_scale,
+        text.dtype,
         sorted((k, str(v)) for k, v in text.architecture.items()),
         tokenizer.fingerprint,
         task,

@@ -314,6 +314,15 @@ def test_damaged_archives_are_refused(tmp_path, content):
         archives.copy_member(path, "x", io.BytesIO())
 
 
+@pytest.mark.parametrize("size", [b"abc", b"-60", b"", b"9999999999"])
+def test_a_debian_member_of_no_or_too_great_a_size_is_refused(tmp_path, size):
+    header = b"debian-binary".ljust(48) + size.ljust(10) + b"`\n"
+    path = tmp_path / "p.deb"
+    path.write_bytes(b"!<arch>\n" + header + b"2.0\n")
+    with pytest.raises(assets.AssetError, match=r"p\.deb .* debian-binary is cut off"):
+        archives.copy_member(path, "x", io.BytesIO())
+
+
 def test_truncated_archives_are_refused(tmp_path):
     path = tmp_path / "p.tgz"
     path.write_bytes(tar_bytes(gzip.compress, x=bytes(range(256)) * 400)[:-300])

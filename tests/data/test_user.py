@@ -101,6 +101,15 @@ def test_an_empty_split_is_refused(make_images):
         from_arrays(classes=CLASSES, train=part, validation=part, test=(images[:0], labels[:0]))
 
 
+@pytest.mark.parametrize("limit", [-3, 0, 20.5, "20", True])
+def test_a_limit_is_a_number_of_examples(make_images, limit):
+    images, labels = make_images(90)
+    with pytest.raises(ValueError, match=r"limit: train=.*; expected an integer, 1 or more"):
+        from_arrays(images, labels, classes=CLASSES, limit=limit)
+    with pytest.raises(ValueError, match="limit: test=-1; expected"):
+        Limits(test=-1)
+
+
 def test_half_given_arrays_are_refused(make_images):
     part = make_images(30)
     with pytest.raises(DataError, match=r"all of train, validation and test.*\['train'\]"):
@@ -154,6 +163,8 @@ def test_sub_folders_may_be_the_splits(tmp_path, make_images):
             Image.fromarray(image).save(place)
     task = from_folder(tmp_path, image_size=None)
     assert task.counts == {"train": 6, "validation": 9, "test": 12}
+    with pytest.raises(DataError, match=r"fractions=\(0\.5, 0\.25, 0\.25\): .* has its own train"):
+        from_folder(tmp_path, fractions=(0.5, 0.25, 0.25))
     (tmp_path / "test" / "dog").mkdir()
     with pytest.raises(DataError, match="'dog'"):
         from_folder(tmp_path)

@@ -340,6 +340,14 @@ def test_the_original_gtsrb_takes_the_place_of_tfds(original):
         np.testing.assert_array_equal(split.inputs[:][:, 0, 0, 0], split.labels)
     assert (np.asarray(task.test.inputs)[..., 1] == 99).all()
     assert "original" in task.provenance
+    (held,) = task.train.inputs.parts
+    darker = held.root / held.files[0]
+    content = darker.read_bytes()
+    darker.write_bytes(content[:-3] + bytes(3))
+    again = load_vision("gtsrb", image_size=SIZE, reading=Reading(original))
+    before, after = ([raw.fingerprint for raw in t.train.inputs.parts] for t in (task, again))
+    assert before != after  # a file of the same size
+    darker.write_bytes(content)
     (original / "gtsrb" / "GT-final_test.csv").unlink()
     with pytest.raises(DataError, match=r"lacks .*GT-final_test\.csv"):
         load_vision("gtsrb", image_size=SIZE, reading=Reading(original))

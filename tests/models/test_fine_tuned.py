@@ -505,3 +505,48 @@ def test_an_adapter_that_is_not_of_the_model_is_refused_and_nothing_is_written(b
     with pytest.raises(ValueError, match="is no CLIP, ViT or DINOv2"):
         models.export_adapter(tmp_path, mine, random_adapter(mine, 1))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_adapters_of_conv1d_are_added_as_its_weights_lie(tmp_path, told):
+    """GPT-2's weights are (in, out), as PEFT's ``fan_in_fan_out`` says; lm_head's are (out, in)."""
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8, "vocab_size": 11}
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
+    theirs.save_pretrained(tmp_path / "base")
+    block = "transformer.h.0"
+    tensors = {
+        **pair(f"{block}.attn.c_proj", 8, 8),
+        **pair(f"{block}.attn.c_attn", 8, 24),
+        **pair(f"{block}.mlp.c_proj", 32, 8),
+    }
+    adapter = write(tmp_path / "lora", tensors, fan_in_fan_out=told)
+    ours = models.load_language("gpt2", weights=tmp_path / "base")
+    tau = models.task_vector(ours, adapter).delta
+    files = models.checkpoint_vector(tmp_path / "base", adapter).delta
+    for module, name in (
+        ("attn.c_proj", "attention/out"),
+        ("attn.c_attn", "attention/qkv"),
+        ("mlp.c_proj", "mlp_out"),
+    ):
+        expected = delta(tensors, f"{block}.{module}").T
+        np.testing.assert_allclose(tau[f"block_0/{name}/kernel"], expected, atol=1e-6)
+        np.testing.assert_allclose(
+            np.asarray(files[f"{block}.{module}.weight"]), expected, atol=1e-6
+        )
+
+
+def test_fan_in_fan_out_decides_where_nothing_else_tells(tmp_path):
+    """A checkpoint of a kind that is not known here."""
+    (tmp_path / "base").mkdir()
+    weight = np.zeros((8, 8), np.float32)
+    safetensors.numpy.save_file({"net.w.weight": weight}, tmp_path / "base" / "model.safetensors")
+    (tmp_path / "base" / "config.json").write_text('{"model_type": "mine"}')
+    tensors = pair("net.w", 8, 8)
+    for told in (False, True):
+        adapter = write(tmp_path / str(told), tensors, fan_in_fan_out=told)
+        found = models.checkpoint_vector(tmp_path / "base", adapter).delta
+        expected = delta(tensors, "net.w")
+        (name,) = found
+        np.testing.assert_allclose(
+            np.asarray(found[name]), expected.T if told else expected, atol=1e-6
+        )

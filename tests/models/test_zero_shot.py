@@ -179,12 +179,13 @@ def test_cache_is_used_and_invalidated(text, cache):
     words_too.fingerprint = "other words"
     assert made(text=other)[1]
     assert made(text=dataclasses.replace(text, logit_scale=1.0))[1]
+    assert made(text=dataclasses.replace(text, dtype="bfloat16"))[1]
     assert made(task="fish")[1]
     assert made(names=NAMES[::-1])[1]
     assert made(templates=TEMPLATES[:2])[1]
     assert made(words=words_too)[1]
     assert not made()[1]
-    assert len(list(cache.iterdir())) == 7
+    assert len(list(cache.iterdir())) == 8
 
     (damaged,) = [p for p in cache.iterdir() if not made()[1] and p.name.startswith("fish")]
     damaged.write_bytes(damaged.read_bytes()[:-3])

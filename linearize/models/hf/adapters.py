@@ -20,6 +20,7 @@ from linearize.models.backbone import WeightsError
 from linearize.models.hf import schema, sources
 from linearize.models.hf.schema import Key
 from linearize.models.hf.sources import Source
+from linearize.models.hf.table import SAME, Table
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -39,6 +40,7 @@ KEYS = {
     "alpha_pattern": schema.part(),
     "modules_to_save": Key(None, lambda v: isinstance(v, list), "expected a list of names"),
     "use_dora": schema.only(False),
+    "fan_in_fan_out": schema.flag(False),
     "init_lora_weights": Key(
         True,
         lambda v: any(type(v) is type(x) and v == x for x in _DRAWN),
@@ -52,12 +54,11 @@ _REQUIRED = ("peft_type", "r", "lora_alpha")
 _NO_INFLUENCE = """
     auto_mapping base_model_name_or_path revision task_type inference_mode peft_version bias
     target_modules exclude_modules layers_to_transform layers_pattern lora_dropout lora_bias
-    fan_in_fan_out megatron_core loftq_config eva_config corda_config lora_ga_config
+    megatron_core loftq_config eva_config corda_config lora_ga_config
     velora_config qalora_group_size runtime_config
 """
 IGNORED = frozenset(_NO_INFLUENCE.split())
-"""Keys of no influence on ΔW: notes, training, which tensors the file has (it says itself), and
-``fan_in_fan_out``, which PEFT too unsets for ``nn.Linear``, the only layers of our tables."""
+"""Keys of no influence on ΔW: notes, training, and which tensors the file has (it says itself)."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,17 @@ def read(where: str | Path | Source) -> tuple[Source, Any]:
     return source, sources.read_note(noted)
 
 
-def changes(source: Source, config: Any) -> dict[str, Change]:
+def changes(source: Source, config: Any, tables: Sequence[Table] = ()) -> dict[str, Change]:
     """What an adapter changes, by the base's names of tensors.
 
     ``modules_to_save`` and trained biases are there whole.
+
+    Args:
+        source: the adapter's tensors.
+        config: its ``adapter_config.json``.
+        tables: of the base's names, if they are known: which of its modules have their weights as
+            (in, out), as transformers' ``Conv1D``. Of others ``fan_in_fan_out`` says it, which is
+            one for all modules of an adapter.
 
     Raises:
         WeightsError: a key or value of the configuration that is not understood; half a pair, or
@@ -186,7 +194,8 @@ def changes(source: Source, config: Any) -> dict[str, Change]:
                     f"{CONFIG}"
                 )
                 continue
-            added["weight"] = partial(_weight, a, b, scale, turned=pair == PAIRS[1])
+            turned = pair == PAIRS[1] or _turned(module, tables, got["fan_in_fan_out"])
+            added["weight"] = partial(_weight, a, b, scale, turned=turned)
         if "lora_B.bias" in parts:
             added["bias"] = partial(np.multiply, parts["lora_B.bias"], np.float32(scale))
         for name, value in added.items():
@@ -201,8 +210,18 @@ def changes(source: Source, config: Any) -> dict[str, Change]:
     return found
 
 
+def _turned(module: str, tables: Sequence[Table], otherwise: bool) -> bool:
+    """Whether a module's weight lies as (in, out), as our kernels do."""
+    for table in tables:
+        row = table.find(table.canonical(f"{module}.weight"))
+        if row is not None:
+            _, ours, layout = table.rows[row[0]]
+            return layout is SAME and ours.endswith("kernel")
+    return otherwise
+
+
 def _weight(a: np.ndarray, b: np.ndarray, scale: float, *, turned: bool) -> np.ndarray:
-    """What is added to a weight; an embedding's is turned."""
+    """What is added to a weight; one that lies as (in, out), or an embedding's, is turned."""
     found = product(a, b, scale)
     return found.T if turned else found
 

@@ -19,20 +19,30 @@ from linearize.models.hf.table import Table, unwrap
 from linearize.models.language.model import LanguageModel
 from linearize.types import Params
 
-BESIDE = (
+_BESIDE = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
     "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "*.jinja",
     "vocab.json",
     "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
     "vocab.txt",
+    "*.model",
 )
+"""Configurations, processors and what tokenizers consist of, SentencePiece's models among it."""
+
+
+def beside(folder: Path) -> list[Path]:
+    """The files of a folder of transformers that are neither weights nor made for its authors."""
+    found = (path for pattern in _BESIDE for path in sorted(folder.glob(pattern)))
+    return [path for path in found if path.is_file()]
 
 
 def export(
@@ -84,7 +94,7 @@ def export(
     if like is None:
         notes = _notes(backbone, tensors)
         check(notes, "transformers' own model")
-        beside: list[Path] = []
+        others: list[Path] = []
     else:
         source = sources.read(like)
         config = {**source.notes.get("config.json", {})}
@@ -94,10 +104,10 @@ def export(
         config["dtype"] = "float32"
         tensors = _replace(source, table, tensors, repeated)
         check(source.notes, f"like={str(like)!r}")
-        beside = [p for n in BESIDE if (p := source.path.parent / n).is_file()]
+        others = beside(source.path.parent)
         notes = {"config.json": config}
     folder.mkdir(parents=True, exist_ok=True)
-    for path in beside:
+    for path in others:
         if path.parent.resolve() != folder.resolve():
             shutil.copyfile(path, folder / path.name)
     for name, note in notes.items():
@@ -211,7 +221,10 @@ def _config(
     ratio, rest = divmod(get("hidden"), get("width"))
     if swiglu:  # transformers: two thirds of ratio * width, rounded up to a multiple of 8
         width, hidden = get("width"), get("hidden")
-        ratio = next(r for r in range(1, 65) if (width * r * 2 // 3 + 7) // 8 * 8 == hidden)
+        ratios = (r for r in range(1, 65) if (width * r * 2 // 3 + 7) // 8 * 8 == hidden)
+        ratio = next(ratios, 0)
+        if not ratio:
+            raise WeightsError(f"transformers has no SwiGLU of hidden={hidden} and width={width}")
     elif rest:
         raise ValueError(f"hidden={get('hidden')} is no multiple of width={get('width')}")
     return common | {
