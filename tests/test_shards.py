@@ -304,7 +304,7 @@ class TestCheckpoints:
         if where_said == "config":
             told = {"model_type": "mine", "width": 5, "quantization_config": {"bits": 4}}
             (folder / "config.json").write_text(json.dumps(told))
-        with pytest.raises(WeightsError, match="is quantized .*; dequantize it"):
+        with pytest.raises(WeightsError, match=r"is quantized .*; dequantize it"):
             models.checkpoint_vector(where / "base", folder)
         with pytest.raises(WeightsError, match="is quantized"):
             models.open_checkpoint(folder)
@@ -312,7 +312,7 @@ class TestCheckpoints:
     def test_integers_that_a_fine_tuning_changed_are_named(self, checkpoints):
         _, tuned, where = checkpoints
         write(where / "other", {**tuned["cars"], "position_ids": np.arange(1, 4)})
-        with pytest.raises(WeightsError, match="not floating, .* hold: position_ids; leave_out"):
+        with pytest.raises(WeightsError, match=r"not floating, .* hold: position_ids; leave_out"):
             models.checkpoint_vector(where / "base", where / "other")
         models.checkpoint_vector(where / "base", where / "other", leave_out="^position_ids$")
 
