@@ -77,12 +77,12 @@ def unigrams(special):
 
 
 def theirs(name):
-    kind, _, cased = name.partition(" ")
+    kind, _, more = name.partition(" ")
     special = SPECIAL[kind]
     return {
-        "gpt2": lambda: transformers.GPT2Tokenizer(**byte_pairs(special)),
+        "gpt2": lambda: transformers.GPT2Tokenizer(**byte_pairs(special), add_bos_token=bool(more)),
         "roberta": lambda: transformers.RobertaTokenizer(**byte_pairs(special)),
-        "bert": lambda: transformers.BertTokenizer(**words(special, not cased)),
+        "bert": lambda: transformers.BertTokenizer(**words(special, not more)),
         "mpnet": lambda: transformers.MPNetTokenizer(**words(special, True)),
         "t5": lambda: transformers.T5Tokenizer(**unigrams(special)),
     }[kind]()
@@ -119,9 +119,11 @@ def older(reference, folder):
         (folder / "spiece.model").write_bytes(sentence_pieces(whole["vocab"][:-sentinels]))
     else:
         (folder / "vocab.txt").write_text("".join(f"{w}\n" for w in whole["vocab"]), newline="")
+    if getattr(reference, "add_bos_token", False):  # which no vocabulary tells
+        (folder / "tokenizer_config.json").write_text('{"add_bos_token": true}')
 
 
-NAMES = ["gpt2", "roberta", "bert", "bert cased", "mpnet", "t5"]
+NAMES = ["gpt2", "gpt2 begun", "roberta", "bert", "bert cased", "mpnet", "t5"]
 CASES = [(name, form) for name in NAMES for form in ("tokenizer.json", "older")]
 
 
@@ -154,6 +156,20 @@ def test_equals_transformers(name, form, tmp_path):
         )
         assert ours.decode(found, special=special) == said
     assert ours.pieces(texts[0]) == reference.tokenize(texts[0])
+
+
+@pytest.mark.parametrize(("name", "form"), CASES)
+def test_pairs_equal_transformers(name, form, tmp_path):
+    """What stands around two texts, and which token is of which where the model is told."""
+    reference = theirs(name)
+    reference.save_pretrained(tmp_path) if form == "tokenizer.json" else older(reference, tmp_path)
+    ours = load_tokens(tmp_path)
+    firsts, seconds = SENTENCES[:1] + SENTENCES[2:4], SENTENCES[4:7]
+    wanted = reference(firsts, seconds)
+    found = ours.backend.encode_batch(list(zip(firsts, seconds, strict=True)))
+    assert [each.ids for each in found] == wanted["input_ids"]
+    if "token_type_ids" in wanted:
+        assert [each.type_ids for each in found] == wanted["token_type_ids"]
 
 
 def vocabulary(split, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>")):
@@ -236,6 +252,8 @@ def test_gguf_that_begins_every_text():
     ours = LanguageTokenizer("a.gguf", of_gguf(held, "a.gguf"), {})
     assert ours.ids(["1234 it"], framed=True)[0][0] == held.special["bos"] == 1
     assert ours.ids(["1234"])[0] == ours.ids(["123"])[0] + ours.ids(["4"])[0]
+    pair = of_gguf(held, "a.gguf").encode("it", "is")
+    assert pair.ids == [i for text in ("it", "is") for i in ours.ids([text], framed=True)[0]]
     made = of_gguf(dataclasses.replace(held, add_bos=False), "a.gguf")
     without = LanguageTokenizer("a.gguf", made, {})
     assert without.ids(["it"], framed=True) == without.ids(["it"])
