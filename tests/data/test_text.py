@@ -166,6 +166,22 @@ def test_classification():
         text.classification(Documents(("abc",)), Characters(), 6)
 
 
+def test_transformers_tokenizers_are_taken_as_they_are():
+    """Whose ``backend`` is a word since version 5."""
+    transformers = pytest.importorskip("transformers")
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "fine", "film", "no", "yes"]
+    vocabulary = {word: i for i, word in enumerate(names)}
+    theirs = transformers.BertTokenizer(vocab=vocabulary)
+    documents = Documents(("a fine film", "film"), [1, 0], ("no", "yes"), pairs=("a film", "fine"))
+    tokens, mask = text.classification(documents, theirs, 8).inputs
+    assert tokens.tolist() == [[2, 5, 6, 7, 3, 5, 7, 3], [2, 7, 3, 6, 3, 0, 0, 0]]
+    assert mask.sum(1).tolist() == [8, 5]
+    alone = Documents(documents.texts, documents.labels, documents.classes)
+    assert text.answers(alone, theirs, 8).labels.tolist() == [[2, 9, 3], [2, 8, 3]]
+    with pytest.raises(DataError, match=r"answer to document 0, 'grand', is unknown to the vocab"):
+        text.answers(alone, theirs, 8, ["grand", "no"])
+
+
 def test_answers_begin_with_the_start_and_end_as_the_tokenizer_ends_a_text():
     documents = Documents(("abc", "a"), [1, 0], ("no", "yes"))
     examples = text.answers(documents, Characters(), 6, start=0)

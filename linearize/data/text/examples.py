@@ -7,7 +7,7 @@ import numpy as np
 from linearize.data.records import DataError
 from linearize.data.text.documents import Documents
 from linearize.data.text.packing import NOT_ASKED, padded
-from linearize.data.text.tokens import Tokenizer, TooLong, Wrap, encoded
+from linearize.data.text.tokens import Tokenizer, TooLong, Wrap, encoded, unknown
 from linearize.examples import Examples
 from linearize.fields import integer
 from linearize.types import PyTree
@@ -117,10 +117,10 @@ def answers(
 
 def _check_answers(said: Documents, spoken: list[np.ndarray], tokenizer: Tokenizer) -> None:
     """Other words are other tokens: what a vocabulary lacks could never be told apart."""
-    unknown = getattr(tokenizer, "special", {}).get("unk")
+    lacking = unknown(tokenizer)
     known: dict[bytes, str] = {}
     for row, (word, tokens) in enumerate(zip(said.texts, spoken, strict=True)):
-        if unknown is not None and unknown in tokens:
+        if lacking is not None and lacking in tokens:
             raise DataError(
                 f"{said.place(row)}, {word[:40]!r}, is unknown to the vocabulary; name another word"
             )

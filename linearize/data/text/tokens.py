@@ -40,8 +40,10 @@ def ids(tokenizer: Tokenizer, *texts: str) -> np.ndarray:
     Raises:
         DataError: the tokenizer gives anything but one list of numbers.
     """
-    encode: Callable[..., Any] = getattr(tokenizer, "backend", tokenizer).encode
-    found = encode(*texts)
+    backend: Any = getattr(tokenizer, "backend", tokenizer)
+    if isinstance(backend, str):  # transformers 5 names its library there
+        backend = tokenizer
+    found = backend.encode(*texts)
     tokens = np.asarray(getattr(found, "ids", found))
     if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
         raise DataError(
@@ -49,6 +51,12 @@ def ids(tokenizer: Tokenizer, *texts: str) -> np.ndarray:
             "numbers of one text's tokens"
         )
     return tokens.astype(np.int32)
+
+
+def unknown(tokenizer: Tokenizer) -> int | None:
+    """The token of what the vocabulary lacks, where the tokenizer says it."""
+    special = getattr(tokenizer, "special", None)
+    return getattr(tokenizer, "unk_token_id", None) if special is None else special.get("unk")
 
 
 def encoded(
