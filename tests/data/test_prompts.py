@@ -24,6 +24,13 @@ class NoMask(Letters):
     special = {"eos": 7}
 
 
+class Bare(NoMask):
+    """As GPT-2 does: nothing stands around a text."""
+
+    def ids(self, texts, *, framed=False):
+        return super().ids(texts)
+
+
 def shown(tokens, mask=None):
     names = {MASK: "<mask>", FIRST: "<s>", LAST: "</s>"}
     seen = tokens if mask is None else tokens[mask]
@@ -83,11 +90,18 @@ def test_words_follow_the_names_of_classes():
 
 def test_a_decoder_reads_up_to_the_mask():
     prompt = Prompt("{text} It was {mask}.", ("bad", "good"))
-    tokens, at = prompt.encode(Documents(["Fine.", "So so."]), Letters(), 20, masked=False)
-    assert [shown(row[: n + 1]) for row, n in zip(tokens, at, strict=True)] == [
-        "Fine. It was",
-        "So so. It was",
-    ]
+    for tokenizer, begin in ((Bare(), ""), (NoMask(), "<s>")):  # as the rows that it is trained on
+        tokens, at = prompt.encode(Documents(["Fine.", "So so."]), tokenizer, 20, masked=False)
+        assert [shown(row[: n + 1]) for row, n in zip(tokens, at, strict=True)] == [
+            f"{begin}Fine. It was",
+            f"{begin}So so. It was",
+        ]
+        long, room = Documents(["abcdefgh"]), 6 - bool(begin)
+        cuts = ("texts", (None, None), "abcdef"[:room]), ("tail", (5, None), "abcde")
+        for cut, limits, text in cuts:
+            cutting = Prompt("{text}? {mask}", ("bad", "good"), limits)
+            (row,), (last,) = cutting.encode(long, tokenizer, 7, masked=False, cut=cut)
+            assert shown(row[: last + 1]) == f"{begin}{text}?"
     with pytest.raises(DataError, match="asks before it has read all"):
         KLM["trec"].encode(Documents(["Who?"]), Letters(), masked=False)
 

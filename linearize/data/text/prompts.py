@@ -145,7 +145,7 @@ class Prompt:
             tokenizer: the model's.
             length: L; the prompt's own by default.
             masked: whether the model is a masked one, in whose prompts the mask token stands and
-                which its own tokens begin and end; of a decoder the prompt ends before the mask.
+                which its own tokens begin and end; a decoder's begin alike and end before the mask.
             cut: of what is too long once ``limits`` are applied: ``"texts"`` shortens the longer
                 text from its end, so that the template stays; ``"tail"`` drops what is behind,
                 the closing token too, as the paper's code.
@@ -172,7 +172,8 @@ class Prompt:
             )
         parts = self._parts(masked)
         filled = [self._filled(part, documents, tokenizer) for part in parts]
-        begin, end = _frame(tokenizer) if masked else ([], [])
+        begin, end = frame(tokenizer)
+        end = end if masked else []  # behind it a decoder would go on to another text
         texts = [i for i, part in enumerate(parts) if isinstance(part, tuple) and part[0] != "mask"]
         (asked,) = [i for i, p in enumerate(parts) if isinstance(p, tuple) and p[0] == "mask"] or [
             len(parts)
@@ -239,8 +240,12 @@ class Prompt:
         return tokenizer.ids([space + text for text in texts])
 
 
-def _frame(tokenizer: Words) -> tuple[list[int], list[int]]:
-    """The tokens that stand before and behind a text."""
+def frame(tokenizer: Words) -> tuple[list[int], list[int]]:
+    """The tokens that stand before and behind a text.
+
+    Raises:
+        DataError: they change the text's own.
+    """
     (plain,), (framed,) = tokenizer.ids(["a"]), tokenizer.ids(["a"], framed=True)
     for start in range(len(framed) - len(plain) + 1):
         if framed[start : start + len(plain)] == plain:
