@@ -239,10 +239,9 @@ def pooled(model: LanguageModel) -> Model:
 
 
 def _texts(own: Reader, given: Documents, length: int) -> Examples:
-    backend = own.tokenizer if isinstance(own.tokenizer, Spoken) else own.tokenizer.backend
     return text.classification(
         given,
-        backend,
+        own.tokenizer,
         length,
         pad=own.tokenizer.special.get("pad", 0),
         too_long="cut",

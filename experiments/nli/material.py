@@ -168,7 +168,7 @@ def _texts(config: NliConfig, model: LanguageModel, tokenizer: Any) -> Make:
     def make(name: str, documents: Documents) -> Examples:
         return text.classification(
             documents,
-            getattr(tokenizer, "backend", tokenizer),
+            tokenizer,
             config.length,
             pad=tokenizer.special.get("pad", 0),
             too_long="cut",
@@ -190,7 +190,7 @@ def _words(
 
     def make(name: str, documents: Documents) -> Examples:
         rows, kept = text.encoded(
-            documents, tokenizer.backend, length=config.length, too_long="cut",
+            documents, tokenizer, length=config.length, too_long="cut",
             wrap=wrapped(WORDINGS[name]), vocabulary=model.vocabulary,
         )  # fmt: skip
         last = np.array([len(row) - 1 for row in rows], np.int32)
@@ -212,11 +212,10 @@ def _answers(
     """An encoder–decoder's answers in words."""
     if model.encode is None:
         raise ConfigError(f"read='answers': {model.name} is no encoder–decoder; read its features")
-    backend = getattr(tokenizer, "backend", tokenizer)
     spoken, objectives = {}, {}
     for name, task in given.items():
         spoken[name] = words_of(name, task)
-        rows, _ = text.encoded(Documents(spoken[name]), backend, vocabulary=model.vocabulary)
+        rows, _ = text.encoded(Documents(spoken[name]), tokenizer, vocabulary=model.vocabulary)
         objectives[name] = Seq2Seq(answers=rows, metric=WORDINGS[name].metric)
     longest = max(each.answers.shape[1] for each in objectives.values())
     start = model.about["architecture"]["start"]
@@ -224,7 +223,7 @@ def _answers(
     def make(name: str, documents: Documents) -> Examples:
         return text.answers(
             documents,
-            backend,
+            tokenizer,
             config.length,
             [spoken[name][label] for label in documents.labels],
             answer_length=longest,

@@ -139,7 +139,7 @@ def tasks(
     end = tokenizer.special.get("eos")
 
     def rows(documents: Documents) -> list[np.ndarray]:
-        return text.encoded(documents, tokenizer.backend, vocabulary=model.vocabulary)[0]
+        return text.encoded(documents, tokenizer, vocabulary=model.vocabulary)[0]
 
     packed = partial(text.packed, length=config.length, end=end)
     found = {}
