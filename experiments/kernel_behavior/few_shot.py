@@ -69,6 +69,10 @@ def run(config: PromptConfig, run_dir: Path, preset: str = "custom") -> Path:
         tasks = {name: documents(config, name) for name in config.tasks}
         more = [name for name, task in tasks.items() if len(task.classes) > 2]
         require(not (config.binary and more), "binary", True, f"{more} have more than two classes")
+        if config.prompted is not None:
+            with said_as_configuration("tasks"):
+                for name, task in tasks.items():
+                    PROMPTS[name].words_for(task.classes)
         readers = {way: reader(given) for way, given in config.readers.items()}
         parts = len(readers) * len(tasks) * len(config.shots)
         every = partial(measure, config, readers, tasks)

@@ -80,12 +80,42 @@ def test_words_follow_the_names_of_classes():
     trec = TEXT_SETS["trec"].classes
     words = dict(zip(trec, KLM["trec"].words_for(trec), strict=True))
     assert (words["NUM"], words["LOC"]) == ("Number", "Location")
-    assert KLM["trec"].words_for(tuple("012345")) == KLM["trec"].words
     assert Prompt("{text} {mask}", ("x", "y")).words_for(("b", "a")) == ("x", "y")
     with pytest.raises(DataError, match="has words for"):
         KLM["rte"].words_for(("yes", "no"))
     with pytest.raises(DataError, match="3 classes"):
         Prompt("{text} {mask}", ("x", "y")).words_for(("a", "b", "c"))
+
+
+PUBLISHED = {
+    # by number: the features of TFDS' and the Hub's sets, and of the paper's own files
+    "sst2": ("negative", "positive"),
+    "sst5": ("very negative", "negative", "neutral", "positive", "very positive"),
+    "mr": ("negative", "positive"),
+    "cr": ("negative", "positive"),
+    "mpqa": ("negative", "positive"),
+    "ag_news": ("World", "Sports", "Business", "Sci/Tech"),
+    "mrpc": ("not_equivalent", "equivalent"),
+    "qqp": ("not_duplicate", "duplicate"),
+    "cola": ("unacceptable", "acceptable"),
+    "mnli": ("entailment", "neutral", "contradiction"),
+    "snli": ("entailment", "neutral", "contradiction"),
+    "qnli": ("entailment", "not_entailment"),
+    "rte": ("entailment", "not_entailment"),
+    "trec": ("DESC", "ENTY", "ABBR", "HUM", "NUM", "LOC"),
+}
+
+
+@pytest.mark.parametrize("task", KLM)
+def test_numbers_are_classes_where_they_are_published_in_the_words_order(task):
+    """Of *subj* there are files in either order."""
+    prompt, numbers = KLM[task], tuple(map(str, range(len(KLM[task].words))))
+    if task in PUBLISHED and prompt.classes == PUBLISHED[task]:
+        assert prompt.words_for(numbers) == prompt.words_for(PUBLISHED[task])
+        return
+    with pytest.raises(DataError, match=r"which number is which of .* is not told") as error:
+        prompt.words_for(numbers)
+    assert str(prompt.classes) in str(error.value)
 
 
 def test_a_decoder_reads_up_to_the_mask():

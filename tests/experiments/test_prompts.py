@@ -110,6 +110,19 @@ def test_variants_pick_leaves_of_the_model_alone():
     assert all(n.startswith("block_0/") and n.endswith("bias") for n in some)
 
 
+def test_numbers_of_another_order_are_refused_before_a_model_is_read(tmp_path, monkeypatch):
+    """Those of *rte*, whose 0 is published as entailment and is the prompt's *No*."""
+    folder = tmp_path / "texts" / "rte"
+    folder.mkdir(parents=True)
+    for split, count in (("train", 24), ("test", 8)):
+        rows = [f"{i % 2},{split} text {i} of it,pair {i * i} of {split}" for i in range(count)]
+        (folder / f"{split}.csv").write_text("\n".join(["label,text,pair", *rows]) + "\n")
+    config = dataclasses.replace(DEBUG(), tasks=("rte",), texts=str(tmp_path / "texts"))
+    monkeypatch.setattr(few_shot, "reader", None)
+    with pytest.raises(ConfigError, match=r"tasks: .*'not_entailment', 'entailment'.* is not told"):
+        run(config, tmp_path / "run", "custom")
+
+
 def test_a_configuration_that_asks_nothing_is_refused():
     for change, message in (
         ({"prompted": None, "plain": None}, "give a model"),
