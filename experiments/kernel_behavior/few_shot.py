@@ -38,7 +38,7 @@ from linearize.models import Model
 from linearize.models.heads import few_shot, headed, linear_probe
 from linearize.models.language import LANGUAGE, LanguageModel
 from linearize.models.language.label_words import label_words, word_tokens
-from linearize.models.language.sentence import sentence_encoder, told
+from linearize.models.language.sentence import has_types, sentence_encoder, told
 from linearize.objectives import Classify
 from linearize.report import schema
 from linearize.study import Store, Study, computed_once
@@ -250,6 +250,7 @@ def _texts(own: Reader, given: Documents, length: int) -> Examples:
         pad=own.tokenizer.special.get("pad", 0),
         too_long="cut",
         vocabulary=own.model.vocabulary,
+        types=given.pairs is not None and has_types(own.model),
     )
 
 

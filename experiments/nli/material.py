@@ -23,6 +23,7 @@ from linearize.models import Model
 from linearize.models.language import (
     LanguageModel,
     classifier,
+    has_types,
     label_words,
     sentence_encoder,
     word_tokens,
@@ -158,12 +159,20 @@ def _features(
     if model.step is not None:
         raise ConfigError(f"read='features': {model.name} is no encoder; read its words or answers")
     return Reading(
-        sentence_encoder(model), Prototypes(config.model.shots), _texts(config, model, tokenizer)
+        sentence_encoder(model),
+        Prototypes(config.model.shots),
+        _texts(config, model, tokenizer, given),
     )
 
 
-def _texts(config: NliConfig, model: LanguageModel, tokenizer: Any) -> Make:
-    """Tokens and mask of a text as it is, or of a pair, with its class."""
+def _texts(
+    config: NliConfig, model: LanguageModel, tokenizer: Any, given: Mapping[str, TextTask]
+) -> Make:
+    """Tokens and mask of a text as it is, or of a pair, with its class.
+
+    Token types too, of all tasks alike, where one is of pairs and the model was trained with them.
+    """
+    types = has_types(model) and any(task.train.pairs is not None for task in given.values())
 
     def make(name: str, documents: Documents) -> Examples:
         return text.classification(
@@ -173,6 +182,7 @@ def _texts(config: NliConfig, model: LanguageModel, tokenizer: Any) -> Make:
             pad=tokenizer.special.get("pad", 0),
             too_long="cut",
             vocabulary=model.vocabulary,
+            types=types,
         )
 
     return make
@@ -252,7 +262,7 @@ def _classes(
         for name in given
     }
     read = classifier(model, len(SHARED), seed=config.model.seed)
-    return Reading(read, objectives, _texts(config, model, tokenizer))
+    return Reading(read, objectives, _texts(config, model, tokenizer, given))
 
 
 READINGS: Mapping[str, Callable[..., Reading]] = {

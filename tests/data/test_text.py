@@ -176,6 +176,10 @@ def test_transformers_tokenizers_are_taken_as_they_are():
     tokens, mask = text.classification(documents, theirs, 8).inputs
     assert tokens.tolist() == [[2, 5, 6, 7, 3, 5, 7, 3], [2, 7, 3, 6, 3, 0, 0, 0]]
     assert mask.sum(1).tolist() == [8, 5]
+    types = text.classification(documents, theirs, 7, too_long="cut", types=True).inputs[2]
+    assert types.tolist() == [[0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 0, 0]]
+    with pytest.raises(DataError, match="Characters tells no token types"):
+        text.classification(documents, Characters(), 40, types=True)
     alone = Documents(documents.texts, documents.labels, documents.classes)
     assert text.answers(alone, theirs, 8).labels.tolist() == [[2, 9, 3], [2, 8, 3]]
     with pytest.raises(DataError, match=r"answer to document 0, 'grand', is unknown to the vocab"):
