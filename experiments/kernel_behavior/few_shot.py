@@ -11,6 +11,7 @@ regularisation and the factor of f0.
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from experiments.kernel_behavior.config import PromptConfig, ReaderConfig, Rule
 from experiments.kernel_behavior.few_shot_claims import CLAIMS
 from experiments.kernel_behavior.few_shot_results import Results
 from experiments.stand_ins import reviews
-from linearize import evaluate
+from linearize import evaluate, tree
 from linearize.config import ConfigError
 from linearize.config.files import require, said_as_configuration
 from linearize.data import Limits, Task, text
@@ -47,8 +48,8 @@ from linearize.types import Apply, Params
 
 WITHOUT = {
     "all": "",
-    "no_embeddings": r"(?!.*embedding)",
-    "no_head": r"(?!.*\bhead_)",
+    "no_embeddings": r"(?!.*(?:embedding|\bpositions$))",
+    "no_head": r"(?!.*\bhead[_/])",
     "biases": r"(?=.*bias$)",
 }
 """Which leaves a variant leaves out, by a look at the whole name."""
@@ -74,6 +75,8 @@ def run(config: PromptConfig, run_dir: Path, preset: str = "custom") -> Path:
                 for name, task in tasks.items():
                     PROMPTS[name].words_for(task.classes)
         readers = {way: reader(given) for way, given in config.readers.items()}
+        for way, own in readers.items():
+            check_variants(config, way, own)
         parts = len(readers) * len(tasks) * len(config.shots)
         every = partial(measure, config, readers, tasks)
         measured = Store.of(run_dir).every_seed(config.seeds, parts, every)
@@ -116,6 +119,25 @@ def reader(config: ReaderConfig) -> Reader:
     model = config.load()
     tokenizer: Any = config.tokenizer(model) if model.about["weights"] else Spoken()
     return Reader(model, tokenizer, config.trainable)
+
+
+def check_variants(config: PromptConfig, way: str, own: Reader) -> None:
+    """Each variant leaves some of the trained leaves out, and not all.
+
+    Raises:
+        ConfigError: one does not, as that without a head of a model whose head is its embedding.
+    """
+    start = "backbone/" if way == "plain" else ""
+    names = [start + name for name in tree.names(own.model.params)]
+    every, *rest = (
+        {n for n in names if re.search(pattern(way, own.trainable, v), n)}
+        for v in ("all", *config.variants)
+    )
+    for variant, kept in zip(config.variants, rest, strict=True):
+        where = f"of the trained leaves of {own.model.name} ({way}); take it out"
+        remedy = f"it leaves out none {where}"
+        require(variant == "all" or kept < every, "variants", variant, remedy)
+        require(bool(kept), "variants", variant, f"it leaves none {where}")
 
 
 class Spoken(reviews.Words):
