@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from linearize import assets, models
+from linearize.data import DataError, Task
+from linearize.data.text import Documents, encoded, packed
+from linearize.models.language import generate, load_language
 from linearize.models.language import tokens as tokenizing
 from linearize.models.language.gguf import Vocabulary
 from linearize.models.language.token_kinds import of_gguf
 from linearize.models.language.tokens import LanguageTokenizer, load_tokens
+from linearize.study.tokens import check_tokens
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
@@ -309,6 +313,39 @@ def test_what_is_no_tokenizer_of_the_model(tmp_path):
     ):
         with pytest.raises(error, match=said):
             of_gguf(dataclasses.replace(held, **wrong), "a.gguf")
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_special_tokens_behind_the_models_are_no_words(special, tmp_path):
+    """Gemma 3's tokenizer.json has one for images, which its text model lacks: texts that hold it
+    are refused wherever they meet the model.
+    """
+    model = load_language("toy_decoder", pretrained=False, blocks=1)
+    listed = ["<unk>", *(f"w{i}" for i in range(1, model.vocabulary))]
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({w: i for i, w in enumerate(listed)}, unk_token="<unk>")
+    )
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.add_tokens([tokenizers.AddedToken("<image>", special=special)])
+    made.save(str(tmp_path / "tokenizer.json"))
+    size = model.vocabulary
+    if not special:
+        with pytest.raises(models.TokenizerError, match=f"{size + 1} tokens and the model {size}"):
+            load_tokens(tmp_path, vocabulary=size)
+        return
+    ours = load_tokens(tmp_path, vocabulary=size)
+    assert ours.ids(["w1 <image>"]) == [[1, size]]
+    assert generate(model, ["w1 w2"], tokenizer=ours, new=1).prompts == [[1, 2]]
+    with pytest.raises(ValueError, match=f"from 0 to {size - 1}"):
+        generate(model, ["w1 <image>"], tokenizer=ours, new=1)
+    texts = Documents(("w1 w2", "w1 <image>"))
+    with pytest.raises(DataError, match=f"document 1 has the token {size}"):
+        encoded(texts, ours, vocabulary=size)
+    rows = packed(encoded(texts, ours)[0], 2)
+    with pytest.raises(ValueError, match=f"token {size}"):
+        check_tokens(model, "mine", Task("mine", rows, rows, rows))
+    with pytest.raises(models.TokenizerError, match=f"{size} tokens and the model {size - 8}"):
+        load_tokens(tmp_path, vocabulary=size - 8)  # words are beyond them too
 
 
 def test_what_is_no_text(tmp_path):
