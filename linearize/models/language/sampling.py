@@ -8,6 +8,11 @@ import jax.numpy as jnp
 
 from linearize.types import Array
 
+_TINY = 1e-20
+"""Below it a logit divided by the temperature may be beyond float32."""
+_LEAST = float(jnp.finfo(jnp.float32).tiny)
+"""What is smaller, devices take for 0."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -47,6 +52,10 @@ class Sampling:
     def scores(self, logits: Array) -> Array:
         """Logits (..., V) float32 divided by the temperature, −∞ for tokens that are left out."""
         scores = logits / (self.temperature or 1)
+        if 0 < self.temperature < _TINY:  # where quotients overflow, the likeliest stay 0
+            most = jnp.max(logits, -1, keepdims=True)
+            below = logits - jnp.where(jnp.isfinite(most), most, 0)
+            scores = jnp.where(below == 0, 0, below / max(self.temperature, _LEAST))
         if self.top_k is not None:
             kept = _largest(scores, jnp.ones_like(scores), self.top_k)
             scores = jnp.where(kept, scores, -jnp.inf)

@@ -267,8 +267,20 @@ def test_no_temperature_takes_the_first_of_the_likeliest():
     logits = jnp.asarray([[0.0, 2.0, 2.0], [3.0, 1.0, 2.0]])
     keys = jax.random.split(jax.random.key(0), 2)
     assert Sampling(0).draw(keys, logits).tolist() == [1, 0]
-    tiny = Sampling(1e-30).draw(keys, jnp.asarray([[1.0, 5.0, 2.0], [3.0, 1.0, 2.0]]))
-    assert tiny.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("more", [{}, {"top_k": 2}, {"top_p": 0.9}, {"top_k": 2, "top_p": 0.5}])
+@pytest.mark.parametrize("temperature", [1e-10, 1e-20, 1e-30, 1e-38, 1e-40, 1e-46])
+def test_a_tiny_temperature_takes_the_likeliest(temperature, more):
+    """Quotients beyond float32, and temperatures below its least; tokens that cannot come too."""
+    logits = [[1.0, 5.0, 2.0], [3.0, 1.0, 2.0], [-9.0, -7.0, -8.0], [-np.inf, -3.0, 0.0]]
+    logits += [[-np.inf, -np.inf, -1.0], [0.0, -0.0, -1e-4]]
+    keys = jax.random.split(jax.random.key(0), len(logits))
+    found = Sampling(temperature, **more).draw(keys, jnp.asarray(logits)).tolist()
+    assert found[:-1] == Sampling(0).draw(keys, jnp.asarray(logits)).tolist()[:-1]
+    assert found[-1] < 2  # of two likeliest either
+    none = Sampling(temperature).scores(jnp.full((1, 3), -jnp.inf))
+    assert (np.asarray(none) == -np.inf).all()
 
 
 def letters(size=V, **special):
