@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.nli.config import NliConfig, ReadConfig
 from experiments.nli.wordings import SHARED, WORDINGS, Wording
-from experiments.speaker import speaker
+from experiments.speaker import check_length, speaker
 from experiments.stand_ins import reviews, t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
@@ -82,7 +82,12 @@ def rehearse(config: NliConfig) -> None:
 def build(
     config: NliConfig, model: LanguageModel, tokenizer: Any, given: Mapping[str, TextTask]
 ) -> Material:
-    """The same of a model and documents that are at hand."""
+    """The same of a model and documents that are at hand.
+
+    Raises:
+        ConfigError: texts longer than the model's context, or a way to read that it does not have.
+    """
+    check_length(model, config.length)
     with said_as_configuration("model"):
         read, objectives, make = READINGS[config.model.read](config, model, tokenizer, given)
     tasks = {name: each.examples(partial(make, name)) for name, each in given.items()}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.sentiment.config import PAPERS, AskedConfig, SentimentConfig
-from experiments.speaker import speaker
+from experiments.speaker import check_length, speaker
 from experiments.stand_ins import reviews, t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
@@ -62,7 +62,12 @@ def load(config: SentimentConfig) -> Material:
 def build(
     config: SentimentConfig, model: LanguageModel, tokenizer: Any, domains: Mapping[str, TextTask]
 ) -> Material:
-    """The same of a model and domains that are at hand."""
+    """The same of a model and domains that are at hand.
+
+    Raises:
+        ConfigError: texts longer than the model's context, or a class without a word.
+    """
+    check_length(model, config.length)
     for name, documents in domains.items():
         if len(documents.classes) != len(config.model.words):
             raise ConfigError(

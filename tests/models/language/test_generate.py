@@ -206,6 +206,20 @@ def test_a_row_ends_at_its_own_end(decoder):
     assert everywhere.finished.all()
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma"])
+def test_a_text_beyond_the_context_is_refused(name):
+    """Rotations reach on where the weights do not."""
+    module = MODULES[name]()
+    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 2), int))
+
+    def states(length):
+        return jax.eval_shape(module.apply, params, jnp.zeros((2, length), int))
+
+    assert states(24).shape == (2, 24, 12)
+    with pytest.raises(ValueError, match=r"tokens are \(2, 25\): longer than the context of 24"):
+        states(25)
+
+
 @pytest.mark.slow(but=["sampling2"])
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7), Sampling(1.3, top_k=4, top_p=0.8)])
 def test_frequencies_are_the_softmax(sampling):
