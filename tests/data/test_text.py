@@ -404,6 +404,14 @@ def test_labels_that_are_integers_are_in_their_order(tmp_path):
     assert (again.classes, again.labels.tolist()) == (found.classes, found.labels.tolist())
 
 
+def test_labels_that_only_look_like_integers_are_in_their_spellings_order(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "text,label\n" + "".join(f"t{i},{('1', '--1', '-1')[i % 3]}\n" for i in range(9))
+    )
+    assert text.read_csv(path, label="label").classes == ("--1", "-1", "1")
+
+
 def test_empty_texts_may_be_passed_over(tmp_path, caplog):
     path = write(tmp_path / "a.csv", "text,pair\na,b\n,c\nd,\ne,f\n")
     found = text.read_csv(path, pair="pair", on_empty="skip")
