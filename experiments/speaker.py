@@ -4,6 +4,7 @@ from typing import Any
 
 from experiments.stand_ins.reviews import Words
 from linearize.config import LanguageModelConfig
+from linearize.config.files import require
 from linearize.models.language import LanguageModel
 
 
@@ -16,3 +17,14 @@ def speaker(told: LanguageModelConfig) -> tuple[LanguageModel, Any]:
     """
     model = told.load()
     return model, told.tokenizer(model) if model.about["weights"] else Words()
+
+
+def check_length(model: LanguageModel, length: int) -> None:
+    """Texts of ``length`` tokens are within the model's context.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    most = model.context
+    remedy = f"{model.name} reaches {most} tokens; lower it"
+    require(most is None or length <= most, "length", length, remedy)

@@ -11,6 +11,7 @@ regularisation and the factor of f0.
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from experiments.kernel_behavior.config import PromptConfig, ReaderConfig, Rule
 from experiments.kernel_behavior.few_shot_claims import CLAIMS
 from experiments.kernel_behavior.few_shot_results import Results
 from experiments.stand_ins import reviews
-from linearize import evaluate
+from linearize import evaluate, tree
 from linearize.config import ConfigError
 from linearize.config.files import require, said_as_configuration
 from linearize.data import Limits, Task, text
@@ -38,7 +39,7 @@ from linearize.models import Model
 from linearize.models.heads import few_shot, headed, linear_probe
 from linearize.models.language import LANGUAGE, LanguageModel
 from linearize.models.language.label_words import label_words, word_tokens
-from linearize.models.language.sentence import sentence_encoder, told
+from linearize.models.language.sentence import has_types, sentence_encoder, told
 from linearize.objectives import Classify
 from linearize.report import schema
 from linearize.study import Store, Study, computed_once
@@ -47,8 +48,8 @@ from linearize.types import Apply, Params
 
 WITHOUT = {
     "all": "",
-    "no_embeddings": r"(?!.*embedding)",
-    "no_head": r"(?!.*\bhead_)",
+    "no_embeddings": r"(?!.*(?:embedding|\bpositions$))",
+    "no_head": r"(?!.*\bhead[_/])",
     "biases": r"(?=.*bias$)",
 }
 """Which leaves a variant leaves out, by a look at the whole name."""
@@ -69,7 +70,13 @@ def run(config: PromptConfig, run_dir: Path, preset: str = "custom") -> Path:
         tasks = {name: documents(config, name) for name in config.tasks}
         more = [name for name, task in tasks.items() if len(task.classes) > 2]
         require(not (config.binary and more), "binary", True, f"{more} have more than two classes")
+        if config.prompted is not None:
+            with said_as_configuration("tasks"):
+                for name, task in tasks.items():
+                    PROMPTS[name].words_for(task.classes)
         readers = {way: reader(given) for way, given in config.readers.items()}
+        for way, own in readers.items():
+            check_variants(config, way, own)
         parts = len(readers) * len(tasks) * len(config.shots)
         every = partial(measure, config, readers, tasks)
         measured = Store.of(run_dir).every_seed(config.seeds, parts, every)
@@ -112,6 +119,25 @@ def reader(config: ReaderConfig) -> Reader:
     model = config.load()
     tokenizer: Any = config.tokenizer(model) if model.about["weights"] else Spoken()
     return Reader(model, tokenizer, config.trainable)
+
+
+def check_variants(config: PromptConfig, way: str, own: Reader) -> None:
+    """Each variant leaves some of the trained leaves out, and not all.
+
+    Raises:
+        ConfigError: one does not, as that without a head of a model whose head is its embedding.
+    """
+    start = "backbone/" if way == "plain" else ""
+    names = [start + name for name in tree.names(own.model.params)]
+    every, *rest = (
+        {n for n in names if re.search(pattern(way, own.trainable, v), n)}
+        for v in ("all", *config.variants)
+    )
+    for variant, kept in zip(config.variants, rest, strict=True):
+        where = f"of the trained leaves of {own.model.name} ({way}); take it out"
+        remedy = f"it leaves out none {where}"
+        require(variant == "all" or kept < every, "variants", variant, remedy)
+        require(bool(kept), "variants", variant, f"it leaves none {where}")
 
 
 class Spoken(reviews.Words):
@@ -239,14 +265,14 @@ def pooled(model: LanguageModel) -> Model:
 
 
 def _texts(own: Reader, given: Documents, length: int) -> Examples:
-    backend = own.tokenizer if isinstance(own.tokenizer, Spoken) else own.tokenizer.backend
     return text.classification(
         given,
-        backend,
+        own.tokenizer,
         length,
         pad=own.tokenizer.special.get("pad", 0),
         too_long="cut",
         vocabulary=own.model.vocabulary,
+        types=given.pairs is not None and has_types(own.model),
     )
 
 

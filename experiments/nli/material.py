@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.nli.config import NliConfig, ReadConfig
 from experiments.nli.wordings import SHARED, WORDINGS, Wording
-from experiments.speaker import speaker
+from experiments.speaker import check_length, speaker
 from experiments.stand_ins import reviews, t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
@@ -23,6 +23,7 @@ from linearize.models import Model
 from linearize.models.language import (
     LanguageModel,
     classifier,
+    has_types,
     label_words,
     sentence_encoder,
     word_tokens,
@@ -81,7 +82,12 @@ def rehearse(config: NliConfig) -> None:
 def build(
     config: NliConfig, model: LanguageModel, tokenizer: Any, given: Mapping[str, TextTask]
 ) -> Material:
-    """The same of a model and documents that are at hand."""
+    """The same of a model and documents that are at hand.
+
+    Raises:
+        ConfigError: texts longer than the model's context, or a way to read that it does not have.
+    """
+    check_length(model, config.length)
     with said_as_configuration("model"):
         read, objectives, make = READINGS[config.model.read](config, model, tokenizer, given)
     tasks = {name: each.examples(partial(make, name)) for name, each in given.items()}
@@ -158,21 +164,30 @@ def _features(
     if model.step is not None:
         raise ConfigError(f"read='features': {model.name} is no encoder; read its words or answers")
     return Reading(
-        sentence_encoder(model), Prototypes(config.model.shots), _texts(config, model, tokenizer)
+        sentence_encoder(model),
+        Prototypes(config.model.shots),
+        _texts(config, model, tokenizer, given),
     )
 
 
-def _texts(config: NliConfig, model: LanguageModel, tokenizer: Any) -> Make:
-    """Tokens and mask of a text as it is, or of a pair, with its class."""
+def _texts(
+    config: NliConfig, model: LanguageModel, tokenizer: Any, given: Mapping[str, TextTask]
+) -> Make:
+    """Tokens and mask of a text as it is, or of a pair, with its class.
+
+    Token types too, of all tasks alike, where one is of pairs and the model was trained with them.
+    """
+    types = has_types(model) and any(task.train.pairs is not None for task in given.values())
 
     def make(name: str, documents: Documents) -> Examples:
         return text.classification(
             documents,
-            getattr(tokenizer, "backend", tokenizer),
+            tokenizer,
             config.length,
             pad=tokenizer.special.get("pad", 0),
             too_long="cut",
             vocabulary=model.vocabulary,
+            types=types,
         )
 
     return make
@@ -190,7 +205,7 @@ def _words(
 
     def make(name: str, documents: Documents) -> Examples:
         rows, kept = text.encoded(
-            documents, tokenizer.backend, length=config.length, too_long="cut",
+            documents, tokenizer, length=config.length, too_long="cut",
             wrap=wrapped(WORDINGS[name]), vocabulary=model.vocabulary,
         )  # fmt: skip
         last = np.array([len(row) - 1 for row in rows], np.int32)
@@ -212,11 +227,10 @@ def _answers(
     """An encoder–decoder's answers in words."""
     if model.encode is None:
         raise ConfigError(f"read='answers': {model.name} is no encoder–decoder; read its features")
-    backend = getattr(tokenizer, "backend", tokenizer)
     spoken, objectives = {}, {}
     for name, task in given.items():
         spoken[name] = words_of(name, task)
-        rows, _ = text.encoded(Documents(spoken[name]), backend, vocabulary=model.vocabulary)
+        rows, _ = text.encoded(Documents(spoken[name]), tokenizer, vocabulary=model.vocabulary)
         objectives[name] = Seq2Seq(answers=rows, metric=WORDINGS[name].metric)
     longest = max(each.answers.shape[1] for each in objectives.values())
     start = model.about["architecture"]["start"]
@@ -224,7 +238,7 @@ def _answers(
     def make(name: str, documents: Documents) -> Examples:
         return text.answers(
             documents,
-            backend,
+            tokenizer,
             config.length,
             [spoken[name][label] for label in documents.labels],
             answer_length=longest,
@@ -253,7 +267,7 @@ def _classes(
         for name in given
     }
     read = classifier(model, len(SHARED), seed=config.model.seed)
-    return Reading(read, objectives, _texts(config, model, tokenizer))
+    return Reading(read, objectives, _texts(config, model, tokenizer, given))
 
 
 READINGS: Mapping[str, Callable[..., Reading]] = {

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.sentiment.config import PAPERS, AskedConfig, SentimentConfig
-from experiments.speaker import speaker
+from experiments.speaker import check_length, speaker
 from experiments.stand_ins import reviews, t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
@@ -62,7 +62,12 @@ def load(config: SentimentConfig) -> Material:
 def build(
     config: SentimentConfig, model: LanguageModel, tokenizer: Any, domains: Mapping[str, TextTask]
 ) -> Material:
-    """The same of a model and domains that are at hand."""
+    """The same of a model and domains that are at hand.
+
+    Raises:
+        ConfigError: texts longer than the model's context, or a class without a word.
+    """
+    check_length(model, config.length)
     for name, documents in domains.items():
         if len(documents.classes) != len(config.model.words):
             raise ConfigError(
@@ -110,7 +115,7 @@ def _decoder(
 ) -> tuple[tuple[Model, Objective, Make], ...]:
     """Label words after the prompt; and the likelihood of texts, one after the other."""
     told, end = config.model, tokenizer.special.get("eos")
-    encoded = partial(text.encoded, tokenizer=tokenizer.backend, vocabulary=model.vocabulary)
+    encoded = partial(text.encoded, tokenizer=tokenizer, vocabulary=model.vocabulary)
 
     def asked(documents: Documents) -> Examples:
         rows, kept = encoded(documents, length=config.length, too_long="cut", wrap=_prompt(told))
@@ -131,14 +136,14 @@ def _encoder_decoder(
     config: SentimentConfig, model: LanguageModel, tokenizer: Any
 ) -> tuple[tuple[Model, Objective, Make], ...]:
     """Answers in words; and spans of the text that were taken out of it, as T5 was trained."""
-    told, backend = config.model, tokenizer.backend
+    told = config.model
     start = model.about["config"].get("decoder_start_token_id", 0)
     same = {"pad": tokenizer.special.get("pad", 0), "start": start}
 
     def asked(documents: Documents) -> Examples:
         return text.answers(
             documents,
-            backend,
+            tokenizer,
             config.length,
             [told.words[label] for label in documents.labels],
             too_long="cut",
@@ -147,14 +152,14 @@ def _encoder_decoder(
             **same,
         )
 
-    numbers = (backend.token_to_id(f"<extra_id_{i}>") for i in count())
+    numbers = (tokenizer.backend.token_to_id(f"<extra_id_{i}>") for i in count())
     sentinels = list(takewhile(lambda number: number is not None, numbers))
 
     def corrupted(documents: Documents) -> Examples:
         rows = tokenizer.ids(documents.texts)
         return spans.corrupted(rows, config.length, sentinels, end=tokenizer.eos, **same)
 
-    answers, _ = text.encoded(Documents(told.words), backend)
+    answers, _ = text.encoded(Documents(told.words), tokenizer)
     says = Seq2Seq(answers=tuple(tuple(row.tolist()) for row in answers), metric="accuracy")
     return (model, says, asked), (model, CausalLM(), corrupted)
 

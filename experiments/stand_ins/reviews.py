@@ -84,8 +84,8 @@ class Words:
         sentinels = [f"<extra_id_{i}>" for i in range(8)]
         return ("<end>", "Sentiment:", *CLASSES, *OTHER, *known, *sentinels)
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of each text; what is no word, such as one that was cut, is left out."""
+    def ids(self, texts: Sequence[str], *, framed: bool = False) -> list[list[int]]:
+        """Tokens of each text, around which none stand; what is no word is left out."""
         number = {word: i for i, word in enumerate(self.words)}
         return [[number[word] for word in text.split() if word in number] for text in texts]
 

@@ -34,7 +34,7 @@ class DecodingConfig:
     opening: Count = 12
     """Tokens of a document's opening."""
     longest: Count = 64
-    """Of a prompt's tokens the last so many are kept."""
+    """Of a prompt's tokens the last so many are kept, and what the model begins a text with."""
     temperature: Positive = 1.0
     top_k: Natural = 0
     """The likeliest so many tokens; all where 0."""

@@ -18,6 +18,7 @@ from linearize.config.files import require, said_as_configuration
 from linearize.data import Task, text
 from linearize.data.records import SPLITS
 from linearize.data.text import Documents
+from linearize.data.text.prompts import frame
 from linearize.examples import Examples
 from linearize.models import Model
 from linearize.models.language import LanguageModel
@@ -138,7 +139,7 @@ def tasks(
     end = tokenizer.special.get("eos")
 
     def rows(documents: Documents) -> list[np.ndarray]:
-        return text.encoded(documents, tokenizer.backend, vocabulary=model.vocabulary)[0]
+        return text.encoded(documents, tokenizer, vocabulary=model.vocabulary)[0]
 
     packed = partial(text.packed, length=config.length, end=end)
     found = {}
@@ -176,7 +177,7 @@ def prompts(config: ToxicityConfig, tokenizer: Any, given: Texts) -> list[np.nda
         said = given.prompts
     else:
         said = given.target["test"].texts
-    found = [np.asarray(tokenizer.ids([each])[0], np.int32) for each in said]
+    found = tokenizer.ids(said)
     if told.prompts == "openings":
         found = [each[: told.opening] for each in found if len(each) > told.opening]
     if told.prompts != "fixed":
@@ -185,7 +186,8 @@ def prompts(config: ToxicityConfig, tokenizer: Any, given: Texts) -> list[np.nda
         raise ConfigError(
             f"decoding.opening={told.opening}: no test document has more tokens; lower it"
         )
-    return found
+    begin, _ = frame(tokenizer)  # as the rows that are trained on
+    return [np.array([*begin, *each], np.int32) for each in found]
 
 
 def decoding(config: ToxicityConfig) -> str:

@@ -24,6 +24,13 @@ class NoMask(Letters):
     special = {"eos": 7}
 
 
+class Bare(NoMask):
+    """As GPT-2 does: nothing stands around a text."""
+
+    def ids(self, texts, *, framed=False):
+        return super().ids(texts)
+
+
 def shown(tokens, mask=None):
     names = {MASK: "<mask>", FIRST: "<s>", LAST: "</s>"}
     seen = tokens if mask is None else tokens[mask]
@@ -73,7 +80,6 @@ def test_words_follow_the_names_of_classes():
     trec = TEXT_SETS["trec"].classes
     words = dict(zip(trec, KLM["trec"].words_for(trec), strict=True))
     assert (words["NUM"], words["LOC"]) == ("Number", "Location")
-    assert KLM["trec"].words_for(tuple("012345")) == KLM["trec"].words
     assert Prompt("{text} {mask}", ("x", "y")).words_for(("b", "a")) == ("x", "y")
     with pytest.raises(DataError, match="has words for"):
         KLM["rte"].words_for(("yes", "no"))
@@ -81,13 +87,51 @@ def test_words_follow_the_names_of_classes():
         Prompt("{text} {mask}", ("x", "y")).words_for(("a", "b", "c"))
 
 
+PUBLISHED = {
+    # by number: the features of TFDS' and the Hub's sets, and of the paper's own files
+    "sst2": ("negative", "positive"),
+    "sst5": ("very negative", "negative", "neutral", "positive", "very positive"),
+    "mr": ("negative", "positive"),
+    "cr": ("negative", "positive"),
+    "mpqa": ("negative", "positive"),
+    "ag_news": ("World", "Sports", "Business", "Sci/Tech"),
+    "mrpc": ("not_equivalent", "equivalent"),
+    "qqp": ("not_duplicate", "duplicate"),
+    "cola": ("unacceptable", "acceptable"),
+    "mnli": ("entailment", "neutral", "contradiction"),
+    "snli": ("entailment", "neutral", "contradiction"),
+    "qnli": ("entailment", "not_entailment"),
+    "rte": ("entailment", "not_entailment"),
+    "trec": ("DESC", "ENTY", "ABBR", "HUM", "NUM", "LOC"),
+}
+
+
+@pytest.mark.parametrize("task", KLM)
+def test_numbers_are_classes_where_they_are_published_in_the_words_order(task):
+    """Of *subj* there are files in either order."""
+    prompt, numbers = KLM[task], tuple(map(str, range(len(KLM[task].words))))
+    if task in PUBLISHED and prompt.classes == PUBLISHED[task]:
+        assert prompt.words_for(numbers) == prompt.words_for(PUBLISHED[task])
+        return
+    with pytest.raises(DataError, match=r"which number is which of .* is not told") as error:
+        prompt.words_for(numbers)
+    assert str(prompt.classes) in str(error.value)
+
+
 def test_a_decoder_reads_up_to_the_mask():
     prompt = Prompt("{text} It was {mask}.", ("bad", "good"))
-    tokens, at = prompt.encode(Documents(["Fine.", "So so."]), Letters(), 20, masked=False)
-    assert [shown(row[: n + 1]) for row, n in zip(tokens, at, strict=True)] == [
-        "Fine. It was",
-        "So so. It was",
-    ]
+    for tokenizer, begin in ((Bare(), ""), (NoMask(), "<s>")):  # as the rows that it is trained on
+        tokens, at = prompt.encode(Documents(["Fine.", "So so."]), tokenizer, 20, masked=False)
+        assert [shown(row[: n + 1]) for row, n in zip(tokens, at, strict=True)] == [
+            f"{begin}Fine. It was",
+            f"{begin}So so. It was",
+        ]
+        long, room = Documents(["abcdefgh"]), 6 - bool(begin)
+        cuts = ("texts", (None, None), "abcdef"[:room]), ("tail", (5, None), "abcde")
+        for cut, limits, text in cuts:
+            cutting = Prompt("{text}? {mask}", ("bad", "good"), limits)
+            (row,), (last,) = cutting.encode(long, tokenizer, 7, masked=False, cut=cut)
+            assert shown(row[: last + 1]) == f"{begin}{text}?"
     with pytest.raises(DataError, match="asks before it has read all"):
         KLM["trec"].encode(Documents(["Who?"]), Letters(), masked=False)
 

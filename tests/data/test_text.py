@@ -166,6 +166,26 @@ def test_classification():
         text.classification(Documents(("abc",)), Characters(), 6)
 
 
+def test_transformers_tokenizers_are_taken_as_they_are():
+    """Whose ``backend`` is a word since version 5."""
+    transformers = pytest.importorskip("transformers")
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "fine", "film", "no", "yes"]
+    vocabulary = {word: i for i, word in enumerate(names)}
+    theirs = transformers.BertTokenizer(vocab=vocabulary)
+    documents = Documents(("a fine film", "film"), [1, 0], ("no", "yes"), pairs=("a film", "fine"))
+    tokens, mask = text.classification(documents, theirs, 8).inputs
+    assert tokens.tolist() == [[2, 5, 6, 7, 3, 5, 7, 3], [2, 7, 3, 6, 3, 0, 0, 0]]
+    assert mask.sum(1).tolist() == [8, 5]
+    types = text.classification(documents, theirs, 7, too_long="cut", types=True).inputs[2]
+    assert types.tolist() == [[0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 0, 0]]
+    with pytest.raises(DataError, match="Characters tells no token types"):
+        text.classification(documents, Characters(), 40, types=True)
+    alone = Documents(documents.texts, documents.labels, documents.classes)
+    assert text.answers(alone, theirs, 8).labels.tolist() == [[2, 9, 3], [2, 8, 3]]
+    with pytest.raises(DataError, match=r"answer to document 0, 'grand', is unknown to the vocab"):
+        text.answers(alone, theirs, 8, ["grand", "no"])
+
+
 def test_answers_begin_with_the_start_and_end_as_the_tokenizer_ends_a_text():
     documents = Documents(("abc", "a"), [1, 0], ("no", "yes"))
     examples = text.answers(documents, Characters(), 6, start=0)
@@ -382,6 +402,14 @@ def test_labels_that_are_integers_are_in_their_order(tmp_path):
     lines = [json.dumps({"text": f"t{i}", "y": float(i % 3 * 5)}) for i in range(12)]
     again = text.read_json_lines(write(tmp_path / "a.jsonl", "\n".join(lines)), label="y")
     assert (again.classes, again.labels.tolist()) == (found.classes, found.labels.tolist())
+
+
+def test_labels_that_only_look_like_integers_are_in_their_spellings_order(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "text,label\n" + "".join(f"t{i},{('1', '--1', '-1')[i % 3]}\n" for i in range(9))
+    )
+    assert text.read_csv(path, label="label").classes == ("--1", "-1", "1")
 
 
 def test_empty_texts_may_be_passed_over(tmp_path, caplog):

@@ -128,6 +128,22 @@ def test_numbers_become_classes_and_what_has_no_test_split_is_cut_by_text(tmp_pa
     assert tuple(few.counts.values()) == (8, 4, 6)
 
 
+def test_pages_are_without_the_words_that_tell_their_parts(tmp_path):
+    page = (
+        "\n_START_ARTICLE_\nTitle {0}\n_START_SECTION_\nEarly life\n_START_PARAGRAPH_\n"
+        "Born in {0}._NEWLINE_Moved on.\n_START_SECTION_\nLater\n_START_PARAGRAPH_\nDied.\n"
+    )
+    features = {"text": tfds.features.Text()}
+    rows = [{"text": page.format(i)} for i in range(6)]
+    splits = dict.fromkeys(("train", "validation", "test"), rows)
+    task = read_set("wiki40b", TEXT_SETS["wiki40b"], written(tmp_path, features, splits))
+    wanted = "Title {0}\n\nEarly life\n\nBorn in {0}.\nMoved on.\n\nLater\n\nDied."
+    assert sorted(task.test.texts) == [wanted.format(i) for i in range(6)]
+    empty = [{"text": "\n_START_ARTICLE_\n_START_PARAGRAPH_\n_NEWLINE_"}, *rows]
+    builder = written(tmp_path / "empty", features, {**splits, "test": empty})
+    assert read_set("wiki40b", TEXT_SETS["wiki40b"], builder).skipped == {"empty": 1}
+
+
 def test_toxicity_between_the_bounds_is_left_out(tmp_path):
     features = {"text": tfds.features.Text(), "toxicity": np.float32}
     scores = [0.1, 0.5, 0.9, 0.2, 0.8, 0.81]

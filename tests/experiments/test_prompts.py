@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from experiments.kernel_behavior import few_shot
 from experiments.kernel_behavior.run import run
 from linearize import tree
 from linearize.config import ConfigError
+from linearize.models.language import LANGUAGE
 from linearize.study import Store
 
 pytestmark = pytest.mark.slow
@@ -108,6 +110,61 @@ def test_variants_pick_leaves_of_the_model_alone():
     some = tree.select(own.model.params, few_shot.pattern("prompted", "^block_0/", "biases"))
     assert some
     assert all(n.startswith("block_0/") and n.endswith("bias") for n in some)
+
+
+HEADS = {
+    "gpt2": ({"n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 20, "n_positions": 8}, ()),
+    "llama": (
+        {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2},
+        ("head/kernel",),
+    ),
+}
+EMBEDDINGS = {
+    "gpt2": {"token_embedding", "positions"},
+    "llama": {"token_embedding"},
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_variants_of_decoders(name):
+    """GPT-2's positions are embeddings, and a head of a decoder's own is a head."""
+    told, heads = HEADS[name]
+    module = LANGUAGE[name].module(**LANGUAGE[name].configure(told, "here"))
+    params = module.init(jax.random.key(0), np.ones((1, 2), np.int32), method=_with_head)["params"]
+    every = set(tree.names(params))
+    kept = {
+        v: set(tree.select(params, few_shot.pattern("prompted", "", v)))
+        for v in ("no_embeddings", "no_head")
+    }
+    assert every - kept["no_embeddings"] == EMBEDDINGS[name]
+    assert every - kept["no_head"] == set(heads)
+    own = few_shot.Reader(SimpleNamespace(params=params, name=name), None, "")
+    config = dataclasses.replace(DEBUG(), variants=("all", "no_head"))
+    if heads:
+        few_shot.check_variants(config, "prompted", own)
+        return
+    with pytest.raises(ConfigError, match=r"variants='no_head': it leaves out none .* of gpt2"):
+        few_shot.check_variants(config, "prompted", own)
+    biases = dataclasses.replace(DEBUG(), variants=("biases",))
+    with pytest.raises(ConfigError, match=r"variants='biases': it leaves none .* of gpt2"):
+        few_shot.check_variants(biases, "prompted", own._replace(trainable="^positions$"))
+
+
+def _with_head(module, tokens):
+    return module.logits(module(tokens))
+
+
+def test_numbers_of_another_order_are_refused_before_a_model_is_read(tmp_path, monkeypatch):
+    """Those of *rte*, whose 0 is published as entailment and is the prompt's *No*."""
+    folder = tmp_path / "texts" / "rte"
+    folder.mkdir(parents=True)
+    for split, count in (("train", 24), ("test", 8)):
+        rows = [f"{i % 2},{split} text {i} of it,pair {i * i} of {split}" for i in range(count)]
+        (folder / f"{split}.csv").write_text("\n".join(["label,text,pair", *rows]) + "\n")
+    config = dataclasses.replace(DEBUG(), tasks=("rte",), texts=str(tmp_path / "texts"))
+    monkeypatch.setattr(few_shot, "reader", None)
+    with pytest.raises(ConfigError, match=r"tasks: .*'not_entailment', 'entailment'.* is not told"):
+        run(config, tmp_path / "run", "custom")
 
 
 def test_a_configuration_that_asks_nothing_is_refused():

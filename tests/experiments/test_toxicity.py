@@ -34,6 +34,19 @@ def dull(texts):
     return [np.mean([w in bad for w in t.split()] or [0]) for t in texts]
 
 
+BEGIN = 63
+
+
+class BegunWords(reviews.Words):
+    """Before every text stands a token, as before those of Llama and of Gemma."""
+
+    def ids(self, texts, *, framed=False):
+        return [[BEGIN, *row] if framed else row for row in super().ids(texts)]
+
+    def encode(self, text):
+        return self.ids([text], framed=True)[0]
+
+
 @pytest.fixture(scope="module")
 def finished(debug_run):
     return debug_run("toxicity")
@@ -203,6 +216,15 @@ def test_prompts_are_fixed_or_openings_or_a_column():
         texts=dataclasses.replace(DEBUG.texts, prompts="toy_food"),
     )
     assert words.decode(material.prompts(config, words, column)) == ["case was", "my lamp"]
+    begun, ids = BegunWords(), words.ids(["case was", "my lamp"])
+    found = material.prompts(config, begun, column)
+    assert [each.tolist() for each in found] == [[BEGIN, *own] for own in ids]
+    first = begun.encode(given.target["test"].texts[0])[:4]
+    shortest = dataclasses.replace(DEBUG, decoding=DecodingConfig(prompts="openings", opening=3))
+    np.testing.assert_array_equal(material.prompts(shortest, begun, given)[0], first)
+    fixed = dataclasses.replace(DEBUG, decoding=DecodingConfig(prompt="the lamp was"))
+    (only,) = material.prompts(fixed, begun, given)
+    np.testing.assert_array_equal(only, begun.encode("the lamp was"))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from linearize.data.records import DataError
+from linearize.data.text import tokens as tokenizing
 from linearize.data.text.documents import Documents
 from linearize.data.text.packing import NOT_ASKED, padded
-from linearize.data.text.tokens import Tokenizer, TooLong, Wrap, encoded
+from linearize.data.text.tokens import Tokenizer, TooLong, Wrap, encoded, unknown
 from linearize.examples import Examples
 from linearize.fields import integer
 from linearize.types import PyTree
@@ -32,6 +33,7 @@ def classification(
     too_long: TooLong = "error",
     wrap: Wrap | None = None,
     vocabulary: int | None = None,
+    types: bool = False,
 ) -> Examples:
     """Inputs ``(tokens (N, L), mask (N, L))`` and ``labels`` (N,) of the documents' classes.
 
@@ -44,14 +46,20 @@ def classification(
         too_long: of a document of more tokens.
         wrap: a template.
         vocabulary: how many tokens the model has.
+        types: whether token types ``(N, L)`` int32 are a third input: 1 of a pair's second text,
+            which BERT was trained to be told.
 
     Raises:
-        DataError: documents without labels, and as :func:`encoded`.
+        DataError: documents without labels, a tokenizer that does not tell types, and as
+            :func:`encoded`.
     """
     if documents.labels is None:
         raise DataError("the documents have no labels; name the column that holds them")
-    rows, kept = _kept(documents, tokenizer, length, too_long, wrap, vocabulary)
+    rows, kept, said = _kept(documents, tokenizer, length, too_long, wrap, vocabulary)
     inputs: PyTree = masked(rows, length, pad)
+    if types:
+        kinds = [tokenizing.types(tokenizer, *texts) for texts in said]
+        inputs = (*inputs, padded(kinds, length, 0))
     return Examples(inputs, {"labels": documents.labels[kept]})
 
 
@@ -97,7 +105,7 @@ def answers(
         raise DataError(f"words has {len(words)} answers for {len(documents)} documents")
     places = [f"the answer to {documents.place(row)}" for row in range(len(words))]
     said = Documents(words, places=places)
-    rows, kept = _kept(documents, tokenizer, length, too_long, wrap, vocabulary)
+    rows, kept, _ = _kept(documents, tokenizer, length, too_long, wrap, vocabulary)
     spoken, _ = encoded(said.take(kept), tokenizer, vocabulary=vocabulary)
     _check_answers(said.take(kept), spoken, tokenizer)
     sizes = np.array([len(row) for row in spoken])
@@ -117,10 +125,10 @@ def answers(
 
 def _check_answers(said: Documents, spoken: list[np.ndarray], tokenizer: Tokenizer) -> None:
     """Other words are other tokens: what a vocabulary lacks could never be told apart."""
-    unknown = getattr(tokenizer, "special", {}).get("unk")
+    lacking = unknown(tokenizer)
     known: dict[bytes, str] = {}
     for row, (word, tokens) in enumerate(zip(said.texts, spoken, strict=True)):
-        if unknown is not None and unknown in tokens:
+        if lacking is not None and lacking in tokens:
             raise DataError(
                 f"{said.place(row)}, {word[:40]!r}, is unknown to the vocabulary; name another word"
             )
@@ -139,11 +147,11 @@ def _kept(
     too_long: TooLong,
     wrap: Wrap | None,
     vocabulary: int | None,
-) -> tuple[list[np.ndarray], np.ndarray]:
+) -> tuple[list[np.ndarray], np.ndarray, list[tuple[str, ...]]]:
     length = integer("length", length, low=1)
-    rows, kept = encoded(
+    rows, kept, said = tokenizing.read(
         documents, tokenizer, length=length, too_long=too_long, wrap=wrap, vocabulary=vocabulary
     )
     if not rows:
         raise DataError(f"no document has at most length={length} tokens; raise it")
-    return rows, kept
+    return rows, kept, said

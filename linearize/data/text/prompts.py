@@ -55,6 +55,8 @@ class Prompt:
         length: L, most tokens of the whole; None where the caller says.
         classes: the classes' names in the words' order; where it is empty, the words are in the
             order of the documents' classes.
+        numbered: whether the classes' published numbers are in that order too, so that labels 0, 1,
+            ... of a file are these.
 
     Raises:
         DataError: a template without its text or mask, or with what it does not know.
@@ -68,6 +70,7 @@ class Prompt:
     limits: tuple[int | None, int | None] = (None, None)
     length: int | None = None
     classes: tuple[str, ...] = ()
+    numbered: bool = False
 
     def __post_init__(self) -> None:
         names = [piece[0] for piece in self.pieces if isinstance(piece, tuple)]
@@ -103,16 +106,23 @@ class Prompt:
     def words_for(self, classes: Sequence[str]) -> tuple[str, ...]:
         """The label words in the order of a data set's classes.
 
-        Classes that are called 0, 1, ... are in the prompt's order.
+        Classes that are called 0, 1, ... are in the prompt's order where ``numbered``.
 
         Raises:
-            DataError: the prompt has other classes, or another number of them.
+            DataError: the prompt has other classes, or another number of them, or they are numbers
+                of which it does not know the order.
 
         >>> KLM["rte"].words_for(("entailment", "not_entailment"))
         ('Yes', 'No')
         """
         given = tuple(classes)
-        if self.classes and given != tuple(map(str, range(len(self.words)))):
+        numbers = given == tuple(map(str, range(len(self.words))))
+        if self.classes and numbers and not self.numbered:
+            raise DataError(
+                f"the classes are {given}, and which number is which of {self.classes} is not told "
+                f"of {self.template!r}; write these names in place of the numbers"
+            )
+        if self.classes and not numbers:
             if sorted(given) != sorted(self.classes):
                 raise DataError(
                     f"the classes are {given}, and {self.template!r} has words for {self.classes}; "
@@ -145,7 +155,7 @@ class Prompt:
             tokenizer: the model's.
             length: L; the prompt's own by default.
             masked: whether the model is a masked one, in whose prompts the mask token stands and
-                which its own tokens begin and end; of a decoder the prompt ends before the mask.
+                which its own tokens begin and end; a decoder's begin alike and end before the mask.
             cut: of what is too long once ``limits`` are applied: ``"texts"`` shortens the longer
                 text from its end, so that the template stays; ``"tail"`` drops what is behind,
                 the closing token too, as the paper's code.
@@ -172,7 +182,8 @@ class Prompt:
             )
         parts = self._parts(masked)
         filled = [self._filled(part, documents, tokenizer) for part in parts]
-        begin, end = _frame(tokenizer) if masked else ([], [])
+        begin, end = frame(tokenizer)
+        end = end if masked else []  # behind it a decoder would go on to another text
         texts = [i for i, part in enumerate(parts) if isinstance(part, tuple) and part[0] != "mask"]
         (asked,) = [i for i, p in enumerate(parts) if isinstance(p, tuple) and p[0] == "mask"] or [
             len(parts)
@@ -239,8 +250,12 @@ class Prompt:
         return tokenizer.ids([space + text for text in texts])
 
 
-def _frame(tokenizer: Words) -> tuple[list[int], list[int]]:
-    """The tokens that stand before and behind a text."""
+def frame(tokenizer: Words) -> tuple[list[int], list[int]]:
+    """The tokens that stand before and behind a text.
+
+    Raises:
+        DataError: they change the text's own.
+    """
     (plain,), (framed,) = tokenizer.ids(["a"]), tokenizer.ids(["a"], framed=True)
     for start in range(len(framed) - len(plain) + 1):
         if framed[start : start + len(plain)] == plain:
@@ -267,17 +282,20 @@ _ENTAILS = "{text.stem}? {mask}, {pair.lower}"
 _SAME = "{text}{mask}, {pair.lower}"
 _GOOD, _YES, _INFER = ("terrible", "great"), ("No", "Yes"), ("No", "Maybe", "Yes")
 _SENTIMENT = ("negative", "positive")
+_SHADES = ("very negative", "negative", "neutral", "positive", "very positive")
 _INFERRED = ("contradiction", "neutral", "entailment")
 _ENTAILED = ("not_entailment", "entailment")
 _LONG, _FIRST, _BOTH = (240, None), (110, None), (110, 50)
 _NONE = (None, None)
 
 KLM: Mapping[str, Prompt] = {
-    "sst2": Prompt(_IT_WAS, _GOOD, _NONE, 128, _SENTIMENT),
-    "sst5": Prompt(_IT_WAS, ("terrible", "bad", "okay", "good", "great"), _NONE, 128),
-    "mr": Prompt(_IT_WAS, _GOOD, _BOTH, 128, _SENTIMENT),
-    "cr": Prompt(_IT_WAS, _GOOD, _BOTH, 128, _SENTIMENT),
-    "mpqa": Prompt(_IT_WAS, _GOOD, _FIRST, 128, _SENTIMENT),
+    "sst2": Prompt(_IT_WAS, _GOOD, _NONE, 128, _SENTIMENT, True),
+    "sst5": Prompt(
+        _IT_WAS, ("terrible", "bad", "okay", "good", "great"), _NONE, 128, _SHADES, True
+    ),
+    "mr": Prompt(_IT_WAS, _GOOD, _BOTH, 128, _SENTIMENT, True),
+    "cr": Prompt(_IT_WAS, _GOOD, _BOTH, 128, _SENTIMENT, True),
+    "mpqa": Prompt(_IT_WAS, _GOOD, _FIRST, 128, _SENTIMENT, True),
     "subj": Prompt(_THIS_IS, ("subjective", "objective"), _BOTH, 128, ("subjective", "objective")),
     "trec": Prompt(
         "{mask}: {text}",
@@ -292,14 +310,18 @@ KLM: Mapping[str, Prompt] = {
         _LONG,
         256,
         ("World", "Sports", "Business", "Sci/Tech"),
+        True,
     ),
     "mnli": Prompt(_ENTAILS, _INFER, _LONG, 256, _INFERRED),
     "snli": Prompt(_ENTAILS, _INFER, _NONE, 256, _INFERRED),
     "qnli": Prompt(_ENTAILS, _YES, _NONE, 128, _ENTAILED),
     "rte": Prompt(_ENTAILS, _YES, _LONG, 256, _ENTAILED),
-    "mrpc": Prompt(_SAME, _YES, _NONE, 128, ("not_equivalent", "equivalent")),
-    "qqp": Prompt(_SAME, _YES, _NONE, 128, ("not_duplicate", "duplicate")),
-    "cola": Prompt(_THIS_IS, ("incorrect", "correct"), _NONE, 128, ("unacceptable", "acceptable")),
+    "mrpc": Prompt(_SAME, _YES, _NONE, 128, ("not_equivalent", "equivalent"), True),
+    "qqp": Prompt(_SAME, _YES, _NONE, 128, ("not_duplicate", "duplicate"), True),
+    "cola": Prompt(
+        _THIS_IS, ("incorrect", "correct"), _NONE, 128, ("unacceptable", "acceptable"), True
+    ),
 }
 """The paper's tasks, as its code asks them (``run_fewshot.sh``): template, label words, limits and
-length, to be cut by the ``"tail"``; classes as TFDS calls them, and so in whatever order it has."""
+length, to be cut by the ``"tail"``; classes as TFDS calls them, and so in whatever order it has.
+Numbers are refused where publishers have another order than the paper, or several."""

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class TextSet:
         splits: the TFDS split that is trained on, validated on and tested on. An empty validation
             is cut out of training: 10 %, at most 5,000, as the vision tasks' is. Where test is
             empty too, both are, by the text, with near-duplicates together.
+        plain: the text as people write it, of what the feature holds.
         licence: what its publishers state.
         counts: examples of each TFDS split that the real set has, as far as they are known here.
         by_hand: what must be fetched by hand; empty where TFDS downloads it.
@@ -53,6 +55,7 @@ class TextSet:
     pair: str = ""
     label_of: Callable[[Any], int | None] = int
     splits: tuple[str, str, str] = ("train", "validation", "test")
+    plain: Callable[[str], str] = str
     licence: str = "see its homepage"
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     by_hand: str = ""
@@ -85,6 +88,12 @@ def _above(high: float, low: float) -> Callable[[Any], int | None]:
 def _stars(value: Any) -> int | None:
     """One or two stars are negative, four or five positive; three are left out."""
     return None if value == 3 else int(value > 3)
+
+
+def _page(text: str) -> str:
+    """A page whose titles, sections and paragraphs are told by words."""
+    apart = re.sub(r"\s*_START_(?:ARTICLE|SECTION|PARAGRAPH)_\s*", "\n\n", text)
+    return apart.replace("_NEWLINE_", "\n").strip()
 
 
 def _glue(
@@ -182,7 +191,8 @@ TEXT_SETS: dict[str, TextSet] = {
         splits=("train", "", "test"), counts={"train": 5_452, "test": 500},
     ),
     "wiki40b": TextSet(
-        "wiki40b/en:1.3.0", "text", "pages of the English Wikipedia", licence="CC BY-SA 3.0",
+        "wiki40b/en:1.3.0", "text", "pages of the English Wikipedia", plain=_page,
+        licence="CC BY-SA 3.0",
         by_hand="TFDS prepares it with Apache Beam; prepare it elsewhere as array_record and copy "
         "its folder wiki40b/en/1.3.0 into {data_dir}",
     ),
@@ -355,7 +365,7 @@ def _documents(
                     f"{len(row.classes)} classes; labels of this split may be hidden"
                 )
             label = known
-        texts = [_string(_at(values, path)) for path in (row.text, row.pair) if path]
+        texts = [row.plain(_string(_at(values, path))) for path in (row.text, row.pair) if path]
         if any(map(blank, texts)):
             skipped["empty"] += 1
             continue

@@ -27,6 +27,7 @@ _MOST_FIELD = 2**31 - 1
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _WITHOUT = {"label": "; name another, or pass label=None if texts are all there is"}
 """What may be done without a column, by its role."""
+_INTEGER = re.compile(r"-?\d+")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _Line = tuple[int, Mapping[str, Any]]
 """A line's number and its values by column."""
@@ -361,5 +362,5 @@ def _sense(name: str) -> str | float:
 
 def _order(names: Mapping[str, int]) -> Any:
     """How classes are sorted: by number where all are integers."""
-    whole = all(name.lstrip("-").isdecimal() for name in names)
+    whole = all(_INTEGER.fullmatch(name) for name in names)
     return int if whole else str

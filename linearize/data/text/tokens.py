@@ -40,8 +40,7 @@ def ids(tokenizer: Tokenizer, *texts: str) -> np.ndarray:
     Raises:
         DataError: the tokenizer gives anything but one list of numbers.
     """
-    encode: Callable[..., Any] = getattr(tokenizer, "backend", tokenizer).encode
-    found = encode(*texts)
+    found = _backend(tokenizer).encode(*texts)
     tokens = np.asarray(getattr(found, "ids", found))
     if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
         raise DataError(
@@ -49,6 +48,36 @@ def ids(tokenizer: Tokenizer, *texts: str) -> np.ndarray:
             "numbers of one text's tokens"
         )
     return tokens.astype(np.int32)
+
+
+def types(tokenizer: Tokenizer, *texts: str) -> np.ndarray:
+    """(n,) int32, of each token of :func:`ids`, which text of a pair it is of, as BERT is told.
+
+    Raises:
+        DataError: the tokenizer does not tell it.
+    """
+    backend = _backend(tokenizer)
+    if callable(backend):  # transformers'
+        found = backend(*texts).get("token_type_ids")
+    else:
+        found = getattr(backend.encode(*texts), "type_ids", None)
+    if found is None:
+        raise DataError(
+            f"{type(tokenizer).__name__} tells no token types; read the model without them: "
+            "types=False"
+        )
+    return np.asarray(found, np.int32)
+
+
+def _backend(tokenizer: Tokenizer) -> Any:
+    backend = getattr(tokenizer, "backend", tokenizer)
+    return tokenizer if isinstance(backend, str) else backend  # transformers 5 names its library
+
+
+def unknown(tokenizer: Tokenizer) -> int | None:
+    """The token of what the vocabulary lacks, where the tokenizer says it."""
+    special = getattr(tokenizer, "special", None)
+    return getattr(tokenizer, "unk_token_id", None) if special is None else special.get("unk")
 
 
 def encoded(
@@ -79,13 +108,34 @@ def encoded(
         DataError: a document that is too long, that no cutting makes fit, that has no token, or
             that has one which the vocabulary lacks; with its place.
     """
+    rows, kept, _ = read(
+        documents, tokenizer, length=length, too_long=too_long, wrap=wrap, vocabulary=vocabulary
+    )
+    return rows, kept
+
+
+def read(
+    documents: Documents,
+    tokenizer: Tokenizer,
+    *,
+    length: int | None = None,
+    too_long: TooLong = "error",
+    wrap: Wrap | None = None,
+    vocabulary: int | None = None,
+) -> tuple[list[np.ndarray], np.ndarray, list[tuple[str, ...]]]:
+    """What :func:`encoded` returns, and of which text or pair each row's tokens are.
+
+    Raises:
+        DataError: likewise.
+    """
     one_of("too_long", too_long, TOO_LONG, DataError)
     if length is not None:
         length = integer("length", length, low=1)
-    rows, kept, cut = [], [], 0
+    rows, kept, said, cut = [], [], list[tuple[str, ...]](), 0
     for row, text in enumerate(documents.texts):
         pair = None if documents.pairs is None else documents.pairs[row]
-        tokens = _whole(tokenizer, text, pair, wrap)
+        whole = _wrapped(text, pair, wrap)
+        tokens = ids(tokenizer, *whole)
         place = documents.place(row)
         if length is not None and len(tokens) > length:
             if too_long == "error":
@@ -95,20 +145,22 @@ def encoded(
                 )
             if too_long == "leave out":
                 continue
-            tokens, cut = _cut(tokenizer, text, pair, wrap, length, place), cut + 1
+            tokens, whole = _cut(tokenizer, text, pair, wrap, length, place)
+            cut += 1
         own = (text,) if pair is None else (text, pair)
         if wordless := own if not len(tokens) else [x for x in own if _wordless(tokenizer, x)]:
             raise DataError(f"{place} has no token: {wordless[0][:40]!r}; leave it out")
         _check_vocabulary(tokens, vocabulary, place)
         rows.append(tokens)
         kept.append(row)
+        said.append(whole)
     if cut or len(kept) < len(documents):
         log.warning(
             "%d of %d documents have more than %d tokens: %s",
             cut or len(documents) - len(kept), len(documents), length,
             "cut" if cut else "left out",
         )  # fmt: skip
-    return rows, np.array(kept, int)
+    return rows, np.array(kept, int), said
 
 
 def _wordless(tokenizer: Tokenizer, text: str) -> bool:
@@ -127,16 +179,17 @@ def _check_vocabulary(tokens: np.ndarray, vocabulary: int | None, place: str) ->
         )
 
 
-def _whole(tokenizer: Tokenizer, text: str, pair: str | None, wrap: Wrap | None) -> np.ndarray:
+def _wrapped(text: str, pair: str | None, wrap: Wrap | None) -> tuple[str, ...]:
+    """What the tokenizer is given."""
     if wrap is not None:
-        return ids(tokenizer, wrap(text, pair))
-    return ids(tokenizer, text) if pair is None else ids(tokenizer, text, pair)
+        return (wrap(text, pair),)
+    return (text,) if pair is None else (text, pair)
 
 
 def _cut(
     tokenizer: Tokenizer, text: str, pair: str | None, wrap: Wrap | None, length: int, place: str
-) -> np.ndarray:
-    """Tokens of the most characters that fit, the longer text of a pair giving way first."""
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Tokens of the most characters that fit, and these; of a pair the longer gives way first."""
     total = len(text) + len(pair or "")
 
     def shortened(characters: int) -> tuple[str, str | None]:
@@ -148,9 +201,10 @@ def _cut(
             (text[:short], pair[:rest]) if len(text) <= len(pair) else (text[:rest], pair[:short])
         )
 
-    def tried(characters: int) -> np.ndarray | None:
-        tokens = _whole(tokenizer, *shortened(characters), wrap)
-        return tokens if len(tokens) <= length else None
+    def tried(characters: int) -> tuple[np.ndarray, tuple[str, ...]] | None:
+        whole = _wrapped(*shortened(characters), wrap)
+        tokens = ids(tokenizer, *whole)
+        return (tokens, whole) if len(tokens) <= length else None
 
     fits, too_many, best = 0, total, None
     guess = min(total - 1, 4 * length)

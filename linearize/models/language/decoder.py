@@ -3,13 +3,15 @@
 from flax import linen as nn
 
 from linearize.models.language import cached, head
+from linearize.models.language.embedding import embedded
 from linearize.types import Array, PyTree
 
 
 class Causal(nn.Module):
     """Base of decoders whose ``run(tokens, cache)`` gives hidden states, and new keys and values.
 
-    It has no fields of its own: ``vocabulary``, ``width``, ``tied`` and ``dtype`` are theirs.
+    It has no fields of its own: ``vocabulary``, ``context``, ``width``, ``tied`` and ``dtype`` are
+    theirs.
     """
 
     def setup(self) -> None:
@@ -20,6 +22,19 @@ class Causal(nn.Module):
 
     def __call__(self, tokens: Array) -> Array:
         return self.run(tokens)[0]
+
+    def embed(self, tokens: Array) -> Array:
+        """Rows of the token embedding (B, S, D).
+
+        Raises:
+            ValueError: more tokens than the weights were made for, or none.
+        """
+        found = embedded(self.token_embedding, tokens)
+        if tokens.shape[1] > self.context:
+            raise ValueError(
+                f"tokens are {tokens.shape}: longer than the context of {self.context}; cut them"
+            )
+        return found
 
     def logits(self, hidden: Array, words: Array | None = None) -> Array:
         """Of hidden states (..., D): (..., V) float32, or (..., C) of words (C,) alone."""

@@ -89,11 +89,14 @@ class Encoder(nn.Module):
         """Hidden states; ``types`` (B, L) are 0 by default.
 
         Raises:
-            ValueError: shapes or dtypes of no tokens, or more of them than there are positions.
+            ValueError: shapes or dtypes of no tokens, more of them than there are positions, or
+                types of an encoder that has none.
         """
         self._check(tokens, mask)
+        if types is not None and not self.types:
+            raise ValueError("types are given, and this encoder has no token types; leave them out")
         x = embedded(self.token_embedding, tokens, mask) + self._places(mask)
-        if self.types and types is not None:
+        if types is not None:
             x = x + embedded(self.kind, types, mask, what="types")
         elif self.types:
             x = x + self.kind[:1][None]

@@ -19,6 +19,7 @@ import numpy as np
 from linearize import tree
 from linearize.choices import one_of
 from linearize.compiled import jit
+from linearize.fields import integer, number
 from linearize.models import layers
 from linearize.models.language.model import LanguageModel
 from linearize.models.language.sampling import Sampling
@@ -31,6 +32,8 @@ from linearize.types import Array, Flat, Params, PyTree
 VIEWS = ("displaced", "tangent")
 _ROUND = 16
 """Prompts of several lengths are padded to a multiple of it, so that calls share a program."""
+_SEEDS = 2**32
+"""So many keys there are."""
 
 Read = tuple[Array, dict[str, Array]]
 """Logits (B, V) after some tokens, and the cache with them."""
@@ -108,12 +111,11 @@ def generate(
     """
     decoder = _Decoder.of(model)
     one_of("view", view, VIEWS)
-    for name, value in (("new", new), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}={value}; expected 1 or more")
-    if not math.isfinite(alpha):
-        raise ValueError(f"alpha={alpha}; expected a finite number")
-    sampling = Sampling(float(temperature), top_k, top_p)
+    new, batch_size = integer("new", new, low=1), integer("batch_size", batch_size, low=1)
+    seed, alpha = integer("seed", seed, low=0), number("alpha", alpha)
+    if seed >= _SEEDS:  # of which only the last bits would count
+        raise ValueError(f"seed={seed}; expected an integer from 0 to {_SEEDS - 1}")
+    sampling = Sampling(number("temperature", temperature), top_k, top_p)
     if tokenizer is not None:
         check_vocabulary(tokenizer, model.vocabulary)
         ends = tokenizer.special.get("eos", ()) if ends is None else ends

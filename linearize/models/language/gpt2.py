@@ -11,7 +11,6 @@ from linearize.models.hf import configs, schema, tables
 from linearize.models.hf.table import KERNEL, SAME, Row, Table
 from linearize.models.language import cached
 from linearize.models.language.decoder import Causal
-from linearize.models.language.embedding import embedded
 from linearize.types import Array, PyTree
 
 _LAYER = "transformer.h.{i}"
@@ -135,12 +134,7 @@ class GPT2Decoder(Causal):
     @nn.compact
     def run(self, tokens: Array, cache: PyTree = None) -> tuple[Array, PyTree]:
         """Hidden states, and where there is a cache the keys and values of these tokens."""
-        x = embedded(self.token_embedding, tokens)
-        if tokens.shape[1] > self.context:
-            raise ValueError(
-                f"tokens are {tokens.shape}: longer than the context of {self.context}, the length "
-                "of the table of positions; cut them"
-            )
+        x = self.embed(tokens)
         start = 0 if cache is None else cache["seen"]
         place = self.positions.at[start + jnp.arange(tokens.shape[1])].get(mode="fill")
         x = (x + place[None]).astype(self.dtype)

@@ -19,7 +19,6 @@ from linearize.models.hf import configs, schema, tables
 from linearize.models.hf.table import KERNEL, SAME, Table
 from linearize.models.language import cached, rotary
 from linearize.models.language.decoder import Causal
-from linearize.models.language.embedding import embedded
 from linearize.models.language.rotary import turned, turns
 from linearize.types import Array, PyTree
 
@@ -222,7 +221,7 @@ class Decoder(Causal):
         """Hidden states, and where there is a cache the keys and values of these tokens."""
         start = 0 if cache is None else cache["seen"]
         at = start + jnp.arange(tokens.shape[1])
-        x = embedded(self.token_embedding, tokens).astype(self.dtype)
+        x = self.embed(tokens).astype(self.dtype)
         x = x * jnp.asarray(self.embedding_scale, self.dtype)
         local = jnp.asarray(self.local[: self.depth]) if any(self.local[: self.depth]) else None
         whole = turns(at, self.theta, self.head_width, self.stretch)

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from linearize.fields import integer
 from linearize.types import Array
+
+_TINY = 1e-20
+"""Below it a logit divided by the temperature may be beyond float32."""
+_LEAST = float(jnp.finfo(jnp.float32).tiny)
+"""What is smaller, devices take for 0."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +29,8 @@ class Sampling:
     ``top_k``, and no order of the vocabulary decides.
 
     Raises:
-        ValueError: a temperature that is negative or not finite, a ``top_k`` below 1, a ``top_p``
-            not above 0 or above 1.
+        ValueError: a temperature that is negative or not finite, a ``top_k`` that is no integer or
+            below 1, a ``top_p`` not above 0 or above 1.
     """
 
     temperature: float = 1.0
@@ -36,8 +42,8 @@ class Sampling:
             raise ValueError(
                 f"temperature={self.temperature}; expected a number from 0, the likeliest token, on"
             )
-        if self.top_k is not None and (self.top_k < 1 or int(self.top_k) != self.top_k):
-            raise ValueError(f"top_k={self.top_k}; expected tokens, 1 or more, or None for all")
+        if self.top_k is not None:
+            integer("top_k", self.top_k, low=1)
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(
                 f"top_p={self.top_p}; expected a probability above 0 and at most 1. For the "
@@ -47,6 +53,10 @@ class Sampling:
     def scores(self, logits: Array) -> Array:
         """Logits (..., V) float32 divided by the temperature, −∞ for tokens that are left out."""
         scores = logits / (self.temperature or 1)
+        if 0 < self.temperature < _TINY:  # where quotients overflow, the likeliest stay 0
+            most = jnp.max(logits, -1, keepdims=True)
+            below = logits - jnp.where(jnp.isfinite(most), most, 0)
+            scores = jnp.where(below == 0, 0, below / max(self.temperature, _LEAST))
         if self.top_k is not None:
             kept = _largest(scores, jnp.ones_like(scores), self.top_k)
             scores = jnp.where(kept, scores, -jnp.inf)

@@ -55,7 +55,8 @@ def sentence_encoder(
         normalize: whether features have length 1.
 
     Returns:
-        ``f(params, tokens (B, L), mask (B, L)) -> features (B, D) float32``.
+        ``f(params, tokens (B, L), mask (B, L)) -> features (B, D) float32``; a third input are
+        token types (B, L) of a model that has them (BERT's).
 
     Raises:
         ValueError: an unknown pooling, or a pooler that the model does not have.
@@ -66,14 +67,19 @@ def sentence_encoder(
             f"pooling='pooler'; the weights of {model.name} have none: take 'mean' or 'first'"
         )
 
-    def f(params: Params, tokens: Array, mask: Array) -> Array:
-        pooled = pool(params, hidden(params, tokens, mask), mask)
+    def f(params: Params, tokens: Array, mask: Array, *types: Array) -> Array:
+        pooled = pool(params, hidden(params, tokens, mask, *types), mask)
         return unit(pooled) if normalize else pooled
 
     if stated := identity.stated(hidden):
         f.fingerprint = f"{pooling} {normalize} of {stated}"  # type: ignore[attr-defined]
     about = {**model.about, "feature_dim": model.width, "pooling": pooling, "normalize": normalize}
     return Model(f, model.params, name=model.name, blocks=model.blocks, about=about)
+
+
+def has_types(model: LanguageModel) -> bool:
+    """Whether the model tells a pair's two texts apart by token types, as BERT does."""
+    return model.about["architecture"].get("types", 0) > 1
 
 
 _MODULES = "modules.json"

@@ -63,7 +63,9 @@ def t5(path: Path, told: Mapping[str, Any]) -> Any:
         raise TokenizerError(f"{path} has no {', '.join(lost)}; it is not T5's")
     made.add_special_tokens([*special, *(word for word, _ in extras)])
     made.post_processor = library.processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", made.token_to_id("</s>"))]
+        single="$A </s>",
+        pair="$A </s> $B </s>",
+        special_tokens=[("</s>", made.token_to_id("</s>"))],
     )
     return made
 

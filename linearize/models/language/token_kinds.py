@@ -59,9 +59,11 @@ def _pairs(words: dict[str, int], merges: Sequence[Any], **options: Any) -> Any:
 
 
 def _begin(made: Any, word: str) -> None:
-    """Before every text stands this word."""
+    """Before every text stands this word, also before the second one of a pair."""
     made.post_processor = token_files.library(EXTRA).processors.TemplateProcessing(
-        single=f"{word} $A", special_tokens=[(word, made.token_to_id(word))]
+        single=f"{word} $A",
+        pair=f"{word} $A {word}:1 $B:1",
+        special_tokens=[(word, made.token_to_id(word))],
     )
 
 
@@ -85,6 +87,7 @@ def word_pieces(path: Path, told: Mapping[str, Any]) -> Any:
             "neither BERT's nor MPNet's"
         )
     first, last, *_, mask = kinds[kind]
+    pair = "$B:1 [SEP]:1" if kind == "BERT" else "</s> $B </s>"  # MPNet has no token types
     cased = any(word != word.lower() for word in words if not re.fullmatch(r"[\[<].*[\]>]", word))
     made = library.Tokenizer(library.models.WordPiece(words, unk_token="[UNK]"))
     made.normalizer = library.normalizers.BertNormalizer(
@@ -98,7 +101,9 @@ def word_pieces(path: Path, told: Mapping[str, Any]) -> Any:
     made.add_special_tokens(list(kinds[kind][:-1]))
     made.add_special_tokens([library.AddedToken(mask, lstrip=kind == "MPNet", special=True)])
     made.post_processor = library.processors.TemplateProcessing(
-        single=f"{first} $A {last}", special_tokens=[(w, words[w]) for w in (first, last)]
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {last} {pair}",
+        special_tokens=[(w, words[w]) for w in (first, last)],
     )
     return made
 

@@ -259,17 +259,29 @@ def tokens_of(model: LanguageModel) -> LanguageTokenizer:
 def check_vocabulary(tokenizer: LanguageTokenizer, vocabulary: int | None) -> None:
     """A model of so many tokens can be this tokenizer's.
 
+    Special tokens that were added behind the model's do not count, such as that which stands for
+    an image before Gemma 3's text model; whoever meets one in a text refuses it.
+
     Raises:
-        TokenizerError: it has a token beyond them, or fewer tokens, where they are no round number
-            or far more.
+        TokenizerError: it has another token beyond them, or fewer tokens, where they are no round
+            number or far more.
     """
-    if vocabulary is None or vocabulary == tokenizer.vocabulary:
+    if vocabulary is None or vocabulary == (size := _words(tokenizer, vocabulary)):
         return
-    if vocabulary % _ROUND or not 0 < vocabulary - tokenizer.vocabulary <= _SPARE:
+    if vocabulary % _ROUND or not 0 < vocabulary - size <= _SPARE:
         raise TokenizerError(
-            f"{tokenizer.source} has {tokenizer.vocabulary} tokens and the model {vocabulary}: is "
-            "it another model's?"
+            f"{tokenizer.source} has {size} tokens and the model {vocabulary}: is it another "
+            "model's?"
         )
+
+
+def _words(tokenizer: LanguageTokenizer, vocabulary: int) -> int:
+    """One more than the largest token that the model should have."""
+    if tokenizer.vocabulary <= vocabulary:
+        return tokenizer.vocabulary
+    added = tokenizer.backend.get_added_tokens_decoder()
+    behind = {n for n, token in added.items() if token.special and n >= vocabulary}
+    return max(set(tokenizer.backend.get_vocab().values()) - behind, default=-1) + 1
 
 
 def _find(weights: str | Path | hf.Source) -> LanguageTokenizer:

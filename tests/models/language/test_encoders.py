@@ -298,3 +298,5 @@ def test_bad_inputs_are_named(saved):
         f(params, tokens[:, :3], jnp.ones((2, 3)))
     with pytest.raises(ValueError, match="tokens has shape"):
         f(params, 1.0 * tokens, jnp.ones((2, 36), bool))
+    with pytest.raises(ValueError, match="no token types; leave them out"):
+        f(params, tokens[:, :3], jnp.ones((2, 3), bool), tokens[:, :3])

@@ -206,6 +206,20 @@ def test_a_row_ends_at_its_own_end(decoder):
     assert everywhere.finished.all()
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma"])
+def test_a_text_beyond_the_context_is_refused(name):
+    """Rotations reach on where the weights do not."""
+    module = MODULES[name]()
+    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 2), int))
+
+    def states(length):
+        return jax.eval_shape(module.apply, params, jnp.zeros((2, length), int))
+
+    assert states(24).shape == (2, 24, 12)
+    with pytest.raises(ValueError, match=r"tokens are \(2, 25\): longer than the context of 24"):
+        states(25)
+
+
 @pytest.mark.slow(but=["sampling2"])
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7), Sampling(1.3, top_k=4, top_p=0.8)])
 def test_frequencies_are_the_softmax(sampling):
@@ -267,8 +281,20 @@ def test_no_temperature_takes_the_first_of_the_likeliest():
     logits = jnp.asarray([[0.0, 2.0, 2.0], [3.0, 1.0, 2.0]])
     keys = jax.random.split(jax.random.key(0), 2)
     assert Sampling(0).draw(keys, logits).tolist() == [1, 0]
-    tiny = Sampling(1e-30).draw(keys, jnp.asarray([[1.0, 5.0, 2.0], [3.0, 1.0, 2.0]]))
-    assert tiny.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("more", [{}, {"top_k": 2}, {"top_p": 0.9}, {"top_k": 2, "top_p": 0.5}])
+@pytest.mark.parametrize("temperature", [1e-10, 1e-20, 1e-30, 1e-38, 1e-40, 1e-46])
+def test_a_tiny_temperature_takes_the_likeliest(temperature, more):
+    """Quotients beyond float32, and temperatures below its least; tokens that cannot come too."""
+    logits = [[1.0, 5.0, 2.0], [3.0, 1.0, 2.0], [-9.0, -7.0, -8.0], [-np.inf, -3.0, 0.0]]
+    logits += [[-np.inf, -np.inf, -1.0], [0.0, -0.0, -1e-4]]
+    keys = jax.random.split(jax.random.key(0), len(logits))
+    found = Sampling(temperature, **more).draw(keys, jnp.asarray(logits)).tolist()
+    assert found[:-1] == Sampling(0).draw(keys, jnp.asarray(logits)).tolist()[:-1]
+    assert found[-1] < 2  # of two likeliest either
+    none = Sampling(temperature).scores(jnp.full((1, 3), -jnp.inf))
+    assert (np.asarray(none) == -np.inf).all()
 
 
 def letters(size=V, **special):
@@ -313,6 +339,15 @@ def test_texts_in_and_out(decoder):
         ([[1], [1] * 20], {"new": 5}, r"prompts\[1\]: up to 20 tokens and new=5 .*context of 24"),
         ([[1]], {"new": 0}, "new=0"),
         ([[1]], {"batch_size": 0}, "batch_size=0"),
+        ([[1]], {"new": 1.5}, "new=1.5; expected an integer, 1 or more"),
+        ([[1]], {"new": True}, "new=True; expected an integer, 1 or more"),
+        ([[1]], {"batch_size": 2.5}, "batch_size=2.5; expected an integer, 1 or more"),
+        ([[1]], {"top_k": np.nan}, "top_k=nan; expected an integer, 1 or more"),
+        ([[1]], {"seed": 1.5}, "seed=1.5; expected an integer, 0 or more"),
+        ([[1]], {"seed": -1}, "seed=-1; expected an integer, 0 or more"),
+        ([[1]], {"seed": 2**32}, "seed=4294967296; expected an integer from 0 to 4294967295"),
+        ([[1]], {"temperature": None}, "temperature=None; expected a finite number"),
+        ([[1]], {"alpha": "1"}, "alpha='1'; expected a finite number"),
         ([[1]], {"temperature": -1}, "temperature=-1"),
         ([[1]], {"temperature": np.nan}, "temperature=nan"),
         ([[1]], {"top_k": 0}, "top_k=0"),

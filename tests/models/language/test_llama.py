@@ -402,7 +402,10 @@ def test_ten_steps_of_adamw_are_torchs(saved, tmp_path, case, regime):
 def test_memory_grows_with_the_length_and_operations_are_five_forward_passes():
     """Compiled temporaries of the linearized step at 512, 1,024 and 2,048 tokens."""
     row = models.LANGUAGE["llama"]
-    module = row.module(**row.configure({**SMALL, "hidden_size": 32}, ""), scan=True)
+    module = row.module(
+        **row.configure({**SMALL, "hidden_size": 32, "max_position_embeddings": 2048}, ""),
+        scan=True,
+    )
     loss = CausalLM().loss
 
     def linearized(module, tokens):

@@ -1,5 +1,6 @@
 """Sentence encoders: what is pooled how, what files ask for, and packaged ones on real weights."""
 
+import functools
 import json
 
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ import pytest
 import safetensors.numpy
 
 from linearize import assets
+from linearize.data.text import Documents, classification
 from linearize.models.backbone import WeightsError
-from linearize.models.language import LANGUAGE, LanguageModel, load_language, tokens_of
+from linearize.models.language import LANGUAGE, LanguageModel, load_language, load_tokens, tokens_of
 from linearize.models.language.sentence import sentence_encoder, told
 
 HIDDEN = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
@@ -89,6 +91,41 @@ def test_what_lies_beside_the_weights_says_how(tmp_path):
 def test_what_is_not_computed_here_is_refused(tmp_path, modules, pooling, message):
     with pytest.raises(WeightsError, match=message):
         told(written(tmp_path, modules, pooling))
+
+
+def test_pairs_are_told_apart_as_in_transformers(tmp_path):
+    """Tokens, mask and types of pairs, one of them cut, through a small BERT of random weights."""
+    torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "fine", "dull", "film", "was", "it"]
+    (tmp_path / "vocab.txt").write_text("\n".join(names) + "\n")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    reference = transformers.BertModel(
+        transformers.BertConfig(vocab_size=len(names), intermediate_size=12, **sizes)
+    ).eval()
+    reference.save_pretrained(tmp_path)
+    model = load_language("bert", weights=tmp_path)
+    encoder = sentence_encoder(model, normalize=False)
+    pairs = [("a fine film", "it was dull"), ("film", "it was a fine film"), ("it", "a " * 20)]
+    firsts, seconds = zip(*pairs, strict=True)
+    documents = Documents(firsts, [0, 1, 1], ("no", "yes"), pairs=seconds)
+    read = functools.partial(
+        classification, documents, load_tokens(tmp_path), 12, too_long="cut", types=True
+    )
+    tokens, mask, types = read().inputs
+    wanted = transformers.BertTokenizer(vocab={word: i for i, word in enumerate(names)})(
+        list(firsts), list(seconds), padding="max_length", truncation="longest_first",
+        max_length=12, return_tensors="pt",
+    )  # fmt: skip
+    np.testing.assert_array_equal(tokens, wanted["input_ids"])
+    np.testing.assert_array_equal(types, wanted["token_type_ids"])
+    with torch.no_grad():
+        hidden = reference(**wanted).last_hidden_state.numpy()
+    expected = np.stack([h[m].mean(0) for h, m in zip(hidden, mask, strict=True)])
+    found = encoder.f(encoder.params, *map(jnp.asarray, (tokens, mask, types)))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    without = encoder.f(encoder.params, jnp.asarray(tokens), jnp.asarray(mask))
+    assert np.abs(np.asarray(without) - expected).max() > 1e-3
 
 
 @pytest.mark.slow

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from linearize import assets, models
+from linearize.data import DataError, Task
+from linearize.data.text import Documents, encoded, packed
+from linearize.models.language import generate, load_language
 from linearize.models.language import tokens as tokenizing
 from linearize.models.language.gguf import Vocabulary
 from linearize.models.language.token_kinds import of_gguf
 from linearize.models.language.tokens import LanguageTokenizer, load_tokens
+from linearize.study.tokens import check_tokens
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
@@ -77,12 +81,12 @@ def unigrams(special):
 
 
 def theirs(name):
-    kind, _, cased = name.partition(" ")
+    kind, _, more = name.partition(" ")
     special = SPECIAL[kind]
     return {
-        "gpt2": lambda: transformers.GPT2Tokenizer(**byte_pairs(special)),
+        "gpt2": lambda: transformers.GPT2Tokenizer(**byte_pairs(special), add_bos_token=bool(more)),
         "roberta": lambda: transformers.RobertaTokenizer(**byte_pairs(special)),
-        "bert": lambda: transformers.BertTokenizer(**words(special, not cased)),
+        "bert": lambda: transformers.BertTokenizer(**words(special, not more)),
         "mpnet": lambda: transformers.MPNetTokenizer(**words(special, True)),
         "t5": lambda: transformers.T5Tokenizer(**unigrams(special)),
     }[kind]()
@@ -119,9 +123,11 @@ def older(reference, folder):
         (folder / "spiece.model").write_bytes(sentence_pieces(whole["vocab"][:-sentinels]))
     else:
         (folder / "vocab.txt").write_text("".join(f"{w}\n" for w in whole["vocab"]), newline="")
+    if getattr(reference, "add_bos_token", False):  # which no vocabulary tells
+        (folder / "tokenizer_config.json").write_text('{"add_bos_token": true}')
 
 
-NAMES = ["gpt2", "roberta", "bert", "bert cased", "mpnet", "t5"]
+NAMES = ["gpt2", "gpt2 begun", "roberta", "bert", "bert cased", "mpnet", "t5"]
 CASES = [(name, form) for name in NAMES for form in ("tokenizer.json", "older")]
 
 
@@ -154,6 +160,20 @@ def test_equals_transformers(name, form, tmp_path):
         )
         assert ours.decode(found, special=special) == said
     assert ours.pieces(texts[0]) == reference.tokenize(texts[0])
+
+
+@pytest.mark.parametrize(("name", "form"), CASES)
+def test_pairs_equal_transformers(name, form, tmp_path):
+    """What stands around two texts, and which token is of which where the model is told."""
+    reference = theirs(name)
+    reference.save_pretrained(tmp_path) if form == "tokenizer.json" else older(reference, tmp_path)
+    ours = load_tokens(tmp_path)
+    firsts, seconds = SENTENCES[:1] + SENTENCES[2:4], SENTENCES[4:7]
+    wanted = reference(firsts, seconds)
+    found = ours.backend.encode_batch(list(zip(firsts, seconds, strict=True)))
+    assert [each.ids for each in found] == wanted["input_ids"]
+    if "token_type_ids" in wanted:
+        assert [each.type_ids for each in found] == wanted["token_type_ids"]
 
 
 def vocabulary(split, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>")):
@@ -236,6 +256,8 @@ def test_gguf_that_begins_every_text():
     ours = LanguageTokenizer("a.gguf", of_gguf(held, "a.gguf"), {})
     assert ours.ids(["1234 it"], framed=True)[0][0] == held.special["bos"] == 1
     assert ours.ids(["1234"])[0] == ours.ids(["123"])[0] + ours.ids(["4"])[0]
+    pair = of_gguf(held, "a.gguf").encode("it", "is")
+    assert pair.ids == [i for text in ("it", "is") for i in ours.ids([text], framed=True)[0]]
     made = of_gguf(dataclasses.replace(held, add_bos=False), "a.gguf")
     without = LanguageTokenizer("a.gguf", made, {})
     assert without.ids(["it"], framed=True) == without.ids(["it"])
@@ -291,6 +313,39 @@ def test_what_is_no_tokenizer_of_the_model(tmp_path):
     ):
         with pytest.raises(error, match=said):
             of_gguf(dataclasses.replace(held, **wrong), "a.gguf")
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_special_tokens_behind_the_models_are_no_words(special, tmp_path):
+    """Gemma 3's tokenizer.json has one for images, which its text model lacks: texts that hold it
+    are refused wherever they meet the model.
+    """
+    model = load_language("toy_decoder", pretrained=False, blocks=1)
+    listed = ["<unk>", *(f"w{i}" for i in range(1, model.vocabulary))]
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({w: i for i, w in enumerate(listed)}, unk_token="<unk>")
+    )
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.add_tokens([tokenizers.AddedToken("<image>", special=special)])
+    made.save(str(tmp_path / "tokenizer.json"))
+    size = model.vocabulary
+    if not special:
+        with pytest.raises(models.TokenizerError, match=f"{size + 1} tokens and the model {size}"):
+            load_tokens(tmp_path, vocabulary=size)
+        return
+    ours = load_tokens(tmp_path, vocabulary=size)
+    assert ours.ids(["w1 <image>"]) == [[1, size]]
+    assert generate(model, ["w1 w2"], tokenizer=ours, new=1).prompts == [[1, 2]]
+    with pytest.raises(ValueError, match=f"from 0 to {size - 1}"):
+        generate(model, ["w1 <image>"], tokenizer=ours, new=1)
+    texts = Documents(("w1 w2", "w1 <image>"))
+    with pytest.raises(DataError, match=f"document 1 has the token {size}"):
+        encoded(texts, ours, vocabulary=size)
+    rows = packed(encoded(texts, ours)[0], 2)
+    with pytest.raises(ValueError, match=f"token {size}"):
+        check_tokens(model, "mine", Task("mine", rows, rows, rows))
+    with pytest.raises(models.TokenizerError, match=f"{size} tokens and the model {size - 8}"):
+        load_tokens(tmp_path, vocabulary=size - 8)  # words are beyond them too
 
 
 def test_what_is_no_text(tmp_path):
