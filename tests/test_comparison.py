@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 import linearize as lz
 from linearize import comparison
 from linearize.comparison import Plan, Row
+from linearize.evaluate.kept import KeptTangent
 from linearize.examples import Examples
 from linearize.merge import MERGES, Merge
 from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
@@ -259,6 +261,32 @@ def test_a_directory_goes_on_with_heads_made_anew(tmp_path):
     halved = replace(CausalLM().distance, farthest=0.5)
     with pytest.raises(RunMismatchError, match="objectives differ"):
         compare(anew(CausalLM(distance=halved)))
+
+
+def shifted(by, params, tokens):
+    return language_model(params, tokens) + by[None, None]
+
+
+shifted.fingerprint = "shifted"  # type: ignore[attr-defined]
+
+
+def test_arrays_that_a_model_holds_decide_what_is_kept(tmp_path):
+    """A store's claim, what methods prepare, and the terms of a tangent view."""
+
+    def known(by):
+        study = language(store=tmp_path)
+        study = study.but(model=(Partial(shifted, jnp.full(VOCABULARY, by)), study.model.params))
+        taus = {"one": lz.TaskVector(study.model.params)}
+        view = KeptTangent(study.model.f, study.model.params, taus)
+        examples = study.split("one", "test")
+        return (
+            comparison.identity_of(study, Plan(methods=[LINEAR]))["f"],
+            study._file("seen", "one", {}, "train", None),
+            view._decided_by(examples),
+        )
+
+    for one, again, other in zip(known(1.0), known(1.0), known(2.0), strict=True):
+        assert one == again != other
 
 
 def test_a_map_tells_how_many_examples_it_looked_at(spoken):
