@@ -172,8 +172,9 @@ def compare(
         Every measurement, seeds first.
 
     Raises:
-        ValueError: a name that no row has (the nearest is suggested), or two have; a seed twice; no
-            method whose vectors are added, or a baseline without what it is held against.
+        ValueError: a name that no row has (the nearest is suggested), or two have; a seed twice, or
+            several of one borrowed folder; no method whose vectors are added, or a baseline without
+            what it is held against.
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
     every = _seeds(study, seeds)
@@ -201,11 +202,10 @@ def job(
     if store.root is None:
         raise ValueError("processes share a directory, and the study is kept in memory: give store")
     wanted = _wanted(study, methods, merges, maps, plan)
+    trained = wanted.methods if study.borrowed is None else ()
     return Job(
         store.root,
-        fine_tunings(
-            store, every, wanted.methods, study.names, lambda seed, _: study.with_seed(seed)
-        ),
+        fine_tunings(store, every, trained, study.names, lambda seed, _: study.with_seed(seed)),
         lambda: store.claimed(identity_of(study, wanted), shared=True),
         partial(_compared, study, wanted, every),
     )
@@ -269,6 +269,11 @@ def _seeds(study: Study, seeds: Sequence[int] | None) -> tuple[int, ...]:
         raise ValueError(f"seeds={seeds!r}; expected a sequence of whole numbers, such as [0, 1]")
     if len(set(every)) != len(every):
         raise ValueError(f"seeds={list(every)}; give each seed once")
+    if study.borrowed is not None and len(every) > 1:
+        raise ValueError(
+            f"seeds={list(every)}: all would take the vectors of borrowed={str(study.borrowed)!r}, "
+            "and an interval count one draw several times; compare one seed, or leave borrowed out"
+        )
     return tuple(every)
 
 
@@ -421,6 +426,11 @@ def identity_of(study: Study, plan: Plan) -> Record:
                 "n_eval": plan.n_eval,
                 "sweep_test": plan.sweep_test,
             },
+            **(
+                {}
+                if study.borrowed is None
+                else {"borrowed": {m.trainer.name: study.lent(m) for m in plan.methods}}
+            ),
         }
     )
 

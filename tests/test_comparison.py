@@ -289,6 +289,28 @@ def test_arrays_that_a_model_holds_decide_what_is_kept(tmp_path):
         assert one == again != other
 
 
+def test_borrowed_vectors_decide_what_is_kept(tmp_path):
+    """By what they are, not by where they lie; of one folder there is one draw."""
+
+    def borrowing(folder, scale):
+        study = language(store=tmp_path / "store")
+        for name in study.names:
+            tau = scale * lz.TaskVector(study.model.params)
+            tau.save(tmp_path / folder / "linear" / name / "task_vector.safetensors")
+        return study.but(borrowed=tmp_path / folder)
+
+    one, again, other = (borrowing(*f) for f in (("a", 1.0), ("b", 1.0), ("c", 2.0)))
+    plan = Plan(methods=[LINEAR])
+    first, second, third = (comparison.identity_of(s, plan) for s in (one, again, other))
+    assert first == second != third
+    assert comparison.identity_of(language(), plan) == {
+        k: first[k] for k in set(first) - {"borrowed"}
+    }
+    assert comparison.job(one, ["linear"]).left == []
+    with pytest.raises(ValueError, match=r"seeds=\[0, 1\]: all would take .*compare one seed"):
+        lz.compare(one, ["linear"], seeds=[0, 1])
+
+
 def test_a_map_tells_how_many_examples_it_looked_at(spoken):
     """No more than there are."""
     study, _ = spoken

@@ -483,6 +483,15 @@ class Study:
             )
         return found
 
+    def lent(self, method: Method) -> dict[str, str]:
+        """The fingerprints of the vectors that the borrowed folder has for a method.
+
+        Raises:
+            FileNotFoundError: one is not there.
+        """
+        taken = self._borrowed(method.trainer)
+        return {name: tree.fingerprint(tau.delta) for name, tau in taken.items()}
+
     def _borrowed(self, method: Method) -> dict[str, TaskVector]:
         folder = Path(str(self.borrowed))
         try:
