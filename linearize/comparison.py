@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize import current, edit, hosts, identity, io, merge, methods, tree
+from linearize import current, edit, fields, hosts, identity, io, merge, methods, tree
 from linearize.choices import one_of
 from linearize.data.records import SPLITS
 from linearize.disentangle import ErrorMap
@@ -84,6 +84,18 @@ class Plan:
     """Examples of each task that a map looks at."""
     search_box: tuple[float, float] = (-1.0, 1.0)
     """The part of a map's axes that its figure marks."""
+
+    def __post_init__(self) -> None:
+        """Make arrays of the grids.
+
+        Raises:
+            ValueError: a grid that is not of rising finite numbers, ``n_eval`` below 1, or a search
+                box in which no coefficient lies.
+        """
+        object.__setattr__(self, "alphas", fields.rising("alphas", self.alphas))
+        object.__setattr__(self, "map_alphas", fields.rising("map_alphas", self.map_alphas, 2))
+        fields.integer("n_eval", self.n_eval, low=1)
+        fields.box("search_box", self.search_box, self.map_alphas)
 
     @property
     def regimes(self) -> list[Method]:
@@ -174,7 +186,7 @@ def compare(
     Raises:
         ValueError: a name that no row has (the nearest is suggested), or two have; a seed twice, or
             several of one borrowed folder; no method whose vectors are added, or a baseline without
-            what it is held against.
+            what it is held against; a control, and no 0 among the plan's ``alphas``.
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
     every = _seeds(study, seeds)
@@ -233,6 +245,11 @@ def _wanted(
         if maps is None
         else tuple(maps),
     )
+    if study.control is not None and not (wanted.alphas == 0).any():
+        raise ValueError(
+            f"alphas={wanted.alphas.tolist()} lacks 0, the pre-trained model, beside which "
+            f"negation holds the control task {study.control!r}; add it, or give no control"
+        )
     for task in study.epochs:
         one_of("epochs", task, study.names)
     for pair in wanted.pairs:

@@ -320,6 +320,45 @@ def test_a_map_tells_how_many_examples_it_looked_at(spoken):
 
 
 @pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"alphas": [0.0, np.nan, 1.0]}, r"alphas=\[0\.0, nan, 1\.0\]; expected rising"),
+        ({"alphas": np.array([1.0, 0.5, 0.0])}, r"alphas=\[1\.0, 0\.5, 0\.0\]; expected rising"),
+        ({"alphas": [0.0, 0.0]}, "alphas=.*rising"),
+        ({"alphas": 0.5}, "alphas=0.5; .*on one axis, 1 or more"),
+        ({"alphas": []}, "alphas=.*1 or more"),
+        ({"alphas": ["a"]}, "alphas=.*rising"),
+        ({"map_alphas": np.array([1.0, 0.0, -1.0])}, "map_alphas=.*rising"),
+        ({"map_alphas": [1.0]}, "map_alphas=.*2 or more"),
+        ({"map_alphas": [0.0, 1e39]}, "map_alphas=.*finite"),
+        ({"n_eval": None}, "n_eval=None; expected an integer, 1 or more"),
+        ({"n_eval": 0}, "n_eval=0"),
+        ({"search_box": (0.3, 0.4)}, r"search_box=\(0\.3, 0\.4\).*25 from -3 to 3"),
+        ({"search_box": (1.0, -1.0)}, "search_box=.*with a coefficient"),
+        ({"search_box": None}, "search_box=None; expected"),
+        ({"search_box": (np.nan, 1.0)}, "search_box=nan; expected a finite number"),
+    ],
+)
+def test_grids_that_cannot_be_are_refused_where_they_are_given(given, message):
+    with pytest.raises(ValueError, match=message):
+        Plan(**given)
+
+
+def test_grids_may_be_lists_and_hold_0_where_rounding_missed_it():
+    plan = Plan(alphas=np.linspace(-0.3, 1, 14), map_alphas=[-1, 0, 1])
+    assert plan.alphas[3] == 0
+    assert plan.map_alphas.tolist() == [-1.0, 0.0, 1.0]
+    assert Plan().alphas.tolist() == np.linspace(0, 1, 21).tolist()
+
+
+def test_negation_under_control_wants_0_before_anything_is_trained(monkeypatch):
+    study, plan = language(), Plan(alphas=[0.5, 1.0])
+    monkeypatch.setattr(Study, "vectors", None)
+    with pytest.raises(ValueError, match=r"alphas=\[0\.5, 1\.0\] lacks 0.*'plain'; add it"):
+        lz.compare(study, ["linear"], plan=plan)
+
+
+@pytest.mark.parametrize(
     ("methods", "message"),
     [
         ([], r"methods=\[\]: none has task vectors"),
