@@ -35,7 +35,7 @@ from linearize.report.compare.results import Results
 from linearize.report.run import Run
 from linearize.report.style import Look
 from linearize.study import Job, Method, Study, fine_tunings, stack
-from linearize.study.maps import distance_of, error_map, mapped
+from linearize.study.maps import distance_of, error_map, looked_at, mapped
 from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
 
@@ -369,9 +369,10 @@ def maps_of(study: Study, plan: Plan, measured: Record) -> list[Record]:
 
 def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
     """What a map's figure says of it."""
-    distance = distance_of(study, pair)
+    distance, examples = distance_of(study, pair), looked_at(study, pair, plan.n_eval)
     return {
-        "n_eval": min(plan.n_eval, *(len(study.split(task, "test")) for task in pair)),
+        "n_eval": min(examples),
+        "examples": examples,
         "search_box": list(plan.search_box),
         "alphas": np.asarray(plan.map_alphas).tolist(),
         "distance": "argmax disagreement" if distance.binary else distance.name.replace("_", " "),

@@ -312,11 +312,17 @@ def test_borrowed_vectors_decide_what_is_kept(tmp_path):
 
 
 def test_a_map_tells_how_many_examples_it_looked_at(spoken):
-    """No more than there are."""
+    """Of each task no more than there are."""
     study, _ = spoken
-    few, all_ = (Plan(n_eval=n) for n in (5, 500))
-    facts = [comparison.map_facts(study, plan, ("one", "two"))["n_eval"] for plan in (few, all_)]
-    assert facts == [5, len(study.split("one", "test"))]
+    fewer = study.but(
+        tasks={
+            **study.tasks,
+            "two": replace(study.tasks["two"], test=study.split("two", "test").take(slice(9))),
+        }
+    )
+    for n, expected in ((5, [5, 5]), (10, [10, 9]), (500, [len(study.split("one", "test")), 9])):
+        facts = comparison.map_facts(fewer, Plan(n_eval=n), ("one", "two"))
+        assert (facts["examples"], facts["n_eval"]) == (expected, min(expected))
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,14 @@ def error_map(
     )
 
 
+def looked_at(
+    study: Study, pair: tuple[str, str], n_eval: int | None = None, split: str = "test"
+) -> list[int]:
+    """How many examples of each task :func:`error_map` looks at: all, or ``n_eval`` at most."""
+    found = [len(study.split(task, split)) for task in pair]
+    return found if n_eval is None else [min(n_eval, n) for n in found]
+
+
 def distance_of(study: Study, pair: tuple[str, str]) -> Distance:
     """What two tasks' distances are called where they are added up.
 

@@ -411,6 +411,23 @@ def test_the_explorer_is_of_accuracies_alone(make_results, make_explorer, write_
     assert explored(study("macro_f1"), [LINEAR]) is None
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"examples": [400, 12]}, " n = 12–400 examples a task."),
+        ({"examples": [1400, 1400]}, " n = 1,400 examples a task."),
+        ({}, " n = 400 examples a task."),
+        ({"n_eval": None}, "]²."),
+    ],
+)
+def test_a_map_s_caption_has_each_task_s_examples(make_results, told, said):
+    raw = make_results(2, 1, n_maps=1)
+    raw["maps"][0] |= told
+    page = compare.page(report.parse(raw), None)
+    (plot,) = [plot for plot in page.plots if plot.name.startswith("error_map")]
+    assert plot.caption.endswith(said)
+
+
 @pytest.mark.slow
 def test_a_share_that_is_better_low_is_in_percent_with_an_arrow(make_results):
     raw = make_results(2, 2) | {"control_units": 0.02}
