@@ -562,6 +562,14 @@ def test_a_custom_vjp_has_a_kernel_too():
         ({"optimizer": "sign"}, "did you mean 'signgd'"),
         ({"optimizer": "signgd", "implementation": "products"}, "never forms the Jacobian"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"dtype": np.int32}, "dtype=.*int32.*expected a floating dtype"),
+        ({"dtype": bool}, "dtype=.*bool.*floating"),
+        ({"dtype": "complex64"}, "dtype='complex64'; expected a floating"),
+        ({"dtype": "flaot32"}, "dtype='flaot32'; expected a floating"),
+        (
+            {"dtype": np.float64},
+            "dtype=.*float64.*: JAX sums in float32 here",
+        ),
         ({"trainable": "attn"}, "picks no trainable leaf"),
         ({"x2": np.ones((3, 5), np.float32)}, "expected those of x1"),
         ({"x1": np.ones((0, 4), np.float32)}, "hold no example"),
@@ -630,6 +638,17 @@ def test_an_approximation_states_its_error(method):
     assert 0 < error < (0.1 if method == "sketch" else 1.0)
     other = ntk.approximate_kernel(f, params, x, method=method, size=4096, checked=12, seed=1)
     assert (other.error == found.error) == (method == "pntk")  # which draws nothing
+
+
+def test_an_approximation_of_nothing_is_exact():
+    """No share of zero can be told; nor can a correlation of what does not vary."""
+    _, params, x = small(n=5)
+    found = ntk.approximate_kernel(lambda p, x: 0 * x @ p["in"]["kernel"], params, x)
+    assert found.error == 0
+    assert np.isnan(found.correlation)
+    np.testing.assert_array_equal(found.kernel, np.zeros((5, 5)))
+    with pytest.raises(ValueError, match="checked=0; expected an integer, 1 or more"):
+        ntk.approximate_kernel(lambda p, x: x @ p["in"]["kernel"], params, x, checked=0)
 
 
 def test_kernels_of_a_model_at_many_points_share_their_programs():
