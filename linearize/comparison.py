@@ -369,7 +369,8 @@ def maps_of(study: Study, plan: Plan, measured: Record) -> list[Record]:
 
 def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
     """What a map's figure says of it."""
-    distance, examples = distance_of(study, pair), looked_at(study, pair, plan.n_eval)
+    distance = distance_of(study, pair)
+    examples = looked_at((study.split(task, "test") for task in pair), plan.n_eval)
     return {
         "n_eval": min(examples),
         "examples": examples,

@@ -216,6 +216,7 @@ def mapped(config: SentimentConfig, material: Material, measured: Record) -> lis
         }
         for pair in told.pairs
         for of_pair in [measured[" and ".join(pair)]]
-        for examples in [maps.looked_at(material.language, pair, told.n_eval)]
+        for tests in [[material.language.tasks[domain].test for domain in pair]]
+        for examples in [maps.looked_at(tests, told.n_eval)]
         for distance in DISTANCES
     ]

@@ -1,6 +1,7 @@
 """A study's disentanglement error maps, asked through its views and objectives."""
 
 import sys
+from collections.abc import Iterable, Sized
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -58,11 +59,9 @@ def error_map(
     )
 
 
-def looked_at(
-    study: Study, pair: tuple[str, str], n_eval: int | None = None, split: str = "test"
-) -> list[int]:
-    """How many examples of each task :func:`error_map` looks at: all, or ``n_eval`` at most."""
-    found = [len(study.split(task, split)) for task in pair]
+def looked_at(data: Iterable[Sized], n_eval: int | None = None) -> list[int]:
+    """How many of each task's examples :func:`error_map` looks at: all, or ``n_eval`` at most."""
+    found = [len(examples) for examples in data]
     return found if n_eval is None else [min(n_eval, n) for n in found]
 
 
