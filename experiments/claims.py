@@ -50,6 +50,18 @@ def judged(results: J, claims: Sequence[Claim[J]], again: Callable[[J], J] | Non
     return dataclasses.replace(results, claims=judge(results, claims, alone))
 
 
+def no_interval(values: np.ndarray) -> str:
+    """Why there is no interval over seeds (S,).
+
+    >>> no_interval(np.array([0.1, np.nan, 0.2])), no_interval(np.array([0.1]))
+    ('no interval: 1 of 3 seeds without a value', 'no interval: one seed')
+    """
+    if len(values) == 1:
+        return "no interval: one seed"
+    missing = np.count_nonzero(~np.isfinite(values))
+    return f"no interval: {missing} of {len(values)} seeds without a value"
+
+
 def _decided(claim: Claim[R], results: R, other: R | None) -> list[Verdict]:
     try:
         values = np.asarray(claim.margin(results), float)
@@ -62,5 +74,5 @@ def _decided(claim: Claim[R], results: R, other: R | None) -> list[Verdict]:
         low, high = np.quantile(drawn, [0.025, 0.975])
         scope = "in this seed"
     held = True if low > 0 else False if high < 0 else None
-    interval = "no interval: one seed" if np.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
+    interval = f"[{low:+.3f}, {high:+.3f}]" if not np.isnan(low) else no_interval(values)
     return [Verdict(claim.text, held, f"{claim.evidence}: {mean:+.3f} {interval}", scope)]

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize import current, edit, hosts, identity, io, merge, methods, tree
+from linearize import current, edit, fields, hosts, identity, io, merge, methods, tree
 from linearize.choices import one_of
 from linearize.data.records import SPLITS
 from linearize.disentangle import ErrorMap
@@ -35,7 +35,7 @@ from linearize.report.compare.results import Results
 from linearize.report.run import Run
 from linearize.report.style import Look
 from linearize.study import Job, Method, Study, fine_tunings, stack
-from linearize.study.maps import distance_of, error_map, mapped
+from linearize.study.maps import distance_of, error_map, looked_at, mapped
 from linearize.study.store import Record, Store, begin
 from linearize.task_vector import TaskVector
 
@@ -84,6 +84,18 @@ class Plan:
     """Examples of each task that a map looks at."""
     search_box: tuple[float, float] = (-1.0, 1.0)
     """The part of a map's axes that its figure marks."""
+
+    def __post_init__(self) -> None:
+        """Make arrays of the grids.
+
+        Raises:
+            ValueError: a grid that is not of rising finite numbers, ``n_eval`` below 1, or a search
+                box in which no coefficient lies.
+        """
+        object.__setattr__(self, "alphas", fields.rising("alphas", self.alphas))
+        object.__setattr__(self, "map_alphas", fields.rising("map_alphas", self.map_alphas, 2))
+        fields.integer("n_eval", self.n_eval, low=1)
+        fields.box("search_box", self.search_box, self.map_alphas)
 
     @property
     def regimes(self) -> list[Method]:
@@ -172,8 +184,9 @@ def compare(
         Every measurement, seeds first.
 
     Raises:
-        ValueError: a name that no row has (the nearest is suggested), or two have; a seed twice; no
-            method whose vectors are added, or a baseline without what it is held against.
+        ValueError: a name that no row has (the nearest is suggested), or two have; a seed twice, or
+            several of one borrowed folder; no method whose vectors are added, or a baseline without
+            what it is held against; a control, and no 0 among the plan's ``alphas``.
         RunMismatchError: the store holds a study of another model, data or configuration.
     """
     every = _seeds(study, seeds)
@@ -201,11 +214,10 @@ def job(
     if store.root is None:
         raise ValueError("processes share a directory, and the study is kept in memory: give store")
     wanted = _wanted(study, methods, merges, maps, plan)
+    trained = wanted.methods if study.borrowed is None else ()
     return Job(
         store.root,
-        fine_tunings(
-            store, every, wanted.methods, study.names, lambda seed, _: study.with_seed(seed)
-        ),
+        fine_tunings(store, every, trained, study.names, lambda seed, _: study.with_seed(seed)),
         lambda: store.claimed(identity_of(study, wanted), shared=True),
         partial(_compared, study, wanted, every),
     )
@@ -233,6 +245,11 @@ def _wanted(
         if maps is None
         else tuple(maps),
     )
+    if study.control is not None and not (wanted.alphas == 0).any():
+        raise ValueError(
+            f"alphas={wanted.alphas.tolist()} lacks 0, the pre-trained model, beside which "
+            f"negation holds the control task {study.control!r}; add it, or give no control"
+        )
     for task in study.epochs:
         one_of("epochs", task, study.names)
     for name in study.recipes:
@@ -271,6 +288,11 @@ def _seeds(study: Study, seeds: Sequence[int] | None) -> tuple[int, ...]:
         raise ValueError(f"seeds={seeds!r}; expected a sequence of whole numbers, such as [0, 1]")
     if len(set(every)) != len(every):
         raise ValueError(f"seeds={list(every)}; give each seed once")
+    if study.borrowed is not None and len(every) > 1:
+        raise ValueError(
+            f"seeds={list(every)}: all would take the vectors of borrowed={str(study.borrowed)!r}, "
+            "and an interval count one draw several times; compare one seed, or leave borrowed out"
+        )
     return tuple(every)
 
 
@@ -350,8 +372,10 @@ def maps_of(study: Study, plan: Plan, measured: Record) -> list[Record]:
 def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
     """What a map's figure says of it."""
     distance = distance_of(study, pair)
+    examples = looked_at((study.split(task, "test") for task in pair), plan.n_eval)
     return {
-        "n_eval": min(plan.n_eval, *(len(study.split(task, "test")) for task in pair)),
+        "n_eval": min(examples),
+        "examples": examples,
         "search_box": list(plan.search_box),
         "alphas": np.asarray(plan.map_alphas).tolist(),
         "distance": "argmax disagreement" if distance.binary else distance.name.replace("_", " "),
@@ -423,6 +447,11 @@ def identity_of(study: Study, plan: Plan) -> Record:
                 "n_eval": plan.n_eval,
                 "sweep_test": plan.sweep_test,
             },
+            **(
+                {}
+                if study.borrowed is None
+                else {"borrowed": {m.trainer.name: study.lent(m) for m in plan.methods}}
+            ),
         }
     )
 

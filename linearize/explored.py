@@ -13,6 +13,7 @@ from PIL import Image
 from linearize.evaluate.affine import AffineOutputs
 from linearize.evaluate.view import Tangent
 from linearize.examples import Examples
+from linearize.objectives import ACCURACY
 from linearize.study import Method, Study
 
 EXAMPLES = 500
@@ -34,10 +35,11 @@ def explored(study: Study, regimes: Sequence[Method]) -> bytes | None:
     """Class scores at θ0 and along each τ on test examples, evenly spaced, as ``explorer.npz``.
 
     Of the methods of :func:`explorable`. None where there is no such method, or a task's
-    predictions are no argmax of scores that are affine in its outputs.
+    predictions are no argmax of scores that are affine in its outputs, or are not measured by
+    accuracy, which is all that the page's script computes.
     """
     methods = explorable(study, regimes)
-    if not methods:
+    if not methods or any(study.objectives[task].primary != ACCURACY for task in study.names):
         return None
     scores: dict[str, list[AffineOutputs]] = {}
     for task in study.names:

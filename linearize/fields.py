@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from linearize import choices
 
@@ -109,6 +110,56 @@ def number(argument: str, value: Any) -> float:
     if np.ndim(value) or np.asarray(value).dtype.kind not in "iufV" or not np.isfinite(value):
         raise ValueError(f"{argument}={value!r}; expected a finite number")
     return float(value)
+
+
+def near_zero(coefficients: np.ndarray) -> np.ndarray:
+    """The same, 0 where only rounding keeps one from it, as on a grid of ``np.linspace``.
+
+    >>> near_zero(np.linspace(-0.3, 1.0, 14))[3].item(), np.linspace(-0.3, 1.0, 14)[3].item()
+    (0.0, 5.551115123125783e-17)
+    """
+    size = np.abs(coefficients)
+    return np.where(size <= 1e-12 * size.max(), 0.0, coefficients)
+
+
+def rising(argument: str, values: ArrayLike, least: int = 1) -> np.ndarray:
+    """A grid of coefficients as float64 (A,), with :func:`near_zero`.
+
+    Raises:
+        ValueError: it is no axis of ``least`` or more finite numbers (in float32 too), each above
+            the one before.
+
+    >>> rising("alphas", [1.0, 0.5])
+    Traceback (most recent call last):
+    ValueError: alphas=[1.0, 0.5]; expected rising finite numbers on one axis, 1 or more
+    """
+    try:
+        grid = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        grid = np.zeros(())
+    finite = (np.abs(grid) <= np.finfo(np.float32).max).all()
+    if grid.ndim != 1 or len(grid) < least or not finite or (np.diff(grid) <= 0).any():
+        shown = values.tolist() if isinstance(values, np.ndarray) else values
+        raise ValueError(
+            f"{argument}={shown}; expected rising finite numbers on one axis, {least} or more"
+        )
+    return near_zero(grid)
+
+
+def box(argument: str, ends: Sequence[float], grid: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest coefficient of a part of a grid.
+
+    Raises:
+        ValueError: they are no two numbers, or no coefficient of the grid lies between them.
+    """
+    if np.shape(ends) == (2,):
+        low, high = (number(argument, end) for end in ends)
+        if ((grid >= low - 1e-9) & (grid <= high + 1e-9)).any():
+            return low, high
+    raise ValueError(
+        f"{argument}={ends!r}; expected (low, high) with a coefficient of the grid between them, "
+        f"which has {len(grid)} from {grid[0]:g} to {grid[-1]:g}"
+    )
 
 
 def check(config: Any, where: str = "", error: type[ValueError] = ValueError) -> None:

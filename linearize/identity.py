@@ -43,8 +43,8 @@ class UnidentifiedError(ValueError):
 def of(function: Callable[..., Any], *args: PyTree, derivative: bool = False) -> str:
     """The identity of a function: the fingerprint that it states, or its program's.
 
-    A ``jax.tree_util.Partial`` of a function with a fingerprint has one too. The values of the
-    arrays that it holds are not in it: they are arguments, like ``args``.
+    A ``jax.tree_util.Partial`` of a function with a fingerprint has one too, with a hash of the
+    arrays that it holds.
 
     Args:
         function: of ``args``.
@@ -60,11 +60,22 @@ def of(function: Callable[..., Any], *args: PyTree, derivative: bool = False) ->
     >>> of(lambda x: 2 * x, x) == of(lambda y: 2 * y, x), of(lambda x: 2 * x, x) == of(abs, x)
     (True, False)
     """
-    return stated(function) or PROGRAM + program(function, *args, derivative=derivative)
+    return whole(function) or PROGRAM + program(function, *args, derivative=derivative)
+
+
+def whole(function: Any) -> str | None:
+    """:func:`stated`, and a hash of the arrays that a ``Partial`` holds, where there are any."""
+    text = stated(function)
+    if text is None or not (arrays := held(function)):
+        return text
+    return f"{text} of {tree.fingerprint(arrays)}"
 
 
 def stated(function: Any) -> str | None:
     """The fingerprint that a function states, or that its object does, if it is a method.
+
+    The values of the arrays that a ``jax.tree_util.Partial`` holds are not in it: where they are
+    arguments, one program serves all.
 
     Raises:
         UnidentifiedError: the fingerprint is no string, or an empty one.

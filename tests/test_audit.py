@@ -67,6 +67,35 @@ def dense(J, tau, part=None):
     return total
 
 
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"a": {"a": ()}}, "parts=\\['a'\\]: b moves and is in none; put it into one"),
+        ({"a": {"a": ()}, "all": {"a": (), "b": ()}}, "a moves and is in 'a' and 'all'"),
+        ({"0": {"a": (0,)}, "b": {"b": ()}}, r"a\[1\] moves and is in none"),
+        ({"0": {"a": (0,)}, "a": {"a": ()}, "b": {"b": ()}}, r"a\[0\] moves and is in '0' and 'a'"),
+        ({"a": {"a": ()}, "bb": {"bb": ()}}, r"parts\['bb'\]: θ0 has no leaf bb"),
+        ({"a": {"a": (2,)}, "b": {"b": ()}}, r"a has shape \(2, 2\) and no slice \(2,\)"),
+        ({}, "parts is empty"),
+    ],
+)
+def test_parts_that_hold_what_moves_twice_or_not_are_refused(parts, message):
+    """Not taken for a fault of the compiler."""
+    theta0 = {name: jnp.eye(2) for name in "ab"}
+    f = lambda params, x: x @ params["a"] + x @ params["b"]  # noqa: E731
+    with pytest.raises(ValueError, match=message):
+        moved(f, theta0, [theta0], jnp.ones((1, 2)), parts)
+
+
+def test_what_does_not_move_need_be_in_no_part():
+    theta0 = {name: jnp.eye(2) for name in "ab"}
+    f = lambda params, x: x @ params["a"] + x @ params["b"]  # noqa: E731
+    tau = {"a": jnp.array([[0.0, 0.0], [1.0, 2.0]])}
+    found = moved(f, theta0, [tau], jnp.ones((1, 2)), {"1": {"a": (1,)}})
+    assert found.squares.tolist() == [[5.0]]
+    assert found.along.tolist() == [[[5.0]]]
+
+
 ASKED = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]], bool)
 
 

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 import linearize as lz
 from linearize import comparison
 from linearize.comparison import Plan, Row
+from linearize.evaluate.kept import KeptTangent
 from linearize.examples import Examples
 from linearize.merge import MERGES, Merge
 from linearize.methods import LINEAR, METHODS, NONLINEAR, POSTHOC
@@ -269,12 +271,105 @@ def test_a_directory_goes_on_with_heads_made_anew(tmp_path):
         compare(anew(CausalLM(distance=halved)))
 
 
+def shifted(by, params, tokens):
+    return language_model(params, tokens) + by[None, None]
+
+
+shifted.fingerprint = "shifted"  # type: ignore[attr-defined]
+
+
+def test_arrays_that_a_model_holds_decide_what_is_kept(tmp_path):
+    """A store's claim, what methods prepare, and the terms of a tangent view."""
+
+    def known(by):
+        study = language(store=tmp_path)
+        study = study.but(model=(Partial(shifted, jnp.full(VOCABULARY, by)), study.model.params))
+        taus = {"one": lz.TaskVector(study.model.params)}
+        view = KeptTangent(study.model.f, study.model.params, taus)
+        examples = study.split("one", "test")
+        return (
+            comparison.identity_of(study, Plan(methods=[LINEAR]))["f"],
+            study._file("seen", "one", {}, "train", None),
+            view._decided_by(examples),
+        )
+
+    for one, again, other in zip(known(1.0), known(1.0), known(2.0), strict=True):
+        assert one == again != other
+
+
+def test_borrowed_vectors_decide_what_is_kept(tmp_path):
+    """By what they are, not by where they lie; of one folder there is one draw."""
+
+    def borrowing(folder, scale):
+        study = language(store=tmp_path / "store")
+        for name in study.names:
+            tau = scale * lz.TaskVector(study.model.params)
+            tau.save(tmp_path / folder / "linear" / name / "task_vector.safetensors")
+        return study.but(borrowed=tmp_path / folder)
+
+    one, again, other = (borrowing(*f) for f in (("a", 1.0), ("b", 1.0), ("c", 2.0)))
+    plan = Plan(methods=[LINEAR])
+    first, second, third = (comparison.identity_of(s, plan) for s in (one, again, other))
+    assert first == second != third
+    assert comparison.identity_of(language(), plan) == {
+        k: first[k] for k in set(first) - {"borrowed"}
+    }
+    assert comparison.job(one, ["linear"]).left == []
+    with pytest.raises(ValueError, match=r"seeds=\[0, 1\]: all would take .*compare one seed"):
+        lz.compare(one, ["linear"], seeds=[0, 1])
+
+
 def test_a_map_tells_how_many_examples_it_looked_at(spoken):
-    """No more than there are."""
+    """Of each task no more than there are."""
     study, _ = spoken
-    few, all_ = (Plan(n_eval=n) for n in (5, 500))
-    facts = [comparison.map_facts(study, plan, ("one", "two"))["n_eval"] for plan in (few, all_)]
-    assert facts == [5, len(study.split("one", "test"))]
+    fewer = study.but(
+        tasks={
+            **study.tasks,
+            "two": replace(study.tasks["two"], test=study.split("two", "test").take(slice(9))),
+        }
+    )
+    for n, expected in ((5, [5, 5]), (10, [10, 9]), (500, [len(study.split("one", "test")), 9])):
+        facts = comparison.map_facts(fewer, Plan(n_eval=n), ("one", "two"))
+        assert (facts["examples"], facts["n_eval"]) == (expected, min(expected))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"alphas": [0.0, np.nan, 1.0]}, r"alphas=\[0\.0, nan, 1\.0\]; expected rising"),
+        ({"alphas": np.array([1.0, 0.5, 0.0])}, r"alphas=\[1\.0, 0\.5, 0\.0\]; expected rising"),
+        ({"alphas": [0.0, 0.0]}, "alphas=.*rising"),
+        ({"alphas": 0.5}, "alphas=0.5; .*on one axis, 1 or more"),
+        ({"alphas": []}, "alphas=.*1 or more"),
+        ({"alphas": ["a"]}, "alphas=.*rising"),
+        ({"map_alphas": np.array([1.0, 0.0, -1.0])}, "map_alphas=.*rising"),
+        ({"map_alphas": [1.0]}, "map_alphas=.*2 or more"),
+        ({"map_alphas": [0.0, 1e39]}, "map_alphas=.*finite"),
+        ({"n_eval": None}, "n_eval=None; expected an integer, 1 or more"),
+        ({"n_eval": 0}, "n_eval=0"),
+        ({"search_box": (0.3, 0.4)}, r"search_box=\(0\.3, 0\.4\).*25 from -3 to 3"),
+        ({"search_box": (1.0, -1.0)}, "search_box=.*with a coefficient"),
+        ({"search_box": None}, "search_box=None; expected"),
+        ({"search_box": (np.nan, 1.0)}, "search_box=nan; expected a finite number"),
+    ],
+)
+def test_grids_that_cannot_be_are_refused_where_they_are_given(given, message):
+    with pytest.raises(ValueError, match=message):
+        Plan(**given)
+
+
+def test_grids_may_be_lists_and_hold_0_where_rounding_missed_it():
+    plan = Plan(alphas=np.linspace(-0.3, 1, 14), map_alphas=[-1, 0, 1])
+    assert plan.alphas[3] == 0
+    assert plan.map_alphas.tolist() == [-1.0, 0.0, 1.0]
+    assert Plan().alphas.tolist() == np.linspace(0, 1, 21).tolist()
+
+
+def test_negation_under_control_wants_0_before_anything_is_trained(monkeypatch):
+    study, plan = language(), Plan(alphas=[0.5, 1.0])
+    monkeypatch.setattr(Study, "vectors", None)
+    with pytest.raises(ValueError, match=r"alphas=\[0\.5, 1\.0\] lacks 0.*'plain'; add it"):
+        lz.compare(study, ["linear"], plan=plan)
 
 
 @pytest.mark.parametrize(

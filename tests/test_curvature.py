@@ -244,6 +244,25 @@ def test_factors_are_means_over_rows_and_sums_of_outer_products(case):
     np.testing.assert_allclose(card.value(tau), np.trace(B @ W.T @ A @ W), rtol=1e-9)
 
 
+def padded(params, ids):
+    looked = params["w"].at[ids].get(mode="fill", fill_value=0)
+    return jax.vmap(top)(looked)
+
+
+def test_padding_out_of_the_vocabulary_is_no_row():
+    w, ids = normal(5, 2), np.array([[0, 3, 5], [1, 5, -9]])
+    card = measure(padded, {"w": w}, ids, normalized=False, probes=None)
+    (block,) = card.blocks
+    np.testing.assert_allclose(block.a[0], np.array([1, 1, 0, 1, 0]) / 3, rtol=1e-9)
+    B = 0
+    for tokens in (w[[0, 3]], w[[1]]):  # rows of zeros add nothing to what top sums
+        jac = np.asarray(jax.jacrev(top)(tokens))
+        B = B + np.einsum("ctm,ctn->mn", jac, jac) / 2
+    np.testing.assert_allclose(block.b[0], B, rtol=1e-9)
+    last = {"w": jnp.zeros((5, 2)).at[4].set(1.0)}
+    assert card.value(last) == response(padded, {"w": w}, last, ids) == 0
+
+
 def packed(params, x):  # (N, T, 2): a kernel of two heads' queries, keys and values
     z = (x @ params["w"] + params["b"][None, None]).reshape(*x.shape[:2], 3, 2, 2)
     return attended(z[:, :, 0], z[:, :, 1], z[:, :, 2])

@@ -211,6 +211,14 @@ def test_bad_tables(call, message):
         call()
 
 
+def test_what_rounding_keeps_from_0_is_0():
+    """As the third of 14 numbers from −0.3 to 1, by ``np.linspace``."""
+    alphas = np.linspace(-0.3, 1, 14)
+    found = edit.search_negation(0.9 - 0.1 * alphas, 0.8 - 0.3 * alphas**2, alphas, retained=1.0)
+    assert found.alpha == found.alphas[3] == 0.0
+    assert edit.search_scale(lambda a: [0.5 - 0.3 * a**2], [0.9], alphas).alpha == 0.0
+
+
 # sweeps
 
 

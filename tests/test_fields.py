@@ -74,6 +74,18 @@ def test_negative_numbers_are_refused_by_name(kind, name):
         (lambda: config.CompareConfig(epochs={"mnist": -1}), r"epochs\['mnist'\]=-1"),
         (lambda: config.CompareConfig(baselines=("joit",)), r"baselines\[0\].*mean 'joint'"),
         (lambda: config.MapConfig(pairs=(("mnist",),)), r"map\.pairs\[0\].*expected 2 entries"),
+        (
+            lambda: config.MapConfig(pairs=(("mnist", "cars"), ("mnist", "mnist"))),
+            r"map\.pairs=\('mnist', 'mnist'\): name two different tasks",
+        ),
+        (
+            lambda: config.MapConfig(search_box=(1.0, -1.0)),
+            r"map\.search_box=\(1\.0, -1\.0\); expected \(low, high\) with a coefficient",
+        ),
+        (
+            lambda: config.CompareConfig(edit=config.EditConfig(low=0.2)),
+            r"edit=\(0\.2, 1\.0, 21\): the grid .* must hold α = 0",
+        ),
         (lambda: config.ModelConfig(dtype="float16"), r"model\.dtype='float16'; expected one of"),
         (lambda: config.EditConfig(high=np.nan), r"edit\.high=nan; expected a finite number"),
         (lambda: train.TrainConfig(save_vectors_at=(1.5,)), r"save_vectors_at\[0\]=1\.5"),

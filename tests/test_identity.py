@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 
 from linearize import identity
 from linearize.identity import UnidentifiedError
-from linearize.models.heads import apply_head, prototype_head
+from linearize.models.heads import apply_head, headed, prototype_head
 
 X = jax.ShapeDtypeStruct((4, 3), "float32")
 
@@ -196,3 +196,18 @@ def test_a_partial_of_a_known_function_is_known_by_how_it_is_built():
     assert one == warmer
     assert one != plain
     assert identity.stated(Partial(scaled, 2.0)) is None
+
+
+def test_the_arrays_that_a_partial_holds_tell_it_apart():
+    """Also where another function is made of it; without arrays the fingerprint is all."""
+
+    def shifted(by, params, x):
+        return params * x + by
+
+    shifted.fingerprint = "shifted"
+    one, again, other = (Partial(shifted, np.full(3, by)) for by in (1.0, 1.0, 2.0))
+    for known in (lambda f: identity.of(f, X, X), lambda f: identity.stated(headed(f))):
+        assert known(one) == known(again) != known(other)
+    static = Partial(shifted, 1.0)
+    assert identity.of(static, X, X) == identity.stated(static)
+    assert identity.stated(headed(static)) == f"logits of {identity.stated(static)}"

@@ -40,8 +40,6 @@ class LocalizationConfig(VectorsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.map.require_tasks(self.data.tasks)
-        for pair in self.map.pairs:
-            require(pair[0] != pair[1], "map.pairs", pair, "name two different tasks")
         require(
             2 <= self.points <= (self.data.test or self.points), "points", self.points,
             f"give 2 to data.test={self.data.test} test examples a task",

@@ -207,7 +207,8 @@ def mapped(config: SentimentConfig, material: Material, measured: Record) -> lis
             "search_box": told.search_box,
             "distance": distance.name.replace("_", " "),
             "farthest": distance.farthest,
-            "n_eval": min(told.n_eval, *(len(material.language.tasks[d].test) for d in pair)),
+            "n_eval": min(examples),
+            "examples": examples,
             **{
                 what: {r: each[distance.name][what] for r, each in of_pair.items()}
                 for what in ("total", "per_task")
@@ -215,5 +216,7 @@ def mapped(config: SentimentConfig, material: Material, measured: Record) -> lis
         }
         for pair in told.pairs
         for of_pair in [measured[" and ".join(pair)]]
+        for tests in [[material.language.tasks[domain].test for domain in pair]]
+        for examples in [maps.looked_at(tests, told.n_eval)]
         for distance in DISTANCES
     ]

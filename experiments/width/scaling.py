@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from experiments.claims import no_interval
 from experiments.width.results import Slopes
 from linearize.evaluate import seed_interval
 from linearize.report.claims import Verdict
@@ -41,8 +42,8 @@ class ScalingLaw:
             least, most = theory - MARGIN, theory + MARGIN
             held, failed = least <= low and high <= most, high < least or low > most
             wanted += f" ± {MARGIN:g}"
-        if len(slopes) == 1:
-            return Verdict(self.text, None, f"slope {mean:+.3f} no interval: one seed; {wanted}")
+        if np.isnan(low):
+            return Verdict(self.text, None, f"slope {mean:+.3f} {no_interval(slopes)}; {wanted}")
         interval = f"[{low:+.3f}, {high:+.3f}]"
         decided = bool(held) if held or failed else None
         return Verdict(self.text, decided, f"slope {mean:+.3f} {interval}; {wanted}")

@@ -9,7 +9,7 @@ import numpy as np
 from linearize.choices import hint
 from linearize.config.files import ConfigError, require, require_task
 from linearize.config.study import StudyConfig
-from linearize.fields import Count, NonNegative, Positive, TwoOrMore, check
+from linearize.fields import Count, NonNegative, Positive, TwoOrMore, box, check, near_zero
 from linearize.merge import MERGES
 from linearize.methods import METHODS
 from linearize.train import TrainConfig
@@ -35,7 +35,7 @@ class EditConfig:
     @property
     def alphas(self) -> np.ndarray:
         """(points,) the coefficients that are tried."""
-        return np.linspace(self.low, self.high, self.points)
+        return near_zero(np.linspace(self.low, self.high, self.points))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +53,17 @@ class MapConfig:
     def __post_init__(self) -> None:
         check(self, "map.", ConfigError)
         require(self.low < self.high, "map.low", self.low, f"must be below high={self.high}")
+        for pair in self.pairs:
+            require(pair[0] != pair[1], "map.pairs", pair, "name two different tasks")
+        try:
+            box("map.search_box", self.search_box, self.alphas)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
     @property
     def alphas(self) -> np.ndarray:
         """(points,) the coefficients on either axis."""
-        return np.linspace(self.low, self.high, self.points)
+        return near_zero(np.linspace(self.low, self.high, self.points))
 
     def require_tasks(self, tasks: tuple[str, ...]) -> None:
         """Refuse a pair of others than these.
@@ -134,6 +140,12 @@ class CompareConfig(StudyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.map.require_tasks(self.data.tasks)
+        edit = self.edit
+        require(
+            bool((edit.alphas == 0).any()), "edit", (edit.low, edit.high, edit.points),
+            "the grid of low, high and points must hold α = 0, beside which negation holds the "
+            "control task",
+        )  # fmt: skip
         regimes = {name for name, method in METHODS.items() if method.stands == "regime"}
         require_names("methods", self.methods, regimes - REGIMES)
         require_names("merges", self.merges, MERGES.keys() - {"sum"})

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+from linearize.fields import near_zero
+
 DEFAULT_AXIS = np.linspace(-3.0, 3.0, 25)
 """The range of the paper's maps; −1, 0 and 1 are on it."""
 
@@ -66,7 +68,7 @@ def _axis(alphas: ArrayLike) -> np.ndarray:
         raise ValueError(f"alphas has an axis of shape {axis.shape}; expected 1-D, not empty")
     if not (np.abs(axis) <= np.finfo(np.float32).max).all():
         raise ValueError(f"alphas={axis.tolist()}; expected finite numbers, in float32 as well")
-    return np.where(np.abs(axis) <= 1e-12 * np.abs(axis).max(), 0.0, axis)
+    return near_zero(axis)
 
 
 def reduce(per_task: np.ndarray, reduction: str) -> np.ndarray:

@@ -66,7 +66,7 @@ def interference(
     """
     taylor.check_function(f)
     stacked = stack(params0, taus)
-    _check_parts(parts, tree.flatten(params0))
+    check_parts(parts, tree.flatten(params0))
     moving = {name for part in parts.values() for name in part}
     stacked = {name: leaf for name, leaf in stacked.items() if name in moving}
     scales = {name: _scales(name, leaf.shape[1:], parts) for name, leaf in stacked.items()}
@@ -96,7 +96,12 @@ def restricted(tau: PyTree, part: Part) -> dict[str, Array]:
     return {n: jnp.zeros_like(leaf).at[at].set(leaf[at]) for n, (leaf, at) in leaves.items()}
 
 
-def _check_parts(parts: Mapping[str, Part], base: Flat) -> None:
+def check_parts(parts: Mapping[str, Part], base: Flat) -> None:
+    """Refuse parts that θ0 has not.
+
+    Raises:
+        ValueError: no part, or one of a leaf or a slice that is not there.
+    """
     if not parts:
         raise ValueError("parts is empty; give one at least, such as a card's parts")
     for label, part in parts.items():

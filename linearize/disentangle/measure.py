@@ -68,7 +68,7 @@ def disentanglement_error(
         params0: the base model θ0.
         taus: T task vectors.
         inputs: each task's examples: arrays (N_t, ...); a tuple for a model of several arguments.
-        alphas: the grid: one axis for all tasks, or a sequence of T axes, 1-D each. By default 21
+        alphas: the grid: one axis for all tasks, or a sequence of T axes, 1-D each. By default 25
             points on [-3, 3], the paper's range.
         regime: ``"nonlinear"`` evaluates f(θ0 + Σ α τ); ``"posthoc"`` and ``"linear"`` evaluate
             f0 + Σ α Jτ, and differ only in how the vectors were trained. Or the name of a view.
@@ -98,7 +98,8 @@ def disentanglement_error(
 
     Raises:
         ValueError: unknown regime, distance or reduction; numbers of tasks that differ; fewer than
-            two; axes that are not 1-D and finite; an empty data set; ``n_eval`` below 1; targets
+            two; axes that are not 1-D and finite; an empty data set; ``n_eval`` below 1 or
+            ``preview`` below 2, or no whole number; targets
             that do not fit, or ask for nothing; distances of different units; outputs that are not
             one array.
         StructureMismatch: a task vector does not fit ``params0`` or stems from another base.
@@ -124,8 +125,8 @@ def disentanglement_error(
         raise ValueError(f"cached holds affine outputs, which regime={regime!r} cannot use")
     if not view.passes and preview is not None:
         raise ValueError(f"preview={preview} with regime={regime!r}: that map is exact and cheap")
-    if preview is not None and preview < 2:
-        raise ValueError(f"preview={preview}; interpolation needs 2 points a side or more")
+    if preview is not None:
+        fields.integer("preview", preview, low=2)
     sizes = _sizes(f, params0, taus, inputs, cached)
     grid = CoefficientGrid.of(alphas, len(sizes))
     objectives = _objectives(objectives, targets, readouts, distance, len(sizes))

@@ -18,7 +18,7 @@ from linearize import shares, taylor, tree
 from linearize.agreement import agree, once, precision
 from linearize.compiled import jit
 from linearize.current import current
-from linearize.disentangle.interference import Part, restricted
+from linearize.disentangle.interference import Part, check_parts, restricted
 from linearize.evaluate.affine import affine_step, check_one_array, stack
 from linearize.evaluate.batches import output_shapes, split_batches, track
 from linearize.evaluate.second_way import check_terms
@@ -73,7 +73,8 @@ def moved(
         label: what the log calls it.
 
     Raises:
-        ValueError: no task vector, no example, or outputs that are not one array.
+        ValueError: no task vector, no example, outputs that are not one array, or parts that θ0 has
+            not, or that hold an entry that moves twice or not at all.
         StructureMismatch: a task vector does not fit ``params0``, or stems from another base.
         NonFiniteError: NaN or infinity in ``params0``, a task vector or what comes out.
         DisagreementError: a sampled number is another by a second way, or the parts do not sum up.
@@ -86,6 +87,8 @@ def moved(
     """
     taylor.check_function(f)
     stacked = stack(params0, taus)
+    check_parts(parts, tree.flatten(params0))
+    _check_once(parts, stacked)
     args = as_arguments(inputs)
     n = count(args)
     flags = np.ones(n, bool) if asked is None else np.asarray(asked, bool)
@@ -107,6 +110,21 @@ def moved(
     tree.check_finite(vars(result), label)
     _check_sum(result, (precision(f, params0, *plain.items[0]), np.dtype(np.float32)))
     return result
+
+
+def _check_once(parts: Mapping[str, Part], stacked: Flat) -> None:
+    """Every entry that moves is in one part."""
+    for name, leaf in stacked.items():
+        holders = {label: part[name] for label, part in parts.items() if name in part}
+        depth = max(map(len, holders.values()), default=0)
+        for at in np.ndindex(leaf.shape[1 : 1 + depth]):
+            found = [label for label, of in holders.items() if of == at[: len(of)]]
+            if len(found) != 1 and jnp.any(leaf[:, *at] != 0):
+                where = f"{name}[{', '.join(map(str, at))}]" if at else name
+                raise ValueError(
+                    f"parts={list(parts)}: {where} moves and is in "
+                    f"{' and '.join(map(repr, found)) or 'none'}; put it into one"
+                )
 
 
 def _batch(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jax.typing import ArrayLike
 
-from linearize.fields import each
+from linearize.fields import each, near_zero
 from linearize.objectives import ACCURACY, Control, Metric
 
 ALPHAS = np.linspace(0.0, 1.0, 21)
@@ -230,7 +230,7 @@ def _alphas(alphas: ArrayLike) -> np.ndarray:
     grid = np.asarray(alphas, np.float64)
     if grid.ndim != 1 or not len(grid) or not np.isfinite(grid).all():
         raise ValueError(f"alphas={alphas}; expected finite numbers on one axis, at least one")
-    return grid
+    return near_zero(grid)
 
 
 def _table(name: str, values: Sweep, grid: np.ndarray) -> np.ndarray:

@@ -141,7 +141,7 @@ def _name(at: Any) -> str | None:
 
 
 def _known(part: Apply, f: Apply, what: str) -> Apply:
-    if (stated := identity.stated(f)) is not None:
+    if (stated := identity.whole(f)) is not None:
         part.fingerprint = f"{stated} {what}"  # type: ignore[attr-defined]
     return part
 

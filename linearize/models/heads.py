@@ -80,7 +80,7 @@ def headed(f: Apply) -> Apply:
     def logits(params: Params, *inputs: PyTree) -> Array:
         return apply_head(params["head"], f(params["backbone"], *inputs))
 
-    if stated := identity.stated(f):
+    if stated := identity.whole(f):
         logits.fingerprint = f"logits of {stated}"  # type: ignore[attr-defined]
     return logits
 

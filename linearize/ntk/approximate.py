@@ -5,6 +5,7 @@ The *pNTK* differentiates the sum of an example's outputs once in place of every
 keeps a count sketch of each Jacobian row. Both say how far they are from exact entries.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -37,8 +38,9 @@ class Approximation:
 
     Attributes:
         kernel: (N1, N2, ...) in the layout asked for.
-        error: ‖approximate − exact‖ / ‖exact‖ (Frobenius) on the checked entries.
-        correlation: of approximate with exact entries there.
+        error: ‖approximate − exact‖ / ‖exact‖ (Frobenius) on the checked entries; 0 where both are
+            zero.
+        correlation: of approximate with exact entries there; NaN where one of them does not vary.
         checked: rows of both sides whose exact entries were computed, drawn with the seed.
     """
 
@@ -82,7 +84,7 @@ def approximate_kernel(
         trainable: which leaves derivatives are taken in.
 
     Raises:
-        ValueError: an unknown method or layout, a size below 1; otherwise as
+        ValueError: an unknown method or layout, ``size`` or ``checked`` below 1; otherwise as
             :func:`linearize.ntk.kernel`.
 
     >>> f = lambda params, x: x @ params["w"]
@@ -100,6 +102,7 @@ def approximate_kernel(
         )
     if integer("size", size) < 1:
         raise ValueError(f"size={size}; a sketch keeps 1 number or more")
+    integer("checked", checked, low=1)
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)
     point = pointwise(f, params, left, trainable)
@@ -130,10 +133,21 @@ def approximate_kernel(
     part = found[np.ix_(*picked)]
     return Approximation(
         kernel=note_trace(found, point.outputs) if output == "trace" else found,
-        error=float(np.linalg.norm(part - exact) / np.linalg.norm(exact)),
-        correlation=float(np.corrcoef(part.ravel(), exact.ravel())[0, 1]),
+        error=_relative(part, exact),
+        correlation=_correlation(part, exact),
         checked=(picked[0], picked[1]),
     )
+
+
+def _relative(part: np.ndarray, exact: np.ndarray) -> float:
+    apart, size = float(np.linalg.norm(part - exact)), float(np.linalg.norm(exact))
+    return apart / size if size else math.inf if apart else 0.0
+
+
+def _correlation(part: np.ndarray, exact: np.ndarray) -> float:
+    if np.ptp(part) == 0 or np.ptp(exact) == 0:
+        return math.nan
+    return float(np.corrcoef(part.ravel(), exact.ravel())[0, 1])
 
 
 def _check(

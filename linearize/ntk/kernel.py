@@ -101,7 +101,7 @@ def kernel(
             ``"asymmetric_signgd"`` ⟨∇f, sign ∇f'⟩ for the first steps of Adam (*A Kernel-Based
             View of Language Model Fine-Tuning*, Definition 3.1).
         batch_size: examples per side of a block; from ``memory`` by default. Any N will do.
-        dtype: of sums and result: float32 by default, float64 where θ or f is.
+        dtype: floating, of sums and result: float32 by default, float64 where θ or f is.
         memory: bytes of derivatives to hold at a time.
         out: a folder for the result, written block by block as a zarr array; a run that was killed
             goes on from there. Of several processes each writes its blocks, to a folder that all

@@ -50,7 +50,8 @@ class Layer:
         positions: T, how many inputs of an example meet the weight.
         inner: K, the width of each input (rows of the weight, for a look-up).
         outer: M, the width of what each gives.
-        inputs: from the equation's operands to the T inputs: (T, K), or integers (T,).
+        inputs: from the equation's operands to the T inputs: (T, K), or integers (T,), K where a
+            look-up reads no row.
         place: from a (T, M) array to the shape of the equation's result.
         looks_up: whether the inputs are integers.
         axes: of the equation's result, those along which the M lie.
@@ -424,8 +425,10 @@ def _evaluate(
             results = list(bound) if equation.primitive.multiple_results else [bound]
         for key, layer in tapped.get(here, {}).items():
             inputs[key] = layer.inputs(operands)
-            added = layer.place(zeros[key])
-            results = [results[0] + added.astype(results[0].dtype)]
+            added = zeros[key]
+            if layer.looks_up:  # what is filled in moves with no row
+                added = jnp.where((inputs[key] < layer.inner)[:, None], added, 0)
+            results = [results[0] + layer.place(added).astype(results[0].dtype)]
         values.update(zip(equation.outvars, results, strict=True))
     return [v.val if isinstance(v, core.Literal) else values[v] for v in jaxpr.outvars]
 
@@ -550,6 +553,23 @@ def _patches(
     return jnp.concatenate(seen, axis=-1)
 
 
+def _nearest(found: Array, K: int) -> Array:
+    return jnp.clip(found, 0, K - 1)
+
+
+def _none(found: Array, K: int) -> Array:
+    return jnp.where((found >= 0) & (found < K), found, K)
+
+
+_OUT_OF_RANGE = {
+    lax.GatherScatterMode.CLIP: _nearest,
+    lax.GatherScatterMode.FILL_OR_DROP: _none,
+    # a broken promise reads the nearest row, but reverse mode drops its derivative
+    lax.GatherScatterMode.PROMISE_IN_BOUNDS: _none,
+}
+"""The row whose derivative a look-up out of range is in reverse mode; K for none."""
+
+
 def _embedding(equation: core.JaxprEqn, side: int, view: _View, path: Path) -> Layer | None:
     """Whole rows of a table, along any one of its axes, by integers."""
     numbers, table = equation.params["dimension_numbers"], _spec(equation.invars[0]).shape
@@ -562,6 +582,7 @@ def _embedding(equation: core.JaxprEqn, side: int, view: _View, path: Path) -> L
         and not numbers.operand_batching_dims
         and all(n == 1 or n == table[d] for d, n in enumerate(equation.params["slice_sizes"]))
         and math.prod(equation.params["slice_sizes"]) * table[along[0]] == math.prod(table)
+        and equation.params["mode"] in _OUT_OF_RANGE
     )
     if not plain:
         return None
@@ -574,8 +595,13 @@ def _embedding(equation: core.JaxprEqn, side: int, view: _View, path: Path) -> L
     order = [*places, *columns]
     back = [order.index(d) for d in range(len(order))]
 
+    out_of_range = _OUT_OF_RANGE[equation.params["mode"]]
+
     def inputs(operands: Sequence[Array]) -> Array:
-        return jnp.clip(operands[1].reshape(T), 0, K - 1)
+        found = operands[1].reshape(T)
+        # K may be more than narrow integers hold
+        found = found.astype(jnp.int64 if found.dtype.itemsize == 8 else jnp.int32)
+        return out_of_range(found, K)
 
     def place(added: Array) -> Array:
         return added.reshape([result[d] for d in order]).transpose(back)

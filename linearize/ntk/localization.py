@@ -85,10 +85,17 @@ def eigenfunctions(kernel: ArrayLike | Eigenpairs, k: int | None = None) -> Eige
     """
     if not isinstance(kernel, Eigenpairs):
         kernel = eigenpairs(kernel, k)
-    elif k is not None and not 1 <= integer("k", k) <= len(kernel.values):
-        raise ValueError(f"k={k}; {len(kernel.values)} eigenpairs are given: choose from 1 to that")
+    k = _leading(k, len(kernel.values), "eigenpairs")
     points = len(kernel.vectors)
     return Eigenfunctions(kernel.values[:k] / points, kernel.vectors[..., :k] * np.sqrt(points))
+
+
+def _leading(k: int | None, given: int, what: str) -> int:
+    if k is None:
+        return given
+    if not 1 <= integer("k", k) <= given:
+        raise ValueError(f"k={k}; {given} {what} are given: choose from 1 to that")
+    return integer("k", k)
 
 
 def extend(found: Eigenfunctions, cross_kernel: ArrayLike) -> np.ndarray:
@@ -137,7 +144,8 @@ def local_energy(
             False and True; or masks (R, N), bool, which may overlap.
 
     Raises:
-        ValueError: another number of points, a region without points, masks that are not bool.
+        ValueError: another number of points, a region without points, masks that are not bool, a
+            label that is NaN.
 
     >>> found = eigenfunctions(np.diag([2.0, 1.0]))
     >>> local_energy(found, ["task", "control"])
@@ -199,13 +207,15 @@ def localization(
             eigenvalue, the answer depends on the basis that was found.
 
     Raises:
-        ValueError: as those functions; a target that is orthogonal to all k eigenfunctions.
+        ValueError: as those functions; ``k`` out of range; a target that is orthogonal to all k
+            eigenfunctions.
 
     >>> found = localization(np.diag([2.0, 1.0]), [1.0, 0.0], ["task", "control"])
     >>> dict(zip(found.local.regions, found.energy.round(12).tolist(), strict=True))
     {'control': 0.0, 'task': 2.0}
     """
     if isinstance(kernel, Eigenfunctions):
+        k = _leading(k, len(kernel.values), "eigenfunctions")
         found = Eigenfunctions(kernel.values[:k], kernel.functions[..., :k])
     else:
         found = eigenfunctions(kernel, k)
@@ -228,6 +238,12 @@ def _masks(
 ) -> tuple[tuple[object, ...], np.ndarray]:
     given = np.asarray(regions)
     if given.ndim == 1 and len(given) == points:
+        unequal = np.flatnonzero(given != given)  # NaN, which is no region
+        if len(unequal):
+            raise ValueError(
+                f"regions[{unequal[0]}] is {given[unequal[0]]}, as are {len(unequal)} of {points} "
+                "labels; give each point a region, or masks that leave it out"
+            )
         labels = np.unique(given)
         return tuple(labels.tolist()), given == labels[:, None]
     if given.ndim == 2 and given.shape[1] == points and given.dtype == bool:

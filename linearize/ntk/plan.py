@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linearize import cost, tree
 from linearize.choices import one_of
@@ -113,12 +114,32 @@ def asked(
         point=point,
         output=output,
         rule=rule,
-        dtype=jnp.dtype(dtype or point.dtype),
+        dtype=point.dtype if dtype is None else _summed(dtype),
         n1=n1,
         n2=n1 if n2 is None else n2,
         symmetric=n2 is None,
         budget=memory,
     )
+
+
+def _summed(dtype: Any) -> np.dtype:
+    """The dtype that is asked for, if numbers are summed in it.
+
+    Raises:
+        ValueError: it is not floating, or one that JAX does not compute in.
+    """
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = np.dtype(object)
+    if not jnp.issubdtype(found, jnp.floating):
+        raise ValueError(f"dtype={dtype!r}; expected a floating dtype, such as 'float32'")
+    if jax.dtypes.canonicalize_dtype(found) != found:
+        raise ValueError(
+            f"dtype={dtype!r}: JAX sums in {jax.dtypes.canonicalize_dtype(found)} here; enter "
+            "jax.enable_x64(True), or leave dtype out"
+        )
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A study's disentanglement error maps, asked through its views and objectives."""
 
 import sys
+from collections.abc import Iterable, Sized
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -56,6 +57,12 @@ def error_map(
         progress=view.passes and sys.stderr.isatty(),
         cached=cached,
     )
+
+
+def looked_at(data: Iterable[Sized], n_eval: int | None = None) -> list[int]:
+    """How many of each task's examples :func:`error_map` looks at: all, or ``n_eval`` at most."""
+    found = [len(examples) for examples in data]
+    return found if n_eval is None else [min(n_eval, n) for n in found]
 
 
 def distance_of(study: Study, pair: tuple[str, str]) -> Distance:

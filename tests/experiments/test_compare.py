@@ -12,6 +12,7 @@ from configs.compare import PRESETS as COMPARE
 from experiments import claims, protocol
 from experiments.compare import run as compare_run
 from experiments.compare.claims import CLAIMS, redrawn
+from experiments.width.scaling import ScalingLaw
 from linearize import cli, config, explored, report
 from linearize.data import Task
 from linearize.examples import Examples
@@ -199,6 +200,24 @@ def test_claims_are_decided_by_intervals_alone():
     assert verdict([0.3, 0.31, 0.32]) is False
     assert verdict([0.3, 0.5, 0.75]) is None
     assert verdict([0.7]) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0.2], "+0.200 no interval: one seed"),
+        ([np.nan], "+nan no interval: one seed"),
+        ([np.nan, 0.1, 0.2], "+nan no interval: 1 of 3 seeds without a value"),
+        ([np.nan, 0.1, np.nan], "+nan no interval: 2 of 3 seeds without a value"),
+        ([0.1, 0.1], "+0.100 [+0.100, +0.100]"),
+    ],
+)
+def test_evidence_says_why_there_is_no_interval(values, said):
+    (verdict,) = claims.judge(None, [claims.Claim("t", lambda _: np.array(values), "e")])
+    assert verdict.evidence == f"e: {said}"
+    assert (verdict.held is None) == ("no interval" in said)
+    law = ScalingLaw("t", "drift", "equals", 0.1)
+    assert law.verdict(np.array(values)).evidence.startswith(f"slope {said}; ")
 
 
 def test_one_seed_is_decided_by_its_test_examples():

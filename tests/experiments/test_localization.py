@@ -212,7 +212,6 @@ def test_vectors_of_another_run_are_used(finished, results, tmp_path, monkeypatc
         ({"map": config.MapConfig(low=-2.0, high=1.5, points=4)}, "must hold α = 1"),
         ({"map": config.MapConfig(low=-1.0, high=0.5, points=4)}, "must hold α = 1"),
         ({"map": config.MapConfig(pairs=(("toy_a", "emoji"),))}, r"map\.pairs='emoji'"),
-        ({"map": config.MapConfig(pairs=(("toy_a", "toy_a"),))}, "name two different tasks"),
         ({"memory": 0}, "memory=0"),
         ({"seeds": ()}, "seeds"),
     ],

@@ -347,6 +347,78 @@ def test_tables_are_met_row_by_row_under_every_rule(optimizer):
     np.testing.assert_allclose(found, expected[:, ::-1], rtol=1e-5, atol=1e-5)
 
 
+def by_nnx(params, ids):
+    embed = nnx.Embed(*params["table"].shape, rngs=nnx.Rngs(0))
+    embed.embedding = nnx.Param(params["table"])
+    return embed(ids)
+
+
+LOOK_UPS = {
+    "plain": lambda params, ids: params["table"][ids],
+    "a scan's step": lambda params, ids: jnp.swapaxes(
+        jax.lax.scan(lambda _, i: (None, params["table"].at[i].get(mode="fill")), None, ids.T)[1],
+        0,
+        1,
+    ),
+    "columns": lambda params, ids: jnp.moveaxis(
+        params["table"].T.at[:, ids].get(mode="fill", fill_value=2), 0, -1
+    ),
+    "not wrapped": lambda params, ids: (
+        params["table"].at[ids].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    ),
+    "linen": lambda params, ids: linen.Embed(*params["table"].shape).apply(
+        {"params": {"embedding": params["table"]}}, ids
+    ),
+    "nnx": by_nnx,
+    **{
+        f"get {mode}": lambda params, ids, mode=mode: params["table"].at[ids].get(mode=mode)
+        for mode in (None, "fill", "drop", "clip", "promise_in_bounds")
+    },
+    **{
+        f"take {mode}": lambda params, ids, mode=mode: jnp.take(
+            params["table"], ids, axis=0, mode=mode
+        )
+        for mode in (None, "fill", "clip", "wrap")
+    },
+}
+"""Rows by integers of which some are out of range, NaN where a fill says so."""
+
+BROKEN_PROMISES = {"plain", "get None", "get promise_in_bounds"}
+"""Their forward and reverse mode differ out of range, so there is no product of both."""
+
+TOKENS = np.array([[0, 1, 5, 5], [-1, 4, 5, 9], [4, 4, -6, 5], [3, 0, -7, -5]], np.int32)
+
+
+@pytest.mark.slow(but=["plain", "get fill", "get clip", "linen"])
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("look_up", LOOK_UPS)
+def test_a_look_up_out_of_range_moves_with_the_row_that_its_mode_says(look_up):
+    """Beside reverse mode, by which vectors are trained; fewer positions than rows, and more."""
+
+    def f(params, ids):
+        rows = LOOK_UPS[look_up](params, ids)
+        return jnp.tanh(jnp.where(jnp.isnan(rows), 0.5, rows).sum(1)) @ params["out"]
+
+    params = {"table": draw((5, 3)).astype(np.float32), "out": draw((3, 2)).astype(np.float32)}
+    few, many = TOKENS, np.concatenate([TOKENS, TOKENS[::-1]], 1)
+    for implementation, ids in zip(EXACT, (few, many, few), strict=True):
+        if implementation == "products" and look_up in BROKEN_PROMISES:
+            continue
+        J = jax.jit(jax.jacrev(f))(params, ids)
+        J = np.concatenate([np.asarray(r, np.float64).reshape(4, 2, -1) for r in J.values()], 2)
+        found = ntk.kernel(f, params, ids, implementation=implementation)
+        expected = np.einsum("ncp,mdp->nmcd", J, J)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_narrow_integers_look_up_a_table_of_more_rows_than_they_count():
+    params = {"table": draw((300, 2)).astype(np.float32)}
+    ids = np.array([[0, 255], [255, 7]], np.uint8)
+    f = lambda params, ids: params["table"][ids].sum(1)  # noqa: E731
+    found = ntk.kernel(f, params, ids, implementation="structured", output="trace")
+    np.testing.assert_array_equal(found, [[4, 2], [2, 4]])  # words in common, times two outputs
+
+
 @pytest.mark.slow(but=["signgd"])
 @pytest.mark.parametrize("optimizer", RULES)
 def test_derivatives_do_not_grow_with_the_vocabulary(optimizer):
@@ -490,6 +562,14 @@ def test_a_custom_vjp_has_a_kernel_too():
         ({"optimizer": "sign"}, "did you mean 'signgd'"),
         ({"optimizer": "signgd", "implementation": "products"}, "never forms the Jacobian"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"dtype": np.int32}, "dtype=.*int32.*expected a floating dtype"),
+        ({"dtype": bool}, "dtype=.*bool.*floating"),
+        ({"dtype": "complex64"}, "dtype='complex64'; expected a floating"),
+        ({"dtype": "flaot32"}, "dtype='flaot32'; expected a floating"),
+        (
+            {"dtype": np.float64},
+            "dtype=.*float64.*: JAX sums in float32 here",
+        ),
         ({"trainable": "attn"}, "picks no trainable leaf"),
         ({"x2": np.ones((3, 5), np.float32)}, "expected those of x1"),
         ({"x1": np.ones((0, 4), np.float32)}, "hold no example"),
@@ -558,6 +638,17 @@ def test_an_approximation_states_its_error(method):
     assert 0 < error < (0.1 if method == "sketch" else 1.0)
     other = ntk.approximate_kernel(f, params, x, method=method, size=4096, checked=12, seed=1)
     assert (other.error == found.error) == (method == "pntk")  # which draws nothing
+
+
+def test_an_approximation_of_nothing_is_exact():
+    """No share of zero can be told; nor can a correlation of what does not vary."""
+    _, params, x = small(n=5)
+    found = ntk.approximate_kernel(lambda p, x: 0 * x @ p["in"]["kernel"], params, x)
+    assert found.error == 0
+    assert np.isnan(found.correlation)
+    np.testing.assert_array_equal(found.kernel, np.zeros((5, 5)))
+    with pytest.raises(ValueError, match="checked=0; expected an integer, 1 or more"):
+        ntk.approximate_kernel(lambda p, x: x @ p["in"]["kernel"], params, x, checked=0)
 
 
 def test_kernels_of_a_model_at_many_points_share_their_programs():

@@ -117,6 +117,8 @@ class TestLocalEnergy:
         for bad in (["a"], np.ones((2, 3)), np.ones((2, 4), bool)):
             with pytest.raises(ValueError, match="expected a label for each of the 3 points"):
                 local_energy(functions, bad)
+        with pytest.raises(ValueError, match=r"regions\[1\] is nan, as are 1 of 3 labels"):
+            local_energy(functions, [0.0, np.nan, 1.0])
 
 
 def rotated(found, columns, seed=0):
@@ -204,6 +206,14 @@ class TestLocalization:
         target, regions = np.eye(2)[[0, 1, 0, 1, 1, 0]], [0, 0, 0, 1, 1, 1]
         shared, vector = (localization(k, target, regions) for k in (kernel, full))
         close(vector.weights.reshape(6, 2).sum(1), shared.weights, rtol=1e-9)
+
+    @pytest.mark.parametrize("k", [-1, 0, 9, 1.5, True])
+    @pytest.mark.parametrize("given", ["kernel", "functions"])
+    def test_refuses_a_number_of_functions_that_there_is_not(self, given, k):
+        kernel = np.diag([3.0, 2.0, 1.0])
+        found = kernel if given == "kernel" else eigenfunctions(kernel)
+        with pytest.raises(ValueError, match=f"k={k}; "):
+            localization(found, [1.0, 1.0, 1.0], [0, 0, 1], k=k)
 
     def test_target_outside_the_span(self):
         with pytest.raises(ValueError, match="orthogonal to the 3 leading"):

@@ -13,6 +13,7 @@ import linearize as lz
 from linearize import comparison, report
 from linearize.comparison import Plan
 from linearize.data import split_task
+from linearize.explored import explored
 from linearize.merge import Merge
 from linearize.methods import LINEAR, NONLINEAR, POSTHOC
 from linearize.objectives import CausalLM, Classify, Control, Squared
@@ -384,6 +385,47 @@ def test_a_control_may_have_another_metric_than_the_tasks(make_results, control,
     assert negation.columns[2:] == ("Target ↓", "Control (perplexity)")
     assert row_of(negation, "Linear")[3].text == "25.75"
     assert bound in figure(page, "negation").caption
+
+
+def test_the_explorer_is_of_accuracies_alone(make_results, make_explorer, write_run, tmp_path):
+    """Its script counts right classes, whatever the task is measured by."""
+    raw = make_results(2, 2)
+    arrays = make_explorer(raw)
+    f1 = ACCURACY | {"name": "macro F1"}
+    for name, metrics, there in (
+        ("early", None, True),
+        ("accuracy", [ACCURACY, ACCURACY], True),
+        ("f1", [f1, f1], False),
+        ("both", [ACCURACY, f1], False),
+    ):
+        told = {} if metrics is None else {"metrics": dict(zip(raw["tasks"], metrics, strict=True))}
+        page = report.read_page(write_run(tmp_path / name, raw | told, arrays))
+        explore = next(s for s in page.sections if s.key == "explore").parts
+        assert any('id="explorer"' in part for part in explore) == there
+        assert ("explorer-mean" in page.script) == there
+
+    def study(metric):
+        tasks = [points(seed, f"{seed}", classify=True) for seed in range(2)]
+        return Study(affine(), tasks, Classify(metric=metric), recipes=RECIPES)
+
+    assert explored(study("macro_f1"), [LINEAR]) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"examples": [400, 12]}, " n = 12–400 examples a task."),
+        ({"examples": [1400, 1400]}, " n = 1,400 examples a task."),
+        ({}, " n = 400 examples a task."),
+        ({"n_eval": None}, "]²."),
+    ],
+)
+def test_a_map_s_caption_has_each_task_s_examples(make_results, told, said):
+    raw = make_results(2, 1, n_maps=1)
+    raw["maps"][0] |= told
+    page = compare.page(report.parse(raw), None)
+    (plot,) = [plot for plot in page.plots if plot.name.startswith("error_map")]
+    assert plot.caption.endswith(said)
 
 
 @pytest.mark.slow

@@ -5,9 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 
 from linearize import report
 from linearize.report.compare import sweeps
+from linearize.report.style import PLAIN
 
 
 def test_arrays_have_the_files_numbers(make_results):
@@ -40,6 +42,43 @@ def test_without_a_test_sweep_the_curves_are_those_of_validation(make_results):
     caption = sweeps.sweeps(report.parse(raw)).caption
     assert caption.startswith("Mean validation accuracy")
     assert "test examples" not in caption
+
+
+@pytest.mark.parametrize("drawn", [sweeps.sweeps, sweeps.sweeps_by_task])
+@pytest.mark.parametrize("lowest", [0.0, 5.6e-17, 0.05])
+def test_validation_curves_without_0_have_no_pretrained_level(make_results, drawn, lowest):
+    raw = make_results(2, 2)
+    for row in raw["addition"].values():
+        row.pop("sweep_test", None)
+    raw["alphas"] = np.linspace(lowest, 1, 21).tolist()
+    plot = drawn(report.parse(raw))
+    with rc_context(PLAIN):
+        figure = plot.draw(False)
+    dashed = [line for ax in figure.axes for line in ax.lines if line.get_linestyle() == "--"]
+    words = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert bool(dashed) == ("Pre-trained" in words) == (lowest < 0.01)
+    if drawn is sweeps.sweeps_by_task:
+        assert ("Dashed: pre-trained" in plot.caption) == (lowest < 0.01)
+    for line in dashed:
+        curves = [raw["addition"][m]["sweep_validation"] for m in ("linear", "nonlinear")]
+        assert line.get_ydata()[0] > 0
+        assert any(np.asarray(c)[:, 0].min() * 100 <= line.get_ydata()[0] for c in curves)
+
+
+def test_marks_lie_on_the_curves_however_the_grid_runs(make_results):
+    raw = make_results(2, 1)
+    raw["alphas"].reverse()
+    for row in raw["addition"].values():
+        for key in ("sweep_test", "sweep_validation"):
+            if key in row:
+                row[key] = [curve[::-1] for curve in row[key]]
+    with rc_context(PLAIN):
+        (ax, *_) = sweeps.sweeps(report.parse(raw)).draw(False).axes
+    row = raw["addition"]["linear"]
+    at = raw["alphas"].index(row["alpha"][0])
+    points = [line.get_xydata() for line in ax.lines if len(line.get_xdata()) == 1]
+    marks = [(x, y) for ((x, y),) in points]
+    assert (row["alpha"][0], pytest.approx(100 * np.mean(row["sweep_test"][0][at]))) in marks
 
 
 def test_control_tasks_may_differ(make_results):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from linearize.plot import LOW_IS_LIGHT, SIGNED
 from linearize.report.compare.measures import capital, error
+from linearize.report.compare.phrases import span
 from linearize.report.compare.results import PairMap, Results
 from linearize.report.node import Floats
 from linearize.report.plot import Plot, figure, in_cell, matrix_axes
@@ -165,7 +166,8 @@ def error_map(results: Mapped, index: int) -> Plot:
     if pair.search_box is not None:
         low, high = (f"{x:g}".replace("-", "−") for x in pair.search_box)
         box = f" Red box: the search space of α, [{low}, {high}]²."
-    n = "" if pair.n_eval is None else f" n = {pair.n_eval:,} examples a task."
+    known = pair.examples or ([] if pair.n_eval is None else [pair.n_eval])
+    n = f" n = {span(known)} examples a task." if known else ""
     many = len(results.seeds)
     mean = "" if many == 1 else f"Mean over {many} seeds. "
     return Plot(

@@ -43,7 +43,12 @@ def read(node: Node, run_dir: Path) -> Page:
 
 
 def page(results: Results, task_logits: Sequence[TaskLogits] | None) -> Page:
-    """The page's parts; ``task_logits`` None leaves the explorer out, and says so."""
+    """The page's parts; ``task_logits`` None leaves the explorer out, and says so.
+
+    Nor is there one where a task is not measured by accuracy, which is all that it computes.
+    """
+    if results.measures.shared != ACCURACY:
+        task_logits = None
     figures: dict[str, Plot | Table] = {p.name: p for p in all_plots(results)}
     shown: dict[str, Plot | Table] = {t.name: t for t in tables.all_tables(results)}
 

@@ -1,7 +1,7 @@
 """What captions and titles say of a comparison's metrics, examples and control task."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from linearize.objectives.metric import ACCURACY, Metric
@@ -14,8 +14,13 @@ def examples_phrase(results: Results) -> str:
     tests = [c["test"] for c in results.counts.values() if isinstance(c, Mapping) and "test" in c]
     if not tests:
         return ""
-    span = f"{min(tests):,}" if min(tests) == max(tests) else f"{min(tests):,}–{max(tests):,}"
-    return f"n = {span} test examples a task."
+    return f"n = {span(tests)} test examples a task."
+
+
+def span(numbers: Sequence[int]) -> str:
+    """The smallest and the largest of them, once where they are one."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
 def normalized_measures(results: Results) -> Measures:

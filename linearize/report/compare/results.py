@@ -69,6 +69,9 @@ class PairMap:
     )
     """What each of the two adds to that."""
     n_eval: int | None = None
+    """The smaller number of examples."""
+    examples: Annotated[tuple[int, ...], Axes("pair")] | None = None
+    """Of each task; None of runs that noted the smaller number alone."""
     search_box: tuple[float, float] | None = None
     distance: str = ARGMAX
     farthest: float | None = None

@@ -17,6 +17,9 @@ from linearize.report.plot import Plot, band, figure, powers_of_ten
 from linearize.report.stats import seeds_phrase
 from linearize.report.style import PAPER, Look, shorten
 
+_ZERO = 1e-9
+"""What early runs wrote for 0 on a grid of ``np.linspace``, at most."""
+
 
 def _mark(
     ax: Axes, alphas: Floats, values: Floats, chosen: Floats | None, look: Look, method: str
@@ -26,8 +29,9 @@ def _mark(
         return
     for alpha, row in zip(chosen, values, strict=True):
         if np.isfinite(alpha):
+            nearest = int(np.abs(alphas - alpha).argmin())
             ax.plot(
-                alpha, np.interp(alpha, alphas, row), look.marker(method), ms=7,
+                alphas[nearest], row[nearest], look.marker(method), ms=7,
                 color=look.colour(method), mec=PAPER, mew=0.8, zorder=4, clip_on=False,
             )  # fmt: skip
 
@@ -54,12 +58,19 @@ def swept(results: Results) -> tuple[str, dict[str, Floats]]:
     return split, found[split]
 
 
-def _level(results: Results, found: dict[str, Floats], split: str) -> Floats:
-    """The pre-trained metric of each task, on the curves' split."""
+def _level(results: Results, found: dict[str, Floats], split: str) -> Floats | None:
+    """The pre-trained metric of each task, on the curves' split; None where no α is 0."""
     if split == "test":
         return results.pretrained.mean(0)
-    start = int(np.abs(results.alphas).argmin())
-    return next(iter(found.values()))[:, start].mean(0)
+    start = np.flatnonzero(np.abs(results.alphas) <= _ZERO)
+    return next(iter(found.values()))[:, start[0]].mean(0) if len(start) else None
+
+
+def _dashed(ax: Axes, level: float, width: float, look: Look) -> Line2D:
+    """The pre-trained level, and its entry in the legend."""
+    colour = look.colour("pretrained")
+    ax.axhline(level, color=colour, lw=width, ls="--")
+    return Line2D([], [], color=colour, ls="--", label=look.label("pretrained"))
 
 
 def sweeps(results: Results) -> Plot | None:
@@ -77,13 +88,12 @@ def sweeps(results: Results) -> Plot | None:
         ax = fig.subplots()
         means = {m: times * sweep.mean(-1) for m, sweep in found.items()}
         _scale(ax, metric, means)
-        level = times * _level(results, found, split).mean()
-        before = look.colour("pretrained")
-        ax.axhline(level, color=before, lw=1.2, ls="--")
+        level, handles = _level(results, found, split), []
+        if level is not None:
+            handles.append(_dashed(ax, times * level.mean(), 1.2, look))
         for m, values in means.items():
             band(ax, results.alphas, values, bounds(metric), color=look.colour(m))
             _mark(ax, results.alphas, values, results.addition[m].alpha, look, m)
-        handles = [Line2D([], [], color=before, ls="--", label=look.label("pretrained"))]
         handles += [
             Line2D(
                 [], [], color=look.colour(m), marker=look.marker(m), mec=PAPER, label=look.label(m)
@@ -92,8 +102,8 @@ def sweeps(results: Results) -> Plot | None:
         ]
         for m in look.ordered(results.addition) if split == "test" else ():
             if results.addition[m].alpha is None:  # added in full
-                level, shade = results.addition[m].accuracy.mean(), look.colour(m)
-                ax.axhline(times * level, color=shade, lw=1.2, ls=":")
+                reached, shade = results.addition[m].accuracy.mean(), look.colour(m)
+                ax.axhline(times * reached, color=shade, lw=1.2, ls=":")
                 handles.append(Line2D([], [], color=shade, ls=":", label=look.label(m)))
         ax.set_xlabel("Scaling coefficient α (one for all tasks)")
         ax.set_ylabel(f"Mean {split} {axis(metric)}")
@@ -119,6 +129,7 @@ def sweeps_by_task(results: Results) -> Plot:
     shown = examples_phrase(results) if split == "test" else ""
     of, look = results.measures, results.look
     found = {m: s for m, s in every.items() if results.contends(m)}
+    dashed = " Dashed: pre-trained." * (_level(results, found or every, split) is not None)
 
     def draw(narrow: bool) -> Figure:
         across = min(2 if narrow else 4, len(results.tasks))
@@ -126,13 +137,13 @@ def sweeps_by_task(results: Results) -> Plot:
         fig = figure(narrow, (1.75 if narrow else 2.0) * down + 0.6)
         alike = of.shared is not None
         axes = fig.subplots(down, across, squeeze=False, sharex=True, sharey=alike)
-        before = look.colour("pretrained")
+        level, handles = _level(results, found or every, split), []
         for t, (ax, name, metric) in enumerate(
             zip(axes.flat, results.tasks, of.each, strict=False)
         ):
             times = factor(metric)
-            level = times * _level(results, found or every, split)[t]
-            ax.axhline(level, color=before, lw=1, ls="--")
+            if level is not None:
+                handles = [_dashed(ax, times * level[t], 1, look)]
             for m, sweep in found.items():
                 values = times * sweep[..., t]
                 band(ax, results.alphas, values, bounds(metric), color=look.colour(m))
@@ -154,7 +165,6 @@ def sweeps_by_task(results: Results) -> Plot:
                     ax.set_ylabel(text)
             else:
                 fig.supylabel(text, fontsize=8.5)
-        handles = [Line2D([], [], color=before, ls="--", label=look.label("pretrained"))]
         handles += [Line2D([], [], color=look.colour(m), label=look.label(m)) for m in found]
         method_legend(fig, handles, narrow)
         return fig
@@ -163,7 +173,7 @@ def sweeps_by_task(results: Results) -> Plot:
         "alpha_sweeps_by_task",
         f"{capital(of.name)} along α, task by task",
         f"{split.capitalize()} {of.name} of each task under θ0 + α Σ τ, all tasks' vectors added "
-        f"with one α. Dashed: pre-trained. {seeds_phrase(results.seeds)} {shown}",
+        f"with one α.{dashed} {seeds_phrase(results.seeds)} {shown}",
         f"Small line plots: {split} {of.name} of each task against alpha, a curve a regime.",
         draw,
     )
