@@ -137,7 +137,8 @@ def error_map(results: Mapped, index: int) -> Plot:
 
     def draw(narrow: bool) -> Figure:
         down, across = layout(len(regimes), 4, narrow)
-        fig = figure(narrow, 3.0 * down + 0.7 if narrow else 3.3 * down)
+        tall = min(3.3, 7.2 / across + 0.85)  # square panels, and what is written at them
+        fig = figure(narrow, 3.0 * down + 0.7 if narrow else tall * down)
         axes = fig.subplots(down, across, squeeze=False, sharex=True, sharey=True)
         meshes = []
         hide(axes, len(regimes))
