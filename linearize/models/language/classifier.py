@@ -53,7 +53,7 @@ def classifier(model: LanguageModel, classes: int, *, seed: int = 0) -> Model:
         x = jnp.tanh(_affine(head["dense"], x))
         return _affine(head["out"], x)
 
-    if (stated := identity.stated(hidden)) is not None:
+    if (stated := identity.whole(hidden)) is not None:
         f.fingerprint = f"a class of {stated}, {start} to {end}"  # type: ignore[attr-defined]
     dense, out = jax.random.split(jax.random.key(seed))
     head = {"dense": _drawn(dense, D, D), "out": _drawn(out, D, C)}

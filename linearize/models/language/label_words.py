@@ -53,7 +53,7 @@ def label_words(model: LanguageModel, words: Sequence[int]) -> Model:
         asked = states.at[rows, at].get(mode="fill", wrap_negative_indices=False)
         return head(params, asked, jnp.asarray(chosen))
 
-    if (stated := identity.stated(model.f)) is not None:
+    if (stated := identity.whole(model.f)) is not None:
         f.fingerprint = f"{stated} at the words {chosen}"  # type: ignore[attr-defined]
     return Model(
         f,

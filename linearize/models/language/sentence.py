@@ -71,7 +71,7 @@ def sentence_encoder(
         pooled = pool(params, hidden(params, tokens, mask, *types), mask)
         return unit(pooled) if normalize else pooled
 
-    if stated := identity.stated(hidden):
+    if stated := identity.whole(hidden):
         f.fingerprint = f"{pooling} {normalize} of {stated}"  # type: ignore[attr-defined]
     about = {**model.about, "feature_dim": model.width, "pooling": pooling, "normalize": normalize}
     return Model(f, model.params, name=model.name, blocks=model.blocks, about=about)
