@@ -167,7 +167,7 @@ def moving(study: Study, method: Method) -> dict[str, tuple[int, ...]] | None:
 
 def recipe_of(study: Study, task: str, *names: str | None) -> TrainConfig:
     """The first of these recipes that the study has, for as long as the task wants."""
-    told = (study.recipes[name] for name in names if name in study.recipes)
+    told = (study.recipes[name] for name in filter(None, names) if name in study.recipes)
     recipe: TrainConfig = next(told, TrainConfig())
     return replace(recipe, epochs=study.epochs.get(task, recipe.epochs))
 
