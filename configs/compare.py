@@ -134,9 +134,9 @@ def packaged8_methods() -> CompareConfig:
 
     The three regimes, their tasks and test examples are those of :func:`packaged8`; the methods
     beside them take 60 steps, there is one pair's map, on 50 examples of a task, and α is tried in
-    steps of 0.1 on validation examples. Rates were chosen on validation examples of three tasks and another seed: of 4e-5 (100 steps)
-    and 1e-4 (60) for TAK, of 3e-5, 1e-4 and 2.5e-4 for attention-only; τJp's rate and λ are the
-    demo's, TAK's λ its code's.
+    steps of 0.1 on validation examples. Rates were chosen on validation examples of three tasks and
+    another seed: of 4e-5 (100 steps) and 1e-4 (60) for TAK, of 3e-5, 1e-4 and 2.5e-4 for
+    attention-only; τJp's rate and λ are the demo's, TAK's λ its code's.
     """
     whole = packaged8()
     return replace(
