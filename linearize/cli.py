@@ -22,7 +22,7 @@ from linearize.assets import AssetError
 from linearize.data import DataError
 from linearize.distributed import USAGE, split, stop
 from linearize.io import CorruptFileError
-from linearize.joining import HostError, Processes, parting
+from linearize.joining import HostError, Processes, Told, parting
 from linearize.models import WeightsError
 from linearize.narration import forgive, logged
 from linearize.ntk import NotConvergedError
@@ -274,11 +274,11 @@ def reporting(
     except KeyboardInterrupt as stop:
         print(f"\nstopped: {str(stop) or 'nothing is lost'}", file=sys.stderr)
         print("the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise Told(130) from None
     except Terminated as stop:
         with contextlib.suppress(OSError):  # the terminal that hung up takes no words
             print(farewell(stop.number), file=sys.stderr)
-        raise SystemExit(stop.code) from None
+        raise Told(stop.code) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else its end is an error
         raise SystemExit(141) from None

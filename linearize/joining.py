@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -18,12 +19,19 @@ class HostError(RuntimeError):
     """What another process met, or in what it differs."""
 
 
+class Told(SystemExit):
+    """A signal told this process to end, and so, from a scheduler or a terminal, the others too."""
+
+
 LOST = (
     "another process ended, or cannot be reached. What was saved is whole: start the same command "
     "in all processes, and it goes on from there"
 )
 FOUND_BY = ("slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu")
 """What JAX finds processes by. MPI4Py is asked where it is named alone."""
+PARTING = 10.0
+"""Seconds that a process which was told to end waits for the others to be as far: JAX aborts those
+that are not when the first is gone, whatever they would have said."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ class Processes:
                 cluster_detection_method=self.at if self.found_by else None,
                 initialization_timeout=self.wait,
                 heartbeat_timeout_seconds=self.silence,
-                shutdown_timeout_seconds=self.silence,
+                shutdown_timeout_seconds=self.silence + int(PARTING),
             )
         except (KeyError, ValueError, RuntimeError) as error:
             _epitaph.end()
@@ -209,7 +217,8 @@ _epitaph = _Epitaph()
 
 def _uncaught(said_by: Callable[..., object], *error: Any) -> None:
     said_by(*error)
-    leave(130 if isinstance(error[1], KeyboardInterrupt) else 1)
+    told = isinstance(error[1], KeyboardInterrupt)
+    leave(130 if told else 1, told)
 
 
 def joined() -> bool:
@@ -217,13 +226,37 @@ def joined() -> bool:
     return jax.distributed.is_initialized()
 
 
-def leave(status: int) -> NoReturn:
-    """End at once, so that the others see it: a process that ends by itself waits for them."""
+def leave(status: int, told: bool = False) -> NoReturn:
+    """End at once, so that the others see it: a process that ends by itself waits for them.
+
+    Args:
+        status: to end with.
+        told: whether a signal told all to end; then they go together, within :data:`PARTING`.
+    """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    vanish(status, told)
+
+
+def vanish(status: int, told: bool = False) -> NoReturn:
+    """As :func:`leave`, from any thread: whoever holds a stream may never give it back."""
+    _going.acquire()  # never given back: of two threads, one ends the process
+    if told and joined():
+        going = threading.Thread(target=_shut, daemon=True)
+        going.start()
+        with contextlib.suppress(KeyboardInterrupt):
+            going.join(PARTING)
     _epitaph.end()
     os._exit(status)
+
+
+_going = threading.Lock()
+
+
+def _shut() -> None:
+    with contextlib.suppress(RuntimeError):
+        jax.distributed.shutdown()  # returns when all have called it
 
 
 @contextlib.contextmanager
@@ -233,5 +266,6 @@ def parting() -> Iterator[None]:
         yield
     except SystemExit as stop:
         if joined():
-            leave(stop.code if isinstance(stop.code, int) else stop.code is not None)
+            status = stop.code if isinstance(stop.code, int) else stop.code is not None
+            leave(status, isinstance(stop, Told))
         raise

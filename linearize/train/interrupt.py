@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from linearize.joining import HostError, Told, joined, vanish
+
 log = logging.getLogger(__name__)
 
 Handler = Callable[[int, FrameType | None], None]
@@ -25,6 +27,8 @@ scheduler which is told of this status starts it again."""
 GRACE = 20.0
 """Seconds that a block of :func:`raised` has to end by itself after a signal: fewer than the 30
 after which SLURM (``KillWait``) and Kubernetes kill it by default."""
+_GRACE_TOGETHER = 5.0
+"""The same where others wait for this process, for :data:`linearize.joining.PARTING` at most."""
 _TICK = 0.05
 _busy: list["Request"] = []
 """Of the blocks of :func:`deferred` that are under way."""
@@ -41,7 +45,7 @@ def farewell(number: int) -> str:
     return f"stopped by {name}; the same command goes on from here (exit status {status(number)})"
 
 
-class Terminated(SystemExit):
+class Terminated(Told):
     """SIGTERM or SIGHUP came. Where nobody catches it, :func:`status` is the exit status."""
 
     def __init__(self, message: str, number: int) -> None:
@@ -75,6 +79,10 @@ def deferred() -> Iterator[Request]:
 
     Outside the main thread, where Python delivers no signals, nothing is changed, and what is
     ignored (SIGHUP under ``nohup``) stays so.
+
+    Raises:
+        KeyboardInterrupt: a signal came, and then another process was lost, which it came to too.
+        Terminated: likewise.
     """
     request = Request()
 
@@ -85,6 +93,10 @@ def deferred() -> Iterator[Request]:
         _busy.append(request)
         try:
             yield request
+        except HostError as error:
+            if request.number:
+                raise request.answer(str(error)) from error
+            raise
         finally:
             _busy.remove(request)
 
@@ -123,7 +135,7 @@ def _ended() -> Iterator[None]:
                 if numbers and _outlasts(over):
                     with contextlib.suppress(OSError):
                         os.write(2, f"\n{farewell(numbers[0])}\n".encode())
-                    os._exit(status(numbers[0]))
+                    vanish(status(numbers[0]), told=True)
 
     threading.Thread(target=watch, daemon=True, name="signals").start()
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
@@ -137,7 +149,7 @@ def _ended() -> Iterator[None]:
 
 def _outlasts(over: threading.Event) -> bool:
     """Whether the block goes on for as long as it may, time to save not counted."""
-    left = GRACE
+    left = min(GRACE, _GRACE_TOGETHER) if joined() else GRACE
     while left > 0:
         if over.wait(_TICK):
             return False

@@ -4,6 +4,7 @@ Each line of standard input is JSON: ``{"start": {...}}`` answers with a process
 ``{"wait": number, "seconds": s}`` with its exit status, or null where it goes on.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -16,7 +17,8 @@ import jax
 import numpy as np
 
 from linearize import hosts
-from linearize.joining import leave
+from linearize.cli import reporting
+from linearize.joining import Processes, leave, parting
 from linearize.train import MeshConfig, OptimConfig, TrainConfig, fine_tune
 from linearize.train.checkpoint import Checkpoints, _orbax
 
@@ -36,6 +38,8 @@ def work(told):
     """Meet the others, and fine-tune on each of the meshes."""
     for name in told.get("dies", ()):
         setattr(Checkpoints, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    if "ready" in told:
+        work_until_told(told)
     try:
         if "process" in told:
             address, n, process = told["at"], told["processes"], told["process"]
@@ -45,6 +49,18 @@ def work(told):
     except hosts.HostError as error:
         print("HostError:", error, flush=True)
         leave(3)
+
+
+def work_until_told(told):
+    """Meet the others; then be busy as a compiler is, sleep, or wait for who never comes."""
+    meeting = Processes(told["at"], told["processes"], told["process"], silence=6)
+    with parting(), reporting(processes=meeting):
+        hosts.together("met")
+        Path(told["ready"]).touch()
+        if told.get("busy"):
+            hashlib.pbkdf2_hmac("sha256", b"", b"", told["busy"])
+        time.sleep(told.get("sleeps", 0))
+        hosts.together("never")
 
 
 def fine_tuned(told, mesh):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from linearize import io
-from linearize.joining import Processes
+from linearize.joining import PARTING, Processes
 from linearize.train.interrupt import REQUEUE
 
 IN_TIME = 6 + 15
@@ -27,6 +27,8 @@ IN_TIME = 6 + 15
 ENDED = {3, -signal.SIGABRT}
 """By an error, which is caught, or by JAX."""
 GONE = "another process ended, or cannot be reached. What was saved is whole: start the same"
+BUSY = 4_000_000
+"""Rounds of a hash, a few seconds in which Python answers no signal."""
 FORKED = Path(__file__).with_name("forked.py")
 RUN = {"steps": 24, "meshes": ["fsdp"]}
 BOTH = {"steps": 24, "meshes": ["fsdp", "data_parallel"]}
@@ -213,6 +215,38 @@ def test_a_signal_to_one_stops_both_after_the_same_step(tmp_path, forked):
     steps = {words.split("interrupted at step ")[1].split(" ")[0] for words in said}
     assert len(steps) == 1
     assert (out / "checkpoints" / steps.pop()).is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("does", [({"sleeps": 60}, {"busy": BUSY}), ({"busy": BUSY}, {})])
+def test_a_signal_to_all_ends_all_by_its_status_however_late_one_of_them_sees_it(
+    tmp_path, forked, does
+):
+    """JAX would abort the second where the first had gone. The other waits for the late one."""
+    others = {i: {"ready": str(tmp_path / str(i)), **each} for i, each in enumerate(does)}
+    with forked.together(2, others) as processes:
+        for i in range(2):
+            until(tmp_path / str(i))
+        for number, _ in processes:
+            os.kill(number, signal.SIGTERM)
+        said, statuses = forked.ended(processes, seconds=PARTING + 15)
+    assert statuses == [REQUEUE, REQUEUE], "\n".join(said)
+    for words in said:
+        assert "stopped by SIGTERM; the same command goes on from here" in words
+        assert "another process" not in words
+
+
+@pytest.mark.slow
+def test_who_alone_is_told_to_end_waits_for_the_others_no_longer_than_it_may(tmp_path, forked):
+    others = {0: {"ready": str(tmp_path / "0"), "sleeps": 60}, 1: {"ready": str(tmp_path / "1")}}
+    with forked.together(2, others) as processes:
+        for i in range(2):
+            until(tmp_path / str(i))
+        os.kill(processes[0][0], signal.SIGTERM)
+        said, statuses = forked.ended(processes, seconds=PARTING + IN_TIME)
+    assert statuses[0] == REQUEUE, "\n".join(said)
+    assert statuses[1] in {1, -signal.SIGABRT}, "\n".join(said)
+    assert GONE in said[1]
 
 
 @pytest.mark.slow
