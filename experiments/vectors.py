@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from experiments import protocol
 from linearize import config as configuration
 from linearize.config import AnalysisConfig, CompareConfig, ConfigError, StudyConfig, VectorsConfig
+from linearize.config.files import require
 from linearize.data import Task
 from linearize.evaluate.kept import KeptTangent
 from linearize.evaluate.view import VIEWS
@@ -17,6 +18,7 @@ from linearize.study import FineTuning, Method, Store, Study
 from linearize.study import fine_tunings as every_seed
 from linearize.study.store import Record
 from linearize.task_vector import TaskVector
+from linearize.train import TrainConfig
 
 
 class Borrows(Protocol):
@@ -89,6 +91,25 @@ def fine_tunings(
 def borrowed(config: Borrows, seed: int) -> Path | None:
     """Where a seed's vectors lie that the configuration takes of another run."""
     return None if config.vectors is None else Path(config.vectors) / f"seed_{seed}"
+
+
+def check_steps(setting: StudyConfig, name: str, recipe: TrainConfig, steps: Sequence[int]) -> None:
+    """Refuse to keep vectors after steps that are not those of every task's fine-tuning.
+
+    Args:
+        setting: of the study.
+        name: of the recipe, as an option.
+        recipe: how it trains.
+        steps: after which vectors are kept, ascending; the recipe's last is measured too.
+
+    Raises:
+        ConfigError: a task trains by epochs, or the recipe ends before the steps do.
+    """
+    remedy = "vectors are kept by steps, which all tasks share; give steps instead"
+    require(recipe.epochs is None, f"{name}.epochs", recipe.epochs, remedy)
+    require(not setting.epochs, "setting.epochs", setting.epochs, remedy)
+    last = recipe.steps
+    require(steps[-1] < last, "steps", steps, f"must end before {name}.steps={last}")
 
 
 def after(study: Study, method: Method, step: int | None) -> dict[str, TaskVector]:

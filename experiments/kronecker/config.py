@@ -3,10 +3,13 @@
 import dataclasses
 import itertools
 
+from experiments.vectors import check_steps
 from linearize.config.compare import CompareConfig
 from linearize.config.files import ConfigError, require
 from linearize.fields import Count, check
 from linearize.methods import METHODS
+from linearize.methods.fine_tuning import fine_tune
+from linearize.train import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,16 +31,20 @@ class KroneckerConfig:
     def __post_init__(self) -> None:
         check(self, "", ConfigError)
         for name in self.methods:
+            row = METHODS.get(name)
+            stepped = row is not None and getattr(row.train, "func", None) is fine_tune
             require(
-                name in METHODS and METHODS[name].view == "tangent" and METHODS[name].of is None,
-                "methods", name, "expected methods whose vectors are trained in the tangent space",
+                row is not None and row.view == "tangent" and stepped,
+                "methods", name,
+                "expected methods whose vectors are trained in the tangent space, step by step",
             )  # fmt: skip
         rising = all(a < b for a, b in itertools.pairwise((0, *self.steps)))
         require(bool(self.steps) and rising, "steps", self.steps,
                 "give positive numbers, ascending")  # fmt: skip
-        last = self.setting.linear.steps
-        require(self.steps[-1] < last, "steps", self.steps,
-                f"must end before setting.linear.steps={last}")  # fmt: skip
+        for name, recipe in self.recipes.items():
+            check_steps(self.setting, name, recipe, self.steps)
+            same, last = recipe.steps == self.along[-1], self.along[-1]
+            require(same, f"{name}.steps", recipe.steps, f"all train for setting.linear.steps={last}")
         more = all(a < b for a, b in itertools.pairwise(self.probes))
         require(bool(self.probes) and more, "probes", self.probes,
                 "give one number at least, ascending")  # fmt: skip
@@ -48,6 +55,14 @@ class KroneckerConfig:
     def seeds(self) -> tuple[int, ...]:
         """The setting's."""
         return self.setting.seeds
+
+    @property
+    def recipes(self) -> dict[str, TrainConfig]:
+        """How the methods train, by option: as their regime does, or as the setting says."""
+        own = {n: r for n, r in self.setting.training.items() if n in self.methods}
+        return {"setting.linear": self.setting.linear} | {
+            f"setting.training.{name}": recipe for name, recipe in own.items()
+        }
 
     @property
     def along(self) -> tuple[int, ...]:

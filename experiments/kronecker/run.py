@@ -55,8 +55,11 @@ def run(config: KroneckerConfig, run_dir: Path, preset: str = "custom") -> Path:
 
 def keeping(config: KroneckerConfig) -> CompareConfig:
     """The setting, whose vectors are kept after each step that is measured."""
-    kept = dataclasses.replace(config.setting.linear, save_vectors_at=config.steps)
-    return dataclasses.replace(config.setting, linear=kept)
+    keep = partial(dataclasses.replace, save_vectors_at=config.steps)
+    training = {name: keep(recipe) for name, recipe in config.setting.training.items()}
+    return dataclasses.replace(
+        config.setting, linear=keep(config.setting.linear), training=training
+    )
 
 
 def methods(config: KroneckerConfig) -> list[Method]:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+from experiments.vectors import check_steps
 from linearize.config.compare import CompareConfig
 from linearize.config.files import ConfigError, require
 from linearize.fields import Count, check
@@ -22,13 +23,7 @@ class TrajectoryConfig:
         require(bool(self.steps) and rising, "steps", self.steps,
                 "give positive numbers, ascending")  # fmt: skip
         for name in ("nonlinear", "linear"):
-            recipe = getattr(self.setting, name)
-            if recipe.epochs is not None:
-                raise ConfigError(f"setting.{name}.epochs={recipe.epochs}: give steps instead")
-            require(
-                self.steps[-1] < recipe.steps, "steps", self.steps,
-                f"must end before setting.{name}.steps={recipe.steps}",
-            )  # fmt: skip
+            check_steps(self.setting, f"setting.{name}", getattr(self.setting, name), self.steps)
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import pytest
 from configs.kronecker import PRESETS
 from experiments import protocol
 from experiments.kronecker import results as results_of
+from experiments.kronecker import run
 from linearize import tree
 from linearize.config import ConfigError
 from linearize.study import Store
@@ -18,6 +19,11 @@ from linearize.task_vector import TaskVector
 close = np.testing.assert_allclose
 DEBUG = PRESETS["debug"]()
 NAMES = DEBUG.setting.data.tasks
+LONGER = dataclasses.replace(
+    DEBUG.setting,
+    methods=("tak",),
+    training={"tak": dataclasses.replace(DEBUG.setting.linear, steps=30)},
+)
 
 
 @pytest.mark.slow
@@ -67,6 +73,12 @@ def test_layers_that_are_frozen_are_left_out_of_relations():
     close(frozen.log_layers(), without.log_layers())
 
 
+def test_a_method_s_own_recipe_keeps_its_vectors_too():
+    same = dataclasses.replace(LONGER, training={"tak": DEBUG.setting.linear})
+    kept = run.keeping(dataclasses.replace(DEBUG, setting=same))
+    assert kept.linear.save_vectors_at == kept.training["tak"].save_vectors_at == DEBUG.steps
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -75,6 +87,9 @@ def test_layers_that_are_frozen_are_left_out_of_relations():
         ({"probes": (8, 1)}, "probes.*ascending"),
         ({"methods": ("nonlinear",)}, "trained in the tangent space"),
         ({"methods": ("tak", "takk")}, "trained in the tangent space"),
+        ({"methods": ("linear", "exact")}, "step by step"),
+        ({"setting": dataclasses.replace(DEBUG.setting, epochs={NAMES[0]: 3.0})}, "give steps"),
+        ({"setting": LONGER}, r"setting\.training\.tak\.steps=30: all train for .*steps=20"),
     ],
 )
 def test_a_configuration_that_cannot_be_run_is_refused(change, message):

@@ -15,6 +15,7 @@ from linearize.task_vector import TaskVector
 close = np.testing.assert_allclose
 DEBUG = PRESETS["debug"]()
 NAMES = DEBUG.setting.data.tasks
+EPOCHS = dataclasses.replace(DEBUG.setting, epochs={NAMES[0]: 3.0})
 
 
 @pytest.mark.slow
@@ -43,6 +44,7 @@ def test_the_trajectory_ends_at_the_final_vectors(finished, results):
     [
         ({"steps": ()}, "steps"),
         ({"steps": (5, 20)}, r"must end before setting\.nonlinear\.steps=20"),
+        ({"setting": EPOCHS}, r"setting\.epochs=.*give steps instead"),  # whose axis is of steps
     ],
 )
 def test_a_configuration_that_cannot_be_run_is_refused(change, message):
