@@ -64,7 +64,7 @@ def no_interval(values: np.ndarray) -> str:
 
 def _decided(claim: Claim[R], results: R, other: R | None) -> list[Verdict]:
     try:
-        values = np.asarray(claim.margin(results), float)
+        values = np.asarray(claim.margin(results), float).round(12)  # of means that tie, rounding
         drawn = values[:0] if other is None else np.asarray(claim.margin(other), float)
     except KeyError:
         return []

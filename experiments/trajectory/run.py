@@ -93,10 +93,16 @@ def at_step(study: Study, plan: Plan, method: Method, step: int | None) -> Recor
 
 
 def _halfway(results: Results, regime: str, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """A measure at the last kept step in the first half, and at the end, (S,) each."""
+    """A measure at the last kept step in the first half, and at the end, (S,) each.
+
+    Raises:
+        KeyError: no step of the first half was kept.
+    """
     along, values = results.along[regime], getattr(results.regimes[regime], what)
-    half = max(i for i, step in enumerate(along) if i == 0 or step <= along[-1] / 2)
-    return values[:, half], values[:, -1]
+    early = np.flatnonzero(along <= along[-1] / 2)
+    if not early.size:
+        raise KeyError("steps")
+    return values[:, early[-1]], values[:, -1]
 
 
 def _early(regime: str, words: str) -> tuple[Claim[Results], ...]:

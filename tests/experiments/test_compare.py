@@ -220,6 +220,13 @@ def test_evidence_says_why_there_is_no_interval(values, said):
     assert law.verdict(np.array(values)).evidence.startswith(f"slope {said}; ")
 
 
+def test_means_that_tie_but_for_rounding_decide_nothing():
+    tie = [np.mean([0.1, 0.2]) - np.mean([0.15, 0.15])] * 3
+    assert tie[0] != 0
+    (verdict,) = claims.judge(None, [claims.Claim("t", lambda _: np.array(tie), "e")])
+    assert verdict.held is None
+
+
 def test_one_seed_is_decided_by_its_test_examples():
     """Against the binomial interval of a difference of proportions, in closed form."""
     values = {"pretrained": [0.5, 0.6], "linear": [0.62, 0.66], "nonlinear": [0.6, 0.7]}

@@ -7,9 +7,12 @@ import pytest
 
 from configs.trajectory import PRESETS
 from experiments import report
+from experiments.claims import judge
+from experiments.trajectory.results import Results
+from experiments.trajectory.run import CLAIMS
 from linearize import io
 from linearize.config import ConfigError
-from linearize.report import ResultsError
+from linearize.report import ResultsError, schema
 from linearize.task_vector import TaskVector
 
 close = np.testing.assert_allclose
@@ -50,6 +53,23 @@ def test_the_trajectory_ends_at_the_final_vectors(finished, results):
 def test_a_configuration_that_cannot_be_run_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(DEBUG, **change)
+
+
+@pytest.mark.parametrize(
+    ("along", "halfway"), [((10, 28, 42, 56), 1), ((28, 56), 0), ((40, 56), None)]
+)
+def test_claims_on_half_of_the_steps_want_a_step_of_that_half(along, halfway):
+    rising = np.linspace(0, 1, len(along))[None].repeat(2, 0)
+    every = dict.fromkeys(("cosine", "single", "addition", "normalized", "norm", "alpha"), rising)
+    found = schema.read(
+        Results,
+        {"experiment": "trajectory", "preset": "p", "seeds": [0, 1], "tasks": ["a"],
+         "along": {"linear": along}, "linear": {k: v.tolist() for k, v in every.items()}},
+    )  # fmt: skip
+    verdicts = judge(found, CLAIMS)
+    assert len(verdicts) == (0 if halfway is None else 2)
+    if halfway is not None:
+        assert f": {rising[0, halfway] - 0.9:+.3f} [" in verdicts[0].evidence
 
 
 @pytest.mark.slow
