@@ -8,9 +8,13 @@ from linearize.report.table import Cell, Table, freeze
 
 DECIDED = (
     "Decided by the numbers of this run alone: held, or not, where the 95 % t interval over "
-    "seeds lies on one side of zero. In one seed: where the 95 % binomial interval of its test "
-    "examples does, which says nothing of other seeds."
+    "seeds lies on one side of zero."
 )
+IN_ONE_SEED = (
+    " In one seed: where the 95 % binomial interval of its test examples does, which says nothing "
+    "of other seeds."
+)
+"""Where that is said of some."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ def table(verdicts: Sequence[Verdict], caption: str = DECIDED) -> Table:
     return Table(
         "claims",
         "Claims of the papers",
-        caption,
+        caption + IN_ONE_SEED * any(verdict.scope for verdict in verdicts),
         ("Claim", "Held?", "Evidence"),
         freeze([Cell(v.text), Cell(_held(v)), Cell(v.evidence)] for v in verdicts),
     )

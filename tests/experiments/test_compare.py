@@ -19,6 +19,7 @@ from linearize.examples import Examples
 from linearize.models.heads import Head
 from linearize.objectives import Classify
 from linearize.report import schema
+from linearize.report.claims import table
 from linearize.report.compare.results import Results
 from linearize.study import Method, Store, Study
 from linearize.task_vector import TaskVector
@@ -262,6 +263,8 @@ def test_one_seed_is_decided_by_its_test_examples():
     assert next(v.held for v in again if v.text == improved.text) is None
     three = claims.judge(found, CLAIMS)
     assert all(v.held is None and not v.scope for v in three)
+    said = [table(each).caption for each in (tuple(verdicts.values()), three)]
+    assert ["binomial interval" in caption for caption in said] == [True, False]
 
 
 def test_examples_that_tell_something_are_shown():
