@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.coefficients.results import Results
+from experiments.told import examples, normalizes
 from linearize.report.node import Floats
 from linearize.report.page import TASK_ARITHMETIC, Page, Section, shows
 from linearize.report.plot import (
@@ -47,14 +48,15 @@ def read(results: Results) -> Page:
     """The page."""
     config = results.config
     affine = AFFINE.get(config["head"]["kind"], "a head without normalisation")
-    counts = [config.get(split) or config["data"][split] for split in SPLITS]
+    true = "the true head is such a one"
+    if normalizes(config):
+        true = "through the true, normalising head it is the best of several starts"
+    validation, test = (examples(config, split) for split in SPLITS)
     lead = (
         f"Scaling coefficients of {len(results.tasks)} task vectors, {results.model_name}, of "
-        f"least cross-entropy on {counts[0]} validation examples a task: one for all, one for each "
-        f"task, one for each part of the model. Through {affine} the problem "
-        "is convex and the optimum global, with a certificate; through the true, normalising head "
-        "it is the best of several starts. All are measured with the true head, on "
-        f"{counts[1]} test examples a task."
+        f"least cross-entropy on {validation} of each: one for all, one for each task, one for "
+        f"each part of the model. Through {affine} the problem is convex and the optimum global, "
+        f"with a certificate; {true}. All are measured with the true head, on {test} of each."
     )
     maps = [heatmap(results, regime) for regime in results.split if len(results.parts) > 1]
     return Page(

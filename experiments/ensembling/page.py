@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.ensembling.results import Results
+from experiments.told import examples, normalizes
 from linearize.report.page import Page, Section, shows
 from linearize.report.plot import Plot, figure
 from linearize.report.stats import mean_phrase, seeds_phrase
@@ -19,12 +20,14 @@ KEYS = ("average", "ensemble", "agreement")
 def read(results: Results) -> Page:
     """The page."""
     config = results.config
+    heads = "are affine in these, and so are logits"
+    if normalizes(config):
+        heads = "divide these by their norm, so logits may differ"
     lead = (
         f"Task vectors of {len(results.tasks)} tasks, {results.model_name}: for every two, the "
         "model with averaged weights beside the ensemble that averages the two models' logits, on "
-        f"at most {config.get('test') or config['data']['test']} test examples of each task. In "
-        "the tangent space both have the same features; the heads here divide these by their "
-        "norm, so logits may differ."
+        f"{examples(config, 'test')} of each task. In the tangent space both have the same "
+        f"features; the heads here {heads}."
     )
     across = (seeds_table(results),) if results.across else ()
     return Page(
@@ -141,7 +144,8 @@ def seeds_table(results: Results) -> Table:
         "The same task with different seeds",
         "A seed decides the few-shot head that training sees and the order of the data. Cosine: "
         "mean of two seeds' vectors. Test accuracy in %, with the seed's own head, with another "
-        f"seed's, and of the average of the {S} vectors; mean ± 95 % t interval over heads.",
+        f"seed's, and of the average of the {S} vectors; mean ± 95 % t interval over the vectors' "
+        "seeds, of the average over the heads'.",
         ("Regime", "Task", "Cosine", "Own head", "Another seed's head", "Average of seeds"),
         freeze(rows),
     )

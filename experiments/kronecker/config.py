@@ -43,8 +43,8 @@ class KroneckerConfig:
                 "give positive numbers, ascending")  # fmt: skip
         for name, recipe in self.recipes.items():
             check_steps(self.setting, name, recipe, self.steps)
-            same, last = recipe.steps == self.along[-1], self.along[-1]
-            require(same, f"{name}.steps", recipe.steps, f"all train for setting.linear.steps={last}")
+            remedy = f"all train for setting.linear.steps={self.along[-1]}"
+            require(recipe.steps == self.along[-1], f"{name}.steps", recipe.steps, remedy)
         more = all(a < b for a, b in itertools.pairwise(self.probes))
         require(bool(self.probes) and more, "probes", self.probes,
                 "give one number at least, ascending")  # fmt: skip

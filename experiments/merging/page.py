@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments import told
 from experiments.merging.results import Merged, Results
 from linearize.report.page import TASK_ARITHMETIC, Page, Section, shows
 from linearize.report.plot import Plot, errorbars, figure, legend
@@ -22,14 +23,14 @@ BEST = 3
 def read(results: Results) -> Page:
     """The page."""
     config = results.config
-    counts = [config.get(split) or config["data"][split] for split in ("validation", "test")]
+    validation, test = (told.examples(config, split) for split in ("validation", "test"))
     method, merge, _ = results.rows()[0]
     best = 100 * float(results.mean(method, merge, results.most).mean())
     lead = (
         f"Best of all: {results.labels[merge]} of {look(results).inline(method)} vectors, "
         f"{best:.1f} % on {results.most} tasks. {results.model_name}; hyper-parameters and α "
-        f"are chosen on at most {counts[0]} validation examples a task, and measured on at most "
-        f"{counts[1]} test examples of each. Vectors are trained once, with all tasks at hand."
+        f"are chosen on {validation} of each task, and measured on {test}. Vectors are trained "
+        "once, with all tasks at hand."
     )
     return Page(
         title=f"Merging: {results.preset}",

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.subsets.results import ALL, OWN, Results
+from experiments.told import examples
 from linearize.report.page import Page, Section, shows
 from linearize.report.plot import Plot, errorbars, figure, handle, legend
 from linearize.report.stats import POSITIVE, over_seeds, seeds_phrase
@@ -18,13 +19,11 @@ TITLES = {OWN: "On the subset's own tasks", ALL: "On all tasks"}
 @shows(Results)
 def read(results: Results) -> Page:
     """The page."""
-    config = results.config
-    counts = [config.get(split) or config["data"][split] for split in ("validation", "test")]
+    validation, test = (examples(results.config, split) for split in ("validation", "test"))
     lead = (
         f"Task vectors of {len(results.tasks)} tasks, {results.model_name}, added in all "
-        "subsets with one scaling coefficient each, chosen on at most "
-        f"{counts[0]} validation examples of each of the subset's tasks, and measured on at most "
-        f"{counts[1]} test examples of each.{sampled(results)}"
+        f"subsets with one scaling coefficient each, chosen on {validation} of each of the "
+        f"subset's tasks, and measured on {test} of each.{sampled(results)}"
     )
     return Page(
         title=f"Subsets of the tasks: {results.preset}",
