@@ -1,7 +1,8 @@
 """Task vectors of a finished run of ``compare``, and their affine terms, for the analyses."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -51,6 +52,29 @@ def resolve(config: C) -> C:
         )
     given = configuration.taken(StudyConfig, theirs) | {"seeds": config.seeds}
     return dataclasses.replace(config, **given)  # type: ignore[type-var]
+
+
+def check_lent(config: VectorsConfig, methods: Iterable[Method] | None = None) -> None:
+    """See that the run whose vectors are taken has all of them, before anything is measured.
+
+    Args:
+        config: of the analysis, resolved.
+        methods: whose vectors, those of the configuration's regimes by default.
+
+    Raises:
+        FileNotFoundError: it lacks some; the first is named.
+    """
+    for method in methods or [METHODS[name] for name in config.regimes]:
+        for seed, task in itertools.product(config.seeds, config.data.tasks):
+            folder = borrowed(config, seed)
+            if folder is None:
+                return
+            place = folder.joinpath(*method.trainer.place(task))
+            if not (place / "task_vector.safetensors").exists():
+                raise FileNotFoundError(
+                    f"vectors={config.vectors!r}: there is none in {place}; finish the run that "
+                    f"they are taken of, or leave {method.name} out"
+                )
 
 
 def study(config: AnalysisConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Study:

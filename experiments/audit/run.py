@@ -33,6 +33,7 @@ from linearize.study.store import Record
 def run(config: AuditConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
+    vectors.check_lent(config)
     with running.claimed(run_dir, config):
         tasks, plan = protocol.load_tasks(config), AuditPlan(examples=config.examples)
         parts = len(config.regimes) * (plan.parts(len(tasks)) + 1)

@@ -53,6 +53,7 @@ _SHORTEST = 1e-6
 def run(config: CoefficientsConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
+    vectors.check_lent(config)
     with running.claimed(run_dir, config):
         tasks, store = protocol.load_tasks(config), Store.of(run_dir)
         measured = vectors.by_regime(partial(fitted, config), store, config, tasks)

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 def run(config: EnsemblingConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
+    vectors.check_lent(config)
     with running.claimed(run_dir, config):
         tasks, store = protocol.load_tasks(config), Store.of(run_dir)
         measured = vectors.by_regime(compared, store, config, tasks)

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 def run(config: LocalizationConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
+    vectors.check_lent(config)
     with running.claimed(run_dir, config):
         tasks = protocol.load_tasks(config)
         every = partial(measure, config, tasks)

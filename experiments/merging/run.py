@@ -36,9 +36,10 @@ log = logging.getLogger(__name__)
 def run(config: MergingConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from task vectors to ``report.html``, whose path is returned."""
     config = vectors.resolve(config)
+    methods = compared(config)
+    vectors.check_lent(config, methods)
     with running.claimed(run_dir, config):
         tasks, store = protocol.load_tasks(config), Store.of(run_dir)
-        methods = compared(config)
         rows = sum(len(merges(config, method)) for method in methods)
         parts = 1 + len(methods) + rows * len(config.numbers)
         measured = store.every_seed(

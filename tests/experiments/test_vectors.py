@@ -1,12 +1,14 @@
 """What the analyses share: the run that task vectors are taken of, and terms that are kept."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
 from configs import PRESETS
 from experiments import vectors
+from experiments.merging import run as merging
 from experiments.subsets import run as subsets
 from linearize import config, evaluate, io
 from linearize.config import ConfigError, StudyConfig
@@ -96,6 +98,24 @@ def test_vectors_that_are_not_there_are_named(theirs, tmp_path):
         subsets.run(dataclasses.replace(given, seeds=(0, 7)), tmp_path / "a")
     with pytest.raises(ConfigError, match=r"config\.json"):
         subsets.run(dataclasses.replace(given, vectors=str(tmp_path)), tmp_path / "b")
+
+
+def test_vectors_of_a_method_that_the_run_has_not_are_named_before_anything_is_measured(
+    theirs, tmp_path
+):
+    whole, run_dir = theirs
+    given = dataclasses.replace(
+        PRESETS["merging"]["debug"](), vectors=str(run_dir), seeds=(0, 2), sizes=()
+    )
+    for name in (*given.regimes, "tau_jp"):
+        for seed, task in itertools.product(given.seeds, whole.data.tasks):
+            place = run_dir / f"seed_{seed}" / name / task
+            with pytest.raises(FileNotFoundError, match=rf"none in {place}; .* leave {name} out"):
+                merging.run(given, tmp_path / "mine")
+            place.mkdir(parents=True)
+            (place / "task_vector.safetensors").touch()
+    vectors.check_lent(vectors.resolve(given), merging.compared(given))
+    assert not (tmp_path / "mine").exists()
 
 
 def test_along_is_the_algebra_it_says():
