@@ -91,8 +91,7 @@ def chosen(results: Results, way: str, k: int) -> Table:
         [
             Cell(f"{task}: {said(f'{kernel}, {solver}')}"),
             percent(solved.development),
-            number(solved.share, 2),
-            number(solved.f0_scale, 2),
+            *(Cell(", ".join(f"{v:g}" for v in x)) for x in (solved.share, solved.f0_scale)),
         ]
         for task, cell in results.cells(way, k).items()
         for kernel, by in cell.kernels.items()
@@ -103,7 +102,7 @@ def chosen(results: Results, way: str, k: int) -> Table:
         f"chosen_{way}_{k}",
         f"{results.readers[way]} {WAYS[way]}, {k} examples a class: what was chosen",
         "By development accuracy. λ: added to the kernel's diagonal, in units of its operator "
-        f"norm; s: factor of f0. {seeds_phrase(results.seeds)}",
+        f"norm; s: factor of f0; both by seed. {seeds_phrase(results.seeds)}",
         ("Solution", "Development accuracy [%]", "λ", "s"),
         freeze(rows),
     )

@@ -10,11 +10,12 @@ import pytest
 
 from configs.kernel_behavior import PRESETS
 from experiments import report
-from experiments.kernel_behavior import few_shot
+from experiments.kernel_behavior import few_shot, few_shot_page, few_shot_results
 from experiments.kernel_behavior.run import run
 from linearize import tree
 from linearize.config import ConfigError
 from linearize.models.language import LANGUAGE
+from linearize.report import schema
 from linearize.study import Store
 
 pytestmark = pytest.mark.slow
@@ -44,6 +45,16 @@ def test_every_measure_has_its_shape_and_the_page_shows_it(finished):
     }
     assert (run_dir / "figures" / "methods.svg").exists()
     assert report.read_page(run_dir).headlines[0] == "accuracy_prompted_4"
+
+
+def test_what_was_chosen_is_told_by_seed_and_not_rounded_away():
+    half = [0.5, 0.5]
+    solved = {"accuracy": half, "development": half, "share": [1e-3, 0.1], "f0_scale": [0, 1]}
+    cell = {"zero_shot": half, "kernels": {"sgd": {"least_squares": solved}}, "tuned": {}}
+    head = {"experiment": "kernel_behavior", "preset": "p", "seeds": [0, 1], "tasks": ["a"]}
+    told = {"shots": [4], "readers": {"plain": "m"}, "few_shot": {"plain": {"a": {"4": cell}}}}
+    found = few_shot_page.chosen(schema.read(few_shot_results.Results, head | told), "plain", 4)
+    assert [cell.text for cell in found.rows[0][2:]] == ["0.001, 0.1", "0, 1"]
 
 
 def by_hand(config, study, found):
