@@ -102,6 +102,7 @@ def at_random(config: CompareConfig) -> CompareConfig:
         model=dataclasses.replace(config.model, pretrained=False),
         exact=None,
         data=dataclasses.replace(config.data, tasks=mapped),
+        epochs={task: count for task, count in config.epochs.items() if task in mapped},
         methods=(),
         training={},
         weights={},

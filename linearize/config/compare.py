@@ -133,7 +133,8 @@ class CompareConfig(StudyConfig):
     :data:`linearize.merge.MERGES`."""
     baselines: tuple[Baseline, ...] = ("random", "gradient_ascent", "joint")
     random_init: bool = False
-    """Also run the two trained regimes from random weights, to see what pre-training does."""
+    """Also run the two trained regimes from random weights, to see what pre-training does to the
+    maps; on the tasks of ``map.pairs``."""
     FORMER: ClassVar = ("stand_ins",)
     """Fields that earlier versions wrote."""
 
@@ -146,6 +147,8 @@ class CompareConfig(StudyConfig):
             "the grid of low, high and points must hold α = 0, beside which negation holds the "
             "control task",
         )  # fmt: skip
+        remedy = "random weights are for error maps; name map.pairs too"
+        require(bool(self.map.pairs) or not self.random_init, "random_init", True, remedy)
         regimes = {name for name, method in METHODS.items() if method.stands == "regime"}
         require_names("methods", self.methods, regimes - REGIMES)
         require_names("merges", self.merges, MERGES.keys() - {"sum"})

@@ -158,6 +158,7 @@ def test_a_configuration_names_methods_their_recipes_and_weights():
         ({"methods": ("tau_pj",)}, r"methods='tau_pj': expected one of .*; did you mean 'tau_jp'"),
         ({"methods": ("linear",)}, "methods='linear': expected one of"),
         ({"methods": ("tau_jp", "tau_jp")}, "name each of the methods once"),
+        ({"map": config.MapConfig()}, r"random_init=True: .* name map\.pairs too"),
         ({"merges": ("tsv",)}, r"merges='tsv': expected one of .*; did you mean 'tsv_m'"),
         ({"weights": {"tau_jp": 0.3}}, "weights='tau_jp': methods names none that"),
         ({"methods": ("tau_jp",), "weights": {"tau_jp": -1.0}}, r"-1\.0; expected 0 or more"),
@@ -326,8 +327,12 @@ def test_random_weights_train_the_tasks_of_the_maps_alone(tmp_path, monkeypatch)
     """A third task, which no pair names, is neither planned nor trained nor measured."""
     told = COMPARE["debug"]()
     told = dataclasses.replace(
-        told, data=dataclasses.replace(told.data, tasks=("toy_a", "toy_b", "toy_c")), seeds=(0,)
+        told,
+        data=dataclasses.replace(told.data, tasks=("toy_a", "toy_b", "toy_c")),
+        epochs={"toy_a": 1.0, "toy_c": 2.0},
+        seeds=(0,),
     )
+    assert compare_run.at_random(told).epochs == {"toy_a": 1.0}
     planned = [each.folder for each in compare_run.fine_tunings(told, tmp_path)]
     third = [path.relative_to(tmp_path).parts[0] for path in planned if path.name == "toy_c"]
     assert third
