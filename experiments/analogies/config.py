@@ -30,7 +30,8 @@ class AnalogiesConfig:
     """Points of each axis of the grid, over the range of ``edit``, on which the analogy has a
     coefficient of τ_C and another of τ_B − τ_A; none leaves that method out."""
     examples: tuple[Count, ...] = (10, 30, 100)
-    """Numbers of the target's labelled training examples of the learning curve, ascending."""
+    """Numbers of the target's labelled training examples of the learning curve, ascending; it
+    begins at the non-linear regime's analogy, and without that regime there is none."""
     curve: TrainConfig = TrainConfig()
     """Non-linear fine-tuning on them, from θ0 and from the edited model."""
     quadruples: tuple[tuple[Natural, Natural], ...] = ()
@@ -54,6 +55,8 @@ class AnalogiesConfig:
         rising = all(x < y for x, y in itertools.pairwise((0, *self.examples)))
         require(rising, "examples", self.examples, "give positive numbers, ascending")
         require(self.of_two != 1, "of_two", self.of_two, "give 0, or 2 points and more")
+        require(not self.setting.epochs, "setting.epochs", self.setting.epochs,
+                "tasks here are parts of the styles; give epochs or steps of the recipes")  # fmt: skip
         for pair in self.quadruples:
             require(pair[0] != pair[1], "quadruples", pair, "give two different classes")
         warmup = max(r.optim.warmup for r in (self.setting.nonlinear, self.setting.linear))

@@ -32,18 +32,22 @@ NAMES = {
 """Methods as printed, in the order shown."""
 TWO = " Two coefficients: α of the same classes' vector, β of the difference of the styles."
 AT_ONE = "Accuracy at α = 1"
+HEADS = {"text": "the classes' names"}
+"""What heads are made of, by their kind; elsewhere of examples."""
 STARTS = {"pretrained": "from pre-trained", "edited": "from the analogy"}
 
 
 @shows(Results)
 def read(results: Results) -> Page:
     """The page."""
+    kind = results.config["setting"]["head"]["kind"]
+    made_of = HEADS.get(kind, "the other style's examples")
     lead = (
         f"Task analogies on images, {results.model_name}: {len(results.classes)} classes in "
         f"the styles {', '.join(results.tasks)}. A target sub-population is half of the classes in "
         "one style; its task vector is guessed from the three that share a style or classes with "
-        "it. Heads are made of the other style's examples; test images show drawings whose "
-        "counterparts in the other style are test images too."
+        f"it. Heads are made of {made_of}; where the styles draw the same things, the counterparts "
+        "of test images are test images too."
     )
     drawn = any(target.curve for target in results.subpopulations.values())
     kings = (forgetting(results), kings_table(results)) if results.kings else ()

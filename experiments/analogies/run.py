@@ -27,6 +27,7 @@ from experiments.on_target import OF_TWO
 from experiments.scaling import chosen
 from linearize import edit
 from linearize.config import ConfigError
+from linearize.config.files import require
 from linearize.data import Task
 from linearize.methods import METHODS, NONLINEAR
 from linearize.report import schema
@@ -48,6 +49,7 @@ def run(config: AnalogiesConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
         tasks = protocol.load_tasks(config.setting)
+        check_classes(config, tasks)
         every = partial(measure, config, tasks)
         measured = Store.of(run_dir).every_seed(config.seeds, parts(config), every)
         model = protocol.describe_model(config.setting.model, config.seeds[0])
@@ -64,6 +66,23 @@ def run(config: AnalogiesConfig, run_dir: Path, preset: str = "custom") -> Path:
         }
         results = claims.judged(schema.read(Results, found), CLAIMS)
         return running.finish(run_dir, results)
+
+
+def check_classes(config: AnalogiesConfig, tasks: Mapping[str, Task]) -> None:
+    """The styles have as many classes, those of the quadruples among them.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    counts = {style: len(tasks[style].classes) for style in config.setting.data.tasks}
+    few = min(counts.values())
+    told = ", ".join(f"{style} {count}" for style, count in counts.items())
+    require(
+        len(set(counts.values())) == 1, "setting.data.tasks", config.setting.data.tasks,
+        f"styles are data sets of the same classes, and these have {told}; name others",
+    )  # fmt: skip
+    for pair in config.quadruples:
+        require(max(pair) < few, "quadruples", pair, f"the styles have the classes 0 to {few - 1}")
 
 
 def methods(config: AnalogiesConfig) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.slow
 close = np.testing.assert_allclose
 DEBUG = ANALOGIES["debug"]()
 SOURCE, TARGET = DEBUG.setting.data.tasks
+EPOCHS = dataclasses.replace(DEBUG.setting, epochs={SOURCE: 2.0})
 A, B, C, D = f"{SOURCE}_0", f"{TARGET}_0", f"{SOURCE}_1", f"{TARGET}_1"
 
 
@@ -265,6 +266,7 @@ def test_vectors_that_disentangle_make_the_analogy_exact():
         ({"regimes": ("posthoc",)}, "regimes"),
         ({"retained": 1.5}, "retained=1.5"),
         ({"of_two": 1}, "of_two=1: give 0, or 2 points"),
+        ({"setting": EPOCHS}, r"setting\.epochs=.* parts of the styles"),
         ({"single_steps": 0}, "single_steps=0"),
         ({"single_steps": 0, "quadruples": ()}, "single_steps=0"),
         ({"single_steps": 2}, "single_steps=2: must be more than the 2 of warm-up"),
@@ -273,6 +275,18 @@ def test_vectors_that_disentangle_make_the_analogy_exact():
 def test_a_configuration_that_cannot_be_run_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(DEBUG, **change)
+
+
+def test_classes_that_the_styles_have_not_are_refused_before_anything_is_trained():
+    tasks = protocol.load_tasks(DEBUG.setting)
+    with pytest.raises(ConfigError, match=r"quadruples=\(1, 9\): the styles have the classes 0 to"):
+        analogies.check_classes(dataclasses.replace(DEBUG, quadruples=((1, 3), (1, 9))), tasks)
+    more = (*tasks["toy_b"].classes, "one more")
+    other = dataclasses.replace(tasks["toy_b"], classes=more, every_class=False)
+    said = rf"same classes, and these have toy_a {len(more) - 1}, toy_b {len(more)};"
+    with pytest.raises(ConfigError, match=said):
+        analogies.check_classes(DEBUG, {**tasks, "toy_b": other})
+    analogies.check_classes(DEBUG, tasks)
 
 
 def test_overrides_reach_the_configuration():
