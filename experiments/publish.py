@@ -62,7 +62,8 @@ def publish(job: Publish) -> Path:
         + f". Configuration: [{job.name}.json]({job.name}.json).",
         "",
     ]
-    plots = {plot.name: plot for plot in report.read_page(job.run_dir).plots}
+    page = report.read_page(job.run_dir)
+    plots = {plot.name: plot for plot in page.plots}
     for figure in figures:
         if figure.stem not in plots:
             raise FileNotFoundError(
@@ -72,7 +73,8 @@ def publish(job: Publish) -> Path:
         plot = plots[figure.stem]
         alt = plot.alt.replace("[", r"\[").replace("]", r"\]")
         lines += [f"![{alt}]({job.name}_{figure.name})", "", f"*{plot.title}.* {plot.caption}", ""]
-    for table in _tables(job.run_dir / "tables"):
+    shown = {table.name for table in page.tables}  # and no table that another version left
+    for table in filter(lambda path: path.stem in shown, _tables(job.run_dir / "tables")):
         lines += [table.read_text().strip(), ""]
     job.into.mkdir(parents=True, exist_ok=True)
     for figure in figures:

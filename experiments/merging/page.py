@@ -80,8 +80,8 @@ def table(results: Results) -> Table:
         "data choose together; normalized: ÷ that of each task's own vector in the same view; no "
         "search: at the authors' α and hyper-parameters. A merge takes no data but what is named"
         f"{examples(results)}. "
-        "Seconds are of merging once on one core of a busy machine, with what it takes of data, "
-        f"seed {results.seeds[0]}. MB (2²⁰ bytes): the arrays that merging held at once at most "
+        "Seconds are of merging once, with what it takes of data, while memory was traced, seed "
+        f"{results.seeds[0]}. MB (2²⁰ bytes): the arrays that merging held at once at most "
         f"(NumPy's traced, JAX's as seen every 2 ms). {seeds_phrase(results.seeds)}",
         (
             "Method", "Merge", "Takes", "Accuracy ↑", "Normalized ↑", "No search ↑", "α, mean",

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -316,6 +317,19 @@ def test_any_finished_run_is_published_and_no_other(name, debug_run, tmp_path):
     with pytest.raises(ResultsError, match=re.escape(str(tmp_path / "results.json"))):
         publish.publish(publish.Publish(tmp_path, "other", figures=(), into=into))
     assert {p.name for p in into.iterdir()} == {"mine.md", "mine.json"}
+
+
+def test_a_table_that_another_version_left_is_not_published(tmp_path, monkeypatch):
+    shown = SimpleNamespace(plots=[], tables=[SimpleNamespace(name="single")])
+    monkeypatch.setattr(report, "read_page", lambda run_dir: shown)
+    io.write_json(tmp_path / "results.json", {"schema": 1, "experiment": "compare", "preset": "p",
+                                              "seeds": [0]})  # fmt: skip
+    io.write_json(tmp_path / "config.json", {})
+    (tmp_path / "tables").mkdir()
+    for name in ("single", "single_of_old"):
+        (tmp_path / "tables" / f"{name}.md").write_text(f"### {name}\n")
+    page = publish.publish(publish.Publish(tmp_path, "mine", figures=(), into=tmp_path / "pages"))
+    assert re.findall("### .*", page.read_text()) == ["### single"]
 
 
 def test_candidates_are_tuned_in_a_directory_of_their_configuration(tmp_path, monkeypatch):
