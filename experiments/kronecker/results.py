@@ -100,13 +100,18 @@ class Results(Run):
 def correlation(a: Floats, b: Floats, *, ranks: bool) -> Floats:
     """Of positive numbers along the last axis: Pearson's of logarithms, or Spearman's.
 
+    NaN where either is constant.
+
     >>> x = np.array([[1.0, 10.0, 100.0]])
     >>> correlation(x, 3 * x**2, ranks=False).round(6), correlation(x, -1 / x, ranks=True)
     (array([1.]), array([1.]))
     """
     if ranks:
-        a, b = (np.argsort(np.argsort(x, -1), -1).astype(float) for x in (a, b))
+        from scipy.stats import rankdata  # a second, which only who asks for it should wait
+
+        a, b = (rankdata(x, axis=-1) for x in (a, b))  # equal numbers share their ranks
     else:
         a, b = np.log(a), np.log(b)
     a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
-    return (a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from configs.kronecker import PRESETS
 from experiments import protocol
@@ -71,6 +72,14 @@ def test_layers_that_are_frozen_are_left_out_of_relations():
             close(frozen.correlation(kind, ranks=ranks), without.correlation(kind, ranks=ranks))
     close(frozen.log_ratio(), without.log_ratio())
     close(frozen.log_layers(), without.log_layers())
+
+
+def test_rank_correlations_share_the_ranks_of_equal_numbers():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(1, 4, (2, 3, 12)).astype(float)
+    found = results_of.correlation(a, b, ranks=True)
+    close(found, [stats.spearmanr(*rows).statistic for rows in zip(a, b, strict=True)])
+    assert np.isnan(results_of.correlation(np.ones((1, 3)), np.array([[1.0, 2.0, 3.0]]), ranks=True))
 
 
 def test_a_method_s_own_recipe_keeps_its_vectors_too():
