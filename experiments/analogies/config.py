@@ -20,7 +20,9 @@ class AnalogiesConfig:
     setting: CompareConfig = CompareConfig(
         data=DataConfig(tasks=("emoji", "emoji_google"), control="emoji_twitter")
     )
-    """``data.tasks`` are the styles: data sets of the same classes; ``data.control`` is unused."""
+    """``data.tasks`` are the styles: data sets of the same classes. Nothing is measured here on
+    ``data.control``, nor what else it compares (methods, merges, baselines, maps, random
+    weights)."""
     halves: tuple[tuple[Natural, ...], tuple[Natural, ...]] = ((0, 2, 4, 6, 8), (1, 3, 5, 7))
     """Two disjoint sets of classes; with each style they make a sub-population. None in both leave
     sub-populations out."""
@@ -55,8 +57,8 @@ class AnalogiesConfig:
         rising = all(x < y for x, y in itertools.pairwise((0, *self.examples)))
         require(rising, "examples", self.examples, "give positive numbers, ascending")
         require(self.of_two != 1, "of_two", self.of_two, "give 0, or 2 points and more")
-        require(not self.setting.epochs, "setting.epochs", self.setting.epochs,
-                "tasks here are parts of the styles; give epochs or steps of the recipes")  # fmt: skip
+        remedy = "tasks here are parts of the styles; give epochs or steps of the recipes"
+        require(not self.setting.epochs, "setting.epochs", self.setting.epochs, remedy)
         for pair in self.quadruples:
             require(pair[0] != pair[1], "quadruples", pair, "give two different classes")
         warmup = max(r.optim.warmup for r in (self.setting.nonlinear, self.setting.linear))

@@ -17,6 +17,8 @@ class KroneckerConfig:
     """TAK's estimate of ‖Jτ‖² beside the exact one, by pair of tasks and layer, along training."""
 
     setting: CompareConfig = CompareConfig()
+    """Model, data, heads, the linear recipe, and ``training`` and ``weights`` of methods; what else
+    it compares (regimes, merges, baselines, maps, random weights) is not measured here."""
     methods: tuple[str, ...] = ("linear", "tak")
     """Whose vectors: trained without regard to the estimate, and against it."""
     steps: tuple[Count, ...] = (5, 10)

@@ -13,7 +13,8 @@ class LearningRateConfig:
     """Single-task and merged accuracy against the learning rate."""
 
     setting: CompareConfig = CompareConfig()
-    """Its learning rates are replaced; all else of the recipes stays."""
+    """Its learning rates are replaced; all else of the recipes stays. What it compares beside the
+    three regimes (methods, merges, baselines, maps, random weights) is not measured here."""
     nonlinear: tuple[Positive, ...] = (2e-6, 1e-5, 5e-5, 2e-4)
     """Learning rates of non-linear fine-tuning, ascending."""
     linear: tuple[Positive, ...] = (4e-6, 2e-5, 1e-4, 4e-4)

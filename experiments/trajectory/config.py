@@ -14,6 +14,8 @@ class TrajectoryConfig:
     """Task vectors after some of the steps: their direction, and what they merge to."""
 
     setting: CompareConfig = CompareConfig()
+    """Model, data, heads, recipes and ``edit``; what it compares beside the three regimes (methods,
+    merges, baselines, maps, random weights) is not measured here."""
     steps: tuple[Count, ...] = (5, 10, 20, 40)
     """Steps after which vectors are kept, ascending; the last step is always measured."""
 

@@ -79,7 +79,7 @@ def test_rank_correlations_share_the_ranks_of_equal_numbers():
     a, b = rng.integers(1, 4, (2, 3, 12)).astype(float)
     found = results_of.correlation(a, b, ranks=True)
     close(found, [stats.spearmanr(*rows).statistic for rows in zip(a, b, strict=True)])
-    assert np.isnan(results_of.correlation(np.ones((1, 3)), np.array([[1.0, 2.0, 3.0]]), ranks=True))
+    assert np.isnan(results_of.correlation(np.ones((1, 12)), b[:1], ranks=True))
 
 
 def test_a_method_s_own_recipe_keeps_its_vectors_too():
