@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import report
+from experiments import report, vectors
 from linearize import cli, hosts, io
 from linearize import config as configuration
 from linearize.report import schema
@@ -30,9 +30,9 @@ def claimed(run_dir: Path, config: object, *, shared: bool = False) -> AbstractC
     Raises:
         RunLockedError: another process works there, and nothing in it was touched.
         RunDirectoryError: it cannot be made or written.
-        ConfigError: it holds a run of another configuration.
+        ConfigError: it holds a run of another configuration, or of other borrowed vectors.
     """
-    return lock.claimed(run_dir, partial(cli.claim, run_dir, config), shared=shared)
+    return lock.claimed(run_dir, partial(vectors.claim, run_dir, config), shared=shared)
 
 
 def about(experiment: str, preset: str, config: Any, model: Record) -> Record:

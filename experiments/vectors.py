@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from experiments import protocol
+from linearize import cli, io
 from linearize import config as configuration
 from linearize.config import AnalysisConfig, CompareConfig, ConfigError, StudyConfig, VectorsConfig
 from linearize.config.files import require
@@ -75,6 +76,38 @@ def check_lent(config: VectorsConfig, methods: Iterable[Method] | None = None) -
                     f"vectors={config.vectors!r}: there is none in {place}; finish the run that "
                     f"they are taken of, or leave {method.name} out"
                 )
+
+
+LENT = "vectors.json"
+"""In an analysis's run directory: which vectors its results are of."""
+
+
+def claim(run_dir: Path, config: object) -> None:
+    """As :func:`linearize.cli.claim`, of the borrowed vectors too, by what their files state.
+
+    Raises:
+        ConfigError: the directory is of another configuration, or holds results of vectors that
+            have been made anew since.
+        CorruptFileError: a file of theirs is none.
+    """
+    cli.claim(run_dir, config)
+    if not isinstance(config, VectorsConfig) or config.vectors is None:
+        return
+    lent = _lent(Path(config.vectors), config.seeds)
+    path = run_dir / LENT
+    before = io.read_json(path) if path.exists() else {}
+    if anew := sorted(name for name in before.keys() & lent if before[name] != lent[name]):
+        raise ConfigError(
+            f"{run_dir} holds results of vectors that have been made anew since ({len(anew)} in "
+            f"{config.vectors}, the first {anew[0]}); choose another --run-dir"
+        )
+    io.write_json(path, {**before, **lent})
+
+
+def _lent(folder: Path, seeds: Sequence[int]) -> dict[str, str | None]:
+    """What the vectors' files state, by their places in the run's directory."""
+    found = (p for s in seeds for p in (folder / f"seed_{s}").rglob("task_vector.safetensors"))
+    return {path.relative_to(folder).as_posix(): io.stated_hash(path) for path in sorted(found)}
 
 
 def study(config: AnalysisConfig, tasks: Mapping[str, Task], seed: int, store: Store) -> Study:

@@ -232,6 +232,16 @@ def read_notes(path: str | Path) -> dict[str, str]:
     return {name: value for name, value in notes.items() if name not in (_FORMAT, _HASH)}
 
 
+def stated_hash(path: str | Path) -> str | None:
+    """The SHA-256 that a file of :func:`save_tree` states of its content; None of others.
+
+    Raises:
+        CorruptFileError, OSError: as :func:`stored_tensors`.
+    """
+    with files.open_regular(path) as file:
+        return _header(path, file)[1].get(_HASH)
+
+
 _LONGEST_HEADER = 10**8
 """Bytes; the format's own bound."""
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from configs import PRESETS
-from experiments import vectors
+from experiments import running, vectors
 from experiments.merging import run as merging
 from experiments.subsets import run as subsets
 from linearize import config, evaluate, io
 from linearize.config import ConfigError, StudyConfig
 from linearize.evaluate import AffineOutputs, kept
 from linearize.methods import METHODS
+from linearize.task_vector import TaskVector
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +117,29 @@ def test_vectors_of_a_method_that_the_run_has_not_are_named_before_anything_is_m
             (place / "task_vector.safetensors").touch()
     vectors.check_lent(vectors.resolve(given), merging.compared(given))
     assert not (tmp_path / "mine").exists()
+
+
+def test_results_of_vectors_that_were_made_anew_are_not_gone_on_with(theirs, tmp_path):
+    def lend(seed, number):
+        place = theirs[1] / f"seed_{seed}" / "linear" / "a" / "task_vector.safetensors"
+        TaskVector({"w": np.full(3, number, "f4")}).save(place)
+
+    given = vectors.resolve(dataclasses.replace(DEBUG, vectors=str(theirs[1]), seeds=(0,)))
+    lend(0, 1.0)
+    ours = tmp_path / "ours"
+    for seeds in (0,), (0,), (0, 1):
+        lend(1, float(len(seeds)))  # of no seed of ours yet
+        with running.claimed(ours, dataclasses.replace(given, seeds=seeds)):
+            pass
+    lend(0, 2.0)
+    with (
+        pytest.raises(ConfigError, match=r"anew since \(1 in .*, the first seed_0/linear/a/task_v"),
+        running.claimed(ours, dataclasses.replace(given, seeds=(0, 1))),
+    ):
+        pass
+    lend(0, 1.0)
+    with running.claimed(ours, dataclasses.replace(given, seeds=(0, 1))):
+        pass
 
 
 def test_along_is_the_algebra_it_says():
