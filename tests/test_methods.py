@@ -275,6 +275,10 @@ def test_joint_training_takes_the_steps_smoothing_and_arguments_of_the_tasks_apa
     nats = seen["loss"](logits, {"labels": labels, "task": np.array([0, 1])})
     log_p = np.float64(logits) - np.log(np.exp(np.float64(logits)).sum(1, keepdims=True))
     np.testing.assert_allclose(nats, -0.75 * log_p[:, 0] - 0.25 * log_p.mean(1), rtol=1e-6)
+    own = TrainConfig(epochs=3, batch_size=32)
+    with pytest.raises(InterruptedError):
+        made.but(recipes={"nonlinear": recipe, "joint": own}).train(METHODS["joint"], "joint")
+    assert seen["recipe"] == own
 
 
 def test_frozen_leaves_are_found_among_those_that_are_trained():
