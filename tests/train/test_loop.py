@@ -252,6 +252,23 @@ def test_augmentation_draws_from_seed_and_step(problem):
     assert distance(in_parts.tau, first.tau) > 1e-4
 
 
+@pytest.mark.parametrize("device_bytes", [1 << 20, 0])
+def test_an_example_may_have_a_key_of_its_own(problem, device_bytes):
+    keys = jax.random.split(jax.random.key(5), len(problem.data["labels"]))
+    x = problem.data["inputs"]
+    noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))
+
+    def augment(key, batch):
+        return {**batch, "inputs": batch["inputs"] + noise(batch["keys"])}
+
+    drawn = problem.run(
+        data={**problem.data, "keys": keys}, augment=augment, device_bytes=device_bytes, steps=4
+    )
+    given = problem.run(data={**problem.data, "inputs": np.asarray(x + noise(keys))}, steps=4)
+    for name, leaf in given.tau.delta.items():
+        np.testing.assert_allclose(drawn.tau.delta[name], leaf, rtol=1e-5, atol=1e-8)
+
+
 def test_learning_rate_counts_optimizer_steps(problem):
     got = problem.run(steps=12, accumulate=4)
     expected = [0.01 * (s + 1) / 3 for s in range(3)] + [
