@@ -85,6 +85,12 @@ def test_a_random_vector_has_each_tensors_norm_and_no_direction():
     assert abs(np.mean(entries**4) / np.mean(entries**2) ** 2 - 3) < 0.6  # a normal's kurtosis
 
 
+@pytest.mark.parametrize("seed", [2**32, -1, 1.5, True])
+def test_a_seed_that_would_draw_what_another_one_draws_is_refused(seed):
+    with pytest.raises(ValueError, match=f"seed={seed}; expected an integer"):
+        edit.random_like(TaskVector({"w": jnp.ones(2)}), seed)
+
+
 def test_a_random_vector_is_fixed_by_seed_and_names():
     _, (tau,) = vectors(1)
     whole = edit.random_like(tau, 7)

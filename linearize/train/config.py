@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from linearize.fields import Count, Natural, Positive, check
+from linearize.fields import Count, Natural, Positive, check, seed
 from linearize.train.mesh import MeshConfig as MeshConfig
 from linearize.train.optim import OptimConfig as OptimConfig
 
@@ -63,6 +63,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        seed("seed", self.seed)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}; "

@@ -475,6 +475,7 @@ BAD = {
     "accumulate": ({"accumulate": 3}, "does not divide batch_size=16"),
     "batch": ({"batch_size": 0}, "batch_size=0; expected 1 or more"),
     "smoothing": ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
+    "seed": ({"seed": 2**32}, "seed=4294967296; expected an integer from 0 to 4294967295"),
     "direction": ({"direction": "up"}, "expected one of 'descend', 'ascend'"),
 }
 
