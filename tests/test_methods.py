@@ -1,5 +1,6 @@
 """Methods of one's own, a file and a row each: with penalties of other tasks, factors, a mask."""
 
+import dataclasses
 import json
 from functools import partial
 
@@ -418,6 +419,26 @@ def test_exact_fine_tuning_refuses_smoothed_labels():
     )
     with pytest.raises(ValueError, match=r"objectives\['one'\] has smoothing=0.1"):
         made.train(METHODS["exact"], "one")
+
+
+def test_label_smoothing_that_no_objective_takes_is_refused(monkeypatch):
+    def recorded(f, params, data, *, config, **how):
+        seen.append(config.label_smoothing)
+        raise InterruptedError
+
+    seen = []
+    monkeypatch.setattr("linearize.train.fine_tune", recorded)
+    smooth = dataclasses.replace(RECIPE, label_smoothing=0.1)
+    made = study(recipes={"linear": smooth, "nonlinear": smooth})
+    own = dict.fromkeys(made.tasks, Classify(smoothing=0.2))
+    for method, named in (("linear", "one"), ("joint", "joint"), ("delta", "one")):
+        with pytest.raises(ValueError, match=r"label_smoothing=0.1 is of classification.*Classify"):
+            made.but(objectives=own).train(METHODS[method], named)
+    mixed = made.but(objectives=own | {"two": Classify()})
+    for task in ("one", "two"):
+        with pytest.raises(InterruptedError):
+            mixed.train(METHODS["linear"], task)
+    assert seen == [0.0, 0.1]
 
 
 def test_rows_of_one_name_and_epochs_of_no_task_are_refused():

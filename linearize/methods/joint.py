@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from linearize.edit import joint_examples, joint_loss
 from linearize.examples import Examples
-from linearize.methods.fine_tuning import recipe_of, run, smoothed
+from linearize.methods.fine_tuning import check_smoothing, recipe_of, run, smoothed
 from linearize.methods.regimes import NONLINEAR
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
@@ -21,6 +21,7 @@ def fine_tune_jointly(study: Study, name: str) -> TaskVector:
         recipes = {task: recipe_of(study, task, "nonlinear") for task in study.names}
         steps = sum(recipes[task].total_steps(len(split)) for task, split in splits.items())
         recipe = replace(recipes[study.names[0]], steps=steps, epochs=None)
+    check_smoothing(study, recipe)
     joined = joint_examples(list(splits.values()))
     examples = Examples(joined.pop("inputs"), joined)
     smoothing = recipe.label_smoothing

@@ -470,6 +470,10 @@ BAD = {
     ),
     "loss shape": ({"loss": lambda out, batch: jnp.mean(out)}, r"expected one value\s+an example"),
     "loss and readout": ({"loss": lambda out, b: out[:, 0], "readout": lambda z: z}, "readout"),
+    "loss and smoothing": (
+        {"loss": lambda out, b: out[:, 0], "label_smoothing": 0.1},
+        r"label_smoothing=0\.1 belongs to the default loss",
+    ),
     "warm-up": ({"steps": 3}, "leaves nothing of 3"),
     "vectors": ({"save_vectors_at": (99,)}, r"\[99\] lie outside 1..20"),
     "accumulate": ({"accumulate": 3}, "does not divide batch_size=16"),
