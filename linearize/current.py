@@ -32,6 +32,9 @@ _SETTLED = ("jax", "jaxlib", "flax", "optax", "numpy", "linearize", "builtins")
 _NAMED = ("jax", "jaxlib", "flax", "optax", "numpy")
 """Packages whose functions are known by their names."""
 
+_STATE = "flax.nnx."
+"""Where classes are, of those packages, whose objects change: modules and their variables."""
+
 _FROZEN = ("GraphDef", "PyTreeDef", "CodeType")
 """Types whose objects do not change; that of nnx has thousands of parts."""
 
@@ -254,10 +257,12 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(value, types.FunctionType):
         return _of_function(value)
     kind = type(value)
-    if kind.__module__.partition(".")[0] in _SETTLED and not dataclasses.is_dataclass(value):
+    settled = kind.__module__.partition(".")[0] in _SETTLED
+    holds = dataclasses.is_dataclass(value) or kind.__module__.startswith(_STATE)
+    if settled and not holds:
         return []
     slots = [s for base in kind.__mro__ for s in getattr(base, "__slots__", ()) if s[:2] != "__"]
-    called = [] if kind.__module__.partition(".")[0] in _SETTLED else [getattr(kind, "__call__", 0)]  # noqa: B004
+    called = [] if settled else [getattr(kind, "__call__", 0)]  # noqa: B004
     return [
         *getattr(value, "__dict__", {}).values(),
         *(getattr(value, s, 0) for s in slots),

@@ -97,6 +97,25 @@ def integer(argument: str, value: Any, low: int | None = None) -> int:
     return found
 
 
+_SEEDS = 2**32
+
+
+def seed(argument: str, value: Any) -> int:
+    """An argument that seeds JAX's generator, which looks at 32 bits of it.
+
+    Raises:
+        ValueError: it is no integer from 0 to 2³² − 1: another one of these would draw the same.
+
+    >>> seed("seed", 2**32)
+    Traceback (most recent call last):
+    ValueError: seed=4294967296; expected an integer from 0 to 4294967295
+    """
+    found = integer(argument, value, low=0)
+    if found >= _SEEDS:
+        raise ValueError(f"{argument}={value!r}; expected an integer from 0 to {_SEEDS - 1}")
+    return found
+
+
 def number(argument: str, value: Any) -> float:
     """An argument that is one finite number; an array of one will do.
 

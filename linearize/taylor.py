@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 
-from linearize import cost, tree
+from linearize import cost, fields, tree
 from linearize.choices import one_of
 from linearize.types import Apply, Array, Flat, Params, PyTree
 
@@ -186,7 +186,8 @@ def affine_terms(
         for n, like in union.items()
     }
     push = _pushforward(f, params0, union, inputs, has_aux, method)
-    out, moved, aux = jax.vmap(push, out_axes=(None, 0, None))(stacked)
+    each = jax.vmap(push, out_axes=(None, 0, None), axis_size=len(flats))  # of no leaf, too
+    out, moved, aux = each(stacked)
     return (out, moved, aux) if has_aux else (out, moved)
 
 
@@ -218,15 +219,14 @@ def taylor_expand(
     those of :func:`linearize`.
 
     Raises:
-        ValueError: ``order`` is negative.
+        ValueError: ``order`` is no integer, or negative.
 
     >>> f_2 = taylor_expand(lambda params, x: params["w"] ** 3 * x, {"w": 1.0}, order=2)
     >>> float(f_2({"w": 2.0}, 1.0))  # 1 + 3 + 3, where w ** 3 is 8
     7.0
     """
     check_function(f)
-    if order < 0:
-        raise ValueError(f"order={order}; a Taylor expansion has order 0 or more")
+    order = fields.integer("order", order, low=0)
     tree.select(params0, trainable)
 
     def f_k(params: Params, *inputs: PyTree) -> PyTree:

@@ -88,7 +88,28 @@ def of_the_module():
     return (lambda params, x: factor * (x @ params["w"])), change
 
 
-CASES = (closure, rebound, inner, of_an_object, method, partial, of_the_module)
+def of_an_nnx_module():
+    scale = nnx.Linear(1, 1, use_bias=False, rngs=nnx.Rngs(0))
+    scale.kernel[...] = jnp.ones((1, 1))
+    return (
+        lambda params, x: scale(jnp.ones(1))[0] * (x @ params["w"]),
+        lambda: nnx.update(scale, {"kernel": jnp.full((1, 1), 3.0)}),
+    )
+
+
+def of_a_mode_of_an_nnx_module():
+    drop = nnx.Dropout(1.0, deterministic=True, rngs=nnx.Rngs(0))
+    parts = nnx.Sequential(drop)  # what it drops is all
+    return (
+        lambda params, x: (3 - 2 * parts(jnp.ones(()))) * (x @ params["w"]),
+        parts.train,
+    )
+
+
+CASES = (
+    *(closure, rebound, inner, of_an_object, method, partial, of_the_module),
+    *(of_an_nnx_module, of_a_mode_of_an_nnx_module),
+)
 
 
 @pytest.mark.parametrize("case", CASES)

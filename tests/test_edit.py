@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
+import linearize as lz
 from linearize import edit, taylor, tree
 from linearize.evaluate import affine_outputs
 from linearize.models.heads import Head, apply_head
+from linearize.objectives import Classify, Squared
 from linearize.task_vector import TaskVector
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -81,6 +83,12 @@ def test_a_random_vector_has_each_tensors_norm_and_no_direction():
     assert len(set(cosines)) == 20
     entries = np.asarray(drawn[0].delta["a/kernel"]).ravel()
     assert abs(np.mean(entries**4) / np.mean(entries**2) ** 2 - 3) < 0.6  # a normal's kurtosis
+
+
+@pytest.mark.parametrize("seed", [2**32, -1, 1.5, True])
+def test_a_seed_that_would_draw_what_another_one_draws_is_refused(seed):
+    with pytest.raises(ValueError, match=f"seed={seed}; expected an integer"):
+        edit.random_like(TaskVector({"w": jnp.ones(2)}), seed)
 
 
 def test_a_random_vector_is_fixed_by_seed_and_names():
@@ -387,6 +395,21 @@ def test_joint_examples_name_their_task():
         edit.joint_examples([first, (np.zeros((2, 4), np.uint8), np.array([1, 0]))])
     with pytest.raises(ValueError, match="splits is empty"):
         edit.joint_examples([])
+
+
+def test_joint_examples_hold_what_each_tasks_objective_asks_for():
+    first = lz.Examples(np.zeros((2, 3)), {"labels": np.array([1, 0])})
+    second = lz.Examples(np.ones((1, 3)), {"targets": np.float32([[1, 2, 3]])})
+    joint = edit.joint_examples([first, second])
+    outputs = jnp.array([[0.0, 1.0, 0.0], [2.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    found = edit.joint_loss([Classify(), Squared()])(outputs, joint)
+    np.testing.assert_allclose(found[:2], Classify().loss(outputs[:2], first.targets))
+    np.testing.assert_allclose(found[2], (0 + 4 + 9) / 3, rtol=1e-6)
+    third = lz.Examples(np.ones((1, 3)), {"targets": np.float32([[1, 2]])})
+    with pytest.raises(ValueError, match=r"'targets'.*\(2,\), \(3,\)"):
+        edit.joint_examples([second, third])
+    with pytest.raises(ValueError, match="role 'task'"):
+        edit.joint_examples([lz.Examples(np.ones((1, 3)), {"task": np.zeros(1)})])
 
 
 def test_bad_joint_losses():

@@ -1,5 +1,6 @@
 """Methods of one's own, a file and a row each: with penalties of other tasks, factors, a mask."""
 
+import dataclasses
 import json
 from functools import partial
 
@@ -275,6 +276,10 @@ def test_joint_training_takes_the_steps_smoothing_and_arguments_of_the_tasks_apa
     nats = seen["loss"](logits, {"labels": labels, "task": np.array([0, 1])})
     log_p = np.float64(logits) - np.log(np.exp(np.float64(logits)).sum(1, keepdims=True))
     np.testing.assert_allclose(nats, -0.75 * log_p[:, 0] - 0.25 * log_p.mean(1), rtol=1e-6)
+    own = TrainConfig(epochs=3, batch_size=32)
+    with pytest.raises(InterruptedError):
+        made.but(recipes={"nonlinear": recipe, "joint": own}).train(METHODS["joint"], "joint")
+    assert seen["recipe"] == own
 
 
 def test_frozen_leaves_are_found_among_those_that_are_trained():
@@ -414,6 +419,26 @@ def test_exact_fine_tuning_refuses_smoothed_labels():
     )
     with pytest.raises(ValueError, match=r"objectives\['one'\] has smoothing=0.1"):
         made.train(METHODS["exact"], "one")
+
+
+def test_label_smoothing_that_no_objective_takes_is_refused(monkeypatch):
+    def recorded(f, params, data, *, config, **how):
+        seen.append(config.label_smoothing)
+        raise InterruptedError
+
+    seen = []
+    monkeypatch.setattr("linearize.train.fine_tune", recorded)
+    smooth = dataclasses.replace(RECIPE, label_smoothing=0.1)
+    made = study(recipes={"linear": smooth, "nonlinear": smooth})
+    own = dict.fromkeys(made.tasks, Classify(smoothing=0.2))
+    for method, named in (("linear", "one"), ("joint", "joint"), ("delta", "one")):
+        with pytest.raises(ValueError, match=r"label_smoothing=0.1 is of classification.*Classify"):
+            made.but(objectives=own).train(METHODS[method], named)
+    mixed = made.but(objectives=own | {"two": Classify()})
+    for task in ("one", "two"):
+        with pytest.raises(InterruptedError):
+            mixed.train(METHODS["linear"], task)
+    assert seen == [0.0, 0.1]
 
 
 def test_rows_of_one_name_and_epochs_of_no_task_are_refused():

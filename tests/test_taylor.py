@@ -451,6 +451,13 @@ class TestTaylorExpand:
         u = w0 * x  # along w0: sin(u + t u)
         CLOSE(out["parts"][0], jnp.sin(u) + noise + u * jnp.cos(u) - u**2 * jnp.sin(u) / 2)
 
-    def test_negative_order(self, params0):
-        with pytest.raises(ValueError, match="order=-1"):
-            taylor_expand(mlp, params0, -1)
+    @pytest.mark.parametrize("order", [-1, 1.5])
+    def test_an_order_that_is_none(self, params0, order):
+        with pytest.raises(ValueError, match=f"order={order}; expected an integer, 0 or more"):
+            taylor_expand(mlp, params0, order)
+
+    def test_vectors_without_a_leaf_that_moves_change_nothing(self):
+        f = lambda params, x: params["w"] * x * params["n"]  # noqa: E731
+        out, moved = affine_terms(f, {"w": 2.0, "n": 3}, [{"n": 5}, {}], jnp.ones(2))
+        CLOSE(out, np.full(2, 6.0))
+        CLOSE(moved, np.zeros((2, 2)))

@@ -97,6 +97,7 @@ def measure(
     if probes is not None:
         fields.integer("probes", probes, low=1)
     fields.integer("widest", widest, low=1)
+    seed = fields.seed("seed", seed)
     if parts is not None:
         fields.integer("parts", parts, low=1)
     f, args = Normalized(f) if normalized else f, as_arguments(inputs)

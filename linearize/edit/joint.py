@@ -16,13 +16,17 @@ from linearize.types import Array, Batch, PyTree
 
 
 def joint_examples(splits: Sequence[Any]) -> dict[str, Any]:
-    """All tasks' examples in one data set: ``inputs``, ``labels`` and ``task``, the task's number.
+    """All tasks' examples in one data set: ``inputs``, ``task``, the task's number, and targets.
+
+    A target by role, such as ``labels`` (int32), is 0 for the tasks that have none of that role:
+    :func:`joint_loss` shows each objective the targets of its own task alone.
 
     Args:
         splits: each task's examples (:meth:`linearize.Examples.of`), of one shape and dtype.
 
     Raises:
-        ValueError: no task, or inputs of different shapes or dtypes.
+        ValueError: no task, inputs of different shapes or dtypes, targets of one role that differ
+            in shape, or a role called ``task``.
     """
     if not len(splits):
         raise ValueError("splits is empty; give at least one task's examples")
@@ -30,11 +34,33 @@ def joint_examples(splits: Sequence[Any]) -> dict[str, Any]:
     kinds = {str(jax.tree.map(lambda x: (x.shape, str(x.dtype)), each.example)) for each in given}
     if len(kinds) != 1:
         raise ValueError(f"inputs have the shapes and dtypes {sorted(kinds)}; expected one kind")
+    roles = dict.fromkeys(role for each in given for role in each.targets)
+    if "task" in roles:
+        raise ValueError("targets has the role 'task', which is the task's number; rename it")
     return {
         "inputs": jax.tree.map(lambda *parts: _joined(parts), *(each.inputs for each in given)),
-        "labels": np.concatenate([each.labels for each in given]).astype(np.int32),
+        **{role: _targets(role, given) for role in roles},
         "task": np.repeat(np.arange(len(given), dtype=np.int32), [len(each) for each in given]),
     }
+
+
+def _targets(role: str, given: Sequence[Examples]) -> np.ndarray:
+    """One task's after the other's, 0 where there are none."""
+    each = [
+        (examples.labels if role == "labels" else examples.targets[role])
+        if role in examples.targets
+        else None
+        for examples in given
+    ]
+    there = [np.asarray(part) for part in each if part is not None]
+    if len(shapes := sorted({part.shape[1:] for part in there})) != 1:
+        raise ValueError(f"targets {role!r} of one example have the shapes {shapes}; expected one")
+    dtype = np.dtype(np.int32) if role == "labels" else np.result_type(*there)
+    parts = [
+        np.zeros((len(examples), *shapes[0]), dtype) if part is None else np.asarray(part, dtype)
+        for examples, part in zip(given, each, strict=True)
+    ]
+    return np.concatenate(parts)
 
 
 def _joined(inputs: Sequence[Any]) -> Any:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import tree
+from linearize import fields, tree
 from linearize.agreement import agree, once
 from linearize.compiled import jit
 from linearize.lazy import now
@@ -72,10 +72,12 @@ def random_like(tau: TaskVector, seed: int) -> TaskVector:
         seed: of the draw; every tensor draws by its own name, so leaves left out change no other.
 
     Raises:
+        ValueError: ``seed`` is no integer from 0 to 2³² − 1.
         NonFiniteError: ``tau`` holds NaN or infinity, or a tensor so large that the dtype has no
             such draw.
         DisagreementError: a drawn tensor has another norm.
     """
+    seed = fields.seed("seed", seed)
     tree.check_finite(tau, what="tau")
     keys = {name: _named_key(seed, name) for name in tau.delta}
     drawn = {name: _matched(keys[name], now(leaf)) for name, leaf in tau.delta.items()}

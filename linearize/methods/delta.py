@@ -29,7 +29,7 @@ from linearize.current import current
 from linearize.curvature import Card
 from linearize.fields import number
 from linearize.methods import tak
-from linearize.methods.fine_tuning import kept, recipe_of, run, smoothed, within
+from linearize.methods.fine_tuning import check_smoothing, kept, recipe_of, run, smoothed, within
 from linearize.methods.regimes import posthoc
 from linearize.models import Model
 from linearize.objectives import Objective
@@ -176,6 +176,7 @@ def train_pair(
     start = {n: tree.flatten(params0)[n].astype(x.dtype) for n, x in moving.items()}
     f = Partial(pair, current(study.model.f, params0, *examples.alone))
     config, asked = recipe_of(study, task, method, recipe, "nonlinear"), study.asked(task)
+    check_smoothing(study, config)
     found = run(
         study.but(
             model=Model(f, {BASE: params0, STUDENT: start, TEACHER: start}),

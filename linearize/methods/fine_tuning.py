@@ -67,6 +67,7 @@ def fine_tune(
     """
     name = method or regime
     config = replace(recipe_of(study, task, name, recipe, regime), direction=direction)
+    check_smoothing(study, config)
     examples = study.split(task, "train")
     objectives = study.objectives if config.label_smoothing else study.alike
     terms = [each if isinstance(each, Penalty) else each(study, task) for each in penalties]
@@ -172,6 +173,22 @@ def recipe_of(study: Study, task: str, *names: str | None) -> TrainConfig:
     return replace(recipe, epochs=study.epochs.get(task, recipe.epochs))
 
 
+def check_smoothing(study: Study, recipe: TrainConfig) -> None:
+    """Some task's objective is one that a recipe's label smoothing is for.
+
+    Raises:
+        ValueError: it would be passed over for all of them.
+    """
+    smoothing = recipe.label_smoothing
+    given = study.objectives.values()
+    if smoothing and all(smoothed(each, smoothing) is each for each in given):
+        raise ValueError(
+            f"label_smoothing={smoothing} is of classification without a smoothing of its own, "
+            f"which no task's objective is ({', '.join(sorted({type(o).__name__ for o in given}))}"
+            "); leave it 0"
+        )
+
+
 def smoothed(objective: Objective, smoothing: float) -> Objective:
     """Classification that has no smoothing of its own with a recipe's, and any other as it is."""
     if isinstance(objective, Classify) and not objective.smoothing:
@@ -220,6 +237,8 @@ def run(
             trained otherwise, as an earlier version may have; one table is not made of both.
     """
     path = study.store.path(*place)
+    if how.get("loss") is not None:  # which smooths labels itself
+        recipe = replace(recipe, label_smoothing=0.0)
     try:
         found = train.fine_tune(
             study.model.f,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from linearize import assets, functional, io, tree
+from linearize import assets, fields, functional, io, tree
 from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.models import hf, layers, vit
@@ -291,7 +291,8 @@ def _draw(module: Any, seed: int) -> dict[str, Any]:
     if isinstance(module, vit.ViT):
         module = module.clone(scan=True)
     images = jnp.zeros(_example(module).shape, jnp.uint8)
-    return dict(layers.unstack(_merge(_initialiser(module)(jax.random.key(seed), images))))
+    key = jax.random.key(fields.seed("seed", seed))
+    return dict(layers.unstack(_merge(_initialiser(module)(key, images))))
 
 
 @functools.cache

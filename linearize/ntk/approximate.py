@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import tree
+from linearize import fields, tree
 from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.examples import as_arguments, count
@@ -103,6 +103,7 @@ def approximate_kernel(
     if integer("size", size) < 1:
         raise ValueError(f"size={size}; a sketch keeps 1 number or more")
     integer("checked", checked, low=1)
+    seed = fields.seed("seed", seed)
     left = as_arguments(x1)
     right = left if x2 is None else as_arguments(x2)
     point = pointwise(f, params, left, trainable)

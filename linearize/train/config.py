@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from linearize.fields import Count, Natural, Positive, check
+from linearize.fields import Count, Natural, Positive, check, seed
 from linearize.train.mesh import MeshConfig as MeshConfig
 from linearize.train.optim import OptimConfig as OptimConfig
 
@@ -26,13 +26,13 @@ class TrainConfig:
     steps: Count = 2000
     """Optimizer steps."""
     epochs: Positive | None = None
-    """Passes over the data; where given, it replaces ``steps``."""
+    """Passes over the data, to the nearest step; where given, it replaces ``steps``."""
     batch_size: Count = 128
     """Examples an optimizer step."""
     accumulate: Count = 1
     """Micro-batches a step; gradients are averaged, memory shrinks."""
     label_smoothing: float = 0.0
-    """Share of the uniform distribution in the target of the default loss."""
+    """Share of the uniform distribution in the target of the default loss; refused with another."""
     direction: Literal["descend", "ascend"] = "descend"
     """``"ascend"`` maximises the loss: the gradient-ascent baseline of negation."""
     seed: Natural = 0
@@ -47,7 +47,7 @@ class TrainConfig:
     device_bytes: Natural = field(default=2 << 30, metadata=_HOW)
     """Data up to this size lives on the device; larger data is streamed from the host."""
     checkpoint_every: Natural = field(default=500, metadata=_HOW)
-    """Steps between checkpoints; 0 writes the task vector at the end and nothing before."""
+    """Steps between checkpoints; 0 writes none but where a run is stopped or diverges."""
     keep: Count = field(default=2, metadata=_HOW)
     """Newest checkpoints to keep while the run goes on."""
     keep_when_done: bool = field(default=False, metadata=_HOW)
@@ -63,6 +63,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        seed("seed", self.seed)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}; "

@@ -96,16 +96,13 @@ def size(data: Mapping[str, PyTree]) -> int:
 def entries(data: Data, batch_size: int) -> dict[str, PyTree]:
     """Shapes and dtypes of a batch, by role."""
 
-    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
-        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-        return jax.ShapeDtypeStruct((batch_size, *np.shape(leaf)[1:]), dtype)
+    def batch(inner: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        there = jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+        return jax.ShapeDtypeStruct((batch_size, *inner), there)
 
     if isinstance(data, Loader):
-        return {
-            name: jax.ShapeDtypeStruct((batch_size, *inner), jax.dtypes.canonicalize_dtype(dtype))
-            for name, (inner, dtype) in data.spec.items()
-        }
-    return jax.tree.map(shape, dict(data))
+        return {name: batch(inner, dtype) for name, (inner, dtype) in data.spec.items()}
+    return jax.tree.map(lambda leaf: batch(np.shape(leaf)[1:], leaf.dtype), dict(data))
 
 
 def check_entries(data: Data, wanted: Iterable[str], what: str = "data") -> None:
@@ -260,9 +257,12 @@ class Streamed:
         if self._next is not None and self._next[0] == step:
             return self._next[1]
         (index,) = rows(self.examples, self.batch_size, self.seed, step, 1)
-        return hosts.put(
-            jax.tree.map(lambda leaf: np.asarray(leaf)[index], dict(self.data)), self._place.batch
-        )
+
+        def taken(leaf: Any) -> Any:
+            is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            return leaf[index] if is_key else np.asarray(leaf)[index]
+
+        return hosts.put(jax.tree.map(taken, dict(self.data)), self._place.batch)
 
     def prepare(self, step: int) -> None:
         """Gather and send a batch ahead of its step."""

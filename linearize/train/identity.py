@@ -70,7 +70,11 @@ def functions(
         return jax.eval_shape(call, *args, arrays)
 
     if given["augment"] is not None:
-        batch = known("augment", key, batch, derivative=False)
+        augmented = known("augment", key, batch, derivative=False)
+        said = str(found["augment"])
+        if said.startswith(identity.PROGRAM) and not _names_are_known(given["augment"], key, batch):
+            found["augment"] = f"{said} of {', '.join(sorted(augmented))}"
+        batch = augmented
     base = tree.flatten(params0)
     tau = jax.eval_shape(lambda: tree.zeros({n: base[n] for n in trainable}))
     outputs = known("f", tau, params0, *(batch[name] for name in inputs))
@@ -82,6 +86,30 @@ def functions(
         if isinstance(term, Term):
             known(name, tau, params0, drawn, key)
     return found
+
+
+def _names_are_known(augment: Callable, key: Any, batch: PyTree) -> bool:
+    """Whether what ``augment`` makes can be called by no other names.
+
+    A program knows the order of its results, and not what each is called.
+    """
+    known = []
+
+    def look(key: Any, batch: PyTree) -> PyTree:
+        made = augment(key, batch)
+        lost, added = batch.keys() - made.keys(), made.keys() - batch.keys()
+        kept = not lost and all(
+            old is new
+            for name in batch
+            for old, new in zip(
+                jax.tree.leaves(batch[name]), jax.tree.leaves(made[name]), strict=False
+            )
+        )
+        known.append(not lost and (not added or (len(added) == 1 and kept)))
+        return made
+
+    jax.eval_shape(look, key, batch)
+    return all(known)
 
 
 def current_functions(

@@ -72,6 +72,11 @@ class Inputs:
             raise ValueError(
                 "readout belongs to the default loss; call it inside the loss that was given"
             )
+        if loss is not None and config.label_smoothing:
+            raise ValueError(
+                f"label_smoothing={config.label_smoothing} belongs to the default loss; smooth "
+                "within the loss that was given, and leave it 0"
+            )
         tree.check_finite(params0, what="params0")
         place = Placement.make(config.mesh)
         micro = config.batch_size // config.accumulate

@@ -68,7 +68,7 @@ class FineTuned:
     finished: bool = True
     """Whether all of them were taken."""
     resumed_from: int = 0
-    """The step of the checkpoint that this call began at; 0 for none."""
+    """The step of the checkpoint that this call began at; 0 for none, the last of a reused run."""
     reused: bool = False
     """Whether the run was finished already and nothing was trained."""
     seconds: float = 0.0
@@ -320,11 +320,12 @@ class _Run:
             return 0
         step, state = restored
         self.state |= state
-        self.vectors = {
-            s: TaskVector.load(self.directory.vector_at(s))
-            for s in self.config.save_vectors_at
-            if s <= step
-        }
+        with guarded(self.directory.path):
+            self.vectors = {
+                s: TaskVector.load(self.directory.vector_at(s))
+                for s in self.config.save_vectors_at
+                if s <= step
+            }
         return step
 
     def _train(self, start: int, request: Request) -> None:

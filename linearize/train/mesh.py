@@ -61,11 +61,23 @@ class MeshConfig:
         ):
             raise ValueError(f"mesh.axes={self.axes}; sizes are positive, and one may be -1")
         unknown = [a for a in self.batch_axes if a not in known]
-        for pattern, split in self.rules:
-            re.compile(pattern)
+        for i, (pattern, split) in enumerate(self.rules):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"mesh.rules[{i}]={pattern!r} is no regular expression: {error}"
+                ) from error
             if split not in ("replicated", "fsdp"):
-                named = split.removeprefix("...,").split(",")
-                unknown += [a for a in named if a != "-" and a not in known]
+                named = [a for a in split.removeprefix("...,").split(",") if a != "-"]
+                unknown += [a for a in named if a not in known]
+                if len(set(named)) < len(named):
+                    raise ValueError(
+                        f"mesh.rules[{i}]={split!r} splits two dimensions over one axis; name each "
+                        "axis once"
+                    )
+        if len(set(self.batch_axes)) < len(self.batch_axes):
+            raise ValueError(f"mesh.batch_axes={self.batch_axes}; name each axis once")
         if unknown:
             raise ValueError(
                 f"mesh: {', '.join(map(repr, unknown))} is no axis; mesh.axes has "

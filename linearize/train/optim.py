@@ -82,7 +82,7 @@ class OptimConfig:
     """What decays toward 0: τ, or θ = θ0 + τ as in the papers' reference code. All else that an
     optimizer does with the parameters it does with θ."""
     schedule: Schedule = "cosine"
-    """From the peak to 0 at the last step, or constant."""
+    """Falls from the peak and would be 0 one step after the last, or is constant."""
     warmup: Natural = 0
     """Optimizer steps of linear warm-up; the first has learning rate lr / warmup."""
     clip: Positive | None = 1.0

@@ -88,6 +88,8 @@ class RunDirectory:
             vector = TaskVector.load(self.path / "task_vector.safetensors")
             if vector.base != self.identity["base"]:
                 raise io.CorruptFileError("task_vector.safetensors is of another base model")
+            for step in self.identity.get("config", {}).get("save_vectors_at", ()):
+                TaskVector.load(self.vector_at(step))
         except (OSError, ValueError) as error:
             log.warning("the finished run in %s is damaged, and repeated: %s", self.path, error)
             return None

@@ -252,6 +252,23 @@ def test_augmentation_draws_from_seed_and_step(problem):
     assert distance(in_parts.tau, first.tau) > 1e-4
 
 
+@pytest.mark.parametrize("device_bytes", [1 << 20, 0])
+def test_an_example_may_have_a_key_of_its_own(problem, device_bytes):
+    keys = jax.random.split(jax.random.key(5), len(problem.data["labels"]))
+    x = problem.data["inputs"]
+    noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))
+
+    def augment(key, batch):
+        return {**batch, "inputs": batch["inputs"] + noise(batch["keys"])}
+
+    drawn = problem.run(
+        data={**problem.data, "keys": keys}, augment=augment, device_bytes=device_bytes, steps=4
+    )
+    given = problem.run(data={**problem.data, "inputs": np.asarray(x + noise(keys))}, steps=4)
+    for name, leaf in given.tau.delta.items():
+        np.testing.assert_allclose(drawn.tau.delta[name], leaf, rtol=1e-5, atol=1e-8)
+
+
 def test_learning_rate_counts_optimizer_steps(problem):
     got = problem.run(steps=12, accumulate=4)
     expected = [0.01 * (s + 1) / 3 for s in range(3)] + [
@@ -453,11 +470,16 @@ BAD = {
     ),
     "loss shape": ({"loss": lambda out, batch: jnp.mean(out)}, r"expected one value\s+an example"),
     "loss and readout": ({"loss": lambda out, b: out[:, 0], "readout": lambda z: z}, "readout"),
+    "loss and smoothing": (
+        {"loss": lambda out, b: out[:, 0], "label_smoothing": 0.1},
+        r"label_smoothing=0\.1 belongs to the default loss",
+    ),
     "warm-up": ({"steps": 3}, "leaves nothing of 3"),
     "vectors": ({"save_vectors_at": (99,)}, r"\[99\] lie outside 1..20"),
     "accumulate": ({"accumulate": 3}, "does not divide batch_size=16"),
     "batch": ({"batch_size": 0}, "batch_size=0; expected 1 or more"),
     "smoothing": ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
+    "seed": ({"seed": 2**32}, "seed=4294967296; expected an integer from 0 to 4294967295"),
     "direction": ({"direction": "up"}, "expected one of 'descend', 'ascend'"),
 }
 

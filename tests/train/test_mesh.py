@@ -157,6 +157,9 @@ def test_rules_that_do_not_fit_are_all_listed():
         ({"axes": ()}, "one axis or more"),
         ({"batch_axes": ("dtaa",)}, "'dtaa' is no axis"),
         ({"rules": ((".*", "-,modle"),)}, "'modle' is no axis"),
+        ({"rules": (("(", "fsdp"),)}, r"mesh.rules\[0\]='\(' is no regular expression"),
+        ({"rules": ((".*", "data,data"),)}, "'data,data' splits two dimensions over one axis"),
+        ({"batch_axes": ("data", "data")}, "name each axis once"),
     ],
 )
 def test_bad_fields_are_named(fields, message):

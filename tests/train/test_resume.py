@@ -426,6 +426,21 @@ def test_a_damaged_result_is_trained_again(problem, run_dir, caplog):
     assert_same(again.tau, first.tau)
 
 
+@pytest.mark.parametrize("harm", ["lost", "flipped"])
+def test_a_damaged_vector_on_the_way_is_trained_again(problem, run_dir, caplog, harm):
+    how = {"run_dir": run_dir, "save_vectors_at": (7,)}
+    first, file = problem.run(**how), run_dir / "vectors" / "step_7.safetensors"
+    if harm == "lost":
+        file.unlink()
+    else:
+        flip(file, 0.9)
+    again = problem.run(**how)
+    assert not again.reused
+    assert "is damaged, and repeated" in caplog.text
+    assert_same(again.vectors[7], first.vectors[7])
+    assert problem.run(**how).reused
+
+
 def apply_kernel(kernel, features):
     return features @ kernel
 

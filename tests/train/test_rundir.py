@@ -34,6 +34,16 @@ def jitter(size):
     return augment
 
 
+def shown(dim, bright):
+    """``inputs`` is the brighter one or the other, by its place in the order of names."""
+
+    def augment(key, batch):
+        x = batch["inputs"]
+        return {dim: x, bright: 2 * x, "labels": batch["labels"]}
+
+    return augment
+
+
 def short(problem, run_dir, **overrides):
     return problem.run(run_dir=run_dir, **{"steps": 6, "checkpoint_every": 2, **overrides})
 
@@ -43,6 +53,10 @@ OTHER_FUNCTIONS = {
     "loss for none": ({}, {"loss": halved}),
     "readout": ({"readout": lambda z: 2 * z}, {"readout": lambda z: 3 * z}),
     "augment": ({"augment": jitter(0.1)}, {"augment": jitter(0.2)}),
+    "augment by names": (
+        {"augment": shown("dim", "inputs")},
+        {"augment": shown("inputs", "k")},
+    ),
     "augment for none": ({}, {"augment": jitter(0.2)}),
 }
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearize import tree
+from linearize import fields, tree
 from linearize.choices import one_of
 from linearize.compiled import jit
 from linearize.fields import integer, number
@@ -32,8 +32,6 @@ from linearize.types import Array, Flat, Params, PyTree
 VIEWS = ("displaced", "tangent")
 _ROUND = 16
 """Prompts of several lengths are padded to a multiple of it, so that calls share a program."""
-_SEEDS = 2**32
-"""So many keys there are."""
 
 Read = tuple[Array, dict[str, Array]]
 """Logits (B, V) after some tokens, and the cache with them."""
@@ -112,9 +110,7 @@ def generate(
     decoder = _Decoder.of(model)
     one_of("view", view, VIEWS)
     new, batch_size = integer("new", new, low=1), integer("batch_size", batch_size, low=1)
-    seed, alpha = integer("seed", seed, low=0), number("alpha", alpha)
-    if seed >= _SEEDS:  # of which only the last bits would count
-        raise ValueError(f"seed={seed}; expected an integer from 0 to {_SEEDS - 1}")
+    seed, alpha = fields.seed("seed", seed), number("alpha", alpha)
     sampling = Sampling(number("temperature", temperature), top_k, top_p)
     if tokenizer is not None:
         check_vocabulary(tokenizer, model.vocabulary)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from linearize import assets, functional, tree
+from linearize import assets, fields, functional, tree
 from linearize.compiled import jit
 from linearize.models import hf, layers
 from linearize.models.backbone import WeightsError
@@ -90,7 +90,8 @@ def load_language(
     module = whole.clone(depth=depth, dtype=jnp.dtype(dtype), remat=remat, scan=scan)
     shapes = _shapes(module, family.inputs)
     if source is None:
-        drawn = _initialiser(module.clone(scan=True), family.inputs)(jax.random.key(seed))["params"]
+        key = jax.random.key(fields.seed("seed", seed))
+        drawn = _initialiser(module.clone(scan=True), family.inputs)(key)["params"]
         params = drawn if scan else layers.unstack(drawn)
     else:
         check_size(shapes, source)
