@@ -262,7 +262,10 @@ def _write(file: BinaryIO, leaves: Mapping[str, Any], path: Path) -> dict[str, s
 
 
 def _remove(path: Path, index: Path, keep: Iterable[str]) -> None:
-    """What was of that name before, and would be read in place of the new or lie about."""
+    """What was of that name before, and would be read in place of the new or lie about.
+
+    Others may have written the old index: of what it lists, shards of that name alone are removed.
+    """
     old: set[str] = set()
     if index.exists():
         try:
@@ -272,7 +275,8 @@ def _remove(path: Path, index: Path, keep: Iterable[str]) -> None:
             pass  # nobody's shards
         index.unlink()
     path.unlink(missing_ok=True)
-    for name in old - set(keep):
+    shard = re.compile(re.escape(path.stem) + r"-\d{5}-of-\d{5}\.safetensors")
+    for name in filter(shard.fullmatch, old - set(keep)):
         path.with_name(name).unlink(missing_ok=True)
 
 

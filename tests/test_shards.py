@@ -154,6 +154,18 @@ class TestFiles:
         two.save(path, shard_size="1kB")
         assert not path.exists()  # which transformers would read in place of the index
 
+    def test_what_an_index_lists_beside_shards_of_its_name_is_nobody_s_to_remove(self, stored):
+        (two,), (place,) = list(stored[0].values())[1:], list(stored[1].values())[:1]
+        told = json.loads(place.read_text())
+        mine = [place.with_name(n) for n in ("notes.txt", "two-00001-of-00001.safetensors")]
+        for i, path in enumerate(mine):
+            path.touch()
+            told["weight_map"][f"w{i}"] = path.name
+        place.write_text(json.dumps(told))
+        two.save(place.with_name("one.safetensors"), shard_size="1kB")
+        assert all(path.exists() for path in mine)
+        assert len(list(place.parent.glob("one-*"))) == 1
+
     def test_a_full_disk_leaves_the_old(self, stored, largest_file):
         (one, _), (place, _) = stored[0].values(), stored[1].values()
         before = sorted(place.parent.iterdir())
