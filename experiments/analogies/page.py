@@ -40,8 +40,8 @@ STARTS = {"pretrained": "from pre-trained", "edited": "from the analogy"}
 @shows(Results)
 def read(results: Results) -> Page:
     """The page."""
-    kind = results.config["setting"]["head"]["kind"]
-    made_of = HEADS.get(kind, "the other style's examples")
+    head = results.config.get("setting", {}).get("head", {})
+    made_of = HEADS.get(head.get("kind"), "the other style's examples")
     lead = (
         f"Task analogies on images, {results.model_name}: {len(results.classes)} classes in "
         f"the styles {', '.join(results.tasks)}. A target sub-population is half of the classes in "
