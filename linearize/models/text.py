@@ -11,6 +11,7 @@ import numpy as np
 
 from linearize import functional, tree
 from linearize.compiled import jit
+from linearize.fields import seed as checked_seed
 from linearize.models import clip, hf, layers
 from linearize.models.backbone import WeightsError
 from linearize.models.families import row
@@ -69,7 +70,8 @@ def load_text(
         dtype: of the computation; parameters and output stay float32.
 
     Raises:
-        ValueError: the name is of no CLIP, or not exactly one of ``weights`` and ``seed`` is given.
+        ValueError: the name is of no CLIP, not exactly one of ``weights`` and ``seed`` is given,
+            or the seed is beyond 32 bits.
         WeightsError, FileNotFoundError, NonFiniteError: as :func:`linearize.models.load`.
     """
     family = row(name)
@@ -80,6 +82,8 @@ def load_text(
             f"weights={weights!r}, seed={seed!r}; pass weights=, a folder, a file or a repository "
             f"on the Hub such as {family.hub!r}, or seed= for random ones"
         )
+    if seed is not None:
+        seed = checked_seed("seed", seed)
     source = None if weights is None else hf.read(weights)
     told = None if source is None else configs.text(source.notes, source.path.parent)
     fields = agree(name, family.text, told)

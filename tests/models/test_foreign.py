@@ -150,6 +150,8 @@ def test_no_weights_and_no_architecture(folder, tmp_path):
         models.load_text("mlp", weights="x")
     with pytest.raises(ValueError, match="pass weights="):
         models.load_text("clip_vit_b32")
+    with pytest.raises(ValueError, match="seed=4294967296; expected an integer from 0 to"):
+        models.load_text("clip_vit_b32", seed=2**32)  # which would draw what 0 does
 
 
 def test_a_repository_while_offline(monkeypatch):

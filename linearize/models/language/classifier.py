@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from linearize import identity
 from linearize.fields import integer
+from linearize.fields import seed as checked_seed
 from linearize.models.language.model import LanguageModel
 from linearize.models.model import Model
 from linearize.types import Array, Params
@@ -30,7 +31,7 @@ def classifier(model: LanguageModel, classes: int, *, seed: int = 0) -> Model:
         seed: of the head.
 
     Raises:
-        ValueError: the model is no encoder–decoder, or C is below 2.
+        ValueError: the model is no encoder–decoder, C is below 2, or the seed is beyond 32 bits.
     """
     if model.encode is None:
         raise ValueError(
@@ -38,6 +39,7 @@ def classifier(model: LanguageModel, classes: int, *, seed: int = 0) -> Model:
             "(label_words), an encoder's by a head of its features (sentence_encoder)"
         )
     C, D = integer("classes", classes, low=2), model.width
+    key = jax.random.key(checked_seed("seed", seed))
     start, end = (model.about["architecture"][name] for name in ("start", "end"))
     hidden = model.hidden
 
@@ -55,7 +57,7 @@ def classifier(model: LanguageModel, classes: int, *, seed: int = 0) -> Model:
 
     if (stated := identity.whole(hidden)) is not None:
         f.fingerprint = f"a class of {stated}, {start} to {end}"  # type: ignore[attr-defined]
-    dense, out = jax.random.split(jax.random.key(seed))
+    dense, out = jax.random.split(key)
     head = {"dense": _drawn(dense, D, D), "out": _drawn(out, D, C)}
     return Model(
         f,

@@ -413,7 +413,10 @@ def test_a_classifier_equals_transformers(tmp_path):
     whole = transformers.T5ForConditionalGeneration(config)
     whole.load_state_dict({n: p for n, p in tensors.items() if n not in head}, strict=False)
     whole.save_pretrained(tmp_path)
-    model = classifier(models.load_language("t5", weights=tmp_path), 3)
+    whole = models.load_language("t5", weights=tmp_path)
+    with pytest.raises(ValueError, match="seed=4294967296; expected an integer from 0 to"):
+        classifier(whole, 3, seed=2**32)
+    model = classifier(whole, 3)
     params = {**model.params, "classifier": {
         ours: {
             "kernel": head[f"classification_head.{name}.weight"].T,
