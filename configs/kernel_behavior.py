@@ -130,6 +130,17 @@ def prompts_packaged() -> PromptConfig:
     return dataclasses.replace(prompts(), prompted=None)
 
 
+def prompts_articles() -> PromptConfig:
+    """``prompts`` on articles of five topics and on whole reviews of films, three seeds.
+
+    python -m experiments.kernel_behavior prompts_articles
+
+    Their first 64 tokens, and the models, leaves and rates of ``prompts``. The kernels' cost grows
+    as the square of the classes.
+    """
+    return dataclasses.replace(prompts(), tasks=("sentiment_films", "news"), memory=1 << 33)
+
+
 def klm() -> PromptConfig:
     """The paper's own: RoBERTa-base, its tasks, k = 16 and 64, five seeds.
 
@@ -161,5 +172,6 @@ PRESETS = {
     "prompts_debug": prompts_debug,
     "prompts": prompts,
     "prompts_packaged": prompts_packaged,
+    "prompts_articles": prompts_articles,
     "klm": klm,
 }

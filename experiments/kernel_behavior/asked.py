@@ -5,6 +5,13 @@ from collections.abc import Mapping
 from linearize.data.text import KLM, TEXT_TASKS, Prompt
 
 _GOOD, _SENTIMENT = ("terrible", "great"), ("negative", "positive")
+# fmt: off
+_GROUPS = (
+    "atheism", "graphics", "Windows", "computers", "Apple", "screens", "sale", "cars",
+    "motorcycles", "baseball", "hockey", "encryption", "electronics", "medicine", "space",
+    "Christianity", "guns", "Israel", "politics", "religion",
+)
+# fmt: on
 
 PROMPTS: Mapping[str, Prompt] = {
     **{
@@ -24,6 +31,14 @@ PROMPTS: Mapping[str, Prompt] = {
         "{text} This article is about {mask}.",
         ("business", "entertainment", "politics", "sports", "technology"),
         classes=("business", "entertainment", "politics", "sports", "tech"),
+    ),
+    "reuters": Prompt(
+        "{text} This article is about {mask}.",
+        ("mergers", "oil", "earnings", "grain", "interest", "currency", "shipping", "trade"),
+        classes=TEXT_TASKS["reuters"].classes,
+    ),
+    "newsgroups": Prompt(
+        "{text} This message is about {mask}.", _GROUPS, classes=TEXT_TASKS["newsgroups"].classes
     ),
     **KLM,
 }
