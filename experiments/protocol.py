@@ -33,8 +33,17 @@ CONTROL_PER_CLASS = 50
 """Training images of the control task, on average, where ``data.train`` is None."""
 
 
-def load_tasks(config: StudyConfig, *, control: bool = False) -> dict[str, Task]:
-    """The configuration's tasks, its control task too where asked for; splits are cut to size."""
+def load_tasks(
+    config: StudyConfig, *, control: bool = False, methods: Iterable[Method] = ()
+) -> dict[str, Task]:
+    """The configuration's tasks; splits are cut to size.
+
+    Args:
+        config: of the study.
+        control: whether its control task is read too.
+        methods: for whom it is read where one of them trains with it.
+    """
+    control = control or any(method.trainer.controlled for method in methods)
     names = (*config.data.tasks, config.data.control) if control else config.data.tasks
     log.info("reading tasks: %s", ", ".join(names))
     data.prefetch(names, config.data.image_size)

@@ -135,11 +135,12 @@ def fine_tunings(
     """
     if config.vectors is not None:
         return []
-    tasks = cache(partial(protocol.load_tasks, config))
+    methods = methods or [METHODS[name] for name in config.regimes]
+    tasks = cache(partial(protocol.load_tasks, config, methods=methods))
     return every_seed(
         Store.of(run_dir),
         config.seeds,
-        methods or [METHODS[name] for name in config.regimes],
+        methods,
         config.data.tasks,
         lambda seed, place: study(config, tasks(), seed, place),
     )

@@ -325,6 +325,10 @@ def _check_methods(study: Study, methods: Sequence[Method]) -> None:
     for method in methods:
         if method.stands == "negation" and study.control is None:
             raise ValueError(f"method {method.name!r} is of negation: give the study a control=")
+        if method.trainer.controlled and study.control is None:
+            raise ValueError(
+                f"method {method.name!r} trains with the control task: give the study a control="
+            )
         against = method.of if method.stands != "regime" else None
         if against is not None and against.name not in names:
             raise ValueError(

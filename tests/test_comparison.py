@@ -379,6 +379,9 @@ def test_negation_under_control_wants_0_before_anything_is_trained(monkeypatch):
         (["joint"], "methods=.*joint.*: none has task vectors"),
         (["linear", "joint"], "'joint' is held against 'nonlinear'; name that too"),
         (["linear", "gradient_ascent"], "'gradient_ascent' is of negation: .*control="),
+        (["tau_jp_with_control"], "'tau_jp_with_control' trains with the control task: .*control="),
+        (["tak_with_control"], "'tak_with_control' trains with the control task: .*control="),
+        (["delta_on_control"], "'delta_on_control' trains with the control task: .*control="),
     ],
 )
 def test_methods_that_nothing_can_be_held_against_are_refused(methods, message):

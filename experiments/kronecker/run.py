@@ -36,7 +36,7 @@ WHOLE = "whole"
 def run(config: KroneckerConfig, run_dir: Path, preset: str = "custom") -> Path:
     """Everything from weights to ``report.html``, whose path is returned."""
     with running.claimed(run_dir, config):
-        tasks, store = protocol.load_tasks(config.setting), Store.of(run_dir)
+        tasks, store = load_tasks(config), Store.of(run_dir)
         parts = len(config.methods) * len(config.along)
         measured = store.every_seed(config.seeds, parts, partial(measure, config, tasks))
         model = protocol.describe_model(config.setting.model, config.seeds[0])
@@ -67,9 +67,14 @@ def methods(config: KroneckerConfig) -> list[Method]:
     return [weighted(METHODS[name], config.setting.weights) for name in config.methods]
 
 
+def load_tasks(config: KroneckerConfig) -> dict[str, Task]:
+    """The setting's, with the control task where a method trains with it."""
+    return protocol.load_tasks(config.setting, methods=methods(config))
+
+
 def fine_tunings(config: KroneckerConfig, run_dir: Path) -> list[FineTuning]:
     """Those of every seed, method and task."""
-    setting, tasks = keeping(config), cache(partial(protocol.load_tasks, config.setting))
+    setting, tasks = keeping(config), cache(partial(load_tasks, config))
     names = setting.data.tasks
     return protocol.fine_tunings(setting, Store.of(run_dir), methods(config), names, tasks)
 

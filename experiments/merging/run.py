@@ -39,7 +39,7 @@ def run(config: MergingConfig, run_dir: Path, preset: str = "custom") -> Path:
     methods = compared(config)
     vectors.check_lent(config, methods)
     with running.claimed(run_dir, config):
-        tasks, store = protocol.load_tasks(config), Store.of(run_dir)
+        tasks, store = protocol.load_tasks(config, methods=methods), Store.of(run_dir)
         rows = sum(len(merges(config, method)) for method in methods)
         parts = 1 + len(methods) + rows * len(config.numbers)
         measured = store.every_seed(
@@ -121,6 +121,7 @@ def first(study: Study, size: int) -> Study:
     """The same study of the first tasks, whose vectors were trained with all tasks at hand."""
     return study.but(
         tasks={name: study.tasks[name] for name in study.names[:size]},
+        control=None,
         borrowed=study.borrowed or study.store.root,
     )
 

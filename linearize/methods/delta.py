@@ -229,7 +229,8 @@ def delta(reference: Reference = "others", **how: Any) -> Method:
     more = [] if reference == "others" else ["on", where]
     name = sub(r"\W+", "_", "_".join(["delta", *more]))
     train = partial(fine_tune_student, method=name, reference=reference, **how)
-    return Method(name, " ".join(["DELTA", *more]), "displaced", train)
+    controlled = reference == "control"
+    return Method(name, " ".join(["DELTA", *more]), "displaced", train, controlled=controlled)
 
 
 DELTA = delta()

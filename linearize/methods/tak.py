@@ -178,7 +178,7 @@ def tak(
         **how,
     )
     train = partial(fine_tune, regime="linear", method=name, frozen=frozen, penalties=[penalty])
-    return Method(name, ", ".join(words), "tangent", train)
+    return Method(name, ", ".join(words), "tangent", train, controlled=control)
 
 
 TAK = tak()

@@ -237,7 +237,7 @@ def tau_jp(
         **how,
     )
     train = partial(fine_tune, regime="linear", method=name, penalties=[penalty])
-    return Method(name, ", ".join(words), "tangent", train)
+    return Method(name, ", ".join(words), "tangent", train, controlled=control)
 
 
 TAU_JP = tau_jp()

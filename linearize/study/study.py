@@ -88,6 +88,8 @@ class Method:
     """``regime``: task vectors, to be added and negated. ``negation``: each vector in full is the
     edited model of a negation (gradient ascent). ``addition``: one vector for all tasks, in full,
     is the edited model of an addition (joint training)."""
+    controlled: bool = False
+    """Whether ``train`` looks at the study's control task too."""
 
     @property
     def key(self) -> str:

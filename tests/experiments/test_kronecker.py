@@ -1,6 +1,7 @@
 """The quality of the factorisation on the smallest preset, against dense derivatives."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,14 @@ def test_exact_numbers_are_those_of_dense_jacobians(finished, results):
         own = moved[label] + (moved[bias] if bias not in layers and bias in moved else 0)
         close(value, (own**2).sum(-1).mean(), rtol=1e-3)
     assert len(layers) == len(found["estimates"]["1"][0][0][0][0])
+
+
+@pytest.mark.slow
+def test_a_method_that_trains_with_the_control_task_has_it(tmp_path):
+    setting = dataclasses.replace(DEBUG.setting, seeds=(0,))
+    run.run(dataclasses.replace(DEBUG, setting=setting, methods=("tak_with_control",)), tmp_path)
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert np.shape(record["methods"]["tak_with_control"]["whole"])[-2:] == (len(NAMES),) * 2
 
 
 def test_layers_that_are_frozen_are_left_out_of_relations():

@@ -1,12 +1,14 @@
 """Merging on the smallest preset, against direct computation."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 import linearize as lz
 from configs.merging import PRESETS
+from experiments.merging import run
 from experiments.merging.memory import held
 from linearize.config import ConfigError
 from linearize.merge import MERGES
@@ -55,6 +57,16 @@ def test_every_view_has_the_merges_that_it_can_have(results):
     experts = results["methods"]["linear"]["merges"]["optimal_experts"]["3"]
     assert np.shape(experts["gap"]) == (2,)
     assert results["takes"]["fisher"] == "training inputs"
+
+
+@pytest.mark.slow
+def test_vectors_that_train_with_the_control_task_are_merged_without_it(tmp_path):
+    own = {"methods": ("tau_jp_with_control",), "merges": ("sum",), "sizes": (2,)}
+    config = dataclasses.replace(DEBUG, **own, regimes=("linear",), without=(), seeds=(0,))
+    run.run(config, tmp_path)
+    found = json.loads((tmp_path / "results.json").read_text())["methods"]["tau_jp_with_control"]
+    assert np.shape(found["merges"]["sum"]["2"]["accuracy"]) == (1, 2)
+    assert not (tmp_path / "seed_0" / "tau_jp_with_control" / DEBUG.data.control).exists()
 
 
 def test_what_a_merge_holds_is_its_largest_arrays():
