@@ -51,7 +51,7 @@ from linearize.cli import (
 )
 from linearize.config import ConfigError
 from linearize.curvature import Card
-from linearize.fields import Count, Natural, Positive, check
+from linearize.fields import Count, Positive, Seed, check
 from linearize.interference import audit
 from linearize.joining import parting
 from linearize.merge import MERGES
@@ -97,7 +97,7 @@ class Compare:
     card: UseAppendAction[tuple[Path, ...]] = ()
     """Curvature cards of ``linearize curvature``: TAK with these, no other task's images looked at,
     beside the methods. That of a task's own name is not for its vector."""
-    seeds: tuple[Natural, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     steps: Count = 100
     batch_size: Count = 32
     lr: Positive = 1e-5
@@ -139,7 +139,7 @@ class Auditor:
     """Side in pixels that images are kept at; the model's own by default."""
     leave_out: tuple[str, ...] = ()
     """Regular expressions of tensors' names: what only one side has."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Of the examples drawn, and of heads."""
     head: Literal["auto", "text", "prototype"] = "auto"
     """As of ``linearize compare``."""
@@ -173,7 +173,7 @@ class Edit:
     """Work tensor by tensor, for models larger than memory, and write shards of at most so much,
     such as 2GB, in the dtypes of the base. Vectors are then whole checkpoints of safetensors,
     adapters, or vectors between such."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Of merges that draw."""
 
 

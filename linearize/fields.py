@@ -41,6 +41,8 @@ class Range:
         return (self.low < value if self.above else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
+        if isinstance(self.high, int):
+            return f"an integer from {self.low} to {self.high}"
         if self.high < math.inf:
             return f"a number in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
         return "a positive number" if self.above else f"{self.low:g} or more"
@@ -51,7 +53,9 @@ Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 """0, 1, 2, ..."""
 TwoOrMore = Annotated[int, Range(2)]
-Share = Annotated[float, Range(0, 1)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+"""What seeds JAX's generator, which looks at 32 bits of it."""
+Share = Annotated[float, Range(0, 1.0)]
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 

@@ -162,7 +162,10 @@ MERGE = ["merge", "tau", "--base", "b", "--out", "o"]
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([*COMPARE, "--seeds", "0", "-1"], "--seeds[1]=-1; expected 0 or more"),
+        (
+            [*COMPARE, "--seeds", "0", "-1"],
+            "--seeds[1]=-1; expected an integer from 0 to 4294967295",
+        ),
         ([*COMPARE, "--batch-size", "0"], "--batch_size=0; expected 1 or more"),
         ([*COMPARE, "--linear-lr", "nan"], "--linear_lr=nan; expected a finite number"),
         ([*MERGE, "--alpha", "inf"], "--alpha=inf; expected a finite number"),

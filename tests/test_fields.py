@@ -68,7 +68,12 @@ def test_negative_numbers_are_refused_by_name(kind, name):
     ("make", "message"),
     [
         (lambda: config.CompareConfig(seeds=["x"]), r"seeds\[0\]='x'; expected an integer"),
-        (lambda: config.CompareConfig(seeds=(0, -1)), r"seeds\[1\]=-1; expected 0 or more"),
+        (lambda: config.CompareConfig(seeds=(0, -1)), r"seeds\[1\]=-1; expected an integer from 0"),
+        (
+            lambda: config.CompareConfig(seeds=(0, 2**32)),
+            r"seeds\[1\]=4294967296; .* to 4294967295",
+        ),
+        (lambda: config.ModelConfig(seed=2**32), r"seed=4294967296; .* to 4294967295"),
         (lambda: config.CompareConfig(seeds=3), "seeds=3; expected a tuple"),
         (lambda: config.CompareConfig(batch_size=-1), "batch_size=-1; expected 1 or more"),
         (lambda: config.CompareConfig(epochs={"mnist": -1}), r"epochs\['mnist'\]=-1"),

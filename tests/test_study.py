@@ -339,6 +339,8 @@ def test_studies_that_cannot_be_are_refused():
         given(objectives={"one": Squared(), "two": Squared()})
     with pytest.raises(ValueError, match=r"control='mnist' is none of the tasks"):
         given(control="mnist")
+    with pytest.raises(ValueError, match="seed=4294967296; expected an integer from 0 to"):
+        given(seed=2**32)  # which would draw what 0 does
     alone = {"rest": TASKS["rest"]}
     with pytest.raises(ValueError, match="nothing is left to train beside control"):
         Study(Model(model, {"w": W}), alone, {"rest": Squared()}, control="rest")

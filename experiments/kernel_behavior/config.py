@@ -6,7 +6,7 @@ from typing import Literal
 from experiments.kernel_behavior.asked import PROMPTS, SETS
 from linearize.config import HeadConfig, LanguageModelConfig, ModelConfig
 from linearize.config.files import ConfigError, require, require_distinct
-from linearize.fields import Count, Natural, Positive, TwoOrMore, check
+from linearize.fields import Count, Positive, Seed, TwoOrMore, check
 from linearize.train import TrainConfig
 
 Kernel = Literal["ntk", "signgd"]
@@ -25,7 +25,7 @@ class FewShotConfig:
     """Training examples a class."""
     validation: Count = 100
     test: Count = 200
-    seed: Natural = 0
+    seed: Seed = 0
     """Decides the splits; a run's own seeds draw the shots."""
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class KernelBehaviorConfig:
     l2: tuple[Positive, ...] = (1e-5, 1e-4, 1e-3, 1e-2)
     """Weight decays of τ for the kernels' solutions, in units of the kernel's mean diagonal;
     validation data choose one."""
-    seeds: tuple[Natural, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """Each draws its own shots, head and data order; intervals are over them."""
     batch_size: Count = 256
     """Examples a call in evaluation."""
@@ -118,7 +118,7 @@ class PromptConfig:
     which go before packaged and TFDS' sets."""
     data_dir: str | None = None
     """Where TFDS data sets lie, as TFDS prepares them."""
-    data_seed: Natural = 0
+    data_seed: Seed = 0
     test: Count = 1000
     """Test examples at most."""
     length: Count | None = 128
@@ -141,7 +141,7 @@ class PromptConfig:
     adam: TrainConfig = TrainConfig()
     points: TwoOrMore = 32
     """Training examples on which the drift of the kernel is measured."""
-    seeds: tuple[Natural, ...] = (13, 21, 42, 87, 100)
+    seeds: tuple[Seed, ...] = (13, 21, 42, 87, 100)
     batch_size: Count = 32
     memory: Count = 1 << 30
     """Bytes of derivatives that a kernel may hold at a time."""

@@ -11,7 +11,7 @@ from linearize.choices import one_of
 from linearize.config import ConfigError, EditConfig, LanguageModelConfig
 from linearize.config.files import require, require_distinct, require_task
 from linearize.config.vectors import Regime
-from linearize.fields import Count, Natural, Positive, TwoOrMore, check
+from linearize.fields import Count, Positive, Seed, TwoOrMore, check
 from linearize.train import TrainConfig
 
 
@@ -45,7 +45,7 @@ class NliConfig:
     validation: Count | None = 200
     test: Count | None = 400
     """Documents of each task at most; all where None."""
-    data_seed: Natural = 0
+    data_seed: Seed = 0
     """Decides the splits."""
     nonlinear: TrainConfig = TrainConfig()
     linear: TrainConfig = TrainConfig()
@@ -62,7 +62,7 @@ class NliConfig:
     sample: Count = 3
     """Subsets of each size from 3 to T − 1 that the non-linear regime is measured on; all pairs,
     singles and the whole set are always measured."""
-    seeds: tuple[Natural, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """Each draws its own heads and order of the data; intervals are over them."""
     batch_size: Count = 32
     """Examples a call in evaluation."""

@@ -8,7 +8,7 @@ from experiments.scaling import square
 from linearize.config import ConfigError, EditConfig, LanguageModelConfig, MapConfig
 from linearize.config.compare import require_names
 from linearize.config.files import require, require_distinct, require_task
-from linearize.fields import Count, Natural, TwoOrMore, check
+from linearize.fields import Count, Seed, TwoOrMore, check
 from linearize.methods import METHODS
 from linearize.train import TrainConfig
 
@@ -57,7 +57,7 @@ class SentimentConfig:
     validation: Count | None = 100
     test: Count | None = 200
     """Documents of each domain at most; all where None."""
-    data_seed: Natural = 0
+    data_seed: Seed = 0
     """Decides the splits."""
     nonlinear: TrainConfig = TrainConfig()
     linear: TrainConfig = TrainConfig()
@@ -75,7 +75,7 @@ class SentimentConfig:
     map: MapConfig = MapConfig(n_eval=64)
     """Pairs of domains whose disentanglement error is mapped, of language modelling: by the next
     token, and by the total variation between the next tokens' distributions."""
-    seeds: tuple[Natural, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """Each draws its own order of the data; intervals are over them."""
     batch_size: Count = 16
     """Examples a call in evaluation."""

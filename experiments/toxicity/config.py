@@ -8,7 +8,7 @@ import numpy as np
 from linearize.config import LanguageModelConfig
 from linearize.config.compare import REGIMES, require_names
 from linearize.config.files import ConfigError, require, require_distinct
-from linearize.fields import Count, Natural, NonNegative, Positive, Share, TwoOrMore, check
+from linearize.fields import Count, Natural, NonNegative, Positive, Seed, Share, TwoOrMore, check
 from linearize.methods import METHODS
 from linearize.train import TrainConfig
 
@@ -109,7 +109,7 @@ class TextsConfig:
     fractions: tuple[Share, Share, Share] = (0.4, 0.3, 0.3)
     """Of the documents, where they are split here: τ is trained on the first part, a ``fitted``
     scorer on the second; the third makes prompts and tells how good scorers are."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Of the splits."""
     words: str = ""
     """What the kind is, for the page; the classes' names where empty."""
@@ -156,7 +156,7 @@ class ToxicityConfig:
     """How a method or ``gradient_ascent`` trains, by its name, where not as its regime does."""
     trainable: str | None = None
     """Regular expression of the parameter names to train; all where None."""
-    seeds: tuple[Natural, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     batch_size: Count = 8
     """Rows a call in evaluation."""
     show_text: Natural = 0

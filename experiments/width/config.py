@@ -5,7 +5,7 @@ import itertools
 from typing import Literal
 
 from linearize.config.files import ConfigError, require, require_distinct
-from linearize.fields import Count, Natural, Positive, check
+from linearize.fields import Count, Positive, Seed, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class WidthConfig:
     unlearning is then less of what training does."""
     train: Count = 128
     test: Count = 64
-    data_seed: Natural = 0
+    data_seed: Seed = 0
     """Decides the splits and what the limits keep."""
     depth: Count = 3
     """Hidden layers."""
@@ -36,7 +36,7 @@ class WidthConfig:
     """Learning rate, as a share of the largest that the infinite-width kernel permits."""
     steps: tuple[Count, ...] = (1, 3, 10, 32, 96)
     """Steps of gradient descent at which everything is measured, ascending; training ends there."""
-    seeds: tuple[Natural, ...] = tuple(range(10))
+    seeds: tuple[Seed, ...] = tuple(range(10))
     """Each draws its own weights at every width; intervals are over them."""
     draws: Count = 32
     """Weights at every width whose kernels at θ0 are held against the analytic ones; no training,

@@ -9,7 +9,7 @@ from linearize.data import Limits
 from linearize.data.text import TextTask, open_text
 from linearize.data.text.tables import OnEmpty
 from linearize.data.text.tokens import TooLong
-from linearize.fields import Count, Natural, check
+from linearize.fields import Count, Seed, check
 from linearize.models import LanguageModel, load_language
 from linearize.models.language import LanguageTokenizer, tokens_of
 
@@ -26,7 +26,7 @@ class LanguageModelConfig:
     """A folder, a file or a repository on the Hub; the packaged ones where None."""
     pretrained: bool = True
     """False draws the weights at random, from ``seed``."""
-    seed: Natural = 0
+    seed: Seed = 0
     blocks: Count | None = None
     """How many blocks to keep, counted from the input; all where None."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -97,7 +97,7 @@ class TextDataConfig:
     """All where None; so are the others."""
     validation: Count | None = None
     test: Count | None = None
-    seed: Natural = 0
+    seed: Seed = 0
     """Decides the splits; a run's own seeds decide heads and data order."""
     data_dir: str | None = None
     """Where sets of TFDS lie; ``tfds`` in the cache where None."""

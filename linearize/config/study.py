@@ -16,7 +16,7 @@ from linearize.config.files import (
     said_as_configuration,
 )
 from linearize.data import Task
-from linearize.fields import Count, Natural, Positive, check
+from linearize.fields import Count, Positive, Seed, check
 from linearize.models import Backbone, Model, TextEncoder, Tokenizer
 from linearize.objectives import Objective
 from linearize.study.heads import Heads, Probe, Prototypes, words
@@ -38,7 +38,7 @@ class ModelConfig:
     """A folder, a file or a repository on the Hub; the packaged ones where None."""
     pretrained: bool = True
     """False draws the weights at random, from ``seed``: the control for what pre-training does."""
-    seed: Natural = 0
+    seed: Seed = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters, τ and outputs are float32."""
     scan: bool = False
@@ -97,7 +97,7 @@ class DataConfig:
     which make few-shot heads, 50 a class are then kept."""
     validation: Count | None = 500
     test: Count | None = 1000
-    seed: Natural = 0
+    seed: Seed = 0
     """Decides the splits; a run's own seeds decide heads and data order."""
     data_dir: str | None = None
     """Where the papers' tasks lie as TFDS prepares them; ``tfds`` in the cache where None."""
@@ -188,7 +188,7 @@ class StudyConfig:
     that are left out keep these."""
     trainable: str | None = None
     """Regular expression of the parameter names to train; all where None."""
-    seeds: tuple[Natural, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """Each draws its own heads and data order; intervals are over them."""
     batch_size: Count = 256
     """Examples a call in evaluation."""

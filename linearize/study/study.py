@@ -24,6 +24,7 @@ from linearize.data import Task
 from linearize.evaluate.view import VIEWS, Points, View
 from linearize.examples import Examples, as_arguments
 from linearize.fields import integer
+from linearize.fields import seed as checked_seed
 from linearize.models import Model
 from linearize.objectives import Objective
 from linearize.study.heads import Heads, Prototypes, one_for_all
@@ -199,9 +200,11 @@ class Study:
 
         Raises:
             TypeError: a model of another kind.
-            ValueError: no task to train, two tasks of one name, a task without an objective, a
-                control task that is none of the tasks, or tokens that a language model lacks.
+            ValueError: a seed beyond 32 bits, no task to train, two tasks of one name, a task
+                without an objective, a control task that is none of the tasks, or tokens that a
+                language model lacks.
         """
+        seed = checked_seed("seed", seed)
         given = list(tasks.values()) if isinstance(tasks, Mapping) else list(tasks)
         names = list(tasks) if isinstance(tasks, Mapping) else [task.name for task in given]
         named = dict(zip(names, given, strict=True))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from linearize.fields import Count, Natural, Positive, check, seed
+from linearize.fields import Count, Natural, Positive, Seed, check
 from linearize.train.mesh import MeshConfig as MeshConfig
 from linearize.train.optim import OptimConfig as OptimConfig
 
@@ -35,7 +35,7 @@ class TrainConfig:
     """Share of the uniform distribution in the target of the default loss; refused with another."""
     direction: Literal["descend", "ascend"] = "descend"
     """``"ascend"`` maximises the loss: the gradient-ascent baseline of negation."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Of the order of the examples and of ``augment``."""
     save_vectors_at: tuple[Count, ...] = ()
     """Steps after which the task vector so far is kept."""
@@ -63,7 +63,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        seed("seed", self.seed)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}; "
