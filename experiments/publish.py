@@ -5,6 +5,7 @@
 Every number on the page is copied from the run's own files; nothing is computed here.
 """
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated
 
 import tyro
 
-from experiments import report
+from experiments import gather, report
 from linearize import cli, io
 from linearize.config import ConfigError
 from linearize.report import node, schema
@@ -36,6 +37,8 @@ class Publish:
     figures: tuple[str, ...] = ("alpha_sweeps", "error_map_1")
     """Beginnings of the names of the figures to show."""
     into: Annotated[Path, tyro.conf.arg(name="into")] = RESULTS
+    records: bool = False
+    """Copy each seed's numbers too, which ``experiments.gather`` lays beside other seeds'."""
 
 
 def publish(job: Publish) -> Path:
@@ -80,7 +83,20 @@ def publish(job: Publish) -> Path:
     for figure in figures:
         shutil.copyfile(figure, job.into / f"{job.name}_{figure.name}")
     shutil.copyfile(job.run_dir / "config.json", job.into / f"{job.name}.json")
+    if job.records:
+        _copy_records(job.run_dir, job.into / f"{job.name}_records")
     return io.atomic_write(job.into / f"{job.name}.md", "\n".join(lines))
+
+
+def _copy_records(run_dir: Path, into: Path) -> None:
+    if into.exists():
+        shutil.rmtree(into)
+    for place, data in gather.records_of(run_dir).items():
+        path = into / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(json.loads(data), separators=(",", ":")) + "\n")
+    for name in ("config.json", "versions.json"):
+        shutil.copyfile(run_dir / name, into / name)
 
 
 def _tables(folder: Path) -> list[Path]:

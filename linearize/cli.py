@@ -420,6 +420,13 @@ def claim(run_dir: Path, config: object) -> None:
         ) from error
 
 
+def mark(run_dir: Path, ours: Mapping[str, Any]) -> None:
+    """Say of which configuration a new run directory is, before anything is written into it."""
+    run_dir.mkdir(parents=True)
+    io.write_json(run_dir / "config.json", dict(ours))
+    io.write_json(run_dir / sealed.RUN, {"run": _digest(ours), "config": _digest(ours)})
+
+
 def _said(mark: Path) -> dict[str, Any]:
     try:
         return io.read_json(mark)
