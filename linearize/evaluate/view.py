@@ -32,6 +32,9 @@ Points = Mapping[str, ArrayLike]
 KEPT_BYTES = 2 * 1024**3
 """Outputs of a data set, and their derivatives, that the tangent view keeps between points."""
 
+WIDEST = 2**14
+"""Outputs of one example that it keeps at most; over a vocabulary there are more, of a few data."""
+
 
 class View(abc.ABC):
     """A model and some task vectors, evaluated at any coefficients of these.
@@ -185,7 +188,7 @@ def of_the_same_leaves(vectors: Mapping[str, TaskVector]) -> dict[str, TaskVecto
 class Tangent(View):
     """``f(x; θ0) + Σ α_t J(x) τ_t``: one pass with T tangents for a data set, then algebra.
 
-    Outputs too large to keep (:data:`KEPT_BYTES`) are passed again for each set of points, all of
+    Outputs too large to keep (:data:`KEPT_BYTES`, :data:`WIDEST`) are passed again for each set of points, all of
     which are then measured while a batch is there.
 
     >>> f, tau = lambda params, x: x @ params["w"], TaskVector({"w": np.diag([2.0, 0.0])})
@@ -251,8 +254,9 @@ class Tangent(View):
         """Whether the terms of these examples are small enough to be kept."""
         first = window(as_arguments(examples.inputs), 0, 1)
         outputs = jax.tree.leaves(forward.eval_shape(self.f, self.params0, first))
-        numbers = sum(leaf.size for leaf in outputs) * len(examples) * (1 + len(self.vectors))
-        return 4 * numbers <= KEPT_BYTES
+        wide = sum(leaf.size for leaf in outputs)
+        numbers = wide * len(examples) * (1 + len(self.vectors))
+        return wide <= WIDEST and 4 * numbers <= KEPT_BYTES
 
 
 VIEWS: Mapping[str, type[View]] = {view.name: view for view in (Displaced, Tangent)}
