@@ -188,8 +188,8 @@ def of_the_same_leaves(vectors: Mapping[str, TaskVector]) -> dict[str, TaskVecto
 class Tangent(View):
     """``f(x; θ0) + Σ α_t J(x) τ_t``: one pass with T tangents for a data set, then algebra.
 
-    Outputs too large to keep (:data:`KEPT_BYTES`, :data:`WIDEST`) are passed again for each set of points, all of
-    which are then measured while a batch is there.
+    Outputs too large to keep (:data:`KEPT_BYTES`, :data:`WIDEST`) are passed again for each set of
+    points, all of which are then measured while a batch is there.
 
     >>> f, tau = lambda params, x: x @ params["w"], TaskVector({"w": np.diag([2.0, 0.0])})
     >>> data = Examples(np.array([[1.0, 2.0], [3.0, 1.0]]), {"labels": np.array([0, 0])})

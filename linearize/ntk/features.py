@@ -1,6 +1,7 @@
 """Whether gradients stay where they were: the second condition of kernel behaviour, directly."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from linearize.compiled import jit
 from linearize.examples import as_arguments, count
 from linearize.fields import integer
 from linearize.ntk.behavior import FixedFeatures
+from linearize.ntk.jacobian import merged
+from linearize.ntk.layers import trace_tables
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.programs import remembered
 from linearize.ntk.second_way import dot, draw, norm, row
@@ -36,7 +39,7 @@ def feature_change(
     Definition 3.2: ∇f(ξ; θ_t) ≈ ∇f(ξ; θ0)). Gradients are subtracted before they are squared, so
     that small changes keep their digits; :func:`linearize.ntk.fixed_features` gets along with
     kernels instead. Two reverse passes an example and output, and two gradients held for each of
-    ``batch_size`` of them.
+    ``batch_size`` of them; of a table of which rows are looked up, those rows'.
 
     Args:
         f: the model, ``f(params, *inputs) -> outputs``.
@@ -114,12 +117,29 @@ def _squares(
     point: Pointwise, params_t: Params, params_0: Params, inputs: Inputs, at_once: int
 ) -> tuple[Array, Array]:
     """‖∇_t − ∇_0‖² and ‖∇_0‖², (N, C) each."""
+    traced = trace_tables(point)
+    looked_up: dict[str, list[str]] = {}
+    for key, layer in traced.layers.items():
+        looked_up.setdefault(layer.weight, []).append(key)
 
     def gradient(params: Params, example: Inputs, e: Array) -> dict[str, Array]:
-        def output(named: dict[str, Array]) -> Array:
-            return jnp.vdot(point(params, named, example), e)
+        named = point.pick(params)
+        zeros = {
+            key: jnp.zeros((k.positions, k.outer), point.dtype) for key, k in traced.layers.items()
+        }
 
-        return jax.grad(output)(point.pick(params))
+        def output(moving: dict[str, Array], zeros: dict[str, Array]) -> tuple[Array, Any]:
+            if not zeros:
+                return jnp.vdot(point(params, moving, example), e), {}
+            found, rows = traced(params, {**named, **moving}, example, zeros)
+            return jnp.vdot(found, e), rows
+
+        whole = {n: leaf for n, leaf in named.items() if n not in looked_up}
+        (found, slopes), rows = jax.grad(output, argnums=(0, 1), has_aux=True)(whole, zeros)
+        for name, keys in looked_up.items():
+            met, slope = (jnp.concatenate([x[key] for key in keys]) for x in (rows, slopes))
+            found[name] = merged(met, slope[None])[0]
+        return found
 
     def one(example_and_output: tuple[Inputs, Array]) -> tuple[Array, Array]:
         then, now = (gradient(p, *example_and_output) for p in (params_0, params_t))

@@ -125,7 +125,7 @@ def jacobian_part(
             met = jnp.concatenate([inputs[key] for key in used])
             slope = jnp.concatenate([slopes[key].astype(dtype) for key in used], axis=1)
             if n in factored and not rule.plain:
-                slope = _merged(met, slope)
+                slope = merged(met, slope)
             found[n] = _layer(layers[used[0]], met, slope, n in factored)
         return found
 
@@ -159,7 +159,7 @@ def _layer(layer: Layer, inputs: Array, slopes: Array, factored: bool) -> Deriva
     return jnp.einsum("tk,ctm->ckm", inputs, slopes, precision=lax.Precision.HIGHEST)
 
 
-def _merged(rows: Array, slopes: Array) -> Array:
+def merged(rows: Array, slopes: Array) -> Array:
     """Slopes (C, T, M) of looked-up rows (T,), summed where a row occurs first, elsewhere zero."""
     first = jnp.argmax(rows[:, None] == rows[None], axis=1)
     return jnp.zeros_like(slopes).at[:, first].add(slopes)

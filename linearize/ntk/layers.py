@@ -78,6 +78,11 @@ class Layer:
     bias: str | None = None
     packed: int = 1
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether an example looks up fewer rows of a table than there are."""
+        return self.looks_up and self.positions < self.inner
+
 
 @dataclass(frozen=True)
 class Other:
@@ -141,6 +146,13 @@ def trace_layers(point: Pointwise) -> Traced:
         if len(found) == len(used) and (len(used) == 1 or all(use.looks_up for use in found)):
             layers.update(_keyed(n, found))
     return Traced(closed, layers)
+
+
+def trace_tables(point: Pointwise) -> Traced:
+    """Those of the tables of which an example looks up fewer rows than there are."""
+    traced = trace_layers(point)
+    tables = {n for n, k in traced.weights.items() if k.by_rows}
+    return replace(traced, layers={n: k for n, k in traced.layers.items() if k.weight in tables})
 
 
 def trace_uses(point: Pointwise) -> Traced:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from linearize.fields import integer
 from linearize.ntk import contract
 from linearize.ntk.contract import Output
 from linearize.ntk.jacobian import RULES, Part, Rule, jacobian_part
-from linearize.ntk.layers import Layer, Traced, trace_layers
+from linearize.ntk.layers import Layer, Traced, trace_layers, trace_tables
 from linearize.ntk.pointwise import Inputs, Pointwise, pointwise
 from linearize.ntk.products import product_part
 from linearize.types import Apply, Params
@@ -177,10 +177,8 @@ def examples_like(one: Inputs, n: int) -> Inputs:
 
 def jacobian(wanted: Computation, rows: int | None) -> Schedule:
     """Groups of leaves by ordinary reverse mode; of a table the rows that occur."""
-    traced = trace_layers(wanted.point)
-    tables = {w: k for w, k in traced.weights.items() if _by_rows(k)}
-    traced = replace(traced, layers={n: k for n, k in traced.layers.items() if k.weight in tables})
-    return _planned("jacobian", wanted, rows, traced, tables)
+    traced = trace_tables(wanted.point)
+    return _planned("jacobian", wanted, rows, traced, traced.weights)
 
 
 def structured(wanted: Computation, rows: int | None) -> Schedule:
@@ -189,7 +187,7 @@ def structured(wanted: Computation, rows: int | None) -> Schedule:
     apart = {
         w: k
         for w, k in traced.weights.items()
-        if _by_rows(k) or (_apart(k, wanted) and _meeting(k, wanted) >= fewest)
+        if k.by_rows or (_apart(k, wanted) and _meeting(k, wanted) >= fewest)
     }
     return _planned("structured", wanted, rows, traced, apart)
 
@@ -209,11 +207,6 @@ def _planned(
         widths[name] = layer.positions * (read + C * layer.outer)
     cap = min((max(1, _meeting(k, wanted)) for k in factored.values()), default=None)
     return _grouped(implementation, wanted, rows, widths, traced, list(factored), cap)
-
-
-def _by_rows(layer: Layer) -> bool:
-    """Whether an example looks up fewer rows of a table than there are."""
-    return layer.looks_up and layer.positions < layer.inner
 
 
 def _apart(layer: Layer, wanted: Computation) -> bool:

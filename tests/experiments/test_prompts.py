@@ -24,9 +24,9 @@ DEBUG = PRESETS["prompts_debug"]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """With a prompt alone, on one kernel, for the time that programs take to compile."""
+    """With a prompt alone, for the time that programs take to compile."""
     run_dir = tmp_path_factory.mktemp("prompts")
-    run(dataclasses.replace(DEBUG(), plain=None, kernels=("sgd",)), run_dir, "prompts_debug")
+    run(dataclasses.replace(DEBUG(), plain=None), run_dir, "prompts_debug")
     return run_dir, json.loads((run_dir / "results.json").read_text())
 
 
@@ -35,7 +35,7 @@ def test_every_measure_has_its_shape_and_the_page_shows_it(finished):
     assert set(results["few_shot"]) == {"prompted"}
     cell = results["few_shot"]["prompted"]["toy_food"]["4"]
     assert np.shape(cell["zero_shot"]) == (2,)
-    assert set(cell["kernels"]) == {"sgd no_embeddings"}
+    assert set(cell["kernels"]) == {f"{rule} no_embeddings" for rule in SIGNS}
     assert set(cell["kernels"]["sgd no_embeddings"]) == {"least_squares", "logistic_rows"}
     for name in ("gap", "feature_change", "drift"):
         assert (np.asarray(cell["tuned"]["sgd"][name]) > 0).all()
@@ -57,8 +57,16 @@ def test_what_was_chosen_is_told_by_seed_and_not_rounded_away():
     assert [cell.text for cell in found.rows[0][2:]] == ["0.001, 0.1", "0, 1"]
 
 
-def by_hand(config, study, found):
-    """Test accuracy of least squares with what was chosen, on dense Jacobians by forward mode."""
+SIGNS = {
+    "sgd": (np.asarray, np.asarray),
+    "signgd": (np.sign, np.sign),
+    "asymmetric_signgd": (np.asarray, np.sign),
+}
+"""What becomes of the gradients on the left and, of the training examples, on the right."""
+
+
+def dense(study):
+    """Jacobians (N C, P) and outputs (N, C) on both splits, by forward mode."""
     f, params = study.model.f, study.model.params
     names = [n for n in tree.names(params) if "embedding" not in n and not n.startswith("head/")]
 
@@ -71,11 +79,18 @@ def by_hand(config, study, found):
 
     (train, f0), (test, f0_test) = jacobian("train"), jacobian("test")
     train, test = (x.reshape(-1, x.shape[-1]) for x in (train, test))
-    kernel, s = train @ train.T, found["f0_scale"]
-    ridge = found["share"] * np.linalg.eigvalsh(kernel).max() * np.eye(len(kernel))
+    return train, f0, test, f0_test
+
+
+def by_hand(study, of_study, found, rule="sgd"):
+    """Test accuracy of least squares with what was chosen, on dense Jacobians."""
+    train, f0, test, f0_test = of_study
+    own, along = SIGNS[rule]
+    kernel, s = own(train) @ along(train).T, found["f0_scale"]
+    ridge = found["share"] * np.linalg.norm(kernel, 2) * np.eye(len(kernel))
     labels = np.asarray(study.split("toy_food", "train").labels)
     solved = np.linalg.solve(kernel + ridge, (np.eye(2)[labels] - s * f0).ravel())
-    seen = s * f0_test + (test @ (train.T @ solved)).reshape(f0_test.shape)
+    seen = s * f0_test + (own(test) @ (along(train).T @ solved)).reshape(f0_test.shape)
     right = seen.argmax(1) == np.asarray(study.split("toy_food", "test").labels)
     return right.mean()
 
@@ -86,11 +101,15 @@ def a_study(config, way):
 
 
 def test_a_solution_with_a_prompt_is_the_dense_jacobians(finished):
-    config, (_, results) = DEBUG(), finished
-    found = results["few_shot"]["prompted"]["toy_food"]["4"]["kernels"]["sgd no_embeddings"]
-    found = {name: values[0] for name, values in found["least_squares"].items()}
-    expected = by_hand(config, a_study(config, "prompted"), found)
-    assert expected == pytest.approx(found["accuracy"])
+    study = a_study(DEBUG(), "prompted")
+    jacobians, kernels = (
+        dense(study),
+        finished[1]["few_shot"]["prompted"]["toy_food"]["4"]["kernels"],
+    )
+    for rule in SIGNS:
+        found = kernels[f"{rule} no_embeddings"]["least_squares"]
+        found = {name: values[0] for name, values in found.items()}
+        assert by_hand(study, jacobians, found, rule) == pytest.approx(found["accuracy"])
 
 
 def test_a_solution_without_a_prompt_is_the_dense_jacobians():
@@ -99,7 +118,7 @@ def test_a_solution_without_a_prompt_is_the_dense_jacobians():
     splits = {s: study.split("toy_food", s) for s in ("train", "validation", "test")}
     leaves = few_shot.pattern("plain", "", "no_embeddings")
     found = few_shot.solved(config, study, splits, "sgd", leaves)["least_squares"]
-    assert by_hand(config, study, found) == pytest.approx(found["accuracy"])
+    assert by_hand(study, dense(study), found) == pytest.approx(found["accuracy"])
 
 
 def test_variants_pick_leaves_of_the_model_alone():

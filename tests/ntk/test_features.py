@@ -1,5 +1,7 @@
 """Gradients held against those at θ0, and programs that serve more than one θ."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 import linearize as lz
 from experiments.bench.steady import compilations
 from linearize import tree
+from linearize.ntk import features
+from linearize.ntk.pointwise import pointwise
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(5, 3)).astype(np.float32)
@@ -39,6 +43,44 @@ def test_against_dense_jacobians(pattern, names, batch_size):
     expected = np.linalg.norm(now - then, axis=2) / np.linalg.norm(then, axis=2)
     np.testing.assert_allclose(found.per_point, expected, rtol=1e-5)
     assert found.mean == pytest.approx(expected.mean(), rel=1e-5)
+
+
+WORDS = np.array([1, 4])
+
+
+def prompted(params, tokens):
+    """Label words of a tied table, and of one whose words are columns, after looked-up tokens."""
+    h = jnp.tanh(params["table"][tokens].sum(1) @ params["kernel"])
+    return h @ params["table"][WORDS].T + h @ params["columns"][:, WORDS]
+
+
+def a_prompt(vocabulary):
+    shapes = {"table": (vocabulary, 4), "kernel": (4, 4), "columns": (4, vocabulary)}
+    old = {n: RNG.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    tokens = np.array([[3, 3, 5, 1], [6, 5, 5, 5], [0, 1, 2, 1]], np.int32)  # words, and repeats
+    return old, jax.tree.map(lambda leaf: leaf + np.float32(0.1), old), tokens
+
+
+@pytest.mark.parametrize("leaves", [None, "^table$"])
+def test_rows_of_tables_that_repeat_and_are_tied(leaves):
+    old, new, tokens = a_prompt(9)
+    found = lz.ntk.feature_change(prompted, new, old, tokens, trainable=leaves, batch_size=2)
+    names = ("table",) if leaves else tuple(old)
+    now, then = (
+        np.concatenate([np.asarray(j[n], np.float64).reshape(3, 2, -1) for n in names], 2)
+        for j in (jax.jacrev(prompted)(params, tokens) for params in (new, old))
+    )
+    expected = np.linalg.norm(now - then, axis=2) / np.linalg.norm(then, axis=2)
+    np.testing.assert_allclose(found.per_point, expected, rtol=1e-5)
+
+
+def test_gradients_do_not_grow_with_the_vocabulary():
+    old, new, tokens = a_prompt(10_000)
+    point = pointwise(prompted, old, (tokens,))
+    both = jax.jit(partial(features._squares, point, at_once=4))
+    memory = both.lower(new, old, (tokens,)).compile().memory_analysis()
+    held = memory.temp_size_in_bytes + memory.output_size_in_bytes
+    assert held < 40_000  # a gradient of one example and word in one table is 160,000
 
 
 def test_it_keeps_the_digits_that_kernels_lose():
