@@ -88,12 +88,14 @@ def papers(name: str) -> SentimentConfig:
 def t5_small() -> SentimentConfig:
     """T5-small on reviews of Amazon and Yelp, which TFDS prepares; wants a GPU.
 
+    python -m experiments.prepare_data yelp_polarity_reviews --data-dir DATA
     python -m experiments.sentiment t5_small --data-dir DATA
 
     Not run yet. *Editing Models with Task Arithmetic* (table 4) has, auxiliary, analogy and target:
     Yelp 88.6, 89.9, 91.1; Amazon 87.9, 89.0, 90.2. Its Amazon reviews are those of McAuley and
     Leskovec; here they are TFDS's of mobile electronics, whose source has closed: prepare them from
-    a copy. 61 M parameters: 0.24 GB, and as much for each of eight vectors and AdamW's two moments.
+    a copy. 61 M parameters, 0.24 GB a copy: θ0, τ, its gradient and AdamW's two moments are five in
+    training, θ0 and eight vectors nine in evaluation; activations come on top.
     A linear step of 32 x 256 tokens takes about 3 TFLOP, so the 24 fine-tunings of three seeds
     about 50 PFLOP: minutes on one H100; the 121 points of non-linear grids take longer.
     """
@@ -106,18 +108,19 @@ def t5_base() -> SentimentConfig:
     python -m experiments.sentiment t5_base --data-dir DATA
 
     Not run yet. As :func:`t5_small`; the paper's Yelp 92.3, 93.0, 93.4; Amazon 90.8, 92.7, 93.2.
-    223 M parameters, 0.9 GB a copy; about four times the work.
+    223 M parameters, 0.9 GB a copy, so 4.5 GB and 8 GB; about four times the work.
     """
     return papers("t5_base")
 
 
 def t5_large() -> SentimentConfig:
-    """T5-large on reviews of Amazon and Yelp, which TFDS prepares; wants a GPU of 40 GB and more.
+    """T5-large on reviews of Amazon and Yelp, which TFDS prepares; wants a GPU.
 
     python -m experiments.sentiment t5_large --data-dir DATA
 
     Not run yet. As :func:`t5_small`; the paper's Yelp 95.0, 95.1, 95.5; Amazon 94.8, 95.2, 95.5.
-    738 M parameters, 3 GB a copy; about twelve times the work.
+    738 M parameters, 3 GB a copy, so 15 GB and 27 GB; about twelve times the work. Where activations
+    do not fit beside, ``--model.remat dots``.
     """
     return papers("t5_large")
 

@@ -156,7 +156,8 @@ def gpt2_large_prompts() -> ToxicityConfig:
     python -m experiments.prepare_data civil_comments real_toxicity_prompts --data-dir DATA
     python -m experiments.toxicity gpt2_large_prompts --texts.data-dir DATA --texts.control WIKITEXT
 
-    Not run yet.
+    Not run yet. The paper's table, time and memory are those of :func:`gpt2_large`, whose texts
+    follow one fixed prompt.
     """
     whole = gpt2_large()
     return dataclasses.replace(
