@@ -174,7 +174,12 @@ def _of_inputs(
 
 @jit
 def _along_terms(c: Array, read: Partial, f0: Array, jvps: Array) -> Array:
-    return jax.grad(lambda c: _entropy(read(f0 + jnp.tensordot(jnp.clip(c, 0, 1), jvps, 1))))(c)
+    def entropy(c: Array) -> Array:
+        precise = jax.lax.Precision.HIGHEST
+        moved = jnp.tensordot(jnp.clip(c, 0, 1), jvps, 1, precision=precise)
+        return _entropy(read(f0 + moved))
+
+    return jax.grad(entropy)(c)
 
 
 @partial(jit, static_argnums=(0, 1))

@@ -117,7 +117,7 @@ def _squares(
 
     def gradient(params: Params, example: Inputs, e: Array) -> dict[str, Array]:
         def output(named: dict[str, Array]) -> Array:
-            return jnp.vdot(point(params, named, example), e)
+            return jnp.vdot(point(params, named, example), e, precision=lax.Precision.HIGHEST)
 
         return jax.grad(output)(point.pick(params))
 
