@@ -98,12 +98,12 @@ class TrainingSet:
                 "or an f that returns one array (B, C)"
             )
         known = checks.class_labels(labels, cut.n, max(logits.shape[1], 2)).astype(np.int32)
-        size = logits.shape[0]
+        size, dtype = logits.shape[0], jnp.promote_types(logits.dtype, jnp.float32)
         batches = [
             (
                 args,
                 jnp.asarray(window(known, start, size)),
-                jnp.asarray((np.arange(start, start + size) < cut.n) / cut.n, logits.dtype),
+                jnp.asarray((np.arange(start, start + size) < cut.n) / cut.n, dtype),
             )
             for start, args in zip(range(0, cut.n, size), cut.items, strict=True)
         ]
