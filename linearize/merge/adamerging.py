@@ -55,7 +55,7 @@ def adamerging(
         The direction, as ``{"adamerging": τ}``.
 
     Raises:
-        ValueError: no vector, or statistics that are missing.
+        ValueError: no vector; statistics that are missing, or of other leaves.
         StructureMismatch: vectors of other names, shapes or bases.
     """
     if taus:
@@ -63,7 +63,15 @@ def adamerging(
     told = statistics or {}
 
     def merged(name: str, leaves: np.ndarray) -> np.ndarray:
-        return np.asarray(_sum(np.stack([np.float64(told[task][name]) for task in taus]), leaves))
+        found = {task: np.float64(told[task].get(name, np.nan)) for task in taus}
+        for task, c in found.items():
+            if np.isnan(c).any() or c.shape not in ((), leaves.shape[1:2]):
+                raise ValueError(
+                    f"statistics[{task!r}] has for {name} a coefficient of shape {c.shape}, or "
+                    f"none; expected one, or {leaves.shape[1:2]} for its layers: learn them of "
+                    "vectors of these leaves"
+                )
+        return np.asarray(_sum(np.stack(list(found.values())), leaves))
 
     return {"adamerging": leafwise(taus, merged)}
 
