@@ -31,7 +31,8 @@ class TaskVector:
     A pytree whose children are keyed by name: ``jit``, ``vmap`` and ``grad`` take it as it is, and
     :func:`linearize.tree.flatten` gives its names. The leaves of one that :meth:`open` gives are
     read when they are asked for, so that it may be larger than memory; leaves of its sums,
-    multiples and merges are made then, too.
+    multiples and merges are made then, too. Sums and multiples are in float32 at least, whatever
+    their vectors are in: rounded to 16 bits after each, they would be others in another order.
 
     >>> theta0 = {"kernel": jnp.ones(2), "step": jnp.array(7)}
     >>> tau = TaskVector.between(theta0, {"kernel": jnp.array([2.0, 3.0]), "step": jnp.array(9)})
@@ -44,7 +45,9 @@ class TaskVector:
     delta: dict[str, Array]
     """``{name: array}``: the displaced leaves only."""
     base: str = ""
-    """Fingerprint of θ0 (:func:`linearize.tree.fingerprint`); empty where it is unknown."""
+    """Fingerprint of θ0 (:func:`linearize.tree.fingerprint`); empty where it is unknown. A sum with
+    a vector that does not know its own is of the base that the other knows, and goes to no other.
+    """
     meta: dict[str, Any] = field(default_factory=dict)
     """What JSON can hold: regime, task, config, versions. Sums keep what both sides agree on."""
 
@@ -155,7 +158,7 @@ class TaskVector:
             return self if _is_zero(other) else NotImplemented
         self._check(other)
         meta = {k: v for k, v in self.meta.items() if k in other.meta and _same(v, other.meta[k])}
-        delta = {n: lazily(operator.add, d, other.delta[n]) for n, d in self.delta.items()}
+        delta = {n: lazily(_sum, d, other.delta[n]) for n, d in self.delta.items()}
         return TaskVector(delta, self.base or other.base, meta)
 
     __radd__ = __add__  # sum() starts at 0
@@ -169,14 +172,14 @@ class TaskVector:
     def __mul__(self, scale: float | Array) -> "TaskVector":
         if not _is_scalar(scale):
             return NotImplemented
-        return self._each(lambda d: d * scale)
+        return self._each(lambda d: _widened(d) * scale)
 
     __rmul__ = __mul__
 
     def __truediv__(self, scale: float | Array) -> "TaskVector":
         if not _is_scalar(scale):
             return NotImplemented
-        return self._each(lambda d: d / scale)
+        return self._each(lambda d: _widened(d) / scale)
 
     def _each(self, op: Callable[[Array], Array]) -> "TaskVector":
         return replace(self, delta={n: lazily(op, d) for n, d in self.delta.items()})
@@ -279,6 +282,17 @@ class TaskVector:
 
 def _traced(params: Params) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params))
+
+
+def _sum(a: Array, b: Array) -> Array:
+    return _widened(a) + _widened(b)
+
+
+def _widened(leaf: Array) -> Array:
+    """In float32, if it is in less."""
+    kind = jnp.result_type(leaf)
+    narrow = jnp.issubdtype(kind, jnp.floating) and jnp.finfo(kind).bits < 32
+    return jnp.asarray(leaf, jnp.float32) if narrow else leaf
 
 
 def _is_scalar(value: Any) -> bool:

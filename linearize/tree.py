@@ -182,8 +182,12 @@ def dot(a: PyTree, b: PyTree) -> Array:
     """
     check_match(a, b, what="second factor")
     left, right = _numbers(a), _numbers(b)
-    shared = (eagerly(jnp.vdot, left[n], right[n]).real for n in left if n in right)
+    shared = (eagerly(_vdot, left[n], right[n]).real for n in left if n in right)
     return sum(shared, start=jnp.zeros(()))
+
+
+def _vdot(left: Array, right: Array) -> Array:
+    return jnp.vdot(left, right, precision=jax.lax.Precision.HIGHEST)
 
 
 def norm(tree: PyTree) -> Array:

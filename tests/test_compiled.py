@@ -1,5 +1,6 @@
 """Programs of which XLA's default options, or those taken before, made wrong numbers."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from flax import linen
 
 import linearize as lz
+from linearize import cost, tree
 from linearize.compiled import jit
 from linearize.ntk import contract
 from linearize.ntk.contract import Factors
@@ -146,6 +148,45 @@ def test_every_program_of_the_library_is_compiled_with_these_options():
     code = {f: re.sub(r'""".*?"""', "", f.read_text(), flags=re.DOTALL) for f in files}
     assert not [str(f.relative_to(root)) for f, text in code.items() if "jax.jit" in text]
     assert sum("from linearize.compiled import jit" in text for text in code.values()) > 15
+
+
+PRODUCTS = {"dot", "vdot", "inner", "matmul", "einsum", "tensordot", "dot_general"}
+
+
+def products(text):
+    """Lines of JAX's inner products, and whether each asks for a precision."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            of = ast.unparse(node.func.value)
+            if of in ("jnp", "lax", "jax.lax", "jax.numpy") and node.func.attr in PRODUCTS:
+                yield node.lineno, "precision" in {word.arg for word in node.keywords}
+
+
+def test_inner_products_that_decide_a_number_say_how_precise_they_are():
+    """By default GPUs and TPUs round float32 factors to 10 or 7 bits; a model's own may be so."""
+    root, asked, silent = Path(lz.__file__).parent, 0, []
+    for file in root.rglob("*.py"):
+        where = file.relative_to(root)
+        if where.parts[0] != "models":
+            for line, precise in products(file.read_text()):
+                asked += precise
+                silent += [] if precise else [f"{where}:{line}"]
+    assert not silent
+    assert asked > 15
+
+
+@pytest.mark.parametrize(
+    "of", [tree.dot, tree.cosine, lambda a, _: tree.norm(a)], ids=["dot", "cosine", "norm"]
+)
+def test_products_of_trees_are_of_the_highest_precision(of):
+    x = {"w": jnp.ones((3, 2)), "b": jnp.ones(2, jnp.bfloat16)}
+    found = [
+        equation.params["precision"]
+        for equation in cost.equations(jax.make_jaxpr(of)(x, x).jaxpr)
+        if equation.primitive.name == "dot_general"
+    ]
+    assert found
+    assert set(found) == {(jax.lax.Precision.HIGHEST,) * 2}
 
 
 def test_a_program_is_inlined_where_it_is_traced():

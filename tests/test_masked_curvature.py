@@ -132,3 +132,25 @@ def test_tasks_of_other_shapes_are_not_seen_in_turn():
         ValueError, match=r"\(16, 3\).* of 'y', .*\(16, 2\).* of 'z'; take 'tau_jp', "
     ):
         tau_jp.of_others(made, "x", in_turn=True)
+
+
+class FirstToken(CausalLM):
+    """Of a text only the token after its first."""
+
+    def asked(self, batch):
+        return super().asked(batch) & (np.arange(L) == 0)[None]
+
+
+@pytest.mark.parametrize("kind", ["diagonal", pytest.param("card", marks=pytest.mark.slow)])
+def test_what_is_kept_of_a_task_is_of_what_an_objective_asks_for(kind, tmp_path):
+    def measured(objective, store):
+        made = lz.Study((causal, THETA0), list(study(0).tasks.values()), objective, store=store)
+        if kind == "diagonal":
+            return diag_ggn.diagonal(made, "x", of="features", probes=None)["b"]
+        card = tak.card_of(made, "x", normalized=False, probes=None)
+        return np.asarray(next(block.b for block in card.blocks if block.leaves == ("b",)))
+
+    whole, first = measured(CausalLM(), tmp_path), measured(FirstToken(), tmp_path)
+    np.testing.assert_array_equal(measured(CausalLM(), tmp_path), whole)
+    close(first, measured(FirstToken(), None))
+    assert np.abs(first - whole).max() > 0.1 * np.abs(whole).max()

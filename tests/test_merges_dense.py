@@ -522,6 +522,8 @@ REFUSED = [
     (partial(iso_cts, common=1.5), TAUS, "common=1.5"),
     (partial(wudi, ridge=-1), TAUS, "ridge=-1"),
     (partial(dropped, drop=1.0), TAUS, "drop=1.0"),
+    (lambda taus, _: dropped(taus, -1), TAUS, "seed=-1; expected an integer, 0 or more"),
+    (lambda taus, _: dropped(taus, 0.5), TAUS, "seed=0.5; expected an integer, 0 or more"),
     (partial(MERGES["ties"].directions, aggregate="max"), TAUS, "aggregate='max'"),
 ]
 

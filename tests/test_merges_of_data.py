@@ -414,3 +414,17 @@ def test_regmean_of_half_precision_is_that_of_the_same_numbers():
     mean = np.mean([np.float32(tau.delta["out/kernel"]) for tau in wide.values()], 0)
     assert np.abs(expected - mean).max() > 0.1 * np.abs(mean).max()
     close(np.float32(found), expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"v": np.float32(1)}, r"statistics\['a'\] has for w a coefficient of shape \(\), or none"),
+        ({"w": np.ones(3, np.float32)}, r"for w a coefficient of shape \(3,\).* \(2,\) for its"),
+    ],
+)
+def test_coefficients_of_other_leaves_are_refused(told, says):
+    with pytest.raises(ValueError, match=says):
+        MERGES["adamerging"].directions(
+            {"a": TaskVector({"w": np.ones(2)})}, statistics={"a": told}
+        )

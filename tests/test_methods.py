@@ -15,8 +15,9 @@ from linearize.comparison import Plan
 from linearize.config import ExactConfig
 from linearize.curvature import measure
 from linearize.merge import MERGES
-from linearize.methods import GRADIENT_ASCENT, LINEAR, METHODS, moving, tak
+from linearize.methods import GRADIENT_ASCENT, LINEAR, METHODS, exact, moving, tak
 from linearize.methods.fine_tuning import fine_tune, within
+from linearize.models.heads import Head
 from linearize.objectives import Classify
 from linearize.study import Method
 from linearize.train import OptimConfig, Penalty, RunMismatchError, TrainConfig
@@ -419,6 +420,44 @@ def test_exact_fine_tuning_refuses_smoothed_labels():
     )
     with pytest.raises(ValueError, match=r"objectives\['one'\] has smoothing=0.1"):
         made.train(METHODS["exact"], "one")
+
+
+def exact_vector(folder, readout):
+    made = lz.Study(
+        (lambda params, x: x @ params["w"], {"w": np.eye(3, dtype=np.float32)[:, :2]}),
+        [lz.data.split_task("one", POINTS, (POINTS[:, 0] > POINTS[:, 1]).astype(int))],
+        Classify(readout),
+        recipes={"exact": ExactConfig(l2=1.0, solver="gauss_newton")},
+        store=folder,
+    )
+    return np.asarray(made.train(METHODS["exact"], "one").delta["w"])
+
+
+POINTS = np.random.default_rng(5).normal(size=(40, 3)).astype(np.float32)
+PLAIN = Head(np.zeros(2, "f4"), np.eye(2, dtype="f4"), None, np.float32(1), False)
+READOUTS = {
+    "functions": (lambda z: 2 * z, lambda z: -2 * z),
+    "heads": (PLAIN, dataclasses.replace(PLAIN, normalize=True)),
+}
+
+
+@pytest.mark.parametrize("kind", READOUTS)
+def test_an_exact_vector_is_not_that_under_another_readout(kind, tmp_path):
+    one, other = READOUTS[kind]
+    found = exact_vector(tmp_path / "store", one)
+    np.testing.assert_array_equal(exact_vector(tmp_path / "store", one), found)
+    with pytest.raises(RunMismatchError, match=r"functions\.readout"):
+        exact_vector(tmp_path / "store", other)
+    assert np.abs(exact_vector(tmp_path / "other", other) - found).max() > 0.01
+
+
+def test_exact_vectors_of_heads_from_before_are_read(tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as before:
+        before.setattr(exact, "_before_readouts", lambda path, readout: True)
+        found = exact_vector(tmp_path, PLAIN)
+    monkeypatch.setattr(exact.ntk, "fine_tune_exactly", lambda *_, **__: pytest.fail("made anew"))
+    np.testing.assert_array_equal(exact_vector(tmp_path, PLAIN), found)
+    assert "did not note whether the head normalises" in caplog.text
 
 
 def test_label_smoothing_that_no_objective_takes_is_refused(monkeypatch):

@@ -191,6 +191,29 @@ class TestMismatch:
             a.apply_to({"mlp": BASE["mlp"]}, check_base=False)
 
 
+@pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_sums_and_multiples_of_half_precision_are_those_of_the_same_numbers(kind, lazy, tmp_path):
+    """Of 8 bits, 256 + 1 + 1 would be 256, and 1 + 1 + 256 would be 258."""
+    drawn = np.random.default_rng(0).normal(size=(3, 64))
+    given = [jnp.asarray(d, kind) for d in (*(np.full(1, s) for s in (256.0, 1.0, 1.0)), *drawn)]
+    for halves in (given[:3], given[:3][::-1], given[3:]):
+        taus = [TaskVector({"w": each}) for each in halves]
+        if lazy:
+            paths = [tau.save(tmp_path / str(i)) for i, tau in enumerate(taus)]
+            taus = list(map(TaskVector.open, paths))
+        a, b, c = (np.asarray(each, np.float64) for each in halves)
+        for found, expected in (
+            (sum(taus), a + b + c),
+            (taus[0] - taus[1], a - b),
+            (0.3 * taus[0] + taus[2] / 3, 0.3 * a + c / 3),
+        ):
+            assert found.delta["w"].dtype == jnp.float32
+            error = np.abs(np.asarray(found.delta["w"]) - expected)
+            assert (error <= 4 * np.finfo(np.float32).eps * (abs(a) + abs(b) + abs(c))).all()
+        assert (-taus[0]).delta["w"].dtype == kind
+
+
 class TestTransforms:
     def test_names_are_key_paths(self, a):
         assert tree.names(a) == ("attn/kernel", "mlp/0/bias", "mlp/1/kernel")

@@ -101,4 +101,8 @@ def _added(
         return {n: jnp.abs(slopes[n].astype(t.dtype)) ** 2 for n, t in total.items()}
 
     each = jax.vmap(squares)(rows, args)
-    return {n: t + jnp.tensordot(known.astype(t.dtype), each[n], 1) for n, t in total.items()}
+    precise = jax.lax.Precision.HIGHEST
+    return {
+        n: t + jnp.tensordot(known.astype(t.dtype), each[n], 1, precision=precise)
+        for n, t in total.items()
+    }

@@ -55,7 +55,7 @@ def adamerging(
         The direction, as ``{"adamerging": τ}``.
 
     Raises:
-        ValueError: no vector, or statistics that are missing.
+        ValueError: no vector; statistics that are missing, or of other leaves.
         StructureMismatch: vectors of other names, shapes or bases.
     """
     if taus:
@@ -63,7 +63,15 @@ def adamerging(
     told = statistics or {}
 
     def merged(name: str, leaves: np.ndarray) -> np.ndarray:
-        return np.asarray(_sum(np.stack([np.float64(told[task][name]) for task in taus]), leaves))
+        found = {task: np.float64(told[task].get(name, np.nan)) for task in taus}
+        for task, c in found.items():
+            if np.isnan(c).any() or c.shape not in ((), leaves.shape[1:2]):
+                raise ValueError(
+                    f"statistics[{task!r}] has for {name} a coefficient of shape {c.shape}, or "
+                    f"none; expected one, or {leaves.shape[1:2]} for its layers: learn them of "
+                    "vectors of these leaves"
+                )
+        return np.asarray(_sum(np.stack(list(found.values())), leaves))
 
     return {"adamerging": leafwise(taus, merged)}
 
@@ -174,7 +182,12 @@ def _of_inputs(
 
 @jit
 def _along_terms(c: Array, read: Partial, f0: Array, jvps: Array) -> Array:
-    return jax.grad(lambda c: _entropy(read(f0 + jnp.tensordot(jnp.clip(c, 0, 1), jvps, 1))))(c)
+    def entropy(c: Array) -> Array:
+        precise = jax.lax.Precision.HIGHEST
+        moved = jnp.tensordot(jnp.clip(c, 0, 1), jvps, 1, precision=precise)
+        return _entropy(read(f0 + moved))
+
+    return jax.grad(entropy)(c)
 
 
 @partial(jit, static_argnums=(0, 1))

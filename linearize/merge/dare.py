@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearize import edit
+from linearize.fields import integer
 from linearize.lazy import alike, now
 from linearize.merge.merge import Merge
 from linearize.merge.ties import ties
@@ -37,8 +38,9 @@ def dropped(
         drop: p, in [0, 1).
 
     Raises:
-        ValueError: ``drop`` out of range.
+        ValueError: ``drop`` or ``seed`` out of range.
     """
+    integer("seed", seed, low=0)
     if not 0 <= drop < 1:
         raise ValueError(f"drop={drop}; expected a share in [0, 1)")
     return {task: replace(tau, delta=_left(task, tau, seed, drop)) for task, tau in taus.items()}

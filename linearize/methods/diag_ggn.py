@@ -74,7 +74,7 @@ def _as_it_is(y: Array, u: Array) -> Array:
 def _softmax_root(z: Array, u: Array) -> Array:
     """S u with S Sᵀ = diag(p) − p pᵀ, p the softmax of z."""
     root = jnp.sqrt(jax.nn.softmax(z))
-    return root * u - root**2 * jnp.dot(root, u)
+    return root * u - root**2 * jnp.dot(root, u, precision=jax.lax.Precision.HIGHEST)
 
 
 def _same(f: Apply) -> Apply:

@@ -1,7 +1,6 @@
 """Exact linear fine-tuning: what AdamW on f_lin would end in, without its steps."""
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,8 +31,6 @@ from linearize.types import Apply, Array, Params, PyTree
 log = logging.getLogger(__name__)
 
 Formulation = Literal["auto", "dual", "gauss_newton"]
-
-_MODEL = "model/"
 
 _PASSES = 200
 """Passes of Gauss-Newton that the dual is held against: they are known only afterwards."""
@@ -150,7 +147,7 @@ def fine_tune_exactly(
     moved = to_task_vector(
         logits, joined, x, found, trainable=picked, batch_size=batch_size, meta=notes
     )
-    delta = {name.removeprefix(_MODEL): leaf for name, leaf in moved.delta.items()}
+    delta = {name.removeprefix("model").removeprefix("/"): x for name, x in moved.delta.items()}
     tau = TaskVector(delta, tree.fingerprint(params0), moved.meta)
     reached = linear_objective(
         f,
@@ -186,7 +183,8 @@ def _joined(params0: Params, readout: Readout) -> Params:
 
 def _picked(params0: Params, trainable: tree.Pattern) -> tuple[str, ...]:
     """The leaves to train by their names in :func:`_joined`."""
-    return tuple(f"^{_MODEL}{re.escape(n)}$" for n in tree.select(params0, trainable))
+    named = (f"model/{n}" if n else "model" for n in tree.select(params0, trainable))
+    return tuple(tree.exactly(named))
 
 
 def _name(readout: Readout) -> str:

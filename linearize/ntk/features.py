@@ -129,10 +129,12 @@ def _squares(
         }
 
         def output(moving: dict[str, Array], zeros: dict[str, Array]) -> tuple[Array, Any]:
-            if not zeros:
-                return jnp.vdot(point(params, moving, example), e), {}
-            found, rows = traced(params, {**named, **moving}, example, zeros)
-            return jnp.vdot(found, e), rows
+            found, rows = (
+                traced(params, {**named, **moving}, example, zeros)
+                if zeros
+                else (point(params, moving, example), {})
+            )
+            return jnp.vdot(found, e, precision=lax.Precision.HIGHEST), rows
 
         whole = {n: leaf for n, leaf in named.items() if n not in looked_up}
         (found, slopes), rows = jax.grad(output, argnums=(0, 1), has_aux=True)(whole, zeros)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
@@ -96,7 +97,7 @@ def nystrom(
         raise ValueError(f"rank={rank}; this kernel has {size} columns: choose 1 to {size}")
     rng = np.random.default_rng(seed)
     precision = np.asarray(kernel if diagonal is None else diagonal).dtype
-    eps = np.finfo(precision if precision.kind == "f" else np.float64).eps
+    eps = jnp.finfo(precision if jnp.issubdtype(precision, jnp.floating) else np.float64).eps
     floor = 10 * float(eps) * diag.max()
     missing = diag.copy()
     pivots: list[int] = []

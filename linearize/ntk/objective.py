@@ -98,12 +98,12 @@ class TrainingSet:
                 "or an f that returns one array (B, C)"
             )
         known = checks.class_labels(labels, cut.n, max(logits.shape[1], 2)).astype(np.int32)
-        size = logits.shape[0]
+        size, dtype = logits.shape[0], jnp.promote_types(logits.dtype, jnp.float32)
         batches = [
             (
                 args,
                 jnp.asarray(window(known, start, size)),
-                jnp.asarray((np.arange(start, start + size) < cut.n) / cut.n, logits.dtype),
+                jnp.asarray((np.arange(start, start + size) < cut.n) / cut.n, dtype),
             )
             for start, args in zip(range(0, cut.n, size), cut.items, strict=True)
         ]
@@ -308,7 +308,7 @@ def _curve(
         return taylor.affine_terms(f, params0, [d], *args, method=method)[1][0]
 
     def loss(z: Array) -> Array:
-        return jnp.vdot(_examples(readout, z, labels), weights)
+        return tree.dot(_examples(readout, z, labels), weights)
 
     u, pull = jax.vjp(moved, dict(d))
     _, bent = jax.jvp(jax.grad(loss), (z,), (u,))
@@ -325,9 +325,9 @@ def _bend(
     readout: jax.tree_util.Partial, z: Array, u: Array, labels: Array, weights: Array
 ) -> Array:
     def loss(z: Array) -> Array:
-        return jnp.vdot(_examples(readout, z, labels), weights)
+        return tree.dot(_examples(readout, z, labels), weights)
 
-    return jnp.vdot(u, jax.jvp(jax.grad(loss), (z,), (u,))[1])
+    return tree.dot(u, jax.jvp(jax.grad(loss), (z,), (u,))[1])
 
 
 @jit

@@ -54,6 +54,23 @@ def warn_of_trace(kernel: object, argument: str, value: float, depth: int = 2) -
         )
 
 
+def warn_of_steps(traced: int | None) -> None:
+    """Say that a solution on a trace kernel moves weights too little.
+
+    Args:
+        traced: C of the solution's K(X, X), where that is known to have been a trace.
+    """
+    if traced is not None and traced > 1:
+        warnings.warn(
+            f"coefficients were solved for on a trace over {traced} outputs, {traced} times the "
+            f"kernel of each, so that the weights move {traced} times too little: f0 + Jτ is not "
+            "what the solution predicts; solve on kernel(..., output='full'), or on 'mean', whose "
+            "scale is that of the model",
+            TraceKernelWarning,
+            stacklevel=4,
+        )
+
+
 def warn_of_another(kernel: object, traced: int | None) -> None:
     """Say that a trace kernel stands beside a solution that is of none.
 

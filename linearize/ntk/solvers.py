@@ -81,6 +81,8 @@ def fit(
     square = (_any_square if solver in ANY_SQUARE else checks.square_kernel)(kernel)
     if f0 is None:
         known = np.asarray(labels)
+        if known.dtype.kind not in "iub":
+            checks.class_labels(known, len(square), 2)  # says what is expected
         classes = square.shape[-1] if square.ndim > 2 else int(known.max(initial=0)) + 1
         f0, f0_scale = np.zeros((len(square), classes)), 0.0
     found = SOLVERS[solver](square, f0, labels, f0_scale=f0_scale, **options)
@@ -144,11 +146,16 @@ def asymmetric_least_squares(
 
     Returns:
         The solution of least norm; the gradient's norm is NaN, for there is no objective.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or infinity, a negative ridge or share.
     """
     square = _any_square(kernel)
     blocks = to_blocks(square)
     more = _ridge(square, ridge, share)
-    start = f0_scale * checks.widen("f0", f0) - _targets(f0, labels)
+    outputs = square.shape[-1] if square.ndim > 2 else None
+    initial = checks.outputs_like("f0", f0, len(square), outputs)
+    start = f0_scale * initial - _targets(f0, labels)
     columns = to_columns(start, square.ndim)
     solved = [
         np.linalg.lstsq(block + more * np.eye(len(block)), column)[0]
@@ -329,10 +336,11 @@ ANY_SQUARE = ("asymmetric_least_squares", "logistic_rows")
 def _any_square(kernel: ArrayLike) -> np.ndarray:
     """A kernel of one set of inputs with itself, finite, float64; symmetric or not."""
     wide = checks.widen("kernel", kernel)
-    if wide.ndim not in (2, 3, 4) or wide.shape[0] != wide.shape[1]:
+    ends = set(wide.shape[2:])
+    if wide.ndim not in (2, 3, 4) or wide.shape[0] != wide.shape[1] or len(ends) > 1:
         raise ValueError(
-            f"kernel has shape {wide.shape}; expected {checks.LAYOUTS} with N1 = N2: the kernel of "
-            "the training inputs with themselves"
+            f"kernel has shape {wide.shape}; expected {checks.LAYOUTS} with N1 = N2 and C1 = C2: "
+            "the kernel of the training inputs with themselves"
         )
     return wide
 

@@ -15,6 +15,7 @@ from linearize.examples import as_arguments, count
 from linearize.ntk.pointwise import Pointwise, pointwise
 from linearize.ntk.products import pull
 from linearize.ntk.programs import remembered
+from linearize.ntk.provenance import warn_of_steps
 from linearize.ntk.regression import Dual
 from linearize.ntk.second_way import check_vector, draw, norm, row
 from linearize.renamed import renamed
@@ -35,8 +36,9 @@ def to_task_vector(
 ) -> TaskVector:
     """The task vector of a dual solution: ``τ = −J(X)ᵀ c``, in one reverse pass over the data.
 
-    The linear regime at θ0 + τ then gives what the dual predicts, ``f0(x) − K(x, X) c``, for every
-    x: a solution of kernel regression is a linearized fine-tuning, reached without steps.
+    The linear regime at θ0 + τ then gives what the dual predicts, ``f0(x) − K(x, X) c`` with the
+    full kernel, for every x: a solution of kernel regression is a linearized fine-tuning, reached
+    without steps. One on a kernel that outputs share predicts that as far as they do share it.
 
     Args:
         f: the model, ``f(params, *inputs) -> outputs``.
@@ -57,6 +59,9 @@ def to_task_vector(
         DisagreementError: one example's share of τ is another by its own reverse pass, or τ
             depends on the examples' order. The first call so takes three passes.
 
+    A solution on a trace kernel of several outputs gives a
+    :class:`linearize.ntk.provenance.TraceKernelWarning`.
+
     >>> f = lambda params, x: x @ params["w"]
     >>> params, x = {"w": jnp.zeros((2, 1))}, jnp.array([[1.0, 0.0], [0.0, 2.0]])
     >>> to_task_vector(f, params, x, [[-3.0], [1.0]]).delta["w"].ravel().tolist()
@@ -69,6 +74,7 @@ def to_task_vector(
                 f"{coefficients.f0_scale}, which no task vector can carry: f0 + Jτ has neither; "
                 "solve by regression or cross_entropy with f0_scale=1"
             )
+        warn_of_steps(coefficients.traced)
         coefficients = coefficients.coefficients
     inputs = as_arguments(x)
     point = pointwise(f, params0, inputs, trainable)

@@ -413,7 +413,7 @@ class Study:
         """What a method takes of a task's examples before it trains: made once.
 
         The study keeps it in mind, and its store in a file, by all that decides it: f, θ0, the
-        leaves that are trained, the examples, the seed, and what is told.
+        leaves that are trained, the examples, what is asked of them, the seed, and what is told.
 
         Args:
             folder: of its files in the store.
@@ -447,6 +447,9 @@ class Study:
             "seed": self.seed,
             "told": dict(told),
         }
+        seen = self.objectives[task].counted(examples.targets), self.asked(task, split)
+        if known_of := {i: np.asarray(x) for i, x in enumerate(seen) if x is not None}:
+            decided_by["asked"] = tree.fingerprint(known_of)
         if readout is not None:
             outputs = jax.eval_shape(model.f, model.params, *examples.alone)
             known = identity.stated(readout)  # without its arrays, which follow

@@ -77,6 +77,23 @@ def test_a_trace_beside_a_solution_of_another_kernel_warns():
         ntk.predict(own, kernel("trace"), F0)  # of one layout: nothing more is said
 
 
+def test_weights_of_a_solution_on_a_trace_move_too_little_and_that_is_said():
+    """Three examples of four inputs: all but the trace's weights reach the targets."""
+    params, x, y = {"w": jnp.ones((4, 3))}, X[:3], Y[:3]
+    f0 = np.asarray(f(params, x))
+
+    def share(output):
+        dual = ntk.regression(ntk.kernel(f, params, x, output=output), f0, y)
+        moved = f(ntk.to_task_vector(f, params, x, dual).apply_to(params), x)
+        return (np.asarray(moved) - f0) / (y - f0)
+
+    for output in ("full", "mean"):
+        np.testing.assert_allclose(share(output), 1, atol=1e-3)
+    with pytest.warns(ntk.TraceKernelWarning, match="over 3 outputs.*move 3 times too lit") as said:
+        np.testing.assert_allclose(share("trace"), 1 / 3, atol=1e-3)
+    assert {warning.filename for warning in said} == {__file__}
+
+
 def test_what_is_known_to_be_a_trace():
     trace = kernel("trace")
     assert traced_outputs(trace) == traced_outputs(trace[:3, 2:].T) == 3

@@ -195,3 +195,22 @@ def test_logistic_rows_have_no_place_for_f0(data):
     features, _, labels, _ = data
     with pytest.raises(ValueError, match="leave f0 out"):
         fit(features @ features.T, labels, "logistic_rows", np.zeros((N, C)))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "f0", "says"),
+    [
+        (np.eye(3), np.zeros((4, 2)), r"f0 has shape \(4, 2\); expected \(3, C\)"),
+        (np.ones((3, 3, 3)), np.zeros((3, 2)), r"f0 has shape \(3, 2\); expected \(3, 3\)"),
+        (np.ones((3, 3, 2, 3)), np.zeros((3, 2)), r"kernel has shape \(3, 3, 2, 3\).*C1 = C2"),
+    ],
+)
+def test_an_asymmetric_kernel_of_other_examples_or_outputs_is_refused(kernel, f0, says):
+    with pytest.raises(ValueError, match=says):
+        fit(kernel, np.arange(len(f0)) % 2, "asymmetric_least_squares", f0)
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "a"], [0.0, 1.0, 0.0]])
+def test_labels_that_are_no_integers_are_refused(labels):
+    with pytest.raises(ValueError, match=r"labels has dtype .*; expected integer class indices"):
+        fit(np.eye(3), labels)

@@ -450,3 +450,15 @@ class TestLogDeterminant:
             log_determinant(lambda v: v, (3,), steps=0)
         with pytest.raises(ValueError, match="ridge=-1"):
             log_determinant(lambda v: v, (3,), ridge=-1)
+
+
+@pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float16])
+def test_nystrom_of_half_precision_stops_at_its_rounding(kind):
+    """Entries of a kernel of rank 3 are rounded each: what is left after 3 columns is that."""
+    u = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 3)))[0]
+    kernel = jnp.asarray(u @ u.T, kind)
+    found = nystrom(kernel, 20, pivoting="greedy")
+    rounding = float(jnp.finfo(kind).eps) * np.abs(u @ u.T).max()
+    left = np.asarray(kernel).astype(np.float64) - found.vectors * found.values @ found.vectors.T
+    assert len(found.values) == 3
+    assert np.abs(left).max() < 20 * rounding
