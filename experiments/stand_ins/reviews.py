@@ -69,6 +69,7 @@ class Words:
     source = "made-up reviews"
     special: Mapping[str, int] = {"eos": 0}
     eos = 0
+    ends = (0,)
 
     @property
     def backend(self) -> "Words":

@@ -19,7 +19,6 @@ def texts(
 
     The seed and a text's number decide its draws, the same for every model.
     """
-    end = given.tokenizer.special.get("eos")
     found = generate(
         given.model,
         [given.prompts[i % len(given.prompts)].tolist() for i in range(count)],
@@ -28,7 +27,7 @@ def texts(
         top_k=told.top_k or None,
         top_p=told.top_p,
         seed=seed,
-        ends=() if end is None else end,
+        ends=[n for n in given.tokenizer.ends if n < given.model.vocabulary],
         batch_size=told.batch_size,
         tau=tau,
         alpha=alpha,

@@ -221,6 +221,25 @@ def test_cutting_keeps_special_tokens_and_the_template(wrapped, paired):
             assert tokens[-2] == Characters().encode("?")[1]
 
 
+def test_what_is_cut_keeps_a_token_of_each_text():
+    """Where there is room for the frame and for one text of a pair, or for a space alone."""
+    none = "document 0 has no room for any of its text in length="
+    pair = Documents(("abcdef",), pairs=("xy",))
+    (both,), _ = text.encoded(pair, Characters(), wrap=lambda a, b: a + b, length=4, too_long="cut")
+    assert both.tolist() == Characters().encode("ax")
+    with pytest.raises(DataError, match=f"{none}3"):
+        text.encoded(pair, Characters(), wrap=lambda a, b: a + b, length=3, too_long="cut")
+    framed = type("Framed", (), {"encode": lambda self, t: [1, *map(ord, "".join(t.split()))]})()
+    late = Documents(("   abc",))
+    for length, kept in ((2, None), (3, [1, ord("a"), ord("?")])):
+        options = {"length": length, "too_long": "cut", "wrap": lambda a, _: f"{a} ?"}
+        if kept is None:
+            with pytest.raises(DataError, match=f"{none}2"):
+                text.encoded(late, framed, **options)
+        else:
+            assert text.encoded(late, framed, **options)[0][0].tolist() == kept
+
+
 def test_texts_that_do_not_fit_are_refused_or_left_out():
     documents = Documents(
         ("abcdef", "ab"), [0, 1], ("x", "y"), places=["a.csv, line 2", "a.csv, line 3"]

@@ -1,9 +1,11 @@
 """A user's own texts by path, and the configurations that tell of them."""
 
 import csv
+import itertools
 import json
 import random
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +35,19 @@ def write_lines(path, rows):
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgkl" for b in "aeiou" for c in "mnrstx"]
 COLUMNS = {"text": "review", "label": "stars"}
+
+
+def test_a_path_is_no_packaged_task_and_a_packaged_task_takes_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("spam")  # as a packaged task is called
+    for label, split in itertools.product(("good", "bad"), ("train", "validation", "test")):
+        (folder / split / label).mkdir(parents=True)
+        (folder / split / label / "a.txt").write_text(f"{label} {split}")
+    assert text.open_text(folder).classes == ("bad", "good")
+    own = text.open_text("./spam", name="mine")
+    monkeypatch.setattr("linearize.data.text.own.load_text", lambda name, **options: own)
+    assert text.open_text("spam").name == "mine"
+    assert text.open_text("spam", name="mail").name == "mail"
 
 
 def test_one_file_is_split(tmp_path):

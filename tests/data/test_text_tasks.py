@@ -89,6 +89,26 @@ def test_short_and_silent_texts():
     assert len(np.unique(place(Documents(crowd)).groups)) == 1
 
 
+def test_pairs_of_a_crowd_are_those_of_its_texts_in_any_order():
+    """Many texts of one pattern, of which not all are compared with all."""
+    rng, words = np.random.default_rng(0), sorted(f"word{i}of" for i in range(18))
+    texts = []
+    for i in range(120):
+        own = list(words)
+        for at in rng.choice(len(own), rng.integers(1, 4), replace=False):
+            own[at] = f"{i}{own[at]}{i}"
+        texts.append(" ".join(own))
+
+    def linked(order):
+        found = duplicates.near_duplicates([texts[i] for i in order])
+        assert (found[:, 0] < found[:, 1]).all()
+        return {frozenset((order[a], order[b])) for a, b in found.tolist()}
+
+    pairs = linked(list(range(120)))
+    assert 120 < len(pairs) < 120 * 119 // 2
+    assert linked(rng.permutation(120).tolist()) == pairs
+
+
 def test_equal_texts_of_many_groups_lie_in_one_split():
     """Each is linked to the first of them alone, which may be left out itself."""
     others = [f"unlike all else, number {i} {'abcdefghijklmnop'[i % 16] * 7}{i}" for i in range(60)]

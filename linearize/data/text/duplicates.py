@@ -61,11 +61,12 @@ def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> np.nd
     rows = np.arange(len(plain))
     pairs = {(int(a), int(b)) for a, b in zip(first[inverse], rows, strict=True) if a < b}
     if threshold < 1:
-        pairs |= set(_alike(plain, np.sort(first), threshold))
+        pairs |= set(_alike(plain, first, threshold))
     return np.array(sorted(pairs), np.int32).reshape(-1, 2)
 
 
 def _alike(plain: Sequence[str], rows: np.ndarray, threshold: float) -> Iterator[tuple[int, int]]:
+    """Pairs of these rows, whose order is their contents' and not the documents'."""
     minima = _minima([plain[row] for row in rows])
     tried: set[tuple[int, int]] = set()
     sets: dict[int, np.ndarray] = {}
@@ -80,7 +81,7 @@ def _alike(plain: Sequence[str], rows: np.ndarray, threshold: float) -> Iterator
                 tried.add(pair)
                 a, b = (sets.setdefault(row, shingles(plain[row])) for row in pair)
                 if _jaccard(a, b) >= threshold:
-                    yield pair
+                    yield min(pair), max(pair)
 
 
 def _pairs(crowd: Sequence[int]) -> Iterator[tuple[int, int]]:

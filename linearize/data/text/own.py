@@ -1,5 +1,6 @@
 """Texts by a name or a path: packaged ones, TFDS's, or a user's file or folder, split."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,11 +45,12 @@ def open_text(
     """A task of texts, wherever they are.
 
     Args:
-        what: a name that :func:`linearize.data.text.load_text` knows; a CSV, TSV or JSON-lines
-            file; a file of plain text; a folder of such texts, one sub-folder a class or none; or a
-            folder with files or folders named ``train``, ``validation`` and ``test`` (in any of the
-            ways that folders of images are), which then are the splits.
-        name: of the task; the file's by default.
+        what: a name that :func:`linearize.data.text.load_text` knows, as a string (``./spam``, or a
+            ``Path``, is the folder of that name); a CSV, TSV or JSON-lines file; a file of plain
+            text; a folder of such texts, one sub-folder a class or none; or a folder with files or
+            folders named ``train``, ``validation`` and ``test`` (in any of the ways that folders of
+            images are), which then are the splits.
+        name: of the task; that which is known, or the file's, by default.
         text: the column of texts; it and the following are for files with columns.
         label: the column of class names; None where texts are all there is.
         pair: the column of second texts.
@@ -68,8 +70,9 @@ def open_text(
     """
     how = {"limit": limit, "seed": seed, "fractions": fractions}
     known = str(what)
-    if known in TEXT_TASKS or text_set(known) is not None:
-        return load_text(known, data_dir=data_dir, **how)  # type: ignore[arg-type]
+    if isinstance(what, str) and (known in TEXT_TASKS or text_set(known) is not None):
+        task = load_text(known, data_dir=data_dir, **how)  # type: ignore[arg-type]
+        return task if name is None else dataclasses.replace(task, name=name)
     path = Path(what)
     if not path.exists():
         near = choices.hint(known, [*TEXT_TASKS, *TEXT_SETS])

@@ -22,7 +22,7 @@ from linearize.data.text.sets import TEXT_SETS, load_set, text_set
 from linearize.data.text.sources import NEWS, PROMPTS, SENTIMENT, SPAM, TextSource
 from linearize.data.text.task import TextTask, build, place
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a reader or what decides the splits changes what it gives."""
 
 

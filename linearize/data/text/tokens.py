@@ -189,7 +189,10 @@ def _wrapped(text: str, pair: str | None, wrap: Wrap | None) -> tuple[str, ...]:
 def _cut(
     tokenizer: Tokenizer, text: str, pair: str | None, wrap: Wrap | None, length: int, place: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Tokens of the most characters that fit, and these; of a pair the longer gives way first."""
+    """Tokens of the most characters that fit, and these; of a pair the longer gives way first.
+
+    Of each text something is kept that has a token.
+    """
     total = len(text) + len(pair or "")
 
     def shortened(characters: int) -> tuple[str, str | None]:
@@ -206,7 +209,7 @@ def _cut(
         tokens = ids(tokenizer, *whole)
         return (tokens, whole) if len(tokens) <= length else None
 
-    fits, too_many, best = 0, total, None
+    fits, too_many, best = 0 if pair is None else 1, total, None
     guess = min(total - 1, 4 * length)
     while too_many - fits > 1:
         if (found := tried(guess)) is None:
@@ -216,7 +219,8 @@ def _cut(
         guess = (fits + too_many) // 2
         if fits:  # a long text is not encoded whole again
             guess = min(guess, 2 * fits)
-    if best is None:
+    kept = [own for own in shortened(fits) if own is not None]
+    if best is None or any(_wordless(tokenizer, own) for own in kept):
         raise DataError(
             f"{place} has no room for any of its text in length={length}: special tokens and the "
             "template take it; raise it"

@@ -93,7 +93,9 @@ def generate(
         top_p: likewise.
         seed: of all draws; with the number of its prompt it decides a row, whatever stands in the
             other rows.
-        ends: tokens that end a continuation; the tokenizer's ``eos`` by default, ``()`` for none.
+        ends: tokens that end a continuation; by default all that the tokenizer knows to end one,
+            ``eos`` and the likes of ``<|im_end|>`` (:attr:`LanguageTokenizer.ends`), none without a
+            tokenizer; ``()`` for none.
         batch_size: prompts at a time.
         tau: a task vector, or any mapping of leaves' names to displacements.
         alpha: its coefficient.
@@ -114,7 +116,8 @@ def generate(
     sampling = Sampling(number("temperature", temperature), top_k, top_p)
     if tokenizer is not None:
         check_vocabulary(tokenizer, model.vocabulary)
-        ends = tokenizer.special.get("eos", ()) if ends is None else ends
+        known = [n for n in tokenizer.ends if n < model.vocabulary]
+        ends = known if ends is None else ends
     stops = np.zeros(model.vocabulary, bool)
     stops[_stops(model, () if ends is None else ends)] = True
     rows = _tokens(model, prompts, tokenizer)

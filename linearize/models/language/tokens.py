@@ -32,6 +32,11 @@ USUAL: dict[str, tuple[str, ...]] = {
     "sep": ("[SEP]",),
 }
 """Special tokens by role, and what they are called where no file beside says so."""
+ENDS = frozenset((
+    "</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>", "<|end|>", "<|eot_id|>",
+    "<|eom_id|>", "<end_of_turn>",
+))  # fmt: skip
+"""Special tokens that end a text or a turn, whatever else they are for; llama.cpp stops at them."""
 CUTS = {"end": "right", "start": "left"}
 _OF_GGUF = {"unknown": "unk", "padding": "pad"}
 _SPARE, _ROUND = 1024, 8
@@ -50,16 +55,30 @@ class LanguageTokenizer:
         source: where its vocabulary comes from.
         backend: the ``tokenizers.Tokenizer``.
         special: numbers of special tokens by role, those that there are.
+        closing: what else ends a continuation, as the files beside say (``eos_token_id``).
     """
 
     source: str
     backend: Any
     special: Mapping[str, int]
+    closing: tuple[int, ...] = ()
 
     @cached_property
     def vocabulary(self) -> int:
         """One more than the largest token."""
         return token_files.size(self.backend)
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """What ends a continuation: ``eos``, ``closing``, and the special tokens of :data:`ENDS`.
+
+        A model that was taught to answer ends a turn with one (``<|im_end|>``), and a text with
+        another (``<|endoftext|>``), behind which it would begin a text of its own.
+        """
+        added = self.backend.get_added_tokens_decoder()
+        known = {n for n, token in added.items() if token.special and token.content in ENDS}
+        eos = {self.special["eos"]} if "eos" in self.special else set()
+        return tuple(sorted({*known, *eos, *self.closing}))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -304,7 +323,8 @@ def _find(weights: str | Path | hf.Source) -> LanguageTokenizer:
             told = _notes(beside)
             with token_files.reading(path):
                 backend = make(path, told)
-            return LanguageTokenizer(str(path), backend, _roles(backend, told))
+            special = _roles(backend, told)
+            return LanguageTokenizer(str(path), backend, special, _closing(backend, beside))
     raise TokenizerError(
         f"there is no tokenizer that is read beside {weights}; put its tokenizer.json there, or "
         "vocab.json and merges.txt, vocab.txt, or T5's spiece.model. Of other files transformers "
@@ -322,10 +342,10 @@ _READERS: dict[str, Callable[[Path, Mapping[str, Any]], Any]] = {
 _NOTES = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
 
 
-def _notes(beside: Any) -> dict[str, Any]:
+def _notes(beside: Any, names: Sequence[str] = _NOTES) -> dict[str, Any]:
     """What the files beside say of the tokenizer; the first that says a thing is believed."""
     told: dict[str, Any] = {}
-    for path in filter(None, map(beside, _NOTES)):
+    for path in filter(None, map(beside, names)):
         try:
             told = {**files.read_json(path), **told}
         except (OSError, files.CorruptFileError) as error:
@@ -353,6 +373,13 @@ def _roles(backend: Any, told: Mapping[str, Any]) -> dict[str, int]:
             known = [words[word] for word in usual if word in words]
             found |= {role: known[0]} if known else {}
     return found
+
+
+def _closing(backend: Any, beside: Any) -> tuple[int, ...]:
+    """The tokens at which transformers' own generation ends, one or several."""
+    said = _notes(beside, ("generation_config.json", "config.json")).get("eos_token_id")
+    numbers = said if isinstance(said, list) else [said]
+    return tuple(n for n in numbers if type(n) is int and backend.id_to_token(n) is not None)
 
 
 def named(argument: str, rows: Sequence[int], most: int = 5) -> str:

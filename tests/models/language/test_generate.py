@@ -1,5 +1,6 @@
 """Generation: steps against whole sequences, in both views; which tokens; and rows on their own."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -297,10 +298,11 @@ def test_a_tiny_temperature_takes_the_likeliest(temperature, more):
     assert (np.asarray(none) == -np.inf).all()
 
 
-def letters(size=V, **special):
-    """A tokenizer whose words are letters."""
+def letters(size=V, words=None, **special):
+    """A tokenizer whose words are letters, and some others in their place."""
     tokenizers = pytest.importorskip("tokenizers")
-    words = {chr(97 + i): i for i in range(size)}
+    taken = {number: word for word, number in (words or {}).items()}
+    words = {taken.get(i, chr(97 + i)): i for i in range(size)}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="a"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
     backend.decoder = tokenizers.decoders.Fuse()
@@ -325,6 +327,26 @@ def test_texts_in_and_out(decoder):
         lz.generate(model, [""], tokenizer=letters(), new=NEW)
     with pytest.raises(models.TokenizerError, match=r"has 24 tokens and the model 23"):
         lz.generate(model, ["a"], tokenizer=letters(24), new=NEW)
+
+
+def test_every_token_that_ends_a_text_or_a_turn_ends_a_continuation(decoder):
+    """As many as the tokenizer knows, by role, by name, and by what lies beside."""
+    model, plain = decoder("gpt2"), letters(eos=7)
+    options = {"new": NEW, "temperature": 6, "seed": 5}
+    plain.backend.add_special_tokens(["<|im_end|>", "<mask>"])  # 23 and 24, no words of the model
+    assert plain.ends == (7, 23)
+    named = letters(words={"<|im_end|>": 4, "<mask>": 9}, eos=7)
+    named.backend.add_special_tokens(["<|im_end|>", "<mask>"])
+    for tokenizer, ends in (
+        (plain, [7]),
+        (named, [4, 7]),
+        (dataclasses.replace(named, closing=(1, 7)), [1, 4, 7]),
+        (letters(), ()),
+    ):
+        found = lz.generate(model, PROMPTS, tokenizer=tokenizer, **options)
+        same = lz.generate(model, PROMPTS, ends=ends, **options)
+        np.testing.assert_array_equal(found.tokens, same.tokens)
+        np.testing.assert_array_equal(found.lengths, same.lengths)
 
 
 @pytest.mark.parametrize(

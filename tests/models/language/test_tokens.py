@@ -263,6 +263,20 @@ def test_gguf_that_begins_every_text():
     assert without.ids(["it"], framed=True) == without.ids(["it"])
 
 
+def test_what_ends_a_text_is_told_beside_and_by_name(tmp_path):
+    """One token or several, as transformers' generation takes them."""
+    reference = theirs("gpt2")
+    reference.add_special_tokens({"additional_special_tokens": ["<|im_end|>", "<|im_start|>"]})
+    reference.save_pretrained(tmp_path)
+    eos, end = reference.eos_token_id, reference.convert_tokens_to_ids("<|im_end|>")
+    assert set(load_tokens(tmp_path).ends) == {eos, end}
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 3}))
+    assert set(load_tokens(tmp_path).ends) == {3, eos, end}
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [eos, 5, 9999]}))
+    assert set(load_tokens(tmp_path).ends) == {5, eos, end}
+    assert load_tokens(tmp_path).eos == eos
+
+
 def test_what_is_no_tokenizer_of_the_model(tmp_path):
     error = models.TokenizerError
     theirs("gpt2").save_pretrained(tmp_path / "beside")
@@ -403,6 +417,6 @@ def test_smollm2_s_words_against_transformers():
     assert ours.decode(ours.ids(texts)) == reference.batch_decode(
         reference(texts)["input_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
-    assert (ours.bos, ours.eos, ours.pad) == (1, 2, 2)
+    assert (ours.bos, ours.eos, ours.pad, ours.ends) == (1, 2, 2, (0, 2))
     # what the model's own tokenizer.json says, and llama.cpp
     assert ours.ids([" ½"])[0] == ours.ids([" "])[0] + ours.ids(["½"])[0]
