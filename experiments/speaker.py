@@ -5,7 +5,9 @@ from typing import Any
 from experiments.stand_ins.reviews import Words
 from linearize.config import LanguageModelConfig
 from linearize.config.files import require
-from linearize.models.language import LanguageModel
+from linearize.models import Model
+from linearize.models.language import LanguageModel, sentence_encoder
+from linearize.models.language.sentence import told as pooling
 
 
 def speaker(told: LanguageModelConfig) -> tuple[LanguageModel, Any]:
@@ -17,6 +19,16 @@ def speaker(told: LanguageModelConfig) -> tuple[LanguageModel, Any]:
     """
     model = told.load()
     return model, told.tokenizer(model) if model.about["weights"] else Words()
+
+
+def as_encoder(model: LanguageModel) -> Model:
+    """A sentence encoder, pooled as the files beside its weights say.
+
+    Raises:
+        WeightsError: they ask for what is not computed here.
+    """
+    where = model.about["weights"]
+    return sentence_encoder(model, **({} if where is None else pooling(where)))
 
 
 def check_length(model: LanguageModel, length: int) -> None:

@@ -27,6 +27,7 @@ from experiments.kernel_behavior.asked import PROMPTS, SETS
 from experiments.kernel_behavior.config import PromptConfig, ReaderConfig, Rule
 from experiments.kernel_behavior.few_shot_claims import CLAIMS
 from experiments.kernel_behavior.few_shot_results import Results
+from experiments.speaker import as_encoder
 from experiments.stand_ins import reviews
 from linearize import evaluate, tree
 from linearize.config import ConfigError
@@ -39,7 +40,7 @@ from linearize.models import Model
 from linearize.models.heads import few_shot, headed, linear_probe
 from linearize.models.language import LANGUAGE, LanguageModel
 from linearize.models.language.label_words import label_words, word_tokens
-from linearize.models.language.sentence import has_types, sentence_encoder, told
+from linearize.models.language.sentence import has_types
 from linearize.objectives import Classify
 from linearize.report import schema
 from linearize.study import Store, Study, computed_once
@@ -259,9 +260,8 @@ def asked(model: LanguageModel, words: tuple[int, ...]) -> Model:
 
 @cache
 def pooled(model: LanguageModel) -> Model:
-    """A sentence encoder as the files beside its weights say."""
-    where = model.about["weights"]
-    return sentence_encoder(model, **({} if where is None else told(where)))
+    """Likewise, of a sentence encoder."""
+    return as_encoder(model)
 
 
 def _texts(own: Reader, given: Documents, length: int) -> Examples:

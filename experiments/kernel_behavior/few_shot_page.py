@@ -101,8 +101,9 @@ def chosen(results: Results, way: str, k: int) -> Table:
     return Table(
         f"chosen_{way}_{k}",
         f"{results.readers[way]} {WAYS[way]}, {k} examples a class: what was chosen",
-        "By development accuracy. λ: added to the kernel's diagonal, in units of its operator "
-        f"norm; s: factor of f0; both by seed. {seeds_phrase(results.seeds)}",
+        "By development accuracy, of equal choices the first λ that was tried, then the first s. "
+        "λ: added to the kernel's diagonal, in units of its operator norm; s: factor of f0; both "
+        f"by seed. {seeds_phrase(results.seeds)}",
         ("Solution", "Development accuracy [%]", "λ", "s"),
         freeze(rows),
     )

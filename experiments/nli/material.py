@@ -11,12 +11,13 @@ import numpy as np
 
 from experiments.nli.config import NliConfig, ReadConfig
 from experiments.nli.wordings import SHARED, WORDINGS, Wording
-from experiments.speaker import check_length, speaker
+from experiments.speaker import as_encoder, check_length, speaker
 from experiments.stand_ins import reviews, t5
 from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
 from linearize.data import Limits, Task, text
 from linearize.data.text import Documents, TextTask
+from linearize.data.text.prompts import frame
 from linearize.data.text.tokens import Wrap
 from linearize.examples import Examples
 from linearize.models import Model
@@ -25,7 +26,6 @@ from linearize.models.language import (
     classifier,
     has_types,
     label_words,
-    sentence_encoder,
     word_tokens,
 )
 from linearize.objectives import Classify, Objective, Seq2Seq, columns
@@ -160,11 +160,11 @@ def words_of(name: str, given: TextTask) -> tuple[str, ...]:
 def _features(
     config: NliConfig, model: LanguageModel, tokenizer: Any, given: Mapping[str, TextTask]
 ) -> Reading:
-    """Pooled features of an encoder, under heads of a few examples."""
+    """Features of an encoder, pooled as its files say, under heads of a few examples."""
     if model.step is not None:
         raise ConfigError(f"read='features': {model.name} is no encoder; read its words or answers")
     return Reading(
-        sentence_encoder(model),
+        as_encoder(model),
         Prototypes(config.model.shots),
         _texts(config, model, tokenizer, given),
     )
@@ -201,14 +201,14 @@ def _words(
         raise ConfigError(f"read='words': {model.name} is no decoder; read its features or answers")
     words = {name: words_of(name, task) for name, task in given.items()}
     every = list(dict.fromkeys(word for own in words.values() for word in own))
-    tokens = word_tokens(tokenizer, every)
+    tokens, (_, end) = word_tokens(tokenizer, every), frame(tokenizer)
 
     def make(name: str, documents: Documents) -> Examples:
         rows, kept = text.encoded(
             documents, tokenizer, length=config.length, too_long="cut",
             wrap=wrapped(WORDINGS[name]), vocabulary=model.vocabulary,
         )  # fmt: skip
-        last = np.array([len(row) - 1 for row in rows], np.int32)
+        last = np.array([len(row) - len(end) - 1 for row in rows], np.int32)
         padded = text.padded(rows, config.length, tokenizer.special.get("eos") or 0)
         return Examples((padded, last), {"labels": documents.labels[kept]})
 

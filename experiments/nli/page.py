@@ -73,8 +73,9 @@ def summary(results: Results) -> Table:
         "tasks",
         "All tasks added",
         f"Mean of {len(results.tasks)} tasks' own metrics. {units(results)} α on validation "
-        f"examples of all tasks: {grids(results)}. With a donor: each target's own model and one "
-        f"other vector, chosen on its validation examples. {seeds_phrase(results.seeds)}",
+        f"examples of all tasks, of equal ones the least: {grids(results)}. With a donor: each "
+        "target's own model and one other vector, chosen on its validation examples. "
+        f"{seeds_phrase(results.seeds)}",
         (
             "Regime", "Pre-trained ↑", "Each alone ↑", "All added ↑", "α", "All added, α = 1 ↑",
             "With a donor ↑", "Gain",
@@ -183,7 +184,8 @@ def donors(results: Results) -> Table:
         "donors",
         "One donor for each target",
         f"{units(results)} The donor and its α are those that the target's validation examples "
-        f"choose, none where no donor raises its metric there. {seeds_phrase(results.seeds)}",
+        "choose, of equal ones the least α and the first donor, none where no donor raises its "
+        f"metric there. {seeds_phrase(results.seeds)}",
         ("Regime", "Target", "Alone ↑", "With a donor ↑", "Gain", "α", "Donor"),
         freeze(rows),
     )

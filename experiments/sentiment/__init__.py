@@ -1,1 +1,1 @@
-"""Task analogies on images: sub-populations, and classes that were never trained on."""
+"""Task analogies of texts: one domain's sentiment from another's, and both domains' text."""

@@ -14,6 +14,7 @@ from linearize.config import ConfigError
 from linearize.config.files import said_as_configuration
 from linearize.data import Limits, Task, text
 from linearize.data.text import Documents, spans
+from linearize.data.text.prompts import frame
 from linearize.data.text.task import TextTask
 from linearize.data.text.tokens import Wrap
 from linearize.examples import Examples
@@ -114,12 +115,12 @@ def _decoder(
     config: SentimentConfig, model: LanguageModel, tokenizer: Any
 ) -> tuple[tuple[Model, Objective, Make], ...]:
     """Label words after the prompt; and the likelihood of texts, one after the other."""
-    told, end = config.model, tokenizer.special.get("eos")
+    told, end, (_, behind) = config.model, tokenizer.special.get("eos"), frame(tokenizer)
     encoded = partial(text.encoded, tokenizer=tokenizer, vocabulary=model.vocabulary)
 
     def asked(documents: Documents) -> Examples:
         rows, kept = encoded(documents, length=config.length, too_long="cut", wrap=_prompt(told))
-        last = np.array([len(row) - 1 for row in rows], np.int32)
+        last = np.array([len(row) - len(behind) - 1 for row in rows], np.int32)
         tokens = text.padded(rows, config.length, end or 0)
         return Examples((tokens, last), {"labels": documents.labels[kept]})
 

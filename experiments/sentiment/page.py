@@ -154,10 +154,11 @@ def summary(results: Results) -> Table:
         "sentiment",
         "Sentiment of the target",
         f"Accuracy in %, mean of {len(results.analogies)} targets, at the coefficients that the "
-        "target's validation examples choose. The gain is over the auxiliary vector, ± over seeds, "
-        "and ± over targets (of means over seeds). λ₁ is of the auxiliary's sentiment, or of all; "
-        "λ₂ of the difference of the domains' language modelling. At 1: both coefficients are 1, "
-        f"chosen by no label of the target. Values tried of each coefficient: {grids}. "
+        "target's validation examples choose, of equal ones the nearest to 0. The gain is over the "
+        "auxiliary vector, ± over seeds, and ± over targets (of means over seeds). λ₁ is of the "
+        "auxiliary's sentiment, or of all; λ₂ of the difference of the domains' language "
+        "modelling. At 1: both coefficients are 1, chosen by no label of the target. Values tried "
+        f"of each coefficient: {grids}. "
         f"{seeds_phrase(results.seeds)}",
         ("Regime", "Vector", "Accuracy ↑", "Gain", "Gain, ± targets", "λ₁", "λ₂", "At 1"),
         freeze(rows),

@@ -142,6 +142,16 @@ def test_what_cannot_be_packed():
             text.strided([*rows_of("ab"), np.array(row)], 4)
 
 
+@pytest.mark.parametrize("name", ["end", "pad"])
+@pytest.mark.parametrize("make", [text.packed, text.one_a_row, text.strided])
+def test_what_ends_and_what_pads_is_a_token(make, name):
+    """Of another number a model has no embedding, and what a decoder does not see is NaN to it."""
+    if name == "pad" or make is not text.strided:
+        for number in (-1, -100, 1.0):
+            with pytest.raises(ValueError, match=f"{name}={number}; expected an integer, 0 or"):
+                make(rows_of("abc"), 5, **{name: number})
+
+
 def test_buckets_hold_all_documents_once():
     rng = np.random.default_rng(0)
     sizes = rng.integers(1, 33, 50)
@@ -268,6 +278,23 @@ def test_a_tokenizer_of_another_model_is_refused():
     silent = type("Silent", (), {"encode": lambda self, text: []})()
     with pytest.raises(DataError, match="document 0 has no token: 'ab'"):
         text.encoded(documents, silent)
+
+
+@pytest.mark.parametrize("how", ["padding", "truncation"])
+def test_a_tokenizer_that_pads_or_cuts_by_itself_is_refused(how):
+    """As the files of sentence encoders' tokenizers are saved."""
+    library = pytest.importorskip("tokenizers")
+    words = {word: number for number, word in enumerate(["[PAD]", "a", "b"])}
+    own = library.Tokenizer(library.models.WordLevel(words, unk_token="[PAD]"))
+    own.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    documents = Documents(("a b a", "b"), [0, 1], ("x", "y"))
+    plain = text.classification(documents, own, 4).inputs
+    np.testing.assert_array_equal(plain[1], [[True, True, True, False], [True] + [False] * 3])
+    own.enable_padding(length=4) if how == "padding" else own.enable_truncation(2)
+    with pytest.raises(DataError, match=rf"own {how} would .*; call no_{how}\(\) of it first"):
+        text.classification(documents, own, 4)
+    getattr(own, f"no_{how}")()
+    np.testing.assert_array_equal(text.classification(documents, own, 4).inputs[1], plain[1])
 
 
 def test_a_frame_alone_is_no_text():

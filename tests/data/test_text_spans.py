@@ -77,6 +77,9 @@ def test_a_seed_draws_anew_and_labels_are_what_a_decoder_is_asked():
         ({"density": 1.0}, "density=1.0"),
         ({"span": 0.5}, "span=0.5"),
         ({"length": 2}, "length"),
+        ({"seed": -1}, "seed=-1; expected an integer, 0 or more"),
+        ({"sentinels": [99, 98, 99]}, "expected tokens, each once"),
+        ({"sentinels": [99, END]}, "neither start nor end"),
     ],
 )
 def test_what_cannot_be_taken_apart_is_refused(change, message):

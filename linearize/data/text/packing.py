@@ -40,9 +40,10 @@ def packed(rows: Rows, length: int, *, end: int | None = None, pad: int = 0) -> 
 
     Raises:
         DataError: no document, or nothing that could be asked for.
+        ValueError: ``end`` or ``pad`` is no token, from 0.
     """
     length = integer("length", length, low=1)
-    closing = [] if end is None else [end]
+    closing = [] if end is None else [integer("end", end, low=0)]
     pieces = [np.array([*row, *closing], np.int32) for row in _some(rows)]
     stream = np.concatenate(pieces)
     labels = np.append(stream[1:], NOT_ASKED)
@@ -78,6 +79,7 @@ def one_a_row(
     """
     one_of("too_long", too_long, TOO_LONG, DataError)
     length = integer("length", length, low=1)
+    end = None if end is None else integer("end", end, low=0)
     pairs = []
     for number, row in enumerate(_some(rows)):
         whole = np.asarray(row if end is None else [*row, end], np.int32)
@@ -198,6 +200,7 @@ def _some(rows: Rows) -> Rows:
 
 def _examples(pairs: Iterable[tuple[np.ndarray, np.ndarray]], length: int, pad: int) -> Examples:
     """Pieces of tokens and labels as rows of one length."""
+    pad = integer("pad", pad, low=0)
     both = list(pairs)
     labels = padded([asked for _, asked in both], length, NOT_ASKED)
     if not (labels >= 0).any():

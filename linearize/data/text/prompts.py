@@ -163,7 +163,8 @@ class Prompt:
 
         Returns:
             ``(tokens, mask, at)`` of a masked model, ``(tokens, at)`` of a decoder: (N, L) int32,
-            (N, L) booleans, (N,) int32; ``at`` is the mask's place, or the last token's.
+            (N, L) booleans, (N,) int32; ``at`` is the mask's place, or the last token's. A prompt
+            is one text, of a pair too: all its token types are 0, which BERT takes by itself.
 
         Raises:
             DataError: no length; pairs where the template has none, or the other way round; a

@@ -47,15 +47,21 @@ def corrupted(
         seed: of the draw; a document's spans depend on its place among the rows too.
 
     Raises:
-        DataError: no piece of two tokens or more, too few sentinels, a token that is one, or
-            numbers out of range.
+        DataError: no piece of two tokens or more, too few sentinels or one twice, a token that is
+            one, or numbers out of range.
+        ValueError: a length or a seed that is none.
     """
-    length = integer("length", length, low=3)
+    length, seed = integer("length", length, low=3), integer("seed", seed, low=0)
     if not 0 < density < 1 or not span >= 1:
         raise DataError(
             f"density={density}, span={span}; expected a share in (0, 1), and 1 or more"
         )
-    known, texts, spoken = set(sentinels), [], []
+    known, texts, spoken = {*map(int, sentinels)}, [], []
+    if len(known) < len(sentinels) or known & {start, end}:
+        raise DataError(
+            f"sentinels={list(sentinels)!r:.80}; expected tokens, each once, and neither start nor "
+            "end"
+        )
     for number, row in enumerate(rows):
         rng = np.random.default_rng([seed, number])
         if taken := sorted(known.intersection(np.asarray(row).tolist())):

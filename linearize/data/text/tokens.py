@@ -38,7 +38,8 @@ def ids(tokenizer: Tokenizer, *texts: str) -> np.ndarray:
     """(n,) int32 tokens of a text, or of a pair of texts.
 
     Raises:
-        DataError: the tokenizer gives anything but one list of numbers.
+        DataError: the tokenizer gives anything but one list of numbers, or pads or truncates by
+            itself.
     """
     found = _backend(tokenizer).encode(*texts)
     tokens = np.asarray(getattr(found, "ids", found))
@@ -71,7 +72,16 @@ def types(tokenizer: Tokenizer, *texts: str) -> np.ndarray:
 
 def _backend(tokenizer: Tokenizer) -> Any:
     backend = getattr(tokenizer, "backend", tokenizer)
-    return tokenizer if isinstance(backend, str) else backend  # transformers 5 names its library
+    if isinstance(backend, str):  # transformers 5 names its library
+        return tokenizer
+    ways = ("padding", "truncation")
+    own = [how for how in ways if isinstance(getattr(backend, how, None), dict)]
+    if own:  # as the file of a tokenizers.Tokenizer may say
+        raise DataError(
+            f"the tokenizer's own {' and '.join(own)} would make words of padding, or cut texts in "
+            f"silence; call {' and '.join(f'no_{how}()' for how in own)} of it first"
+        )
+    return backend
 
 
 def unknown(tokenizer: Tokenizer) -> int | None:

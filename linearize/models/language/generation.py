@@ -84,8 +84,9 @@ def generate(
         model: a decoder or an encoder–decoder, of
             :func:`linearize.models.language.load_language`.
         prompts: N texts, for which a tokenizer is needed; or N rows of tokens, of any lengths,
-            without padding: an array's is refused where the tokenizer tells it. An empty text
-            begins with the tokenizer's ``bos`` token.
+            without padding: an array's is refused where the tokenizer tells it. Before a text
+            stands what the tokenizer sets there, behind it nothing that a decoder would have to go
+            on from; an empty text begins with the ``bos`` token.
         tokenizer: the model's; also for the continuations' texts.
         new: tokens to add at most.
         temperature: of :class:`Sampling`; 0 takes the likeliest token.
@@ -196,7 +197,10 @@ def _tokens(
             raise ValueError(
                 "prompts are texts: give tokenizer=, of linearize.models.language.load_tokens"
             )
-        prompts = [ids or [tokenizer.bos] for ids in tokenizer.ids(prompts, framed=True)]
+        read = tokenizer.ids(prompts, framed=True)
+        if model.encode is None:
+            read = [ids[: len(ids) - tokenizer.behind] for ids in read]
+        prompts = [ids or [tokenizer.bos] for ids in read]
     rows = [np.asarray(prompt) for prompt in prompts]
     wrong = [
         i

@@ -77,8 +77,10 @@ def word_tokens(
 
     Raises:
         ValueError: a word of several tokens (named, with its pieces), of none, or unknown to the
-            vocabulary; or two that are one token. All are named.
+            vocabulary; or two that are one token. All are named. One string in place of a list.
     """
+    if isinstance(words, str):
+        raise ValueError(f"words={words!r:.80}; expected a list of words, one a class")
     before = "a " if spaced else ""
     (first,) = tokenizer.ids(["a"]) if spaced else ([],)
     found: list[int] = []
@@ -119,8 +121,8 @@ def prompted(
         tokenizer: the model's.
         texts: N prompts.
         length: L, and what becomes of longer ones: as :meth:`LanguageTokenizer.encode`.
-        at: ``"last"``: after the prompt, of a decoder; ``"mask"``: where the mask token's name
-            stands in the prompt, of a masked model.
+        at: ``"last"``: after the prompt's own last token, of a decoder; ``"mask"``: where the mask
+            token's name stands in the prompt, of a masked model.
         cut: likewise.
 
     Returns:
@@ -134,7 +136,7 @@ def prompted(
     one_of("at", at, PLACES)
     if at == "last":
         tokens, mask = tokenizer.encode(texts, length, cut=cut)
-        return tokens, mask.sum(1, dtype=np.int32) - 1
+        return tokens, mask.sum(1, dtype=np.int32) - 1 - tokenizer.behind
     name = tokenizer.token(tokenizer.mask)
     tokens, mask = tokenizer.encode(texts, length, cut=cut)
     here = tokens == tokenizer.mask

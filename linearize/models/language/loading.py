@@ -57,7 +57,7 @@ def load_language(
             architecture from the ``config.json`` there, or from the GGUF's own notes.
         pretrained: whether packaged weights are taken; where not, weights are drawn at random.
         seed: of the random weights.
-        blocks: keep the first so many blocks.
+        blocks: keep the first so many blocks, of an encoder–decoder of either stack.
         dtype: of the computation, ``float32`` or ``bfloat16``. Parameters and logits are float32.
         remat: what the blocks keep for the backward pass: ``"none"`` (everything is kept),
             ``"dots"`` (matrix products) or ``"full"`` (a block's input only).
@@ -87,7 +87,11 @@ def load_language(
     depth = whole.depth if blocks is None else blocks
     if not 1 <= depth <= whole.depth:
         raise ValueError(f"blocks={blocks}; {name} takes from 1 to {whole.depth}")
-    module = whole.clone(depth=depth, dtype=jnp.dtype(dtype), remat=remat, scan=scan)
+    stacks = {"depth": family.deep, **family.also}
+    cut = {field: getattr(whole, field) for field in stacks}
+    if blocks is not None:
+        cut = {field: min(depth, count) for field, count in cut.items()}
+    module = whole.clone(**cut, dtype=jnp.dtype(dtype), remat=remat, scan=scan)
     shapes = _shapes(module, family.inputs)
     if source is None:
         key = jax.random.key(fields.seed("seed", seed))
@@ -97,7 +101,8 @@ def load_language(
         check_size(shapes, source)
         params = _read(name, family, source, shapes, _shapes(whole, family.inputs).keys(), scan)
     tree.check_finite(params, what=f"weights of {name}")
-    config = {**config, "model_type": family.kind, family.deep: depth}
+    config = {**config, "model_type": family.kind}
+    config |= {word: cut[field] for field, word in stacks.items()}
     if config.get(family.each):
         config[family.each] = config[family.each][:depth]
     made = functools.partial(_function, module, params)

@@ -18,7 +18,7 @@ Head = Callable[..., Array]
 """
 
 
-_SHAPES = ("vocabulary", "width", "hidden", "depth", "context")
+_SHAPES = ("vocabulary", "width", "hidden", "depth", "decoder_depth", "context")
 """Fields that the shapes of tensors tell, and one that decides nothing."""
 
 
@@ -137,6 +137,7 @@ class LanguageFamily:
         optional: fields of the module, and a tensor of the file each that says whether its part is
             there (a head, a pooler), whatever the configuration says.
         deep: the configuration's word for the number of blocks.
+        also: fields of the module that count the blocks of other stacks, and its word for each.
         each: its word for a list that tells something of each block, or "".
         inputs: what the model takes, ``"tokens"``, ``"tokens mask"`` or ``"tokens mask answer"``.
         builds: the class of transformers that opens an export.
@@ -155,6 +156,7 @@ class LanguageFamily:
     repeated: Mapping[str, str] = field(default_factory=dict)
     optional: Mapping[str, str] = field(default_factory=dict)
     deep: str = "num_hidden_layers"
+    also: Mapping[str, str] = field(default_factory=dict)
     each: str = ""
     inputs: str = "tokens"
     builds: str = ""

@@ -458,6 +458,7 @@ def _family(config: dict[str, Any], hub: str) -> LanguageFamily:
         repeated=REPEATED,
         optional=OPTIONAL,
         deep="num_layers",
+        also={"decoder_depth": "num_decoder_layers"},
         inputs="tokens mask answer",
         builds="T5ForConditionalGeneration",
         hub=hub,

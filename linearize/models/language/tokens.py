@@ -81,6 +81,17 @@ class LanguageTokenizer:
         return tuple(sorted({*known, *eos, *self.closing}))
 
     @cached_property
+    def behind(self) -> int:
+        """How many tokens stand behind a text: 1 of T5's and BERT's, 0 of most decoders'.
+
+        A decoder goes on from what is before them; behind them it would begin another text.
+        """
+        (plain,), (framed,) = self.ids(["a"]), self.ids(["a"], framed=True)
+        room = len(framed) - len(plain)
+        begins = [n for n in range(room + 1) if plain and framed[n:][: len(plain)] == plain]
+        return room - begins[0] if begins else 0
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of its definition, and the special tokens' roles."""
         return f"{token_files.fingerprint(self.backend)} {sorted(self.special.items())}"

@@ -329,6 +329,27 @@ def test_texts_in_and_out(decoder):
         lz.generate(model, ["a"], tokenizer=letters(24), new=NEW)
 
 
+def test_a_decoder_goes_on_from_the_text_and_not_from_what_is_set_behind_it(decoder):
+    """As tokenizers do that were told to add an end; an encoder–decoder reads it."""
+    tokenizer = letters(bos=3, eos=7)
+    assert tokenizer.behind == 0
+    processors = pytest.importorskip("tokenizers").processors
+    tokenizer = letters(bos=3, eos=7)
+    tokenizer.backend.post_processor = processors.TemplateProcessing(
+        single="d $A h", pair="d $A h $B h", special_tokens=[("d", 3), ("h", 7)]
+    )
+    assert tokenizer.behind == 1
+    options = {"new": NEW, "temperature": 6, "seed": 5, "ends": ()}
+    found = lz.generate(decoder("gpt2"), ["be", "a"], tokenizer=tokenizer, **options)
+    assert found.prompts == [[3, 1, 4], [3, 0]]
+    same = lz.generate(decoder("gpt2"), [[3, 1, 4], [3, 0]], **options)
+    np.testing.assert_array_equal(found.tokens, same.tokens)
+    whole = lz.generate(decoder("t5"), ["be"], tokenizer=tokenizer, **options)
+    assert whole.prompts == [[3, 1, 4, 7]]
+    tokens, at = models.language.prompted(tokenizer, ["be", "a"])
+    assert tokens[[0, 1], at].tolist() == [4, 0]
+
+
 def test_every_token_that_ends_a_text_or_a_turn_ends_a_continuation(decoder):
     """As many as the tokenizer knows, by role, by name, and by what lies beside."""
     model, plain = decoder("gpt2"), letters(eos=7)

@@ -140,6 +140,12 @@ def test_words_are_tokens_as_they_stand_after_another(made):
             word_tokens(tokenizer, ["great", word])
 
 
+def test_one_string_is_no_list_of_words():
+    """Its letters would be the words."""
+    with pytest.raises(ValueError, match="words='no'; expected a list of words, one a class"):
+        word_tokens(byte_pairs(), "no", spaced=False)
+
+
 def test_words_at_a_text_s_beginning():
     tokenizer = byte_pairs()
     assert word_tokens(tokenizer, ["great", "no"], spaced=False) == [

@@ -1,5 +1,7 @@
 """T5 and T5-v1.1 against transformers on torch, at random weights in odd sizes."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -335,6 +337,29 @@ def test_blocks_one_by_one_are_the_scanned_ones(saved):
     assert plain.blocks[2:4] == ("encoder/block_2", "decoder/block_0")
     leaves = tree.flatten(models.stack(plain.params))
     assert leaves.keys() == tree.flatten(scanned.params).keys()
+
+
+def test_the_first_blocks_are_those_of_both_stacks(tmp_path):
+    """And the configuration says so, also where it left the decoder's depth to the encoder's."""
+    whole = models.load_language("toy_t5", pretrained=False)
+    models.export(tmp_path, whole)
+    told = json.loads((tmp_path / "config.json").read_text())
+    assert told.pop("num_decoder_layers") == told["num_layers"] == 2
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    cut = models.load_language("t5", weights=tmp_path, blocks=1)
+    assert cut.blocks == ("encoder/block_0", "decoder/block_0")
+    assert (cut.about["config"]["num_layers"], cut.about["config"]["num_decoder_layers"]) == (1, 1)
+    for name, leaf in tree.flatten(cut.params).items():
+        np.testing.assert_array_equal(leaf, tree.flatten(whole.params)[name])
+    inputs = np.array([[5, 6, 1]]), np.ones((1, 3), bool), np.array([[0, 7]])
+    module = t5.T5(**t5.configure(cut.about["config"], "cut"), own_head=False)
+    np.testing.assert_allclose(
+        cut.hidden(cut.params, *inputs), module.apply({"params": cut.params}, *inputs), rtol=1e-5
+    )
+    models.export(tmp_path / "cut", cut)
+    again = models.load_language("t5", weights=tmp_path / "cut")
+    assert again.blocks == cut.blocks
+    assert models.load_language("t5", weights=tmp_path, blocks=2).blocks == whole.blocks
 
 
 @pytest.mark.slow
