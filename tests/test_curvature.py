@@ -16,12 +16,14 @@ from linearize.cost import count_flops
 from linearize.curvature import Card, NotSemidefiniteError, measure, merge
 from linearize.curvature.blocks import Dense, Kronecker, Layout
 from linearize.curvature.measure import _groups, _sums
+from linearize.data import split_task
 from linearize.disentangle import interference
 from linearize.io import CorruptFileError
-from linearize.methods import tak
+from linearize.methods import delta, tak
 from linearize.ntk.layers import trace_uses
 from linearize.ntk.pointwise import Pointwise
-from linearize.tree import StructureMismatch
+from linearize.objectives import Classify
+from linearize.tree import NonFiniteError, StructureMismatch
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -404,9 +406,27 @@ def test_a_card_comes_back_whole_and_knows_its_base(tmp_path):
 def test_factors_that_are_no_curvature_are_refused(tmp_path, factor, message):
     layout = Layout("w", (2, 2), 0, (), 2, 2)
     block = Kronecker(jnp.asarray(factor)[None], jnp.eye(2)[None], layout)
-    path = Card((block,)).save(tmp_path / "card.safetensors")
+    made = Card((block,))
+    path = made.save(tmp_path / "card.safetensors")
     with pytest.raises(NotSemidefiniteError, match=f"a of w {message}"):
         Card.load(path)
+    with pytest.raises(NotSemidefiniteError, match=f"the curvature card's a of w {message}"):
+        made.check({"w": np.eye(2)}, ["w"])
+
+
+@pytest.mark.parametrize("row", [lambda cards: tak.tak(cards=cards), delta.delta])
+def test_cards_in_memory_are_looked_at_before_anything_is_trained(row):
+    """As those of files are; NaN, too, is named before a step."""
+    params, layout = {"w": np.eye(2)}, Layout("w", (2, 2), 0, (), 2, 2)
+    tasks = [split_task(n, normal(24, 2), np.arange(24) % 2) for n in ("one", "two")]
+    study = lz.Study((lambda p, x: x @ p["w"], params), tasks, Classify())
+    for factor, error in (
+        (np.diag([1.0, -0.5]), NotSemidefiniteError),
+        (np.full((2, 2), np.nan), NonFiniteError),
+    ):
+        given = Card((Kronecker(jnp.eye(2)[None], jnp.asarray(factor)[None], layout),))
+        with pytest.raises(error, match="b of w"):
+            row({"reference": given}).train(study, "one")
 
 
 def test_tak_costs_a_tenth_of_the_linear_step_at_most():
