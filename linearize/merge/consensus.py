@@ -8,12 +8,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from linearize.merge.leafwise import leafwise
-from linearize.merge.merge import Merge
+from linearize.merge.merge import Merge, Shapes
+from linearize.study import Study
 from linearize.task_vector import TaskVector
+
+VOTES = 2
+"""Masks that must hold for an entry to be kept."""
 
 
 def consensus(
-    taus: Mapping[str, TaskVector], seed: int = 0, *, tall: float = 0.4, votes: int = 2
+    taus: Mapping[str, TaskVector], seed: int = 0, *, tall: float = 0.4, votes: int = VOTES
 ) -> dict[str, TaskVector]:
     """Σ τ_t where enough tasks' TALL masks hold, zero elsewhere.
 
@@ -39,11 +43,8 @@ def consensus(
     """
     if not tall > 0:
         raise ValueError(f"tall={tall}; expected a number above 0")
-    if taus and not 1 <= votes <= len(taus):
-        raise ValueError(
-            f"votes={votes}, and taus has {len(taus)}: no entry could be kept; merge more tasks, "
-            "or ask for fewer votes"
-        )
+    if taus:
+        _check_votes(votes, f"taus has {len(taus)}", len(taus))
 
     def kept(_: str, leaves: np.ndarray) -> np.ndarray:
         total = leaves.sum(0)
@@ -53,5 +54,25 @@ def consensus(
     return {"consensus": leafwise(taus, kept)}
 
 
-CONSENSUS = Merge("consensus", "Consensus", consensus, {"tall": (0.4, 0.2, 0.3, 0.5, 0.6)})
+def _check_votes(votes: int, what: str, tasks: int) -> None:
+    if not 1 <= votes <= tasks:
+        raise ValueError(
+            f"votes={votes}, and {what}: no entry could be kept; merge more tasks, or ask for "
+            "fewer votes"
+        )
+
+
+def needs(study: Study, moving: Shapes) -> None:
+    """As many tasks as masks must hold.
+
+    Raises:
+        ValueError: a study of one task.
+    """
+    names = study.names
+    _check_votes(VOTES, f"the study trains {', '.join(map(repr, names))} alone", len(names))
+
+
+CONSENSUS = Merge(
+    "consensus", "Consensus", consensus, {"tall": (0.4, 0.2, 0.3, 0.5, 0.6)}, needs=needs
+)
 """Task arithmetic without the entries of one task alone, and of none."""
