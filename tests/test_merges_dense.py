@@ -593,7 +593,7 @@ def test_a_comparison_refuses_what_is_zero_before_it_measures(monkeypatch):
         lz.compare(linear_study("ab"), [still], ["ties"])
 
 
-@pytest.mark.parametrize("name", ["consensus"])
+@pytest.mark.parametrize("name", ["consensus", "consensus_tasks"])
 def test_a_merge_of_two_votes_refuses_one_task_before_it_is_trained(name):
     untrained = Method("mine", "Mine", "displaced", lambda s, t: pytest.fail("trained"))
     with pytest.raises(ValueError, match="votes=2, and the study trains 'a' alone"):

@@ -16,6 +16,7 @@ from linearize.comparison import Plan
 from linearize.evaluate import AffineOutputs
 from linearize.merge import MERGES
 from linearize.merge.adamerging import learned
+from linearize.merge.consensus import chosen
 from linearize.merge.fisher import diagonals, fisher
 from linearize.merge.optimal import experts, fitted, optimal
 from linearize.merge.regmean import _of_weights, grams, regmean
@@ -240,6 +241,48 @@ def test_adamerging_descends_on_the_entropy_of_all_tasks(view, monkeypatch):
     for name in SHAPES:
         expected = sum(far[t][name] * np.asarray(TAUS[t].delta[name]) for t in TASKS)
         close(merged[name], expected, rtol=1e-6)
+
+
+MEASURES = {
+    "classify": lambda z, y: (z.argmax(-1) == y.argmax(-1)).mean(),
+    "squared": lambda z, y: -((z - y) ** 2).mean(),
+}
+
+
+@pytest.mark.slow(but=["squared-displaced"])
+@pytest.mark.parametrize("view", VIEWED)
+@pytest.mark.parametrize("kind", MEASURES)
+def test_consensus_by_task_takes_the_mask_that_does_best_on_validation_data(kind, view):
+    """Masks written down; whichever way the metric is better; nothing else moves with a task."""
+    study, xs = made(), {}
+    for task in TASKS:
+        xs[task] = np.float32(study.split(task, "validation").inputs)
+    ys = {t: np.asarray(logits("displaced", delta(t), x)) for t, x in xs.items()}
+    if kind == "squared":
+        splits = {t: lz.Task(t, *[lz.Examples(xs[t], {"targets": ys[t]})] * 3) for t in TASKS}
+        study = Study((model, THETA), splits, Squared())
+    talls = (0.5, 0.3, 2.0, 5.0)
+    found = chosen(study, VIEWED[view], talls=talls)
+    flat = {t: {n: np.float64(d) for n, d in TAUS[t].delta.items()} for t in TASKS}
+    total = {n: flat["one"][n] + flat["two"][n] for n in SHAPES}
+
+    def mask(task, tall, n):
+        return np.abs(flat[task][n]) > tall * np.abs(total[n] - flat[task][n])
+
+    scores = {}
+    for task in TASKS:
+        for tall in talls:
+            tau = {n: jnp.float32(np.where(mask(task, tall, n), total[n], 0)) for n in SHAPES}
+            z = np.asarray(logits(view, tau, xs[task]))
+            scores[task, tall] = MEASURES[kind](z, ys[task])
+        assert found[task] == max(talls, key=lambda tall, task=task: scores[task, tall])
+    if kind == "squared":
+        assert found["one"] != min(talls, key=lambda tall: scores["one", tall])
+    given = {"one": 0.3, "two": 2.0}
+    merged = MERGES["consensus_tasks"].directions(TAUS, 0, statistics=given)["consensus"].delta
+    for n in SHAPES:
+        both = mask("one", 0.3, n) & mask("two", 2.0, n)
+        close(merged[n], np.where(both, total[n], 0), rtol=1e-5)
 
 
 def test_coefficients_to_experts_are_the_optimum_of_their_cross_entropy():
