@@ -18,7 +18,7 @@ from linearize.merge import MERGES
 from linearize.merge.adamerging import learned
 from linearize.merge.consensus import chosen
 from linearize.merge.fisher import diagonals, fisher
-from linearize.merge.optimal import experts, fitted, optimal
+from linearize.merge.optimal import experts, fitted, labels, optimal
 from linearize.merge.regmean import _of_weights, grams, regmean
 from linearize.methods import Method
 from linearize.objectives import Classify, Squared
@@ -241,6 +241,87 @@ def test_adamerging_descends_on_the_entropy_of_all_tasks(view, monkeypatch):
     for name in SHAPES:
         expected = sum(far[t][name] * np.asarray(TAUS[t].delta[name]) for t in TASKS)
         close(merged[name], expected, rtol=1e-6)
+
+
+@pytest.mark.slow(but=["labels"])
+@pytest.mark.parametrize("targets", [labels, experts], ids=["labels", "experts"])
+def test_atlas_is_the_optimum_by_task_and_tensor(targets):
+    """Against BFGS on dense derivatives of each leaf; the gap bounds what is left elsewhere."""
+    study, l2 = made(), 1e-2
+    found = fitted(study, VIEWED["tangent"], by="tensor", targets=targets, l2=l2)
+    sets, problems = [study.split(t, "validation") for t in TASKS], []
+    for task, examples in zip(TASKS, sets, strict=True):
+        x = np.float32(examples.inputs)
+        f0 = np.float64(model(THETA, x))
+        zero = {n: jnp.zeros(s) for n, s in SHAPES.items()}
+        jvps = [
+            np.float64(logits("tangent", {**zero, n: delta(t)[n]}, x)) - f0
+            for t in TASKS
+            for n in SHAPES
+        ]
+        q = np.eye(3)[examples.labels]
+        if targets is experts:
+            q = softmax(np.float64(logits("tangent", delta(task), x)), -1)
+        problems.append((f0, np.stack(jvps), q))
+
+    def objective(c):
+        value, slope = l2 / 2 * c @ c, l2 * c
+        for f0, jvps, q in problems:
+            z = f0 + np.tensordot(c, jvps, 1)
+            value -= (q * log_softmax(z, -1)).sum(-1).mean() / 2
+            slope = slope + np.tensordot(jvps, softmax(z, -1) - q, 2) / len(z) / 2
+        return value, slope
+
+    best = minimize(objective, np.zeros(6), jac=True, method="BFGS", options={"gtol": 1e-10})
+    close([found[t][n] for t in TASKS for n in SHAPES], best.x, atol=1e-4)
+    close(found.found.objective, best.fun, rtol=1e-6)
+    assert 0 <= found.found.gap < 1e-9
+    assert found.found.attained
+    by_task = fitted(study, VIEWED["tangent"], targets=targets, l2=l2)
+    spread = np.repeat([by_task[t] for t in TASKS], len(SHAPES))
+    assert objective(spread)[0] > best.fun  # more freedom, less loss
+    direction = optimal(TAUS, statistics=found)["optimal"]
+    assert direction.meta["gap"] == found.found.gap
+    for name in SHAPES:
+        expected = sum(found[t][name] * np.asarray(TAUS[t].delta[name]) for t in TASKS)
+        close(direction.delta[name], expected, rtol=1e-6)
+    few = fitted(study, VIEWED["tangent"], by="tensor", examples=4, l2=l2)
+    assert few.found.objective != found.found.objective
+    with pytest.raises(ValueError, match=r"\['one'\] says nothing of in/bias"):
+        optimal(TAUS, statistics={t: {"in/kernel": np.ones(())} for t in TASKS})
+
+
+@pytest.mark.slow
+def test_atlas_has_a_coefficient_for_each_layer_that_is_scanned_through():
+    """As of the same model with a leaf for each layer."""
+    rng, taus, found = np.random.default_rng(1), {}, {}
+    deltas = {t: 0.3 * rng.normal(size=(3, 4, 4)).astype(np.float32) for t in TASKS}
+    stack = rng.normal(size=(3, 4, 4)).astype(np.float32) / 2
+
+    def scanning(params, x):
+        x, _ = jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, params["stack"])
+        return x[:, :3]
+
+    def unrolled(params, x):
+        for i in range(3):
+            x = jnp.tanh(x @ params[f"{i}"])
+        return x[:, :3]
+
+    apart = {f"{i}": w for i, w in enumerate(stack)}
+    for name, f, params in (("scan", scanning, {"stack": stack}), ("apart", unrolled, apart)):
+        taus[name] = {
+            t: TaskVector({"stack": d} if name == "scan" else {f"{i}": w for i, w in enumerate(d)})
+            for t, d in deltas.items()
+        }
+        method = Method("given", "Given", "tangent", lambda study, task, n=name: taus[n][task])
+        study = Study((f, params), [made().tasks[task] for task in TASKS], Classify())
+        found[name] = fitted(study, method, by="tensor", l2=0.1)
+    scanned = optimal(taus["scan"], statistics=found["scan"])["optimal"].delta["stack"]
+    twin = optimal(taus["apart"], statistics=found["apart"])["optimal"].delta
+    for task in TASKS:
+        assert np.shape(found["scan"][task]["stack"]) == (3,)
+        close(found["scan"][task]["stack"], [found["apart"][task][f"{i}"] for i in range(3)], 1e-3)
+    close(scanned, np.stack([twin[f"{i}"] for i in range(3)]), atol=1e-4)
 
 
 MEASURES = {
