@@ -5,6 +5,7 @@ References are of the formulas, in torch's convention: W of outputs by inputs.
 
 from dataclasses import replace
 from functools import partial
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -367,6 +368,26 @@ def test_knots_is_ties_in_shared_coordinates(density):
     same(only(MERGES["knots"], TAUS, density=density), expected)
 
 
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_knots_of_lora_vectors_has_as_many_coordinates_as_their_ranks(density):
+    """Two tasks of rank 2 in matrices of 5 outputs: 4 rows of coordinates are trimmed, not 5."""
+    deltas, parts, back = [low_rank(i) for i in range(2)], [], []
+    for name in deltas[0]:
+        for i, s in enumerate(MATRICES[name]):
+            ws = weights(np.stack([each[name] for each in deltas]), s, i)
+            u, sizes, _ = np.linalg.svd(np.concatenate(ws, 1), full_matrices=False)
+            assert sizes[4] < 1e-5 * sizes[3]
+            parts.append(np.stack([u[:, :4].T @ w for w in ws]).reshape(2, -1))
+            back.append((name, u[:, :4]))
+    merged, expected = dense_ties(np.concatenate(parts, 1), density, "mean"), {}
+    for piece, (name, u) in zip(
+        np.split(merged, np.cumsum([p.shape[1] for p in parts])[:-1]), back, strict=True
+    ):
+        expected.setdefault(name, []).append((u @ piece.reshape(4, -1)).T)
+    expected = {n: np.stack(each).reshape(SHAPES[n]) for n, each in expected.items()}
+    same(only(MERGES["knots"], vectors(deltas), density=density), expected, 1e-4)
+
+
 NAMED = {"stem/kernel": (2,), **{f"block_{i}/kernel": (2, 3) for i in range(3)}, "head/bias": (2,)}
 
 
@@ -482,6 +503,23 @@ def test_dare_drops_by_name_and_keeps_the_mean():
     assert (np.asarray(other) != second).any()
     same(only(MERGES["dare"], TAUS, drop=0.0), only(replace(SUM, directions=summed), TAUS), 1e-6)
     same(only(MERGES["dare_ties"], TAUS, drop=0.0), only(MERGES["ties"], TAUS), 1e-6)
+
+
+@pytest.mark.parametrize(("drop", "seed"), [(0.5, 3), (0.9, 0)])
+def test_dare_ties_is_ties_of_what_the_same_draw_leaves(drop, seed):
+    """Once more in NumPy: the mask of seed, task and leaf, the rescaling, trimming, election."""
+    left = []
+    for task, delta in zip(TAUS, DELTAS, strict=True):
+        parts = []
+        for name, leaf in delta.items():
+            rng = np.random.default_rng([seed, crc32(task.encode()), crc32(name.encode())])
+            parts.append((np.where(rng.random(leaf.shape) < drop, 0, leaf) / (1 - drop)).ravel())
+        left.append(np.concatenate(parts))
+    (found,) = MERGES["dare_ties"].directions(TAUS, seed, drop=drop).values()
+    flat = dense([found.delta])[0]
+    expected = dense_ties(np.stack(left), 0.2, "mean")
+    np.testing.assert_allclose(flat, expected, rtol=1e-5, atol=1e-6)
+    assert 0 < np.count_nonzero(flat) < 0.5 * flat.size
 
 
 def summed(taus, seed):

@@ -15,9 +15,10 @@ from linearize import comparison, curvature, edit
 from linearize.comparison import Plan
 from linearize.evaluate import AffineOutputs
 from linearize.merge import MERGES
-from linearize.merge.adamerging import learned
+from linearize.merge.adamerging import _along_inputs, learned
 from linearize.merge.consensus import chosen
 from linearize.merge.fisher import diagonals, fisher
+from linearize.merge.needed import logits_of
 from linearize.merge.optimal import experts, fitted, labels, optimal
 from linearize.merge.regmean import _of_weights, grams, regmean
 from linearize.methods import Method
@@ -241,6 +242,51 @@ def test_adamerging_descends_on_the_entropy_of_all_tasks(view, monkeypatch):
     for name in SHAPES:
         expected = sum(far[t][name] * np.asarray(TAUS[t].delta[name]) for t in TASKS)
         close(merged[name], expected, rtol=1e-6)
+
+
+def central(value, c, h=1e-4):
+    """The gradient at c, an array, in float64."""
+    slopes = [(value(c + d) - value(c - d)) / (2 * h) for d in h * np.eye(c.size)]
+    return np.array(slopes)
+
+
+@pytest.mark.slow(but=["tangent"])
+@pytest.mark.parametrize("view", VIEWED)
+def test_adamerging_by_tensor_descends_on_the_entropy_of_all_tasks(view):
+    """Its gradient in each coefficient, and two steps along it, by central differences."""
+    study, rate, names = made(), 0.05, list(SHAPES)
+    xs = {task: np.float32(study.split(task, "validation").inputs) for task in TASKS}
+    found = learned(
+        *(study, VIEWED[view]), by="tensor", steps=2, rate=rate, batch_size=len(xs["one"])
+    )
+
+    def of(task, c):
+        tables = c.reshape(len(TASKS), -1)
+        parts = zip(TASKS, tables, strict=True)
+        tau = dict.fromkeys(names, 0.0)
+        for t, row in parts:
+            tau = {n: tau[n] + a * delta(t)[n] for a, n in zip(row, names, strict=True)}
+        return entropy(np.float64(logits(view, tau, xs[task])))
+
+    c = np.full(len(TASKS) * len(names), 0.3)
+    first, seen = c + 0.01 * np.arange(c.size), study.view(VIEWED[view])
+    stacked = {n: jnp.stack([delta(t)[n] for t in TASKS]) for n in names}
+    how = seen.moving, model
+    with jax.enable_x64(True):
+        for task in TASKS:
+            given = dict(zip(names, jnp.float32(first.reshape(2, -1).T), strict=True))
+            read = logits_of(study, task, "adamerging")
+            slope = _along_inputs(*how, given, read, THETA, stacked, (xs[task],))
+            expected = central(partial(of, task), first)
+            here = np.stack([slope[n] for n in names], 1).ravel()
+            close(here, expected, atol=2e-4 * np.abs(expected).max())
+        m, v = np.zeros_like(c), np.zeros_like(c)
+        for k in (1, 2):
+            g = central(lambda at: sum(of(task, at) for task in TASKS), c)
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            c = c - rate * (m / (1 - 0.9**k)) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
+    for task, row in zip(TASKS, c.reshape(2, -1), strict=True):
+        close([found[task][n] for n in names], row, rtol=2e-3)
 
 
 @pytest.mark.slow(but=["labels"])
