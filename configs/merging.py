@@ -2,13 +2,22 @@
 
 from configs import compare, shared
 from experiments.merging.config import MergingConfig
+from linearize import merge
 from linearize.config import EditConfig, HeadConfig, ModelConfig
 
-MERGES = (
-    *("sum", "mean", "metagpt", "ties", "ties_sum", "dare", "consensus", "tsv_m", "iso_c"),
-    *("iso_cts", "wudi", "lines", "knots", "fisher", "regmean", "adamerging"),
-    *("optimal", "optimal_experts"),
-)
+_UNMEASURED = "newer than the run whose page is committed, which is of the others"
+LEFT_OUT = {
+    "random": "a baseline of negation, which is not measured here",
+    "dare_ties": "DARE and TIES are there",
+    "adamerging_tensors": "its steps differentiate through the model, at each number of tasks anew",
+    "consensus_tasks": _UNMEASURED,
+    "optimal_tensors": _UNMEASURED,
+    "optimal_tensors_experts": _UNMEASURED,
+}
+"""Rows of :data:`linearize.merge.MERGES` that are not measured unless ``merges`` names them, and
+why; every other one is, in the views that it is for."""
+
+MERGES = tuple(name for name in merge.MERGES if name not in LEFT_OUT)
 
 
 def debug() -> MergingConfig:

@@ -453,6 +453,7 @@ def run_merge(job: Edit) -> None:
         places = job.vectors
         names = [f"{w} ({i})" if w in places[:i] else w for i, w in enumerate(places)]
         taus = {n: read(w, leave_out=job.leave_out) for n, w in zip(names, places, strict=True)}
+        merge.check_moved(taus)
         return edit.add(merge.directions(taus, job.seed).values())
 
     if job.shard_size is None:

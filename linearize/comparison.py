@@ -508,6 +508,8 @@ def measure(
     for row in plan.rows:
         row.merge.check(study, methods.moving(study, row.method))
     views = trained(study, plan)
+    for row in plan.rows:
+        row.merge.check_moved(study.vectors(row.method))
     kept = study.store.kept
 
     def each(name: str, of: Callable[[View], Any]) -> dict[str, Any]:
@@ -726,8 +728,11 @@ def merged(
         measured: what the merge takes of data, as keywords; measured here where nobody else did.
         single: of a split each task's metric with its own vector, (T,); likewise.
         plain: measure it at the authors' α and hyper-parameters too, which nothing searched.
+
+    Raises:
+        ValueError: a vector that is zero, which no merge but plain addition takes.
     """
-    study.vectors(row.method)
+    row.merge.check_moved(study.vectors(row.method))
     own = cache(single or (lambda split: study.singles(study.view(row.method), split)))
     started = time.perf_counter()
     told = dict(row.merge.measured(study, row.method) if measured is None else measured())

@@ -16,12 +16,14 @@ from linearize.cost import count_flops
 from linearize.curvature import Card, NotSemidefiniteError, measure, merge
 from linearize.curvature.blocks import Dense, Kronecker, Layout
 from linearize.curvature.measure import _groups, _sums
+from linearize.data import split_task
 from linearize.disentangle import interference
 from linearize.io import CorruptFileError
-from linearize.methods import tak
+from linearize.methods import METHODS, delta, tak
 from linearize.ntk.layers import trace_uses
 from linearize.ntk.pointwise import Pointwise
-from linearize.tree import StructureMismatch
+from linearize.objectives import Classify
+from linearize.tree import NonFiniteError, StructureMismatch
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -404,9 +406,67 @@ def test_a_card_comes_back_whole_and_knows_its_base(tmp_path):
 def test_factors_that_are_no_curvature_are_refused(tmp_path, factor, message):
     layout = Layout("w", (2, 2), 0, (), 2, 2)
     block = Kronecker(jnp.asarray(factor)[None], jnp.eye(2)[None], layout)
-    path = Card((block,)).save(tmp_path / "card.safetensors")
+    made = Card((block,))
+    path = made.save(tmp_path / "card.safetensors")
     with pytest.raises(NotSemidefiniteError, match=f"a of w {message}"):
         Card.load(path)
+    with pytest.raises(NotSemidefiniteError, match=f"the curvature card's a of w {message}"):
+        made.check({"w": np.eye(2)}, ["w"])
+
+
+@pytest.mark.parametrize("row", [lambda cards: tak.tak(cards=cards), delta.delta])
+def test_cards_in_memory_are_looked_at_before_anything_is_trained(row):
+    """As those of files are; NaN, too, is named before a step."""
+    params, layout = {"w": np.eye(2)}, Layout("w", (2, 2), 0, (), 2, 2)
+    tasks = [split_task(n, normal(24, 2), np.arange(24) % 2) for n in ("one", "two")]
+    study = lz.Study((lambda p, x: x @ p["w"], params), tasks, Classify())
+    for factor, error in (
+        (np.diag([1.0, -0.5]), NotSemidefiniteError),
+        (np.full((2, 2), np.nan), NonFiniteError),
+    ):
+        given = Card((Kronecker(jnp.eye(2)[None], jnp.asarray(factor)[None], layout),))
+        with pytest.raises(error, match="b of w"):
+            row({"reference": given}).train(study, "one")
+
+
+def test_tak_exact_is_the_dense_sum_of_each_task_s_kronecker_terms():
+    """vec(ΔW)ᵀ (A ⊗ B) vec(ΔW) by task and layer, A by hand; TAK itself has one for all tasks."""
+    shapes = {"a/kernel": (3, 4), "a/bias": (4,), "b/kernel": (4, 2)}
+    params = {n: normal(*s) for n, s in shapes.items()}
+
+    def hidden(p, x):
+        return jnp.tanh(x @ p["a/kernel"] + p["a/bias"][None])
+
+    names = ("one", "two", "three")
+    tasks = [split_task(n, normal(40, 3, seed=i), np.arange(40) % 2) for i, n in enumerate(names)]
+    study = lz.Study((lambda p, x: hidden(p, x) @ p["b/kernel"], params), tasks, Classify())
+    tau = {n: normal(*s, seed=5) for n, s in shapes.items()}
+    layers = {
+        "a/kernel": np.concatenate([tau["a/kernel"], tau["a/bias"][None]]),
+        "b/kernel": tau["b/kernel"],
+    }
+    a, b = {}, {}
+    for task in names[1:]:
+        (x,) = study.drawn(task, 256, "tak")
+        a[task, "a/kernel"] = np.concatenate([x, np.ones((len(x), 1))], 1)
+        a[task, "b/kernel"] = np.asarray(hidden(params, x))
+        for block in tak.card_of(study, task).blocks:
+            b[task, block.leaves[0]] = block.b[0]
+    a = {key: rows.T @ rows / len(rows) for key, rows in a.items()}
+
+    def form(layer, left, right):
+        return layers[layer].ravel() @ np.kron(left, right) @ layers[layer].ravel()
+
+    exact = sum(form(n, a[t, n], b[t, n]) for t in names[1:] for n in layers)
+    merged = sum(
+        form(n, (a["two", n] + a["three", n]) / 2, b["two", n] + b["three", n]) for n in layers
+    )
+    for row, expected in (("tak_exact", exact), ("tak", merged)):
+        (make,) = METHODS[row].train.keywords["penalties"]
+        penalty = make(study, "one")
+        found = penalty.value(None, params, tau, penalty.state, None)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert abs(exact - merged) > 1e-3 * exact
 
 
 def test_tak_costs_a_tenth_of_the_linear_step_at_most():

@@ -10,7 +10,8 @@ import pytest
 import linearize as lz
 from linearize import taylor, train, tree
 from linearize.comparison import Plan
-from linearize.methods import L_LORA, LORA, METHODS, lora, named, weighted
+from linearize.methods import L_LORA, LORA, METHODS, lora, named, talos, tau_jp, weighted
+from linearize.methods.ortho_reg import of_matrices
 from linearize.models import Adapter, stack
 from linearize.models.lora import adapted
 from linearize.objectives import Classify
@@ -178,6 +179,94 @@ def test_penalties_take_the_factors_too():
     assert found.history[-1]["penalty/ridge"] > 0
 
 
+def cross_entropy(outputs, labels):
+    return -jnp.mean((jax.nn.log_softmax(outputs) * jax.nn.one_hot(labels, 3)).sum(-1))
+
+
+def felt(made, task, delta):
+    """Mean ‖J(x) ΔW‖ over the other tasks' examples, by a dense Jacobian; at 0 without a slope."""
+    moved = []
+    for other in made.names:
+        if other != task:
+            x = jnp.asarray(made.split(other, "train").inputs)
+            flat = tree.flatten(jax.jacfwd(network)(made.model.params, x))
+            moved.append(sum(jnp.tensordot(flat[n], d, d.ndim) for n, d in delta.items()))
+    squares = jnp.square(jnp.concatenate(moved)).sum(-1)
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0).mean()
+
+
+def far_from_orthonormal(made, task, delta):
+    return sum(jnp.square(d.T @ d - jnp.eye(d.shape[1])).sum() for d in delta.values())
+
+
+PENALISED = {
+    "l_lora-tau_jp": ("linear", partial(tau_jp.of_others, batch_size=32), felt),
+    "lora-ortho_reg": ("nonlinear", of_matrices, far_from_orthonormal),
+    "lora-tau_jp": ("nonlinear", partial(tau_jp.of_others, batch_size=32), felt),
+}
+
+
+@pytest.mark.slow(but=["l_lora-tau_jp"])
+@pytest.mark.parametrize("case", PENALISED)
+def test_a_penalty_of_adapters_is_that_of_the_matrices_that_they_make(case):
+    """Three steps of descent on the explicit layers and a dense penalty of s A B, at θ0."""
+    regime, penalty, value = PENALISED[case]
+    made, weight = study(), 0.05
+    how = {"regime": regime, "method": "mine", "rank": 2, "alpha": 3.0}
+    train_with = partial(lora.train_adapter, made, "one", **how)
+    adapter, _ = train_with(penalties=[penalty], weight=weight)
+    params, start = made.model.params, Adapter.start(parameters(), rank=2, alpha=3.0, seed=0)
+    factors = first = {n: (start.a[n], start.b[n]) for n in start.a}
+    examples = made.split("one", "train")
+
+    def outputs(factors):
+        layers = partial(explicit, params, scale=1.5, x=jnp.asarray(examples.inputs))
+        if regime == "nonlinear":
+            return layers(factors=factors)
+        moved = jax.tree.map(jnp.subtract, factors, first)
+        return sum(jax.jvp(lambda at: layers(factors=at), (first,), (moved,)))
+
+    def objective(factors):
+        delta = {n: 1.5 * a @ b for n, (a, b) in factors.items()}
+        return cross_entropy(outputs(factors), examples.labels) + weight * value(made, "one", delta)
+
+    rates = 0.0 if regime == "linear" else 0.5, 0.5  # of A, which the linear one leaves, and of B
+    for _ in range(SGD.steps):
+        slopes = jax.grad(objective)(factors)
+        factors = {
+            n: tuple(w - by * g for w, by, g in zip(each, rates, slopes[n], strict=True))
+            for n, each in factors.items()
+        }
+    for leaf, (a, b) in factors.items():
+        np.testing.assert_allclose(adapter.a[leaf], a, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(adapter.b[leaf], b, rtol=1e-3, atol=1e-5)
+    free, _ = train_with(penalties=())
+    assert max(np.abs(free.b[n] - adapter.b[n]).max() for n in free.b) > 1e-3
+
+
+def test_a_penalty_of_talos_is_of_what_moves():
+    """Three steps of descent, of the entries that are kept, on the loss and a dense penalty."""
+    made, weight = study(), 0.05
+    tau = talos.fine_tune_least_sensitive(
+        made, "one", sparsity=0.5, rounds=1, trainable="kernel", penalties=[of_matrices],
+        weight=weight,
+    )  # fmt: skip
+    mask = talos.least_sensitive(made, "one", sparsity=0.5, rounds=1, trainable="kernel")
+    examples, params = made.split("one", "train"), made.model.params
+
+    def objective(delta):
+        outputs = network(tree.add(params, delta), jnp.asarray(examples.inputs))
+        return cross_entropy(outputs, examples.labels) + weight * far_from_orthonormal(
+            made, "one", delta
+        )
+
+    delta = {n: jnp.zeros(m.shape) for n, m in mask.items()}
+    for _ in range(SGD.steps):
+        delta = {n: d - 0.5 * mask[n] * jax.grad(objective)(delta)[n] for n, d in delta.items()}
+    for name, expected in delta.items():
+        np.testing.assert_allclose(tau.delta[name], expected, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_tasks_share_one_compiled_step():
     step.programs.cache_clear()
@@ -185,6 +274,9 @@ def test_tasks_share_one_compiled_step():
     for task in ("one", "two"):
         lora.train_adapter(study(), task, **how)
     assert step.programs.cache_info().currsize == 1
+    for task in ("one", "two"):
+        lora.train_adapter(study(), task, penalties=[tau_jp.of_others], **how)
+    assert step.programs.cache_info().currsize == 2
 
 
 def test_a_scanned_stack_is_its_blocks_and_numbered_parts_are_no_stack():
@@ -277,12 +369,15 @@ def test_what_cannot_be_adapted_is_refused_by_name(case):
         Adapter.start(params, **how)
 
 
-@pytest.mark.parametrize("name", ["lora", "talos_posthoc", "exact", "joint"])
+@pytest.mark.parametrize("name", ["lora", "talos_posthoc", "exact", "joint", "linear"])
 def test_a_weight_of_no_penalty_is_refused_by_name(name):
     method = METHODS[name]
     with pytest.raises(ValueError, match=rf"weights\['{method.trainer.name}'\]: the method has no"):
         weighted(method, {method.trainer.name: 0.3})
     assert weighted(METHODS["delta_posthoc"], {"delta": 2.0}).of is not METHODS["delta"]
+    train = partial(METHODS["l_lora"].train, penalties=[tau_jp.of_others])
+    both = Method("l_lora", "L-LoRA, τJp", "tangent", train)
+    assert weighted(both, {"l_lora": 2.0}).train.keywords["weight"] == 2.0
 
 
 def test_options_of_a_row_are_told_in_a_word():

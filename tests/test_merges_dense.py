@@ -5,25 +5,27 @@ References are of the formulas, in torch's convention: W of outputs by inputs.
 
 from dataclasses import replace
 from functools import partial
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import linearize as lz
+from linearize import comparison
 from linearize.data import Task
 from linearize.examples import Examples
 from linearize.merge import MERGES, SUM
 from linearize.merge.consensus import consensus
 from linearize.merge.dare import dropped
 from linearize.merge.iso_cts import iso_cts
-from linearize.merge.knots import knots
 from linearize.merge.lines import lines
 from linearize.merge.metagpt import metagpt
 from linearize.merge.ties import ties
 from linearize.merge.tsv_m import tsv_m
 from linearize.merge.wudi import wudi
-from linearize.methods import LINEAR
+from linearize.methods import LINEAR, Method
 from linearize.models import layers
 from linearize.objectives import Squared
 from linearize.study import Study
@@ -296,7 +298,8 @@ def test_wudi_stays_of_the_vectors_size_where_tasks_disagree_along_little():
 
 
 def test_a_task_that_leaves_a_matrix_alone_asks_nothing_of_wudi():
-    still = TaskVector({n: jnp.zeros_like(d) for n, d in TAUS["task 0"].delta.items()})
+    delta = TAUS["task 0"].delta
+    still = TaskVector({n: jnp.zeros_like(d) if n in MATRICES else d for n, d in delta.items()})
     found = only(MERGES["wudi"], {**TAUS, "still": still})
     expected = only(MERGES["wudi"], TAUS)
     for name in MATRICES:
@@ -363,6 +366,26 @@ def test_knots_is_ties_in_shared_coordinates(density):
         expected.setdefault(name, []).append(whole)
     expected = {n: np.stack(each).reshape(SHAPES[n]) for n, each in expected.items()}
     same(only(MERGES["knots"], TAUS, density=density), expected)
+
+
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_knots_of_lora_vectors_has_as_many_coordinates_as_their_ranks(density):
+    """Two tasks of rank 2 in matrices of 5 outputs: 4 rows of coordinates are trimmed, not 5."""
+    deltas, parts, back = [low_rank(i) for i in range(2)], [], []
+    for name in deltas[0]:
+        for i, s in enumerate(MATRICES[name]):
+            ws = weights(np.stack([each[name] for each in deltas]), s, i)
+            u, sizes, _ = np.linalg.svd(np.concatenate(ws, 1), full_matrices=False)
+            assert sizes[4] < 1e-5 * sizes[3]
+            parts.append(np.stack([u[:, :4].T @ w for w in ws]).reshape(2, -1))
+            back.append((name, u[:, :4]))
+    merged, expected = dense_ties(np.concatenate(parts, 1), density, "mean"), {}
+    for piece, (name, u) in zip(
+        np.split(merged, np.cumsum([p.shape[1] for p in parts])[:-1]), back, strict=True
+    ):
+        expected.setdefault(name, []).append((u @ piece.reshape(4, -1)).T)
+    expected = {n: np.stack(each).reshape(SHAPES[n]) for n, each in expected.items()}
+    same(only(MERGES["knots"], vectors(deltas), density=density), expected, 1e-4)
 
 
 NAMED = {"stem/kernel": (2,), **{f"block_{i}/kernel": (2, 3) for i in range(3)}, "head/bias": (2,)}
@@ -482,6 +505,23 @@ def test_dare_drops_by_name_and_keeps_the_mean():
     same(only(MERGES["dare_ties"], TAUS, drop=0.0), only(MERGES["ties"], TAUS), 1e-6)
 
 
+@pytest.mark.parametrize(("drop", "seed"), [(0.5, 3), (0.9, 0)])
+def test_dare_ties_is_ties_of_what_the_same_draw_leaves(drop, seed):
+    """Once more in NumPy: the mask of seed, task and leaf, the rescaling, trimming, election."""
+    left = []
+    for task, delta in zip(TAUS, DELTAS, strict=True):
+        parts = []
+        for name, leaf in delta.items():
+            rng = np.random.default_rng([seed, crc32(task.encode()), crc32(name.encode())])
+            parts.append((np.where(rng.random(leaf.shape) < drop, 0, leaf) / (1 - drop)).ravel())
+        left.append(np.concatenate(parts))
+    (found,) = MERGES["dare_ties"].directions(TAUS, seed, drop=drop).values()
+    flat = dense([found.delta])[0]
+    expected = dense_ties(np.stack(left), 0.2, "mean")
+    np.testing.assert_allclose(flat, expected, rtol=1e-5, atol=1e-6)
+    assert 0 < np.count_nonzero(flat) < 0.5 * flat.size
+
+
 def summed(taus, seed):
     return {"sum": sum(taus.values())}
 
@@ -512,7 +552,8 @@ BAD = TaskVector(
 
 FEW = vectors([drawn(i, {"w": (9, 3)}) for i in range(4)])
 REFUSED = [
-    (MERGES["tsv_m"].directions, FEW, r"w is a matrix of 9 × 3.* 4 tasks.*matrices="),
+    (MERGES["tsv_m"].directions, FEW, r"tsv_m: w is a matrix of 9 × 3.* 4 tasks.*matrices="),
+    (MERGES["iso_cts"].directions, FEW, r"iso_cts: w is a matrix of 9 × 3.* 4 tasks.*matrices="),
     (consensus, {"a": TAUS["task 0"]}, "votes=2, and taus has 1"),
     (partial(consensus, tall=0), TAUS, "tall=0"),
     (metagpt, ZERO, "vectors of 'a' are zero"),
@@ -556,5 +597,44 @@ def test_complex_entries_agree_in_direction():
 
 
 def test_where_no_vector_moves_a_matrix_knots_is_zero():
-    taus = {t: TaskVector({"w": np.zeros((3, 4), np.float32)}) for t in "ab"}
-    assert not knots(taus)["knots"].delta["w"].any()
+    leaves = {"w": np.zeros((3, 4), np.float32), "b": np.ones(3, np.float32)}
+    taus = {t: TaskVector(leaves) for t in "ab"}
+    found = only(MERGES["knots"], taus, density=1.0)
+    assert not found["w"].any()
+    assert found["b"].all()
+
+
+@pytest.mark.parametrize("merge", MERGES.values(), ids=lambda m: m.name)
+def test_a_vector_that_is_zero_is_refused_but_by_plain_addition(merge):
+    """Before statistics are asked for; a leaf that is zero is nobody's mistake."""
+    one, none = ({n: np.full(s, x, np.float32) for n, s in NAMED.items()} for x in (1, 0))
+    part = {**none, "head/bias": jnp.full(2, 1e-30, jnp.bfloat16)}
+    taus = {n: TaskVector(leaves) for n, leaves in (("a", one), ("b", none), ("c", part))}
+    if merge.name in ("sum", "mean"):
+        assert merge.merged(taus).norm() > 0
+        return
+    with pytest.raises(ValueError, match=f"merge '{merge.name}': the task vector of 'b' is zero"):
+        merge.merged(taus)
+    merge.check_moved({n: taus[n] for n in "ac"})
+
+
+X = Examples(np.ones((2, 2), np.float32), {"targets": np.ones((2, 2), np.float32)})
+
+
+def linear_study(names):
+    f = lambda p, x: x @ p["w"]  # noqa: E731
+    return Study((f, {"w": np.eye(2)}), {n: Task(n, X, X, X) for n in names}, Squared())
+
+
+def test_a_comparison_refuses_what_is_zero_before_it_measures(monkeypatch):
+    still = Method("still", "Still", "displaced", lambda s, t: TaskVector({"w": np.zeros((2, 2))}))
+    monkeypatch.setattr(comparison, "pretrained", lambda *_: pytest.fail("measured"))
+    with pytest.raises(ValueError, match="merge 'ties': the task vector of 'a', 'b' is zero"):
+        lz.compare(linear_study("ab"), [still], ["ties"])
+
+
+@pytest.mark.parametrize("name", ["consensus", "consensus_tasks"])
+def test_a_merge_of_two_votes_refuses_one_task_before_it_is_trained(name):
+    untrained = Method("mine", "Mine", "displaced", lambda s, t: pytest.fail("trained"))
+    with pytest.raises(ValueError, match="votes=2, and the study trains 'a' alone"):
+        lz.compare(linear_study("a"), [untrained], [name])

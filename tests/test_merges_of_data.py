@@ -15,9 +15,11 @@ from linearize import comparison, curvature, edit
 from linearize.comparison import Plan
 from linearize.evaluate import AffineOutputs
 from linearize.merge import MERGES
-from linearize.merge.adamerging import learned
+from linearize.merge.adamerging import _along_inputs, learned
+from linearize.merge.consensus import chosen
 from linearize.merge.fisher import diagonals, fisher
-from linearize.merge.optimal import experts, fitted, optimal
+from linearize.merge.needed import logits_of
+from linearize.merge.optimal import experts, fitted, labels, optimal
 from linearize.merge.regmean import _of_weights, grams, regmean
 from linearize.methods import Method
 from linearize.objectives import Classify, Squared
@@ -240,6 +242,174 @@ def test_adamerging_descends_on_the_entropy_of_all_tasks(view, monkeypatch):
     for name in SHAPES:
         expected = sum(far[t][name] * np.asarray(TAUS[t].delta[name]) for t in TASKS)
         close(merged[name], expected, rtol=1e-6)
+
+
+def central(value, c, h=1e-4):
+    """The gradient at c, an array, in float64."""
+    slopes = [(value(c + d) - value(c - d)) / (2 * h) for d in h * np.eye(c.size)]
+    return np.array(slopes)
+
+
+@pytest.mark.slow(but=["tangent"])
+@pytest.mark.parametrize("view", VIEWED)
+def test_adamerging_by_tensor_descends_on_the_entropy_of_all_tasks(view):
+    """Its gradient in each coefficient, and two steps along it, by central differences."""
+    study, rate, names = made(), 0.05, list(SHAPES)
+    xs = {task: np.float32(study.split(task, "validation").inputs) for task in TASKS}
+    found = learned(
+        *(study, VIEWED[view]), by="tensor", steps=2, rate=rate, batch_size=len(xs["one"])
+    )
+
+    def of(task, c):
+        tables = c.reshape(len(TASKS), -1)
+        parts = zip(TASKS, tables, strict=True)
+        tau = dict.fromkeys(names, 0.0)
+        for t, row in parts:
+            tau = {n: tau[n] + a * delta(t)[n] for a, n in zip(row, names, strict=True)}
+        return entropy(np.float64(logits(view, tau, xs[task])))
+
+    c = np.full(len(TASKS) * len(names), 0.3)
+    first, seen = c + 0.01 * np.arange(c.size), study.view(VIEWED[view])
+    stacked = {n: jnp.stack([delta(t)[n] for t in TASKS]) for n in names}
+    how = seen.moving, model
+    with jax.enable_x64(True):
+        for task in TASKS:
+            given = dict(zip(names, jnp.float32(first.reshape(2, -1).T), strict=True))
+            read = logits_of(study, task, "adamerging")
+            slope = _along_inputs(*how, given, read, THETA, stacked, (xs[task],))
+            expected = central(partial(of, task), first)
+            here = np.stack([slope[n] for n in names], 1).ravel()
+            close(here, expected, atol=2e-4 * np.abs(expected).max())
+        m, v = np.zeros_like(c), np.zeros_like(c)
+        for k in (1, 2):
+            g = central(lambda at: sum(of(task, at) for task in TASKS), c)
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            c = c - rate * (m / (1 - 0.9**k)) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
+    for task, row in zip(TASKS, c.reshape(2, -1), strict=True):
+        close([found[task][n] for n in names], row, rtol=2e-3)
+
+
+@pytest.mark.slow(but=["labels"])
+@pytest.mark.parametrize("targets", [labels, experts], ids=["labels", "experts"])
+def test_atlas_is_the_optimum_by_task_and_tensor(targets):
+    """Against BFGS on dense derivatives of each leaf; the gap bounds what is left elsewhere."""
+    study, l2 = made(), 1e-2
+    found = fitted(study, VIEWED["tangent"], by="tensor", targets=targets, l2=l2)
+    sets, problems = [study.split(t, "validation") for t in TASKS], []
+    for task, examples in zip(TASKS, sets, strict=True):
+        x = np.float32(examples.inputs)
+        f0 = np.float64(model(THETA, x))
+        zero = {n: jnp.zeros(s) for n, s in SHAPES.items()}
+        jvps = [
+            np.float64(logits("tangent", {**zero, n: delta(t)[n]}, x)) - f0
+            for t in TASKS
+            for n in SHAPES
+        ]
+        q = np.eye(3)[examples.labels]
+        if targets is experts:
+            q = softmax(np.float64(logits("tangent", delta(task), x)), -1)
+        problems.append((f0, np.stack(jvps), q))
+
+    def objective(c):
+        value, slope = l2 / 2 * c @ c, l2 * c
+        for f0, jvps, q in problems:
+            z = f0 + np.tensordot(c, jvps, 1)
+            value -= (q * log_softmax(z, -1)).sum(-1).mean() / 2
+            slope = slope + np.tensordot(jvps, softmax(z, -1) - q, 2) / len(z) / 2
+        return value, slope
+
+    best = minimize(objective, np.zeros(6), jac=True, method="BFGS", options={"gtol": 1e-10})
+    close([found[t][n] for t in TASKS for n in SHAPES], best.x, atol=1e-4)
+    close(found.found.objective, best.fun, rtol=1e-6)
+    assert 0 <= found.found.gap < 1e-9
+    assert found.found.attained
+    by_task = fitted(study, VIEWED["tangent"], targets=targets, l2=l2)
+    spread = np.repeat([by_task[t] for t in TASKS], len(SHAPES))
+    assert objective(spread)[0] > best.fun  # more freedom, less loss
+    direction = optimal(TAUS, statistics=found)["optimal"]
+    assert direction.meta["gap"] == found.found.gap
+    for name in SHAPES:
+        expected = sum(found[t][name] * np.asarray(TAUS[t].delta[name]) for t in TASKS)
+        close(direction.delta[name], expected, rtol=1e-6)
+    few = fitted(study, VIEWED["tangent"], by="tensor", examples=4, l2=l2)
+    assert few.found.objective != found.found.objective
+    with pytest.raises(ValueError, match=r"\['one'\] says nothing of in/bias"):
+        optimal(TAUS, statistics={t: {"in/kernel": np.ones(())} for t in TASKS})
+
+
+@pytest.mark.slow
+def test_atlas_has_a_coefficient_for_each_layer_that_is_scanned_through():
+    """As of the same model with a leaf for each layer."""
+    rng, taus, found = np.random.default_rng(1), {}, {}
+    deltas = {t: 0.3 * rng.normal(size=(3, 4, 4)).astype(np.float32) for t in TASKS}
+    stack = rng.normal(size=(3, 4, 4)).astype(np.float32) / 2
+
+    def scanning(params, x):
+        x, _ = jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, params["stack"])
+        return x[:, :3]
+
+    def unrolled(params, x):
+        for i in range(3):
+            x = jnp.tanh(x @ params[f"{i}"])
+        return x[:, :3]
+
+    apart = {f"{i}": w for i, w in enumerate(stack)}
+    for name, f, params in (("scan", scanning, {"stack": stack}), ("apart", unrolled, apart)):
+        taus[name] = {
+            t: TaskVector({"stack": d} if name == "scan" else {f"{i}": w for i, w in enumerate(d)})
+            for t, d in deltas.items()
+        }
+        method = Method("given", "Given", "tangent", lambda study, task, n=name: taus[n][task])
+        study = Study((f, params), [made().tasks[task] for task in TASKS], Classify())
+        found[name] = fitted(study, method, by="tensor", l2=0.1)
+    scanned = optimal(taus["scan"], statistics=found["scan"])["optimal"].delta["stack"]
+    twin = optimal(taus["apart"], statistics=found["apart"])["optimal"].delta
+    for task in TASKS:
+        assert np.shape(found["scan"][task]["stack"]) == (3,)
+        close(found["scan"][task]["stack"], [found["apart"][task][f"{i}"] for i in range(3)], 1e-3)
+    close(scanned, np.stack([twin[f"{i}"] for i in range(3)]), atol=1e-4)
+
+
+MEASURES = {
+    "classify": lambda z, y: (z.argmax(-1) == y.argmax(-1)).mean(),
+    "squared": lambda z, y: -((z - y) ** 2).mean(),
+}
+
+
+@pytest.mark.slow(but=["squared-displaced"])
+@pytest.mark.parametrize("view", VIEWED)
+@pytest.mark.parametrize("kind", MEASURES)
+def test_consensus_by_task_takes_the_mask_that_does_best_on_validation_data(kind, view):
+    """Masks written down; whichever way the metric is better; nothing else moves with a task."""
+    study, xs = made(), {}
+    for task in TASKS:
+        xs[task] = np.float32(study.split(task, "validation").inputs)
+    ys = {t: np.asarray(logits("displaced", delta(t), x)) for t, x in xs.items()}
+    if kind == "squared":
+        splits = {t: lz.Task(t, *[lz.Examples(xs[t], {"targets": ys[t]})] * 3) for t in TASKS}
+        study = Study((model, THETA), splits, Squared())
+    talls = (0.5, 0.3, 2.0, 5.0)
+    found = chosen(study, VIEWED[view], talls=talls)
+    flat = {t: {n: np.float64(d) for n, d in TAUS[t].delta.items()} for t in TASKS}
+    total = {n: flat["one"][n] + flat["two"][n] for n in SHAPES}
+
+    def mask(task, tall, n):
+        return np.abs(flat[task][n]) > tall * np.abs(total[n] - flat[task][n])
+
+    scores = {}
+    for task in TASKS:
+        for tall in talls:
+            tau = {n: jnp.float32(np.where(mask(task, tall, n), total[n], 0)) for n in SHAPES}
+            z = np.asarray(logits(view, tau, xs[task]))
+            scores[task, tall] = MEASURES[kind](z, ys[task])
+        assert found[task] == max(talls, key=lambda tall, task=task: scores[task, tall])
+    if kind == "squared":
+        assert found["one"] != min(talls, key=lambda tall: scores["one", tall])
+    given = {"one": 0.3, "two": 2.0}
+    merged = MERGES["consensus_tasks"].directions(TAUS, 0, statistics=given)["consensus"].delta
+    for n in SHAPES:
+        both = mask("one", 0.3, n) & mask("two", 2.0, n)
+        close(merged[n], np.where(both, total[n], 0), rtol=1e-5)
 
 
 def test_coefficients_to_experts_are_the_optimum_of_their_cross_entropy():

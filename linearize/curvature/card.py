@@ -7,6 +7,7 @@ single one of its examples.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,8 @@ class Card:
     def check(self, params0: Params, moving: Iterable[str] = ()) -> None:
         """Require that the card belongs to these parameters, and is of all leaves that move.
 
+        Its factors are looked at once a card.
+
         Args:
             params0: θ0.
             moving: names of leaves that move.
@@ -149,6 +152,8 @@ class Card:
         Raises:
             StructureMismatch: another base, leaves of other names or shapes, or leaves that move
                 and are not on the card; each is named.
+            NotSemidefiniteError: a factor is no curvature; it is named.
+            NonFiniteError: a factor holds NaN or infinity.
         """
         base = tree.flatten(params0)
         problems = []
@@ -168,6 +173,15 @@ class Card:
         tree.raise_if(
             problems, "the curvature card does not belong to these parameters; measure a new one"
         )
+        if self._unsound:
+            raise NotSemidefiniteError(f"the curvature card's {self._unsound}")
+
+    @cached_property
+    def _unsound(self) -> str:
+        """What keeps the first factor that is no curvature from being one; empty where all are."""
+        each = [(f"{n} of {b.leaves[0]}", a) for b in self.blocks for n, a in b.arrays.items()]
+        tree.check_finite({f"{i}, {name}": a for i, (name, a) in enumerate(each)}, "the card")
+        return next(filter(None, (_unsound(np.asarray(a), name) for name, a in each)), "")
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={self.meta[k]!r}" for k in ("task", "examples") if k in self.meta)
@@ -223,9 +237,8 @@ class Card:
             raise io.CorruptFileError(
                 f"{path}: the notes of a curvature card are damaged ({error!r})"
             ) from error
-        for block in card.blocks:
-            for name, array in block.arrays.items():
-                _check_semidefinite(np.asarray(array), f"{path}: {name} of {block.leaves[0]}")
+        if card._unsound:
+            raise NotSemidefiniteError(f"{path}: {card._unsound}")
         if params0 is not None:
             card.check(params0)
         return card
@@ -335,30 +348,29 @@ def _frozen(told: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuples(value) for name, value in told.items()}
 
 
-def _check_semidefinite(factor: np.ndarray, what: str) -> None:
-    """Stacked matrices (..., K, K), or diagonals (S, K)."""
+def _unsound(factor: np.ndarray, what: str) -> str:
+    """What is wrong with stacked matrices (..., K, K), or diagonals (S, K); empty if nothing is."""
     wide = factor.astype(np.float64)
     if wide.ndim == 2:
         if (wide < 0).any():
-            raise NotSemidefiniteError(f"{what} has a negative entry, {wide.min():.3g}; {_REMEDY}")
-        return
+            return f"{what} has a negative entry, {wide.min():.3g}; {_REMEDY}"
+        return ""
     for matrix in wide.reshape(-1, *wide.shape[-2:]):
         top = np.abs(matrix).max(initial=0)
         if top == 0:
             continue
         skew = np.abs(matrix - matrix.T).max(initial=0)
         if skew > _SLACK * top:
-            raise NotSemidefiniteError(
-                f"{what} is not symmetric: entries differ by {skew:.3g} of {top:.3g}; {_REMEDY}"
-            )
+            return f"{what} is not symmetric: entries differ by {skew:.3g} of {top:.3g}; {_REMEDY}"
         try:
             np.linalg.cholesky(matrix + _SLACK * top * np.eye(len(matrix)))
         except np.linalg.LinAlgError:
             low = np.linalg.eigvalsh(matrix)[0]
-            raise NotSemidefiniteError(
+            return (
                 f"{what} is not positive semidefinite: its lowest eigenvalue is {low:.3g} where "
                 f"entries reach {top:.3g}; {_REMEDY}"
-            ) from None
+            )
+    return ""
 
 
 _REMEDY = "measure the card anew: with such factors the penalty would reward interference"

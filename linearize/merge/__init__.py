@@ -7,6 +7,7 @@ evaluates the points: so every merge runs under every view.
 from linearize.merge.adamerging import ADAMERGING as ADAMERGING
 from linearize.merge.adamerging import ADAMERGING_TENSORS as ADAMERGING_TENSORS
 from linearize.merge.consensus import CONSENSUS as CONSENSUS
+from linearize.merge.consensus import CONSENSUS_TASKS as CONSENSUS_TASKS
 from linearize.merge.dare import DARE as DARE
 from linearize.merge.dare import DARE_TIES as DARE_TIES
 from linearize.merge.fisher import FISHER as FISHER
@@ -19,7 +20,9 @@ from linearize.merge.merge import TRAINING as TRAINING
 from linearize.merge.merge import Merge as Merge
 from linearize.merge.metagpt import METAGPT as METAGPT
 from linearize.merge.optimal import EXPERTS as EXPERTS
+from linearize.merge.optimal import EXPERTS_TENSORS as EXPERTS_TENSORS
 from linearize.merge.optimal import OPTIMAL as OPTIMAL
+from linearize.merge.optimal import OPTIMAL_TENSORS as OPTIMAL_TENSORS
 from linearize.merge.random import RANDOM as RANDOM
 from linearize.merge.regmean import REGMEAN as REGMEAN
 from linearize.merge.sum import SUM as SUM
@@ -33,7 +36,8 @@ MERGES: dict[str, Merge] = {
     for merge in (
         *(SUM, RANDOM, MEAN, METAGPT, TIES, TIES_SUM, DARE, DARE_TIES, CONSENSUS),
         *(TSV_M, ISO_C, ISO_CTS, WUDI, LINES, KNOTS),
-        *(FISHER, REGMEAN, ADAMERGING, ADAMERGING_TENSORS, OPTIMAL, EXPERTS),
+        *(CONSENSUS_TASKS, FISHER, REGMEAN, ADAMERGING, ADAMERGING_TENSORS),
+        *(OPTIMAL, EXPERTS, OPTIMAL_TENSORS, EXPERTS_TENSORS),
     )
 }
 """By name; a row of one's own is added by assignment."""

@@ -5,11 +5,20 @@ al. 2025.)
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from linearize import tree
-from linearize.merge.matrices import SCANNED, isotropic, leading, matrixwise, side_by_side
+from linearize.merge.matrices import (
+    SCANNED,
+    isotropic,
+    leading,
+    matrixwise,
+    one_each,
+    share,
+    side_by_side,
+)
 from linearize.merge.merge import Merge
 from linearize.task_vector import TaskVector
 
@@ -26,8 +35,8 @@ def iso_cts(
 
     Of r directions, the smaller side of the matrix, the leading ⌊0.8 r⌋ or so are those of the sum;
     the others are shared equally among the tasks, each of which gives the leading ones of its
-    matrix without the common *outputs*. All are whitened together. Where a task would get none,
-    this is Iso-C.
+    matrix without the common *outputs*. All are whitened together. Where r is so small that this
+    share rounds to 0, a matrix is merged as by Iso-C, as in the authors' code.
 
     Args:
         taus: T task vectors of the same leaves.
@@ -40,7 +49,8 @@ def iso_cts(
         The direction, as ``{"iso_cts": τ}``.
 
     Raises:
-        ValueError: no vector, or ``common`` out of range.
+        ValueError: no vector, ``common`` out of range, or below 1 with a matrix of fewer rows or
+            columns than there are tasks, which leaves none to a task.
         StructureMismatch: vectors of other names, shapes or bases.
         NonFiniteError: NaN or infinity in a vector.
     """
@@ -49,15 +59,16 @@ def iso_cts(
 
     def merged(name: str, each: np.ndarray, rounding: float) -> np.ndarray:
         T, r = len(each), min(each.shape[1:])
-        share = min(round((r - int(r * common)) / T), r // T)
-        top = leading(each.sum(0), r - T * share, rounding)
+        most = share("iso_cts", name, *each.shape) if common < 1 else 0
+        own = min(round((r - int(r * common)) / T), most)
+        top = leading(each.sum(0), r - T * own, rounding)
         rest = each - each @ top[2].conj().T @ top[2]
         sizes = np.linalg.norm(each, axis=(1, 2))
-        own = [leading(m, share, rounding, size) for m, size in zip(rest, sizes, strict=True)]
-        return isotropic(*side_by_side([top, *own], rounding))
+        parts = [leading(m, own, rounding, size) for m, size in zip(rest, sizes, strict=True)]
+        return isotropic(*side_by_side([top, *parts], rounding))
 
     return {"iso_cts": matrixwise(taus, merged, matrices=matrices, scanned=scanned)}
 
 
-ISO_CTS = Merge("iso_cts", "Iso-CTS", iso_cts)
+ISO_CTS = Merge("iso_cts", "Iso-CTS", iso_cts, needs=partial(one_each, "iso_cts"))
 """Common and task-specific directions, all of them as far."""

@@ -16,6 +16,8 @@ import numpy as np
 
 from linearize import tree
 from linearize.merge.leafwise import leafwise
+from linearize.merge.merge import Shapes
+from linearize.study import Study
 from linearize.task_vector import TaskVector
 
 SCANNED = r"(^|/)(blocks|layers|Scan[^/]*)/(?!\d)"
@@ -86,6 +88,32 @@ def as_matrices(
 def layers_of(name: str, shape: tuple[int, ...], scanned: tree.Pattern = SCANNED) -> int | None:
     """How many layers a leaf's first axis is of; None where it has no such axis."""
     return shape[0] if shape and tree.finder(scanned)(name) else None
+
+
+def share(merge: str, name: str, tasks: int, rows: int, columns: int) -> int:
+    """How many singular triples of a matrix each task can have, ⌊r / T⌋.
+
+    Raises:
+        ValueError: none, in a matrix of fewer rows or columns than there are tasks.
+    """
+    if found := min(rows, columns) // tasks:
+        return found
+    raise ValueError(
+        f"{merge}: {name} is a matrix of {rows} × {columns}, in which {tasks} tasks have no "
+        "singular vector each; give matrices= a pattern that leaves it out, and it is averaged"
+    )
+
+
+def one_each(merge: str, study: Study, moving: Shapes) -> None:
+    """Require a singular triple for each task in every matrix, as a row's ``needs``.
+
+    Raises:
+        ValueError: as :func:`share`.
+    """
+    for name, shape in moving.items():
+        layers = as_matrices(name, np.broadcast_to(0.0, (1, *shape)), study.scanned)
+        if layers is not None:
+            share(merge, name, len(study.names), *layers.shape[-2:])
 
 
 def rounding_of(taus: Mapping[str, TaskVector], name: str, shape: tuple[int, ...]) -> float:

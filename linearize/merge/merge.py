@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
-from linearize import edit
+import numpy as np
+
+from linearize import edit, tree
+from linearize.lazy import now
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
 
@@ -50,6 +53,8 @@ class Merge:
     """Whether it holds all leaves of all vectors at once, which are else made leaf by leaf."""
     affine: bool = False
     """Whether it is for views alone whose outputs are affine in the coefficients."""
+    plain: bool = False
+    """Whether it is plain addition, to which a vector that is zero adds nothing and is welcome."""
     needs: Callable[[Study, Shapes], None] | None = None
     """Refuses, before anything is trained, a study that it cannot merge the vectors of: of the
     study and the shapes of what moves, by leaf."""
@@ -66,6 +71,22 @@ class Merge:
         """
         if self.needs is not None:
             self.needs(study, moving or {})
+
+    def check_moved(self, taus: Mapping[str, TaskVector]) -> None:
+        """Refuse a vector that is zero, of which no merge but plain addition can be meant.
+
+        Args:
+            taus: task vectors by task; of lazy ones the leaves up to the first that moves are made.
+
+        Raises:
+            ValueError: with the tasks.
+        """
+        still = [] if self.plain else [task for task, tau in taus.items() if not _moves(tau)]
+        if still:
+            raise ValueError(
+                f"merge {self.name!r}: the task vector of {', '.join(map(repr, still))} is zero, "
+                "so that nothing of that task can be merged; fine-tune it, or leave the task out"
+            )
 
     def measured(self, study: Study, method: Method) -> dict[str, Any]:
         """What ``directions`` gets of the study, as keywords; none of what vectors alone decide.
@@ -99,11 +120,16 @@ class Merge:
         """What is added to θ0 without a search: the directions' sum times the default α.
 
         Raises:
-            ValueError: as ``directions``; there is no direction.
+            ValueError: as :meth:`check_moved` and ``directions``; there is no direction.
 
         >>> import numpy as np
         >>> third = Merge("third", "Third", lambda taus, seed: taus, alpha=0.25)
         >>> third.merged({n: TaskVector({"w": np.ones(1)}) for n in "ab"}).delta["w"].tolist()
         [0.5]
         """
+        self.check_moved(taus)
         return self.alpha * edit.add(self.directions(taus, seed, **options).values())
+
+
+def _moves(tau: TaskVector) -> bool:
+    return any(np.count_nonzero(tree.to_numpy(now(leaf))) for leaf in tau.delta.values())

@@ -2,5 +2,5 @@
 
 from linearize.merge.merge import Merge
 
-SUM = Merge("sum", "Sum", lambda taus, seed: dict(taus))
+SUM = Merge("sum", "Sum", lambda taus, seed: dict(taus), plain=True)
 """The task vectors as they are."""

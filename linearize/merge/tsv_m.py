@@ -4,13 +4,13 @@
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from linearize import tree
-from linearize.merge.matrices import SCANNED, as_matrices, leading, matrixwise, side_by_side
-from linearize.merge.merge import Merge, Shapes
-from linearize.study import Study
+from linearize.merge.matrices import SCANNED, leading, matrixwise, one_each, share, side_by_side
+from linearize.merge.merge import Merge
 from linearize.task_vector import TaskVector
 
 
@@ -44,34 +44,13 @@ def tsv_m(
     """
 
     def merged(name: str, each: np.ndarray, rounding: float) -> np.ndarray:
-        triples = [leading(matrix, _share(name, *each.shape), rounding) for matrix in each]
+        count = share("tsv_m", name, *each.shape)
+        triples = [leading(matrix, count, rounding) for matrix in each]
         u, s, vh = side_by_side(triples, rounding)
         return (u * s) @ vh
 
     return {"tsv_m": matrixwise(taus, merged, matrices=matrices, scanned=scanned)}
 
 
-def _share(name: str, tasks: int, rows: int, columns: int) -> int:
-    """How many singular triples of a matrix a task has."""
-    if share := min(rows, columns) // tasks:
-        return share
-    raise ValueError(
-        f"tsv_m: {name} is a matrix of {rows} × {columns}, in which {tasks} tasks have no singular "
-        "vector each; give matrices= a pattern that leaves it out, and it is averaged"
-    )
-
-
-def needs(study: Study, moving: Shapes) -> None:
-    """A singular vector for each task in every matrix.
-
-    Raises:
-        ValueError: a matrix of fewer rows or columns than there are tasks.
-    """
-    for name, shape in moving.items():
-        layers = as_matrices(name, np.broadcast_to(0.0, (1, *shape)), study.scanned)
-        if layers is not None:
-            _share(name, len(study.names), *layers.shape[-2:])
-
-
-TSV_M = Merge("tsv_m", "TSV-M", tsv_m, needs=needs)
+TSV_M = Merge("tsv_m", "TSV-M", tsv_m, needs=partial(one_each, "tsv_m"))
 """A share of the rank for each task, and no direction that two of them claim twice."""

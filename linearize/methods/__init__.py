@@ -17,6 +17,9 @@ from linearize.methods.lora import LORA as LORA
 from linearize.methods.lora import LORA_POSTHOC as LORA_POSTHOC
 from linearize.methods.options import named as named
 from linearize.methods.ortho_reg import ATTENTION_ORTHO_REG as ATTENTION_ORTHO_REG
+from linearize.methods.ortho_reg import (
+    ATTENTION_ORTHO_REG_POSTHOC as ATTENTION_ORTHO_REG_POSTHOC,
+)
 from linearize.methods.ortho_reg import ORTHO_REG as ORTHO_REG
 from linearize.methods.ortho_reg import ORTHO_REG_POSTHOC as ORTHO_REG_POSTHOC
 from linearize.methods.regimes import LINEAR as LINEAR
@@ -37,7 +40,8 @@ METHODS: dict[str, Method] = {
         *(TAU_JP, *TAU_JPS, DIAG_GGN, *DIAGONALS, TAK, *TAKS),
         *(DELTA, DELTA_ON_CONTROL, DELTA_POSTHOC),
         *(ATTENTION_ONLY, ATTENTION_ONLY_POSTHOC),
-        *(ORTHO_REG, ORTHO_REG_POSTHOC, ATTENTION_ORTHO_REG),
+        *(ORTHO_REG, ORTHO_REG_POSTHOC),
+        *(ATTENTION_ORTHO_REG, ATTENTION_ORTHO_REG_POSTHOC),
         *(TALOS, TALOS_POSTHOC, LORA, LORA_POSTHOC, L_LORA),
         *(GRADIENT_ASCENT, JOINT),
     )

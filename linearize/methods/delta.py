@@ -12,6 +12,10 @@ is held near a function that is affine in α, and its vectors are what is added:
 ImageNet-21k there (C4 for text), which is no task's; here of the other tasks, as in TAK, of the
 control task, or of a curvature card. μ and the λ of that code are not known to us: 1, and TAK's.
 A step is 11 forward passes, and two products a layer for G: 3.7 times a non-linear step or more.
+
+It takes no other penalty: what is lowered is a function of two vectors, and a penalty of one τ does
+not say whether it means the student, which is kept and moves in f, or the teacher, in whose tangent
+space it would hold and which is thrown away. What the pair is to leave alone is G's ``reference``.
 """
 
 from collections.abc import Mapping

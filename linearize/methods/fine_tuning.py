@@ -115,7 +115,8 @@ def weighted(method: Method, weights: Mapping[str, float]) -> Method:
     """
     of = None if method.of is None else weighted(method.of, weights)
     if method.name in weights and method.train is not None:
-        if "weight" not in signature(method.train).parameters:
+        known = signature(method.train).parameters
+        if "weight" not in known or ("penalties" in known and not known["penalties"].default):
             raise ValueError(f"weights[{method.name!r}]: the method has no penalty; leave it out")
         return replace(method, train=_with_weight(method.train, weights[method.name]), of=of)
     return method if of is method.of else replace(method, of=of)

@@ -7,6 +7,8 @@ of the adapters' inputs: neither is done here.
 """
 
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, Literal
 
@@ -17,9 +19,10 @@ from linearize.current import current
 from linearize.methods.fine_tuning import fine_tune, kept, within
 from linearize.methods.regimes import posthoc
 from linearize.models import Backbone, Model, WeightsError, export_adapter
-from linearize.models.lora import A, Adapter, B, adapted
+from linearize.models.lora import A, Adapter, B, OfDelta, adapted
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
+from linearize.train import Penalty
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +39,20 @@ def train_adapter(
     rank: int = 16,
     alpha: float = 32.0,
     pattern: tree.Pattern = "kernel$",
+    penalties: Sequence[Penalty | Callable[[Study, str], Penalty]] = (),
+    weight: float | None = None,
     recipe: str | None = None,
 ) -> tuple[Adapter, TaskVector]:
     """One task's factors, and ΔW; a run that is finished is reused.
+
+    Penalties are of ΔW and of the model at θ0, as those of other methods are of τ; so L-LoRA with
+    τJp is a row:
+
+        Method("l_lora_tau_jp", "L-LoRA, τJp", "tangent", partial(fine_tune_adapter,
+            regime="linear", method="l_lora_tau_jp", penalties=[tau_jp.of_others]))
+
+    What they hold still is felt where a vector is evaluated in the tangent space. Of LoRA itself,
+    which moves in f, a penalty of J holds no more than the first order.
 
     Factors are kept below ``adapters/`` in the study's store, as any fine-tuning is, and ΔW in the
     method's own folder, as any task vector is; beside it, in ``peft/``, the adapter as PEFT's files
@@ -52,6 +66,9 @@ def train_adapter(
         rank: as that of :meth:`linearize.models.Adapter.start`, which the study's seed draws.
         alpha: likewise.
         pattern: likewise, among the leaves that the study trains.
+        penalties: what is added to the loss, as :func:`linearize.methods.fine_tuning.fine_tune`
+            takes them, of this study.
+        weight: likewise.
         recipe: the method whose recipe is taken where the study has none for ``method``.
 
     Raises:
@@ -67,13 +84,17 @@ def train_adapter(
             "%s of %s: %s stay at θ0, as they are no matrices", method, task, ", ".join(passed)
         )
     f = current(model.f, model.params, *study.split(task, "train").alone)
+    lora = adapted(f, model.params, start.scale)
     inner = study.but(
-        model=Model(adapted(f, model.params, start.scale), start.joined(model.params)),
+        model=Model(lora, start.joined(model.params)),
         objectives=study.objectives,
         trainable=[f"/{factor}$" for factor in MOVING[regime]],
         store=study.store.under("adapters"),
     )
-    found = fine_tune(inner, task, regime=regime, method=method, recipe=recipe)
+    terms = [each if isinstance(each, Penalty) else each(study, task) for each in penalties]
+    terms = [replace(each, value=OfDelta(each.value, lora.func)) for each in terms]
+    how: dict[str, Any] = {"regime": regime, "method": method, "recipe": recipe}
+    found = fine_tune(inner, task, penalties=terms, weight=weight, **how)
     adapter = start.moved(found.delta)
     tau = kept(study, (method, task), adapter.task_vector(model.params, found.meta))
     folder = study.store.path(method, task, "peft")

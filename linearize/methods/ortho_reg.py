@@ -136,3 +136,4 @@ ATTENTION_ORTHO_REG = Method(
 """As in the paper: the attention matrices alone."""
 
 ORTHO_REG_POSTHOC = posthoc(ORTHO_REG)
+ATTENTION_ORTHO_REG_POSTHOC = posthoc(ATTENTION_ORTHO_REG)

@@ -6,6 +6,7 @@ information, s_j = Σ_x (∂ log p(y|x) / ∂θ_j)², one y an example, drawn fr
 """
 
 import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from linearize.objectives import Classify
 from linearize.objectives.readout import as_readout
 from linearize.study import Method, Study
 from linearize.task_vector import TaskVector
+from linearize.train import Penalty
 from linearize.train.penalty import seed_of
 
 log = logging.getLogger(__name__)
@@ -111,11 +113,18 @@ def fine_tune_least_sensitive(
     sparsity: float = 0.9,
     rounds: int = 4,
     trainable: tree.Pattern = None,
+    penalties: Sequence[Penalty | Callable[[Study, str], Penalty]] = (),
+    weight: float | None = None,
     recipe: str | None = None,
 ) -> TaskVector:
-    """Non-linear fine-tuning of the entries that :func:`least_sensitive` keeps."""
+    """Non-linear fine-tuning of the entries that :func:`least_sensitive` keeps.
+
+    A penalty is of τ, which is 0 elsewhere; it does not decide which entries are kept. Of f, which
+    is not linear, one of J holds no more than the first order.
+    """
     mask = partial(least_sensitive, sparsity=sparsity, rounds=rounds, trainable=trainable)
     how: dict[str, Any] = {"method": method, "recipe": recipe, "trainable": trainable}
+    how |= {"penalties": penalties, "weight": weight}
     return fine_tune(study, task, regime="nonlinear", mask=mask, **how)
 
 

@@ -5,7 +5,7 @@ PEFT calls by these letters.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from linearize.models.hf.engine import listed
 from linearize.models.hf.export import table_of
 from linearize.models.hf.table import spell, unwrap
 from linearize.task_vector import TaskVector
-from linearize.types import Apply, Array, Params, PyTree
+from linearize.types import Apply, Array, Flat, Params, PyTree
 
 _STACKED = re.compile(r"^((?:\w+/)?)blocks/(?!\d+/)(.+)$")
 """A scanned stack; not the parts of a list, which have numbers."""
@@ -157,14 +157,41 @@ class _Adapted:
     scale: float
 
     def __call__(self, f: Apply, params: Mapping[str, Array], *inputs: PyTree) -> PyTree:
+        params0, delta = self.apart(params)
+        return f(tree.add(params0, delta), *inputs)
+
+    def apart(self, params: Mapping[str, Array]) -> tuple[Params, dict[str, Array]]:
+        """θ0, and ΔW by leaf."""
         names = tree.names(jax.tree.unflatten(self.treedef, range(self.treedef.num_leaves)))
         delta = {}
         for name in names:
             if f"{name}/{A}" in params:
                 a, b = params[f"{name}/{A}"], params[f"{name}/{B}"]
                 delta[name] = self.scale * jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-        params0 = jax.tree.unflatten(self.treedef, [params[name] for name in names])
-        return f(tree.add(params0, delta), *inputs)
+        return jax.tree.unflatten(self.treedef, [params[name] for name in names]), delta
+
+
+@dataclass(frozen=True)
+class OfDelta:
+    """A penalty on τ as one of what :func:`adapted` trains: of f without adapters, θ0 and ΔW."""
+
+    value: Callable[..., Array]
+    """``value(f, params0, tau, state, key) -> ()``."""
+    adapted: Any
+    """The function that :func:`adapted` makes a ``Partial`` of."""
+
+    def __call__(
+        self, f: Apply, params: Mapping[str, Array], tau: Flat, state: PyTree, key: Array
+    ) -> Array:
+        """The same of ΔW, whose factors ``params`` and ``tau`` add up to."""
+        params0, _ = self.adapted.apart(params)
+        _, delta = self.adapted.apart({n: x + tau[n] if n in tau else x for n, x in params.items()})
+        still = {n: x for n, x in params.items() if n.endswith((f"/{A}", f"/{B}"))}
+
+        def alone(params0: Params, *inputs: PyTree) -> PyTree:
+            return f({**tree.flatten(params0), **still}, *inputs)
+
+        return self.value(alone, params0, delta, state, key)
 
 
 def export_adapter(

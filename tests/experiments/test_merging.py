@@ -2,16 +2,17 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import linearize as lz
-from configs.merging import PRESETS
+from configs.merging import LEFT_OUT, PRESETS
 from experiments.merging import run
 from experiments.merging.memory import held
 from linearize.config import ConfigError
-from linearize.merge import MERGES
+from linearize.merge import MERGES, Merge
 from linearize.methods import METHODS
 
 close = np.testing.assert_allclose
@@ -74,6 +75,15 @@ def test_what_a_merge_holds_is_its_largest_arrays():
     made, size = held(lambda: float((rows + 1).sum()))
     assert made == 2e6
     assert 8e6 <= size < 9e6
+
+
+def test_the_preset_measures_every_row_that_it_does_not_say_why_not():
+    """A new one by itself; those of the page that is committed are among them."""
+    rows = {row.name for row in vars(lz.merge).values() if isinstance(row, Merge)}
+    assert set(LEFT_OUT) <= rows
+    assert rows - set(LEFT_OUT) <= set(PRESETS["packaged"]().merges)
+    page = json.loads((Path(__file__).parents[2] / "docs/results/merging.json").read_text())
+    assert set(page["merges"]) <= set(PRESETS["packaged"]().merges)
 
 
 @pytest.mark.parametrize(
