@@ -1,4 +1,4 @@
-"""A finished run's tables and chosen figures as one page under ``docs/results``.
+"""A finished run's lead, tables and chosen figures as one page under ``docs/results``.
 
     python -m experiments.publish runs/compare/demo demo --figures error_map_1 alpha_sweeps
 
@@ -6,6 +6,7 @@ Every number on the page is copied from the run's own files; nothing is computed
 """
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,16 +57,17 @@ def publish(job: Publish) -> Path:
     time = ""
     if results.seconds is not None:
         time = f", {results.seconds / 60:.0f} minutes of measuring"
+    page = report.read_page(job.run_dir)
     lines = [
         f"# {job.name}",
         "",
+        *(line for each in page.paragraphs for line in (_escaped(each), "")),
         f"`python -m experiments.{results.experiment} {results.preset}`, seeds "
         f"{', '.join(map(str, results.seeds))}{time}. Versions: "
         + ", ".join(f"{k} {v}" for k, v in results.versions.items())
         + f". Configuration: [{job.name}.json]({job.name}.json).",
         "",
     ]
-    page = report.read_page(job.run_dir)
     plots = {plot.name: plot for plot in page.plots}
     for figure in figures:
         if figure.stem not in plots:
@@ -86,6 +88,11 @@ def publish(job: Publish) -> Path:
     if job.records:
         _copy_records(job.run_dir, job.into / f"{job.name}_records")
     return io.atomic_write(job.into / f"{job.name}.md", "\n".join(lines))
+
+
+def _escaped(text: str) -> str:
+    """Plain text as Markdown shows it."""
+    return re.sub(r"([\\`*\[\]<])", r"\\\1", text)
 
 
 def _copy_records(run_dir: Path, into: Path) -> None:

@@ -236,6 +236,7 @@ def results(relative, low, high, seeds=(0,)) -> Results:
         mean, lower, upper = (np.repeat(each, len(seeds), 0) for each in (mean, lower, upper))
     S = len(seeds)
     shares = np.tile([0.2, 0.7, 0.1], (S, T, T, 1))
+    shares[:, 1, 0] = [0.6, 0.1, 0.3]
     other = np.ones((S, T, T))
     each = Audited(
         label="Given", view="displaced", parts=("in", "mid", "out"), examples=np.ones((S, T)),
@@ -256,7 +257,8 @@ class TestSentence:
         assert said == (
             "The vector of b moves the outputs on a farthest, 0.80 [0.75, 0.84] times as far as "
             "their own does, mostly through mid (70 % of the square); no other interval reaches "
-            "it. Of pairs, b and a disturb each other most: 0.80 on a, 0.70 on b. Least disturbed "
+            "it. Of pairs, b and a disturb each other most: 0.80 on a, mostly through mid (70 % of "
+            "the square), and 0.70 on b, mostly through in (60 % of the square). Least disturbed "
             "is c by the vector of a, 0.10 [0.05, 0.14] times."
         )
 
@@ -264,6 +266,13 @@ class TestSentence:
         assert "; not told apart from it: a on b. Of" in sentence(
             results(self.R, self.R - 0.05, self.R + 0.06)
         )
+
+    def test_of_several_sets_it_is_a_line_each(self):
+        one = results(self.R, self.R - 0.05, self.R + 0.04)
+        (given,) = one.audited.values()
+        other = dataclasses.replace(given, label="Other")
+        both = dataclasses.replace(one, audited={"given": given, "other": other})
+        assert sentence(both) == f"Given: {sentence(one)}\nOther: {sentence(one)}"
 
     def test_without_intervals(self):
         nothing = np.full((3, 3), np.nan)

@@ -31,7 +31,7 @@ def read(results: Results) -> Page:
     more = Section("relation", "Does it predict?", (scatter(results), relations(results)))
     decided = dataclasses.replace(table(results.claims, DECIDED), title="Decided here")
     whole = page(results, (more, Section("claims", "Decided here", (decided,))))
-    lead = (
+    about = (
         f"Task vectors of {len(results.tasks)} tasks, {results.model_name}: how far each moves the "
         "others' outputs, measured at θ0 before anything is merged, beside the accuracy that is "
         "then lost when it is added at α = 1."
@@ -39,7 +39,7 @@ def read(results: Results) -> Page:
     return dataclasses.replace(
         whole,
         title=f"The auditor: {results.preset}",
-        lead=lead,
+        lead=f"{whole.lead}\n{about}",
         headlines=("relation", "claims"),
         sources=whole.sources.removesuffix(".") + SOURCES,
     )

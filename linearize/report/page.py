@@ -32,6 +32,7 @@ class Page:
 
     title: str
     lead: str
+    """Paragraphs, a line each: what the run shows, where a sentence says it, and of what."""
     facts: tuple[tuple[str, str], ...]
     """Names and values below the lead."""
     sections: tuple[Section, ...]
@@ -57,6 +58,11 @@ class Page:
         for table in self.tables:
             if self.headlines is None or table.name in self.headlines:
                 table.print(console)
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """The lead's."""
+        return self.lead.splitlines()
 
     def _parts(self) -> Iterator[Plot | Table | str]:
         for section in self.sections:
@@ -106,6 +112,7 @@ def render(page: Page, svgs: Mapping[str, tuple[str, str]]) -> str:
         f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
         for name, value in page.facts
     )
+    lead = "".join(f'<p class="lead">{html.escape(each)}</p>' for each in page.paragraphs)
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     )
@@ -122,7 +129,7 @@ def render(page: Page, svgs: Mapping[str, tuple[str, str]]) -> str:
 <body>
 <header>
 <h1>{html.escape(page.title)}</h1>
-<p class="lead">{html.escape(page.lead)}</p>
+{lead}
 <dl class="run">{items}</dl>
 <nav aria-label="Sections"><ul>{links}</ul></nav>
 </header>

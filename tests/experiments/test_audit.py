@@ -1,6 +1,7 @@
 """The auditor's experiment on the smallest preset, against direct computation."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from scipy import stats
 
 import linearize as lz
 from configs.audit import PRESETS
+from experiments.audit import page
 from experiments.audit import run as auditing
 from experiments.audit.results import MEASURES, Results
 from linearize.config import ConfigError
 from linearize.report import node, schema
+from linearize.report.audit.words import sentence
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +60,14 @@ def test_correlations_are_over_ordered_pairs(found):
 
 def test_three_tasks_decide_nothing(found):
     assert [each.held for each in auditing.judge(found)] == [None, None]
+
+
+def test_the_page_says_first_which_pairs_harm_each_other_and_where(found):
+    """As the library's own page does, and then what was run."""
+    *said, about = page.read(node.Node(schema.record(found), ""), Path()).paragraphs
+    assert "\n".join(said) == sentence(found)
+    assert [line.split(":")[0] for line in said] == ["Non-linear", "Linear"]
+    assert about.startswith("Task vectors of 3 tasks, mlp")
 
 
 @pytest.mark.parametrize(

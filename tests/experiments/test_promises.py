@@ -308,6 +308,10 @@ class TestCommandLine:
 def test_any_finished_run_is_published_and_no_other(name, debug_run, tmp_path):
     run_dir, into = debug_run(name), tmp_path / "results"
     page = publish.publish(publish.Publish(run_dir, "mine", figures=(), into=into)).read_text()
+    lead = report.read_page(run_dir).lead
+    assert page.replace("\\", "").startswith(
+        "# mine\n\n" + lead.replace("\n", "\n\n") + "\n\n`python"
+    )
     for table in (run_dir / "tables").glob("*.md"):
         assert table.read_text().strip() in page
     assert (into / "mine.json").read_bytes() == (run_dir / "config.json").read_bytes()
@@ -320,7 +324,7 @@ def test_any_finished_run_is_published_and_no_other(name, debug_run, tmp_path):
 
 
 def test_a_table_that_another_version_left_is_not_published(tmp_path, monkeypatch):
-    shown = SimpleNamespace(plots=[], tables=[SimpleNamespace(name="single")])
+    shown = SimpleNamespace(paragraphs=[], plots=[], tables=[SimpleNamespace(name="single")])
     monkeypatch.setattr(report, "read_page", lambda run_dir: shown)
     io.write_json(tmp_path / "results.json", {"schema": 1, "experiment": "compare", "preset": "p",
                                               "seeds": [0]})  # fmt: skip

@@ -1,8 +1,10 @@
 """Tables show the files' numbers, with intervals computed here in another way."""
 
 import csv
+import html
 import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from scipy import stats as scipy_stats
 from linearize import report
 from linearize.report import stats
 from linearize.report.compare import page as compare
+from linearize.report.page import render
 
 
 def table(raw, name):
@@ -86,17 +89,31 @@ def test_addition_table(make_results, S):
     assert shown["Pre-trained"][2].text == "–"
 
 
+def paragraphs(raw):
+    """Of the page's HTML as it stands, before anything else that is said."""
+    page = compare.page(report.parse(raw), None)
+    document = render(page, {})
+    body = document[document.index("</h1>") :]
+    head = body[: body.index("<dl")]
+    return [html.unescape(each) for each in re.findall("<p[^>]*>(.*?)</p>", head)]
+
+
 def test_the_page_opens_with_what_sums_keep_without_a_search(make_results):
     raw = make_results(4, 1)
-    raw["addition"]["linear"]["full_normalized"] = [[0.5, 0.7, 1.0, 1.0]]
-    text = compare._sentence(report.parse(raw))
-    kept, chosen = text.split("</p>")[:2]
-    assert "At α = 1, without a search" in kept
-    assert "<b>80.0\N{NO-BREAK SPACE}%</b> (linear)" in kept
-    assert "at the α that validation data choose" in chosen
+    for m, kept in {"nonlinear": 0.25, "posthoc": 0.5, "linear": 0.7}.items():
+        raw["addition"][m]["full_normalized"] = [[kept - 0.1, kept + 0.1, kept, kept]]
+    first, second = paragraphs(raw)
+    assert first.replace("\N{NO-BREAK SPACE}", " ") == (
+        "At α = 1, without a search, the sum of all 4 task vectors keeps 25.0 % (non-linear), "
+        "50.0 % (post-hoc linearized) and 70.0 % (linear) of what each reaches alone."
+    )
+    assert second.startswith("vit_s_focus, fine-tuned on 4 tasks with one seed")
+    document = render(compare.page(report.parse(raw), None), {})
+    assert document.count("without a search, the sum") == 1
     for row in raw["addition"].values():
         row.pop("full_normalized", None)
-    assert "without a search" not in compare._sentence(report.parse(raw))
+    (only,) = paragraphs(raw)
+    assert only == second
 
 
 def test_negation_tables(make_results):

@@ -11,17 +11,17 @@ _SAID = 3
 
 
 def sentence(results: Results) -> str:
-    """Of every set of vectors; the label in front where there are several."""
+    """Of every set of vectors; of several a line each, its label in front."""
     told = [of_one(each, results.tasks) for each in results.audited.values()]
     if len(told) == 1:
         return told[0]
     labels = (each.label for each in results.audited.values())
-    return " ".join(f"{label}: {words}" for label, words in zip(labels, told, strict=True))
+    return "\n".join(f"{label}: {words}" for label, words in zip(labels, told, strict=True))
 
 
 def of_one(audited: Audited, tasks: tuple[str, ...]) -> str:
     """The worst cell, where it comes from, and how many others it is not told apart from; the
-    worst pair in both directions; the least.
+    worst pair in both directions, each with its layers; the least.
     """
     cells = audited.cells(tasks)
     known = [cell for cell in cells if np.isfinite(cell.value)]
@@ -43,7 +43,8 @@ def of_one(audited: Audited, tasks: tuple[str, ...]) -> str:
         first, second = (one, other) if one.value >= other.value else (other, one)
         said.append(
             f"Of pairs, {first.vector} and {second.vector} disturb each other most: "
-            f"{fixed(first.value, 2)} on {first.task}, {fixed(second.value, 2)} on {second.task}."
+            f"{fixed(first.value, 2)} on {first.task}, {where(audited, first)}, and "
+            f"{fixed(second.value, 2)} on {second.task}, {where(audited, second)}."
         )
     if len(known) > 2:
         said.append(

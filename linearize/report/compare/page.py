@@ -146,6 +146,11 @@ def _title(results: Results) -> str:
 
 
 def _lead(results: Results) -> str:
+    """What the sums keep without a search, where that is known; then what was run."""
+    return "\n".join(filter(None, [_in_full(results), _what(results)]))
+
+
+def _what(results: Results) -> str:
     tasks, seeds, look = len(results.tasks), len(results.seeds), results.look
     model = str(results.model.get("name", "One model"))
     many = "one seed" if seeds == 1 else f"{seeds} seeds"
@@ -169,12 +174,11 @@ def _done(results: Results) -> str:
 
 
 def _sentence(results: Results) -> str:
-    """What the run shows, in one or two sentences, from its numbers alone."""
+    """What a search makes of it, in one or two sentences, from the run's numbers alone."""
     of = results.measures
-    contenders = [m for m in results.look.ordered(results.addition) if results.regime(m)]
-    in_full = _in_full(results, contenders)
+    contenders = _contenders(results)
     if of.shared is None:
-        return in_full + _shares(results, contenders)
+        return _shares(results, contenders)
     before = f"the pre-trained model’s {_value(of.shared, results.pretrained)}"
     if not contenders:
         return f"<p>Compared with {before}.</p>"
@@ -191,17 +195,23 @@ def _sentence(results: Results) -> str:
         text += (
             f" Subtracted one at a time, they leave their own task at {_listed(results, level)}."
         )
-    return f'{in_full}<p class="lead">{text}</p>'
+    return f'<p class="lead">{text}</p>'
 
 
-def _in_full(results: Results, rows: Sequence[str]) -> str:
-    """What the sums keep where nobody searches for a coefficient."""
+def _contenders(results: Results) -> list[str]:
+    return [m for m in results.look.ordered(results.addition) if results.regime(m)]
+
+
+def _in_full(results: Results) -> str:
+    """What the sums keep where nobody searches for a coefficient; empty where that is not known."""
+    rows = _contenders(results)
     level = _levels(results, {m: results.addition[m].full_normalized for m in rows})
-    if not level:
+    if not level or len(results.tasks) == 1:
         return ""
+    kept = _join(f"{value} ({results.look.inline(m)})" for m, value in level.items())
     return (
-        f'<p class="lead">At α = 1, without a search, the sum of all {len(results.tasks)} task '
-        f"vectors keeps {_listed(results, level)} of what each reaches alone.</p>"
+        f"At α = 1, without a search, the sum of all {len(results.tasks)} task vectors keeps "
+        f"{kept} of what each reaches alone."
     )
 
 
