@@ -574,6 +574,12 @@ def test_a_card_of_the_task_s_own_name_does_not_hinder_its_vector():
     np.testing.assert_allclose(both.state[0][0].g[0], 2 * np.eye(4))
     with pytest.raises(ValueError, match="cards is of 'one' alone"):
         tak.of_others(study, "one", cards={"one": own})
+    with pytest.raises(ValueError, match=r"control=True beside cards of 'two': .*control"):
+        tak.of_others(study, "one", cards={"two": other}, control=True)
+    unit = {"two": Card(other.blocks, meta={"normalized": True})}
+    for made in (tak.tak, partial(tak.of_others, study, "one")):
+        with pytest.raises(ValueError, match="normalized=False, and the cards of 'two' are of"):
+            made(cards=unit, normalized=False)
     for options in ({"scales": {"w": -1.0}}, {"dense": -1.0}):
         with pytest.raises(ValueError, match="expected 0 or more"):
             tak.of_others(study, "one", cards={"two": other}, **options)

@@ -519,6 +519,7 @@ def test_no_flipped_bit_passes_for_a_map(tmp_path):
         ({"alphas": [0.0, np.inf]}, "finite"),
         ({"alphas": [[0.0], [1.0], [2.0]]}, "3 axes for 2 tasks"),
         ({"n_eval": 0}, "n_eval=0"),
+        ({"n_eval": 2, "seed": -1}, "seed=-1; expected an integer, 0 or more"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"readouts": [None]}, "readouts has 1 entries for 2 tasks"),
         ({"preview": 1}, "preview=1; expected an integer, 2 or more"),

@@ -88,6 +88,16 @@ def changed_tokens(labels, what=lambda a, b: a.argmax(-1) != b.argmax(-1)):
     return sums
 
 
+def test_shares_of_tokens_have_no_binomial_interval():
+    """Of 10 tokens asked for in 5 texts: rounded to fifths, a share would be another."""
+    found = language(objective=CausalLM(distance="argmax"), regime="tangent")
+    close(found.per_task, expected(spoken, TOKENS, "tangent", changed_tokens(LABELS)), atol=1e-6)
+    assert np.abs(found.per_task[0] * 5 - np.rint(found.per_task[0] * 5)).max() > 0.1
+    assert not found.binary
+    with pytest.raises(ValueError, match="is not 0 or 1 of each example"):
+        found.interval()
+
+
 def half_l1(a, b):
     p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (a, b))
     return 0.5 * np.abs(p - q).sum(-1)

@@ -38,7 +38,8 @@ class Card:
 
     blocks: tuple[Block, ...]
     base: str = ""
-    """Fingerprint of θ0 (:func:`linearize.tree.fingerprint`); empty where it is unknown."""
+    """Fingerprint of θ0 (:func:`linearize.tree.fingerprint`); empty where it is unknown. What is
+    merged with a card that does not know its own is of the base that the others know."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What JSON can hold: ``normalized``, ``probes``, ``examples``, ``data``, versions, ..."""
 

@@ -51,7 +51,8 @@ class ErrorMap:
     distance: str
     reduction: str
     binary: bool
-    """The distance is 0 or 1, so that each entry of ``per_task`` is a proportion."""
+    """The distance is 0 or 1 and each example counts 1, so that each entry of ``per_task`` is a
+    proportion of ``n``."""
     passes: int
     """Forward passes over one task's examples that were made (0 where all came from a cache; a
     pass with T tangents counts 1 + 2T)."""
@@ -62,12 +63,15 @@ class ErrorMap:
         """Wilson's binomial interval of each entry of ``per_task``, taking examples as draws.
 
         Raises:
-            ValueError: the distance is not 0 or 1, or ``level`` lies outside (0, 1).
+            ValueError: the distance is not 0 or 1, or examples do not count 1 each (those of a
+                language model count as many tokens as are asked for), or ``level`` lies outside
+                (0, 1).
         """
         if not self.binary:
             raise ValueError(
-                f"distance={self.distance!r} is not 0 or 1, so no binomial interval holds; "
-                "measure distance='argmax', or bootstrap over examples"
+                f"distance={self.distance!r} is not 0 or 1 of each example, so no binomial "
+                "interval holds; measure distance='argmax' of classification, or bootstrap over "
+                "examples"
             )
         n = self.n.reshape(-1, *(1,) * (self.per_task.ndim - 1))
         return binomial_interval(np.rint(self.per_task * n), n, level)

@@ -99,7 +99,7 @@ def disentanglement_error(
     Raises:
         ValueError: unknown regime, distance or reduction; numbers of tasks that differ; fewer than
             two; axes that are not 1-D and finite; an empty data set; ``n_eval`` below 1 or
-            ``preview`` below 2, or no whole number; targets
+            ``preview`` below 2, a ``seed`` below 0, or no whole number; targets
             that do not fit, or ask for nothing; distances of different units; outputs that are not
             one array.
         StructureMismatch: a task vector does not fit ``params0`` or stems from another base.
@@ -119,6 +119,7 @@ def disentanglement_error(
     """
     view = view_of(regime)
     one_of("reduction", reduction, ("sum", "mean"))
+    fields.integer("seed", seed, low=0)
     if n_eval is not None:
         fields.integer("n_eval", n_eval, low=1)
     if view.passes and cached is not None:
@@ -194,7 +195,8 @@ def disentanglement_error(
         regime=regime,
         distance=names.name,
         reduction=reduction,
-        binary=names.binary,
+        # a mean over positions, or of examples that do not all count alike, is no proportion of n
+        binary=names.binary and all((task.counts == 1).all() for task in tasks),
         passes=passes,
         preview=note,
     )

@@ -112,9 +112,17 @@ def of_others(
 
     Raises:
         ValueError: there is no other task, or no control task where it is asked for; no card but
-            the task's own, or cards of features at length 1 and as they are.
+            the task's own, or cards of features at length 1 and as they are; cards that are given
+            and are not of what the switches say.
         StructureMismatch: a card of another base, or of other leaves than those that move.
     """
+    _check_raw(cards, normalized)
+    if cards is not None and control and study.control not in cards:
+        raise ValueError(
+            f"control=True beside cards of {', '.join(map(repr, cards))}: where cards are given "
+            f"no other is measured; give one of the control task, {study.control!r}, too, or leave "
+            "control out"
+        )
     if cards is None:
         of = partial(card_of, study, examples=examples, normalized=normalized, parts=parts)
         cards = {other: of(other) for other in study.others(task, "tak", control=control)}
@@ -155,9 +163,13 @@ def tak(
             the names that they have in models of our own and of others. None trains them too.
         **how: the other arguments of :func:`of_others`.
 
+    Raises:
+        ValueError: raw features, and ``cards`` of features at length 1.
+
     >>> tak(exact=True, normalized=False).label
     'TAK, exact, raw features'
     """
+    _check_raw(cards, normalized)
     on = {
         "exact": exact,
         "raw features": not normalized,
@@ -179,6 +191,15 @@ def tak(
     )
     train = partial(fine_tune, regime="linear", method=name, frozen=frozen, penalties=[penalty])
     return Method(name, ", ".join(words), "tangent", train, controlled=control)
+
+
+def _check_raw(cards: Mapping[str, Card] | None, normalized: bool) -> None:
+    other = [name for name, card in (cards or {}).items() if card.normalized]
+    if other and not normalized:
+        raise ValueError(
+            f"normalized=False, and the cards of {', '.join(map(repr, other))} are of features at "
+            "length 1; measure them with normalized=False, or leave it out"
+        )
 
 
 TAK = tak()
