@@ -119,8 +119,8 @@ def t5_large() -> SentimentConfig:
     python -m experiments.sentiment t5_large --data-dir DATA
 
     Not run yet. As :func:`t5_small`; the paper's Yelp 95.0, 95.1, 95.5; Amazon 94.8, 95.2, 95.5.
-    738 M parameters, 3 GB a copy, so 15 GB and 27 GB; about twelve times the work. Where activations
-    do not fit beside, ``--model.remat dots``.
+    738 M parameters, 3 GB a copy, so 15 GB and 27 GB; about twelve times the work. Where
+    activations do not fit beside, ``--model.remat dots``.
     """
     return papers("t5_large")
 

@@ -11,20 +11,18 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from linearize import cli, io, sealed
+from experiments.seeds import RECORD, records_of
+from linearize import cli, io
 from linearize import config as configuration
 from linearize.config import ConfigError
 from linearize.study import Store
 
 log = logging.getLogger(__name__)
-
-RECORD = "record.json"
 
 
 @dataclass(frozen=True)
@@ -73,19 +71,6 @@ def gather(job: Gather) -> tuple[int, ...]:
     for place, data in found.items():
         Store(job.into / place.parent).write(RECORD, json.loads(data))
     return seeds
-
-
-def records_of(run: Path) -> dict[Path, bytes]:
-    """The records of a run's finished seeds, by their places in it.
-
-    Raises:
-        CorruptFileError: one was changed after it was written.
-    """
-    paths = sorted(chain(run.glob(f"seed_*/{RECORD}"), run.glob(f"*/seed_*/{RECORD}")))
-    for path in paths:
-        if problem := sealed.problem(path):
-            raise io.CorruptFileError(f"{path} {problem}; take it out, and run that seed again")
-    return {path.relative_to(run): path.read_bytes() for path in paths}
 
 
 def _folder(place: Path) -> str:

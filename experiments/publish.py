@@ -14,7 +14,8 @@ from typing import Annotated
 
 import tyro
 
-from experiments import gather, report
+from experiments import report
+from experiments.seeds import records_of
 from linearize import cli, io
 from linearize.config import ConfigError
 from linearize.report import node, schema
@@ -98,7 +99,7 @@ def _escaped(text: str) -> str:
 def _copy_records(run_dir: Path, into: Path) -> None:
     if into.exists():
         shutil.rmtree(into)
-    for place, data in gather.records_of(run_dir).items():
+    for place, data in records_of(run_dir).items():
         path = into / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(json.loads(data), separators=(",", ":")) + "\n")
