@@ -391,6 +391,8 @@ def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
 def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
     """What was compared, on what, by which versions."""
     rows: list[Method | Row] = [*plan.methods, *plan.rows]
+    words = {method.label: method.about for method in plan.methods}
+    words |= {row.title or row.merge.label: row.merge.about for row in plan.rows}
     return {
         "preset": "custom",
         "versions": io.versions(),
@@ -402,6 +404,7 @@ def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
         "skipped": {name: dict(t.skipped) for name, t in study.tasks.items() if t.skipped},
         "metrics": {n: each.primary.described() for n, each in study.objectives.items()},
         "labels": {row.key: row.label for row in rows},
+        "about": {word: about for word, about in words.items() if about},
         "explored": next((method.name for method in explorable(study, plan.regimes)), None),
         "alphas": np.asarray(plan.alphas).tolist(),
         "control_task": study.control,

@@ -209,6 +209,8 @@ ADAMERGING = Merge(
     takes="validation inputs",
     needs=partial(logits, "adamerging"),
     by_task=False,
+    about="A coefficient for each task, of least entropy on inputs without labels (Yang et "
+    "al. 2024).",
 )
 """A coefficient for each task, on validation inputs without their labels."""
 
@@ -220,5 +222,7 @@ ADAMERGING_TENSORS = Merge(
     takes="validation inputs",
     needs=partial(logits, "adamerging"),
     by_task=False,
+    about="A coefficient for each task and tensor, of least entropy on inputs without labels (Yang "
+    "et al. 2024).",
 )
 """One for each task and tensor."""

@@ -53,5 +53,11 @@ def consensus(
     return {"consensus": leafwise(taus, kept)}
 
 
-CONSENSUS = Merge("consensus", "Consensus", consensus, {"tall": (0.4, 0.2, 0.3, 0.5, 0.6)})
+CONSENSUS = Merge(
+    "consensus",
+    "Consensus",
+    consensus,
+    {"tall": (0.4, 0.2, 0.3, 0.5, 0.6)},
+    about="The sum where at least two tasks claim an entry (Wang et al. 2024).",
+)
 """Task arithmetic without the entries of one task alone, and of none."""

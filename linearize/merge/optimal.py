@@ -122,6 +122,8 @@ OPTIMAL = Merge(
     by_task=False,
     affine=True,
     needs=partial(logits, "optimal"),
+    about="A coefficient for each task, of least cross-entropy to validation labels: the optimum, "
+    "with a certificate.",
 )
 """On validation examples with their labels."""
 
@@ -134,5 +136,7 @@ EXPERTS = Merge(
     by_task=False,
     affine=True,
     needs=partial(logits, "optimal"),
+    about="A coefficient for each task, of least cross-entropy to what each task’s own model "
+    "predicts, which needs no labels: the optimum, with a certificate.",
 )
 """On validation inputs, without labels."""

@@ -73,5 +73,12 @@ def needs(study: Study, moving: Shapes) -> None:
             _share(name, len(study.names), *layers.shape[-2:])
 
 
-TSV_M = Merge("tsv_m", "TSV-M", tsv_m, needs=needs)
+TSV_M = Merge(
+    "tsv_m",
+    "TSV-M",
+    tsv_m,
+    needs=needs,
+    about="Each task’s leading singular vectors, a share of the rank for each, whitened together "
+    "so that no direction counts twice (Gargiulo et al. 2025).",
+)
 """A share of the rank for each task, and no direction that two of them claim twice."""

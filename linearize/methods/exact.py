@@ -82,5 +82,12 @@ def fine_tune_exactly(study: Study, task: str) -> TaskVector:
         return optimum.tau
 
 
-EXACT = Method("exact", "Exact linear", "tangent", fine_tune_exactly)
+EXACT = Method(
+    "exact",
+    "Exact linear",
+    "tangent",
+    fine_tune_exactly,
+    about="The optimum of linear fine-tuning, of cross-entropy and a squared norm, by Newton’s "
+    "method.",
+)
 """The optimum of linear fine-tuning, by Newton's method."""
