@@ -79,7 +79,9 @@ class Plan:
     pairs: Sequence[tuple[str, str]] = ()
     """Tasks whose disentanglement error is mapped."""
     map_alphas: np.ndarray = field(default_factory=lambda: np.linspace(-3.0, 3.0, 25))
-    """(G,) coefficients of a map, on both axes; −1, 0 and 1 among them."""
+    """(G,) coefficients of a map, on both axes; any rising ones. What is said of the search box is
+    of those that lie in it, so its ends and 0 belong among them, as here; a page tells where the
+    ends do not."""
     n_eval: int = 500
     """Examples of each task that a map looks at."""
     search_box: tuple[float, float] = (-1.0, 1.0)

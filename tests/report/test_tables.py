@@ -210,6 +210,18 @@ def test_error_map_table(make_results):
     )
 
 
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [(9, ""), (6, " (whose coefficients on the grid are −0.40 to 0.40)")],
+)
+def test_means_in_a_box_whose_ends_are_not_on_the_grid_say_of_what_they_are(
+    make_results, points, said
+):
+    """From −2 to 2: steps of 0.5 have −1 and 1, steps of 0.8 have −0.4 and 0.4 between them."""
+    raw = make_results(2, 1, G=points)
+    assert f"inside the search box{said}, mean" in table(raw, "error_maps").caption
+
+
 def test_cosine_table(make_results):
     raw = make_results(3, 3)
     shown = rows(table(raw, "cosine_linear"))
