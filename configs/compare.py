@@ -61,8 +61,8 @@ def demo() -> CompareConfig:
     Seed 0, test accuracy in %, mean over tasks: pre-trained 51.6; single task 76.0 (non-linear),
     78.4 (linear), 74.4 (τJp); all four added at α = 1, without a search, 44.5, 57.5 and 73.2.
     Measured from an empty cache: 4 min 48 s, of which reading 21 s, training 170 s (79 s of it
-    τJp's), evaluation 78 s, the map 10 s. Blocks are scanned, which compiles in half the time. The
-    rates were chosen on validation data at 48 steps.
+    τJp's), evaluation 78 s, the map 10 s; on a slower machine's two cores 8 min 16 s. Blocks are
+    scanned, which compiles in half the time. The rates were chosen on validation data at 48 steps.
     """
     return CompareConfig(
         model=ModelConfig(scan=True),
