@@ -265,6 +265,8 @@ def vit_b32() -> CompareConfig:
     python -m experiments.prepare_data vit_b32
     python -m experiments.compare vit_b32 --seeds 0 1 2
 
+    ``--methods tau_jp tak`` adds the rows with τJp and TAK, by the linear recipe and their own λ.
+
     Not run yet. Expected in %, mean over tasks: absolute/normalized accuracy of all eight added,
     target/control after the negation of one.
 
@@ -301,6 +303,8 @@ def vit_b16() -> CompareConfig:
     python -m experiments.prepare_data vit_b16
     python -m experiments.compare vit_b16 --seeds 0 1 2
 
+    ``--methods tau_jp tak`` adds the rows with τJp and TAK, by the linear recipe and their own λ.
+
     Not run yet. Expected in %, mean over tasks: absolute/normalized accuracy of all eight added,
     target/control after the negation of one.
 
@@ -332,6 +336,8 @@ def vit_l14() -> CompareConfig:
 
     python -m experiments.prepare_data vit_l14
     python -m experiments.compare vit_l14 --seeds 0 1 2
+
+    ``--methods tau_jp tak`` adds the rows with τJp and TAK, by the linear recipe and their own λ.
 
     Not run yet. Expected in %, mean over tasks: absolute/normalized accuracy of all eight added,
     target/control after the negation of one.
@@ -378,6 +384,8 @@ def vit_b32_14() -> CompareConfig:
     python -m experiments.prepare_data vit_b32_14
     python -m experiments.compare vit_b32_14 --seeds 0 1 2
 
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
+
     Not run yet. Expected in %, mean over the tasks, absolute accuracy of all added: individual
     90.9; sum at its best α 65.3, TIES 68.0, TSV-M 80.1, Iso-C 80.3 (non-linear, Iso-C's paper);
     linear 73.7, with τJp 85.3, with TAK 84.3 (TAK's paper).
@@ -391,6 +399,8 @@ def vit_b32_20() -> CompareConfig:
     python -m experiments.prepare_data vit_b32_20
     python -m experiments.compare vit_b32_20 --seeds 0 1 2
 
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
+
     Not run yet. Expected as of :func:`vit_b32_14`: individual 91.3; sum 60.5, TIES 63.4, TSV-M
     77.1, Iso-C 75.5.
     """
@@ -402,6 +412,8 @@ def vit_b16_14() -> CompareConfig:
 
     python -m experiments.prepare_data vit_b16_14
     python -m experiments.compare vit_b16_14 --seeds 0 1 2
+
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
 
     Not run yet. Expected as of :func:`vit_b32_14`: individual 92.8; sum 70.5, TIES 73.2, TSV-M
     84.6, Iso-C 84.8.
@@ -415,6 +427,8 @@ def vit_b16_20() -> CompareConfig:
     python -m experiments.prepare_data vit_b16_20
     python -m experiments.compare vit_b16_20 --seeds 0 1 2
 
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
+
     Not run yet. Expected as of :func:`vit_b32_14`: individual 93.2; sum 65.8, TIES 68.2, TSV-M
     80.6, Iso-C 79.6.
     """
@@ -427,6 +441,8 @@ def vit_l14_14() -> CompareConfig:
     python -m experiments.prepare_data vit_l14_14
     python -m experiments.compare vit_l14_14 --seeds 0 1 2
 
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
+
     Not run yet. Expected as of :func:`vit_b32_14`: individual 94.3; sum 79.4, TIES 79.5, TSV-M
     89.2, Iso-C 89.3.
     """
@@ -438,6 +454,8 @@ def vit_l14_20() -> CompareConfig:
 
     python -m experiments.prepare_data vit_l14_20
     python -m experiments.compare vit_l14_20 --seeds 0 1 2
+
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
 
     Not run yet. Expected as of :func:`vit_b32_14`: individual 94.7; sum 74.0, TIES 75.7, TSV-M
     87.7, Iso-C 87.6.

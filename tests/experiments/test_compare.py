@@ -360,7 +360,23 @@ def test_images_are_small_and_what_is_none_has_none():
         assert explored.thumbnails(Examples(other, {}), np.array([0])) is None
 
 
+ROWS = {"τJp": "tau_jp", "TAK": "tak", "TIES": "ties", "TSV-M": "tsv_m", "Iso-C": "iso_c"}
+
+
 class TestCommandLine:
+    @pytest.mark.parametrize("name", COMPARE)
+    def test_what_a_preset_expects_is_of_the_options_that_it_names(self, name):
+        """Its commands, with the options beside them, run every method and merge that is told."""
+        said = cli.notebook(COMPARE[name])
+        options = re.findall("``(--[^`]*)``", said)
+        (words,) = re.findall(rf"python -m experiments.compare ({name}\b.*)", said)
+        command = cli.parse("compare", COMPARE, " ".join([words, *options]).split())
+        rows = [*command.config.methods, *command.config.merges]
+        for label, row in ROWS.items():
+            told = label in said.replace("TAK's paper", "")
+            assert any(each.startswith(row) for each in rows) >= told, label
+        assert protocol.plan(command.config).rows or not command.config.merges
+
     def test_options_of_the_exact_regime_are_overridden_where_it_is_configured(self):
         command = cli.parse("compare", COMPARE, ["exact", "--exact.l2", "0.5"])
         assert command.config.exact.l2 == 0.5
