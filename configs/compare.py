@@ -61,8 +61,8 @@ def demo() -> CompareConfig:
     Seed 0, test accuracy in %, mean over tasks: pre-trained 51.6; single task 76.0 (non-linear),
     78.4 (linear), 74.4 (τJp); all four added at α = 1, without a search, 44.5, 57.5 and 73.2.
     Measured from an empty cache: 4 min 48 s, of which reading 21 s, training 170 s (79 s of it
-    τJp's), evaluation 78 s, the map 10 s. Blocks are scanned, which compiles in half the time. The
-    rates were chosen on validation data at 48 steps.
+    τJp's), evaluation 78 s, the map 10 s; on a slower machine's two cores 8 min 16 s. Blocks are
+    scanned, which compiles in half the time. The rates were chosen on validation data at 48 steps.
     """
     return CompareConfig(
         model=ModelConfig(scan=True),
@@ -165,7 +165,8 @@ def exact() -> CompareConfig:
 
     Mean of the tasks, ± 95 % t interval: loss + (1/2) ‖τ‖² on the training split 0.071 ± 0.005
     (AdamW, 56 steps) and 0.006 ± 0.000 (optimum); test accuracy 64.9 ± 1.4 and 60.1 ± 4.1 %. 27
-    minutes of measuring on two busy cores.
+    minutes of measuring on two busy cores. The map's steps of 0.6 miss −1 and 1: its means in the
+    search box are of −0.6, 0 and 0.6.
     """
     return CompareConfig(
         model=ModelConfig(blocks=4),
@@ -264,6 +265,8 @@ def vit_b32() -> CompareConfig:
     python -m experiments.prepare_data vit_b32
     python -m experiments.compare vit_b32 --seeds 0 1 2
 
+    ``--methods tau_jp tak`` adds the rows with τJp and TAK, by the linear recipe and their own λ.
+
     Not run yet. Expected in %, mean over tasks: absolute/normalized accuracy of all eight added,
     target/control after the negation of one.
 
@@ -300,6 +303,8 @@ def vit_b16() -> CompareConfig:
     python -m experiments.prepare_data vit_b16
     python -m experiments.compare vit_b16 --seeds 0 1 2
 
+    ``--methods tau_jp tak`` adds the rows with τJp and TAK, by the linear recipe and their own λ.
+
     Not run yet. Expected in %, mean over tasks: absolute/normalized accuracy of all eight added,
     target/control after the negation of one.
 
@@ -331,6 +336,8 @@ def vit_l14() -> CompareConfig:
 
     python -m experiments.prepare_data vit_l14
     python -m experiments.compare vit_l14 --seeds 0 1 2
+
+    ``--methods tau_jp tak`` adds the rows with τJp and TAK, by the linear recipe and their own λ.
 
     Not run yet. Expected in %, mean over tasks: absolute/normalized accuracy of all eight added,
     target/control after the negation of one.
@@ -377,6 +384,8 @@ def vit_b32_14() -> CompareConfig:
     python -m experiments.prepare_data vit_b32_14
     python -m experiments.compare vit_b32_14 --seeds 0 1 2
 
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
+
     Not run yet. Expected in %, mean over the tasks, absolute accuracy of all added: individual
     90.9; sum at its best α 65.3, TIES 68.0, TSV-M 80.1, Iso-C 80.3 (non-linear, Iso-C's paper);
     linear 73.7, with τJp 85.3, with TAK 84.3 (TAK's paper).
@@ -390,6 +399,8 @@ def vit_b32_20() -> CompareConfig:
     python -m experiments.prepare_data vit_b32_20
     python -m experiments.compare vit_b32_20 --seeds 0 1 2
 
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
+
     Not run yet. Expected as of :func:`vit_b32_14`: individual 91.3; sum 60.5, TIES 63.4, TSV-M
     77.1, Iso-C 75.5.
     """
@@ -401,6 +412,8 @@ def vit_b16_14() -> CompareConfig:
 
     python -m experiments.prepare_data vit_b16_14
     python -m experiments.compare vit_b16_14 --seeds 0 1 2
+
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
 
     Not run yet. Expected as of :func:`vit_b32_14`: individual 92.8; sum 70.5, TIES 73.2, TSV-M
     84.6, Iso-C 84.8.
@@ -414,6 +427,8 @@ def vit_b16_20() -> CompareConfig:
     python -m experiments.prepare_data vit_b16_20
     python -m experiments.compare vit_b16_20 --seeds 0 1 2
 
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
+
     Not run yet. Expected as of :func:`vit_b32_14`: individual 93.2; sum 65.8, TIES 68.2, TSV-M
     80.6, Iso-C 79.6.
     """
@@ -426,6 +441,8 @@ def vit_l14_14() -> CompareConfig:
     python -m experiments.prepare_data vit_l14_14
     python -m experiments.compare vit_l14_14 --seeds 0 1 2
 
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
+
     Not run yet. Expected as of :func:`vit_b32_14`: individual 94.3; sum 79.4, TIES 79.5, TSV-M
     89.2, Iso-C 89.3.
     """
@@ -437,6 +454,8 @@ def vit_l14_20() -> CompareConfig:
 
     python -m experiments.prepare_data vit_l14_20
     python -m experiments.compare vit_l14_20 --seeds 0 1 2
+
+    ``--methods tau_jp tak --merges ties tsv_m iso_c`` adds what is beside the regimes.
 
     Not run yet. Expected as of :func:`vit_b32_14`: individual 94.7; sum 74.0, TIES 75.7, TSV-M
     87.7, Iso-C 87.6.

@@ -79,7 +79,9 @@ class Plan:
     pairs: Sequence[tuple[str, str]] = ()
     """Tasks whose disentanglement error is mapped."""
     map_alphas: np.ndarray = field(default_factory=lambda: np.linspace(-3.0, 3.0, 25))
-    """(G,) coefficients of a map, on both axes; −1, 0 and 1 among them."""
+    """(G,) coefficients of a map, on both axes; any rising ones. What is said of the search box is
+    of those that lie in it, so its ends and 0 belong among them, as here; a page tells where the
+    ends do not."""
     n_eval: int = 500
     """Examples of each task that a map looks at."""
     search_box: tuple[float, float] = (-1.0, 1.0)
@@ -391,6 +393,8 @@ def map_facts(study: Study, plan: Plan, pair: tuple[str, str]) -> Record:
 def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
     """What was compared, on what, by which versions."""
     rows: list[Method | Row] = [*plan.methods, *plan.rows]
+    words = {method.label: method.about for method in plan.methods}
+    words |= {row.title or row.merge.label: row.merge.about for row in plan.rows}
     return {
         "preset": "custom",
         "versions": io.versions(),
@@ -402,6 +406,7 @@ def describe(study: Study, plan: Plan, seeds: Sequence[int]) -> Record:
         "skipped": {name: dict(t.skipped) for name, t in study.tasks.items() if t.skipped},
         "metrics": {n: each.primary.described() for n, each in study.objectives.items()},
         "labels": {row.key: row.label for row in rows},
+        "about": {word: about for word, about in words.items() if about},
         "explored": next((method.name for method in explorable(study, plan.regimes)), None),
         "alphas": np.asarray(plan.alphas).tolist(),
         "control_task": study.control,

@@ -170,7 +170,7 @@ def rising(argument: str, values: ArrayLike, least: int = 1) -> np.ndarray:
 
 
 def box(argument: str, ends: Sequence[float], grid: np.ndarray) -> tuple[float, float]:
-    """The lowest and the highest coefficient of a part of a grid.
+    """The ends of a part of a grid, which need not be on it: the part is the coefficients between.
 
     Raises:
         ValueError: they are no two numbers, or no coefficient of the grid lies between them.

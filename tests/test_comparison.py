@@ -179,6 +179,23 @@ def test_a_method_and_a_merge_of_ones_own_enter_every_table(monkeypatch):
         np.testing.assert_allclose(row["accuracy"], summed, rtol=1e-5)
 
 
+def test_rows_bring_their_words_and_ones_own_need_none():
+    """Of a merge its own name, whosever vectors it has; a row's title where it has one."""
+    half = Method("half", "Half", "tangent", lambda study, name: study.vectors(LINEAR)[name])
+    mine = Merge("mine", "Mine", lambda taus, seed: dict(taus))
+    tsv, random = MERGES["tsv_m"], MERGES["random"]
+    methods = (LINEAR, METHODS["tau_jp_in_turn"], half)
+    rows = [Row(merge, method) for merge in (tsv, mine) for method in methods]
+    rows.append(Row(random, LINEAR, "random", "Random"))
+    told = comparison.describe(language(), Plan(methods=methods, rows=rows), [0])
+    assert told["about"] == {
+        "Linear": LINEAR.about,
+        "τJp, in turn": METHODS["tau_jp_in_turn"].about,
+        "TSV-M": tsv.about,
+        "Random": random.about,
+    }
+
+
 def test_hyper_parameters_and_alpha_are_chosen_together_on_validation_data(spoken):
     """Of a metric that is better lower, in both views; a candidate's own best α, then the best.
 

@@ -480,6 +480,16 @@ def test_label_smoothing_that_no_objective_takes_is_refused(monkeypatch):
     assert seen == [0.0, 0.1]
 
 
+def test_every_row_of_the_library_says_what_it_is_in_a_sentence_of_its_own():
+    rows = (*METHODS.values(), *MERGES.values())
+    for row in rows:
+        assert row.about[0].isupper(), row.name
+        assert row.about.endswith("."), row.name
+        assert ". " not in row.about.replace("et al. ", ""), row.name
+    assert len({row.about for row in rows}) == len(rows)
+    assert METHODS["tau_jp_squared"].about.count("‖J(x)τ‖²") == 1
+
+
 def test_rows_of_one_name_and_epochs_of_no_task_are_refused():
     with pytest.raises(ValueError, match="name 'linear' twice; give each row a name"):
         lz.compare(study(), ["linear", weighted(1.0, name="linear")])

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import betaincinv
 
 from experiments.claims import Claim
 from experiments.compare.results import PairMap, Results
 from linearize.objectives.metric import ACCURACY
-from linearize.report.compare.results import Addition
+from linearize.report.compare.results import ARGMAX, Addition
 
 
 def _single(results: Results, regime: str) -> np.ndarray:
@@ -63,9 +64,10 @@ def redrawn(results: Results) -> Results:
 
     Each accuracy k / n is drawn from Jeffreys' posterior, Beta(k + ½, n − k + ½), whatever the
     others are. Methods share their test examples, so that intervals of their differences are wider
-    than they need be. Error maps and cosines stay what they are, and all of a run that has not the
-    numbers of its test examples, or other metrics.
+    than they need be. So are those of error maps (:func:`_maps_redrawn`). Cosines stay what they
+    are, accuracies of a run that has not the numbers of its test examples, and other metrics.
     """
+    results = _maps_redrawn(results)
     n = np.array([results.counts.get(task, {}).get("test", 0) for task in results.tasks])
     if results.measures.shared != ACCURACY or (n == 0).any():
         return results
@@ -89,6 +91,43 @@ def redrawn(results: Results) -> Results:
         addition=added,
         negation=negated,
     )
+
+
+def _maps_redrawn(results: Results) -> Results:
+    """The same of error maps: for each task and method its mean error in the search box.
+
+    An example's part in that mean is the share of the box where its prediction changes, in [0, 1],
+    whose variance is at most m (1 − m) where m is the mean: that of n draws that change or do not.
+    So m is drawn from Beta(n m + ½, n (1 − m) + ½), and what is drawn varies no less than the mean
+    does. Maps that share a task share its examples, and move together. The drawn map is the same
+    everywhere. Maps of other distances, and of runs that did not note each task's part or the
+    number of examples, stay what they are.
+    """
+    rng = np.random.default_rng(1)
+
+    def again(maps: Sequence[PairMap]) -> tuple[PairMap, ...]:
+        places: dict[tuple[str, str], np.ndarray] = {}
+
+        def draw(pair: PairMap, method: str, k: int, n: int) -> np.ndarray:
+            where = places.setdefault((method, pair.tasks[k]), rng.random(DRAWS))
+            changed = n * pair.per_task[method][0, k][np.ix_(pair.inside, pair.inside)].mean()
+            return np.asarray(betaincinv(changed + 0.5, n - changed + 0.5, where))
+
+        def redraw(pair: PairMap) -> PairMap:
+            n = pair.examples or (() if pair.n_eval is None else (pair.n_eval,) * 2)
+            if (pair.distance, pair.farthest) != (ARGMAX, 1.0) or not n:
+                return pair
+            if pair.per_task.keys() != pair.total.keys():
+                return pair
+            G, of = len(pair.alphas), np.sum if pair.reduction == "sum" else np.mean
+            drawn = {m: of([draw(pair, m, k, n[k]) for k in range(2)], axis=0) for m in pair.total}
+            total = {m: np.broadcast_to(d[:, None, None], (DRAWS, G, G)) for m, d in drawn.items()}
+            return replace(pair, total=total, per_task={})
+
+        return tuple(map(redraw, maps))
+
+    random = results.random and replace(results.random, maps=again(results.random.maps))
+    return replace(results, maps=again(results.maps), random=random)
 
 
 CLAIMS: tuple[Claim[Results], ...] = (

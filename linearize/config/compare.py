@@ -49,6 +49,8 @@ class MapConfig:
     n_eval: Count = 500
     """Examples of each task, drawn from its test split."""
     search_box: tuple[float, float] = (-1.0, 1.0)
+    """The part that figures mark. Means in it are of the coefficients that lie there: of a grid
+    without its ends, as of 11 points from −3 to 3, of fewer than the box spans."""
 
     def __post_init__(self) -> None:
         check(self, "map.", ConfigError)

@@ -222,6 +222,8 @@ ADAMERGING = Merge(
     takes="validation inputs",
     needs=partial(logits, "adamerging"),
     by_task=False,
+    about="A coefficient for each task, of least entropy on inputs without labels (Yang et "
+    "al. 2024).",
 )
 """A coefficient for each task, on validation inputs without their labels."""
 
@@ -233,5 +235,7 @@ ADAMERGING_TENSORS = Merge(
     takes="validation inputs",
     needs=partial(logits, "adamerging"),
     by_task=False,
+    about="A coefficient for each task and tensor, of least entropy on inputs without labels (Yang "
+    "et al. 2024).",
 )
 """One for each task and tensor."""

@@ -140,7 +140,14 @@ def needs(study: Study, moving: Shapes) -> None:
     _check_votes(VOTES, f"the study trains {', '.join(map(repr, names))} alone", len(names))
 
 
-CONSENSUS = Merge("consensus", "Consensus", consensus, {"tall": TALLS}, needs=needs)
+CONSENSUS = Merge(
+    "consensus",
+    "Consensus",
+    consensus,
+    {"tall": TALLS},
+    needs=needs,
+    about="The sum where at least two tasks claim an entry (Wang et al. 2024).",
+)
 """Task arithmetic without the entries of one task alone, and of none."""
 
 CONSENSUS_TASKS = Merge(
@@ -151,5 +158,7 @@ CONSENSUS_TASKS = Merge(
     takes="validation labels",
     by_task=False,
     needs=needs,
+    about="Consensus with a threshold of its own for each task, chosen on validation labels (Wang "
+    "et al. 2024).",
 )
 """With a λ for each task."""

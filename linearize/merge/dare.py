@@ -88,8 +88,21 @@ def dare_ties(
 
 _RATES = {"drop": (0.9, 0.7, 0.5, 0.3)}
 
-DARE = Merge("dare", "DARE", dare, _RATES)
+DARE = Merge(
+    "dare",
+    "DARE",
+    dare,
+    _RATES,
+    about="Entries are dropped at random and the rest rescaled, then all is summed (Yu et al. "
+    "2024).",
+)
 """Dropped, then summed."""
 
-DARE_TIES = Merge("dare_ties", "DARE, TIES", dare_ties, _RATES)
+DARE_TIES = Merge(
+    "dare_ties",
+    "DARE, TIES",
+    dare_ties,
+    _RATES,
+    about="Entries are dropped at random and the rest rescaled, then merged as TIES does.",
+)
 """Dropped, then trimmed, elected and averaged."""

@@ -134,5 +134,7 @@ FISHER = Merge(
     statistics=diagonals,
     takes=TRAINING,
     needs=partial(logits, "fisher"),
+    about="Each entry’s mean over tasks, weighted by the diagonal of each task’s Fisher "
+    "information (Matena and Raffel 2022).",
 )
 """On 256 training inputs of each task, without their labels."""

@@ -47,5 +47,10 @@ def iso_c(
     return {"iso_c": matrixwise(taus, merged, matrices=matrices, scanned=scanned)}
 
 
-ISO_C = Merge("iso_c", "Iso-C", iso_c)
+ISO_C = Merge(
+    "iso_c",
+    "Iso-C",
+    iso_c,
+    about="The sum, with all singular values of a matrix alike (Marczak et al. 2025).",
+)
 """The sum's directions, all of them as far."""

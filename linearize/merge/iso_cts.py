@@ -70,5 +70,12 @@ def iso_cts(
     return {"iso_cts": matrixwise(taus, merged, matrices=matrices, scanned=scanned)}
 
 
-ISO_CTS = Merge("iso_cts", "Iso-CTS", iso_cts, needs=partial(one_each, "iso_cts"))
+ISO_CTS = Merge(
+    "iso_cts",
+    "Iso-CTS",
+    iso_cts,
+    needs=partial(one_each, "iso_cts"),
+    about="The sum’s leading directions and the tasks’ own, all singular values alike (Marczak et "
+    "al. 2025).",
+)
 """Common and task-specific directions, all of them as far."""

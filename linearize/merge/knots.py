@@ -75,5 +75,12 @@ def _part(name: str, layer: int) -> str:
     return f"{name} {layer}"
 
 
-KNOTS = Merge("knots", "KnOTS", knots, {"density": (0.2, 0.5, 1.0)}, whole=True)
+KNOTS = Merge(
+    "knots",
+    "KnOTS",
+    knots,
+    {"density": (0.2, 0.5, 1.0)},
+    whole=True,
+    about="TIES in coordinates that the tasks’ matrices share (Stoica et al. 2025).",
+)
 """TIES where vectors of low rank meet."""

@@ -119,5 +119,12 @@ def _total(tau: TaskVector) -> float:
     return sum(float(np.abs(wide(leaf)).sum()) for leaf in tau.delta.values())
 
 
-LINES = Merge("lines", "LiNeS", lines, {"slope": (0.4, 0.0, 0.2, 0.6, 0.8, 1.0)}, needs=needs)
+LINES = Merge(
+    "lines",
+    "LiNeS",
+    lines,
+    {"slope": (0.4, 0.0, 0.2, 0.6, 0.8, 1.0)},
+    needs=needs,
+    about="The sum, with more of its deep layers than of its shallow ones (Wang et al. 2025).",
+)
 """The sum, with more of its deep layers than of its shallow ones."""

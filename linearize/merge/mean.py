@@ -17,5 +17,12 @@ def mean(taus: Mapping[str, TaskVector], seed: int = 0) -> dict[str, TaskVector]
     return {"mean": leafwise(taus, lambda _, leaves: leaves.mean(0))}
 
 
-MEAN = Merge("mean", "Mean", mean, plain=True)
+MEAN = Merge(
+    "mean",
+    "Mean",
+    mean,
+    plain=True,
+    about="The mean of the task vectors; at α = 1 that of the fine-tuned weights (Wortsman et al. "
+    "2022).",
+)
 """θ0 + mean τ is the mean of the fine-tuned weights at α = 1."""

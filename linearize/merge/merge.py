@@ -58,6 +58,8 @@ class Merge:
     needs: Callable[[Study, Shapes], None] | None = None
     """Refuses, before anything is trained, a study that it cannot merge the vectors of: of the
     study and the shapes of what moves, by leaf."""
+    about: str = ""
+    """A sentence for the glossary of a page; empty where there is none."""
 
     def check(self, study: Study, moving: Shapes | None) -> None:
         """Refuse a study that the merge cannot be of, before anything is trained.

@@ -40,5 +40,11 @@ def metagpt(taus: Mapping[str, TaskVector], seed: int = 0) -> dict[str, TaskVect
     return {"metagpt": leafwise(taus, lambda _, leaves: np.tensordot(weights, leaves, 1))}
 
 
-METAGPT = Merge("metagpt", "MetaGPT", metagpt)
+METAGPT = Merge(
+    "metagpt",
+    "MetaGPT",
+    metagpt,
+    about="A sum whose coefficients follow from the vectors’ norms, without any data (Zhou et al. "
+    "2024).",
+)
 """A sum whose coefficients follow from the vectors' norms."""

@@ -241,6 +241,8 @@ OPTIMAL = Merge(
     by_task=False,
     affine=True,
     needs=partial(logits, "optimal"),
+    about="A coefficient for each task, of least cross-entropy to validation labels: the optimum, "
+    "with a certificate.",
 )
 """On validation examples with their labels."""
 
@@ -253,6 +255,8 @@ EXPERTS = Merge(
     by_task=False,
     affine=True,
     needs=partial(logits, "optimal"),
+    about="A coefficient for each task, of least cross-entropy to what each task’s own model "
+    "predicts, which needs no labels: the optimum, with a certificate.",
 )
 """On validation inputs, without labels."""
 
@@ -265,6 +269,8 @@ OPTIMAL_TENSORS = Merge(
     by_task=False,
     affine=True,
     needs=partial(logits, "optimal"),
+    about="A coefficient for each task and tensor, of least cross-entropy to validation labels and "
+    "a decay: the optimum, with a certificate (aTLAS, Zhang et al. 2024).",
 )
 """A coefficient for each task and tensor, of 256 validation examples a task."""
 
@@ -277,5 +283,7 @@ EXPERTS_TENSORS = Merge(
     by_task=False,
     affine=True,
     needs=partial(logits, "optimal"),
+    about="A coefficient for each task and tensor, of least cross-entropy to what each task’s own "
+    "model predicts, which needs no labels (aTLAS, Zhang et al. 2024).",
 )
 """The same without labels."""

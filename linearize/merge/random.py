@@ -15,5 +15,11 @@ def _drawn(taus: Mapping[str, TaskVector], seed: int) -> dict[str, TaskVector]:
     }
 
 
-RANDOM = Merge("random", "Random vector", _drawn, whole=True)
+RANDOM = Merge(
+    "random",
+    "Random vector",
+    _drawn,
+    whole=True,
+    about="In place of each task vector one that moves each tensor as far, nowhere in particular.",
+)
 """In place of each task vector one that moves each tensor as far, nowhere in particular."""

@@ -170,5 +170,7 @@ REGMEAN = Merge(
     {"off_diagonal": (0.9, 0.95)},
     statistics=grams,
     takes=TRAINING,
+    about="Of each layer the weights whose outputs are nearest to those of all tasks’ layers (Jin "
+    "et al. 2023).",
 )
 """On 256 training inputs of each task, without their labels."""

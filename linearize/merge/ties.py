@@ -86,8 +86,15 @@ def _threshold(tau: TaskVector, density: float) -> float:
     )
 
 
-TIES = Merge("ties", "TIES", ties)
+_TRIMMED = "Of each vector the largest entries are kept, of each entry the sign that outweighs, and"
+TIES = Merge("ties", "TIES", ties, about=f"{_TRIMMED} the mean of what agrees (Yadav et al. 2023).")
 """The mean of what agrees: the paper's, with its λ = 1."""
 
-TIES_SUM = Merge("ties_sum", "TIES (sum)", partial(ties, aggregate="sum"), alpha=0.3)
+TIES_SUM = Merge(
+    "ties_sum",
+    "TIES (sum)",
+    partial(ties, aggregate="sum"),
+    alpha=0.3,
+    about=f"{_TRIMMED} the sum of what agrees.",
+)
 """The sum of what agrees: FusionBench's, with its scaling factor."""

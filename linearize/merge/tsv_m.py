@@ -52,5 +52,12 @@ def tsv_m(
     return {"tsv_m": matrixwise(taus, merged, matrices=matrices, scanned=scanned)}
 
 
-TSV_M = Merge("tsv_m", "TSV-M", tsv_m, needs=partial(one_each, "tsv_m"))
+TSV_M = Merge(
+    "tsv_m",
+    "TSV-M",
+    tsv_m,
+    needs=partial(one_each, "tsv_m"),
+    about="Each task’s leading singular vectors, a share of the rank for each, whitened together "
+    "so that no direction counts twice (Gargiulo et al. 2025).",
+)
 """A share of the rank for each task, and no direction that two of them claim twice."""

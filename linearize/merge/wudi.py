@@ -61,5 +61,12 @@ def wudi(
     return {"wudi": matrixwise(taus, merged, matrices=matrices, scanned=scanned)}
 
 
-WUDI = Merge("wudi", "WUDI", wudi, {"ridge": (1e-3, 1e-2, 0.0)})
+WUDI = Merge(
+    "wudi",
+    "WUDI",
+    wudi,
+    {"ridge": (1e-3, 1e-2, 0.0)},
+    about="The matrices that differ least from each task’s own on the inputs that its vector "
+    "spans, in closed form (Cheng et al. 2025).",
+)
 """On the inputs that move a task's matrix, the merged matrix does what the task's does."""

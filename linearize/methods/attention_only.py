@@ -86,6 +86,8 @@ ATTENTION_ONLY = Method(
     "Attention-only",
     "displaced",
     partial(fine_tune, regime="nonlinear", method="attention_only", trainable=attention),
+    about="Non-linear fine-tuning of the attention’s matrices, and of nothing else (Jin et al., "
+    "ICLR 2025).",
 )
 """Non-linear fine-tuning of the attention's matrices."""
 

@@ -234,7 +234,13 @@ def delta(reference: Reference = "others", **how: Any) -> Method:
     name = sub(r"\W+", "_", "_".join(["delta", *more]))
     train = partial(fine_tune_student, method=name, reference=reference, **how)
     controlled = reference == "control"
-    return Method(name, " ".join(["DELTA", *more]), "displaced", train, controlled=controlled)
+    of = {"others": "the other tasks", "control": "the control task"}.get(where, "given data")
+    about = (
+        "Non-linear fine-tuning of a student held near a linear teacher that is trained with it, "
+        f"both by a penalty of TAK’s kind on {of}; the student’s vector is kept (ICML 2026)."
+    )
+    label = " ".join(["DELTA", *more])
+    return Method(name, label, "displaced", train, controlled=controlled, about=about)
 
 
 DELTA = delta()

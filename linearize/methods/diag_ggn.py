@@ -217,7 +217,13 @@ def diag_ggn(of: Of = "normalized", **how: Any) -> Method:
     name = "_".join(filter(None, ("diag_ggn", more)))
     penalty = bound(of_others, of=of, **how)
     train = partial(fine_tune, regime="linear", method=name, penalties=[penalty])
-    return Method(name, ", ".join(filter(None, ("Diagonal GGN", more))), "tangent", train)
+    seen = {"normalized": "features, at length 1,"}.get(of, of)
+    about = (
+        "Linear fine-tuning with the penalty λ Σ d_j τ_j², d the diagonal of G: how far each entry "
+        f"alone moves the {seen} of other tasks."
+    )
+    label = ", ".join(filter(None, ("Diagonal GGN", more)))
+    return Method(name, label, "tangent", train, about=about)
 
 
 DIAG_GGN = diag_ggn()

@@ -118,5 +118,12 @@ def _before_readouts(path: Path, readout: Readout) -> bool:
     return True
 
 
-EXACT = Method("exact", "Exact linear", "tangent", fine_tune_exactly)
+EXACT = Method(
+    "exact",
+    "Exact linear",
+    "tangent",
+    fine_tune_exactly,
+    about="The optimum of linear fine-tuning, of cross-entropy and a squared norm, by Newton’s "
+    "method.",
+)
 """The optimum of linear fine-tuning, by Newton's method."""

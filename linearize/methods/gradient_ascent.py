@@ -11,5 +11,7 @@ GRADIENT_ASCENT = Method(
     "displaced",
     partial(fine_tune, regime="nonlinear", method="gradient_ascent", direction="ascend"),
     stands="negation",
+    about="Non-linear fine-tuning that climbs a task’s loss: forgetting without a task vector to "
+    "negate.",
 )
 """Non-linear fine-tuning that climbs the loss: forgetting without a task vector to negate."""

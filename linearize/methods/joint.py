@@ -38,6 +38,12 @@ def fine_tune_jointly(study: Study, name: str) -> TaskVector:
 
 
 JOINT = Method(
-    "joint", "Joint training", "displaced", fine_tune_jointly, of=NONLINEAR, stands="addition"
+    "joint",
+    "Joint training",
+    "displaced",
+    fine_tune_jointly,
+    of=NONLINEAR,
+    stands="addition",
+    about="One non-linear fine-tuning on all tasks’ examples, beside which sums of vectors stand.",
 )
 """One vector for all tasks; normalized by non-linear single-task values."""

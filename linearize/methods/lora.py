@@ -113,12 +113,22 @@ def fine_tune_adapter(study: Study, task: str, **how: Any) -> TaskVector:
 
 
 LORA = Method(
-    "lora", "LoRA", "displaced", partial(fine_tune_adapter, regime="nonlinear", method="lora")
+    "lora",
+    "LoRA",
+    "displaced",
+    partial(fine_tune_adapter, regime="nonlinear", method="lora"),
+    about="Fine-tuning of low-rank factors beside the kernels; their product is the task vector "
+    "(Hu et al. 2021).",
 )
 """Fine-tuning of low-rank factors of every kernel that is a matrix."""
 
 L_LORA = Method(
-    "l_lora", "L-LoRA", "tangent", partial(fine_tune_adapter, regime="linear", method="l_lora")
+    "l_lora",
+    "L-LoRA",
+    "tangent",
+    partial(fine_tune_adapter, regime="linear", method="l_lora"),
+    about="Fine-tuning of low-rank factors in the model linearized in them: one of the two moves "
+    "(Tang et al. 2023).",
 )
 """Fine-tuning of the model linearized in the factors, at B = 0: J ΔW with ΔW = s A0 B."""
 

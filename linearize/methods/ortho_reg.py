@@ -118,6 +118,8 @@ ORTHO_REG = Method(
     "OrthoReg",
     "displaced",
     partial(fine_tune, regime="nonlinear", method="ortho_reg", penalties=[of_matrices]),
+    about="Non-linear fine-tuning that keeps the update of each weight matrix near an orthonormal "
+    "one, by λ Σ ‖ΔWᵀΔW − 1‖².",
 )
 """Non-linear fine-tuning of all leaves with the penalty."""
 
@@ -132,6 +134,8 @@ ATTENTION_ORTHO_REG = Method(
         trainable=attention,
         penalties=[of_matrices],
     ),
+    about="Non-linear fine-tuning of the attention’s matrices alone, whose updates are kept near "
+    "orthonormal ones.",
 )
 """As in the paper: the attention matrices alone."""
 

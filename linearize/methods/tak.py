@@ -190,7 +190,14 @@ def tak(
         **how,
     )
     train = partial(fine_tune, regime="linear", method=name, frozen=frozen, penalties=[penalty])
-    return Method(name, ", ".join(words), "tangent", train, controlled=control)
+    of = "given data" if cards is not None else "other tasks" + " and the control task" * control
+    about = (
+        f"Linear fine-tuning with the penalty λ τᵀGτ, G of {of}, by Kronecker factors"
+        f"{' for each of them' * exact}: how far the vector moves the "
+        f"{'features, at length 1,' if normalized else 'features'} there"
+        f"{'; patch embedding and positions stay at θ0' * (frozen is stays)} (TAK, ICLR 2026)."
+    )
+    return Method(name, ", ".join(words), "tangent", train, controlled=control, about=about)
 
 
 def _check_raw(cards: Mapping[str, Card] | None, normalized: bool) -> None:

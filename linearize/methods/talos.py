@@ -128,7 +128,14 @@ def fine_tune_least_sensitive(
     return fine_tune(study, task, regime="nonlinear", mask=mask, **how)
 
 
-TALOS = Method("talos", "TaLoS", "displaced", fine_tune_least_sensitive)
+TALOS = Method(
+    "talos",
+    "TaLoS",
+    "displaced",
+    fine_tune_least_sensitive,
+    about="Non-linear fine-tuning of the entries to which a task is least sensitive, and of no "
+    "others (Iurada et al. 2025).",
+)
 """Non-linear fine-tuning of the tenth of the entries to which a task is least sensitive."""
 
 TALOS_POSTHOC = posthoc(TALOS)

@@ -237,7 +237,13 @@ def tau_jp(
         **how,
     )
     train = partial(fine_tune, regime="linear", method=name, penalties=[penalty])
-    return Method(name, ", ".join(words), "tangent", train, controlled=control)
+    about = (
+        "Linear fine-tuning with a penalty on how far the vector moves the outputs on examples of "
+        f"{'one other task a step' if in_turn else 'the other tasks'}"
+        f"{' and of the control task' * control}, λ E ‖J(x)τ‖{'²' * squared}"
+        f"{', on the same examples each step' * kept} (Yoshida et al., ICLR 2025)."
+    )
+    return Method(name, ", ".join(words), "tangent", train, controlled=control, about=about)
 
 
 TAU_JP = tau_jp()

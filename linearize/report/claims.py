@@ -11,8 +11,8 @@ DECIDED = (
     "seeds lies on one side of zero."
 )
 IN_ONE_SEED = (
-    " In one seed: where the 95 % binomial interval of its test examples does, which says nothing "
-    "of other seeds."
+    " In one seed: where the 95 % binomial interval of its test examples does (of ξ, of those that "
+    "its map looks at), which says nothing of other seeds."
 )
 """Where that is said of some."""
 

@@ -91,6 +91,8 @@ class Method:
     is the edited model of an addition (joint training)."""
     controlled: bool = False
     """Whether ``train`` looks at the study's control task too."""
+    about: str = ""
+    """A sentence for the glossary of a page; empty where there is none."""
 
     @property
     def key(self) -> str:

@@ -13,7 +13,7 @@ from experiments import claims, protocol
 from experiments.compare import run as compare_run
 from experiments.compare.claims import CLAIMS, redrawn
 from experiments.width.scaling import ScalingLaw
-from linearize import cli, config, explored, report
+from linearize import cli, config, explored, io, report
 from linearize.data import Task
 from linearize.examples import Examples
 from linearize.models.heads import Head
@@ -268,6 +268,77 @@ def test_one_seed_is_decided_by_its_test_examples():
     assert ["binomial interval" in caption for caption in said] == [True, False]
 
 
+def one_seed_s_maps(share, n, pairs=(("a", "b"),), **more):
+    """Of one seed: each method's mean part of a task in the box, everywhere in it; more outside."""
+    alphas = [-2.0, -1.0, 0.0, 1.0, 2.0]
+    inside = np.abs(alphas) <= 1
+    box = np.ix_(inside, inside)
+
+    def parts(m):
+        found = np.full((1, 2, 5, 5), 0.9)
+        for k in range(2):
+            found[0, k][box] = share[m]
+        return found
+
+    per_task = {m: parts(m) for m in share}
+    told = {
+        "alphas": alphas, "per_task": per_task, "total": {m: p.sum(1) for m, p in per_task.items()},
+        "n_eval": n, "examples": [n, n], "search_box": [-1, 1], "distance": "argmax disagreement",
+        "farthest": 1.0, **more,
+    }  # fmt: skip
+    raw = {
+        "preset": "mine", "seeds": [0], "tasks": ["a", "b", "c"], "pretrained": [[0.5] * 3],
+        "maps": [{**told, "tasks": list(pair)} for pair in pairs],
+    }  # fmt: skip
+    return schema.read(Results, io.to_json(raw))
+
+
+XI = "more disentangled"
+
+
+def xi_verdict(found):
+    return next(v for v in claims.judge(found, CLAIMS, redrawn) if XI in v.text)
+
+
+def test_one_seed_s_error_maps_are_decided_by_the_examples_that_they_look_at():
+    """A mean over the box of n examples varies as n draws at most: the binomial interval."""
+    share = {"nonlinear": 0.3, "posthoc": 0.9, "linear": 0.1}
+    found = xi_verdict(one_seed_s_maps(share, 400))
+    variance = sum(2 * share[m] * (1 - share[m]) / 400 for m in ("nonlinear", "linear"))
+    low, high = map(float, re.findall(r"\[(.*), (.*)\]", found.evidence)[0])
+    half = 1.96 * np.sqrt(variance)
+    assert (low, high) == pytest.approx((0.4 - half, 0.4 + half), abs=0.003)
+    assert (found.held, found.scope) == (True, "in this seed")
+    assert "+0.400" in found.evidence
+    assert xi_verdict(one_seed_s_maps({**share, "linear": 0.25}, 32)).held is None
+
+
+def test_maps_that_share_a_task_vary_together():
+    """Of (a, b) and (a, c) the part on a is one draw, not two."""
+    share = {"nonlinear": 0.3, "posthoc": 0.9, "linear": 0.1}
+    found = redrawn(one_seed_s_maps(share, 100, (("a", "b"), ("a", "c"))))
+    drawn = np.mean([pair.boxed("linear").mean((1, 2)) for pair in found.maps], axis=0)
+    one = 0.1 * 0.9 / 101  # of Beta(10.5, 90.5) this is 1 % less
+    assert drawn.var() == pytest.approx((1 + 1 / 4 + 1 / 4) * one, rel=0.05)
+    assert drawn.mean() == pytest.approx(0.2, abs=0.012)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"distance": "total variation"},
+        {"examples": None, "n_eval": None},
+        {"per_task": {}},
+    ],
+)
+def test_maps_without_what_an_interval_takes_say_that_there_is_none(more):
+    found = xi_verdict(
+        one_seed_s_maps({"nonlinear": 0.3, "posthoc": 0.9, "linear": 0.1}, 400, **more)
+    )
+    assert found.held is None
+    assert "no interval: one seed" in found.evidence
+
+
 def test_examples_that_tell_something_are_shown():
     """Ten examples of two classes: 0 to 2 wrong at θ0 and set right by the task's own vector."""
     labels = np.zeros(10, int)
@@ -289,7 +360,23 @@ def test_images_are_small_and_what_is_none_has_none():
         assert explored.thumbnails(Examples(other, {}), np.array([0])) is None
 
 
+ROWS = {"τJp": "tau_jp", "TAK": "tak", "TIES": "ties", "TSV-M": "tsv_m", "Iso-C": "iso_c"}
+
+
 class TestCommandLine:
+    @pytest.mark.parametrize("name", COMPARE)
+    def test_what_a_preset_expects_is_of_the_options_that_it_names(self, name):
+        """Its commands, with the options beside them, run every method and merge that is told."""
+        said = cli.notebook(COMPARE[name])
+        options = re.findall("``(--[^`]*)``", said)
+        (words,) = re.findall(rf"python -m experiments.compare ({name}\b.*)", said)
+        command = cli.parse("compare", COMPARE, " ".join([words, *options]).split())
+        rows = [*command.config.methods, *command.config.merges]
+        for label, row in ROWS.items():
+            told = label in said.replace("TAK's paper", "")
+            assert any(each.startswith(row) for each in rows) >= told, label
+        assert protocol.plan(command.config).rows or not command.config.merges
+
     def test_options_of_the_exact_regime_are_overridden_where_it_is_configured(self):
         command = cli.parse("compare", COMPARE, ["exact", "--exact.l2", "0.5"])
         assert command.config.exact.l2 == 0.5

@@ -112,6 +112,36 @@ def test_what_is_not_affine_is_shown_where_it_was_measured(make_results, javascr
     assert [p["alpha"] for p in swept] == raw["alphas"]
 
 
+def unswept(raw, chosen=0.35):
+    """Results without test data along α, as of ``edit.sweep_test=False``."""
+    for added in raw["addition"].values():
+        added.pop("sweep_test", None)
+    raw["addition"]["nonlinear"]["alpha"] = [chosen] * len(raw["seeds"])
+    return raw
+
+
+def test_the_page_says_where_alone_a_row_was_measured(make_results, make_explorer, tmp_path):
+    raw = unswept(make_results(2, 1))
+    arrays = make_explorer(raw, E=16, others=("posthoc",))
+    pages = [
+        page_without_figures(tmp_path / name, each, arrays).read_text("utf-8")
+        for name, each in (("few", raw), ("swept", make_results(2, 1)))
+    ]
+    said = "on all test examples: Non-linear at α = 0.00, 0.35 and 1.00 alone, and what is nearest"
+    assert [" ".join(page.split()).count(said) for page in pages] == [1, 0]
+    assert not any("Post-hoc linearized at α" in page for page in pages)
+
+
+def test_a_row_that_stands_still_says_beside_it_where_it_was_measured(
+    make_results, make_explorer, tmp_path
+):
+    raw = unswept(make_results(2, 1))
+    path = page_without_figures(tmp_path / "run", raw, make_explorer(raw, E=16))
+    document = browse(tmp_path, path, "#alpha=mnist:0.5,fashion:0.5")
+    assert ">measured at α = 0.35, the nearest of 3<" in document
+    assert rows_of(document)[0][1:-1] == raw["addition"]["nonlinear"]["accuracy"][0]
+
+
 @pytest.mark.parametrize("alphas", [[-1.0, 0.0, 2.0], [-3.0, -1.0, 0.0, 0.5, 1.0]])
 def test_map_pixels_are_the_maps_cells(javascript, alphas):
     G, side = len(alphas), 45

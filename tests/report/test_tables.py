@@ -12,6 +12,8 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from linearize import report
+from linearize.merge import MERGES
+from linearize.methods import METHODS
 from linearize.report import stats
 from linearize.report.compare import page as compare
 from linearize.report.page import render
@@ -116,6 +118,28 @@ def test_the_page_opens_with_what_sums_keep_without_a_search(make_results):
     assert only == second
 
 
+def words(raw):
+    page = compare.page(report.parse(raw), None)
+    (part,) = next(s for s in page.sections if s.key == "glossary").parts
+    return dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", part))
+
+
+def test_the_glossary_has_the_methods_and_merges_of_the_page(make_results):
+    """In runs that say nothing of them, as early ones, the papers' regimes alone."""
+    raw = make_results(2, 1)
+    early = words(raw)
+    regimes = ("nonlinear", "posthoc", "linear")
+    for m in regimes:
+        assert early[METHODS[m].label] == METHODS[m].about
+    rows = (*(METHODS[m] for m in (*regimes, "tau_jp", "tak")), MERGES["tsv_m"])
+    found = words(raw | {"about": {row.label: row.about for row in rows}})
+    assert {row.label: html.unescape(found[row.label]) for row in rows} == {
+        row.label: row.about for row in rows
+    }
+    assert early.keys() <= found.keys()
+    assert list(found).index("Linear") < list(found).index("TAK") < list(found).index("Addition")
+
+
 def test_negation_tables(make_results):
     raw = make_results(4, 3)
     shown = rows(table(raw, "negation"))
@@ -184,6 +208,18 @@ def test_error_map_table(make_results):
         [inside.mean(), inside.max((1, 2)).mean(), total.mean()],
         rtol=1e-12,
     )
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [(9, ""), (6, " (whose coefficients on the grid are −0.40 to 0.40)")],
+)
+def test_means_in_a_box_whose_ends_are_not_on_the_grid_say_of_what_they_are(
+    make_results, points, said
+):
+    """From −2 to 2: steps of 0.5 have −1 and 1, steps of 0.8 have −0.4 and 0.4 between them."""
+    raw = make_results(2, 1, G=points)
+    assert f"inside the search box{said}, mean" in table(raw, "error_maps").caption
 
 
 def test_cosine_table(make_results):

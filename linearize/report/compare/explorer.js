@@ -58,7 +58,8 @@
     const point = Explorer.measured(regime.points, alpha);
     if (point) {
       const exact = Math.abs(point.alpha - alpha[0]) < 1e-9;
-      const where = exact ? "at this α" : `at α = ${signed(point.alpha)}, the nearest`;
+      const of = regime.points.length > 5 ? "" : ` of ${regime.points.length}`;
+      const where = exact ? "at this α" : `at α = ${signed(point.alpha)}, the nearest${of}`;
       return { now: point.values, how: `measured ${where}`, elsewhere: !exact };
     }
     const alone = names.findIndex((_, t) => unit(t).every((a, k) => a === alpha[k]));

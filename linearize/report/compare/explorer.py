@@ -123,6 +123,7 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
             "map holds the other tasks’ coefficients at 0; ξ is read at the nearest grid point. "
             "Red box: the search space. Click or drag on a map to move two sliders.</p></div>"
         )
+    few = _few(results, tasks)
     samples = (
         " Below each slider: test images, four that the task’s own vector at α = 1 sets right "
         "where there are, and what the edited model takes them for."
@@ -157,10 +158,23 @@ def section(results: Results, tasks: Sequence[TaskLogits]) -> str:
 <noscript><p>The explorer needs JavaScript; all else on this page does not.</p></noscript>
 <p class="caption">Where a method can be chosen, every accuracy is recomputed from the cached logits
 of {n} test examples a task (seed {results.seeds[0]}): its model is affine in α, so nothing is
-approximated. The others are shown where the run measured them, on all test examples.{samples} The
-address keeps the coefficients, and so do this page’s links: copy one to share a setting.</p>
+approximated. The others are shown where the run measured them, on all test examples{few}.{samples}
+The address keeps the coefficients, and so do this page’s links: copy one to share a setting.</p>
 {live.script("explorer-data", payload(results, tasks))}
 """
+
+
+def _few(results: Results, tasks: Sequence[TaskLogits]) -> str:
+    """At which α they are known, where the run measured no sweep of test data."""
+    told = []
+    for m in regimes(results):
+        added = results.addition.get(m)
+        if m in tasks[0].dlogits or (added is not None and added.sweep_test is not None):
+            continue
+        *first, last = (f"{point['alpha']:.2f}" for point in measured_points(results, m))
+        known = f"{', '.join(first)} and {last}".removeprefix(" and ").replace("-", "−")
+        told.append(f"{html.escape(results.look.label(m))} at α = {known} alone")
+    return f": {'; '.join(told)}, and what is nearest stands there" * bool(told)
 
 
 def _every(results: Results, tasks: Sequence[TaskLogits]) -> str:

@@ -1,4 +1,8 @@
-"""What the words of a comparison's page mean; only those that the page uses."""
+"""What the words of a comparison's page mean; only those that the page uses.
+
+Methods and merges bring their own sentence in the results; the papers' regimes have one here, for
+runs that did not.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -7,7 +11,7 @@ from linearize.report.section import definitions
 
 Words = Mapping[str, tuple[str, Callable[[Results], object]]]
 
-WORDS: Words = {
+FIRST: Words = {
     "Task vector τ": (
         "The fine-tuned parameters of a task less the pre-trained ones, θ − θ0.",
         lambda results: results.single,
@@ -17,6 +21,8 @@ WORDS: Words = {
         "trained, 0 the pre-trained model.",
         lambda results: results.single,
     ),
+}
+REGIMES: Words = {
     "Non-linear": (
         "The model itself, fine-tuned, and evaluated at θ0 + Σ α τ.",
         lambda results: "nonlinear" in results.single,
@@ -30,6 +36,8 @@ WORDS: Words = {
         "That expansion itself fine-tuned: f(θ0) + J(θ0) τ, affine in τ.",
         lambda results: "linear" in results.single,
     ),
+}
+WORDS: Words = {
     "Addition": (
         "All task vectors added with one α, which validation data choose; measured on every task.",
         lambda results: results.addition,
@@ -63,4 +71,9 @@ WORDS: Words = {
 
 def section(results: Results) -> str:
     """The words that a run's page uses, as a list of definitions."""
-    return definitions({word: text for word, (text, used) in WORDS.items() if used(results)})
+    rows = _used(REGIMES, results) | results.about
+    return definitions(_used(FIRST, results) | rows | _used(WORDS, results))
+
+
+def _used(words: Words, results: Results) -> dict[str, str]:
+    return {word: text for word, (text, used) in words.items() if used(results)}

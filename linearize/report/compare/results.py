@@ -148,6 +148,8 @@ class Results(Run):
     """Each task's; None of runs that knew accuracy alone."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """How rows are called, by row."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What methods and merges are, by what they are called; none in early runs."""
     explored: str | None = "linear"
     """The method that the live explorer shows first."""
     alphas: Annotated[Floats, Axes("A")] = field(default_factory=lambda: np.zeros(0))

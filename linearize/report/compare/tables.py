@@ -35,6 +35,7 @@ from linearize.report.table import (
     NONE,
     Cell,
     Table,
+    fixed,
     freeze,
     number,
     percent,
@@ -241,10 +242,22 @@ def error_maps(results: Results) -> Table:
         "error_maps",
         "Disentanglement error ξ",
         f"{distances}, {tasks}; mean and maximum inside the "
-        f"search box, mean over the whole map; lower is better. {seeds_phrase(results.seeds)}",
+        f"search box{_off_grid(results)}, mean over the whole map; lower is better. "
+        f"{seeds_phrase(results.seeds)}",
         ("Pair", "Regime", "Mean in box ↓", "Maximum in box ↓", "Mean of map ↓"),
         freeze(rows),
     )
+
+
+def _off_grid(results: Results) -> str:
+    """Which coefficients the box holds, where its ends are not on a map's grid."""
+    told = {
+        f"{fixed(inside[0], 2)} to {fixed(inside[-1], 2)}"
+        for pair in results.maps
+        if pair.search_box is not None
+        and not np.allclose(pair.search_box, (inside := pair.alphas[pair.inside])[[0, -1]])
+    }
+    return f" (whose coefficients on the grid are {' or '.join(sorted(told))})" * bool(told)
 
 
 def all_tables(results: Results) -> list[Table]:
