@@ -6,7 +6,6 @@ positions begin after its pad token's number and follow the mask (Liu et al. 201
 2020, arXiv 2004.09297).
 """
 
-import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from flax import linen as nn
 
 from linearize.models import transformer
 from linearize.models.attention import attend
+from linearize.models.language import relative
 from linearize.models.language.embedding import embedded
 from linearize.types import Array
 
@@ -198,29 +198,6 @@ class Attention(nn.Module):
             nn.Dense(width, dtype=self.dtype, name=name)(x).reshape(batch, length, self.heads, -1)
             for name in ("q", "k", "v")
         )
-
-        def relative(at: Array, place: Array) -> Array:
-            assert bias is not None
-            found = bucket(place[None] - at[:, None], len(bias))
-            return jnp.asarray(bias)[found].transpose(2, 0, 1)
-
-        y = attend(query, key, value, mask=mask, bias=None if bias is None else relative)
+        added = None if bias is None else relative.bias(bias, _FARTHEST, directed=False)
+        y = attend(query, key, value, mask=mask, bias=added)
         return nn.Dense(width, dtype=self.dtype, name="out")(y.reshape(batch, length, width))
-
-
-def bucket(distance: Array, buckets: int, farthest: int = _FARTHEST) -> Array:
-    """The bucket of each distance (key − query) of tokens, as T5 and MPNet have it.
-
-    Half of the buckets are for keys behind the query; half of these for one distance each, the
-    others for ranges that grow logarithmically up to ``farthest`` (Raffel et al. 2020, §2.1).
-
-    >>> bucket(jnp.array([0, -1, 1, -200]), 32).tolist()
-    [0, 1, 17, 15]
-    """
-    side = buckets // 2
-    near, size = side // 2, jnp.abs(distance)
-    scale = (side - near) / math.log(farthest / near)
-    # from 1, for the logarithm of what is not taken
-    far = near + (jnp.log(jnp.maximum(size, 1) / near) * scale).astype(jnp.int32)
-    own = jnp.where(size < near, size, jnp.minimum(far, side - 1))
-    return own + jnp.where(distance > 0, side, 0)

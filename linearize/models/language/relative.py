@@ -26,7 +26,7 @@ def bias(table: Array, farthest: int, *, directed: bool) -> Bias:
 
     def of(at: Array, place: Array) -> Array:
         found = bucket(place[None] - at[:, None], len(table), farthest, directed=directed)
-        return table[found].transpose(2, 0, 1)
+        return jnp.asarray(table)[found].transpose(2, 0, 1)
 
     return of
 

@@ -12,8 +12,7 @@ from linearize import taylor, train, tree
 from linearize.models import layers
 from linearize.models.backbone import WeightsError
 from linearize.models.hf.export import export
-from linearize.models.language import LANGUAGE, load_language
-from linearize.models.language.encoder import bucket
+from linearize.models.language import LANGUAGE, load_language, relative, sentence_encoder
 from linearize.train import OptimConfig, TrainConfig
 
 torch = pytest.importorskip("torch")
@@ -197,6 +196,45 @@ def test_f_lin_and_its_gradient_equal_torchs_jvp(saved, case):
         np.testing.assert_allclose(found[name], theirs, atol=5e-5, err_msg=name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["bert_bare", "mpnet"])
+def test_a_sentence_s_tangent_and_gradient_equal_torchs(saved, case):
+    """f_lin of the mean over a text's tokens at length 1, as MiniLM and MPNet are read."""
+    model, draw = saved(case), torch.Generator().manual_seed(4)
+    base = trained(model)
+    tau = {n: 0.1 * torch.randn(p.shape, generator=draw) for n, p in base.items()}
+    leaf = {n: t.clone().requires_grad_() for n, t in tau.items()}
+    seen = torch.from_numpy(model.mask)[..., None].float()
+
+    def theirs(params):
+        hidden = model.call(model.torch, params).hidden_states[-1]
+        return torch.nn.functional.normalize((hidden * seen).sum(1) / seen.sum(1), dim=1)
+
+    f0, moved = torch.func.jvp(theirs, (base,), (leaf,))
+    weights = torch.randn(f0.shape, generator=draw)
+    (weights * torch.sin(f0 + moved)).sum().backward()
+    norms = f0.detach().norm(dim=1).numpy()
+    np.testing.assert_allclose(norms, 1, atol=1e-6)
+
+    encoder = sentence_encoder(model.ours)
+    f_lin = taylor.linearize(encoder.f, encoder.params)
+    delta = layers.nest(model.leaves(tau))
+
+    def total(delta):
+        out = f_lin(jax.tree.map(jnp.add, encoder.params, delta), *model.inputs())
+        return (weights.numpy() * jnp.sin(out)).sum(), out
+
+    (_, out), grads = jax.jit(jax.value_and_grad(total, has_aux=True))(delta)
+    assert moved.detach().abs().max() > 0.1
+    np.testing.assert_allclose(out, (f0 + moved).detach().numpy(), atol=2e-5)
+    still = {n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in leaf.items()}
+    expected, found = model.leaves(still), tree.flatten(grads)
+    assert found.keys() == expected.keys()
+    assert max(np.abs(x).max() for x in expected.values()) > 0.1
+    for name, theirs_there in expected.items():
+        np.testing.assert_allclose(found[name], theirs_there, atol=5e-5, err_msg=name)
+
+
 STEPS, WARMUP, LR = 10, 3, 1e-3
 EPS = 1e-6
 """So large that an entry whose gradient is rounding moves nowhere; with 1e-8 its sign decides."""
@@ -270,7 +308,17 @@ def test_buckets_of_distances_are_mpnets():
 
     distance = np.arange(-600, 600)
     expected = MPNetEncoder.relative_position_bucket(torch.from_numpy(distance)).numpy()
-    np.testing.assert_array_equal(bucket(jnp.asarray(distance), 32), expected)
+    found = relative.bucket(jnp.asarray(distance), 32, 128, directed=False)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_no_device_takes_the_logarithm_of_a_distance(saved):
+    """One that rounds a whole power down would read another bucket."""
+    model = saved("mpnet").ours
+    tokens = jnp.zeros((1, 30), jnp.int32)
+    traced = str(jax.make_jaxpr(model.hidden)(model.params, tokens, tokens == 0))
+    assert " exp " in traced
+    assert " log " not in traced
 
 
 @pytest.mark.parametrize(

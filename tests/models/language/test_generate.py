@@ -129,6 +129,25 @@ def test_greedy_steps_follow_whole_sequences(decoder, tau, name, view):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("view", ["displaced", "tangent"])
+def test_an_encoder_decoder_answers(decoder, tau, view):
+    """Each token is the likeliest after the start token and the answer so far, of each text."""
+    model, moved = decoder("t5"), tau("t5")
+    found = lz.generate(model, PROMPTS, new=NEW, temperature=0, tau=moved, alpha=0.7, view=view)
+    tokens, lengths = np.zeros((4, 16), np.int32), [len(prompt) for prompt in PROMPTS]
+    for row, prompt in zip(tokens, PROMPTS, strict=True):
+        row[: len(prompt)] = prompt
+    mask = np.arange(16) < np.array(lengths)[:, None]
+    start = np.full((4, 1), T5_SIZES["start"])
+    answer = np.concatenate([start, found.tokens[:, :-1]], 1)
+    logits = np.asarray(whole(model, moved, 0.7, view)(tokens, mask, answer))
+    picked = np.take_along_axis(logits, found.tokens[..., None], -1)[..., 0]
+    assert (picked >= logits.max(-1) - 1e-4 * np.abs(logits).max()).all()
+    assert len(np.unique(found.tokens, axis=0)) > 1
+    assert found.lengths.tolist() == [NEW] * 4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "gemma"])
 def test_cached_steps_equal_whole_sequences_in_the_tangent(decoder, tau, name):
     """f0 + α J τ by one token after another, cache and derivative, at every position: 1e-5."""

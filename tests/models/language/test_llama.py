@@ -131,7 +131,7 @@ def test_scan_and_remat_change_nothing(saved, tokens):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["untied", "gemma3"])
+@pytest.mark.parametrize("case", ["untied", "gemma", "gemma2", "gemma3"])
 def test_in_bfloat16(saved, tokens, case):
     """Not farther from float32 than torch's own bfloat16 is, to a factor."""
     net, folder = saved(case)
@@ -157,7 +157,7 @@ def test_step_by_step_is_the_whole(saved, tokens):
 
 
 @pytest.mark.slow(but=["tied"])
-@pytest.mark.parametrize("case", ["tied", "gemma2", "gemma3"])
+@pytest.mark.parametrize("case", ["tied", "gemma", "gemma2", "gemma3"])
 def test_the_tangent_is_torchs(saved, tokens, tmp_path, case):
     """f_lin, and the gradient of its loss with respect to τ, against ``torch.func.jvp``."""
     net, folder = saved(case)
@@ -199,7 +199,7 @@ def test_the_tangent_is_torchs(saved, tokens, tmp_path, case):
 
 
 @pytest.mark.slow(but=["gemma3"])
-@pytest.mark.parametrize("case", ["tied", "gemma3"])
+@pytest.mark.parametrize("case", ["tied", "gemma", "gemma2", "gemma3"])
 def test_exports_what_transformers_opens(saved, tokens, tmp_path, case):
     net, folder = saved(case)
     ours = load(case, folder)
@@ -349,9 +349,8 @@ def test_fields_that_came_later_change_no_run_of_before():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("case", "regime"), [("tied", "nonlinear"), ("tied", "linear"), ("gemma3", "linear")]
-)
+@pytest.mark.parametrize("regime", ["nonlinear", "linear"])
+@pytest.mark.parametrize("case", ["tied", "gemma", "gemma2", "gemma3"])
 def test_ten_steps_of_adamw_are_torchs(saved, tmp_path, case, regime):
     """Relative 1e-3 in τ; each batch is the whole data set."""
     net, folder = saved(case)

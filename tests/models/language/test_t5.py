@@ -143,7 +143,7 @@ def test_logits_of_long_texts_equal_transformers(saved, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["v1_1"])
+@pytest.mark.parametrize("case", ["t5", "v1_1"])
 def test_bfloat16_is_as_near_as_transformers(saved, case):
     model, (tokens, mask, labels) = saved(case), texts()
     half = models.load_language("t5", weights=model.folder, dtype="bfloat16")
@@ -162,7 +162,7 @@ def test_bfloat16_is_as_near_as_transformers(saved, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["t5"])
+@pytest.mark.parametrize("case", ["t5", "v1_1"])
 def test_linearized_loss_and_gradient_equal_torch(saved, case):
     """f_lin, the loss and its gradient with respect to τ, against ``torch.func.jvp``."""
     model, (tokens, mask, labels) = saved(case), texts()
@@ -263,7 +263,7 @@ def test_ten_steps_equal_torch(saved, case, regime):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["v1_1"])
+@pytest.mark.parametrize("case", ["t5", "v1_1"])
 def test_steps_with_a_cache_equal_whole_answers(saved, case):
     """Two tokens, then one after another, f and its tangent."""
     model, (tokens, mask, _) = saved(case).ours, texts()
