@@ -115,7 +115,11 @@ def gpt2_large() -> ToxicityConfig:
     python -m experiments.prepare_data civil_comments --data-dir DATA
     python -m experiments.toxicity gpt2_large --texts.data-dir DATA --texts.control WIKITEXT
 
-    WIKITEXT is a folder of WikiText-103's files. *Editing Models with Task Arithmetic*, table 3,
+    WIKITEXT is a folder of WikiText-103 as plain text: ``wiki.train.raw``, ``wiki.valid.raw`` and
+    ``wiki.test.raw`` (or ``.tokens``, ``.txt``). Two commands in docs/data.md make it of the Hub's
+    tables, as ``wikitext-103-raw`` where they are run, which is read where ``--texts.control`` is
+    not given. ``prepare_data toxicity:gpt2_large`` says whether it is there, and does not make it.
+    *Editing Models with Task Arithmetic*, table 3,
     share of toxic texts in % / mean score / perplexity, by a classifier that is not packaged:
     pre-trained 4.8 / .06 / 16.4; fine-tuned on toxic text 57 / .56 / 16.6; gradient ascent
     0 / .45 / > 10¹⁰; fine-tuned on non-toxic text 1.8 / .03 / 17.2; random vector 4.8 / .06 / 16.4;
@@ -156,8 +160,8 @@ def gpt2_large_prompts() -> ToxicityConfig:
     python -m experiments.prepare_data civil_comments real_toxicity_prompts --data-dir DATA
     python -m experiments.toxicity gpt2_large_prompts --texts.data-dir DATA --texts.control WIKITEXT
 
-    Not run yet. The paper's table, time and memory are those of :func:`gpt2_large`, whose texts
-    follow one fixed prompt.
+    Not run yet. WIKITEXT, the paper's table, time and memory are those of :func:`gpt2_large`, whose
+    texts follow one fixed prompt.
     """
     whole = gpt2_large()
     return dataclasses.replace(

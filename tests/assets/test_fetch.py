@@ -160,6 +160,35 @@ def test_inner_archives_and_whole_archives(empty_cache):
     assert assets.fetch("whole", registry).read_bytes() == path.read_bytes()
 
 
+def test_a_source_distribution_comes_without_running_its_code(empty_cache, tmp_path, monkeypatch):
+    """Through the real pip, of a folder; what setuptools would run leaves a mark."""
+    mark = tmp_path / "ran"
+    setup = f"open({str(mark)!r}, 'w')\nimport setuptools\nsetuptools.setup(name='some-package')\n"
+    folder = tmp_path / "index"
+    folder.mkdir()
+    said = b"Metadata-Version: 1.1\nName: some-package\nVersion: 1.2\n\nName: another\n"
+    members = {"some/file.bin": CONTENT, "setup.py": setup.encode(), "PKG-INFO": said}
+    files = {f"some-package-1.2/{name}": content for name, content in members.items()}
+    source = folder / "some-package-1.2.tar.gz"
+    source.write_bytes(tar_bytes(gzip.compress, prefix="", **files))
+    wheel(folder, other=b"no such file")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    row = asset(file="some-package-1.2/some/file.bin", sdist=True)
+    assert assets.fetch("x", {"x": row}).read_bytes() == CONTENT
+    assert not mark.exists()
+
+
+def test_of_archives_laid_into_the_cache_the_source_is_taken(empty_cache):
+    folder = empty_cache / "archives"
+    folder.mkdir(parents=True)
+    wheel(folder)
+    inside = {"some-package-1.2/x": CONTENT}
+    (folder / "some-package-1.2.tar.gz").write_bytes(tar_bytes(gzip.compress, prefix="", **inside))
+    registry = {"x": asset(file="some-package-1.2/x", sdist=True), "y": asset()}
+    assert {p.read_bytes() for p in assets.fetch_all(registry, registry).values()} == {CONTENT}
+
+
 def test_two_at_once_both_get_a_whole_file(monkeypatch):
     barrier = threading.Barrier(2)
 

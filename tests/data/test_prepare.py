@@ -3,6 +3,7 @@
 The archives are small ones of the same layout; only the download is left out.
 """
 
+import dataclasses
 import gzip
 import io
 import json
@@ -20,9 +21,12 @@ from PIL import Image
 
 from configs import PRESETS
 from configs.compare import PRESETS as COMPARE
+from configs.compare import STAND_INS
 from experiments import prepare_data, protocol
 from experiments.analogies.config import AnalogiesConfig
+from experiments.kernel_behavior.config import PromptConfig, ReaderConfig
 from experiments.stand_ins import model as stand_in_model
+from experiments.stand_ins import reviews
 from linearize.assets import AssetError
 from linearize.config import CompareConfig, ConfigError, HeadConfig, MapConfig, ModelConfig, study
 from linearize.data import TASKS, VISION, Limits, Reading, load_vision, preprocess
@@ -445,6 +449,40 @@ def test_presets_of_every_experiment_are_known():
             assert name not in TASKS
     assert prepare_data.find_preset("mlp") is PRESETS["width"]["mlp"]
     assert not prepare_data.needs(prepare_data.Options(("mlp",)))[0].encoder
+
+
+def test_no_name_that_a_preset_reads_is_passed_over():
+    """It is prepared, made up by the run, or named as one's own."""
+    for experiment, table in PRESETS.items():
+        for name, build in table.items():
+            config = build()
+            if not hasattr(config, "reads"):
+                continue
+            (need,) = prepare_data.needs(prepare_data.Options((f"{experiment}:{name}",)))
+            told = {each.name for each in (*need.targets, *need.own)}
+            made = set(reviews.DOMAINS) | {f"{STAND_INS}/wikitext"}
+            assert set(config.reads) - told <= made, (experiment, name)
+            assert not told & made
+
+
+def test_ones_own_files_are_named_with_their_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (need,) = prepare_data.needs(prepare_data.Options(("toxicity:gpt2_large",)))
+    only = [dataclasses.replace(need, targets=(), encoder=None)]
+    (line,) = prepare_data.prepare_all(only, dry_run=False)
+    assert (line.name, line.state) == ("wikitext-103-raw", "missing")
+    assert f"not prepared here: a file or folder of texts is expected in {tmp_path}" in line.note
+    (tmp_path / "wikitext-103-raw").mkdir()
+    (line,) = prepare_data.prepare_all(only, dry_run=True)
+    assert line.state == "ready"
+    few = PromptConfig(prompted=ReaderConfig(), tasks=("mr", "spam"))
+    need = prepare_data._of_preset(few, prepare_data.Options(("spam",)))
+    assert [target.name for target in need.targets] == ["spam"]
+    (line,) = map(prepare_data._own_files, need.own)
+    assert "pass --texts FOLDER, with FOLDER/mr/train.csv and FOLDER/mr/test.csv" in line.note
+    few = dataclasses.replace(few, texts=str(tmp_path))
+    (own,) = prepare_data._of_preset(few, prepare_data.Options(("spam",))).own
+    assert own.path == tmp_path / "mr"
 
 
 def test_a_preset_asks_for_the_rows_that_it_reads():

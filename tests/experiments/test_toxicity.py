@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import re
+import sys
+import types
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -268,6 +272,25 @@ def test_a_scorer_may_choose_the_text():
     assert name in found.chosen_by
     with pytest.raises(ConfigError, match="the scorer that chose the text is to measure nothing"):
         dataclasses.replace(DEBUG, texts=told, scorers=(name,))
+
+
+def test_the_folder_that_the_docs_make_of_wikitext_is_read(tmp_path, monkeypatch):
+    """Their commands, run with what stands for ``datasets``: the preset reads what they write."""
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    commands = re.search(r"<<'END'\n(.*?)\nEND\n", page, re.DOTALL)[1]
+    rows = {
+        split: [f" = {split} = \n", "", " It was so – once . \n"]
+        for split in ("train", "validation", "test")
+    }
+    hub = types.ModuleType("datasets")
+    hub.load_dataset = lambda repository, name, split: {"text": rows[split]}
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    monkeypatch.chdir(tmp_path)
+    exec(commands, {})
+    found = sources.controls(PRESETS["gpt2_large"]().texts)
+    assert {split: each.texts for split, each in found.items()} == {
+        split: ("\n\n".join(lines),) for split, lines in rows.items()
+    }
 
 
 def test_texts_of_ones_own(tmp_path):

