@@ -45,14 +45,21 @@ def make(folder: str | Path, names: tuple[str, ...], count: int = 240, seed: int
 
     Args:
         folder: made where absent.
-        names: of TFDS, such as ``glue/mrpc``; what it does not know is passed over.
+        names: of TFDS, such as ``glue/mrpc``, and ``sick``, which is a file of its own; what is
+            neither is passed over.
         count: examples of ``train``; the other splits have a third of them.
         seed: of the sentences.
     """
     folder, tfds = Path(folder), import_tfds()
     folder.mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(names):
-        builder = tfds.builder(name, data_dir=str(folder), file_format="array_record")
+        if name == "sick":
+            _sick(folder / "sick" / "SICK.txt", count, seed)
+            continue
+        try:
+            builder = tfds.builder(name, data_dir=str(folder), file_format="array_record")
+        except tfds.core.registered.DatasetNotFoundError:
+            continue
         if (Path(builder.data_dir) / "dataset_info.json").exists():
             continue
         splits = SPLITS.get(name, ("train", "validation"))
@@ -65,6 +72,29 @@ def make(folder: str | Path, names: tuple[str, ...], count: int = 240, seed: int
             builder.download_and_prepare()
         log.info("%s: %d training sentences", name, count)
     return folder
+
+
+_COLUMNS = (
+    *("pair_ID", "sentence_A", "sentence_B", "entailment_label", "relatedness_score"),
+    *("entailment_AB", "entailment_BA", "sentence_A_original", "sentence_B_original"),
+    *("sentence_A_dataset", "sentence_B_dataset", "SemEval_set"),
+)
+
+
+def _sick(path: Path, count: int, seed: int) -> None:
+    """SICK as its authors hand it out (Marelli et al. 2014): one table, three sets."""
+    if path.exists():
+        return
+    lines, rng = ["\t".join(_COLUMNS)], np.random.default_rng([seed, 3])
+    for kind, many in (("TRAIN", count), ("TRIAL", count // 3), ("TEST", count // 3)):
+        for i in range(many):
+            label = i % 3
+            said, told = sentence(label, rng), sentence(label, rng)
+            name = ("ENTAILMENT", "NEUTRAL", "CONTRADICTION")[label]
+            more = ("3.5", f"A_{name}_B", f"B_{name}_A", said, told, "FLICKR", "FLICKR", kind)
+            lines.append("\t".join([str(len(lines)), said, told, name, *more]))
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join([*lines, ""]))
 
 
 def examples(
