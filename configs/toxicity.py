@@ -75,6 +75,7 @@ def packaged() -> ToxicityConfig:
         length=64,
         nonlinear=compare.recipe(1e-4, steps=40, batch_size=8, warmup=4),
         linear=compare.recipe(1e-4, steps=40, batch_size=8, warmup=4),
+        regimes=("nonlinear", "posthoc", "linear", "tau_jp_with_control", "tak"),
         trainable=LAST_BLOCKS,
         seeds=(0, 1, 2),
     )
@@ -106,6 +107,7 @@ def packaged_toxic() -> ToxicityConfig:
         ),
         scorers=("comments", "hate"),
         decoding=dataclasses.replace(whole.decoding, prompts="column"),
+        regimes=("nonlinear", "posthoc", "linear"),
     )
 
 

@@ -10,7 +10,7 @@ from linearize.report.node import Floats
 from linearize.report.page import TASK_ARITHMETIC, Page, Section, shows
 from linearize.report.plot import Plot, band, figure, handle, legend
 from linearize.report.stats import POSITIVE, over_seeds, seeds_phrase
-from linearize.report.style import MUTED, PLAIN_LOOK, Look, colour
+from linearize.report.style import MUTED, Look
 from linearize.report.table import Cell, Table, freeze, number, percent
 
 
@@ -116,18 +116,19 @@ def scorers(results: Results) -> Table:
 
 def along(results: Results) -> Plot:
     """Share of what is written and perplexity against α, a regime a line."""
+    look = Look(results.labels)
 
     def draw(narrow: bool) -> Figure:
         fig = figure(narrow, 6.0 if narrow else 3.2)
         top, below = fig.subplots(2, 1, sharex=True) if narrow else fig.subplots(1, 2)
         for regime in results.regimes:
-            curve, ink = results.curves[regime], colour(regime)
+            curve, ink = results.curves[regime], look.colour(regime)
             share, low, high = 100 * results.along[regime]
             errors = np.maximum([share - low, high - share], 0)
             at = results.points + 0.006 * (results.regimes.index(regime) - 1)
             top.errorbar(
                 at, share, yerr=errors, color=ink, lw=1.3,
-                marker=PLAIN_LOOK.marker(regime), ms=4.5, elinewidth=1,
+                marker=look.marker(regime), ms=4.5, elinewidth=1,
             )  # fmt: skip
             band(below, results.alphas, curve.perplexity, POSITIVE, color=ink, lw=1.4)
         before = float(np.mean([c.perplexity[:, 0] for c in results.curves.values()]))
@@ -140,7 +141,7 @@ def along(results: Results) -> Plot:
         for ax in (top, below):
             ax.set_xlabel("α")
             ax.grid()
-        legend(fig, [handle(regime) for regime in results.regimes], narrow)
+        legend(fig, [handle(regime, look=look) for regime in results.regimes], narrow)
         return fig
 
     return Plot(

@@ -15,16 +15,17 @@ import linearize as lz
 from configs.toxicity import PRESETS
 from experiments import report
 from experiments.stand_ins import reviews
-from experiments.toxicity import material, run, sources
+from experiments.toxicity import material, page, run, sources
 from experiments.toxicity.claims import CLAIMS
 from experiments.toxicity.config import FITTED, DecodingConfig, TextsConfig, ToxicityConfig
 from experiments.toxicity.material import CONTROL, TARGET
-from experiments.toxicity.results import MOST
+from experiments.toxicity.results import MOST, Results
 from linearize import io, scorers
 from linearize.config import ConfigError
 from linearize.methods import METHODS
 from linearize.models.language import generate
 from linearize.objectives import CausalLM
+from linearize.report import node, schema
 from linearize.study import Study
 from linearize.task_vector import TaskVector
 
@@ -54,6 +55,26 @@ class BegunWords(reviews.Words):
 @pytest.fixture(scope="module")
 def finished(debug_run):
     return debug_run("toxicity")
+
+
+@pytest.mark.slow
+def test_methods_beside_the_regimes_are_told_apart_in_the_figure(finished):
+    known = schema.read(Results, node.read(finished))
+    curve, along = known.curves["linear"], known.along["linear"]
+    more = {"tak": "TAK, negated", "mine": "Mine, negated"}
+    both = dataclasses.replace(
+        known,
+        regimes=("linear", *more),
+        curves=dict.fromkeys(("linear", *more), curve),
+        along=dict.fromkeys(("linear", *more), along),
+        labels={**known.labels, **more},
+    )
+    (legend,) = page.along(both).draw(False).legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "Linear, negated",
+        *more.values(),
+    ]
+    assert len({line.get_color() for line in legend.legend_handles}) == 3
 
 
 @pytest.fixture(scope="module")
