@@ -127,7 +127,10 @@ def test_the_page_says_where_alone_a_row_was_measured(make_results, make_explore
         page_without_figures(tmp_path / name, each, arrays).read_text("utf-8")
         for name, each in (("few", raw), ("swept", make_results(2, 1)))
     ]
-    said = "on all test examples: Non-linear at α = 0.00, 0.35 and 1.00 alone, and what is nearest"
+    said = (
+        "on all test examples: Non-linear at α = 0.00, 0.35 and 1.00 alone, of which the row shows "
+        "the nearest."
+    )
     assert [" ".join(page.split()).count(said) for page in pages] == [1, 0]
     assert not any("Post-hoc linearized at α" in page for page in pages)
 

@@ -174,7 +174,7 @@ def _few(results: Results, tasks: Sequence[TaskLogits]) -> str:
         *first, last = (f"{point['alpha']:.2f}" for point in measured_points(results, m))
         known = f"{', '.join(first)} and {last}".removeprefix(" and ").replace("-", "−")
         told.append(f"{html.escape(results.look.label(m))} at α = {known} alone")
-    return f": {'; '.join(told)}, and what is nearest stands there" * bool(told)
+    return f": {'; '.join(told)}, of which the row shows the nearest" * bool(told)
 
 
 def _every(results: Results, tasks: Sequence[TaskLogits]) -> str:

@@ -71,8 +71,8 @@ WORDS: Words = {
 
 def section(results: Results) -> str:
     """The words that a run's page uses, as a list of definitions."""
-    rows = _used(REGIMES, results) | results.about
-    return definitions(_used(FIRST, results) | rows | _used(WORDS, results))
+    parts = (_used(FIRST, results), _used(REGIMES, results), results.about, _used(WORDS, results))
+    return definitions({word: text for part in parts for word, text in part.items()})
 
 
 def _used(words: Words, results: Results) -> dict[str, str]:
