@@ -10,11 +10,13 @@ import sklearn.metrics
 
 import linearize as lz
 from configs.nli import PRESETS
-from experiments.nli.material import load, wrapped
+from experiments.nli.material import load, sick, wrapped
 from experiments.nli.run import study
 from experiments.nli.wordings import Wording
+from experiments.stand_ins import texts
 from linearize import edit
 from linearize.config import ConfigError
+from linearize.data import Limits
 from linearize.methods import METHODS
 from linearize.study import Store
 
@@ -122,3 +124,12 @@ def test_other_weights_are_donors(tmp_path):
     found = load(dataclasses.replace(config, donors={"other": str(tmp_path / "other.safetensors")}))
     for leaf in found.donors["other"].delta.values():
         np.testing.assert_allclose(leaf, 0.5, atol=1e-6)
+
+
+def test_stand_ins_are_of_what_tfds_knows_and_of_sick(tmp_path):
+    """SICK's own splits and class names; a domain that is made up is passed over."""
+    texts.make(tmp_path, ("toy_food", "sick"), count=30)
+    task = sick(dataclasses.replace(DEBUG, data_dir=str(tmp_path)), Limits(None, None, None))
+    assert task.classes == ("ENTAILMENT", "NEUTRAL", "CONTRADICTION")
+    assert task.counts == {"train": 30, "validation": 10, "test": 10}
+    assert task.train.pairs is not None
