@@ -155,6 +155,7 @@ def test_short_and_silent_texts():
     found = duplicates.near_duplicates(["ok", "OK!", ":-)", ":-(", "o", "no", ":-)"])
     assert found.tolist() == [[0, 1], [2, 6]]
     assert duplicates.near_duplicates(["x"]).shape == (0, 2)
+    assert duplicates.near_duplicates([]).shape == (0, 2)
     crowd = [f"{'the same words again and again ' * 9}{n}" for n in range(50)]
     assert len(np.unique(place(Documents(crowd)).groups)) == 1
 

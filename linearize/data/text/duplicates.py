@@ -60,7 +60,7 @@ def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> np.nd
     _, first, inverse = np.unique(name_keys(plain), return_index=True, return_inverse=True)
     rows = np.arange(len(plain))
     pairs = {(int(a), int(b)) for a, b in zip(first[inverse], rows, strict=True) if a < b}
-    if threshold < 1:
+    if threshold < 1 and len(first) > 1:
         pairs |= set(_alike(plain, first, threshold))
     return np.array(sorted(pairs), np.int32).reshape(-1, 2)
 
@@ -91,7 +91,7 @@ def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _candidates(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, np.ndarray]]:
-    """Each row with those after it that may be above the threshold; all that are, are among them.
+    """Each row with larger ones that may be above the threshold; every pair that is, is once there.
 
     Two sets of a and b shingles above the threshold t have t (a + b) / (1 + t) or more in common,
     and at least ta and tb. Of each set the first ``a - ⌈ta⌉ + 1`` in one order of all shingles, the
@@ -108,20 +108,22 @@ def _candidates(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, n
     ends = np.concatenate([[0], np.cumsum(shared)])[bounds]
     shape = (len(texts), len(often))
     held = csr_matrix((np.ones(ends[-1], np.int32), column[shared], ends), shape=shape)
-    across = held.T.tocsr()
     left = sizes - np.array([len(each) for each in kept], np.int64)
-    for start in range(0, len(texts), _PIECE):
-        common = (held[start : start + _PIECE] @ across).tocoo()
-        row, other = common.row + start, common.col
-        small, large = np.sort([sizes[row], sizes[other]], axis=0)
-        most = np.minimum(common.data + np.maximum(left[row], left[other]), small)
-        least = threshold / (1 + threshold) * (small + large)
-        may = (row < other) & (most > least - 1e-6)
+    order = np.argsort(sizes, kind="stable")
+    held, sizes, left = held[order], sizes[order], left[order]
+    for start in range(0, len(order), _PIECE):
+        largest = sizes[min(start + _PIECE, len(order)) - 1]
+        stop = int(np.searchsorted(sizes, largest / max(threshold, 1e-9) + 1e-6, "right"))
+        common = (held[start : start + _PIECE] @ held[start:stop].T).tocoo()
+        later = common.col > common.row
+        row, other = common.row[later] + start, common.col[later] + start
+        most = np.minimum(common.data[later] + left[other], sizes[row])
+        may = most > threshold / (1 + threshold) * (sizes[row] + sizes[other]) - 1e-6
         row, other = row[may], other[may]
-        order = np.lexsort((other, row))
-        names, begin = np.unique(row[order], return_index=True)
-        for name, others in zip(names, np.split(other[order], begin[1:]), strict=False):
-            yield int(name), others
+        by_row = np.lexsort((other, row))
+        names, begin = np.unique(row[by_row], return_index=True)
+        for name, others in zip(names, np.split(other[by_row], begin[1:]), strict=False):
+            yield int(order[name]), order[others]
 
 
 def _rarest(texts: Sequence[str], threshold: float) -> tuple[np.ndarray, list[np.ndarray]]:
