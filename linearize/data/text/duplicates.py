@@ -1,5 +1,6 @@
 """Texts that are equal or nearly so: by content, then by shingles, every pair that there is."""
 
+import functools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ THRESHOLD = 0.7
 """Share of two texts' shingles that they have in common (Jaccard) from which on they are linked."""
 _CROWD = 32
 """Candidates of one text beyond which those alone are compared that nothing joins to it yet."""
+_HELD = 1 << 14
+"""Texts of which the shingles are held while pairs are compared."""
 _PIECE = 512
 _TABLE = 24
 _WORD = re.compile(r"\w+")
@@ -68,17 +71,17 @@ def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> np.nd
 def _alike(plain: Sequence[str], rows: np.ndarray, threshold: float) -> Iterator[tuple[int, int]]:
     """Pairs of these rows, whose order is their contents' and not the documents'."""
     joined = np.arange(len(rows))
-    sets: dict[int, np.ndarray] = {}
 
+    @functools.lru_cache(maxsize=_HELD)
     def of(row: int) -> np.ndarray:
-        return sets.setdefault(row, shingles(plain[rows[row]]))
+        return shingles(plain[rows[row]])
 
     for row, others in _candidates([plain[row] for row in rows], threshold):
         crowded = len(others) > _CROWD
         for other in others[joined[others] != joined[row]] if crowded else others:
             if crowded and joined[other] == joined[row]:
                 continue
-            if _jaccard(of(row), of(int(other))) >= threshold:
+            if _jaccard(of(int(row)), of(int(other))) >= threshold:
                 if joined[other] != joined[row]:
                     joined[joined == joined[other]] = joined[row]
                 a, b = sorted((int(rows[row]), int(rows[other])))
