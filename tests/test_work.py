@@ -21,9 +21,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import tyro
 
 from configs import PRESETS
-from experiments import running
+from experiments import gather, running
 from experiments.compare.run import fine_tunings as of_compare
 from linearize import cli, command, comparison, config, io
 from linearize.methods import JOINT, LINEAR, NONLINEAR, POSTHOC
@@ -313,8 +314,17 @@ def test_the_page_on_it_names_commands_that_there_are(monkeypatch):
     """Blocks are shell; what they start is parsed as the shell would give it."""
     page = (Path(__file__).parents[1] / "docs" / "parallel.md").read_text()
     blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 5
-    started = []
+    assert len(blocks) == 6
+    started: list = []
+    plain = re.findall(r"python -m experiments\.(\w+) ([^#\n]*)", "\n".join(blocks))
+    for experiment, words in plain:
+        if experiment in PRESETS:
+            assert cli.parse(experiment, PRESETS[experiment], shlex.split(words)).config.seeds
+        else:
+            assert experiment == "gather"
+            job = tyro.cli(gather.Gather, args=shlex.split(words))
+            assert (len(job.runs), str(job.into)) == (2, "runs/whole")
+    assert len(plain) == 4
     monkeypatch.setattr(os, "execv", lambda _, words: started.append(words[2:]) or sys.exit(0))
     monkeypatch.setattr(command, "run_compare", lambda job, **share: started.append(share))
     monkeypatch.setitem(command.JOBS, "compare", (command.Compare, command.run_compare))
