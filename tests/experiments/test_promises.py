@@ -310,7 +310,7 @@ def test_any_finished_run_is_published_and_no_other(name, debug_run, tmp_path):
     page = publish.publish(publish.Publish(run_dir, "mine", figures=(), into=into)).read_text()
     lead = report.read_page(run_dir).lead
     assert page.replace("\\", "").startswith(
-        "# mine\n\n" + lead.replace("\n", "\n\n") + "\n\n`python"
+        "# mine\n\n" + lead.replace("\\", "").replace("\n", "\n\n") + "\n\n`python"
     )
     for table in (run_dir / "tables").glob("*.md"):
         assert table.read_text().strip() in page
