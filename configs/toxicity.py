@@ -51,8 +51,8 @@ def packaged() -> ToxicityConfig:
     on; the scorer is fitted on mail of its own, and right of 85 % of held-out pieces of 40 words.
     The control is a chapter of Jane Austen. The last eight of 30 blocks are trained, on rows of 64
     tokens. Share of spam in what is written, in %: pre-trained 4.9, fine-tuned on it 11.5, negated
-    5.2 in all regimes (α = 0.4), each with an interval of 3 to 8 or wider. On one busy core 35
-    minutes a seed; 4 GB.
+    5.2 in the three regimes (α = 0.4), 3.5 with τJp and 4.9 with TAK (α = 1), each with an interval
+    of 3 to 8 or as wide. On one busy core 50 minutes a seed; 4 GB.
     """
     return ToxicityConfig(
         texts=TextsConfig(
