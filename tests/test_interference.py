@@ -302,8 +302,10 @@ def test_a_row_s_weight_is_another_s_by_name():
     assert made.vectors(posthoc)["one"].meta["penalties"] == {"ortho_reg": 0.5}
     assert weighted(TAU_JP, {"another": 1.0}) is TAU_JP
     assert weighted(METHODS["ortho_reg"], {"ortho_reg": 0.5}) == posthoc.of
+    with pytest.raises(ValueError, match=r"weights\['linear'\]: the method has no penalty"):
+        weighted(METHODS["linear"], {"linear": 1.0})
     with pytest.raises(ValueError, match=r"method 'linear' has 0 penalties and weight=1\.0"):
-        made.vectors(weighted(METHODS["linear"], {"linear": 1.0}))
+        fine_tune(made, "one", regime="linear", weight=1.0)
 
 
 @pytest.mark.slow
