@@ -136,7 +136,8 @@ def prompts_articles() -> PromptConfig:
     python -m experiments.kernel_behavior prompts_articles
 
     Their first 64 tokens, and the models, leaves and rates of ``prompts``. The kernels' cost grows
-    as the square of the classes.
+    as the square of the classes: of news with a prompt 27 minutes of a busy core a seed. No seed
+    has been run whole yet.
     """
     return dataclasses.replace(prompts(), tasks=("sentiment_films", "news"), memory=1 << 33)
 
