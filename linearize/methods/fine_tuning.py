@@ -70,7 +70,7 @@ def fine_tune(
     check_smoothing(study, config)
     examples = study.split(task, "train")
     objectives = study.objectives if config.label_smoothing else study.alike
-    terms = [each if isinstance(each, Penalty) else each(study, task) for each in penalties]
+    terms = of_task(penalties, study, task)
     if weight is not None:
         if len(terms) != 1:
             raise ValueError(
@@ -101,6 +101,13 @@ def bound(function: Callable[..., T], **how: Any) -> "partial[T]":
     """
     signature(function).bind_partial(**how)
     return partial(function, **how)
+
+
+def of_task(
+    penalties: Sequence[Penalty | Callable[[Study, str], Penalty]], study: Study, task: str
+) -> list[Penalty]:
+    """The penalties for one task, those that are made of a study and a task among them."""
+    return [each if isinstance(each, Penalty) else each(study, task) for each in penalties]
 
 
 def weighted(method: Method, weights: Mapping[str, float]) -> Method:

@@ -16,7 +16,7 @@ import numpy as np
 
 from linearize import hosts, tree
 from linearize.current import current
-from linearize.methods.fine_tuning import fine_tune, kept, within
+from linearize.methods.fine_tuning import fine_tune, kept, of_task, within
 from linearize.methods.regimes import posthoc
 from linearize.models import Backbone, Model, WeightsError, export_adapter
 from linearize.models.lora import A, Adapter, B, OfDelta, adapted
@@ -91,8 +91,10 @@ def train_adapter(
         trainable=[f"/{factor}$" for factor in MOVING[regime]],
         store=study.store.under("adapters"),
     )
-    terms = [each if isinstance(each, Penalty) else each(study, task) for each in penalties]
-    terms = [replace(each, value=OfDelta(each.value, lora.func)) for each in terms]
+    terms = [
+        replace(each, value=OfDelta(each.value, lora.func))
+        for each in of_task(penalties, study, task)
+    ]
     how: dict[str, Any] = {"regime": regime, "method": method, "recipe": recipe}
     found = fine_tune(inner, task, penalties=terms, weight=weight, **how)
     adapter = start.moved(found.delta)
